@@ -1,0 +1,41 @@
+"""SSH into any SageMaker job, and fix a failed pipeline step while it is still running.
+
+Every name below is imported when it is first used: this package starts inside job containers and behind
+`smssh proxy`, where nothing may be imported that is not needed.
+"""
+
+from ._version import __version__
+
+__all__ = ["SSHOptions", "SmsshError", "Tunnel", "__version__", "connect", "enable", "hookimpl", "with_ssh"]
+
+_HOMES = {
+    "SSHOptions": "submit.options",
+    "SmsshError": "errors",
+    "Tunnel": "client.tunnels",
+    "connect": "client.connect",
+    "enable": "submit.clients",
+    "hookimpl": "hookspecs",
+    "with_ssh": "submit.steps",
+}
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .client.connect import connect
+    from .client.tunnels import Tunnel
+    from .errors import SmsshError
+    from .hookspecs import hookimpl
+    from .submit.clients import enable
+    from .submit.options import SSHOptions
+    from .submit.steps import with_ssh
+
+
+def __getattr__(name: str) -> object:
+    """Import the public name from its home (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
+    from importlib import import_module
+
+    value = getattr(import_module("." + home, __name__), name)
+    globals()[name] = value
+    return value

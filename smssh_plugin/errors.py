@@ -1,0 +1,65 @@
+"""The one base error, its diagnosis, and the exit statuses of `smssh` and `smssh-hook`.
+
+This module imports the standard library only, and nothing from the package: everything may import it.
+"""
+
+import enum
+from typing import Optional
+
+__all__ = ["ExitStatus", "SmsshError"]
+
+
+class ExitStatus(enum.IntEnum):
+    """What `smssh` and `smssh-hook` end with. 128 + N means: ended by signal N."""
+
+    OK = 0
+    FAILED = 1
+    """The thing asked for was tried and did not succeed."""
+    USAGE = 2
+    """The command line or a setting is wrong; nothing was tried."""
+    NOT_FOUND = 3
+    """No such job, step, execution or host."""
+    UNREACHABLE = 4
+    """It exists, but no session or login could be had."""
+    REFUSED = 5
+    """Access denied: IAM, the SSH key or the host key."""
+    TIMEOUT = 6
+    """A deadline passed."""
+    PIPELINE_FAILED = 7
+    """`smssh debug`: the pipeline execution ended, and not with Succeeded."""
+    INTERRUPTED = 130
+    """Ctrl-C."""
+
+
+class SmsshError(Exception):
+    """An error that a person can act on; printed without a stack trace.
+
+    Args:
+        message: what is wrong, in one sentence, naming the thing.
+        hint: what to do about it.
+        reference: a kebab-case name of the error that stays the same over versions, for scripts and searches.
+        status: the exit status a command ends with.
+    """
+
+    reference = "error"
+    status = ExitStatus.FAILED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: Optional[str] = None,
+        reference: Optional[str] = None,
+        status: Optional[ExitStatus] = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if reference is not None:
+            self.reference = reference
+        if status is not None:
+            self.status = status
+
+    def __str__(self) -> str:
+        """The message, and the hint on a line of its own."""
+        return self.message if self.hint is None else "{}\n  hint: {}".format(self.message, self.hint)
