@@ -1,0 +1,453 @@
+"""Boot: decide in this interpreter whether anything happens at all, take the container's lock, start the supervisor.
+
+Every carrier calls `start`. It runs in the user's interpreters, so: CPython 3.7 and later, standard library only, nothing
+imported before the decision, nothing printed, no threads, no children left behind, and no exception ever leaves it.
+
+The module is imported in two ways: as `smssh_plugin.entrypoints.boot` where the package is installed, and by
+`sitecustomize.py` straight out of the bundle's smssh.zip, below a private package `_smssh`, so that the job's interpreters
+see neither a new entry on sys.path nor a `smssh_plugin` that hides the image's own. `load` works either way.
+"""
+
+import os
+import sys
+
+ENABLE = "SMSSH_ENABLE"
+RUN_DIR = "SMSSH_RUN_DIR"
+JOB_PREFIX = "SMSSH_JOB_"
+"""Where the supervisor finds the variables of the job that it must not run with itself."""
+
+MARKER = "_smssh_boot"
+"""The name in sys.modules that says: boot has run in this interpreter."""
+
+TOOLKIT_PROGRAMS = frozenset(["train", "serve"])
+PROGRAMS = TOOLKIT_PROGRAMS | frozenset(
+    ["smspark-submit", "multi-model-server", "mxnet-model-server", "torchserve"]
+)
+IGNORED_PROGRAMS = ("pip", "deep_learning_container", "smssh", "conda", "uv")
+IGNORED_MODULES = (
+    "pip",
+    "ensurepip",
+    "venv",
+    "virtualenv",
+    "site",
+    "sysconfig",
+    "compileall",
+    "smssh_plugin",
+)
+DRIVER_MODULES = (
+    "sagemaker.remote_function",
+    "sagemaker.train.remote_function",
+    "sagemaker.core.remote_function",
+)
+OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
+
+TRACEBACK_LIMIT = 65536
+"""Characters kept of a recorded traceback."""
+
+_booted = False
+_bundle = None
+forced_exit = None
+"""The exit status that a release chose, where the toolkit would end with another one."""
+
+
+def start(carrier="start", bundle=None):
+    """Do what this interpreter needs; return at once unless SMSSH_ENABLE is 1.
+
+    Args:
+        carrier: which carrier calls, for the log.
+        bundle: the folder of the bundle, if the carrier comes from one.
+    """
+    if os.environ.get(ENABLE) != "1":
+        return
+    try:
+        this = sys.modules[__name__]
+        # A .pth runs twice in a virtual environment, and a baked image may be given the bundle as well.
+        if sys.modules.setdefault(MARKER, this) is this and not _booted:
+            _boot(carrier, bundle)
+    except BaseException as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
+        note(f"boot failed: {type(error).__name__}: {error}")
+
+
+def _boot(carrier, bundle):
+    global _booted, _bundle
+    _booted = True
+    _bundle = bundle
+    arguments = own_command()
+    kind = classify(arguments)
+    if kind == "ignore":
+        return
+    toolkit = os.path.basename(program(arguments)[1]) in TOOLKIT_PROGRAMS
+    record_tracebacks()
+    if toolkit:
+        load("toolkit").install()
+    if kind != "start":
+        return
+    entry = entry_process()
+    won = start_supervisor(carrier, entry)
+    if won and (toolkit or entry == os.getpid()):  # else there is a parent that says when the job is over
+        import atexit
+
+        # Registered before anything of the job is: so it runs last.
+        atexit.register(_at_exit, os.getpid())
+    if won and not toolkit:
+        load("parent").wait_at_start(arguments)
+
+
+def _at_exit(pid):
+    """Let the supervisor deregister before the container dies with this process."""
+    if os.getpid() != pid:  # a fork of ours that runs our atexit handlers
+        return
+    try:
+        load("parent").end()
+    except BaseException as error:  # noqa: BLE001 - see start
+        note(f"end failed: {type(error).__name__}: {error}")
+    if forced_exit is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(forced_exit)
+
+
+# ---------------------------------------------------------------------------------------- what is this process
+
+
+def own_command():
+    """The command line of this process; sys.argv is not complete while `site` runs."""
+    with open("/proc/self/cmdline", "rb") as file:
+        return [os.fsdecode(part) for part in file.read().split(b"\0")[:-1]]
+
+
+def program(arguments):
+    """What a Python command line runs: ("script", path), ("module", name) or ("other", "")."""
+    index = 1
+    while index < len(arguments):
+        argument = arguments[index]
+        if argument == "-m":
+            return "module", arguments[index + 1] if index + 1 < len(arguments) else ""
+        if argument in OPTIONS_WITH_VALUE:
+            index += 2
+            continue
+        if not argument.startswith("-"):
+            return "script", argument
+        if argument == "-" or (not argument.startswith("--") and "c" in argument):
+            return "other", ""
+        if not argument.startswith("--") and "m" in argument:  # -um, -Im
+            return "module", arguments[index + 1] if index + 1 < len(arguments) else ""
+        index += 1
+    return "other", ""
+
+
+def classify(arguments):
+    """`start` for a process that a job begins with, `script` for another of its scripts, `ignore` for the rest.
+
+    Args:
+        arguments: the command line, interpreter first, as in /proc/self/cmdline.
+    """
+    what, name = program(arguments)
+    if what == "other" or not name:
+        return "ignore"
+    if what == "module":
+        if name.split(".")[0] in IGNORED_MODULES:
+            return "ignore"
+        return "start" if name.startswith(DRIVER_MODULES) else "script"
+    base = os.path.basename(name)
+    if base in PROGRAMS:
+        return "start"
+    if os.path.splitext(base)[0].rstrip("0123456789.") in IGNORED_PROGRAMS:
+        return "ignore"
+    path = os.path.abspath(name)
+    root = os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml"
+    folders = (
+        root + "/input/data/sm_drivers/",
+        root + "/input/data/code/",
+        root + "/processing/input/",
+        root + "/code/",
+    )
+    return "start" if path.startswith(folders) else "script"
+
+
+def start_time(pid):
+    """When the process started, in clock ticks since the machine did; None when there is no such process.
+
+    With the process id it names a process once and for all: ids are used again, the pair is not.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rsplit(b")", 1)[1].split()
+    except (OSError, IndexError):
+        return None
+    # The fields after the name begin with the third, state (proc(5)); a zombie runs nothing any more.
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def boot_id():
+    """The machine's boot; another one makes every process id on record void."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def entry_process():
+    """The process whose end is the end of the job: the topmost ancestor that has SMSSH_ENABLE=1 too."""
+    pid = os.getpid()
+    wanted = ENABLE.encode() + b"=1"
+    while pid != 1:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                parent = int(file.read().rsplit(b")", 1)[1].split()[1])
+            with open(f"/proc/{parent}/environ", "rb") as file:
+                if parent == 0 or wanted not in file.read().split(b"\0"):
+                    break
+        except (OSError, IndexError, ValueError):
+            break
+        pid = parent
+    return pid
+
+
+# ---------------------------------------------------------------------------------------- run folder and lock
+
+
+def run_dir_candidates(environ=None):
+    """Where the container's private folder may be, best first."""
+    environ = os.environ if environ is None else environ
+    if environ.get(RUN_DIR):
+        return [environ[RUN_DIR]]
+    private = f"smssh-{os.geteuid()}"
+    return ["/run/smssh", os.path.join(environ.get("TMPDIR") or "/tmp", private)]  # noqa: S108 - checked by _private
+
+
+def run_dir(create=False):
+    """The container's private folder, or None when there is none (or, with `create`, none can be made).
+
+    A folder of another user is never used, nor one behind a link, nor one where no program can be started.
+    """
+    for path in run_dir_candidates():
+        if create:
+            try:
+                os.mkdir(path, 0o700)
+            except OSError:
+                pass
+        if _private(path):
+            return path
+        if create and os.path.isdir(path) and not os.path.islink(path) and os.lstat(path).st_uid == 0:
+            # Root's supervisor serves this container already; a second one is not wanted.
+            return None
+    return None
+
+
+def _private(path):
+    try:
+        status = os.lstat(path)
+        flags = os.statvfs(path).f_flag
+    except OSError:
+        return False
+    is_folder = (status.st_mode & 0o170000) == 0o040000
+    is_ours = status.st_uid == os.geteuid() and not status.st_mode & 0o077
+    return is_folder and is_ours and not flags & getattr(os, "ST_NOEXEC", 8)
+
+
+def take_lock(run):
+    """The lock's descriptor if this process may start the supervisor, else None.
+
+    The supervisor inherits the descriptor and holds the lock while it lives, so there is no moment between. A file
+    that is free but names a live process belongs to a start that failed: it is not tried again by every rank.
+    """
+    import fcntl
+
+    handle = os.open(os.path.join(run, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    try:
+        owner = os.pread(handle, 4096, 0).decode("ascii", "replace").split()
+        if len(owner) >= 3 and owner[2] == boot_id() and str(start_time(owner[0])) == owner[1]:
+            os.close(handle)
+            return None
+        write_lock(handle, os.getpid())
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def write_lock(handle, pid):
+    """Say in the lock file whose it is: pid, start time, boot."""
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{pid} {start_time(pid)} {boot_id()}\n".encode("ascii"), 0)
+
+
+# ---------------------------------------------------------------------------------------- supervisor
+
+
+def code_path():
+    """What PYTHONPATH must be to import smssh_plugin: the bundle's zip, or '' where the package is installed."""
+    here = os.path.abspath(__file__)
+    end = here.find(".zip" + os.sep)
+    return here[: end + 4] if end >= 0 else ""
+
+
+def interpreter():
+    """A Python that can run the supervisor: this one from 3.8 on, else (bundle only) any on the PATH; None if none."""
+    if sys.version_info >= (3, 8) and sys.executable:
+        return sys.executable
+    if not code_path():
+        return None
+    import shutil
+    import subprocess
+
+    for name in [f"python3.{minor}" for minor in range(14, 7, -1)] + ["python3"]:
+        path = shutil.which(name)
+        check = "import sys; sys.exit(sys.version_info < (3, 8))"
+        if path and subprocess.call([path, "-I", "-S", "-c", check], stderr=subprocess.DEVNULL) == 0:
+            return path
+    return None
+
+
+def supervisor_environment(environ):
+    """The environment of the supervisor: the job's, without what would change the interpreter or start us again."""
+    scrubbed = {}
+    for name, value in environ.items():
+        if name == ENABLE:
+            continue
+        if name.startswith("PYTHON") or name in ("LD_PRELOAD", "BASH_ENV", "ENV"):
+            name = JOB_PREFIX + name
+        scrubbed[name] = value
+    if code_path():
+        scrubbed["PYTHONPATH"] = code_path()
+    return scrubbed
+
+
+def start_supervisor(carrier, entry, environ=None):
+    """Start the supervisor if nobody has; True if this call did.
+
+    Args:
+        carrier: which carrier calls, for the log.
+        entry: id of the process whose end is the end of the job.
+        environ: the job's environment; os.environ when left out.
+    """
+    run = run_dir(create=True)
+    if run is None:
+        return False
+    lock = take_lock(run)
+    if lock is None:
+        return False
+    try:
+        python = interpreter()
+        if python is None:
+            note("no Python 3.8 or later for the supervisor")
+            return False
+        command = [python, "-m", "smssh_plugin.entrypoints.supervisor"]
+        command += ["--run", run, "--lock", str(lock), "--entry", str(entry), "--carrier", carrier]
+        if bundle_dir():
+            command += ["--bundle", bundle_dir()]
+        _spawn_detached(
+            command, supervisor_environment(os.environ if environ is None else environ), run, lock
+        )
+    finally:
+        os.close(lock)
+    return True
+
+
+def bundle_dir():
+    """The folder of the bundle, or None when there is none."""
+    return _bundle or os.path.dirname(code_path()) or os.environ.get("SMSSH_BUNDLE") or None
+
+
+def _spawn_detached(command, environ, run, lock):
+    """Run a command as nobody's child: double fork, own session, no terminal, no descriptor of ours but the lock."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.chdir("/")
+        os.umask(0o077)
+        null = os.open(os.devnull, os.O_RDONLY)
+        log = os.open(os.path.join(run, "supervisor.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(null, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        limit = min(os.sysconf("SC_OPEN_MAX"), 65536) if os.sysconf("SC_OPEN_MAX") > 0 else 65536
+        os.closerange(3, lock)
+        os.closerange(lock + 1, limit)
+        os.set_inheritable(lock, True)
+        import signal
+
+        for number in range(1, signal.NSIG):
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except (OSError, ValueError, RuntimeError):
+                continue
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.execve(command[0], command, environ)
+    except BaseException:  # noqa: BLE001 - a fork of the user's process must never go on as one
+        os._exit(127)
+    os._exit(127)
+
+
+# ---------------------------------------------------------------------------------------- tracebacks, modules, notes
+
+
+def record_tracebacks():
+    """Keep the text of an uncaught exception for the report; what is printed stays the same."""
+    original = sys.excepthook
+
+    def smssh_excepthook(kind, error, trace):
+        try:
+            _record(kind, error, trace)
+        except BaseException as problem:  # noqa: BLE001 - the user's traceback comes first
+            note(f"traceback not recorded: {problem}")
+        original(kind, error, trace)
+
+    sys.excepthook = smssh_excepthook
+
+
+def _record(kind, error, trace):
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    run = run_dir()
+    if run is None:
+        return
+    import json
+    import time
+    import traceback
+
+    record = {
+        "pid": os.getpid(),
+        "time": time.time(),
+        "command": own_command(),
+        "error": "".join(traceback.format_exception_only(kind, error)).strip()[-2000:],
+        "traceback": "".join(traceback.format_exception(kind, error, trace))[-TRACEBACK_LIMIT:],
+    }
+    path = os.path.join(run, f"traceback-{os.getpid()}.json")
+    with open(path + ".new", "w", opener=_private_file) as file:
+        json.dump(record, file)
+    os.rename(path + ".new", path)
+
+
+def _private_file(path, flags):
+    return os.open(path, flags, 0o600)
+
+
+def load(name):
+    """A module beside this one."""
+    import importlib
+
+    return importlib.import_module(f"{__package__}.{name}")
+
+
+def note(message):
+    """One line into boot's log, if there is a place for one."""
+    try:
+        run = run_dir()
+        if run is not None:
+            with open(os.path.join(run, "boot.log"), "a", opener=_private_file) as file:
+                file.write(f"{os.getpid()} {message}\n")
+    except BaseException:  # noqa: BLE001, S110 - there is nowhere left to say it
+        pass

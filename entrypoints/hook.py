@@ -1,0 +1,226 @@
+"""`smssh-hook`: the entry point of a container (`run`), and what a person inside it types (all the others).
+
+Standard library only, and argparse instead of click: it must work in every image.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+from ..errors import ExitStatus, SmsshError
+from ..settings import parse_seconds
+from . import boot, init, parent
+
+ANSWER_LIMIT = 30.0
+"""Seconds for the answer to everything but a retry that is waited for."""
+
+
+def main(arguments=None):
+    """Run the command; its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["run"]:
+        return _run(arguments[1:])
+    options = _parser().parse_args(arguments)
+    try:
+        return options.function(options)
+    except SmsshError as error:
+        sys.stderr.write(f"smssh-hook: {error}\n")
+        return int(error.status)
+    except KeyboardInterrupt:
+        return int(ExitStatus.INTERRUPTED)
+    except BrokenPipeError:
+        return int(ExitStatus.FAILED)
+
+
+def _run(command):
+    """`run [--] CMD...`; not argparse's business: what follows is another program's command line."""
+    if command[:1] == ["--"]:
+        command = command[1:]
+    if not command:
+        sys.stderr.write("usage: smssh-hook run [--] COMMAND [ARGUMENT...]\n")
+        return int(ExitStatus.USAGE)
+    return init.main(command)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="smssh-hook", description="Hold, retry and release this job's entry point."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+    commands.add_parser("run", help="run an entry point: `smssh-hook run -- CMD...`", add_help=False)
+    status = commands.add_parser("status", help="what runs, what is held, until when")
+    report = commands.add_parser("report", help="what went wrong")
+    hold = commands.add_parser("hold", help="hold at the next failure or at the end")
+    extend = commands.add_parser("extend", help="let the hold last longer")
+    retry = commands.add_parser("retry", help="run the entry point again, and wait for it")
+    release = commands.add_parser("release", help="end the hold: the job goes on")
+    for command, function in (
+        (status, _status),
+        (report, _report),
+        (hold, _hold),
+        (extend, _extend),
+        (retry, _retry),
+        (release, _release),
+    ):
+        command.add_argument("--json", action="store_true", help="print the answer as JSON")
+        command.set_defaults(function=function)
+    extend.add_argument("duration", help="from now, for example 30m")
+    retry.add_argument("--no-wait", action="store_true", help="do not wait for the attempt to end")
+    release.add_argument(
+        "--exit", type=_exit_status, metavar="CODE", help="the exit status of the job (default: its own)"
+    )
+    return parser
+
+
+def _exit_status(text):
+    number = int(text)
+    if not 0 <= number <= 255:
+        raise argparse.ArgumentTypeError(f"{number} is outside 0 to 255")
+    return number
+
+
+def _ask(message, seconds=ANSWER_LIMIT):
+    """The supervisor's answer.
+
+    Raises:
+        SmsshError: its error, or that there is none.
+    """
+    link = parent.Link.open(2.0)
+    if link is None:
+        raise SmsshError(
+            "No supervisor runs in this container.",
+            hint=f"Its log is {boot.run_dir()}/supervisor.log." if boot.run_dir() else None,
+            reference="no-supervisor",
+            status=ExitStatus.UNREACHABLE,
+        )
+    try:
+        answer = link.ask(message, seconds)
+    except OSError:
+        raise SmsshError(
+            "The supervisor ended before it answered: the job is over.",
+            reference="job-ended",
+            status=ExitStatus.UNREACHABLE,
+        ) from None
+    finally:
+        link.close()
+    if answer is None:
+        raise SmsshError("The supervisor does not answer.", reference="no-answer", status=ExitStatus.TIMEOUT)
+    if "error" in answer and isinstance(answer["error"], dict):
+        error = answer["error"]
+        raise SmsshError(
+            error["message"],
+            hint=error["hint"],
+            reference=error["reference"],
+            status=ExitStatus(error["status"]),
+        )
+    return answer
+
+
+def _print(answer):
+    sys.stdout.write(json.dumps(answer, indent=1, sort_keys=True) + "\n")
+    sys.stdout.flush()
+
+
+def _status(options):
+    answer = _ask({"op": "status"})
+    if options.json:
+        _print(answer)
+        return 0
+    lines = [
+        ("job", "{host} of {job} ({kind})".format(**answer)),
+        ("state", answer["state"] + (" at " + answer["point"] if answer["point"] else "")),
+        ("attempt", "{}, last exit status {}".format(answer["attempt"], answer["exit_code"])),
+        ("code", answer["code_dir"]),
+    ]
+    hold = answer["hold"]
+    if hold:
+        left = max(0, int((hold["max_deadline"] if hold["connected"] else hold["deadline"]) - time.time()))
+        lines.append(
+            ("hold", "{} min {} s left, {} connected".format(left // 60, left % 60, hold["connected"]))
+        )
+    if answer["report"]:
+        lines.append(("report", answer["report"]))
+    if answer["error"]:
+        lines.append(("error", answer["error"]))
+    for name, value in lines:
+        sys.stdout.write(f"{name:8} {value}\n")
+    return 0
+
+
+def _report(options):
+    report = _ask({"op": "report"}, 60.0)
+    if options.json:
+        _print(report)
+        return 0
+    out = sys.stdout
+    out.write(
+        "attempt {} of {} ended with exit status {}\n".format(
+            report["attempt"], report["job"], report["exit_code"]
+        )
+    )
+    out.write("command: {}\n".format(" ".join(report["command"])))
+    if report.get("traceback"):
+        out.write("\n{}\n".format(report["traceback"].rstrip()))
+    elif report.get("error"):
+        out.write("\n{}\n".format(report["error"]))
+    if report.get("log_tail"):
+        out.write("\nlast lines:\n  {}\n".format("\n  ".join(report["log_tail"][-20:])))
+    for disk in report.get("disk") or ():
+        out.write("disk {path}: {free_bytes} of {total_bytes} bytes free\n".format(**disk))
+    if report.get("gpu"):
+        out.write("\n{}\n".format(report["gpu"].rstrip()))
+    return 0
+
+
+def _hold(options):
+    answer = _ask({"op": "hold"})
+    if options.json:
+        _print(answer)
+    else:
+        sys.stdout.write("The job will be held at its next failure, or at the end.\n")
+    return 0
+
+
+def _extend(options):
+    try:
+        seconds = parse_seconds(options.duration)
+    except ValueError as error:
+        raise SmsshError(f"{error}.", reference="bad-duration", status=ExitStatus.USAGE) from None
+    answer = _ask({"op": "extend", "seconds": seconds})
+    if options.json:
+        _print(answer)
+    else:
+        sys.stdout.write("{} min left.\n".format(int(answer["seconds"] // 60)))
+    return 0
+
+
+def _retry(options):
+    answer = _ask({"op": "retry", "wait": not options.no_wait}, ANSWER_LIMIT if options.no_wait else 10.0**9)
+    if options.json:
+        _print(answer)
+    elif options.no_wait:
+        sys.stdout.write("Attempt {} runs.\n".format(answer["attempt"]))
+    else:
+        sys.stdout.write("Attempt {attempt}: exit status {exit_code} after {seconds} s.\n".format(**answer))
+    sys.stdout.flush()
+    return 0 if options.no_wait else int(answer["exit_code"] or 0)
+
+
+def _release(options):
+    answer = _ask({"op": "release", "exit_code": options.exit})
+    if options.json:
+        _print(answer)
+    elif answer["point"] == "start":
+        sys.stdout.write("Released: the entry point starts.\n")
+    else:
+        sys.stdout.write("Released: the job ends with exit status {}.\n".format(answer["exit_code"]))
+    return 0
+
+
+if __name__ == "__main__":
+    # A process that boot must not take for one of the job's.
+    os.environ.pop(boot.ENABLE, None)
+    sys.exit(main())

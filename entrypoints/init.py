@@ -1,0 +1,279 @@
+"""The parent of the entry point, for `run.sh` and `smssh-hook run`: a good init that can hold and retry.
+
+It starts the entry point in a process group of its own, forwards every signal to it, reaps whatever is left to it, and ends
+with its exit status, or 128 + N when signal N ended it. CPython 3.7 and later, standard library only: it is imported
+without site-packages. Until the child runs, every failure means: become the original command.
+"""
+
+import os
+import signal
+import sys
+import time
+
+from . import boot, parent
+
+NOT_FORWARDED = frozenset(
+    ["SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGFPE", "SIGILL", "SIGBUS", "SIGABRT", "SIGTRAP", "SIGSYS"]
+)
+"""What cannot be forwarded, and what says that init itself is broken (as tini has it)."""
+JOB_CONTROL = frozenset(["SIGTTIN", "SIGTTOU"])
+"""Ignored: setting the terminal's foreground group from the background raises them."""
+STOPS = frozenset([signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+"""After one of these nothing is held any more: somebody wants the job to end."""
+LEFTOVER_GRACE = 3.0
+"""Seconds between SIGTERM and SIGKILL for what an attempt left behind, before the next one starts."""
+
+
+def run(command, carrier, bundle=None):
+    """Run the entry point and return its exit status.
+
+    Args:
+        command: the entry point's command line.
+        carrier: which carrier calls, for the log.
+        bundle: the folder of the bundle, if there is one; it goes to the front of the child's PYTHONPATH.
+    """
+    entry_point = None
+    try:
+        environ = _original_environment()
+        bundle = os.path.abspath(bundle) if bundle else None
+        _start_supervisor(carrier, environ)
+        settings = parent.job_settings()
+        entry_point = EntryPoint(command, _child_environment(environ, bundle), settings)
+        return entry_point.run()
+    except parent.SmsshError as error:  # SMSSH_STRICT
+        os.write(2, f"smssh: {error}\n".encode())
+        return int(error.status)
+    except BaseException as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
+        boot.note(f"init failed: {type(error).__name__}: {error}")
+        if entry_point is not None and entry_point.pid is not None:
+            return entry_point.wait_only()
+        return become(command)
+
+
+def become(command):
+    """Be the original command, as if init had never been here; 126 or 127 when it cannot be started."""
+    for number in range(1, signal.NSIG):
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            continue
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    try:
+        os.execvpe(command[0], command, _original_environment())
+    except OSError as error:
+        return _cannot_start(command, error)
+
+
+def _cannot_start(command, error):
+    os.write(2, f"smssh: {command[0]}: {os.strerror(error.errno)}\n".encode())
+    return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+def _original_environment():
+    """The environment this process was started with: Python itself may have added LC_CTYPE (PEP 538)."""
+    with open("/proc/self/environ", "rb") as file:
+        pairs = [part.partition(b"=") for part in file.read().split(b"\0")]
+    return {os.fsdecode(name): os.fsdecode(value) for name, equals, value in pairs if equals}
+
+
+def _child_environment(environ, bundle):
+    child = dict(environ)
+    if bundle:
+        # The bundle's sitecustomize records the traceback and wraps the training toolkits.
+        child["PYTHONPATH"] = os.pathsep.join(part for part in (bundle, environ.get("PYTHONPATH")) if part)
+    return child
+
+
+def _start_supervisor(carrier, environ):
+    try:
+        boot.start_supervisor(carrier, os.getpid(), environ)
+    except Exception as error:  # noqa: BLE001 - see run
+        boot.note(f"the supervisor was not started: {type(error).__name__}: {error}")
+
+
+class EntryPoint:
+    """One entry point, run as often as somebody retries it.
+
+    Args:
+        command: its command line.
+        environ: its environment.
+        settings: the job's settings.
+    """
+
+    def __init__(self, command, environ, settings):
+        self.pid = None
+        """The process of the attempt that runs, if one does."""
+        self._command = command
+        self._environ = environ
+        self._stopping = False
+        self._ended = None
+        self._group = 0
+        self._started = 0.0
+        ignored = {getattr(signal, name) for name in JOB_CONTROL}
+        unforwarded = {getattr(signal, name) for name in NOT_FORWARDED} | ignored
+        self._forwarded = set(signal.Signals) - unforwarded
+        self._waited = self._forwarded | {signal.SIGCHLD}
+        self._terminal = os.isatty(0)
+        # Blocked, and taken one by one with sigtimedwait: no handler, no race with the start of the child.
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._waited)
+        self._tee = parent.Tee() if "failure" in settings.hold else None
+        self._reporter = parent.Reporter(
+            "init", command, settings, parent.say_on_stdout, interrupted=self._interrupted
+        )
+        self._settings = settings
+
+    def run(self):
+        """Run attempts until one is not retried; the exit status of the job.
+
+        Raises:
+            SmsshError: SMSSH_STRICT is set and no login is possible.
+        """
+        self._reporter.at_start()
+        while True:
+            if self._stopping:
+                return 128 + signal.SIGTERM
+            try:
+                self._start()
+            except OSError as error:
+                return _cannot_start(self._command, error)
+            told = self._tell()
+            while self.pid is not None:
+                self._handle(1.0 if told else 0.05)
+                told = told or self._tell()
+            status = self._ended
+            decision = self._decide(status)
+            if decision["action"] == "retry":
+                self._end_leftovers()
+                if self._tee is not None:
+                    self._tee.forget()
+                continue
+            chosen = decision.get("exit_code")
+            self._say_goodbye()
+            return status if chosen is None else chosen
+
+    def wait_only(self):
+        """Wait for the child and nothing else; its exit status. For when the rest of init has failed."""
+        while self.pid is not None:
+            self._handle(1.0)
+        return self._ended
+
+    def _tell(self):
+        """Say that the attempt runs, as soon as the supervisor listens; True when there is no need to try again."""
+        run = boot.run_dir()
+        if run is None or not parent.supervisor_alive(run):
+            return True
+        if not os.path.exists(os.path.join(run, "socket")):
+            return False
+        self._reporter.before(started=self._started)
+        return True
+
+    def _decide(self, status):
+        if self._tee is not None:
+            self._tee.drain()
+        if status == 0:
+            return self._reporter.succeeded(0)
+        tail = None if self._tee is None else self._tee.tail()
+        return self._reporter.failed(status, None, tail)
+
+    def _say_goodbye(self):
+        """Let the supervisor deregister; a second SIGTERM is in no hurry here, the time is bounded."""
+        try:
+            parent.end()
+        except Exception as error:  # noqa: BLE001 - the exit status is what counts
+            boot.note(f"end failed: {error}")
+        self._reap()
+
+    # ------------------------------------------------------------------------------ processes and signals
+
+    def _start(self):
+        stdout, stderr = (1, 2) if self._tee is None else self._tee.writers
+        self._ended = None
+        self._started = time.time()
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(stdout, stderr)
+        self.pid = pid
+        self._take_terminal(pid)
+
+    def _become_child(self, stdout, stderr):
+        """In the fork: a group of its own, default signals, then the command. Never returns."""
+        status = 126
+        try:
+            os.setpgid(0, 0)
+            self._take_terminal(os.getpid())
+            for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)
+            if self._tee is not None:
+                os.dup2(stdout, 1)
+                os.dup2(stderr, 2)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            os.execvpe(self._command[0], self._command, self._environ)
+        except OSError as error:
+            status = _cannot_start(self._command, error)
+        finally:
+            os._exit(status)
+
+    def _take_terminal(self, group):
+        if self._terminal:
+            try:
+                os.tcsetpgrp(0, group)
+            except OSError:
+                self._terminal = False
+
+    def _handle(self, seconds):
+        """Take one signal, if one comes within `seconds`: forward it, or reap what has ended."""
+        taken = signal.sigtimedwait(self._waited, seconds)
+        # Reaped in any case: SIGCHLD says that at least one process has ended, and one may be merged with another.
+        if taken is not None and taken.si_signo != signal.SIGCHLD:
+            number = signal.Signals(taken.si_signo) if taken.si_signo in STOPS else taken.si_signo
+            self._stopping = self._stopping or number in STOPS
+            if self.pid is not None:
+                try:
+                    os.kill(self.pid, number)
+                except ProcessLookupError:
+                    pass
+        self._reap()
+
+    def _reap(self):
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.pid:
+                self.pid = None
+                self._ended = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+                self._group = pid
+
+    def _interrupted(self):
+        """Polled during a hold: handle what has come, and say whether the job is being stopped."""
+        self._handle(0)
+        return self._stopping
+
+    def _end_leftovers(self):
+        """End what the last attempt left in its process group: it may hold ports, files or a GPU."""
+        deadline = time.monotonic() + LEFTOVER_GRACE
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            while True:
+                try:
+                    os.killpg(self._group, number)
+                except OSError:
+                    return
+                self._handle(0.05)
+                if number == signal.SIGKILL or time.monotonic() >= deadline:
+                    break
+
+
+def main(arguments):
+    """`smssh-hook run -- CMD...`: init where the switch is on, nothing at all where it is off."""
+    if os.environ.get(boot.ENABLE) != "1":
+        return become(arguments)
+    return run(arguments, "smssh-hook", boot.bundle_dir())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,116 @@
+"""Which job this container is: name, kind, host, and where the user's code lies."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from ..hookspecs import Job
+
+__all__ = ["base_dir", "code_dir", "identify"]
+
+
+def base_dir(environ: Mapping[str, str]) -> Path:
+    """The folder that SageMaker mounts at /opt/ml; the toolkits know SAGEMAKER_BASE_DIR, for runs without a container."""
+    return Path(environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
+
+
+def identify(environ: Mapping[str, str], step: str = "") -> Job:
+    """The job and host of this container, from what SageMaker puts into the environment and its configuration files.
+
+    Args:
+        environ: the job's environment.
+        step: the pipeline step's name, if somebody knows it.
+    """
+    base = base_dir(environ)
+    processing = _read(base / "config" / "processingjobconfig.json")
+    if processing:
+        kind, name = "processing", str(processing.get("ProcessingJobName") or "")
+        arn = str(processing.get("ProcessingJobArn") or "")
+    elif environ.get("TRANSFORM_JOB_ARN") or environ.get("TRANSFORM_JOB_NAME"):
+        kind, name = "transform", environ.get("TRANSFORM_JOB_NAME", "")
+        arn = environ.get("TRANSFORM_JOB_ARN", "")
+    else:
+        kind, name = "training", environ.get("TRAINING_JOB_NAME", "")
+        arn = environ.get("TRAINING_JOB_ARN", "")
+    name = name or arn.rpartition("/")[2] or socket.gethostname()
+    host = "algo-1"
+    for folder in (base / "input" / "config", base / "config"):
+        host = str(_read(folder / "resourceconfig.json").get("current_host") or host)
+    return Job(name=name, kind=kind, host=host, arn=arn, step=step)
+
+
+def code_dir(
+    environ: Mapping[str, str], kind: str, command: Sequence[str] = (), cwd: str | None = None
+) -> str:
+    """Where the user's code lies, as well as can be told from outside of the toolkit.
+
+    Args:
+        environ: the job's environment.
+        kind: the job's kind.
+        command: the entry point's command line.
+        cwd: the entry point's working directory.
+    """
+    base = base_dir(environ)
+    sourced = base / "input" / "data" / "code"
+    if any("/sm_drivers/" in part for part in command) and sourced.is_dir():
+        return str(sourced)  # SDK v3 ModelTrainer
+    for part in command[1:]:
+        path = Path(cwd or "/") / part
+        if "/" in part and "\n" not in part and len(part) < 1024 and path.is_file():
+            return str(path.parent)
+    usual = {
+        "training": [base / "code", sourced],
+        "processing": [base / "processing" / "input" / "code"],
+        "transform": [base / "model" / "code", base / "model"],
+    }
+    for folder in usual.get(kind, []):
+        if folder.is_dir() and any(folder.iterdir()):
+            return str(folder)
+    return cwd or "/"
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def job_environment(environ: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """The job's own environment, put together again from the supervisor's (see boot.supervisor_environment)."""
+    own = {
+        name: value for name, value in environ.items() if not name.startswith(prefix) and name != "PYTHONPATH"
+    }
+    own.update((name[len(prefix) :], value) for name, value in environ.items() if name.startswith(prefix))
+    return own
+
+
+def login_environment(environ: Mapping[str, str], bundle: str | None) -> dict[str, str]:
+    """The environment for logins: the job's, without what starts the plugin again.
+
+    Args:
+        environ: the environment of the entry point.
+        bundle: the folder of the bundle; it is taken off PYTHONPATH.
+    """
+    login = dict(environ)
+    for name in (
+        "SMSSH_ENABLE",
+        "SMSSH_AUTHORIZED_KEYS",
+        "LD_PRELOAD",
+        "BASH_ENV",
+        "ENV",
+        "_",
+        "SHLVL",
+        "OLDPWD",
+    ):
+        login.pop(name, None)
+    path = [part for part in login.pop("PYTHONPATH", "").split(os.pathsep) if part]
+    path = [part for part in path if bundle is None or os.path.abspath(part) != os.path.abspath(bundle)]
+    if path:
+        login["PYTHONPATH"] = os.pathsep.join(path)
+    return login

@@ -1,0 +1,545 @@
+"""What the supervisor knows of the entry point, and the hold: when it begins, who is connected, when and how it ends.
+
+All timing of holds is here. The methods are called from the socket's threads, one for each connection; a hold blocks the
+thread of whoever asked for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Mapping
+
+from .. import __version__
+from ..errors import ExitStatus, SmsshError
+from ..hookspecs import Context, Failure, Hold
+from . import job
+
+if TYPE_CHECKING:
+    from ..plugins import Plugins
+
+__all__ = ["Keeper", "connections"]
+
+REMINDER_SECONDS = 60.0
+POLL_SECONDS = 1.0
+"""How often a hold counts the connections; also how late its deadline can be."""
+ESTABLISHED = "01"
+"""TCP_ESTABLISHED in /proc/net/tcp (proc(5); the kernel's include/net/tcp_states.h)."""
+
+_log = logging.getLogger("smssh.keeper")
+
+
+def connections(port: int) -> int:
+    """Established TCP connections to a local port, as /proc/net/tcp counts them.
+
+    One that has not logged in yet counts as well; sshd ends those after LoginGraceTime.
+    """
+    count = 0
+    for name in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(name).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == ESTABLISHED and int(fields[1].rpartition(":")[2], 16) == port:
+                count += 1
+    return count
+
+
+class Keeper:
+    """The state of the entry point and of the hold.
+
+    Args:
+        context: the supervisor's context.
+        plugins: the hooks.
+        say: writes one line into the job's log when no parent is connected.
+    """
+
+    def __init__(self, context: Context, plugins: Plugins, say: Callable[[str], None]) -> None:
+        self.context = context
+        self.plugins = plugins
+        self.stop_wanted = threading.Event()
+        self.stopped = threading.Event()
+        self._changed = threading.Condition()
+        self._ready = False
+        self._error: str | None = None
+        self._ended = False
+        self._attempt = 0
+        self._running = False
+        self._started = 0.0
+        self._exit_code: int | None = None
+        self._command: list[str] = []
+        self._results: dict[int, dict[str, Any]] = {}
+        self._hold: Hold | None = None
+        self._decision: dict[str, Any] | None = None
+        self._hold_requested = False
+        self._started_once = False
+        self._released: dict[str, Any] | None = None
+        self._report: Path | None = None
+        self._waiters = 0
+        self._answered = 0.0
+        self._say_outside = say
+        self._say_inside: Callable[[str], None] | None = None
+        self._events: queue.Queue[tuple[str, str, Hold | None] | None] = queue.Queue()
+        self._notifier = threading.Thread(target=self._notify_all, name="notify", daemon=True)
+        self._notifier.start()
+
+    # ---------------------------------------------------------------------------- the supervisor's own calls
+
+    def say(self, line: str) -> None:
+        """Write one line into the job's log: through the entry point's parent in a hold, else past it."""
+        inside = self._say_inside
+        if inside is not None:
+            inside(line)
+        else:
+            self._say_outside(line)
+
+    def ready(self, error: str | None = None) -> None:
+        """The start is over: a login is possible, or `error` says why not."""
+        with self._changed:
+            self._ready = error is None
+            self._error = error
+            self._changed.notify_all()
+        if error is None:
+            self._notify("ready", f"ready: {self.context.connect_command}", self._hold)
+
+    def finish(self, seconds: float) -> None:
+        """Nothing runs any more: tell it, and wait at most `seconds` for the notifications to be out."""
+        with self._changed:
+            self._ended = True
+            self._running = False
+            if self._hold is not None and self._decision is None:
+                self._decision = {"action": "release", "exit_code": None}
+            self._changed.notify_all()
+        self._notify("ended", "ended")
+        self._events.put(None)
+        self._notifier.join(seconds)
+
+    def let_answers_out(self, seconds: float) -> None:
+        """Whoever waited for an attempt that has just ended reads its result over SSH: give that a moment.
+
+        Returns as soon as nobody is connected any more.
+        """
+        deadline = self._answered + seconds
+        server = self.context.server
+        while (
+            server is not None and time.monotonic() < deadline and (self._waiters or connections(server.port))
+        ):
+            time.sleep(0.05)
+
+    # ---------------------------------------------------------------------------- the entry point's parent
+
+    def attach(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """A parent introduces itself."""
+        with self._changed:
+            self._command = [str(part) for part in message.get("command") or ()]
+            found = message.get("code_dir") or job.code_dir(
+                self.context.environment, self.context.job.kind, self._command, message.get("cwd")
+            )
+            self.context.code_dir = str(found)
+        return {"ok": True}
+
+    def before(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """An attempt starts. Where init runs a toolkit, both say so: it is the same attempt."""
+        self._take_environment(message)
+        with self._changed:
+            again = self._running
+            if not again:
+                self._running = True
+                self._attempt += 1
+                self._started = float(message.get("started") or time.time())
+            self._started_once = True
+            attempt = self._attempt
+            self._changed.notify_all()
+        if not again:
+            self._notify("running", f"attempt {attempt} of the entry point runs")
+        self.plugins.before_entry_point(self.context, attempt, self._command)
+        return {"ok": True, "attempt": attempt}
+
+    def failed(
+        self, message: Mapping[str, Any], say: Callable[[str], None], gone: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """An attempt failed: collect the report, hold, and say what to do next.
+
+        Args:
+            message: `exit_code`, and `error` and `log_tail` where they are known.
+            say: writes a line into the job's log.
+            gone: True when the parent has hung up.
+        """
+        exit_code = int(message.get("exit_code") or 1)
+        self._take_environment(message)
+        failure = Failure(
+            attempt=max(1, self._attempt),
+            command=tuple(self._command),
+            exit_code=exit_code,
+            error=message.get("error"),
+            log_tail=message.get("log_tail"),
+            started=self._started,
+        )
+        hold = self._released is None and (
+            self._hold_requested or self.plugins.hold(self.context, "failure", exit_code)
+        )
+        if hold:
+            self.plugins.entry_point_failed(self.context, failure)
+            self._write_report(failure)
+        self._close_attempt(exit_code)
+        if not hold:
+            return self._released or {"action": "release", "exit_code": None}
+        return self._keep("failure", say, gone)
+
+    def succeeded(
+        self, message: Mapping[str, Any], say: Callable[[str], None], gone: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """An attempt succeeded; held when `end` is a point of it. See `failed`."""
+        exit_code = int(message.get("exit_code") or 0)
+        self._close_attempt(exit_code)
+        if self._released is not None:
+            return self._released
+        if self._hold_requested or self.plugins.hold(self.context, "end", exit_code):
+            return self._keep("end", say, gone)
+        return {"action": "release", "exit_code": None}
+
+    def point(
+        self, message: Mapping[str, Any], say: Callable[[str], None], gone: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """Before the first attempt; held once. See `failed`."""
+        with self._changed:
+            first, self._started_once = not self._started_once, True
+        if first and message.get("point") == "start" and self.plugins.hold(self.context, "start", None):
+            return self._keep("start", say, gone)
+        return {"action": "release", "exit_code": None}
+
+    def wait_ready(self, seconds: float) -> dict[str, Any]:
+        """Wait until the start is over: {"ready": bool, "error": str or None}."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._error is not None, seconds)
+            return {"ready": self._ready, "error": self._error}
+
+    def end(self, seconds: float) -> dict[str, Any]:
+        """The job is over: have the supervisor stop, and answer when it has."""
+        self.stop_wanted.set()
+        self.stopped.wait(seconds)
+        return {"ok": True}
+
+    # ---------------------------------------------------------------------------- a person
+
+    def status(self) -> dict[str, Any]:
+        """`smssh-hook status --json`; see the reference for its fields."""
+        context = self.context
+        with self._changed:
+            hold = None if self._hold is None else asdict(self._hold)
+            point = None if hold is None else str(hold.pop("point"))
+            server = context.server
+            return {
+                "version": 1,
+                "state": self._state(),
+                "point": point,
+                "job": context.job.name,
+                "kind": context.job.kind,
+                "host": context.job.host,
+                "step": context.job.step,
+                "attempt": self._attempt,
+                "exit_code": self._exit_code,
+                "hold": hold,
+                "ssh": {
+                    "port": None if server is None else server.port,
+                    "host_key": None if server is None else server.host_key,
+                    "user": None if server is None else server.user,
+                    "server": None if server is None else server.name,
+                },
+                "transport": {
+                    "name": None if context.transport is None else context.transport.name,
+                    "target": None if context.transport is None else context.transport.target,
+                },
+                "code_dir": context.code_dir,
+                "report": None if self._report is None else str(self._report),
+                "error": self._error,
+                "plugin_version": __version__,
+                "hooks": self.plugins.names,
+            }
+
+    def report(self) -> dict[str, Any]:
+        """The report of the last failed attempt, or one of how things stand now.
+
+        Raises:
+            SmsshError: the file has been removed.
+        """
+        path = self._report
+        if path is None:
+            failure = Failure(
+                max(1, self._attempt), tuple(self._command), self._exit_code, started=self._started
+            )
+            return self._collect(failure)
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))  # type: Dict[str, Any]
+        except (OSError, ValueError) as error:
+            raise SmsshError(f"The report is not readable: {error}.", reference="no-report") from None
+        return report
+
+    def request_hold(self) -> dict[str, Any]:
+        """Hold at the next failure or at the end, whatever the settings say."""
+        with self._changed:
+            self._refuse_after_end()
+            self._hold_requested = True
+            self._released = None
+        return {"ok": True, "state": self._state()}
+
+    def extend(self, seconds: float) -> dict[str, Any]:
+        """Let the hold last `seconds` from now at least, but not beyond its maximum.
+
+        Raises:
+            SmsshError: nothing is held, or the hold is at its maximum.
+        """
+        with self._changed:
+            hold = self._held()
+            deadline = min(time.time() + seconds, hold.max_deadline)
+            if deadline <= hold.deadline and hold.deadline >= hold.max_deadline:
+                raise SmsshError(
+                    "The hold is at its maximum already.",
+                    hint="SMSSH_HOLD_MAX_SECONDS is set when the job is submitted.",
+                    reference="hold-at-maximum",
+                    status=ExitStatus.FAILED,
+                )
+            hold.deadline = max(hold.deadline, deadline)
+            left = hold.deadline - time.time()
+            self._changed.notify_all()
+        self._notify("extended", f"extended: {_duration(left)} left", hold)
+        return {"ok": True, "deadline": hold.deadline, "seconds": left}
+
+    def retry(self, wait: bool, gone: Callable[[], bool]) -> dict[str, Any]:
+        """Run the entry point again; with `wait`, answer when that attempt has ended.
+
+        Args:
+            wait: whether the answer waits for the attempt.
+            gone: True when the caller has hung up.
+
+        Raises:
+            SmsshError: nothing is held after a failure or at the end.
+        """
+        with self._changed:
+            hold = self._held()
+            if hold.point == "start":
+                raise SmsshError(
+                    "The entry point has not run yet.",
+                    hint="`smssh-hook release` starts it.",
+                    reference="not-run-yet",
+                )
+            attempt = self._attempt + 1
+            self._decide({"action": "retry", "attempt": attempt})
+            self._waiters += 1
+        try:
+            if not wait:
+                return {"attempt": attempt, "exit_code": None, "seconds": None, "state": "running"}
+            while not gone():
+                with self._changed:
+                    over = self._changed.wait_for(
+                        lambda: attempt in self._results or self._ended, POLL_SECONDS
+                    )
+                    if not over:
+                        continue
+                    result = self._results.get(attempt)
+                    if result is None:
+                        raise SmsshError("The job ended before the attempt did.", reference="job-ended")
+                    # A hold that follows is entered a moment after the result is known.
+                    self._changed.wait_for(
+                        lambda: self._state() != "running" or self._released is not None, 5.0
+                    )
+                    return dict(result, attempt=attempt, state=self._state())
+            return {"attempt": attempt, "exit_code": None, "seconds": None, "state": self._state()}
+        finally:
+            with self._changed:
+                self._waiters -= 1
+                self._answered = time.monotonic()
+
+    def release(self, exit_code: int | None) -> dict[str, Any]:
+        """End the hold; `exit_code` is the status to end with, None for the entry point's own.
+
+        Raises:
+            SmsshError: nothing is held.
+        """
+        with self._changed:
+            hold = self._held()
+            self._decide({"action": "release", "exit_code": exit_code})
+        return {
+            "ok": True,
+            "point": hold.point,
+            "exit_code": self._exit_code if exit_code is None else exit_code,
+        }
+
+    # ---------------------------------------------------------------------------- inside
+
+    def _state(self) -> str:
+        if self._ended:
+            return "ended"
+        if self._hold is not None:
+            return "held"
+        if self._running:
+            return "running"
+        if self._results:
+            return "ended" if self._released is not None or self._exit_code == 0 else "running"
+        return "ready" if self._ready else "starting"
+
+    def _refuse_after_end(self) -> None:
+        if self._ended:
+            raise SmsshError("The job has ended.", reference="job-ended")
+
+    def _held(self) -> Hold:
+        if self._hold is None or self._decision is not None:
+            raise SmsshError(
+                f"Nothing is held: the state is {self._state()}.",
+                hint="`smssh-hook hold` asks for a hold at the next failure or at the end.",
+                reference="not-held",
+            )
+        return self._hold
+
+    def _decide(self, decision: dict[str, Any]) -> None:
+        self._decision = decision
+        self._changed.notify_all()
+
+    def _take_environment(self, message: Mapping[str, Any]) -> None:
+        environment = message.get("environment")
+        if environment:
+            bundle = None if self.context.bundle is None else str(self.context.bundle)
+            self.context.environment = job.login_environment(environment, bundle)
+
+    def _close_attempt(self, exit_code: int) -> None:
+        with self._changed:
+            was_running = self._running
+            attempt = self._attempt = max(1, self._attempt)
+            self._running = False
+            self._exit_code = exit_code
+            if was_running or attempt not in self._results:
+                seconds = round(time.time() - self._started, 3) if self._started else 0.0
+                self._results[attempt] = {"exit_code": exit_code, "seconds": seconds}
+            self._changed.notify_all()
+        if was_running:
+            self.plugins.after_entry_point(self.context, attempt, exit_code)
+
+    def _collect(self, failure: Failure) -> dict[str, Any]:
+        report = {
+            "version": 1,
+            "job": self.context.job.name,
+            "kind": self.context.job.kind,
+            "host": self.context.job.host,
+            "step": self.context.job.step,
+            "attempt": failure.attempt,
+            "time": time.time(),
+            "exit_code": failure.exit_code,
+            "command": list(failure.command),
+        }  # type: Dict[str, Any]
+        for name, value in self.plugins.collect_report(self.context, failure).items():
+            report.setdefault(name, value)
+        return report
+
+    def _write_report(self, failure: Failure) -> None:
+        try:
+            text = json.dumps(self._collect(failure), indent=1)
+            path = self.context.run_dir / "report.json"
+            new = path.with_suffix(".new")
+            new.write_text(text, encoding="utf-8")
+            os.replace(new, path)
+            self._report = path
+        except (OSError, TypeError, ValueError) as error:
+            _log.warning("no report: %s", error)
+
+    def _keep(self, point: str, say: Callable[[str], None], gone: Callable[[], bool]) -> dict[str, Any]:
+        """Hold until somebody decides, nobody is left to hold for, or time is up; returns the decision."""
+        settings = self.context.settings
+        seconds = float(settings.hold_seconds)
+        if point == "start" and settings.wait_seconds is not None:
+            seconds = float(settings.wait_seconds)
+        now = time.time()
+        limit = now + settings.hold_max_seconds
+        hold = Hold(point, now, min(now + seconds, limit), limit)
+        with self._changed:
+            self._refuse_after_end()
+            self._hold, self._decision = hold, None
+            self._say_inside = say
+            self._changed.notify_all()
+        why = {
+            "start": "before the entry point",
+            "failure": f"the entry point ended with exit status {self._exit_code}",
+            "end": "the entry point has succeeded",
+        }
+        self._notify("held", f"held ({why[point]}): {self._banner(hold)}", hold)
+        try:
+            decision = self._wait(hold, seconds, gone)
+        finally:
+            with self._changed:
+                self._hold, self._decision = None, None
+                self._say_inside = None
+                self._changed.notify_all()
+        if decision["action"] == "retry":
+            self._notify("retried", "retried: the entry point runs again")
+        else:
+            if point != "start":
+                self._released = decision
+            self._notify("released", "released: {}".format(decision.get("why") or "somebody asked for it"))
+            with self._changed:
+                self._changed.notify_all()
+        return {
+            "action": decision["action"],
+            "exit_code": decision.get("exit_code"),
+            "attempt": self._attempt,
+        }
+
+    def _wait(self, hold: Hold, seconds: float, gone: Callable[[], bool]) -> dict[str, Any]:
+        reminded = time.monotonic()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._decision is not None, POLL_SECONDS)
+                if self._decision is not None:
+                    return self._decision
+            if gone():
+                return _release("the entry point's parent is gone")
+            server = self.context.server
+            hold.connected = 0 if server is None else connections(server.port)
+            now = time.time()
+            if hold.connected:
+                # Whoever loses the connection has the whole first stage to come back.
+                hold.deadline = max(hold.deadline, min(now + seconds, hold.max_deadline))
+            if now >= hold.max_deadline:
+                return _release(f"{_duration(hold.max_deadline - hold.since)} are over")
+            if now >= hold.deadline and not hold.connected:
+                return _release(f"nobody was connected for {_duration(seconds)}")
+            if time.monotonic() - reminded >= REMINDER_SECONDS:
+                reminded = time.monotonic()
+                self._notify("reminder", f"held: {self._banner(hold)}", hold)
+
+    def _banner(self, hold: Hold) -> str:
+        who = f"{hold.connected} connected" if hold.connected else "nobody connected"
+        end = hold.max_deadline if hold.connected else hold.deadline
+        return f"{self.context.connect_command} | {who}, {_duration(end - time.time())} left | then: smssh-hook retry, release or extend 30m"
+
+    def _notify(self, event: str, message: str, hold: Hold | None = None) -> None:
+        self._events.put((event, message, hold))
+
+    def _notify_all(self) -> None:
+        while True:
+            event = self._events.get()
+            if event is None:
+                return
+            try:
+                self.plugins.notify(self.context, *event)
+            except Exception:
+                _log.exception("notify")
+
+
+def _release(why: str) -> dict[str, Any]:
+    return {"action": "release", "exit_code": None, "why": why}
+
+
+def _duration(seconds: float) -> str:
+    """For people: 59 s, 12 min, 3 h 20 min."""
+    whole = max(0, round(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    minutes = whole // 60
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

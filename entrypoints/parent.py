@@ -1,0 +1,403 @@
+"""The side of whoever runs the entry point: talk to the supervisor, keep the last lines of output, hold, retry.
+
+Used by init (`run.sh`, `smssh-hook run`) and by the toolkit's import hook, so it also runs inside the job's own
+interpreter: CPython 3.7 and later, standard library only, and every failure of ours means "go on as if we were not there".
+
+Messages are JSON objects, one a line, over the Unix socket in the run folder.
+"""
+
+import collections
+import json
+import os
+import select
+import socket
+import threading
+import time
+
+from ..errors import SmsshError
+from ..settings import WAIT_READY_LIMIT, Settings, load
+from . import boot
+
+START_LIMIT = 30.0
+"""Seconds that a failed job which asked for a hold waits for a supervisor that is still starting."""
+END_LIMIT = 12.0
+"""Seconds that the end of a job waits for the supervisor to deregister."""
+REPLY_LIMIT = 5.0
+"""Seconds for an answer that needs no thought."""
+TAIL_LINES = 200
+LINE_LIMIT = 2000
+"""Characters kept of one line of output."""
+
+RELEASE = {"action": "release", "exit_code": None}
+
+
+class Link:
+    """A connection to the supervisor."""
+
+    def __init__(self, connection):
+        self._socket = connection
+        self._rest = b""
+
+    @classmethod
+    def open(cls, seconds=0.0, interrupted=lambda: False):
+        """Connect; None when nobody answers within `seconds`, or nobody ever will.
+
+        Args:
+            seconds: how long a supervisor that is still starting is waited for.
+            interrupted: called in between; True gives up.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            run = boot.run_dir()
+            if run is not None:
+                try:
+                    return cls(connect(run))
+                except OSError:
+                    if not supervisor_alive(run):
+                        return None
+            if time.monotonic() >= deadline or interrupted():
+                return None
+            time.sleep(0.02)
+
+    def send(self, message):
+        """Send one message.
+
+        Raises:
+            OSError: the supervisor is gone.
+        """
+        self._socket.settimeout(REPLY_LIMIT)
+        self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self, seconds):
+        """The next message, or None when none came within `seconds`.
+
+        Raises:
+            OSError: the supervisor is gone.
+        """
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._rest:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self._socket], [], [], left)[0]:
+                return None
+            part = self._socket.recv(65536)
+            if not part:
+                raise ConnectionError("the supervisor is gone")
+            self._rest += part
+        line, self._rest = self._rest.split(b"\n", 1)
+        return json.loads(line.decode())
+
+    def ask(self, message, seconds=REPLY_LIMIT):
+        """Send a message and return its answer; None when it doesn't come in time."""
+        self.send(message)
+        return self.receive(seconds)
+
+    def close(self):
+        """Hang up; the supervisor ends a hold whose parent hung up."""
+        self._socket.close()
+
+
+def connect(run):
+    """A socket connected to the supervisor of a run folder.
+
+    The path goes through a descriptor of the folder: a socket's path is limited to 107 bytes, a TMPDIR is not.
+    """
+    folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(REPLY_LIMIT)
+        connection.connect(f"/proc/self/fd/{folder}/socket")
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        os.close(folder)
+    return connection
+
+
+def supervisor_alive(run):
+    """Whether a supervisor holds the lock: one that is starting does from its first moment on."""
+    import fcntl
+
+    try:
+        handle = os.open(os.path.join(run, "lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def read_options(bundle):
+    """What the bundle's options.json holds; {} when there is none or it is not readable."""
+    if not bundle:
+        return {}
+    try:
+        with open(os.path.join(bundle, "options.json"), encoding="utf-8") as file:
+            options = json.load(file)
+    except (OSError, ValueError) as error:
+        if not isinstance(error, FileNotFoundError):
+            boot.note(f"options.json is not readable: {error}")
+        return {}
+    return options if isinstance(options, dict) else {}
+
+
+def job_settings():
+    """The job's settings; the defaults where they are not usable (the supervisor says so in its log)."""
+    try:
+        return load(os.environ, read_options(boot.bundle_dir()))
+    except SmsshError as error:
+        boot.note(str(error))
+        return Settings()
+
+
+class Reporter:
+    """Tells the supervisor what the entry point does, and asks what to do next.
+
+    Args:
+        role: `init`, `toolkit` or `script`.
+        command: the entry point's command line.
+        settings: the job's settings.
+        say: writes one line into the job's log.
+        interrupted: True as soon as a hold must end, because the job is being stopped.
+        code_dir: the folder of the user's code, if the caller knows it.
+    """
+
+    def __init__(self, role, command, settings, say, interrupted=lambda: False, code_dir=None):
+        self.settings = settings
+        self._role = role
+        self._command = list(command)
+        self._say = say
+        self._interrupted = interrupted
+        self._code_dir = code_dir
+        self._link = None
+
+    def at_start(self):
+        """Before the first attempt: wait or hold if the settings say so.
+
+        Raises:
+            SmsshError: SMSSH_STRICT is set and no login is possible.
+        """
+        settings = self.settings
+        if settings.strict or settings.wait == "ready":
+            self._wait_for_ready()
+        if "start" in settings.hold or settings.wait_seconds is not None:
+            self._decide({"op": "point", "point": "start", "exit_code": None}, START_LIMIT)
+
+    def _wait_for_ready(self):
+        answer = None
+        deadline = time.monotonic() + WAIT_READY_LIMIT
+        if self._attach(START_LIMIT):
+            try:
+                self._link.send({"op": "wait_ready", "seconds": WAIT_READY_LIMIT})
+                while answer is None and time.monotonic() < deadline and not self._interrupted():
+                    answer = self._link.receive(0.2)
+            except (OSError, ValueError):
+                self._hang_up()
+            if answer is None:
+                self._hang_up()
+        if self.settings.strict and not (answer or {}).get("ready"):
+            raise SmsshError(
+                "No SSH login is possible in this job, and SMSSH_STRICT is set: {}".format(
+                    (answer or {}).get("error") or "the supervisor does not answer."
+                ),
+                hint=f"Its log is {boot.run_dir()}/supervisor.log in the container.",
+                reference="no-login",
+            )
+
+    def before(self, variables=None, started=None):
+        """An attempt starts; never waits for a supervisor that is still starting.
+
+        Args:
+            variables: what the entry point's environment gets beside this process's own.
+            started: when it started, in seconds since the epoch; now when left out.
+        """
+        environment = dict(os.environ, **(variables or {}))
+        environment = {name: str(value) for name, value in environment.items()}
+        started = time.time() if started is None else started
+        self._tell({"op": "before", "role": self._role, "environment": environment, "started": started})
+
+    def failed(self, exit_code, error=None, log_tail=None):
+        """An attempt failed: what to do, {"action": "retry"} or {"action": "release", "exit_code": int or None}."""
+        message = {
+            "op": "failed",
+            "role": self._role,
+            "exit_code": exit_code,
+            "error": error,
+            "log_tail": log_tail,
+        }
+        message["environment"] = dict(os.environ)  # the toolkit has put SM_* there meanwhile
+        return self._decide(message, START_LIMIT if "failure" in self.settings.hold else 0.0)
+
+    def succeeded(self, exit_code=0):
+        """An attempt succeeded: what to do, as for `failed`."""
+        message = {"op": "succeeded", "role": self._role, "exit_code": exit_code}
+        return self._decide(message, START_LIMIT if "end" in self.settings.hold else 0.0)
+
+    def _attach(self, seconds):
+        if self._link is None:
+            self._link = Link.open(seconds, self._interrupted)
+            if self._link is not None:
+                self._link.send(
+                    {
+                        "op": "attach",
+                        "role": self._role,
+                        "pid": os.getpid(),
+                        "command": self._command,
+                        "cwd": os.getcwd(),
+                        "code_dir": self._code_dir,
+                    }
+                )
+                self._link.receive(REPLY_LIMIT)
+        return self._link is not None
+
+    def _tell(self, message):
+        try:
+            if self._attach(0.0):
+                self._link.ask(message)
+        except (OSError, ValueError):
+            self._hang_up()
+
+    def _decide(self, message, seconds):
+        """Ask, print what the supervisor wants in the job's log meanwhile, and return its decision."""
+        if self._interrupted():
+            return RELEASE
+        try:
+            if not self._attach(seconds):
+                return RELEASE
+            self._link.send(message)
+            while True:
+                answer = self._link.receive(0.2)
+                if answer is None:
+                    if self._interrupted():
+                        self._hang_up()
+                        return RELEASE
+                elif "say" in answer:
+                    self._say(answer["say"])
+                else:
+                    return answer if answer.get("action") else RELEASE
+        except (OSError, ValueError) as error:
+            boot.note(f"no decision: {error}")
+            self._hang_up()
+            return RELEASE
+
+    def _hang_up(self):
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+
+def wait_at_start(command):
+    """Hold or wait before the job's first script, where no parent of ours does: .pth and sitecustomize carriers."""
+    settings = job_settings()
+    if settings.wait or "start" in settings.hold:
+        Reporter("script", command, settings, say_on_stdout).at_start()
+
+
+def end():
+    """The job is over: let the supervisor deregister, and wait for it, within END_LIMIT."""
+    link = Link.open()
+    if link is not None:
+        try:
+            link.ask({"op": "end"}, END_LIMIT)
+        except (OSError, ValueError):
+            pass  # it is gone, which is what was wanted
+        finally:
+            link.close()
+
+
+def say_on_stdout(line, handle=1):
+    """One line into the job's log, past Python's buffers."""
+    try:
+        os.write(handle, line.encode("utf-8", "replace") + b"\n")
+    except OSError:
+        pass  # nobody reads the log any more
+
+
+class Tee:
+    """Two pipes that pass output on to this process's stdout and stderr and keep its last lines.
+
+    Never waits for the end of a pipe: a grandchild may keep it open for ever.
+
+    Args:
+        targets: where stdout and stderr go; descriptors.
+    """
+
+    def __init__(self, targets=(1, 2)):
+        self._targets = {}
+        self.writers = []
+        """The descriptors to write stdout and stderr to."""
+        self._lines = collections.deque(maxlen=TAIL_LINES)
+        self._partial = {}
+        self._draining = threading.Event()
+        self._drained = threading.Event()
+        self._wake, self._waker = os.pipe()
+        for target in targets:
+            reader, writer = os.pipe()
+            self._targets[reader] = target
+            self._partial[reader] = b""
+            self.writers.append(writer)
+        thread = threading.Thread(target=self._pump, name="smssh-tee")
+        thread.daemon = True
+        thread.start()
+
+    def forget(self):
+        """A new attempt starts: its last lines are its own."""
+        self._lines.clear()
+
+    def tail(self):
+        """The last lines, oldest first; call `drain` before."""
+        rest = [line for line in self._partial.values() if line]
+        return [_text(line) for line in list(self._lines) + rest][-TAIL_LINES:]
+
+    def drain(self, seconds=2.0):
+        """Pass on what is in the pipes now, within `seconds`."""
+        self._drained.clear()
+        self._draining.set()
+        os.write(self._waker, b".")
+        self._drained.wait(seconds)
+
+    def _pump(self):
+        while True:
+            readers = list(self._targets)
+            try:
+                ready = select.select(
+                    [*readers, self._wake], [], [], 0.0 if self._draining.is_set() else None
+                )[0]
+            except OSError:
+                return
+            if self._wake in ready:
+                os.read(self._wake, 4096)
+                continue
+            if not ready:
+                self._draining.clear()
+                self._drained.set()
+                continue
+            for reader in ready:
+                self._pass_on(reader)
+
+    def _pass_on(self, reader):
+        data = os.read(reader, 65536)
+        target = self._targets[reader]
+        try:
+            rest = data
+            while rest:
+                try:
+                    rest = rest[os.write(target, rest) :]
+                except BlockingIOError:
+                    select.select([], [target], [], 1.0)
+        except OSError:
+            # Nobody reads the job's log: let the writer find that out, as it would without us.
+            os.close(reader)
+            del self._targets[reader]
+        lines = (self._partial[reader] + data).split(b"\n")
+        self._partial[reader] = lines.pop()[-4 * LINE_LIMIT :]
+        self._lines.extend(lines)
+
+
+def _text(line):
+    """A line as a terminal would show it at the end: after the last carriage return of a progress bar."""
+    return line.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode("utf-8", "replace")[:LINE_LIMIT]

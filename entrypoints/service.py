@@ -1,0 +1,153 @@
+"""The supervisor's Unix socket: JSON objects, one a line, one thread for each connection."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ExitStatus, SmsshError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .keeper import Keeper
+
+__all__ = ["Service"]
+
+MESSAGE_LIMIT = 4 << 20
+"""Bytes of one message; an environment and 200 lines of log fit many times."""
+
+_log = logging.getLogger("smssh.service")
+
+
+class Service:
+    """Serves a keeper on `<run>/socket`.
+
+    The run folder is private (mode 0700), so whoever can connect is the job's own user.
+    """
+
+    def __init__(self, run_dir: Path, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._path = run_dir / "socket"
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def start(self) -> None:
+        """Listen, and serve in threads that end with the process.
+
+        Raises:
+            OSError: the socket cannot be made.
+        """
+        new = self._path.with_name("socket.new")
+        for path in (new, self._path):
+            if path.exists():
+                path.unlink()
+        # Bound through a descriptor of the folder: a socket's path is limited to 107 bytes.
+        folder = os.open(str(self._path.parent), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self._listener.bind(f"/proc/self/fd/{folder}/{new.name}")
+        finally:
+            os.close(folder)
+        self._listener.listen(64)
+        # Whoever sees the name finds somebody listening behind it.
+        new.rename(self._path)
+        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+
+    def close(self) -> None:
+        """Take no new connections."""
+        self._path.unlink()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), name="connection", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines:
+            try:
+                while True:
+                    line = lines.readline(MESSAGE_LIMIT)
+                    if not line:
+                        return
+                    answer = self._answer(line, connection)
+                    connection.sendall(json.dumps(answer).encode() + b"\n")
+            except OSError as error:
+                _log.debug("connection ended: %s", error)
+
+    def _answer(self, line: bytes, connection: socket.socket) -> dict[str, Any]:
+        try:
+            message = json.loads(line.decode())
+            return self._dispatch(str(message.get("op")), message, connection)
+        except SmsshError as error:
+            return {
+                "error": {
+                    "message": error.message,
+                    "hint": error.hint,
+                    "reference": error.reference,
+                    "status": int(error.status),
+                }
+            }
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            _log.debug("message not understood", exc_info=True)
+            return {
+                "error": {
+                    "message": f"The message is not understood: {error}.",
+                    "hint": None,
+                    "reference": "bad-message",
+                    "status": int(ExitStatus.USAGE),
+                }
+            }
+
+    def _dispatch(self, op: str, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
+        keeper = self._keeper
+
+        def say(line: str) -> None:
+            try:
+                connection.sendall(json.dumps({"say": line}).encode() + b"\n")
+            except OSError as error:
+                _log.debug("not said: %s", error)
+
+        def gone() -> bool:
+            if not select.select([connection], [], [], 0)[0]:
+                return False
+            try:
+                return not connection.recv(1, socket.MSG_PEEK)
+            except OSError:
+                return True
+
+        if op == "attach":
+            return keeper.attach(message)
+        if op == "before":
+            return keeper.before(message)
+        if op == "failed":
+            return keeper.failed(message, say, gone)
+        if op == "succeeded":
+            return keeper.succeeded(message, say, gone)
+        if op == "point":
+            return keeper.point(message, say, gone)
+        if op == "wait_ready":
+            return keeper.wait_ready(float(message["seconds"]))
+        if op == "end":
+            return keeper.end(10.0)
+        if op == "status":
+            return keeper.status()
+        if op == "report":
+            return keeper.report()
+        if op == "hold":
+            return keeper.request_hold()
+        if op == "extend":
+            return keeper.extend(float(message["seconds"]))
+        if op == "retry":
+            return keeper.retry(bool(message.get("wait", True)), gone)
+        if op == "release":
+            chosen = message.get("exit_code")
+            return keeper.release(None if chosen is None else int(chosen))
+        raise SmsshError(f"No such operation: {op}.", reference="bad-message", status=ExitStatus.USAGE)

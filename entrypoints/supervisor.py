@@ -1,0 +1,225 @@
+"""The supervisor: the one detached process of a container, which runs the hooks and serves the Unix socket.
+
+Started by boot, never by hand. It outlives no job: it stops when the entry point's parent says so or is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import faulthandler
+import logging
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from ..errors import SmsshError
+from ..hooks import announce, asyncssh_server, hold, keys, report, sshd, ssm
+from ..hookspecs import Context
+from ..plugins import Plugins
+from ..settings import Settings, load
+from . import boot, job, parent
+from .keeper import Keeper
+from .service import Service
+
+BUILTIN = (
+    ("keys", keys),
+    ("sshd", sshd),
+    ("asyncssh", asyncssh_server),
+    ("ssm", ssm),
+    ("announce", announce),
+    ("hold", hold),
+    ("report", report),
+)
+"""The built-in plugins; of the SSH servers, the first that works wins."""
+
+STOP_LIMIT = 9.0
+"""Seconds for all that the stop of the supervisor does."""
+LET_OUT_LIMIT = 2.0
+"""Seconds in which the answer to `smssh-hook retry` may still travel over SSH when the job ends."""
+
+_log = logging.getLogger("smssh.supervisor")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the supervisor until the job is over."""
+    parser = argparse.ArgumentParser(prog="smssh-supervisor")
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--lock", type=int, required=True)
+    parser.add_argument("--entry", type=int, required=True)
+    parser.add_argument("--carrier", required=True)
+    parser.add_argument("--bundle", type=Path)
+    options = parser.parse_args(arguments)
+    os.set_inheritable(options.lock, False)
+    boot.write_lock(options.lock, os.getpid())
+    # boto3 says much at DEBUG, credentials among it: only our own loggers are ever that loud.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    faulthandler.enable()
+    supervisor = Supervisor(options.run, options.entry, options.bundle)
+    _log.info("started by %s for process %d", options.carrier, options.entry)
+    signal.signal(signal.SIGTERM, lambda number, frame: supervisor.keeper.stop_wanted.set())
+    return supervisor.run()
+
+
+class Supervisor:
+    """Puts hooks, keeper and socket together.
+
+    Args:
+        run_dir: the container's private folder.
+        entry: the process whose end is the end of the job.
+        bundle: the folder of the bundle, if there is one.
+    """
+
+    def __init__(self, run_dir: Path, entry: int, bundle: Path | None) -> None:
+        self._entry = entry
+        self._entry_started = boot.start_time(entry)
+        self._error = None  # type: Optional[str]
+        environ = job.job_environment(os.environ, boot.JOB_PREFIX)
+        for name in list(os.environ):
+            if name.startswith(boot.JOB_PREFIX):
+                del os.environ[name]
+        settings = self._load_settings(environ, bundle)
+        identity = job.identify(environ, settings.step)
+        self._plugins = Plugins(BUILTIN, disabled=settings.disable_hooks)
+        self._context = Context(
+            settings=settings,
+            job=identity,
+            run_dir=run_dir,
+            environment=job.login_environment(environ, None if bundle is None else str(bundle)),
+            code_dir=job.code_dir(environ, identity.kind),
+            python_path=boot.code_path(),
+            bundle=bundle,
+        )
+        self.keeper = Keeper(self._context, self._plugins, self._say)
+        self._context.say = self.keeper.say
+        self._service = Service(run_dir, self.keeper)
+
+    def run(self) -> int:
+        """Start, serve until the job is over, stop."""
+        self._service.start()
+        # The start runs beside the watch: a job can be over before it, and hooks talk to networks.
+        starter = threading.Thread(target=self._start, name="start", daemon=True)
+        starter.start()
+        while not self.keeper.stop_wanted.wait(0.5):
+            if boot.start_time(self._entry) != self._entry_started or self._entry_started is None:
+                _log.info("process %d is gone", self._entry)
+                break
+        self._stop(starter)
+        return 0
+
+    def _load_settings(self, environ: dict[str, str], bundle: Path | None) -> Settings:
+        try:
+            return load(environ, parent.read_options(None if bundle is None else str(bundle)))
+        except SmsshError as error:
+            self._error = str(error)
+            return Settings()
+
+    def _start(self) -> None:
+        """Make a login possible, and say whether it is."""
+        try:
+            if self._error is None:
+                self._error = self._start_hooks()
+        except Exception as error:
+            _log.exception("start")
+            self._error = f"{type(error).__name__}: {error}"
+        if self._error is not None:
+            _log.error("no login is possible: %s", self._error)
+            self.keeper.say(
+                "smssh: no login is possible in this job: {}".format(self._error.replace("\n", " "))
+            )
+        self.keeper.ready(self._error)
+
+    def _start_hooks(self) -> str | None:
+        """Run the hooks that make a login possible; the reason when one isn't, else None."""
+        context, plugins = self._context, self._plugins
+        changes = plugins.configure(context.settings, context.job)
+        if changes:
+            context.settings = dataclasses.replace(context.settings, **changes)
+        self._write_launcher()
+        context.authorized_keys = plugins.authorized_keys(context)
+        if not context.authorized_keys:
+            return "no public key may log in (SMSSH_AUTHORIZED_KEYS is empty)"
+        context.server = plugins.start_server(context)
+        if context.server is None:
+            return f"no SSH server works here; see {context.run_dir}/supervisor.log"
+        _log.info("SSH server %s on port %d", context.server.name, context.server.port)
+        if self.keeper.stop_wanted.is_set():
+            return "the job is over"
+        if context.settings.transport != "none":
+            context.transport = plugins.start_transport(context)
+            if context.transport is None:
+                return f"no transport works here; see {context.run_dir}/supervisor.log"
+            _log.info("transport %s, target %s", context.transport.name, context.transport.target)
+        plugins.announce(context)
+        plugins.ready(context)
+        return None
+
+    def _write_launcher(self) -> None:
+        """`smssh-hook` for logins: the same interpreter and the same code as the supervisor."""
+        folder = self._context.run_dir / "bin"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        code = "import sys; path = sys.argv.pop(1); path and sys.path.insert(0, path); "
+        code += "from smssh_plugin.entrypoints.hook import main; sys.exit(main())"
+        # -I: neither the login's PYTHON* variables nor a folder that it stands in get in here. A zip needs no site.
+        options = "-I -S" if self._context.python_path else "-I"
+        lines = [
+            "#!/bin/sh",
+            f"unset {boot.ENABLE}",
+            f"export {boot.RUN_DIR}={shlex.quote(str(self._context.run_dir))}",
+            f"exec {shlex.quote(sys.executable)} {options} -c {shlex.quote(code)} "
+            f'{shlex.quote(self._context.python_path)} "$@"',
+        ]
+        new = folder / "smssh-hook.new"
+        new.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        new.chmod(0o700)
+        new.rename(folder / "smssh-hook")
+
+    def _say(self, line: str) -> None:
+        """One line into the job's log, past whoever writes there; nothing where that cannot be done."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            handle = os.open(f"/proc/{self._entry}/fd/1", flags)
+        except OSError:
+            return
+        try:
+            os.write(handle, line.encode("utf-8", "replace") + b"\n")
+        except OSError as error:
+            _log.debug("not said: %s", error)
+        finally:
+            os.close(handle)
+
+    def _stop(self, starter: threading.Thread) -> None:
+        """Stop the hooks within STOP_LIMIT, then answer whoever waits for that."""
+        deadline = time.monotonic() + STOP_LIMIT
+        # Whatever hangs, this process ends; its children have its death as a signal.
+        watchdog = threading.Timer(STOP_LIMIT, self._give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        self.keeper.let_answers_out(LET_OUT_LIMIT)
+        starter.join(2.0)
+        self.keeper.finish(max(0.0, min(2.0, deadline - time.monotonic())))
+        self._plugins.stop(self._context)
+        self._service.close()
+        self.keeper.stopped.set()
+        # The connection threads answer now; they have nothing else to do.
+        for thread in threading.enumerate():
+            if thread.name == "connection":
+                thread.join(0.5)
+        _log.info("stopped")
+
+    def _give_up(self) -> None:
+        _log.error("the stop took too long")
+        self.keeper.stopped.set()
+        time.sleep(0.1)
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    status = main()
+    logging.shutdown()
+    # Threads of third-party hooks must not keep the container's end waiting.
+    os._exit(status)

@@ -1,0 +1,299 @@
+"""The import hook of the training toolkits: hold and retry inside their own error handling.
+
+`sagemaker_training` 3.x to 5.x and the legacy `sagemaker_containers` run the user's script through `entry_point.run`. That
+function is wrapped when its module is imported. The wrapper raises what the function raised, with the same traceback, so
+the toolkit writes the same failure file and ends with the same status.
+
+Runs in the `train` process: CPython 3.7 and later, standard library only.
+"""
+
+import functools
+import importlib.machinery
+import os
+import re
+import signal
+import sys
+import threading
+import time
+
+from . import boot, parent
+
+TARGETS = {
+    "sagemaker_training.entry_point": ("run",),
+    "sagemaker_containers.entry_point": ("run",),
+    # SageMaker's XGBoost image calls this one directly.
+    "sagemaker_containers._modules": ("run_module",),
+}
+FILES = {
+    "sagemaker_training.files": "write_failure_file",
+    "sagemaker_containers._files": "write_failure_file",
+}
+"""Wrapped before Python 3.11 only, see `_wrap_failure_file`."""
+
+_running = False
+
+
+def install():
+    """Have the toolkits' modules wrapped when they are imported."""
+    sys.meta_path.insert(0, Finder())
+
+
+class Finder:
+    """Finds the modules in TARGETS where Python would, and wraps their functions once they are loaded."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):  # noqa: ARG004 - the import system's signature
+        """The spec of a module in TARGETS; None for every other."""
+        if name not in TARGETS and not (name in FILES and sys.version_info < (3, 11)):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            try:
+                _wrap(name, module)
+            except Exception as error:  # noqa: BLE001 - without the wrapper the job runs as it would without us
+                boot.note(f"{name} is not wrapped: {error}")
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def _wrap(name, module):
+    for function in TARGETS.get(name, ()):
+        setattr(module, function, wrapped(getattr(module, function)))
+    if name in FILES:
+        setattr(module, FILES[name], _wrap_failure_file(getattr(module, FILES[name])))
+
+
+def wrapped(original):
+    """The function, with hold and retry around it."""
+
+    @functools.wraps(original)
+    def smssh_entry_point(*arguments, **options):
+        attempts = Attempts.begin()
+        if attempts is None:
+            return original(*arguments, **options)
+        try:
+            while True:
+                attempts.before(options.get("env_vars") or (arguments[3:4] or (None,))[0])
+                try:
+                    result = original(*arguments, **options)
+                except Exception as error:
+                    decision = attempts.failed(error)
+                    if decision == "retry":
+                        continue
+                    if decision == "succeed":
+                        return None
+                    # This frame must not show in the failure file. A bare `raise` doesn't add it again (3.11+).
+                    error.__traceback__ = error.__traceback__.tb_next
+                    raise
+                if attempts.succeeded() != "retry":
+                    return result
+        finally:
+            attempts.finish()
+
+    return smssh_entry_point
+
+
+def _wrap_failure_file(original):
+    """The function, with the wrapper's frame taken out of the text.
+
+    Before 3.11 a re-raised exception keeps the traceback it was caught with, whatever is assigned to it.
+    """
+    frame = re.compile(r'  File "[^"\n]*toolkit\.py", line \d+, in smssh_entry_point\n(?:    .*\n)?')
+
+    @functools.wraps(original)
+    def write_failure_file(message):
+        return original(frame.sub("", message))
+
+    return write_failure_file
+
+
+class Attempts:
+    """The attempts of one call of the toolkit's entry point."""
+
+    def __init__(self, settings):
+        self._terminated = False
+        self._previous = None
+        self._others = frozenset(_group_members())
+        self._tee = Redirect() if "failure" in settings.hold else None
+        self._reporter = parent.Reporter(
+            "toolkit",
+            boot.own_command(),
+            settings,
+            self._say,
+            interrupted=lambda: self._terminated,
+            code_dir=_code_dir(),
+        )
+
+    @classmethod
+    def begin(cls):
+        """Ready for the first attempt; None when there is nobody to talk to, or an outer call is being handled.
+
+        Raises:
+            SmsshError: SMSSH_STRICT is set and no login is possible; the toolkit writes it into the failure file.
+        """
+        global _running
+        if _running or (boot.run_dir() is None and not parent.job_settings().strict):
+            return None
+        attempts = None
+        try:
+            attempts = cls(parent.job_settings())
+            attempts._at_start()
+        except Exception as error:
+            if attempts is not None:
+                attempts.finish()
+            if isinstance(error, parent.SmsshError):
+                raise
+            boot.note(f"toolkit: {type(error).__name__}: {error}")
+            return None
+        _running = True
+        return attempts
+
+    def _at_start(self):
+        self._catch_sigterm()
+        try:
+            self._reporter.at_start()
+        finally:
+            self._restore_sigterm()
+
+    def before(self, variables):
+        """An attempt starts; `variables` is the SM_* mapping that the toolkit is about to put into the environment."""
+        self._reporter.before(variables if isinstance(variables, dict) else None)
+
+    def failed(self, error):
+        """An attempt raised: `retry`, `succeed` (a person released it with status 0) or `release`."""
+        status = getattr(error, "return_code", None)
+        status = status if isinstance(status, int) and status else 1
+        text = str(error) or type(error).__name__
+        tail = None if self._tee is None else self._tee.tail()
+        decision = self._hold(lambda: self._reporter.failed(status, text[-4000:], tail))
+        chosen = decision.get("exit_code")
+        if decision["action"] == "retry":
+            _end_leftovers(self._others)
+            if self._tee is not None:
+                self._tee.forget()
+            return "retry"
+        if chosen == 0:
+            return "succeed"
+        if chosen is not None:
+            boot.forced_exit = chosen
+        return "release"
+
+    def succeeded(self):
+        """An attempt returned: `retry` or `release`."""
+        return self._hold(lambda: self._reporter.succeeded(0))["action"]
+
+    def finish(self):
+        """Put stdout, stderr and the signal handler back."""
+        global _running
+        _running = False
+        if self._tee is not None:
+            self._tee.restore()
+
+    def _hold(self, ask):
+        self._catch_sigterm()
+        try:
+            return ask()
+        except Exception as error:  # noqa: BLE001 - then the job ends as it would without us
+            boot.note(f"toolkit: {type(error).__name__}: {error}")
+            return parent.RELEASE
+        finally:
+            self._restore_sigterm()
+
+    def _say(self, line):
+        sys.stdout.flush()
+        parent.say_on_stdout(line)
+
+    def _catch_sigterm(self):
+        """A stop of the job ends a hold: as process 1, `train` would not even notice it."""
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _restore_sigterm(self):
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+            self._previous = None
+
+    def _on_sigterm(self, number, frame):  # noqa: ARG002 - a signal handler's signature
+        self._terminated = True
+
+
+class Redirect:
+    """stdout and stderr of this process and its children through a Tee, until `restore`."""
+
+    def __init__(self):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._saved = [os.dup(1), os.dup(2)]
+        self._tee = parent.Tee(self._saved)
+        for handle, writer in zip((1, 2), self._tee.writers):
+            os.dup2(writer, handle)
+
+    def tail(self):
+        """The last lines until now."""
+        self._drain()
+        return self._tee.tail()
+
+    def forget(self):
+        """See `Tee.forget`."""
+        self._tee.forget()
+
+    def restore(self):
+        """stdout and stderr as they were."""
+        self._drain()
+        for handle, saved in zip((1, 2), self._saved):
+            os.dup2(saved, handle)
+
+    def _drain(self):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._tee.drain()
+
+
+def _code_dir():
+    for name in ("sagemaker_training.environment", "sagemaker_containers._env"):
+        found = getattr(sys.modules.get(name), "code_dir", None)
+        if found:
+            return found
+    return None
+
+
+def _end_leftovers(others):
+    """End what the last attempt left behind, before the next one starts: it may hold ports, files or a GPU.
+
+    Args:
+        others: the processes that were there before the first attempt; they stay.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for _ in range(30 if number == signal.SIGTERM else 1):
+            left = [pid for pid in _group_members() if pid not in others]
+            if not left:
+                return
+            for pid in left:
+                try:
+                    os.kill(pid, number)
+                except OSError:
+                    continue
+            time.sleep(0.1)
+
+
+def _group_members():
+    """The children of this process, and orphans, that are in its process group."""
+    me, group = os.getpid(), os.getpgrp()
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == me:
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                state, parent_id, its_group = file.read().rsplit(b")", 1)[1].split()[:3]
+        except (OSError, IndexError, ValueError):
+            continue
+        if state not in (b"Z", b"X") and int(its_group) == group and int(parent_id) in (0, 1, me):
+            found.append(int(name))
+    return found

@@ -1,0 +1,14 @@
+"""Tell the job's log how to connect, and what becomes of a hold."""
+
+from ..hookspecs import Context, hookimpl
+
+SILENT = frozenset(["running", "ended"])
+"""Events that the job's own log shows anyway."""
+
+
+@hookimpl
+def smssh_notify(context: Context, event: str, message: str) -> None:
+    """One line in the job's log for each event that a person may want to act on."""
+    context.log.info("%s", message)
+    if event not in SILENT:
+        context.say("smssh: " + message)

@@ -1,0 +1,25 @@
+"""Who may log in: the public keys that the settings name."""
+
+from __future__ import annotations
+
+import re
+
+from ..hookspecs import Context, hookimpl
+
+_KEY = re.compile(
+    r"(?:[\w\-]+(?:=\"[^\"]*\")?,?\s+)?(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[\w@.\-]+\s+[A-Za-z0-9+/]+={0,3}(?:\s.*)?\Z"
+)
+
+
+@hookimpl
+def smssh_authorized_keys(context: Context) -> list[str]:
+    """The keys of `SMSSH_AUTHORIZED_KEYS`, without lines that are none."""
+    keys = []
+    for line in context.settings.authorized_keys:
+        if _KEY.match(line):
+            keys.append(line)
+        else:
+            context.log.warning(
+                "a line of SMSSH_AUTHORIZED_KEYS is not a public key (%d characters)", len(line)
+            )
+    return keys

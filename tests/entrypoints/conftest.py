@@ -1,0 +1,43 @@
+import shutil
+import subprocess
+
+import pytest
+
+from smssh_plugin.submit import bundle as bundles
+from smssh_plugin.submit.options import SSHOptions
+
+from .container import IMAGE, Container
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory):
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed")
+    path = tmp_path_factory.mktemp("key") / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)], check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory, key):
+    folder = tmp_path_factory.mktemp("bundle")
+    # No keys in options.json: the tests set SMSSH_AUTHORIZED_KEYS, or leave it out.
+    bundles.build(SSHOptions(transport="none"), []).write(folder)
+    return folder
+
+
+@pytest.fixture
+def container(tmp_path, bundle, key):
+    if not (IMAGE / "bin" / "python").exists():
+        pytest.skip(f"no image environment at {IMAGE}")
+    made = Container(tmp_path, bundle, key)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["sshd", "asyncssh"])
+def server(request):
+    """Each SSH server that works here."""
+    if request.param == "sshd" and shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin") is None:
+        pytest.skip("sshd is not installed")
+    return request.param

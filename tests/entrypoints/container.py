@@ -1,0 +1,221 @@
+"""A container's inside on this machine: a bundle, a run folder, a job, and real SSH straight to its server."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE = Path(os.environ.get("SMSSH_TEST_IMAGE", ROOT / ".venv-image"))
+"""The virtual environment that stands for the job's image."""
+LIMIT = 40.0
+"""Seconds that anything here may take on a busy machine."""
+
+
+def poll(condition, seconds=LIMIT, what="it"):
+    """The first true value of `condition()`; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.02)
+
+
+class Container:
+    """One job's surroundings; every process that it starts is gone after `close`."""
+
+    def __init__(self, folder: Path, bundle: Path, key: Path, python: str = "") -> None:
+        self.folder = folder
+        self.bundle = bundle
+        self.key = key
+        self.run_dir = folder / "run"
+        self.base = folder / "ml"
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.processes: list[subprocess.Popen[bytes]] = []
+        path = [str(Path(python).parent)] if python else []
+        path += [str(IMAGE / "bin"), "/usr/bin", "/bin", "/usr/sbin"]
+        self.environ = {
+            "PATH": os.pathsep.join(path),
+            "HOME": str(self.home),
+            "TMPDIR": str(folder),
+            "SAGEMAKER_BASE_DIR": str(self.base),
+            "AWS_REGION": "us-east-1",
+            "TRAINING_JOB_NAME": "job-1",
+            "SMSSH_RUN_DIR": str(self.run_dir),
+        }
+        self.on = {
+            "SMSSH_ENABLE": "1",
+            "SMSSH_TRANSPORT": "none",
+            "SMSSH_AUTHORIZED_KEYS": key.with_suffix(".pub").read_text().strip(),
+        }
+
+    # ------------------------------------------------------------------------------------------ running things
+
+    def start(self, *command, on=True, **environ):
+        variables = {**self.environ, **(self.on if on else {}), **environ}
+        variables = {name: str(value) for name, value in variables.items()}
+        number = len(self.processes)
+        with (self.folder / f"out-{number}").open("wb") as out:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                env=variables,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def wrap(self, *command, on=True, **environ):
+        """Start it as a wrapped ContainerEntrypoint."""
+        return self.start("/bin/sh", self.bundle / "run.sh", *command, on=on, **environ)
+
+    def output(self, number=-1):
+        number = len(self.processes) - 1 if number < 0 else number
+        return (self.folder / f"out-{number}").read_text(errors="replace")
+
+    def script(self, text, name="job.py"):
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    # ------------------------------------------------------------------------------------------ the supervisor
+
+    def log(self):
+        texts = [path.read_text(errors="replace") for path in self.run_dir.glob("*.log")]
+        texts += [path.read_text(errors="replace") for path in self.run_dir.glob("ssh/*.log")]
+        return "\n".join(texts)
+
+    def hook(self, *arguments, check=True):
+        """Run smssh-hook as a login would."""
+        launcher = poll(lambda: self.path("bin", "smssh-hook"), what="the launcher")
+        done = subprocess.run(
+            [str(launcher), *arguments], env=self.environ, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+        assert not check or done.returncode == 0, done.stderr + self.log()
+        return done
+
+    def path(self, *parts):
+        path = self.run_dir.joinpath(*parts)
+        return path if path.exists() else None
+
+    def status(self):
+        return json.loads(self.hook("status", "--json").stdout)
+
+    def wait_for(self, state):
+        """The status, once the state is reached and the start is over."""
+
+        def reached():
+            assert self.processes[-1].poll() is None, self.output() + self.log()
+            status = self.status()
+            return status if status["state"] == state and (status["ssh"]["port"] or status["error"]) else None
+
+        poll(lambda: self.path("socket") and self.path("bin", "smssh-hook"), what="the socket: " + self.log())
+        return poll(reached, what=f"state {state}: {self.log()}")
+
+    # ------------------------------------------------------------------------------------------ SSH
+
+    def ssh_options(self, status, key=None):
+        ssh = status["ssh"]
+        known = self.folder / "known_hosts"
+        known.write_text(f"container {ssh['host_key']}\n")
+        return [
+            *("-F", "none", "-i", str(key or self.key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"),
+            *("-o", "HostKeyAlias=container", "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"),
+            *("-o", "GlobalKnownHostsFile=none", "-o", "LogLevel=ERROR", "-o", f"User={ssh['user']}"),
+            *("-o", f"Port={ssh['port']}", "-o", "ConnectTimeout=10"),
+        ]
+
+    def ssh(self, status, *command, options=(), data=None, key=None, text=True, terminal=False):
+        arguments = ["ssh", *self.ssh_options(status, key), *options]
+        arguments += ["-tt"] if terminal else []
+        return subprocess.run(
+            [*arguments, "127.0.0.1", *command],
+            env={"PATH": os.environ["PATH"]},
+            input=data,
+            stdin=subprocess.DEVNULL if data is None else None,
+            capture_output=True,
+            text=text,
+            timeout=LIMIT,
+            check=False,
+        )
+
+    # ------------------------------------------------------------------------------------------ the training toolkit
+
+    def toolkit_job(self, source, **hyperparameters):
+        """Lay out what SageMaker gives to `train`."""
+        shutil.rmtree(self.base, ignore_errors=True)
+        for name in ("input/config", "input/data", "output", "model", "source"):
+            (self.base / name).mkdir(parents=True)
+        (self.base / "source" / "train.py").write_text(source)
+        given = {"sagemaker_program": "train.py", "sagemaker_submit_directory": str(self.base / "source")}
+        given.update(hyperparameters)
+        config = self.base / "input" / "config"
+        config.joinpath("hyperparameters.json").write_text(
+            json.dumps({name: json.dumps(value) for name, value in given.items()})
+        )
+        config.joinpath("resourceconfig.json").write_text(
+            json.dumps({"current_host": "localhost", "hosts": ["localhost"], "network_interface_name": "lo"})
+        )
+        config.joinpath("inputdataconfig.json").write_text("{}")
+
+    def train(self, on=True, **environ):
+        """Start the real sagemaker-training toolkit, with the sitecustomize carrier."""
+        if on:
+            environ.setdefault("PYTHONPATH", self.bundle)
+        return self.start(IMAGE / "bin" / "train", on=on, **environ)
+
+    def failure_file(self):
+        path = self.base / "output" / "failure"
+        return path.read_bytes() if path.exists() else None
+
+    def succeeded(self):
+        return (self.base / "output" / "success").exists()
+
+    # ------------------------------------------------------------------------------------------ afterwards
+
+    def strays(self):
+        """Processes that still work for this container: told by the run folder on their command line."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    command = (entry / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if os.fsencode(str(self.run_dir)) in command:
+                    found.append((int(entry.name), command.replace(b"\0", b" ").decode(errors="replace")))
+        return found
+
+    def assert_quiet(self):
+        """Nothing of ours is left."""
+        poll(lambda: not self.strays(), what=f"the end of {self.strays()}")
+
+    def close(self):
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        poll(lambda: not self.path("socket") or not self._supervisor(), seconds=15, what="the end of the supervisor")
+        for pid, _ in self.strays():
+            os.kill(pid, signal.SIGKILL)
+
+    def _supervisor(self):
+        return [pid for pid, command in self.strays() if "entrypoints.supervisor" in command]
+
+
+def python(version):
+    """An interpreter of a version, or None."""
+    if sys.version.startswith(version + "."):
+        return sys.executable
+    found = sorted(Path("~/.pyenv/versions").expanduser().glob(version + ".*/bin/python"))
+    return str(found[-1]) if found else shutil.which("python" + version)

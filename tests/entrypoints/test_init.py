@@ -1,0 +1,199 @@
+"""run.sh and init: the child's exit status, signals and zombies, and that nothing of ours can break it."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from .container import poll
+
+
+def wait(process, seconds=40):
+    return process.wait(seconds)
+
+
+@pytest.mark.parametrize("hold", ["", "failure"])
+@pytest.mark.parametrize("code", [0, 1, 7, 255])
+def test_exit_status_is_the_childs(container, code, hold):
+    process = container.wrap("python", "-c", f"import sys; sys.exit({code})", SMSSH_HOLD=hold, SMSSH_HOLD_SECONDS=1)
+    assert wait(process) == code
+    container.assert_quiet()
+
+
+def test_a_signal_that_ends_the_child_is_128_and_its_number(container):
+    process = container.wrap("sh", "-c", "kill -9 $$")
+    assert wait(process) == 128 + 9
+
+
+def test_output_arguments_and_environment_are_the_childs_own(container):
+    script = container.script("import os, sys; print(sys.argv[1:], os.environ['ODD'], 'LC_CTYPE' in os.environ)")
+    process = container.wrap("python", "-E", script, "a b", "", "é", "--x=1", ODD="one\ntwo", PYTHONIOENCODING="utf-8")
+    assert wait(process) == 0
+    plain = container.start("python", "-E", script, "a b", "", "é", "--x=1", on=False, ODD="one\ntwo")
+    assert wait(plain) == 0
+    assert container.output(0).splitlines()[:2] == container.output(1).splitlines()[:2]
+
+
+def test_off_is_the_original_command(container):
+    process = container.wrap("sh", "-c", "echo $$; exit 3", on=False)
+    assert wait(process) == 3
+    assert container.output().strip() == str(process.pid)
+    assert not container.run_dir.exists()
+
+
+def test_a_command_that_is_not_there_ends_with_127(container):
+    assert wait(container.wrap("no-such-program")) == 127
+    assert "no-such-program" in container.output()
+
+
+def test_a_broken_bundle_runs_the_original(container, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "run.sh").write_bytes((container.bundle / "run.sh").read_bytes())
+    (broken / "smssh.zip").write_bytes(b"not a zip")
+    process = container.start("/bin/sh", broken / "run.sh", "sh", "-c", "trap : PIPE; echo still here; exit 4")
+    assert wait(process) == 4
+    assert container.output() == "still here\n"
+
+
+def test_no_python_runs_the_original(container):
+    process = container.wrap("/bin/sh", "-c", "exit 5", PATH="/nonexistent")
+    assert wait(process) == 5
+
+
+def test_a_run_folder_that_cannot_be_made_runs_the_original(container):
+    process = container.wrap("sh", "-c", "exit 6", SMSSH_RUN_DIR="/proc/nowhere")
+    assert wait(process) == 6
+
+
+def test_bad_settings_do_not_fail_the_job(container):
+    process = container.wrap("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 2", SMSSH_HOLD="sometimes")
+    poll(lambda: container.path("socket"))
+    container.script("", name="go")
+    assert wait(process) == 2
+    assert "SMSSH_HOLD" in container.log()
+
+
+@pytest.mark.parametrize("hold", ["", "failure"])
+def test_signals_are_forwarded(container, hold):
+    script = container.script(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('usr1', flush=True))\n"
+        "print('up', flush=True)\n"
+        "while True: time.sleep(0.1)\n"
+    )
+    process = container.wrap("python", script, SMSSH_HOLD=hold)
+    poll(lambda: "up" in container.output())
+    process.send_signal(signal.SIGUSR1)
+    poll(lambda: "usr1" in container.output())
+    process.send_signal(signal.SIGTERM)
+    # Stopped from outside: no hold, although it failed.
+    assert wait(process) == 9
+    container.assert_quiet()
+
+
+def test_a_child_that_ignores_sigterm_is_left_to_its_killer(container):
+    process = container.wrap("sh", "-c", "trap '' TERM; echo up; while true; do sleep 0.1; done")
+    poll(lambda: "up" in container.output())
+    process.terminate()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    # The supervisor sees that its job is gone. The child has a group of its own; a container would end with us.
+    poll(lambda: not container.strays(), what="the end of the supervisor")
+    subprocess.run(["pkill", "-KILL", "-f", "trap '' TERM; echo up"], check=False)
+
+
+def test_an_ordinary_child_ends_with_143(container):
+    process = container.wrap("sh", "-c", "echo up; exec sleep 60")
+    poll(lambda: "up" in container.output())
+    process.terminate()
+    assert wait(process) == 128 + signal.SIGTERM
+
+
+def test_zombies_are_reaped(container):
+    script = container.script(
+        "import os, sys, time\n"
+        "for _ in range(20):\n"
+        "    if os.fork() == 0:\n"
+        "        if os.fork() == 0:\n"
+        "            os._exit(0)\n"
+        "        os._exit(0)\n"
+        "    os.wait()\n"
+        "print('forked', flush=True)\n"
+        "time.sleep(3)\n"
+    )
+    # init takes orphans only as process 1, or where it is asked to.
+    subreaper = (
+        "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv('/bin/sh', ['/bin/sh', *sys.argv[1:]])"
+    )
+    process = container.start("python", "-c", subreaper, container.bundle / "run.sh", "python", script)
+    poll(lambda: "forked" in container.output())
+
+    def zombies():
+        states = subprocess.run(
+            ["ps", "-o", "stat=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
+        ).stdout
+        return [state for state in states.split() if state.startswith("Z")]
+
+    poll(lambda: not zombies(), seconds=3, what="reaping")
+    assert wait(process) == 0
+
+
+def test_a_grandchild_that_keeps_the_output_does_not_keep_the_job(container):
+    process = container.wrap("sh", "-c", "sleep 30 & echo started; exit 0", SMSSH_HOLD="failure")
+    started = time.monotonic()
+    assert wait(process) == 0
+    assert time.monotonic() - started < 25
+    assert "started" in container.output()
+
+
+def test_all_output_arrives_with_the_tee(container):
+    script = container.script("import sys\nfor n in range(200000): print('line', n)\nsys.exit(0)\n")
+    assert wait(container.wrap("python", script, SMSSH_HOLD="failure")) == 0
+    lines = container.output().splitlines()
+    assert [line for line in lines if line.startswith("line ")] == [f"line {n}" for n in range(200000)]
+
+
+def test_killed_supervisor_changes_nothing(container):
+    process = container.wrap("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 8", SMSSH_HOLD="failure")
+    container.wait_for("running")
+    for pid, command in container.strays():
+        if "entrypoints.supervisor" in command:
+            os.kill(pid, signal.SIGKILL)
+    container.script("", name="go")
+    assert wait(process) == 8
+    container.assert_quiet()
+
+
+def test_strict_without_a_login_fails_the_job(container):
+    process = container.wrap("sh", "-c", "echo ran", SMSSH_STRICT=1, SMSSH_AUTHORIZED_KEYS="")
+    assert wait(process) == 1
+    assert "ran" not in container.output().split("\n")
+    assert "SMSSH_STRICT" in container.output()
+
+
+def test_strict_with_a_login_runs_it(container):
+    assert wait(container.wrap("sh", "-c", "exit 3", SMSSH_STRICT=1)) == 3
+
+
+def test_wait_ready_delays_until_a_login_is_possible(container):
+    script = container.script(
+        "import os, json, sys\n"
+        "sys.exit(0 if os.path.exists(os.environ['SMSSH_RUN_DIR'] + '/bin/smssh-hook') else 1)\n"
+    )
+    assert wait(container.wrap("python", script, SMSSH_WAIT="ready")) == 0
+
+
+def test_smssh_hook_run_is_an_init_too(container):
+    import sys
+
+    command = [sys.executable, "-m", "smssh_plugin.entrypoints.hook", "run", "--", "sh", "-c", "exit 7"]
+    assert wait(container.start(*command)) == 7
+    assert wait(container.start(*command, on=False)) == 7
+    assert wait(container.start(*command[:4], on=False)) == 2
+    container.assert_quiet()
