@@ -1,0 +1,314 @@
+"""The bundle: what an unmodified image needs to be entered, at an S3 prefix named after its contents.
+
+    run.sh  sitecustomize.py    what starts it (wrapped entry point, PYTHONPATH)
+    smssh.zip                   the container's part of this package, and pluggy; importable as it is
+    options.json                the options, see `SSHOptions`
+    wheels/*.whl                asyncssh, where it was asked for
+    manifest.json               {"version", "files": {name: SHA-256}}; its own SHA-256 names the prefix
+
+The same options, keys and version of this package give the same bytes, on every machine: archives are stored
+uncompressed (zlib and zlib-ng compress differently) with fixed times, and pluggy is the wheel beside this file rather
+than whatever is installed. That is pluggy 1.5.0, the newest that runs on Python 3.8 (1.6 needs 3.9, 1.7 needs 3.10),
+unchanged from PyPI.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import sys
+import threading
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from .._version import __version__
+from ..errors import ExitStatus, SmsshError
+from .options import SSHOptions, public_keys
+from .wheels import wheels_for
+
+__all__ = ["Bundle", "Destination", "authorized_keys", "build", "destination", "publish", "upload"]
+
+PREFIX = "smssh/bundles"
+MANIFEST = "manifest.json"
+PLUGGY = "pluggy-1.5.0-py3-none-any.whl"
+PLUGGY_SHA256 = "44e1ad92c8ca002de6377e165f3e0f1be63266ab4d554740532335b9d75ea669"
+
+# The package's own modules that containers import; hooks/ and entrypoints/ come whole.
+MODULES = ("__init__.py", "_version.py", "errors.py", "hookspecs.py", "plugins.py", "settings.py")
+SUBPACKAGES = ("entrypoints", "hooks")
+DOORS = ("run.sh", "sitecustomize.py")
+LARGE = 1_000_000
+"""Bytes from which an upload is worth a line of progress."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory.
+
+    Attributes:
+        files: name relative to the prefix -> contents, the manifest included.
+        digest: SHA-256 of the manifest, in hexadecimal: of everything in it, that is.
+    """
+
+    files: Mapping[str, bytes]
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(len(data) for data in self.files.values())
+
+    def write(self, folder: Path) -> None:
+        """Lay the files out in a folder, as the service does in a container (without x bits)."""
+        for name, data in self.files.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where bundles are stored.
+
+    Attributes:
+        client: a boto3 client of S3.
+        bucket: the bucket.
+        prefix: the prefix, without slashes at its ends; may be empty.
+    """
+
+    client: Any
+    bucket: str
+    prefix: str
+
+    def key(self, digest: str, name: str = "") -> str:
+        """The key of a file of the bundle with that digest."""
+        return "/".join(part for part in (self.prefix, digest) if part) + "/" + name
+
+
+# ------------------------------------------------------------------------------------------------ build
+
+
+def authorized_keys(options: SSHOptions) -> tuple[str, ...]:
+    """The public keys that may log in: your own smssh key (made where there is none), then the options' keys.
+
+    Raises:
+        SmsshError: there is no key at all and none can be made.
+    """
+    from ..client.keys import ensure_key
+
+    named = [key for entry in options.authorized_keys for key in public_keys(entry)]
+    try:
+        own = [ensure_key().public]
+    except SmsshError as error:
+        # A build machine without ssh-keygen submits for others.
+        if not named:
+            raise
+        print(f"smssh: only the keys in SSHOptions can log in: {error.message}", file=sys.stderr)
+        own = []
+    return tuple(dict.fromkeys(own + named))
+
+
+def build(options: SSHOptions, keys: Sequence[str]) -> Bundle:
+    """Build the bundle for these options: the same bytes for the same arguments, everywhere.
+
+    Args:
+        options: what was asked for.
+        keys: the public keys that may log in, one line each; see `authorized_keys`.
+
+    Raises:
+        SmsshError: the installation is not complete, or wheels were asked for and can't be downloaded.
+    """
+    document = options.document(tuple(keys))
+    try:
+        described = json.dumps(document, indent=1, sort_keys=True).encode()
+    except (TypeError, ValueError) as error:
+        raise SmsshError(
+            f"SSHOptions: extra can't be written as JSON: {error}",
+            reference="bad-option",
+            status=ExitStatus.USAGE,
+        ) from error
+    doors = _package_folder("entrypoints")
+    files = {name: _read(doors / name) for name in DOORS}
+    files["smssh.zip"] = _archive(_modules())
+    files["options.json"] = described + b"\n"
+    for version in options.wheels:
+        files.update({f"wheels/{name}": data for name, data in wheels_for(version).items()})
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    manifest = json.dumps({"version": __version__, "files": digests}, indent=1).encode() + b"\n"
+    return Bundle({**files, MANIFEST: manifest}, hashlib.sha256(manifest).hexdigest())
+
+
+def _modules() -> dict[str, bytes]:
+    """What `smssh.zip` holds: name -> contents."""
+    package = _package_folder()
+    found = {f"smssh_plugin/{name}": _read(package / name) for name in MODULES}
+    for subpackage in SUBPACKAGES:
+        for file in sorted(_package_folder(subpackage).iterdir()):
+            if file.suffix in (".py", ".sh"):
+                found[f"smssh_plugin/{subpackage}/{file.name}"] = _read(file)
+    wheel = _read(Path(__file__).with_name(PLUGGY))
+    if hashlib.sha256(wheel).hexdigest() != PLUGGY_SHA256:
+        raise _incomplete(PLUGGY, "is not the one that was released")
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        for name in archive.namelist():
+            if name.endswith(".py"):
+                found[name] = archive.read(name)
+            elif name.endswith("/LICENSE"):
+                # Not in its .dist-info: one without METADATA breaks importlib.metadata for everybody who sees it.
+                found["pluggy/LICENSE"] = archive.read(name)
+    return found
+
+
+def _archive(files: Mapping[str, bytes]) -> bytes:
+    """A zip archive whose bytes depend on names and contents alone."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3  # Unix, wherever it is made
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, files[name])
+    return out.getvalue()
+
+
+def _package_folder(subpackage: str | None = None) -> Path:
+    """The folder of this package, or of one below it, which an editable installation keeps elsewhere."""
+    if subpackage is None:
+        return Path(__file__).resolve().parent.parent
+    spec = importlib.util.find_spec(f"smssh_plugin.{subpackage}")
+    if spec is None or spec.origin is None:
+        raise _incomplete(f"smssh_plugin.{subpackage}", "is missing")
+    return Path(spec.origin).resolve().parent
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise _incomplete(str(file), error.strerror or "cannot be read") from error
+
+
+def _incomplete(name: str, problem: str) -> SmsshError:
+    return SmsshError(
+        f"this installation of smssh-plugin is not complete: {name} {problem}",
+        hint="reinstall it: pip install --force-reinstall smssh-plugin",
+        reference="installation-incomplete",
+    )
+
+
+# ------------------------------------------------------------------------------------------------ upload
+
+_published: dict[tuple[str, str, str], str] = {}
+_publishing = threading.Lock()
+
+
+def publish(options: SSHOptions, session: Any) -> str:
+    """Build the bundle for these options, store it where it is not stored yet, and answer its S3 prefix.
+
+    Args:
+        options: what was asked for.
+        session: see `destination`.
+
+    Returns:
+        `s3://bucket/prefix/<digest>/`.
+
+    Raises:
+        SmsshError: see `build`, `destination` and `upload`.
+    """
+    with _publishing:
+        bundle = build(options, authorized_keys(options))
+        place = destination(options, session)
+        known = (place.client.meta.endpoint_url, place.bucket, place.key(bundle.digest))
+        if known not in _published:
+            _published[known] = upload(bundle, place)
+        return _published[known]
+
+
+def destination(options: SSHOptions, session: Any) -> Destination:
+    """Where bundles go: the options' place, else the default bucket of the SageMaker session.
+
+    Args:
+        options: what was asked for.
+        session: a SageMaker SDK session (anything with a `boto_session`), a boto3 session, or None for boto3's
+            default.
+
+    Raises:
+        SmsshError: there is no region, or the account can't be found out.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    boto_session = getattr(session, "boto_session", session) or boto3.Session()
+    try:
+        client = boto_session.client("s3")
+        if options.bundle is not None:
+            bucket, _, prefix = options.bundle[len("s3://") :].partition("/")
+            return Destination(client, bucket, prefix.strip("/"))
+        if callable(getattr(session, "default_bucket", None)):
+            # The SDK's own way: honours its configuration, and makes the bucket where there is none.
+            bucket = session.default_bucket()
+            above = getattr(session, "default_bucket_prefix", None)
+            return Destination(client, bucket, "/".join(part for part in (above, PREFIX) if part))
+        if not boto_session.region_name:
+            raise SmsshError(
+                "there is no AWS region to store the bundle in",
+                hint="set AWS_DEFAULT_REGION, or name a place in SSHOptions(bundle='s3://bucket/prefix')",
+                reference="no-region",
+                status=ExitStatus.USAGE,
+            )
+        account = boto_session.client("sts").get_caller_identity()["Account"]
+    except (BotoCoreError, ClientError) as error:
+        raise SmsshError(
+            f"cannot find out where to store the bundle: {error}",
+            hint="check your AWS credentials, or name a place in SSHOptions(bundle='s3://bucket/prefix')",
+            reference="no-bundle-place",
+            status=ExitStatus.REFUSED,
+        ) from error
+    return Destination(client, f"sagemaker-{boto_session.region_name}-{account}", PREFIX)
+
+
+def upload(bundle: Bundle, place: Destination) -> str:
+    """Store the bundle, unless it is there already, and answer its S3 prefix.
+
+    The manifest goes last: where it is, the rest is.
+
+    Raises:
+        SmsshError: the prefix is not writable.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    prefix = f"s3://{place.bucket}/{place.key(bundle.digest)}"
+    try:
+        place.client.head_object(Bucket=place.bucket, Key=place.key(bundle.digest, MANIFEST))
+        return prefix
+    except ClientError as error:
+        # Without s3:ListBucket, a key that does not exist is a 403.
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in (403, 404):
+            raise _not_writable(place, error) from error
+    except BotoCoreError as error:
+        raise _not_writable(place, error) from error
+    if bundle.size >= LARGE:
+        print(f"smssh: uploading {bundle.size / 1e6:.1f} MB to {prefix}", file=sys.stderr, flush=True)
+    try:
+        for name in [*sorted(set(bundle.files) - {MANIFEST}), MANIFEST]:
+            place.client.put_object(
+                Bucket=place.bucket, Key=place.key(bundle.digest, name), Body=bundle.files[name]
+            )
+    except (BotoCoreError, ClientError) as error:
+        raise _not_writable(place, error) from error
+    return prefix
+
+
+def _not_writable(place: Destination, error: Exception) -> SmsshError:
+    where = f"{place.bucket}/{place.prefix}" if place.prefix else place.bucket
+    return SmsshError(
+        f"cannot write the bundle to s3://{where}: {error}",
+        hint=f"allow s3:PutObject and s3:GetObject on {where}/* (the job's role needs s3:GetObject and "
+        "s3:ListBucket), or name another place in SSHOptions(bundle='s3://bucket/prefix')",
+        reference="bundle-not-writable",
+        status=ExitStatus.REFUSED,
+    )

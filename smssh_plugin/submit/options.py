@@ -1,0 +1,214 @@
+"""What a person can ask for when a step, a pipeline or a client is given SSH."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Mapping
+
+from .. import settings
+from ..errors import ExitStatus, SmsshError
+
+__all__ = ["SSHOptions", "SmsshWarning", "switched_off"]
+
+_BUNDLE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?\Z")
+_PYTHON = re.compile(r"3\.\d{1,2}(-(x86_64|aarch64))?\Z")
+# The types of the OpenSSH manual (sshd, AUTHORIZED_KEYS FILE FORMAT); a line may start with options instead.
+_KEY = re.compile(
+    r"(^|\s)(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
+    r"(-cert-v01@openssh\.com)?\s+AAAA[A-Za-z0-9+/]+={0,3}(\s|$)"
+)
+
+
+class SmsshWarning(UserWarning):
+    """Something about SSH that a person should know, and that the request was sent in spite of."""
+
+
+@dataclass(frozen=True)
+class SSHOptions:
+    """How a job is entered. Every default costs nobody money: no wait, no hold.
+
+    The name in parentheses is the variable that does the same on a job, and wins over the option; most options
+    travel as the key of that name in the bundle's `options.json`, because a job's environment is scarce.
+
+    Attributes:
+        enabled: False leaves the request as it is, byte for byte; None and True turn SSH on, unless
+            `SMSSH_ENABLE=0` stands in the environment of the submitting process, which turns every `with_ssh` off.
+        hold: points at which the container is held until it is released, retried or out of time: any of `start`,
+            `failure`, `end`; a comma list will do (SMSSH_HOLD, `hold`).
+        hold_seconds: how long a hold lasts while nobody is connected: seconds, or a duration such as "30m"
+            (SMSSH_HOLD_SECONDS, `hold_seconds`; 600).
+        hold_max_seconds: how long a hold lasts at most, whoever is connected (SMSSH_HOLD_MAX_SECONDS,
+            `hold_max_seconds`; 14400).
+        wait: delays the entry point: "ready" until a login is possible, or a duration in which a person can connect
+            and release it (SMSSH_WAIT, `wait`; no wait).
+        owner: the SSHOwner tag of the job's managed nodes, for IAM conditions (SMSSH_OWNER, `owner`; by default
+            SMSSH_OWNER of the submitting process, else none).
+        authorized_keys: public keys that may log in beside your own smssh key: lines as in an authorized_keys file,
+            or paths of files of such lines (SMSSH_AUTHORIZED_KEYS, `authorized_keys`).
+        role: the IAM role, name or ARN, that the hybrid activation gives to the job's managed node; it may be a
+            pipeline variable (SMSSH_ROLE, in the request; by default the job's own role).
+        transport: `ssm`, `none`, or `native` (SageMaker remote debugging, training only)
+            (SMSSH_TRANSPORT, `transport`; ssm).
+        ssh_server: `auto`, `sshd` (the image's own) or `asyncssh` (SMSSH_SSH_SERVER, `ssh_server`; auto).
+        wheels: Python versions of images without sshd, such as "3.11" or "3.11-aarch64", whose asyncssh wheels go
+            into the bundle (about 5 MB each).
+        bundle: `s3://bucket/prefix` under which bundles are stored; by default `smssh/bundles` in the SageMaker
+            SDK's default bucket. The job's role must be able to read it.
+        extra: further keys of `options.json`, for settings that have no field here (`strict`, `ssh_port`,
+            `disable_hooks`) and for hooks of your own; values that JSON can hold.
+
+    Raises:
+        SmsshError: an option is outside its limits.
+    """
+
+    enabled: bool | None = None
+    hold: tuple[str, ...] = ()
+    hold_seconds: int | str | None = None
+    hold_max_seconds: int | str | None = None
+    wait: int | str | None = None
+    owner: str | None = None
+    authorized_keys: tuple[str, ...] = ()
+    # Never compared: a pipeline variable answers == with nonsense or an exception.
+    role: Any = field(default=None, compare=False)
+    transport: str = "ssm"
+    ssh_server: str | None = None
+    wheels: tuple[str, ...] = ()
+    bundle: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        """Bring lists and comma lists into one form, and refuse what no job could use."""
+        for name, separator in (("hold", ","), ("authorized_keys", "\n"), ("wheels", ",")):
+            object.__setattr__(self, name, _tuple(name, getattr(self, name), separator))
+        object.__setattr__(self, "extra", dict(self.extra))
+        if self.enabled is not None and not isinstance(self.enabled, bool):
+            raise _refusal("enabled", f"is {self.enabled!r}, not True, False or None")
+        for version in self.wheels:
+            if not _PYTHON.match(version):
+                raise _refusal(
+                    "wheels", f"has {version!r}, not a Python version such as '3.11' or '3.11-aarch64'"
+                )
+        if self.bundle is not None and not (isinstance(self.bundle, str) and _BUNDLE.match(self.bundle)):
+            raise _refusal("bundle", f"is {self.bundle!r}, not an s3://bucket/prefix address")
+        reserved = sorted({each.name for each in fields(self)} & set(self.extra))
+        if reserved:
+            raise _refusal("extra", f"has {reserved[0]!r}, which is an option of its own")
+        for entry in self.authorized_keys:
+            public_keys(entry)
+        if isinstance(self.role, str) and not self.role.strip():
+            raise _refusal("role", "is empty")
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Let the container's own reader judge what it will be given."""
+        try:
+            read = settings.load({}, self.document(()))
+        except SmsshError as error:
+            message = error.message.replace("options.json: ", "SSHOptions: ", 1)
+            raise SmsshError(
+                message, hint=error.hint, reference=error.reference, status=error.status
+            ) from None
+        if read.hold_max_seconds < read.hold_seconds:
+            raise _refusal(
+                "hold_max_seconds",
+                f"is {read.hold_max_seconds}, less than hold_seconds ({read.hold_seconds})",
+            )
+
+    @property
+    def active(self) -> bool:
+        """Whether requests are changed, in this process and now."""
+        return self.enabled is not False and not switched_off()
+
+    def merged(self, changes: Mapping[str, Any]) -> SSHOptions:
+        """These options with some of them replaced.
+
+        Raises:
+            SmsshError: there is no such option, or its value is outside its limits.
+        """
+        known = [each.name for each in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise SmsshError(
+                    f"there is no SSH option {name!r}",
+                    hint=f"the options are {', '.join(known)}",
+                    reference="unknown-option",
+                    status=ExitStatus.USAGE,
+                )
+        return replace(self, **changes) if changes else self
+
+    def document(self, authorized_keys: tuple[str, ...]) -> dict[str, Any]:
+        """What `options.json` of the bundle holds: only what was asked for, so that defaults stay the container's.
+
+        Args:
+            authorized_keys: the public keys that may log in, each one line.
+        """
+        found = {
+            **self.extra,
+            "hold": ",".join(self.hold),
+            "hold_seconds": self.hold_seconds,
+            "hold_max_seconds": self.hold_max_seconds,
+            "wait": self.wait,
+            "owner": self.owner or os.environ.get("SMSSH_OWNER"),
+            "transport": self.transport,
+            "ssh_server": self.ssh_server,
+            "authorized_keys": list(authorized_keys),
+        }
+        return {name: value for name, value in found.items() if value not in (None, "", [])}
+
+
+def switched_off() -> bool:
+    """Whether `SMSSH_ENABLE=0` in the submitting process turns every `with_ssh` and `enable` off.
+
+    Raises:
+        SmsshError: the variable is neither 1 nor 0.
+    """
+    value = os.environ.get("SMSSH_ENABLE", "")
+    return bool(value.strip()) and not settings.load({"SMSSH_ENABLE": value}).enable
+
+
+def public_keys(entry: str) -> list[str]:
+    """The public keys of one entry of `authorized_keys`: the line itself, or the lines of the file it names.
+
+    Raises:
+        SmsshError: it is neither, or a private key.
+    """
+    if "PRIVATE KEY" in entry:
+        raise _refusal("authorized_keys", "has a private key where a public one belongs")
+    if _KEY.search(entry):
+        return [entry.strip()]
+    path = Path(entry).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        raise _refusal(
+            "authorized_keys", f"has {entry!r}, which is neither a public key nor a readable file"
+        ) from None
+    if "PRIVATE KEY" in text:
+        raise _refusal("authorized_keys", f"names {path}, a private key; name {path.name}.pub instead")
+    lines = [line.strip() for line in text.splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    for line in keys:
+        if not _KEY.search(line):
+            raise _refusal("authorized_keys", f"names {path}, which has a line that is no public key")
+    if not keys:
+        raise _refusal("authorized_keys", f"names {path}, which has no public key in it")
+    return keys
+
+
+def _tuple(name: str, value: Any, separator: str) -> tuple[str, ...]:
+    """A text with separators, or any iterable of texts, as a tuple."""
+    parts = value.split(separator) if isinstance(value, str) else value
+    try:
+        parts = tuple(parts or ())
+    except TypeError:
+        raise _refusal(name, f"is {value!r}, not a tuple of texts") from None
+    if not all(isinstance(part, str) for part in parts):
+        raise _refusal(name, f"is {value!r}, not a tuple of texts")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _refusal(name: str, problem: str) -> SmsshError:
+    return SmsshError(f"SSHOptions: {name} {problem}", reference="bad-option", status=ExitStatus.USAGE)

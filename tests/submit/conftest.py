@@ -1,0 +1,217 @@
+"""Everything offline: moto's server on loopback, fake credentials, a home of one's own, and real SDK pipelines."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+BUCKET = "tests-bucket"
+REGION = "us-east-1"
+ROLE = "arn:aws:iam::123456789012:role/job"
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:1"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO7tHAuphTTyE5a9CYRfcOTPNUOEeZ0zJlOA+XjiM8Wo tests"
+
+
+@pytest.fixture(scope="session")
+def endpoint() -> Any:
+    """The address of a moto server that lives as long as the session."""
+    from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def offline(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The environment in which the SDK reaches nothing but moto; for the whole session, as the SDK reads some of it once."""
+    config = tmp_path_factory.mktemp("sdk") / "config.yaml"
+    config.write_text(
+        "SchemaVersion: '1.0'\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("AWS_", "SAGEMAKER_", "SMSSH_"))]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", REGION)
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # moto has no SimulatePrincipalPolicy: the SDK tries and goes on
+        patch.setenv("SAGEMAKER_VALIDATE_ROLE", "false")
+        patch.setenv("SAGEMAKER_USER_CONFIG_OVERRIDE", str(config))
+        patch.setenv("SAGEMAKER_ADMIN_CONFIG_OVERRIDE", str(config))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def home(offline: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a key pair in it (the private half is never read here), so that nothing depends on the machine."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "id_ed25519").write_text("not a key\n")
+    (folder / "id_ed25519.pub").write_text(KEY + "\n")
+    monkeypatch.setenv("SMSSH_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def boto_session(offline: None) -> boto3.Session:
+    session = boto3.Session(region_name=REGION)
+    session.client("s3").create_bucket(Bucket=BUCKET)
+    return session
+
+
+@pytest.fixture(scope="session")
+def sdk(boto_session: boto3.Session, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """SageMaker SDK v3; imported once, because that takes seconds."""
+    pytest.importorskip("sagemaker.mlops", reason="the SageMaker SDK v3 is not installed")
+    from sagemaker.core.config.config_manager import SageMakerConfig
+
+    code = tmp_path_factory.mktemp("code")
+    (code / "prepare.py").write_text("print('prepared')\n")
+    (code / "train.py").write_text("print('trained')\n")
+    with pytest.MonkeyPatch.context() as patch:
+        # The SDK checks its configuration file against a schema at every look into it, a third of a second each.
+        patch.setattr(SageMakerConfig, "validate_sagemaker_config", staticmethod(lambda _config=None: None))
+        yield SDK(boto_session, code)
+
+
+@dataclass
+class SDK:
+    """What tests need of the SDK: steps as users make them, each time new ones."""
+
+    boto_session: boto3.Session
+    code: Path
+
+    def session(self, bucket: str = BUCKET) -> Any:
+        from sagemaker.core.workflow.pipeline_context import PipelineSession
+
+        return PipelineSession(boto_session=self.boto_session, default_bucket=bucket)
+
+    def pipeline(self, *steps: Any, session: Any = None, parameters: Any = (), name: str = "pipe") -> Any:
+        from sagemaker.mlops.workflow.pipeline import Pipeline
+
+        return Pipeline(
+            name=name,
+            steps=list(steps),
+            parameters=list(parameters),
+            sagemaker_session=session or self.session(),
+        )
+
+    def processing(self, session: Any, name: str = "Prepare", **more: Any) -> Any:
+        from sagemaker.core.processing import ScriptProcessor
+        from sagemaker.mlops.workflow.steps import ProcessingStep
+
+        processor = ScriptProcessor(
+            role=ROLE,
+            image_uri=IMAGE,
+            command=["python3"],
+            instance_count=1,
+            instance_type="ml.m5.large",
+            sagemaker_session=session,
+            **more,
+        )
+        return ProcessingStep(name=name, step_args=processor.run(code=str(self.code / "prepare.py")))
+
+    def bare_processing(self, session: Any, name: str = "Bare", **more: Any) -> Any:
+        from sagemaker.core.processing import Processor
+        from sagemaker.mlops.workflow.steps import ProcessingStep
+
+        processor = Processor(
+            role=ROLE,
+            image_uri=IMAGE,
+            instance_count=1,
+            instance_type="ml.m5.large",
+            sagemaker_session=session,
+            **more,
+        )
+        return ProcessingStep(name=name, step_args=processor.run())
+
+    def trainer(self, session: Any, **more: Any) -> Any:
+        from sagemaker.core.training.configs import Compute
+        from sagemaker.train.model_trainer import ModelTrainer
+
+        return ModelTrainer(
+            training_image=IMAGE,
+            role=ROLE,
+            sagemaker_session=session,
+            base_job_name="train",
+            compute=Compute(instance_type="ml.m5.large", instance_count=1),
+            **more,
+        )
+
+    def training(self, session: Any, name: str = "Train", **more: Any) -> Any:
+        from sagemaker.core.training.configs import InputData, SourceCode
+        from sagemaker.mlops.workflow.steps import TrainingStep
+
+        trainer = self.trainer(
+            session,
+            source_code=SourceCode(source_dir=str(self.code), entry_script="train.py"),
+            **more,
+        )
+        data = [InputData(channel_name="train", data_source=f"s3://{BUCKET}/data")]
+        return TrainingStep(name=name, step_args=trainer.train(data))
+
+    def script_mode(self, session: Any, name: str = "Script", **more: Any) -> Any:
+        """The sagemaker-training toolkit by its hyperparameters; the request has no entry point."""
+        from sagemaker.mlops.workflow.steps import TrainingStep
+
+        trainer = self.trainer(
+            session,
+            hyperparameters={
+                "sagemaker_program": "train.py",
+                "sagemaker_submit_directory": f"s3://{BUCKET}/code.tar.gz",
+            },
+            **more,
+        )
+        return TrainingStep(name=name, step_args=trainer.train())
+
+    def model(self, session: Any, name: str = "Model", data: Any = f"s3://{BUCKET}/model.tar.gz") -> Any:
+        from sagemaker.mlops.workflow.model_step import ModelStep
+        from sagemaker.serve.model_builder import ModelBuilder
+
+        builder = ModelBuilder(
+            image_uri=IMAGE,
+            role_arn=ROLE,
+            sagemaker_session=session,
+            s3_model_data_url=data,
+            env_vars={"SAGEMAKER_PROGRAM": "inference.py"},
+        )
+        return ModelStep(name=name, step_args=builder.build())
+
+    def transform(self, session: Any, model_name: Any, name: str = "Score") -> Any:
+        from sagemaker.core.transformer import Transformer
+        from sagemaker.mlops.workflow.steps import TransformStep
+
+        transformer = Transformer(
+            model_name=model_name,
+            instance_count=1,
+            instance_type="ml.m5.large",
+            output_path=f"s3://{BUCKET}/scores",
+            sagemaker_session=session,
+        )
+        return TransformStep(name=name, step_args=transformer.transform(data=f"s3://{BUCKET}/score"))
+
+
+def steps_of(pipeline: Any) -> dict[str, Any]:
+    """The compiled steps of a pipeline by name, nested ones too."""
+    found: dict[str, Any] = {}
+
+    def collect(steps: Any) -> None:
+        for step in steps:
+            found[step["Name"]] = step
+            for name in ("IfSteps", "ElseSteps", "ForEachBody"):
+                collect(step["Arguments"].get(name, ()))
+
+    collect(json.loads(pipeline.definition())["Steps"])
+    return found

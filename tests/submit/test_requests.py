@@ -1,0 +1,490 @@
+"""The pure transformer: what it adds, what it refuses, and that it leaves everything else alone."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from smssh_plugin.errors import SmsshError
+from smssh_plugin.submit.limits import LIMITS
+from smssh_plugin.submit.requests import Injection, cautions, transform_request
+
+BUNDLE = "s3://bucket/smssh/bundles/" + "a" * 64 + "/"
+OTHER = "s3://bucket/smssh/bundles/" + "b" * 64 + "/"
+INJECTION = Injection(BUNDLE, step="Step")
+OPERATIONS = {
+    "training": "CreateTrainingJob",
+    "processing": "CreateProcessingJob",
+    "transform": "CreateTransformJob",
+    "model": "CreateModel",
+    "tuning": "CreateHyperParameterTuningJob",
+}
+INPUTS = {
+    "training": ("InputDataConfig",),
+    "processing": ("ProcessingInputs",),
+    "model": ("PrimaryContainer", "AdditionalModelDataSources"),
+    "tuning": ("TrainingJobDefinition", "InputDataConfig"),
+}
+
+
+def _raise(*_: Any) -> Any:
+    raise AssertionError("a pipeline variable was touched")
+
+
+NOT_OPERATORS = {"__new__", "__init__", "__class__", "__doc__", "__init_subclass__", "__subclasshook__"}
+Variable = type(
+    "Variable",
+    (),
+    {
+        name: _raise
+        for name in (
+            *(name for name in dir(object) if name not in NOT_OPERATORS),
+            *(f"__{name}__" for name in "add and bool bytes call contains copy deepcopy delitem enter float".split()),
+            *(f"__{name}__" for name in "fspath getitem index int iter len mod next or radd setitem".split()),
+        )
+    },
+)
+"""Stands for a pipeline variable, and raises whatever is done to it."""
+
+
+def training(**more: Any) -> dict[str, Any]:
+    return {
+        "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "Pipe"},
+        "RoleArn": "role",
+        **more,
+    }
+
+
+def processing(**more: Any) -> dict[str, Any]:
+    return {"AppSpecification": {"ImageUri": "image"}, "RoleArn": "role", **more}
+
+
+def model(**container: Any) -> dict[str, Any]:
+    return {"ExecutionRoleArn": "role", "PrimaryContainer": {"Image": "image", **container}}
+
+
+def tuning(**more: Any) -> dict[str, Any]:
+    return {"TrainingJobDefinition": training(**more)}
+
+
+def channel(name: str, uri: str = "s3://bucket/data", **source: Any) -> dict[str, Any]:
+    return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3Uri": uri, **source}}}
+
+
+REQUESTS = {
+    "training": training(),
+    "processing": processing(),
+    "transform": {"ModelName": "model"},
+    "model": model(),
+    "tuning": tuning(),
+}
+
+
+def at(request: Any, *path: str) -> Any:
+    for name in path:
+        request = request[name]
+    return request
+
+
+# ------------------------------------------------------------------------------------------------ what is added
+
+
+def test_an_entry_point_is_wrapped() -> None:
+    request = training(
+        AlgorithmSpecification={
+            "TrainingImage": "image",
+            "ContainerEntrypoint": ["python3", "train.py"],
+            "ContainerArguments": ["--epochs", "2"],
+        },
+        InputDataConfig=[channel("train")],
+        Environment={"A": "b"},
+    )
+    assert transform_request("training", request, INJECTION) == {
+        "AlgorithmSpecification": {
+            "TrainingImage": "image",
+            "ContainerEntrypoint": ["/bin/sh", "/opt/ml/input/data/smssh/run.sh", "python3", "train.py"],
+            "ContainerArguments": ["--epochs", "2"],
+        },
+        "RoleArn": "role",
+        "InputDataConfig": [
+            channel("train"),
+            {
+                "ChannelName": "smssh",
+                "DataSource": {
+                    "S3DataSource": {
+                        "S3DataType": "S3Prefix",
+                        "S3Uri": BUNDLE,
+                        "S3DataDistributionType": "FullyReplicated",
+                    }
+                },
+                "InputMode": "File",
+            },
+        ],
+        "Environment": {"A": "b", "SMSSH_ENABLE": "1", "SMSSH_ROLE": "role", "SMSSH_STEP": "Step"},
+    }
+
+
+def test_without_entry_point_it_is_python_path() -> None:
+    changed = transform_request("training", training(), INJECTION)
+    assert changed["AlgorithmSpecification"] == training()["AlgorithmSpecification"]
+    assert changed["Environment"] == {
+        "SMSSH_ENABLE": "1",
+        "SMSSH_ROLE": "role",
+        "SMSSH_STEP": "Step",
+        "SMSSH_BUNDLE": "/opt/ml/input/data/smssh",
+        "PYTHONPATH": "/opt/ml/input/data/smssh",
+    }
+
+
+def test_python_path_of_the_request_stays_behind_ours() -> None:
+    changed = transform_request("processing", processing(Environment={"PYTHONPATH": "/mine:/too"}), INJECTION)
+    assert changed["Environment"]["PYTHONPATH"] == "/opt/ml/processing/input/smssh:/mine:/too"
+
+
+def test_processing() -> None:
+    request = processing(AppSpecification={"ImageUri": "image", "ContainerEntrypoint": ["python3", "a.py"]})
+    changed = transform_request("processing", request, INJECTION)
+    entry_point = changed["AppSpecification"]["ContainerEntrypoint"]
+    assert entry_point == ["/bin/sh", "/opt/ml/processing/input/smssh/run.sh", "python3", "a.py"]
+    (added,) = changed["ProcessingInputs"]
+    assert added["S3Input"]["S3Uri"] == BUNDLE
+    assert added["S3Input"]["LocalPath"] == "/opt/ml/processing/input/smssh"
+    assert "PYTHONPATH" not in changed["Environment"]
+
+
+def test_a_transform_job_gets_the_switch_and_its_model_the_bundle() -> None:
+    transform = transform_request("transform", {"ModelName": "model"}, INJECTION)
+    assert transform == {"ModelName": "model", "Environment": {"SMSSH_ENABLE": "1", "SMSSH_STEP": "Step"}}
+    container = transform_request("model", model(), INJECTION)["PrimaryContainer"]
+    # No switch: endpoints that are made from this model are left alone.
+    assert container["Environment"] == {
+        "SMSSH_ROLE": "role",
+        "SMSSH_BUNDLE": "/opt/ml/additional-model-data-sources/smssh",
+        "PYTHONPATH": "/opt/ml/additional-model-data-sources/smssh",
+    }
+    (source,) = container["AdditionalModelDataSources"]
+    assert source["S3DataSource"] == {"S3Uri": BUNDLE, "S3DataType": "S3Prefix", "CompressionType": "None"}
+
+
+def test_a_model_of_one_listed_container() -> None:
+    changed = transform_request("model", {"Containers": [{"Image": "image"}]}, INJECTION)
+    assert changed["Containers"][0]["AdditionalModelDataSources"][0]["ChannelName"] == "smssh"
+
+
+def test_every_definition_of_a_tuning_job() -> None:
+    request = {"TrainingJobDefinitions": [training(), training(Environment={"A": "b"})]}
+    changed = transform_request("tuning", request, INJECTION)
+    for definition in changed["TrainingJobDefinitions"]:
+        assert definition["InputDataConfig"][0]["ChannelName"] == "smssh"
+        assert definition["Environment"]["PYTHONPATH"] == "/opt/ml/input/data/smssh"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_heterogeneous_cluster_gets_the_bundle_on_all_groups(declared: bool) -> None:
+    variable = Variable()
+    groups = [{"InstanceGroupName": "a"}, {"InstanceGroupName": variable}]
+    request = training(
+        InputDataConfig=[
+            channel("x", InstanceGroupNames=["a"]),
+            channel("y", InstanceGroupNames=["a", variable]),
+        ],
+        ResourceConfig={"InstanceGroups": groups} if declared else {},
+    )
+    source = transform_request("training", request, INJECTION)["InputDataConfig"][-1]["DataSource"]["S3DataSource"]
+    assert [id(name) for name in source["InstanceGroupNames"]] == [id("a"), id(variable)]
+
+
+def test_the_role_may_be_a_variable() -> None:
+    variable = Variable()
+    changed = transform_request("training", training(RoleArn=variable), INJECTION)
+    assert changed["Environment"]["SMSSH_ROLE"] is variable
+    named = transform_request("training", training(RoleArn=variable), Injection(BUNDLE, role="mine"))
+    assert named["Environment"]["SMSSH_ROLE"] == "mine"
+
+
+def test_only_the_ssm_transport_needs_a_role() -> None:
+    changed = transform_request("training", training(), Injection(BUNDLE, transport="native"))
+    assert changed["RemoteDebugConfig"] == {"EnableRemoteDebug": True}
+    assert "SMSSH_ROLE" not in changed["Environment"]
+
+
+def test_what_the_user_set_stays() -> None:
+    own = {"SMSSH_ENABLE": "0", "SMSSH_ROLE": "another"}
+    changed = transform_request("training", training(Environment=own), INJECTION)
+    assert {**changed["Environment"], **own} == changed["Environment"]
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_once_is_enough(kind: str) -> None:
+    once = transform_request(kind, REQUESTS[kind], INJECTION)
+    assert transform_request(kind, once, INJECTION) is once
+    assert transform_request(kind, once, Injection(OTHER, step="Step")) is once
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_the_request_itself_is_not_changed(kind: str) -> None:
+    before = copy.deepcopy(REQUESTS[kind])
+    transform_request(kind, REQUESTS[kind], INJECTION)
+    assert REQUESTS[kind] == before
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def refusal(kind: str, request: Any, injection: Injection = INJECTION) -> SmsshError:
+    with pytest.raises(SmsshError) as caught:
+        transform_request(kind, request, injection)
+    assert caught.value.message.startswith("step 'Step': ")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_", "field"),
+    [
+        ("training", training(EnableNetworkIsolation=True), "EnableNetworkIsolation"),
+        (
+            "processing",
+            processing(NetworkConfig={"EnableNetworkIsolation": True}),
+            "NetworkConfig.EnableNetworkIsolation",
+        ),
+        ("model", {**model(), "EnableNetworkIsolation": True}, "EnableNetworkIsolation"),
+        ("tuning", tuning(EnableNetworkIsolation=True), "TrainingJobDefinition.EnableNetworkIsolation"),
+    ],
+)
+def test_network_isolation(kind: str, request_: Any, field: str) -> None:
+    error = refusal(kind, request_)
+    assert error.reference == "network-isolation"
+    assert f" {field} is on" in error.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_"),
+    [
+        ("training", training(EnableNetworkIsolation=Variable())),
+        ("training", training(EnableNetworkIsolation={"Get": "Parameters.Isolated"})),
+        ("processing", processing(NetworkConfig={"EnableNetworkIsolation": Variable()})),
+        ("model", {**model(), "EnableNetworkIsolation": Variable()}),
+        ("tuning", tuning(EnableNetworkIsolation=Variable())),
+    ],
+)
+def test_network_isolation_by_a_variable_is_a_caution(kind: str, request_: Any) -> None:
+    transform_request(kind, request_, INJECTION)
+    (caution,) = cautions(kind, request_, "Step")
+    assert "EnableNetworkIsolation is a pipeline variable" in caution
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_nothing_to_be_cautious_about(kind: str) -> None:
+    assert cautions(kind, REQUESTS[kind], "Step") == []
+    assert cautions(kind, {**REQUESTS[kind], "EnableNetworkIsolation": False}, None) == []
+
+
+@pytest.mark.parametrize("kind", ["training", "processing", "model", "tuning"])
+def test_inputs_have_a_limit(kind: str) -> None:
+    limit = LIMITS[kind].inputs
+    request = copy.deepcopy(REQUESTS[kind])
+    holder = at(request, *INPUTS[kind][:-1])
+    field = INPUTS[kind][-1]
+    holder[field] = [{"ChannelName": f"c{number}"} for number in range(limit - 1)]
+    assert len(at(transform_request(kind, request, INJECTION), *INPUTS[kind])) == limit
+    holder[field].append({"ChannelName": "last"})
+    error = refusal(kind, request)
+    assert f"{field} has {limit} " in error.message
+    assert error.message.endswith(f"SageMaker takes {limit}")
+    assert "take 1 out" in (error.hint or "")
+
+
+@pytest.mark.parametrize(("kind", "added"), [("training", 5), ("processing", 5), ("transform", 2), ("tuning", 5)])
+def test_environments_have_a_limit(kind: str, added: int) -> None:
+    limit = LIMITS[kind].entries
+    request = copy.deepcopy(REQUESTS[kind])
+    holder = request["TrainingJobDefinition"] if kind == "tuning" else request
+    holder["Environment"] = {f"V{number}": "x" for number in range(limit - added)}
+    transform_request(kind, request, INJECTION)
+    holder["Environment"]["ONE_MORE"] = "x"
+    error = refusal(kind, request)
+    assert error.reference == "too-many-entries"
+    assert f"Environment has {limit - added + 1} entries and SSH adds {added}" in error.message
+
+
+def test_the_definitions_of_a_tuning_job_share_a_limit() -> None:
+    environment = {f"V{number}": "x" for number in range(20)}
+    request = {"TrainingJobDefinitions": [training(Environment=environment) for _ in range(2)]}
+    assert refusal("tuning", request).reference == "too-many-entries"
+
+
+def test_entry_points_have_a_limit() -> None:
+    request = processing(AppSpecification={"ContainerEntrypoint": ["x"] * 99})
+    assert refusal("processing", request).reference == "too-many-items"
+
+
+@pytest.mark.parametrize("kind", ["processing", "training"])
+def test_values_have_a_limit(kind: str) -> None:
+    limit = LIMITS[kind].value
+    request = {**REQUESTS[kind], "RoleArn": "r" * (limit + 1)}
+    error = refusal(kind, request)
+    assert error.reference == "value-too-long"
+    assert "Environment.SMSSH_ROLE" in error.message
+    too_long = {**REQUESTS[kind], "Environment": {"PYTHONPATH": "/" * limit}}
+    assert "Environment.PYTHONPATH" in refusal(kind, too_long).message
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_", "reference"),
+    [
+        ("training", training(Environment={"PYTHONPATH": Variable()}), "pythonpath-is-variable"),
+        ("training", training(Environment=Variable()), "unreadable-request"),
+        ("training", training(Environment={"Get": "Parameters.Environment"}), "unreadable-request"),
+        ("training", training(InputDataConfig=Variable()), "unreadable-request"),
+        ("training", {"RoleArn": "role"}, "unreadable-request"),
+        ("training", training(AlgorithmSpecification={"AlgorithmName": "a"}), "algorithm-resource"),
+        ("training", training(ServerlessJobConfig={}), "serverless"),
+        ("training", training(InputDataConfig=[channel("smssh")]), "name-taken"),
+        ("processing", processing(ProcessingInputs=[{"InputName": "smssh"}]), "name-taken"),
+        ("processing", {"RoleArn": "role"}, "unreadable-request"),
+        ("model", {"Containers": [{}, {}]}, "several-containers"),
+        ("model", {}, "unreadable-request"),
+        ("model", model(ModelPackageName="package"), "model-package"),
+        ("tuning", {}, "unreadable-request"),
+    ],
+)
+def test_what_else_cannot_work(kind: str, request_: Any, reference: str) -> None:
+    assert refusal(kind, request_).reference == reference
+
+
+@pytest.mark.parametrize("kind", ["processing", "transform", "model", "tuning"])
+def test_native_is_for_training(kind: str) -> None:
+    error = refusal(kind, REQUESTS[kind], Injection(BUNDLE, step="Step", transport="native"))
+    assert error.reference == "native-is-training-only"
+
+
+def test_requests_without_a_step_are_named_by_what_they_are() -> None:
+    with pytest.raises(SmsshError, match="^the processing job: NetworkConfig"):
+        transform_request(
+            "processing", processing(NetworkConfig={"EnableNetworkIsolation": True}), Injection(BUNDLE)
+        )
+
+
+# ------------------------------------------------------------------------------------------------ any request at all
+
+SERVICE = botocore.session.get_session().get_service_model("sagemaker")
+
+
+# So that most examples go through: each of these is refused, by tests of its own.
+REFUSED = {"AlgorithmName", "ModelPackageName", "ServerlessJobConfig", "Containers", "TrainingJobDefinitions"}
+ALWAYS = {"AlgorithmSpecification", "PrimaryContainer", "TrainingJobDefinition"}
+
+
+def values(shape: Any, leaf: Any, depth: int = 0) -> Any:
+    """Values of a shape of the service model; each may be a `leaf` instead, if there are any."""
+    kind = shape.type_name
+    if kind == "structure":
+        always = {*shape.required_members, *(ALWAYS & set(shape.members) if depth < 2 else ())}
+        required = {name: values(shape.members[name], leaf, depth + 1) for name in sorted(always)}
+        optional = {
+            name: values(member, leaf, depth + 1)
+            for name, member in (shape.members.items() if depth < 4 else ())
+            if name not in required and name not in REFUSED
+        }
+        if getattr(shape, "is_tagged_union", False):
+            return st.sampled_from(sorted(optional)).flatmap(lambda name: st.fixed_dictionaries({name: optional[name]}))
+        found = st.fixed_dictionaries(required, optional=optional)
+    elif kind == "list":
+        low = shape.metadata.get("min", 0)
+        found = st.lists(values(shape.member, leaf, depth + 1), min_size=low, max_size=max(low, 2))
+    elif kind == "map":
+        names = st.sampled_from(["A", "B", "PYTHONPATH", "SMSSH_ENABLE"])
+        found = st.dictionaries(names, values(shape.value, leaf, depth + 1), max_size=3)
+    elif kind == "string":
+        texts = [*shape.enum, *("smssh", "x" * max(1, shape.metadata.get("min", 0)))]
+        found = st.sampled_from([text for text in texts if len(text) >= shape.metadata.get("min", 0)])
+    elif kind == "boolean":
+        found = st.booleans()
+    elif kind in ("integer", "long"):
+        found = st.just(max(1, shape.metadata.get("min", 1)))
+    elif kind in ("float", "double"):
+        found = st.just(max(1.0, shape.metadata.get("min", 1.0)))
+    else:
+        found = st.just("2026-01-01T00:00:00Z")
+    return found if leaf is None or depth == 0 else st.one_of(found, found, found, leaf)
+
+
+def shape_of(kind: str) -> Any:
+    return SERVICE.operation_model(OPERATIONS[kind]).input_shape
+
+
+@functools.lru_cache(maxsize=None)
+def requests_of(kind: str, *, variables: bool) -> Any:
+    """Requests of a kind, as botocore's service model has them."""
+    return values(shape_of(kind), st.builds(Variable) if variables else None)
+
+
+def leaves(value: Any) -> list[Any]:
+    """All that is no container, in order."""
+    if type(value) is dict:
+        return [leaf for each in value.values() for leaf in leaves(each)]
+    if type(value) is list:
+        return [leaf for each in value for leaf in leaves(each)]
+    return [value]
+
+
+def frozen(value: Any) -> Any:
+    """Something to compare containers by, with leaves by identity."""
+    if type(value) is dict:
+        return ("dict", tuple((name, frozen(each)) for name, each in value.items()))
+    if type(value) is list:
+        return ("list", tuple(frozen(each) for each in value))
+    return id(value)
+
+
+PROPERTY = settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+
+
+@pytest.mark.parametrize("kind", OPERATIONS)
+@PROPERTY
+@given(data=st.data())
+def test_any_request_with_variables_anywhere_goes_through_or_is_refused(kind: str, data: Any) -> None:
+    request = data.draw(requests_of(kind, variables=True))
+    before = frozen(request)
+    injection = Injection(BUNDLE, step="Step", role=data.draw(st.sampled_from([None, "role"])))
+    cautions(kind, request, "Step")
+    try:
+        changed = transform_request(kind, request, injection)
+    except SmsshError as error:
+        event(error.reference)
+        assert error.message.startswith("step 'Step': ")
+        return
+    finally:
+        assert frozen(request) == before
+    kept = {id(leaf) for leaf in leaves(changed)}
+    assert all(id(leaf) in kept for leaf in leaves(request) if type(leaf) is Variable)
+    assert frozen(transform_request(kind, changed, injection)) == frozen(changed)
+
+
+@pytest.mark.parametrize("kind", OPERATIONS)
+@PROPERTY
+@given(data=st.data())
+def test_botocore_accepts_what_it_accepted_before(kind: str, data: Any) -> None:
+    shape = shape_of(kind)
+    request = data.draw(requests_of(kind, variables=False))
+    validator = ParamValidator()
+    report = validator.validate(request, shape)
+    assert not report.has_errors(), report.generate_report()
+    try:
+        changed = transform_request(kind, request, INJECTION)
+    except SmsshError as error:
+        event(error.reference)
+        return
+    report = validator.validate(changed, shape)
+    assert not report.has_errors(), report.generate_report()
