@@ -1,0 +1,91 @@
+"""Everything one login needs: whom to log in as, over which proxy, with which key, to which host key."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import known_hosts
+from .addresses import parse
+from .aws import AwsSession
+from .keys import ensure_key
+from .lookup import Node, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Endpoint", "own_command", "reach"]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The end of one SSH login.
+
+    Attributes:
+        address: the address as text; names it in messages.
+        user: whom to log in as.
+        host_key: the only host key that is accepted, `TYPE BASE64`.
+        proxy: the command whose standard input and output are the connection; a fresh one for each.
+        key: the file of the private key; no other is tried.
+    """
+
+    address: str
+    user: str
+    host_key: str
+    proxy: tuple[str, ...]
+    key: Path
+
+
+def own_command() -> tuple[str, ...]:
+    """The words that run this very `smssh` again, whatever PATH and the current folder hold."""
+    script = Path(sys.executable).with_name("smssh")
+    # `-m` would put the current folder in front of sys.path, where a user's own click.py or random.py may
+    # lie.
+    if script.exists():
+        return (sys.executable, str(script))
+    return (sys.executable, "-m", "smssh_plugin.cli")
+
+
+def reach(
+    address: str,
+    session: AwsSession | None = None,
+    *,
+    wait: float = 0.0,
+    on_wait: Callable[[str], None] | None = None,
+    node: Node | None = None,
+) -> Endpoint:
+    """Find the host behind `address` and what a login there needs. Parameters and errors as `lookup.resolve`.
+
+    Args:
+        address: the address of the host.
+        session: the AWS session.
+        wait: seconds to wait for a host that is not there yet.
+        on_wait: is told what is waited for.
+        node: the node, where the caller has found it already; no call is made then.
+
+    Raises:
+        SmsshError: also REFUSED where the host announced no host key.
+    """
+    text = str(parse(address))
+    session = session or AwsSession()
+    found = node or resolve(address, session, wait=wait, on_wait=on_wait)
+    proxy = (
+        *own_command(),
+        "proxy",
+        text,
+        "--region",
+        session.region,
+        "--port",
+        str(found.port),
+        "--target",
+        found.target,
+    )
+    return Endpoint(
+        address=text,
+        user=found.user,
+        host_key=known_hosts.checked(found.host_key, text),
+        proxy=proxy,
+        key=ensure_key().private,
+    )

@@ -1,0 +1,134 @@
+"""The client's own SSH key pair, made when it is first needed.
+
+One key for all jobs: it is only ever accepted by containers that were told to, and leaves the keys in
+`~/.ssh` alone. Python 3.8 syntax and the standard library only: the submit side puts the public half into
+requests.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ExitStatus, SmsshError
+from .home import home, private_folder
+
+__all__ = ["KeyPair", "ensure_key", "missing_openssh"]
+
+NAME = "id_ed25519"
+KEYGEN_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """An SSH key pair.
+
+    Attributes:
+        private: the file of the private key, mode 0600.
+        public: the public key as one authorized_keys line (type, base64, comment), without a newline.
+    """
+
+    private: Path
+    public: str
+
+
+def ensure_key() -> KeyPair:
+    """The client's ed25519 key pair, `$SMSSH_HOME/id_ed25519`; made, and said on stderr, where there is none.
+
+    Several processes may ask at once: all get the same key.
+
+    Raises:
+        SmsshError: there is no `ssh-keygen`, the folder cannot be used, or the key there cannot be read.
+    """
+    private = home() / NAME
+    if not private.exists():
+        _make(private)
+    return KeyPair(private, _public(private))
+
+
+def missing_openssh(program: str) -> SmsshError:
+    """The error for an OpenSSH client program that is not on PATH."""
+    return SmsshError(
+        f"{program} is not installed (looked for it on PATH)",
+        hint="install the OpenSSH client: `apt-get install openssh-client`, `dnf install openssh-clients` or "
+        "`brew install openssh`",
+        reference="openssh-missing",
+        status=ExitStatus.UNREACHABLE,
+    )
+
+
+def _keygen(*arguments: str) -> str:
+    """Run ssh-keygen and answer its standard output."""
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        raise missing_openssh("ssh-keygen")
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=KEYGEN_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SmsshError(f"ssh-keygen did not work: {error}", reference="ssh-keygen-failed") from error
+    if done.returncode:
+        detail = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        raise SmsshError(f"ssh-keygen did not work: {detail}", reference="ssh-keygen-failed")
+    return done.stdout
+
+
+def _make(private: Path) -> None:
+    """Make the pair beside its place, then link the private half in: whoever links first has made the key."""
+    folder = private_folder(private.parent)
+    with tempfile.TemporaryDirectory(prefix=".key-", dir=folder) as scratch:
+        fresh = Path(scratch) / NAME
+        comment = f"smssh {_user()}@{socket.gethostname()}"
+        _keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(fresh))
+        fresh.chmod(0o600)
+        try:
+            os.link(fresh, private)
+        except FileExistsError:
+            return
+        except OSError:
+            # A file system without hard links: O_EXCL still lets exactly one process win.
+            try:
+                descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:
+                return
+            with os.fdopen(descriptor, "wb") as out:
+                out.write(fresh.read_bytes())
+    print(f"smssh: made a key pair for you: {private}", file=sys.stderr)
+
+
+def _public(private: Path) -> str:
+    """The public half, from `id_ed25519.pub`, which is written from the private one where it is absent."""
+    beside = private.with_name(private.name + ".pub")
+    try:
+        line = beside.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        line = ""
+    if line:
+        return line
+    line = _keygen("-y", "-f", str(private)).strip()
+    descriptor, name = tempfile.mkstemp(prefix=".pub-", dir=private.parent)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+        out.write(line + "\n")
+    Path(name).replace(beside)
+    return line
+
+
+def _user() -> str:
+    """The name of this user, for the comment of the key."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no such user id in this machine's list
+        return f"uid{os.getuid()}"

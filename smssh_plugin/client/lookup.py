@@ -1,0 +1,445 @@
+"""From an address to the managed node of its container.
+
+The number of API calls is constant, whatever the size of the account: the service filters by the tags that
+the container's activation carries. A job address takes DescribeInstanceInformation and ListTagsForResource; a
+pipeline address ListPipelineExecutions and ListPipelineExecutionSteps before them. Only where nothing was
+found is the job described as well, to say why.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ExitStatus, SmsshError
+from . import known_hosts
+from .addresses import DEFAULT_HOST, Address, JobAddress, StepAddress, parse
+from .aws import AwsSession, ServiceRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = [
+    "Node",
+    "StepJob",
+    "describe_step",
+    "execution_arn",
+    "job_state",
+    "list_nodes",
+    "node_of",
+    "resolve",
+    "steps_of",
+]
+
+POLL_FIRST_SECONDS = 0.5
+POLL_LONGEST_SECONDS = 5.0
+TAG_THREADS = 8
+
+_ENDED = frozenset({"Completed", "Failed", "Stopped"})
+# API operation, and the name of its answer's status field, by kind.
+_DESCRIBE = {
+    "training": ("describe_training_job", "TrainingJobName", "TrainingJobStatus"),
+    "processing": ("describe_processing_job", "ProcessingJobName", "ProcessingJobStatus"),
+    "transform": ("describe_transform_job", "TransformJobName", "TransformJobStatus"),
+}
+_METADATA_KINDS = {"TrainingJob": "training", "ProcessingJob": "processing", "TransformJob": "transform"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A container that can be reached, as its managed node describes it.
+
+    Attributes:
+        target: the managed node's id, `mi-...`: the target of StartSession.
+        job: the name of the job.
+        kind: training, processing, transform, ...
+        host: `algo-1`, `algo-2`, ...
+        step: the pipeline step, where the container was told.
+        state: ready, held, running, released or ended; None where the container could not set it.
+        port: the loopback port of the container's SSH server.
+        user: whom to log in as.
+        host_key: the SSH host key, `ssh-ed25519 AAAA...`; "" where none was announced (login is refused
+            then).
+        ping_status: Online, ConnectionLost or Inactive.
+        created: seconds since the epoch when the node was made; 0.0 where unknown.
+        owner: the SSHOwner tag; "" where there is none.
+    """
+
+    target: str
+    job: str
+    kind: str
+    host: str
+    step: str | None
+    state: str | None
+    port: int
+    user: str
+    host_key: str
+    ping_status: str
+    created: float = 0.0
+    owner: str = ""
+
+    @property
+    def address(self) -> str:
+        """The address of this host."""
+        return str(JobAddress(self.host, self.job, self.kind))
+
+
+@dataclass(frozen=True)
+class StepJob:
+    """The job that runs a pipeline step.
+
+    Attributes:
+        names: the names the job can have; ARNs may be in lower case where the job's name is not.
+        kind: training, processing or transform.
+        step: the name of the step.
+    """
+
+    names: tuple[str, ...]
+    kind: str
+    step: str
+
+
+class _NotYet(Exception):  # noqa: N818 - control flow inside resolve
+    """Nothing to connect to now, but there may be soon; `error` is what to say if there is no more time."""
+
+    def __init__(self, error: SmsshError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def resolve(
+    address: str | Address,
+    session: AwsSession | None = None,
+    *,
+    wait: float = 0.0,
+    on_wait: Callable[[str], None] | None = None,
+) -> Node:
+    """Find the node behind `address`.
+
+    The host key that its container announced is remembered, for `KnownHostsCommand`.
+
+    Args:
+        address: what to find; the text or a parsed address. No host in it: algo-1.
+        session: the AWS session; by default one of the environment's region and credentials.
+        wait: how long to wait, in seconds, for a job or step that has not started yet; 0: not at all.
+        on_wait: is told, in a few words, what is waited for, each time that changes.
+
+    Raises:
+        SmsshError: NOT_FOUND (no such job or step, it has ended or has not started), UNREACHABLE (no node is
+        online),
+            TIMEOUT (after `wait`), REFUSED (no access), USAGE (no address, no region).
+    """
+    wanted = parse(address) if isinstance(address, str) else address
+    session = session or AwsSession()
+    deadline = time.monotonic() + wait
+    pause = POLL_FIRST_SECONDS
+    said = None
+    while True:
+        try:
+            node = _find(wanted, session)
+        except _NotYet as not_yet:  # noqa: PERF203 - it waits anyway
+            left = deadline - time.monotonic()
+            if left <= 0:
+                if wait > 0:
+                    not_yet.error.status = ExitStatus.TIMEOUT
+                raise not_yet.error from None
+            if on_wait is not None and not_yet.error.message != said:
+                said = not_yet.error.message
+                on_wait(said)
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, POLL_LONGEST_SECONDS)
+        else:
+            known_hosts.remember(str(wanted), node.host_key)
+            return node
+
+
+def list_nodes(session: AwsSession, *, everything: bool = False) -> list[Node]:
+    """All nodes of this account and region that carry our tags, newest first.
+
+    Args:
+        session: the AWS session.
+        everything: also those that are not online (ended jobs that were not deregistered).
+    """
+    filters = [{"Key": "tag-key", "Values": ["SMSSH"]}]
+    if not everything:
+        filters.append({"Key": "PingStatus", "Values": ["Online"]})
+    found = list(_instances(session, filters))
+    session.client("ssm")  # made once, before the threads share it
+    with ThreadPoolExecutor(TAG_THREADS) as threads:
+        nodes = list(threads.map(lambda info: node_of(session, info), found))
+    return sorted(nodes, key=lambda node: node.created, reverse=True)
+
+
+def job_state(session: AwsSession, kind: str, name: str) -> tuple[str, str] | None:
+    """The status of a job, and why it failed ("" where it did not); None for a kind or a job there is not."""
+    if kind not in _DESCRIBE:
+        return None
+    operation, key, status = _DESCRIBE[kind]
+    try:
+        answer = session.call("sagemaker", operation, **{key: name})
+    except ServiceRefused:
+        # ValidationException or ResourceNotFound, depending on the kind: there is no such job.
+        return None
+    return str(answer[status]), str(answer.get("FailureReason", ""))
+
+
+def execution_arn(session: AwsSession, pipeline: str, execution: str | None) -> str:
+    """The ARN of an execution of a pipeline: by its id, its ARN, or the latest one (None or `latest`).
+
+    Raises:
+        SmsshError: NOT_FOUND: no such pipeline, or it was never started.
+    """
+    if execution is not None and execution.startswith("arn:"):
+        return execution
+    try:
+        answer = session.call(
+            "sagemaker",
+            "list_pipeline_executions",
+            PipelineName=pipeline,
+            SortBy="CreationTime",
+            SortOrder="Descending",
+            MaxResults=1,
+        )
+    except ServiceRefused as error:
+        raise SmsshError(
+            f"there is no pipeline {pipeline!r} in {session.region}",
+            hint="check the name, and the region (--region)",
+            reference="no-pipeline",
+            status=ExitStatus.NOT_FOUND,
+        ) from error
+    summaries = answer.get("PipelineExecutionSummaries", [])
+    if not summaries:
+        raise SmsshError(
+            f"pipeline {pipeline!r} has never been started in {session.region}",
+            hint="start it: pipeline.start(), or `smssh debug --start`",
+            reference="no-execution",
+            status=ExitStatus.NOT_FOUND,
+        )
+    latest = str(summaries[0]["PipelineExecutionArn"])
+    if execution is None or execution == "latest":
+        return latest
+    return f"{latest.rpartition('/')[0]}/{execution}"
+
+
+def steps_of(session: AwsSession, arn: str) -> list[dict[str, Any]]:
+    """The steps of an execution that have started, oldest first, as ListPipelineExecutionSteps has them.
+
+    Raises:
+        SmsshError: NOT_FOUND: no such execution.
+    """
+    found: list[dict[str, Any]] = []
+    try:
+        for page in session.pages(
+            "sagemaker",
+            "list_pipeline_execution_steps",
+            PipelineExecutionArn=arn,
+            SortOrder="Ascending",
+            MaxResults=100,
+        ):
+            found += page.get("PipelineExecutionSteps", [])
+    except ServiceRefused as error:
+        raise SmsshError(
+            f"there is no pipeline execution {arn.rpartition('/')[2]!r} ({error.message})",
+            reference="no-execution",
+            status=ExitStatus.NOT_FOUND,
+        ) from error
+    return found
+
+
+def describe_step(step: dict[str, Any]) -> StepJob | None:
+    """The job that runs a step of `steps_of`; None where it has none (yet)."""
+    metadata = step.get("Metadata", {})
+    for name, kind in _METADATA_KINDS.items():
+        arn = metadata.get(name, {}).get("Arn")
+        if arn:
+            return StepJob(_names(str(arn), step["StepName"]), kind, step["StepName"])
+    for name in ("QualityCheck", "ClarifyCheck"):
+        arn = metadata.get(name, {}).get("CheckJobArn")
+        if arn:
+            return StepJob(_names(str(arn), step["StepName"]), "processing", step["StepName"])
+    return None
+
+
+def _names(arn: str, step: str) -> tuple[str, ...]:
+    """The job's name as in the ARN, and with the capitals that the service takes out of ARNs put back.
+
+    Pipelines call their jobs `pipelines-<execution>-<step>-<random>`, and may cut the step's name short.
+    """
+    name = arn.rpartition("/")[2]
+    head, dash, rest = name[: len("pipelines-")], name.find("-", len("pipelines-")) + 1, ""
+    if head != "pipelines-" or dash == 0:
+        return (name,)
+    rest = name[dash:]
+    same = 0
+    while same < min(len(rest), len(step)) and rest[same].lower() == step[same].lower():
+        same += 1
+    cased = name[:dash] + step[:same] + rest[same:]
+    return (name,) if cased == name else (name, cased)
+
+
+def _find(address: Address, session: AwsSession) -> Node:
+    """One attempt at finding the node."""
+    if isinstance(address, StepAddress):
+        job = _job_of_step(address, session)
+    else:
+        job = StepJob((address.job,), address.kind, "")
+    host = address.host or DEFAULT_HOST
+    filters = [
+        {"Key": "tag:SMSSHJob", "Values": list(job.names)},
+        {"Key": "tag:SMSSHKind", "Values": [job.kind]},
+        {"Key": "tag:SMSSHHost", "Values": [host]},
+        {"Key": "PingStatus", "Values": ["Online"]},
+    ]
+    # A container that started again (spot, or a re-used name) registered again: the newest is the living one.
+    online = sorted(_instances(session, filters), key=_registered)
+    if online:
+        return node_of(session, online[-1])
+    raise _absent(session, job, host)
+
+
+def _absent(session: AwsSession, job: StepJob, host: str) -> SmsshError | _NotYet:
+    """Why there is no node online for this job; a `_NotYet` where there may be one soon."""
+    name = job.names[-1]
+    if job.kind not in _DESCRIBE:
+        return _NotYet(
+            SmsshError(
+                f"no host {host} of {job.kind} {name!r} is online in {session.region}",
+                hint="`smssh list` shows the hosts there are",
+                reference="no-node",
+                status=ExitStatus.UNREACHABLE,
+            )
+        )
+    state = next((state for one in job.names if (state := job_state(session, job.kind, one))), None)
+    if state is None:
+        return SmsshError(
+            f"there is no {job.kind} job {name!r} in {session.region}",
+            hint="check the name and the kind, and the region (--region); `smssh list` shows what there is",
+            reference="no-job",
+            status=ExitStatus.NOT_FOUND,
+        )
+    status, reason = state
+    if status in _ENDED:
+        because = f": {reason.splitlines()[0]}" if reason else ""
+        return SmsshError(
+            f"{job.kind} job {name!r} has ended ({status}){because}",
+            hint="to keep the container of a failed job, ask for a hold: SMSSH_HOLD=failure",
+            reference="job-ended",
+            status=ExitStatus.NOT_FOUND,
+        )
+    return _NotYet(
+        SmsshError(
+            f"{job.kind} job {name!r} is {status}, and its host {host} is not online yet",
+            hint="if it stays so: does the job carry with_ssh or SMSSH_ENABLE=1, may its role register a "
+            "managed node, and has it that many hosts? Its log says what smssh did there",
+            reference="no-node",
+            status=ExitStatus.UNREACHABLE,
+        )
+    )
+
+
+def _job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
+    """The job that runs the step of a pipeline address."""
+    arn = execution_arn(session, address.pipeline, address.execution)
+    steps = steps_of(session, arn)
+    step = next((one for one in steps if one["StepName"] == address.step), None)
+    execution = arn.rpartition("/")[2]
+    if step is None:
+        names = ", ".join(one["StepName"] for one in steps) or "none"
+        error = SmsshError(
+            f"no step {address.step!r} has started in execution {execution} of pipeline {address.pipeline!r}",
+            hint=f"steps that have: {names}",
+            reference="no-step",
+            status=ExitStatus.NOT_FOUND,
+        )
+        state = session.call("sagemaker", "describe_pipeline_execution", PipelineExecutionArn=arn)
+        # A step is listed from its start on: while others run, this one may come yet.
+        if state["PipelineExecutionStatus"] != "Executing" or not _defined(session, arn, address.step):
+            raise error
+        raise _NotYet(error)
+    job = describe_step(step)
+    status = step.get("StepStatus", "")
+    if job is None:
+        if status in ("Starting", "Executing"):
+            raise _NotYet(
+                SmsshError(
+                    f"step {address.step!r} is {status}, and has no job yet",
+                    hint="only training, processing and transform steps have a container to reach",
+                    reference="step-not-started",
+                    status=ExitStatus.NOT_FOUND,
+                )
+            )
+        raise SmsshError(
+            f"step {address.step!r} has no job ({status or 'unknown status'})",
+            hint="only training, processing and transform steps have a container to reach",
+            reference="step-without-job",
+            status=ExitStatus.NOT_FOUND,
+        )
+    if status in ("Succeeded", "Failed", "Stopped"):
+        reason = step.get("FailureReason", "")
+        because = f": {reason.splitlines()[0]}" if reason else ""
+        raise SmsshError(
+            f"step {address.step!r} of execution {execution} has ended ({status}){because}",
+            hint="to keep the container of a failed step, ask for a hold: with_ssh(step, hold='failure')",
+            reference="step-ended",
+            status=ExitStatus.NOT_FOUND,
+        )
+    return job
+
+
+def _defined(session: AwsSession, arn: str, step: str) -> bool:
+    """Whether the definition that this execution runs knows a step of that name, in conditions too."""
+    import json
+
+    answer = session.call("sagemaker", "describe_pipeline_definition_for_execution", PipelineExecutionArn=arn)
+    pending: list[Any] = [json.loads(answer["PipelineDefinition"])]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            if part.get("Name") == step and "Type" in part:
+                return True
+            pending += part.values()
+        elif isinstance(part, list):
+            pending += part
+    return False
+
+
+def _instances(session: AwsSession, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """DescribeInstanceInformation, all pages."""
+    for page in session.pages("ssm", "describe_instance_information", Filters=filters, MaxResults=50):
+        yield from page.get("InstanceInformationList", [])
+
+
+def _registered(info: dict[str, Any]) -> float:
+    """When a managed node was registered, seconds since the epoch; 0.0 where the service does not say."""
+    when = info.get("RegistrationDate")
+    return float(when.timestamp()) if when is not None else 0.0
+
+
+def node_of(session: AwsSession, info: dict[str, Any]) -> Node:
+    """The node of one entry of DescribeInstanceInformation; reads its tags."""
+    target = str(info["InstanceId"])
+    answer = session.call("ssm", "list_tags_for_resource", ResourceType="ManagedInstance", ResourceId=target)
+    tags = {tag["Key"]: tag["Value"] for tag in answer.get("TagList", [])}
+    try:
+        port = int(tags.get("SMSSHPort", "22"))
+        created = float(tags.get("SMSSHCreated", "0")) or _registered(info)
+    except ValueError as error:
+        raise SmsshError(
+            f"node {target} carries tags that are not ours: {error}", reference="bad-tags"
+        ) from error
+    return Node(
+        target=target,
+        job=tags.get("SMSSHJob", ""),
+        kind=tags.get("SMSSHKind", ""),
+        host=tags.get("SMSSHHost", DEFAULT_HOST),
+        step=tags.get("SMSSHStep") or None,
+        state=tags.get("SMSSHState") or None,
+        port=port,
+        user=tags.get("SMSSHUser", "root"),
+        host_key=tags.get("SMSSHHostKey", "").strip(),
+        ping_status=str(info.get("PingStatus", "")),
+        created=created,
+        owner=tags.get("SSHOwner", ""),
+    )

@@ -1,0 +1,392 @@
+"""Data channels: a websocket, the two streams on it, and the handshake.
+
+`Channel` is what both sides have in common, `ClientChannel` is ours. A channel waits for nothing once it is open, save in a reconnect: `pump.Pump` polls it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from ..errors import ExitStatus, SmsshError
+from .frames import Flag, FrameError, Message, MessageType, PayloadType
+from .stream import Stream, StreamLostError
+from .websocket import WebSocket, WebSocketClosedError, WebSocketRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from botocore.credentials import ReadOnlyCredentials
+
+__all__ = ["CLIENT_VERSION", "Channel", "ClientChannel", "Opening", "open_websocket", "signed_headers"]
+
+CLIENT_VERSION = "1.2.677.0"
+"""The version of session-manager-plugin whose protocol this is. The agent changes its behaviour by it."""
+
+HANDSHAKE_SECONDS = 75.0
+"""From the open websocket to HandshakeComplete. An agent that finds nothing on the port says so after 60."""
+
+_KEEPALIVE = 54.0
+"""Seconds of silence after which a ping is sent; the agent's own figure."""
+_SILENCE = 60.0
+"""Seconds after that ping with no sign of life, after which the connection counts as cut."""
+_RECONNECT_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Seconds before each attempt to reconnect; five, as many as the agent makes."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What StartSession and ResumeSession answer."""
+
+    session_id: str
+    token: str
+    url: str
+
+
+class Channel:
+    """One side of a data channel.
+
+    Args:
+        sends: the message type of our stream.
+        receives: the message type of the peer's stream.
+        connect: opens the websocket, first message included; called again after a cut. It raises
+            `WebSocketRefusedError` where another attempt may help, and anything else where none will.
+        pause: sleeps between attempts to reconnect; may raise, to end the channel.
+        handshake_seconds: the time the peer has for the handshake.
+    """
+
+    def __init__(
+        self,
+        *,
+        sends: str,
+        receives: str,
+        connect: Callable[[], WebSocket],
+        pause: Callable[[float], None] = time.sleep,
+        handshake_seconds: float = HANDSHAKE_SECONDS,
+    ) -> None:
+        self.stream = Stream(sends=sends, receives=receives)
+        self.ready = False
+        """Whether the handshake is over, so that `Output` may be sent."""
+        self.closed: str | None = None
+        """Once the service or the peer ended the session: its text for the user, mostly empty."""
+        self.resumable = True
+        """Whether a cut is worth a new connection; if not, it closes the channel."""
+        self.reconnects = 0
+        self._receives = receives
+        self._connect = connect
+        self._pause = pause
+        self._pinged = 0.0
+        self.socket = connect()
+        self._handshake_seconds = handshake_seconds
+        self._handshake_deadline = time.monotonic() + handshake_seconds
+
+    def send(self, data: bytes, now: float) -> None:
+        """Send at most a chunk as `Output`; allowed when `ready` and while `stream.window` is not 0."""
+        self.stream.send(data, PayloadType.OUTPUT, now)
+
+    def receive(self, now: float) -> list[bytes]:
+        """Read what has arrived and act on it.
+
+        Returns:
+            The peer's output, in order. Look at `closed` after it.
+
+        Raises:
+            SmsshError: the protocol was broken, or the connection cut and not to be had again.
+        """
+        try:
+            arrived = self.socket.receive()
+        except WebSocketClosedError as cut:
+            self._reconnect(cut)
+            return []
+        output: list[bytes] = []
+        try:
+            for data in arrived:
+                for message in self.stream.receive(Message.decode(data), now):
+                    if message.type == MessageType.CHANNEL_CLOSED:
+                        self.closed = str(message.json().get("Output") or "").strip()
+                    elif message.type != self._receives:
+                        pass  # agent_session_state, and what later versions may bring
+                    elif message.payload_type != PayloadType.OUTPUT:
+                        self.handle(message, now)
+                    elif self.ready:
+                        output.append(message.payload)
+                    else:
+                        self.handle_early(message)
+                    if self.closed is not None:
+                        return output
+        except FrameError as error:
+            raise _broken(str(error)) from error
+        return output
+
+    def handle(self, message: Message, now: float) -> None:
+        """Act on a message of the peer's stream that is no `Output`."""
+        raise NotImplementedError
+
+    def handle_early(self, message: Message) -> None:
+        """Act on `Output` that came before the end of the handshake."""
+        raise NotImplementedError
+
+    def tick(self, now: float) -> None:
+        """Do what is due: resends, keep-alive, time-out of the handshake; and write what the socket takes.
+
+        Raises:
+            SmsshError: the peer is gone, or the connection is cut and not to be had again.
+        """
+        if not self.ready and now > self._handshake_deadline:
+            raise SmsshError(
+                f"the other end did not complete the handshake within {self._handshake_seconds:.0f} s",
+                hint="is the agent of that container alive, and its SSH server up?",
+                reference="handshake-timeout",
+                status=ExitStatus.TIMEOUT,
+            )
+        try:
+            self.stream.resend_due(now)
+        except StreamLostError as error:
+            raise SmsshError(
+                f"the other end of the session is gone: {error}",
+                reference="session-lost",
+                status=ExitStatus.UNREACHABLE,
+            ) from error
+        heard = self.socket.last_received
+        if now - heard > _KEEPALIVE + _SILENCE:
+            self._reconnect(WebSocketClosedError(None, "nothing was heard for two minutes"))
+        elif now - max(heard, self._pinged) > _KEEPALIVE:
+            self._pinged = now
+            self.socket.ping()
+        self.flush()
+
+    def flush(self) -> None:
+        """Put the stream's messages on the wire, as far as the socket takes them."""
+        outgoing = self.stream.outgoing
+        while outgoing:
+            self.socket.send_binary(outgoing.popleft())
+        try:
+            self.socket.flush()
+        except WebSocketClosedError as cut:
+            self._reconnect(cut)
+
+    def timeout(self, now: float) -> float:
+        """Seconds until `tick` has something to do."""
+        heard = self.socket.last_received
+        due = max(heard, self._pinged) + _KEEPALIVE - now
+        resend = self.stream.timeout(now)
+        if resend is not None:
+            due = min(due, resend)
+        if not self.ready:
+            due = min(due, self._handshake_deadline - now)
+        return max(0.0, due)
+
+    def close(self) -> None:
+        """Write out what waits, as far as that goes at once, and close the websocket."""
+        while self.stream.outgoing:
+            self.socket.send_binary(self.stream.outgoing.popleft())
+        self.socket.close()
+
+    def _reconnect(self, cut: WebSocketClosedError) -> None:
+        self.socket.abort()
+        if not self.resumable:
+            self.closed = ""
+            return
+        last: Exception = cut
+        for seconds in _RECONNECT_PAUSES:
+            if seconds:
+                self._pause(seconds)
+            try:
+                self.socket = self._connect()
+            except WebSocketRefusedError as refused:
+                last = refused
+                continue
+            self.reconnects += 1
+            self._pinged = 0.0
+            self.stream.resend_all(time.monotonic())
+            return
+        raise SmsshError(
+            f"the connection to the session was cut ({cut}) and is not to be had again: {last}",
+            hint="check the network",
+            reference="session-cut",
+            status=ExitStatus.UNREACHABLE,
+        )
+
+
+class ClientChannel(Channel):
+    """The client's side of a Port session that carries raw bytes (AWS-StartSSHSession).
+
+    Args:
+        opening: StartSession's answer.
+        resume: calls ResumeSession, after a cut.
+        sign: the headers of the websocket upgrade for an address; session-manager-plugin signs since 1.2.688.
+        pause: see `Channel`.
+        ca_bundle: see `WebSocket`.
+
+    Raises:
+        SmsshError: no connection.
+    """
+
+    def __init__(
+        self,
+        opening: Opening,
+        *,
+        resume: Callable[[], Opening],
+        sign: Callable[[str], dict[str, str]] = lambda _url: {},
+        pause: Callable[[float], None] = time.sleep,
+        ca_bundle: str | None = None,
+    ) -> None:
+        self.customer_message = ""
+        """What the account's administrators say to everybody who opens a session."""
+        self._opening: Opening | None = opening
+        self._resume = resume
+        self._client_id = str(uuid.uuid4())
+
+        def connect() -> WebSocket:
+            current = self._opening or self._resume()
+            self._opening = None
+            hello = {"ClientId": self._client_id, "ClientVersion": CLIENT_VERSION}
+            return open_websocket(
+                current.url, current.token, hello, headers=sign(current.url), ca_bundle=ca_bundle
+            )
+
+        try:
+            super().__init__(
+                sends=MessageType.INPUT, receives=MessageType.OUTPUT, connect=connect, pause=pause
+            )
+        except WebSocketRefusedError as refused:
+            denied = refused.status in (401, 403)
+            raise SmsshError(
+                f"the session's data channel does not open: {refused}",
+                hint="check that ssmmessages is reachable from here (proxy, VPC endpoint)"
+                if not denied
+                else "the credentials need ssmmessages:OpenDataChannel; check the clock too",
+                reference="no-data-channel",
+                status=ExitStatus.REFUSED if denied else ExitStatus.UNREACHABLE,
+            ) from refused
+
+    def terminate(self, now: float) -> None:
+        """Tell the agent that the session is over. TerminateSession has to be called all the same."""
+        if self.ready and self.closed is None:
+            self.stream.send(Flag.TERMINATE_SESSION.payload(), PayloadType.FLAG, now)
+
+    def handle(self, message: Message, now: float) -> None:
+        """The client's part of the handshake, and flags."""
+        kind = message.payload_type
+        if kind == PayloadType.HANDSHAKE_REQUEST:
+            self._answer_handshake(message, now)
+        elif kind == PayloadType.HANDSHAKE_COMPLETE:
+            self.customer_message = str(message.json().get("CustomerMessage") or "")
+            self.ready = True
+        elif kind == PayloadType.FLAG:
+            flag = int.from_bytes(message.payload, "big")
+            if flag == Flag.CONNECT_TO_PORT_ERROR:
+                self.closed = "the agent cannot connect to the port: is the SSH server up?"
+            elif flag == Flag.DISCONNECT_TO_PORT:
+                self.closed = ""
+        elif kind == PayloadType.ENCRYPTION_CHALLENGE_REQUEST:
+            raise _unsupported("encryption with a KMS key")
+
+    def handle_early(self, message: Message) -> None:
+        """An agent that skips the handshake is too old (before 2.3.750) for what we need of it.
+
+        Raises:
+            SmsshError: always.
+        """
+        raise _broken(f"output (message {message.sequence}) before the handshake; the agent may be too old")
+
+    def _answer_handshake(self, message: Message, now: float) -> None:
+        processed: list[dict[str, Any]] = []
+        refused: list[str] = []
+        for action in message.json().get("RequestedClientActions") or ():
+            kind = str(action.get("ActionType"))
+            trouble = _objection(kind, action.get("ActionParameters") or {})
+            if trouble:
+                refused.append(trouble)
+            processed.append(
+                {
+                    "ActionType": kind,
+                    "ActionStatus": 3 if trouble else 1,
+                    "ActionResult": None,
+                    "Error": f"smssh does not support {trouble}" if trouble else "",
+                }
+            )
+        answer = {
+            "ClientVersion": CLIENT_VERSION,
+            "ProcessedClientActions": processed,
+            "Errors": [f"smssh does not support {trouble}" for trouble in refused] or None,
+        }
+        body = json.dumps(answer, separators=(",", ":")).encode()
+        self.stream.send(body, PayloadType.HANDSHAKE_RESPONSE, now)
+        if refused:
+            raise _unsupported(", ".join(refused))
+
+
+def open_websocket(
+    url: str,
+    token: str,
+    hello: dict[str, str],
+    *,
+    headers: dict[str, str] | None = None,
+    ca_bundle: str | None = None,
+) -> WebSocket:
+    """Connect, and say who we are: the first message of every channel is text, and carries the token.
+
+    Raises:
+        WebSocketRefusedError: no websocket.
+    """
+    connection = WebSocket(url, headers, ca_bundle=ca_bundle)
+    message = {"MessageSchemaVersion": "1.0", "RequestId": str(uuid.uuid4()), "TokenValue": token, **hello}
+    connection.send_text(json.dumps(message))
+    return connection
+
+
+def signed_headers(url: str, credentials: ReadOnlyCredentials | None, region: str) -> dict[str, str]:
+    """The SigV4 headers of a websocket upgrade; none without credentials.
+
+    The query is put in canonical form for the signature (a `cell-number` ends in `==`), as the Go SDK's
+    signer does.
+    """
+    if credentials is None:
+        return {}
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+
+    parts = urlsplit(url)
+    query = urlencode(parse_qsl(parts.query, keep_blank_values=True), quote_via=quote, safe="-_.~")
+    request = AWSRequest("GET", urlunsplit(("https", parts.netloc, parts.path, query, "")))
+    if parts.scheme == "ws" and parts.port is None:
+        request.headers["Host"] = parts.netloc  # botocore leaves out 443 alone; here it is 80
+    SigV4Auth(credentials, "ssmmessages", region).add_auth(request)
+    return dict(request.headers.items())
+
+
+def _objection(kind: str, parameters: dict[str, Any]) -> str:
+    """What of a requested action is beyond us; "" if nothing is."""
+    if kind == "KMSEncryption":
+        return "encryption with a KMS key"
+    if kind != "SessionType":
+        return f"the action {kind}"
+    session_type = str(parameters.get("SessionType"))
+    if session_type != "Port":
+        return f"sessions of type {session_type}"
+    if (parameters.get("Properties") or {}).get("type") == "LocalPortForwarding":
+        return "port forwarding documents (only AWS-StartSSHSession and its like)"
+    return ""
+
+
+def _unsupported(what: str) -> SmsshError:
+    return SmsshError(
+        f"the session needs what smssh does not support: {what}",
+        hint="use the document AWS-StartSSHSession, or one that has sessionType Port and no type",
+        reference="session-unsupported",
+        status=ExitStatus.UNREACHABLE,
+    )
+
+
+def _broken(detail: str) -> SmsshError:
+    return SmsshError(
+        f"the session does not keep to the protocol: {detail}",
+        hint="if it happens again, update the SSM agent in the container",
+        reference="session-protocol",
+        status=ExitStatus.UNREACHABLE,
+    )

@@ -1,0 +1,198 @@
+"""A real SSH server on loopback for one test session: sshd where the machine has it, else asyncssh."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from smssh_plugin.client.endpoint import Endpoint
+from tests.local.service_harness import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RELAY = """
+import os, selectors, socket, sys
+peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+ways = selectors.DefaultSelector()
+ways.register(0, selectors.EVENT_READ, peer.sendall)
+ways.register(peer, selectors.EVENT_READ, lambda piece: os.write(1, piece))
+while True:
+    for key, _ in ways.select():
+        piece = os.read(key.fd, 65536)
+        if not piece:
+            sys.exit()
+        while piece:
+            piece = piece[key.data(piece) or len(piece):]
+"""
+
+SERVER = """
+import asyncio, os, signal, sys
+import asyncssh
+
+class Sftp(asyncssh.SFTPServer):
+    def exit(self):
+        super().exit()
+        self.channel.exit(0)  # OpenSSH's scp takes a missing exit status for a failure
+
+async def handle(process):
+    child = await asyncio.create_subprocess_exec("/bin/sh", "-c", process.command or "exec cat",
+        stdin=-1, stdout=-1, stderr=-1, start_new_session=True)
+    async def feed():
+        try:
+            while piece := await process.stdin.read(65536):
+                child.stdin.write(piece)
+                await child.stdin.drain()
+        except (ConnectionError, asyncssh.Error):
+            pass
+        child.stdin.close()
+    async def drain(source, sink):
+        while piece := await source.read(65536):
+            sink.write(piece)
+            await sink.drain()
+    feeding = asyncio.ensure_future(feed())
+    await asyncio.gather(drain(child.stdout, process.stdout), drain(child.stderr, process.stderr))
+    process.exit(await child.wait())
+    feeding.cancel()
+
+async def main():
+    acceptor = await asyncssh.listen("127.0.0.1", 0,
+        server_host_keys=[sys.argv[1]], authorized_client_keys=sys.argv[2],
+        process_factory=handle, encoding=None, sftp_factory=lambda channel: with_channel(channel),
+        allow_scp=False, server_factory=Server)
+    print(acceptor.sockets[0].getsockname()[1], flush=True)
+    await asyncio.Event().wait()
+
+def with_channel(channel):
+    made = Sftp(channel)
+    return made
+
+class Server(asyncssh.SSHServer):
+    def connection_requested(self, *_):
+        return True
+
+asyncio.run(main())
+"""
+
+
+@dataclass(frozen=True)
+class SshServer:
+    """A running SSH server, and what a login to it needs."""
+
+    port: int
+    endpoint: Endpoint
+    folder: Path
+
+    def with_key(self, path: Path) -> Endpoint:
+        return replace(self.endpoint, key=path)
+
+    def with_host_key(self, host_key: str) -> Endpoint:
+        return replace(self.endpoint, host_key=host_key)
+
+
+def make_key(path: Path) -> str:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return " ".join(path.with_name(path.name + ".pub").read_text().split()[:2])
+
+
+def _sshd() -> str | None:
+    return shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
+
+
+def _start_sshd(folder: Path, program: str) -> tuple[subprocess.Popen[bytes], int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = folder / "sshd_config"
+    config.write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
+        f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+        "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
+        "Subsystem sftp internal-sftp\nAllowTcpForwarding yes\nMaxStartups 100\n"
+    )
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's privilege separation folder
+    server = subprocess.Popen(
+        [program, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=(folder / "log").open("wb")
+    )
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as peer:
+            if peer.recv(4) == b"SSH-":
+                return server, port
+        if server.poll() is not None:
+            break
+        time.sleep(0.02)
+    raise AssertionError(f"sshd did not start: {(folder / 'log').read_text()}")
+
+
+def _start_asyncssh(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    pytest.importorskip("asyncssh", reason="needs sshd or asyncssh")
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(folder / "host"), str(folder / "authorized")],
+        stdout=subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    return server, int(server.stdout.readline())
+
+
+@pytest.fixture(scope="session", params=["sshd", "asyncssh"])
+def ssh_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SshServer]:
+    """A server that accepts one key, and shows one host key; each kind of it in turn."""
+    folder = tmp_path_factory.mktemp("server")
+    host_key = make_key(folder / "host")
+    (folder / "authorized").write_text(make_key(folder / "user") + "\n")
+    program = _sshd()
+    if request.param == "sshd":
+        if program is None:
+            pytest.skip("sshd is not installed")
+        server, port = _start_sshd(folder, program)
+    else:
+        server, port = _start_asyncssh(folder)
+    relay = folder / "relay.py"
+    relay.write_text(RELAY)
+    endpoint = Endpoint(
+        address="algo-1.My-Job.training.sagemaker",
+        user=pwd.getpwuid(os.getuid()).pw_name,
+        host_key=host_key,
+        proxy=(sys.executable, str(relay), str(port)),
+        key=folder / "user",
+    )
+    try:
+        yield SshServer(port, endpoint, folder)
+    finally:
+        server.kill()
+        server.wait()
+        if server.stdout is not None:
+            server.stdout.close()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """The stand-in's service, its jobs steered by the test."""
+    running = Service()
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine's user is read or changed."""
+    monkeypatch.setenv("SMSSH_HOME", str(tmp_path / "smssh"))
+    monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,0 +1,117 @@
+"""The key pair, host keys, and ssh's configuration: files that must be right and private."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from smssh_plugin.client import known_hosts, ssh, ssh_config
+from smssh_plugin.client.keys import KeyPair, ensure_key
+from smssh_plugin.errors import ExitStatus, SmsshError
+
+from .nodes import HOST_KEY
+
+
+def test_a_key_is_made_once_and_privately(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    first = ensure_key()
+    assert first.private == tmp_path / "smssh" / "id_ed25519"
+    assert "made a key pair" in capfd.readouterr().err
+    assert first.public.startswith("ssh-ed25519 ")
+    assert stat.S_IMODE(first.private.stat().st_mode) == 0o600
+    assert stat.S_IMODE(first.private.parent.stat().st_mode) == 0o700
+    assert ensure_key() == first
+    assert capfd.readouterr().err == ""
+    assert not list(first.private.parent.glob(".*"))
+
+
+def test_the_public_half_is_found_again():
+    first = ensure_key()
+    first.private.with_name("id_ed25519.pub").unlink()
+    assert ensure_key().public.split()[:2] == first.public.split()[:2]
+
+
+def _ensure(_: int) -> KeyPair:
+    return ensure_key()
+
+
+def test_processes_at_once_get_the_same_key():
+    with multiprocessing.get_context("fork").Pool(6) as pool:
+        keys = pool.map(_ensure, range(12), chunksize=1)
+    assert len({key.public.split()[1] for key in keys}) == 1
+
+
+def test_an_open_folder_is_closed(tmp_path: Path):
+    (tmp_path / "smssh").mkdir(mode=0o755)
+    ensure_key()
+    assert stat.S_IMODE((tmp_path / "smssh").stat().st_mode) == 0o700
+
+
+def test_without_ssh_keygen(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SmsshError, match="ssh-keygen is not installed") as caught:
+        ensure_key()
+    assert "openssh-client" in (caught.value.hint or "")
+
+
+def test_a_home_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SMSSH_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(SmsshError, match="cannot use the folder") as caught:
+        ensure_key()
+    assert caught.value.status is ExitStatus.USAGE
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ssh-ed25519", "ssh-ed25519 !!", "ssh-rsa " + HOST_KEY.split()[1], "* ssh-ed25519 AAAA", "x\ny z"],
+)
+def test_what_is_no_host_key_is_refused(text: str):
+    with pytest.raises(SmsshError, match="refusing to log in") as caught:
+        known_hosts.checked(text, "address")
+    assert caught.value.status is ExitStatus.REFUSED
+    assert known_hosts.remember("address", text) is None
+
+
+def test_host_keys_are_recalled_for_a_while(tmp_path: Path):
+    path = known_hosts.remember("Algo-1.Job.training.sagemaker", HOST_KEY + " comment")
+    assert path is not None
+    assert path.read_text() == f"algo-1.job.training.sagemaker {HOST_KEY}\n"
+    assert known_hosts.recall("algo-1.JOB.training.sagemaker") == HOST_KEY
+    past = time.time() - 300
+    os.utime(path, (past, past))
+    assert known_hosts.recall("algo-1.job.training.sagemaker") is None
+    past -= 30 * 24 * 3600
+    os.utime(path, (past, past))
+    known_hosts.remember("another", HOST_KEY)
+    assert not path.exists()
+    assert known_hosts.remember("x" * 400, HOST_KEY) is not None
+
+
+def test_the_configuration_is_included_once_and_at_the_top(tmp_path: Path):
+    own = tmp_path / ".ssh" / "config"
+    own.parent.mkdir()
+    own.write_text("Host *\n  User somebody\n  StrictHostKeyChecking no\n")
+    own.chmod(0o644)
+    path, changed = ssh_config.install()
+    assert changed
+    assert not ssh_config.install()[1]
+    assert own.read_text().startswith(f"Include {path}\n\nHost *\n")
+    assert stat.S_IMODE(own.stat().st_mode) == 0o644
+    shown = subprocess.run(
+        ["ssh", "-F", str(own), "-G", "My-Job.training.sagemaker"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "user root\n" in shown
+    assert "stricthostkeychecking true\n" in shown
+    assert " proxy My-Job.training.sagemaker\n" in shown.replace("%n", "My-Job.training.sagemaker")
+
+
+def test_paths_with_odd_characters_are_quoted():
+    assert ssh.quoted("/a b/%h") == '"/a b/%%h"'
+    with pytest.raises(SmsshError, match="quote"):
+        ssh.quoted('/a"b')

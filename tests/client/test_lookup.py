@@ -1,0 +1,229 @@
+"""From addresses to nodes, against the stand-in's service over HTTP."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from smssh_plugin.client import known_hosts, lookup
+from smssh_plugin.client.aws import AwsSession, ServiceRefused
+from smssh_plugin.errors import ExitStatus, SmsshError
+from tests.local.service_harness import Service, definition, step, training
+
+from .nodes import HOST_KEY, add_node, use
+
+
+@pytest.fixture
+def session(service: Service, monkeypatch: pytest.MonkeyPatch) -> AwsSession:
+    return use(service, monkeypatch)
+
+
+class Counting(AwsSession):
+    """An AWS session that keeps the names of the calls it made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        self.calls.append(operation)
+        return super().call(service, operation, **arguments)
+
+
+def start_job(service: Service, name: str, **environment: str) -> None:
+    service.sagemaker.create_training_job(TrainingJobName=name, Environment=environment, **training())
+
+
+def test_a_job_is_two_calls_however_many_nodes_there_are(session: AwsSession, service: Service):
+    for number in range(60):
+        add_node(service, f"other-{number}")
+    target = add_node(service, "My-Job", Step="Train", State="held")
+    add_node(service, "My-Job", kind="processing")
+    counting = Counting()
+    node = lookup.resolve("My-Job.training.sagemaker", counting)
+    assert (node.target, node.host, node.port, node.user) == (target, "algo-1", 2222, "root")
+    assert (node.step, node.state, node.host_key, node.ping_status) == ("Train", "held", HOST_KEY, "Online")
+    assert node.address == "algo-1.My-Job.training.sagemaker"
+    assert counting.calls == ["describe_instance_information", "list_tags_for_resource"]
+
+
+def test_hosts_are_told_apart(session: AwsSession, service: Service):
+    first = add_node(service, "job")
+    second = add_node(service, "job", host="algo-2")
+    assert lookup.resolve("job.training.sagemaker", session).target == first
+    assert lookup.resolve("algo-2.job.training.sagemaker", session).target == second
+
+
+def test_the_newest_of_several_registrations_is_taken(
+    session: AwsSession,
+    service: Service,
+):
+    old = add_node(service, "job")
+    new = add_node(service, "job")
+    service.sessions.nodes.nodes[old].registered = time.time() - 100
+    assert lookup.resolve("job.training.sagemaker", session).target == new
+
+
+def test_the_key_of_a_resolved_host_is_remembered(session: AwsSession, service: Service):
+    add_node(service, "job")
+    lookup.resolve("job.training.sagemaker", session)
+    assert known_hosts.recall("job.training.sagemaker") == HOST_KEY
+    assert known_hosts.recall("algo-1.job.training.sagemaker") is None
+
+
+def test_a_pipeline_address(session: AwsSession, service: Service):
+    service.pipeline(definition(step("Train", "Training", training(Environment={"OUTCOME": "hold"}))))
+    arn = service.start_pipeline()
+    service.until(lambda: service.runner.running, "the job runs")
+    (job,) = service.runner.running
+    target = add_node(service, job)
+    execution = arn.rpartition("/")[2]
+    for address in ("Train.pipe", f"Train.{execution}.pipe", f"algo-1.Train.{execution}.pipe"):
+        assert lookup.resolve(f"{address}.pipeline.sagemaker", session).target == target
+    with pytest.raises(SmsshError, match="no step 'Trian' has started") as caught:
+        lookup.resolve("Trian.pipe.pipeline.sagemaker", session)
+    assert caught.value.hint == "steps that have: Train"
+    assert caught.value.status is ExitStatus.NOT_FOUND
+    with pytest.raises(SmsshError, match="no pipeline execution 'nonesuch'"):
+        lookup.resolve("Train.nonesuch.pipe.pipeline.sagemaker", session)
+    service.release(job)
+    service.execution(arn, "Succeeded")
+    with pytest.raises(SmsshError, match="has ended \\(Succeeded\\)"):
+        lookup.resolve("Train.pipe.pipeline.sagemaker", session)
+
+
+def test_a_step_that_comes_later_is_waited_for(session: AwsSession, service: Service):
+    first = step("First", "Training", training(Environment={"OUTCOME": "hold"}))
+    then = step("Then", "Training", training(Environment={"OUTCOME": "hold"}), DependsOn=["First"])
+    service.pipeline(definition(first, then))
+    service.start_pipeline()
+    service.until(lambda: service.runner.running, "the first job runs")
+    told: list[str] = []
+
+    def on_wait(what: str) -> None:
+        told.append(what)
+        if len(told) == 1:
+            service.release(next(iter(service.runner.running)))
+        elif "not online" in what:
+            add_node(service, service.runner.jobs[-1].name)
+
+    node = lookup.resolve("Then.pipe.pipeline.sagemaker", session, wait=30, on_wait=on_wait)
+    assert node.job == service.runner.jobs[-1].name
+    assert "no step 'Then' has started" in told[0]
+
+
+def test_pipelines_that_are_not_there(session: AwsSession, service: Service):
+    with pytest.raises(SmsshError, match="no pipeline 'pipe' in us-east-1") as caught:
+        lookup.resolve("Train.pipe.pipeline.sagemaker", session)
+    assert caught.value.status is ExitStatus.NOT_FOUND
+    service.pipeline(definition(step("Train", "Training", training())))
+    with pytest.raises(SmsshError, match="has never been started"):
+        lookup.resolve("Train.pipe.pipeline.sagemaker", session)
+
+
+def test_jobs_that_are_not_there(session: AwsSession, service: Service):
+    for kind in ("training", "processing", "transform"):
+        with pytest.raises(SmsshError, match=f"no {kind} job 'job' in us-east-1") as caught:
+            lookup.resolve(f"job.{kind}.sagemaker", session)
+        assert caught.value.status is ExitStatus.NOT_FOUND
+    with pytest.raises(SmsshError, match="no host algo-1 of notebook") as caught:
+        lookup.resolve("job.notebook.sagemaker", session)
+    assert caught.value.status is ExitStatus.UNREACHABLE
+
+
+def test_a_job_without_a_node(session: AwsSession, service: Service):
+    start_job(service, "job", OUTCOME="hold")
+    service.job_status("Training", "job", "InProgress")
+    with pytest.raises(SmsshError, match="not online yet") as caught:
+        lookup.resolve("job.training.sagemaker", session)
+    assert caught.value.status is ExitStatus.UNREACHABLE
+    began = time.monotonic()
+    with pytest.raises(SmsshError, match="not online yet") as caught:
+        lookup.resolve("job.training.sagemaker", session, wait=0.3)
+    assert caught.value.status is ExitStatus.TIMEOUT
+    assert time.monotonic() - began < 5
+
+
+def test_a_job_that_has_failed_says_why(session: AwsSession, service: Service):
+    start_job(service, "job", OUTCOME="fail")
+    service.job_status("Training", "job", "Failed")
+    with pytest.raises(SmsshError, match=r"has ended \(Failed\): AlgorithmError") as caught:
+        lookup.resolve("job.training.sagemaker", session, wait=60)
+    assert "hold" in (caught.value.hint or "")
+
+
+def test_nodes_are_listed_and_foreign_ones_are_not(session: AwsSession, service: Service):
+    add_node(service, "old", Created="100")
+    add_node(service, "new", Created="200")
+    gone = add_node(service, "gone", Created="50")
+    service.sessions.nodes.nodes[gone].pinged = time.time() - 3600
+    foreign = add_node(service, "foreign")
+    service.sessions.nodes.nodes[foreign].tags.clear()
+    assert [node.job for node in lookup.list_nodes(session)] == ["new", "old"]
+    assert [node.job for node in lookup.list_nodes(session, everything=True)] == ["new", "old", "gone"]
+
+
+def test_a_refusal_is_told_from_trouble(session: AwsSession, service: Service):
+    from smssh_plugin.local.service_error import ServiceError
+
+    service.sessions.faults["DescribeInstanceInformation"] = ServiceError("AccessDeniedException", "no way")
+    with pytest.raises(SmsshError, match="access denied: DescribeInstanceInformation: no way") as caught:
+        lookup.resolve("job.training.sagemaker", session)
+    assert caught.value.status is ExitStatus.REFUSED
+    service.sessions.faults["DescribeInstanceInformation"] = ServiceError("Odd", "strange")
+    with pytest.raises(ServiceRefused, match="strange") as refused:
+        lookup.resolve("job.training.sagemaker", session)
+    assert refused.value.code == "Odd"
+
+
+def test_no_region(monkeypatch: pytest.MonkeyPatch):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with pytest.raises(SmsshError, match="no AWS region") as caught:
+        lookup.resolve("job.training.sagemaker")
+    assert caught.value.status is ExitStatus.USAGE
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert AwsSession().region == "eu-west-1"
+    monkeypatch.setenv("AWS_PROFILE", "nonesuch")
+    monkeypatch.delenv("AWS_REGION")
+    with pytest.raises(SmsshError, match="nonesuch"):
+        _ = AwsSession().region
+
+
+def test_no_credentials_and_no_network(monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(SmsshError, match="no AWS credentials"):
+        lookup.resolve("job.training.sagemaker")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with pytest.raises(SmsshError, match="AWS cannot be reached") as caught:
+        lookup.resolve("job.training.sagemaker")
+    assert caught.value.status is ExitStatus.UNREACHABLE
+
+
+def test_names_in_lower_case_arns_get_their_capitals_back():
+    arn = "arn:aws:sagemaker:us-east-1:1:training-job/pipelines-abcdefghijkl-trainmode-x1y2z3"
+    found = lookup.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
+    assert found is not None
+    assert found.names == (
+        "pipelines-abcdefghijkl-trainmode-x1y2z3",
+        "pipelines-abcdefghijkl-TrainMode-x1y2z3",
+    )
+    arn = arn.replace("trainmode-", "TrainModel-")
+    found = lookup.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
+    assert found is not None
+    assert found.names == ("pipelines-abcdefghijkl-TrainModel-x1y2z3",)

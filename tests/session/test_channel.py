@@ -1,0 +1,473 @@
+"""The client's channel against a peer that follows a script, over a real websocket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.credentials import ReadOnlyCredentials
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
+
+from smssh_plugin.errors import ExitStatus, SmsshError
+from smssh_plugin.session import channel as channels
+from smssh_plugin.session.channel import ClientChannel, Opening, signed_headers
+from smssh_plugin.session.frames import Flag, Message, MessageType, PayloadType
+from smssh_plugin.session.pump import Ending, Pump
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PORT = {
+    "ActionType": "SessionType",
+    "ActionParameters": {"SessionType": "Port", "Properties": {"portNumber": "22"}},
+}
+
+
+class Peer:
+    """The service and the agent in one, as seen from a client."""
+
+    def __init__(self, socket: ServerConnection) -> None:
+        self.socket = socket
+        self.hello = json.loads(socket.recv(timeout=10))
+        self.sequence = 0
+
+    def send(
+        self, payload: bytes, payload_type: int = PayloadType.OUTPUT, *, sequence: int | None = None
+    ) -> None:
+        number = self.sequence if sequence is None else sequence
+        message = Message.new(MessageType.OUTPUT, payload, payload_type=payload_type, sequence=number)
+        self.socket.send(message.encode())
+        self.sequence += sequence is None
+
+    def send_json(self, body: object, payload_type: int) -> None:
+        self.send(json.dumps(body).encode(), payload_type)
+
+    def receive(self, type_: str = MessageType.INPUT) -> Message:
+        while True:
+            message = Message.decode(self.socket.recv(timeout=10))
+            if message.type == MessageType.INPUT:
+                self.acknowledge(message)
+            if message.type == type_:
+                return message
+
+    def hears_no_input(self) -> None:
+        """For 0.3 s; acknowledgements may come."""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                assert Message.decode(self.socket.recv(timeout=0.3)).type == MessageType.ACKNOWLEDGE
+
+    def acknowledge(self, message: Message) -> None:
+        body = {
+            "AcknowledgedMessageType": message.type,
+            "AcknowledgedMessageId": str(message.id),
+            "AcknowledgedMessageSequenceNumber": message.sequence,
+            "IsSequentialMessage": True,
+        }
+        self.socket.send(Message.of(MessageType.ACKNOWLEDGE, body, flags=3).encode())
+
+    def handshake(self, *actions: dict[str, Any]) -> dict[str, Any]:
+        self.send_json({"AgentVersion": "3.3.987.0", "RequestedClientActions": actions or [PORT]}, 5)
+        response = self.receive()
+        assert response.payload_type == PayloadType.HANDSHAKE_RESPONSE
+        assert response.sequence == 0
+        return response.json()
+
+    def complete(self) -> None:
+        self.send_json({"HandshakeTimeToComplete": 1, "CustomerMessage": "be kind"}, 7)
+
+    def close_channel(self, output: str = "") -> None:
+        self.socket.send(Message.of(MessageType.CHANNEL_CLOSED, {"Output": output}).encode())
+
+
+@contextmanager
+def scripted(*scripts: Callable[[Peer], None]) -> Iterator[Opening]:
+    """A service that follows one script a connection. What goes wrong in a script fails the test."""
+    left, trouble, done = list(scripts), [], threading.Semaphore(0)
+
+    def connection(socket: ServerConnection) -> None:
+        try:
+            left.pop(0)(Peer(socket))
+        except ConnectionClosed:
+            pass
+        except BaseException as error:  # noqa: BLE001 - an assertion too is for the test
+            trouble.append(error)
+        finally:
+            done.release()
+
+    with serve(connection, "127.0.0.1", 0, compression=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            port = server.socket.getsockname()[1]
+            yield Opening("s-1", "token", f"ws://127.0.0.1:{port}/v1/data-channel/s-1?role=publish_subscribe")
+            for _ in scripts:
+                assert done.acquire(timeout=10)
+        finally:
+            server.shutdown()
+            thread.join(10)
+    assert not trouble, trouble
+
+
+class Pipes:
+    """A source that the test writes and a sink that it reads."""
+
+    def __init__(self) -> None:
+        self.source, self.writer = os.pipe()
+        self.reader, self.sink = os.pipe()
+        for fd in (self.source, self.sink):
+            os.set_blocking(fd, False)
+
+    def close(self) -> None:
+        for fd in (self.source, self.writer, self.reader, self.sink):
+            with suppress(OSError):
+                os.close(fd)
+
+
+@pytest.fixture
+def pipes() -> Iterator[Pipes]:
+    made = Pipes()
+    yield made
+    made.close()
+
+
+def never() -> Opening:
+    raise AssertionError("nothing was cut")
+
+
+def pump(opening: Opening, pipes: Pipes, **options: Any) -> tuple[Ending, ClientChannel]:
+    channel = ClientChannel(opening, resume=options.pop("resume", never), **options)
+    try:
+        return Pump(channel, pipes.source, pipes.sink).run(), channel
+    finally:
+        channel.close()
+
+
+def test_the_first_message_is_text_with_the_token_and_the_version(pipes: Pipes) -> None:
+    def script(peer: Peer) -> None:
+        assert peer.hello["TokenValue"] == "token"
+        assert peer.hello["MessageSchemaVersion"] == "1.0"
+        assert peer.hello["ClientVersion"] == "1.2.677.0"
+        assert peer.hello["RequestId"]
+        assert peer.hello["ClientId"]
+        peer.close_channel()
+
+    with scripted(script) as opening:
+        assert pump(opening, pipes)[0] is Ending.CLOSED
+
+
+def test_nothing_is_output_before_the_handshake_is_complete(pipes: Pipes) -> None:
+    """The agent acknowledges such output and throws it away: an SSH banner would be lost."""
+    os.write(pipes.writer, b"SSH-2.0-banner\r\n")
+
+    def script(peer: Peer) -> None:
+        response = peer.handshake()
+        assert response["ProcessedClientActions"] == [
+            {"ActionType": "SessionType", "ActionStatus": 1, "ActionResult": None, "Error": ""}
+        ]
+        assert response["Errors"] is None
+        peer.hears_no_input()
+        peer.complete()
+        first = peer.receive()
+        assert (first.payload, first.payload_type, first.sequence) == (b"SSH-2.0-banner\r\n", 1, 1)
+        peer.send(b"welcome")
+        peer.close_channel()
+
+    with scripted(script) as opening:
+        ending, channel = pump(opening, pipes)
+    assert ending is Ending.CLOSED
+    assert channel.customer_message == "be kind"
+    assert os.read(pipes.reader, 100) == b"welcome"
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ({"ActionType": "KMSEncryption", "ActionParameters": {"KMSKeyId": "k"}}, "KMS"),
+        (
+            {"ActionType": "SessionType", "ActionParameters": {"SessionType": "Standard_Stream"}},
+            "Standard_Stream",
+        ),
+        (
+            {
+                "ActionType": "SessionType",
+                "ActionParameters": {"SessionType": "Port", "Properties": {"type": "LocalPortForwarding"}},
+            },
+            "port forwarding documents",
+        ),
+        ({"ActionType": "Dance"}, "Dance"),
+    ],
+)
+def test_what_we_cannot_do_is_refused_on_both_sides(pipes: Pipes, action: dict[str, Any], words: str) -> None:
+    def script(peer: Peer) -> None:
+        response = peer.handshake(action)
+        assert [one["ActionStatus"] for one in response["ProcessedClientActions"]] == [3]
+        assert words in response["Errors"][0]
+
+    with scripted(script) as opening, pytest.raises(SmsshError, match=words) as caught:
+        pump(opening, pipes)
+    assert caught.value.reference == "session-unsupported"
+
+
+def test_data_before_the_handshake_is_a_breach(pipes: Pipes) -> None:
+    with scripted(lambda peer: peer.send(b"early")) as opening, pytest.raises(SmsshError, match="too old"):
+        pump(opening, pipes)
+
+
+def test_a_damaged_message_ends_the_session_with_the_reason(pipes: Pipes) -> None:
+    def script(peer: Peer) -> None:
+        frame = bytearray(Message.new(MessageType.OUTPUT, b"abc").encode())
+        frame[-1] ^= 1
+        peer.socket.send(bytes(frame))
+
+    with scripted(script) as opening, pytest.raises(SmsshError, match="SHA-256") as caught:
+        pump(opening, pipes)
+    assert caught.value.status == ExitStatus.UNREACHABLE
+
+
+def test_output_before_channel_closed_is_written_and_what_follows_is_not(pipes: Pipes) -> None:
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        peer.send(b"last words")
+        peer.close_channel("Session timed out")
+        peer.send(b"after the end")
+
+    with scripted(script) as opening:
+        ending, channel = pump(opening, pipes)
+    assert ending is Ending.CLOSED
+    assert channel.closed == "Session timed out"
+    assert os.read(pipes.reader, 100) == b"last words"
+
+
+def test_a_port_error_flag_is_the_end(pipes: Pipes) -> None:
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        peer.send(Flag.CONNECT_TO_PORT_ERROR.payload(), PayloadType.FLAG)
+
+    with scripted(script) as opening:
+        _, channel = pump(opening, pipes)
+    assert channel.closed is not None
+    assert "cannot connect to the port" in channel.closed
+
+
+def test_messages_for_others_are_passed_over(pipes: Pipes) -> None:
+    def script(peer: Peer) -> None:
+        peer.socket.send(Message.of("agent_session_state", {"SessionState": "Connected"}).encode())
+        peer.socket.send(Message.of("from_the_future", {}).encode())
+        peer.socket.send("text")
+        peer.handshake()
+        peer.complete()
+        peer.send(b"99", PayloadType.EXIT_CODE)
+        peer.send(b"ok")
+        peer.close_channel()
+
+    with scripted(script) as opening:
+        pump(opening, pipes)
+    assert os.read(pipes.reader, 100) == b"ok"
+
+
+def test_a_handshake_that_never_comes_ends(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    with scripted(lambda _peer: over.wait(10) and None) as opening:
+        channel = ClientChannel(opening, resume=never)
+        monkeypatch.setattr(channel, "_handshake_deadline", time.monotonic() + 0.1)
+        with pytest.raises(SmsshError) as caught:
+            Pump(channel, pipes.source, pipes.sink).run()
+        channel.close()
+        over.set()
+    assert caught.value.status == ExitStatus.TIMEOUT
+
+
+def test_pause_holds_the_source_and_start_lets_it_go(pipes: Pipes) -> None:
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.socket.send(Message.new(MessageType.PAUSE_PUBLICATION).encode())
+        peer.complete()
+        # Data of the peer would lift the pause: HandshakeComplete has done so, hence a second one.
+        peer.socket.send(Message.new(MessageType.PAUSE_PUBLICATION).encode())
+        peer.receive(MessageType.ACKNOWLEDGE)
+        os.write(pipes.writer, b"held")
+        peer.hears_no_input()
+        peer.socket.send(Message.new(MessageType.START_PUBLICATION).encode())
+        assert peer.receive().payload == b"held"
+        peer.close_channel()
+
+    with scripted(script) as opening:
+        pump(opening, pipes)
+
+
+def test_what_is_not_acknowledged_comes_again(pipes: Pipes) -> None:
+    """The agent acknowledges nothing while its own connection to the port is not up."""
+    os.write(pipes.writer, b"again")
+
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        seen = []
+        while len(seen) < 2:
+            message = Message.decode(peer.socket.recv(timeout=10))
+            if message.type == MessageType.INPUT:
+                seen.append(message)
+        assert seen[0] == seen[1]  # to the bit: the same id and date
+        peer.acknowledge(seen[0])
+        peer.close_channel()
+
+    with scripted(script) as opening:
+        pump(opening, pipes)
+
+
+def test_a_cut_is_resumed_and_nothing_is_lost(pipes: Pipes) -> None:
+    os.write(pipes.writer, b"one")
+    client_ids = []
+
+    def first(peer: Peer) -> None:
+        client_ids.append(peer.hello["ClientId"])
+        peer.handshake()
+        peer.complete()
+        while Message.decode(peer.socket.recv(timeout=10)).type != MessageType.INPUT:
+            pass  # the input is not acknowledged: it was on its way when the connection was cut
+        peer.socket.socket.close()
+
+    def second(peer: Peer) -> None:
+        client_ids.append(peer.hello["ClientId"])
+        assert peer.hello["TokenValue"] == "second token"
+        message = peer.receive()
+        assert (message.payload, message.sequence) == (b"one", 1)
+        peer.sequence = 2
+        peer.send(b"two")
+        peer.close_channel()
+
+    with scripted(first, second) as opening:
+        ending, channel = pump(
+            opening, pipes, resume=lambda: Opening(opening.session_id, "second token", opening.url)
+        )
+    assert ending is Ending.CLOSED
+    assert channel.reconnects == 1
+    assert os.read(pipes.reader, 100) == b"two"
+    assert client_ids[0] == client_ids[1]
+
+
+def test_a_cut_that_cannot_be_mended_is_an_error(pipes: Pipes) -> None:
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        peer.socket.socket.close()
+
+    with scripted(script) as opening:
+        nowhere = Opening("s-1", "t", "ws://127.0.0.1:9/")
+        with pytest.raises(SmsshError, match="cannot connect") as caught:
+            pump(opening, pipes, resume=lambda: nowhere, pause=lambda _seconds: None)
+    assert caught.value.reference == "session-cut"
+
+
+def test_a_refused_upgrade_says_why() -> None:
+    with pytest.raises(SmsshError, match="does not open") as caught:
+        ClientChannel(Opening("s", "t", "ws://127.0.0.1:9/x"), resume=never)
+    assert caught.value.status == ExitStatus.UNREACHABLE
+
+
+def test_the_end_of_the_source_waits_for_the_rest_to_be_acknowledged(pipes: Pipes) -> None:
+    sent = os.urandom(50_000)
+    os.write(pipes.writer, sent)
+    os.close(pipes.writer)
+    got = bytearray()
+
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        while len(got) < len(sent):
+            message = peer.receive()
+            assert len(message.payload) <= 1024
+            got.extend(message.payload)
+
+    with scripted(script) as opening:
+        assert pump(opening, pipes)[0] is Ending.SOURCE
+    assert got == sent
+
+
+def test_a_sink_that_nobody_reads_is_an_end(pipes: Pipes) -> None:
+    os.close(pipes.reader)
+
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        peer.send(b"to nobody")
+
+    with scripted(script) as opening:
+        assert pump(opening, pipes)[0] is Ending.SINK
+
+
+def test_a_slow_sink_holds_the_peer_back_and_loses_nothing(pipes: Pipes) -> None:
+    """Nothing is read from the websocket while a megabyte waits to be written."""
+    total = 6 * 1024 * 1024
+    got = bytearray()
+
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        for _ in range(total // 16384):
+            peer.send(b"z" * 16384)
+        peer.close_channel()
+
+    def read() -> None:
+        time.sleep(0.3)  # the point of the test: whoever reads is slow
+        while len(got) < total and (data := os.read(pipes.reader, 65536)):
+            got.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with scripted(script) as opening:
+        pump(opening, pipes)
+    os.close(pipes.sink)
+    reader.join(10)
+    assert len(got) == total
+
+
+def test_an_idle_connection_is_pinged_and_a_silent_one_is_cut(
+    pipes: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "_KEEPALIVE", 0.1)
+    monkeypatch.setattr(channels, "_SILENCE", 0.2)
+    resumed = threading.Event()
+
+    def deaf(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        peer.socket.recv_bufsize = 0
+        peer.socket.socket.setblocking(True)
+        monkeypatch.setattr(
+            peer.socket.protocol, "receive_data", lambda _data: None
+        )  # hears, and does not answer
+        assert resumed.wait(10)
+
+    def second(peer: Peer) -> None:
+        resumed.set()
+        peer.sequence = 2
+        time.sleep(1)  # pings are answered, so that this one lasts
+        peer.close_channel()
+
+    with scripted(deaf, second) as opening:
+        ending, channel = pump(opening, pipes, resume=lambda: opening)
+    assert ending is Ending.CLOSED
+    assert channel.reconnects == 1
+
+
+def test_the_upgrade_is_signed_for_ssmmessages() -> None:
+    credentials = ReadOnlyCredentials("AKIAEXAMPLE", "secret", "session-token")
+    url = "wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/s-1?role=publish_subscribe&cell-number=AAE=="
+    headers = signed_headers(url, credentials, "eu-west-1")
+    assert headers["X-Amz-Security-Token"] == "session-token"
+    assert "/eu-west-1/ssmmessages/aws4_request" in headers["Authorization"]
+    # The signature is over the canonical query, where the padding of cell-number is %3D%3D.
+    canonical = signed_headers(url.replace("==", "%3D%3D"), credentials, "eu-west-1")
+    if canonical["X-Amz-Date"] == headers["X-Amz-Date"]:
+        assert canonical["Authorization"] == headers["Authorization"]
+    assert signed_headers(url, None, "eu-west-1") == {}

@@ -1,0 +1,372 @@
+"""`smssh proxy`'s body as a process, through the service and an agent, to a TCP server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from smssh_plugin.errors import ExitStatus, SmsshError
+from smssh_plugin.local.service_error import ServiceError
+from smssh_plugin.session import proxy as proxies
+
+from .support import KEYS, Agent, EchoServer, Stack, closing, proxy, proxy_command, read_exactly, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .conftest import World
+
+
+def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    """The exit status and stderr of a proxy that is about to end."""
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.close()
+    errors = process.stderr.read().decode()
+    return process.wait(15), errors
+
+
+def nothing_is_left(stack: Stack, echo: EchoServer) -> None:
+    until(lambda: not stack.service.active_sessions, what="the end of the session")
+    until(lambda: not echo.open, what="the end of the connection to the port")
+    until(
+        lambda: all(one.client is None and one.agent is None for one in stack.service.sessions.values()),
+        what="the end of the websockets",
+    )
+
+
+def test_bytes_go_both_ways_and_stdout_carries_nothing_else(world: World) -> None:
+    sent = os.urandom(3_000_000)
+    process = proxy(world.stack, world.node, world.echo.port)
+    writer = threading.Thread(target=process.stdin.write, args=(sent,))  # type: ignore[union-attr]
+    writer.start()
+    assert read_exactly(process, len(sent)) == sent
+    writer.join()
+    assert end(process) == (0, "")
+    assert process.stdout is not None
+    assert process.stdout.read() == b""
+    nothing_is_left(world.stack, world.echo)
+
+
+def test_single_newlines_stay_newlines(world: World) -> None:
+    """session-manager-plugin turns an input of one 0x0a into 0x0d."""
+    process = proxy(world.stack, world.node, world.echo.port)
+    assert process.stdin is not None
+    for _ in range(3):
+        process.stdin.write(b"\n")
+        assert read_exactly(process, 1) == b"\n"
+    assert end(process)[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_session(world: World, number: signal.Signals) -> None:
+    process = proxy(world.stack, world.node, world.echo.port)
+    assert process.stdin is not None
+    process.stdin.write(b"x")
+    read_exactly(process, 1)
+    terminated = len(world.stack.events("TerminateSession"))
+    process.send_signal(number)
+    assert process.wait(10) == 128 + number
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert len(world.stack.events("TerminateSession")) == terminated + 1
+    nothing_is_left(world.stack, world.echo)
+
+
+def test_what_was_written_before_a_hangup_still_arrives(world: World) -> None:
+    """ssh writes its disconnect message, and sends SIGHUP at once."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        process = proxy(world.stack, world.node, listener.getsockname()[1])
+        connection, _ = listener.accept()
+        connection.settimeout(10)
+        assert process.stdin is not None
+        process.stdin.write(b"hello")
+        assert connection.recv(5) == b"hello"
+        process.stdin.write(b"goodbye" * 1000)
+        process.send_signal(signal.SIGHUP)
+        got = b""
+        while data := connection.recv(65536):
+            got += data
+        connection.close()
+        assert got == b"goodbye" * 1000
+        assert process.wait(10) == 128 + signal.SIGHUP
+
+
+def test_a_broken_stdout_ends_the_session(world: World) -> None:
+    process = proxy(world.stack, world.node, world.echo.port)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"x")
+    read_exactly(process, 1)
+    process.stdout.close()
+    process.stdin.write(b"y")
+    assert process.wait(10) == 0
+    nothing_is_left(world.stack, world.echo)
+
+
+def test_the_end_of_the_server_is_the_end_of_the_proxy(world: World) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        process = proxy(world.stack, world.node, listener.getsockname()[1])
+        connection, _ = listener.accept()
+        last = os.urandom(400_000)
+        connection.sendall(last)
+        connection.close()
+        assert read_exactly(process, len(last)) == last
+        assert process.wait(10) == 0
+    nothing_is_left(world.stack, world.echo)
+
+
+def test_a_killed_proxy_leaves_the_session_as_on_aws(world: World) -> None:
+    """Why TerminateSession is worth so much care: nothing else ends it before the idle time-out."""
+    process = proxy(world.stack, world.node, world.echo.port)
+    assert process.stdin is not None
+    process.stdin.write(b"x")
+    read_exactly(process, 1)
+    process.kill()
+    process.wait()
+    (session,) = world.stack.service.active_sessions
+    until(lambda: session.client is None)
+    assert session.status == "Disconnected"
+    assert world.echo.open == 1
+    world.stack.call("TerminateSession", SessionId=session.id)
+    nothing_is_left(world.stack, world.echo)
+
+
+def test_a_port_where_nothing_listens_is_named(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    status, errors = end(proxy(world.stack, world.node, port))
+    assert status == ExitStatus.UNREACHABLE
+    assert errors.count("\n") == 1
+    assert f"Unable to connect to specified port: localhost:{port}" in errors
+    until(lambda: not world.stack.service.active_sessions)
+
+
+def test_a_target_that_is_not_connected_is_named_after_the_deadline(stack: Stack) -> None:
+    process = proxy(stack, "mi-01234567890abcdef", 22, "wait=0.5")
+    status, errors = end(process)
+    assert status == ExitStatus.UNREACHABLE
+    assert "waiting for the agent of mi-01234567890abcdef" in errors
+    assert "mi-01234567890abcdef is not connected after 0 s" in errors or "is not connected after" in errors
+    assert stack.calls.count("StartSession") > 1
+
+
+def test_a_target_that_connects_meanwhile_is_waited_for(
+    stack: Stack, new_agent: Callable[..., Agent], echo: EchoServer
+) -> None:
+    agent = new_agent()
+    agent.register()
+    process = proxy(stack, agent.node, echo.port)
+    until(lambda: "StartSession" in stack.calls)
+    agent.start()
+    assert process.stdin is not None
+    process.stdin.write(b"late")
+    assert read_exactly(process, 4) == b"late"
+    status, errors = end(process)
+    assert status == 0
+    assert errors.startswith("smssh: waiting for the agent of ")
+    assert errors.count("\n") == 1
+
+
+def test_a_signal_ends_the_waiting(stack: Stack) -> None:
+    process = proxy(stack, "mi-01234567890abcdef", 22)
+    until(lambda: "StartSession" in stack.calls)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 128 + signal.SIGTERM
+
+
+def test_a_cut_connection_is_resumed(world: World) -> None:
+    process = proxy(world.stack, world.node, world.echo.port)
+    assert process.stdin is not None
+    process.stdin.write(b"before")
+    assert read_exactly(process, 6) == b"before"
+    (session,) = world.stack.service.active_sessions
+    world.stack.do(world.stack.service.drop("client", session.id))
+    sent = os.urandom(300_000)
+    writer = threading.Thread(target=process.stdin.write, args=(sent,))
+    writer.start()
+    assert read_exactly(process, len(sent)) == sent
+    writer.join()
+    assert end(process) == (0, "smssh: the connection was cut; resuming the session\n")
+    nothing_is_left(world.stack, world.echo)
+
+
+def test_a_session_that_was_ended_by_others_is_explained(world: World) -> None:
+    process = proxy(world.stack, world.node, world.echo.port)
+    assert process.stdin is not None
+    process.stdin.write(b"x")
+    read_exactly(process, 1)
+    (session,) = world.stack.service.active_sessions
+    world.stack.do(world.stack.service._end(session, "Your session timed out due to inactivity."))
+    assert process.stderr is not None
+    assert process.wait(10) == ExitStatus.UNREACHABLE
+    assert b"the session ended: Your session timed out due to inactivity." in process.stderr.read()
+
+
+def test_an_agent_that_stops_ends_its_sessions(agent: Agent, stack: Stack, echo: EchoServer) -> None:
+    process = proxy(stack, agent.node, echo.port)
+    assert process.stdin is not None
+    process.stdin.write(b"x")
+    read_exactly(process, 1)
+    assert agent.stop() == 0
+    assert process.wait(10) == 0
+    nothing_is_left(stack, echo)
+
+
+def test_a_dead_agent_does_not_keep_the_proxy_from_ending(
+    agent: Agent, stack: Stack, echo: EchoServer
+) -> None:
+    process = proxy(stack, agent.node, echo.port)
+    assert process.stdin is not None
+    process.stdin.write(b"x")
+    read_exactly(process, 1)
+    agent.kill()
+    process.stdin.write(b"into the void")
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(10) == 128 + signal.SIGHUP
+    nothing_is_left(stack, echo)
+
+
+def test_refusals_are_explained_with_a_remedy(stack: Stack) -> None:
+    stack.service.faults["StartSession"] = ServiceError("AccessDeniedException", "you may not")
+    status, errors = end(proxy(stack, "mi-01234567890abcdef", 22))
+    assert status == ExitStatus.REFUSED
+    assert "you may not" in errors
+    assert errors.count("\n") == 1
+    stack.service.faults["StartSession"] = ServiceError("BadRequest", "Enable advanced-instances tier")
+    status, errors = end(proxy(stack, "mi-01234567890abcdef", 22))
+    assert status == ExitStatus.UNREACHABLE
+    assert "update-service-setting" in errors
+
+
+def test_a_session_that_cannot_be_terminated_is_named(world: World) -> None:
+    process = proxy(world.stack, world.node, world.echo.port)
+    assert process.stdin is not None
+    process.stdin.write(b"x")
+    read_exactly(process, 1)
+    (session,) = world.stack.service.active_sessions
+    world.stack.service.faults["TerminateSession"] = ServiceError("AccessDeniedException", "not you")
+    try:
+        status, errors = end(process)
+    finally:
+        del world.stack.service.faults["TerminateSession"]
+    assert status == 0
+    assert f"session {session.id} could not be ended" in errors
+    # The agent was told through the channel too, and ends the session by itself.
+    nothing_is_left(world.stack, world.echo)
+
+
+def test_an_unreachable_endpoint_is_an_error_not_a_stack_trace(stack: Stack, tmp_path: Path) -> None:
+    environment = {**stack.environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    done = subprocess.run(
+        proxy_command("mi-01234567890abcdef", 22),
+        env=environment,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == ExitStatus.UNREACHABLE
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"smssh: ")
+    assert b"Traceback" not in done.stderr
+
+
+def test_an_unsigned_data_channel_is_refused_where_signing_is_asked_for(
+    new_agent: Callable[..., Agent], stack: Stack, echo: EchoServer
+) -> None:
+    """The proxy signs: session-manager-plugin does since 1.2.688, so that AWS may want it."""
+    stack.service._signed_clients = True
+    agent = new_agent()
+    agent.register()
+    agent.start()
+    agent.wait_connected()
+    process = proxy(stack, agent.node, echo.port)
+    assert process.stdin is not None
+    process.stdin.write(b"signed")
+    assert read_exactly(process, 6) == b"signed"
+    assert end(process)[0] == 0
+
+
+def test_the_address_is_resolved_to_target_and_port(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {**world.stack.environment, **KEYS}.items():
+        monkeypatch.setenv(name, value)
+    asked = []
+
+    def resolve(address: str, session: object) -> object:
+        asked.append((address, type(session).__name__))
+        return SimpleNamespace(target=world.node, port=world.echo.port)
+
+    source, writer = os.pipe()
+    reader, sink = os.pipe()
+    os.write(writer, b"found")
+    os.close(writer)
+    status = proxies.run("algo-1.job.training.sagemaker", resolve=resolve, source=source, sink=sink)  # type: ignore[arg-type]
+    assert status == 0
+    assert asked == [("algo-1.job.training.sagemaker", "AwsSession")]
+    assert os.get_blocking(source)
+    for fd in (source, reader, sink):
+        os.close(fd)
+
+    def nowhere(_address: str, _session: object) -> object:
+        raise SmsshError("no such job", hint="look again", status=ExitStatus.NOT_FOUND)
+
+    assert proxies.run("x.training.sagemaker", resolve=nowhere) == ExitStatus.NOT_FOUND  # type: ignore[arg-type]
+    assert capfd.readouterr() == ("", "smssh: no such job (look again)\n")
+
+
+def test_the_proxy_is_one_process_with_neither_asyncio_nor_boto3() -> None:
+    program = (
+        "import sys, json, smssh_plugin.session.proxy, smssh_plugin.session.channel, "
+        "smssh_plugin.session.pump, "
+        "smssh_plugin.client.aws; print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & {"asyncio", "boto3", "aiohttp", "click", "rich", "paramiko"}
+
+
+def test_stdin_may_be_a_file(world: World, tmp_path: Path) -> None:
+    """epoll cannot wait for regular files."""
+    (tmp_path / "in").write_bytes(b"from a file")
+    with (tmp_path / "in").open("rb") as source:
+        done = subprocess.run(
+            proxy_command(world.node, world.echo.port),
+            env=world.stack.environment,
+            stdin=source,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 0
+    assert done.stderr == b""
+    nothing_is_left(world.stack, world.echo)
+
+
+def test_many_at_once(world: World) -> None:
+    processes = [proxy(world.stack, world.node, world.echo.port) for _ in range(6)]
+    for number, process in enumerate(processes):
+        assert process.stdin is not None
+        process.stdin.write(b"%d" % number)
+    for number, process in enumerate(processes):
+        assert read_exactly(process, 1) == b"%d" % number
+    assert {end(process)[0] for process in processes} == {0}
+    nothing_is_left(world.stack, world.echo)
+    assert world.agent.process is not None
+    agent = psutil.Process(world.agent.process.pid)
+    until(lambda: agent.num_threads() == 1, what="the end of the agent's threads")
+    assert not agent.children()
