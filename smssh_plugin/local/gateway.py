@@ -1,0 +1,219 @@
+"""The stand-in's one door: SageMaker and Session Manager are answered here, everything else goes to moto.
+
+What goes to moto goes through byte by byte: no body is read whole, decoded, or logged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+import uuid
+from typing import TYPE_CHECKING, Any, Protocol
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from .service_error import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from .sagemaker import SageMaker
+
+__all__ = ["Gateway", "Sessions", "listen"]
+
+log = logging.getLogger(__name__)
+
+_JSON = "application/x-amz-json-1.1"
+_CHUNK = 256 * 1024
+_LINE = 64 * 1024
+"""Longest request line and header, in bytes: a presigned URL with a session token is several kilobytes."""
+_JSON_BODY = 16 * 1024 * 1024
+"""Largest body of a JSON request that is answered here, in bytes; a pipeline definition is at most 1 MiB."""
+_HOP = {
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    # Answered by aiohttp's server before we see the request.
+    "expect",
+}
+_TAG_OPERATIONS = {"AddTagsToResource", "RemoveTagsFromResource", "ListTagsForResource"}
+_CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/")
+
+
+class Sessions(Protocol):
+    """The Session Manager service; `smssh_plugin.local.session_service.SessionService`."""
+
+    operations: frozenset[str]
+
+    async def handle(self, operation: str, body: dict[str, Any], access_key: str | None) -> dict[str, Any]:
+        """Answer one AmazonSSM operation."""
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the data and control channels."""
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on 127.0.0.1.
+
+    Args:
+        port: 0 takes a free one.
+
+    Raises:
+        OSError: the port is in use.
+    """
+    return socket.create_server(("127.0.0.1", port), backlog=128)
+
+
+class Gateway:
+    """The HTTP server.
+
+    Args:
+        sagemaker: answers SageMaker.
+        sessions: answers its operations of AmazonSSM, and the websockets.
+        backend: moto's endpoint.
+    """
+
+    def __init__(self, sagemaker: SageMaker, sessions: Sessions, backend: str) -> None:
+        self._sagemaker = sagemaker
+        self._sessions = sessions
+        self._backend = backend.rstrip("/")
+        self._client: aiohttp.ClientSession | None = None
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Answer what comes to `listener`, a socket of `listen`."""
+        app = web.Application()
+        self._sessions.add_routes(app)
+        app.router.add_route("*", "/{path:.*}", self._dispatch)
+        # A body with Content-Encoding is somebody's object: it must reach S3 as it is.
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=_LINE,
+            max_field_size=_LINE,
+            shutdown_timeout=2.0,
+        )
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener).start()
+        self._client = aiohttp.ClientSession(
+            auto_decompress=False,
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=_LINE,
+            max_field_size=_LINE,
+            trust_env=False,
+        )
+
+    async def stop(self) -> None:
+        """Stop listening, and end what is under way."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._client is not None:
+            await self._client.close()
+
+    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
+        service, _, operation = request.headers.get("X-Amz-Target", "").rpartition(".")
+        try:
+            if service == "SageMaker":
+                return _answer(await self._sagemaker.handle(operation, _members(await _body(request))))
+            if service == "AmazonSSM" and operation in self._sessions.operations:
+                body = await _body(request)
+                members = _members(body)
+                if operation in _TAG_OPERATIONS and members.get("ResourceType") != "ManagedInstance":
+                    return await self._pass_on(request, body)
+                return _answer(await self._sessions.handle(operation, members, _access_key(request)))
+        except ServiceError as error:
+            log.info("%s.%s: %s", service, operation, error.code)
+            return _answer(error.to_json(), error.status, error.code)
+        except Exception:
+            log.exception("%s.%s: the stand-in failed", service, operation)
+            internal = ServiceError("InternalFailure", "smssh local failed; see its log.", 500)
+            return _answer(internal.to_json(), 500, internal.code)
+        return await self._pass_on(request)
+
+    async def _pass_on(self, request: web.Request, body: bytes | None = None) -> web.StreamResponse:
+        """Send the request to moto and its answer back, without touching either.
+
+        Args:
+            request: the request.
+            body: its body, where that has been read already.
+        """
+        assert self._client is not None
+        headers = CIMultiDict(
+            (name, value) for name, value in request.headers.items() if name.lower() not in _HOP
+        )
+        data: bytes | AsyncIterator[bytes] | None = body
+        if body is None and request.body_exists:
+            data = request.content.iter_chunked(_CHUNK)
+        # encoded=True: a key's percent signs, double slashes and dots are the client's.
+        target = URL(self._backend + request.raw_path, encoded=True)
+        try:
+            async with self._client.request(
+                request.method, target, headers=headers, data=data, allow_redirects=False
+            ) as answer:
+                return await _relay(request, answer)
+        except aiohttp.ClientConnectionError as error:
+            log.warning("%s %s: moto does not answer: %s", request.method, request.path, error)
+            failure = ServiceError("ServiceUnavailable", "smssh local: moto does not answer.", 503)
+            return _answer(failure.to_json(), 503, failure.code)
+
+
+async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, reason=answer.reason)
+    for name, value in answer.headers.items():
+        if name.lower() not in _HOP:
+            response.headers.add(name, value)
+    await response.prepare(request)
+    if request.method != "HEAD":
+        async for chunk in answer.content.iter_chunked(_CHUNK):
+            await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+async def _body(request: web.Request) -> bytes:
+    size = 0
+    parts: list[bytes] = []
+    async for chunk in request.content.iter_chunked(_CHUNK):
+        size += len(chunk)
+        if size > _JSON_BODY:
+            raise ServiceError(
+                "RequestEntityTooLarge", f"The request is larger than {_JSON_BODY} bytes.", 413
+            )
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _members(body: bytes) -> dict[str, Any]:
+    try:
+        members = json.loads(body or b"{}")
+    except ValueError:
+        raise ServiceError("SerializationException", "The request is not JSON.") from None
+    if not isinstance(members, dict):
+        raise ServiceError("SerializationException", "Start of structure or map found where not expected.")
+    return members
+
+
+def _access_key(request: web.Request) -> str | None:
+    found = _CREDENTIAL.search(request.headers.get("Authorization", ""))
+    return found.group(1) if found else None
+
+
+def _answer(members: dict[str, Any], status: int = 200, error: str | None = None) -> web.Response:
+    headers = {"x-amzn-RequestId": str(uuid.uuid4())}
+    if error is not None:
+        headers["x-amzn-ErrorType"] = error
+    return web.Response(body=json.dumps(members).encode(), status=status, headers=headers, content_type=_JSON)

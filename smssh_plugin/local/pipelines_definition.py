@@ -1,0 +1,497 @@
+"""A pipeline definition read and checked: what can be known wrong before it runs is refused at create.
+
+The language is "SageMaker Pipeline Definition JSON Schema", Version 2020-12-01, as the SageMaker Python SDK
+emits it. What the stand-in does not interpret is refused here, by the names of the step and of the type or
+function: a step left out silently would make a pipeline look as if it worked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .sagemaker_shapes import Shapes, is_expression, validation_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .job_types import Kind
+
+__all__ = ["CALLS", "Definition", "Parameter", "Path", "Step", "parse", "parse_json_path", "parse_path"]
+
+_VERSION = "2020-12-01"
+_STEP_NAME = re.compile(r"[A-Za-z0-9\-_]{1,64}")
+_TYPES: dict[str, tuple[type, ...]] = {
+    "String": (str,),
+    "Integer": (int,),
+    "Float": (float, int),
+    "Boolean": (bool,),
+}
+_COMPARISONS = ("Equals", "GreaterThan", "GreaterThanOrEqualTo", "LessThan", "LessThanOrEqualTo")
+_EXECUTION = {
+    "StartDateTime",
+    "CurrentDateTime",
+    "PipelineName",
+    "PipelineArn",
+    "PipelineExecutionId",
+    "PipelineExecutionArn",
+    "TrainingJobName",
+    "ProcessingJobName",
+}
+_RETRYABLE = {
+    "Step.SERVICE_FAULT",
+    "Step.THROTTLING",
+    "SageMaker.JOB_INTERNAL_ERROR",
+    "SageMaker.CAPACITY_ERROR",
+    "SageMaker.RESOURCE_LIMIT",
+}
+"""Exception types of RetryPolicies. None of these faults happens on the stand-in, so no policy ever acts."""
+_STEP_MEMBERS = {
+    "Name",
+    "Type",
+    "Arguments",
+    "DependsOn",
+    "DisplayName",
+    "Description",
+    "RetryPolicies",
+    "CacheConfig",
+    "PropertyFiles",
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """The API operations behind a step type."""
+
+    create: str
+    describe: str
+    name: str
+    """The member with the name of what is made."""
+    kind: Kind | None
+    """Of the job; None: it makes no job."""
+    metadata: str
+    """The member of the step's Metadata."""
+
+
+CALLS = {
+    "Training": Call(
+        "CreateTrainingJob", "DescribeTrainingJob", "TrainingJobName", "training", "TrainingJob"
+    ),
+    "Processing": Call(
+        "CreateProcessingJob", "DescribeProcessingJob", "ProcessingJobName", "processing", "ProcessingJob"
+    ),
+    "Transform": Call(
+        "CreateTransformJob", "DescribeTransformJob", "TransformJobName", "transform", "TransformJob"
+    ),
+    "Model": Call("CreateModel", "DescribeModel", "ModelName", None, "Model"),
+}
+_OTHER_TYPES = ("Condition", "Fail")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One pipeline parameter."""
+
+    name: str
+    type: str
+    default: Any
+    choices: list[str] | None
+
+    def read(self, value: Any) -> Any:
+        """The parameter's value from text (StartPipelineExecution gives strings) or from the definition.
+
+        Raises:
+            ServiceError: ValidationException: the wrong type, or none of the parameter's EnumValues.
+        """
+        made: Any = value
+        if isinstance(value, str) and self.type != "String":
+            try:
+                made = _READERS[self.type](value)
+            except (ValueError, KeyError):
+                made = value
+        right = isinstance(made, _TYPES[self.type]) and (self.type == "Boolean" or not isinstance(made, bool))
+        if not right:
+            raise validation_error(
+                f"Invalid value '{value}' for parameter '{self.name}': expected type {self.type}."
+            )
+        if self.choices is not None and made not in self.choices:
+            choices = ", ".join(self.choices)
+            raise validation_error(
+                f"Invalid value '{value}' for parameter '{self.name}': it must be one of [{choices}]."
+            )
+        return float(made) if self.type == "Float" else made
+
+
+_READERS: dict[str, Any] = {
+    "Integer": int,
+    "Float": float,
+    "Boolean": lambda text: {"true": True, "false": False}[text.lower()],
+}
+
+
+@dataclass
+class Step:
+    """One step, nested ones too."""
+
+    name: str
+    type: str
+    arguments: dict[str, Any]
+    depends_on: list[str]
+    parent: str | None = None
+    """The Condition step it is nested in."""
+    branch: bool | None = None
+    """The outcome of the parent with which it runs."""
+    display_name: str | None = None
+    description: str | None = None
+    property_files: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Name: (output name, path below that output)."""
+    needs: set[str] = field(default_factory=set)
+    """Every step that must have ended well before this one: declared, referred to, and the parent."""
+
+
+@dataclass
+class Definition:
+    """A checked definition. Steps stand in the order of the text."""
+
+    text: str
+    parameters: dict[str, Parameter]
+    steps: dict[str, Step]
+    experiment: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a `Get` names: a root (Parameters, Execution, Steps), a name under it, and the way from there."""
+
+    root: str
+    name: str
+    parts: tuple[str | int, ...] = ()
+
+
+_PART = re.compile(r"""\.?([A-Za-z0-9_\-]+)|\[(\d+)\]|\['([^']*)'\]|\["([^"]*)"\]""")
+
+
+def _parts(text: str) -> tuple[str | int, ...] | None:
+    """`A.b[0]['key']` taken apart; None if it cannot be."""
+    found: list[str | int] = []
+    at = 0
+    while at < len(text):
+        match = _PART.match(text, at)
+        if match is None or (at == 0 and text.startswith(".")):
+            return None
+        name, index, single, double = match.groups()
+        if name is not None and at > 0 and not match.group().startswith("."):
+            return None
+        found.append(
+            int(index) if index is not None else next(p for p in (name, single, double) if p is not None)
+        )
+        at = match.end()
+    return tuple(found)
+
+
+def parse_path(text: Any) -> Path | None:
+    """What `{"Get": text}` means; None if the stand-in does not know it."""
+    parts = _parts(text) if isinstance(text, str) else None
+    if parts is None or len(parts) < 2 or not isinstance(parts[0], str) or not isinstance(parts[1], str):
+        return None
+    root, name, rest = parts[0], parts[1], parts[2:]
+    if (root in ("Parameters", "Execution") and not rest) or (root == "Steps" and rest):
+        return Path(root, name, rest)
+    return None
+
+
+def parse_json_path(text: Any) -> tuple[str | int, ...] | None:
+    """The Path of a Std:JsonGet, `a.b[0].c`, with or without a leading `$.`; None if it is more than that."""
+    if not isinstance(text, str):
+        return None
+    return _parts(re.sub(r"^\$\.?", "", text))
+
+
+def expressions(value: Any) -> Iterator[dict[str, Any]]:
+    """Every outermost expression in `value`."""
+    if is_expression(value):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from expressions(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from expressions(item)
+
+
+def parse(text: str, shapes: Shapes) -> Definition:
+    """Read and check a definition.
+
+    Raises:
+        ServiceError: ValidationException, naming what is wrong and where.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise _unparsable(f"Not valid JSON: {error}.") from None
+    if not isinstance(document, dict):
+        raise _unparsable("Expecting start of Json Object.")
+    if document.get("Version") != _VERSION:
+        raise _unparsable(f"Unknown version '{document.get('Version')}', expected '{_VERSION}'.")
+    if document.get("MlflowConfig"):
+        raise _refused("the pipeline's MlflowConfig")
+    for name in document:
+        if name not in (
+            "Version",
+            "Metadata",
+            "Parameters",
+            "PipelineExperimentConfig",
+            "MlflowConfig",
+            "Steps",
+        ):
+            raise _unparsable(f"Unknown member '{name}'.")
+    if not isinstance(document.get("Steps"), list) or not document["Steps"]:
+        raise _unparsable("A pipeline needs at least one step.")
+    parameters = _read_parameters(document.get("Parameters") or [])
+    steps: dict[str, Step] = {}
+    _read_steps(document["Steps"], steps, None, None)
+    definition = Definition(text, parameters, steps, document.get("PipelineExperimentConfig"))
+    checker = _Checker(definition, shapes)
+    for step in steps.values():
+        checker.step(step)
+    checker.experiment()
+    _check_cycles(steps)
+    return definition
+
+
+def _unparsable(why: str) -> Exception:
+    return validation_error(f"Unable to parse pipeline definition. {why}")
+
+
+def _refused(what: str, where: str = "") -> Exception:
+    return validation_error(
+        f"Unable to parse pipeline definition. smssh local does not interpret {what}{where}."
+    )
+
+
+def _read_parameters(entries: Any) -> dict[str, Parameter]:
+    if not isinstance(entries, list):
+        raise _unparsable("Expecting start of Json Array.")
+    parameters: dict[str, Parameter] = {}
+    for entry in entries:
+        name = entry.get("Name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name:
+            raise _unparsable("A parameter needs a Name.")
+        if name in parameters:
+            raise _unparsable(f"Two parameters have the name '{name}'.")
+        if entry.get("Type") not in _TYPES:
+            raise _unparsable(f"Parameter '{name}' has the unknown type '{entry.get('Type')}'.")
+        parameter = Parameter(name, entry["Type"], entry.get("DefaultValue"), entry.get("EnumValues"))
+        if parameter.default is not None:
+            parameter.read(parameter.default)
+        parameters[name] = parameter
+    return parameters
+
+
+def _read_steps(entries: Any, steps: dict[str, Step], parent: str | None, branch: bool | None) -> None:
+    if not isinstance(entries, list):
+        raise _unparsable("Expecting start of Json Array.")
+    for entry in entries:
+        name = entry.get("Name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not _STEP_NAME.fullmatch(name):
+            raise _unparsable(f"The step name '{name}' must match {_STEP_NAME.pattern}.")
+        if name in steps:
+            raise _unparsable(
+                f"Two steps have the name '{name}'; step names must be unique within a pipeline."
+            )
+        kind = entry.get("Type")
+        if kind not in CALLS and kind not in _OTHER_TYPES:
+            raise _refused(f"steps of type '{kind}'", f" (step '{name}')")
+        for member in entry:
+            if member not in _STEP_MEMBERS:
+                raise _refused(f"the member '{member}'", f" (step '{name}')")
+        arguments = entry.get("Arguments")
+        if not isinstance(arguments, dict):
+            raise _unparsable(f"Step '{name}': Expecting start of Json Object.")
+        depends_on = entry.get("DependsOn") or []
+        if not isinstance(depends_on, list) or not all(isinstance(other, str) for other in depends_on):
+            raise _unparsable(f"Step '{name}': DependsOn must be a list of step names.")
+        step = Step(
+            name,
+            kind,
+            arguments,
+            depends_on,
+            parent,
+            branch,
+            entry.get("DisplayName"),
+            entry.get("Description"),
+        )
+        steps[name] = step
+        _read_property_files(step, entry.get("PropertyFiles") or [])
+        _check_retries(name, entry.get("RetryPolicies") or [])
+        if kind == "Condition":
+            _read_steps(arguments.get("IfSteps") or [], steps, name, branch=True)
+            _read_steps(arguments.get("ElseSteps") or [], steps, name, branch=False)
+
+
+def _read_property_files(step: Step, entries: Any) -> None:
+    for entry in entries:
+        try:
+            name, output, path = (entry[key] for key in ("PropertyFileName", "OutputName", "FilePath"))
+        except (KeyError, TypeError):
+            raise _unparsable(
+                f"Step '{step.name}': a property file needs PropertyFileName, OutputName and FilePath."
+            ) from None
+        outputs = ((step.arguments.get("ProcessingOutputConfig") or {}).get("Outputs")) or []
+        if step.type != "Processing" or output not in [
+            made.get("OutputName") for made in outputs if isinstance(made, dict)
+        ]:
+            raise _unparsable(
+                f"Step '{step.name}': property file '{name}' names the unknown output '{output}'."
+            )
+        step.property_files[name] = (output, path)
+
+
+def _check_retries(name: str, policies: Any) -> None:
+    for policy in policies:
+        for fault in policy.get("ExceptionType", []):
+            if fault not in _RETRYABLE:
+                raise _refused(f"RetryPolicies for '{fault}'", f" (step '{name}')")
+
+
+class _Checker:
+    """Checks references, and collects what each step needs."""
+
+    def __init__(self, definition: Definition, shapes: Shapes) -> None:
+        self._definition = definition
+        self._shapes = shapes
+
+    def step(self, step: Step) -> None:
+        where = f" (step '{step.name}')"
+        if step.parent is not None:
+            step.needs.add(step.parent)
+        for other in step.depends_on:
+            self._need(step, other, "DependsOn")
+        arguments = step.arguments
+        if step.type == "Condition":
+            conditions = arguments.get("Conditions")
+            if not isinstance(conditions, list) or not conditions:
+                raise _unparsable(f"Step '{step.name}': a Condition step needs Conditions.")
+            for condition in conditions:
+                self._condition(step, condition)
+            arguments = {"Conditions": conditions}
+        elif step.type == "Fail":
+            arguments = {"ErrorMessage": arguments.get("ErrorMessage", "")}
+        else:
+            call = CALLS[step.type]
+            try:
+                self._shapes.check_arguments(call.create, arguments, absent=[call.name])
+            except ValueError as error:
+                raise _unparsable(f"{error} (Step '{step.name}'.)") from None
+        for expression in expressions(arguments):
+            step.needs |= self._expression(expression, where)
+        for other in step.needs:
+            if self._definition.steps[other].type == "Fail":
+                raise _unparsable(f"{step.name} can not depends on {other}: {other} is a Fail step.")
+
+    def experiment(self) -> None:
+        for expression in expressions(self._definition.experiment):
+            if self._expression(expression, " (PipelineExperimentConfig)"):
+                raise _unparsable("PipelineExperimentConfig can not refer to steps.")
+
+    def _need(self, step: Step, other: str, how: str) -> None:
+        if other not in self._definition.steps:
+            raise _unparsable(f"Step '{step.name}': {how} names the unknown step '{other}'.")
+        step.needs.add(other)
+
+    def _condition(self, step: Step, condition: Any) -> None:
+        kind = condition.get("Type") if isinstance(condition, dict) else None
+        needed = {
+            "In": ("QueryValue", "Values"),
+            "Not": ("Condition",),
+            "Or": ("Conditions",),
+            "And": ("Conditions",),
+        }
+        members = ("LeftValue", "RightValue") if kind in _COMPARISONS else needed.get(kind or "")
+        if members is None:
+            raise _refused(f"conditions of type '{kind}'", f" (step '{step.name}')")
+        for member in members:
+            if member not in condition:
+                raise _unparsable(f"Step '{step.name}': a condition of type '{kind}' needs {member}.")
+        nested = condition.get("Conditions", []) if kind in ("Or", "And") else []
+        for inner in [condition["Condition"]] if kind == "Not" else nested:
+            self._condition(step, inner)
+
+    def _expression(self, expression: dict[str, Any], where: str) -> set[str]:
+        """Check one expression; answers the steps it refers to."""
+        name, value = next(iter(expression.items()))
+        if name == "Get":
+            return self._get(value, where)
+        if name == "Std:Join":
+            if not isinstance(value, dict) or not isinstance(value.get("Values"), list):
+                raise _unparsable(f"Std:Join needs On and Values{where}.")
+            inner: set[str] = set()
+            for item in value["Values"]:
+                for nested in expressions(item):
+                    inner |= self._expression(nested, where)
+            return inner
+        if name == "Std:JsonGet":
+            return self._json_get(value, where)
+        raise _refused(f"the function '{name}'", where)
+
+    def _json_get(self, value: Any, where: str) -> set[str]:
+        if not isinstance(value, dict) or parse_json_path(value.get("Path")) is None:
+            path = value.get("Path") if isinstance(value, dict) else None
+            raise _refused(f"the Path '{path}' of Std:JsonGet", where)
+        if "S3Uri" in value:
+            return {
+                step for nested in expressions(value["S3Uri"]) for step in self._expression(nested, where)
+            }
+        got = value.get("PropertyFile")
+        path = parse_path(got.get("Get") if isinstance(got, dict) else None)
+        if path is None or path.root != "Steps" or path.parts[0] != "PropertyFiles" or len(path.parts) != 2:
+            raise _unparsable(f"Std:JsonGet needs a PropertyFile or an S3Uri{where}.")
+        step = self._definition.steps.get(path.name)
+        if step is None:
+            raise _unparsable(f"Std:JsonGet names the unknown step '{path.name}'{where}.")
+        if path.parts[1] not in step.property_files:
+            raise _unparsable(f"Step '{path.name}' has no property file '{path.parts[1]}'{where}.")
+        return {path.name}
+
+    def _get(self, text: Any, where: str) -> set[str]:
+        path = parse_path(text)
+        if path is None:
+            raise _refused(f"{{'Get': '{text}'}}", where)
+        if path.root == "Parameters":
+            if path.name not in self._definition.parameters:
+                raise _unparsable(f"'{text}' names an unknown parameter{where}.")
+            return set()
+        if path.root == "Execution":
+            if path.name not in _EXECUTION:
+                raise _refused(f"the execution variable '{path.name}'", where)
+            return set()
+        step = self._definition.steps.get(path.name)
+        if step is None:
+            raise _unparsable(f"'{text}' names the unknown step '{path.name}'{where}.")
+        known = (
+            path.parts == ("Outcome",)
+            if step.type == "Condition"
+            else step.type in CALLS and self._shapes.has_path(CALLS[step.type].describe, path.parts)
+        )
+        if not known:
+            raise _unparsable(f"'{text}' is not a property of a {step.type} step{where}.")
+        return {path.name}
+
+
+def _check_cycles(steps: dict[str, Step]) -> None:
+    done: set[str] = set()
+
+    def visit(name: str, trail: list[str]) -> None:
+        if name in trail:
+            cycle = " -> ".join([*trail[trail.index(name) :], name])
+            raise _unparsable(f"The steps depend on each other in a cycle: {cycle}.")
+        if name in done:
+            return
+        for other in sorted(steps[name].needs):
+            visit(other, [*trail, name])
+        done.add(name)
+
+    for name in steps:
+        visit(name, [])

@@ -1,0 +1,196 @@
+"""The stand-in's process: wires jobs, sessions, SageMaker, moto and the gateway, and takes them down again.
+
+`python -m smssh_plugin.local.server --folder DIR ...` is how `smssh local up` starts it in the background.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SmsshError
+from .environment import client_environment
+from .gateway import Gateway, listen
+from .jobs import JobRunner
+from .moto_backend import MotoBackend
+from .sagemaker import SageMaker
+from .session_service import SessionService
+from .state import State, StateFolder, already_running, port_in_use, process_birth
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Config", "run", "serve"]
+
+log = logging.getLogger(__name__)
+
+_READY = "ready"
+_ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Config:
+    """How to run.
+
+    Args:
+        folder: the state folder.
+        port: to listen on, on 127.0.0.1; 0 takes a free one.
+        image_env: the Python environment that plays the jobs' image.
+        lifeline: a descriptor to read; its end stops the stand-in. For a parent that must not outlive it.
+    """
+
+    folder: Path
+    port: int
+    image_env: Path
+    lifeline: int | None = None
+
+
+async def serve(config: Config, ready: Callable[[State], None]) -> None:
+    """Run until SIGTERM or SIGINT, then stop every job and leave nothing behind.
+
+    Args:
+        config: how.
+        ready: called once, when requests are answered.
+
+    Raises:
+        SmsshError: the port is in use, or another stand-in runs in the folder.
+    """
+    folder = StateFolder(config.folder)
+    folder.make()
+    with folder.only() as alone:
+        if not alone:
+            raise already_running(folder)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        if config.lifeline is not None:
+            loop.add_reader(config.lifeline, stop.set)
+        async with contextlib.AsyncExitStack() as stack:
+            state = await _start(config, folder, stack)
+            folder.write(state)
+            stack.callback(folder.remove)
+            log.info("ready at %s", state.endpoint)
+            ready(state)
+            await stop.wait()
+            log.info("stopping")
+        log.info("stopped")
+
+
+async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExitStack) -> State:
+    """Start everything, each with its end on `stack`. Jobs end before what they report to."""
+    try:
+        listener = listen(config.port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise port_in_use(config.port) from None
+        raise
+    stack.callback(listener.close)
+    port = listener.getsockname()[1]
+    endpoint = f"http://127.0.0.1:{port}"
+    moto = MotoBackend()
+    await asyncio.to_thread(moto.start)
+    stack.push_async_callback(asyncio.to_thread, moto.stop)
+    s3, logs = await asyncio.to_thread(lambda: (moto.client("s3"), moto.client("logs")))
+
+    async def read_object(bucket: str, key: str) -> bytes:
+        def read() -> bytes:
+            body: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            return body
+
+        return await asyncio.to_thread(read)
+
+    environment = container_environment(endpoint, folder.path)
+    runner = JobRunner(folder.path, s3, logs, config.image_env, environment)
+    stack.push_async_callback(runner.close)
+    sagemaker = SageMaker(runner, read_object)
+    runner.on_status(sagemaker.jobs.progress)
+    sessions = SessionService(endpoint)
+    gateway = Gateway(sagemaker, sessions, moto.endpoint)
+    await gateway.start(listener)
+    stack.push_async_callback(gateway.stop)
+    stack.push_async_callback(sessions.close)
+    stack.push_async_callback(sagemaker.close)
+    birth = process_birth(os.getpid())
+    assert birth is not None  # we are here
+    return State(os.getpid(), birth, port, endpoint, time.time(), str(config.image_env))
+
+
+def container_environment(endpoint: str, folder: Path) -> dict[str, str]:
+    """The part of a client's environment that a container gets: endpoint, region and keys; no host paths."""
+    names = (
+        "AWS_ENDPOINT_URL",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_DEFAULT_REGION",
+        "AWS_REGION",
+        "AWS_EC2_METADATA_DISABLED",
+    )
+    variables = client_environment(endpoint, folder, {})
+    return {name: variables[name] for name in names}
+
+
+def run(config: Config, ready: Callable[[State], None]) -> None:
+    """`serve`, in a process of its own: what the environment says of AWS is taken out of it first.
+
+    A profile or an endpoint there is the caller's; botocore, here and in moto, would take it for ours.
+    """
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    asyncio.run(serve(config, ready))
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--image", type=Path, required=True)
+    parser.add_argument(
+        "--report", type=int, required=True, help="descriptor that one line of JSON is written to"
+    )
+    parser.add_argument("--lifeline", type=int)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Neither must be inherited by jobs: they would keep the parent's pipe open.
+    for descriptor in (given.report, given.lifeline):
+        if descriptor is not None:
+            os.set_inheritable(descriptor, False)
+
+    def report(kind: str, members: dict[str, Any]) -> None:
+        # The parent may have given up waiting.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(given.report, "w") as pipe:
+            pipe.write(json.dumps({kind: members}) + "\n")
+
+    try:
+        run(
+            Config(given.folder, given.port, given.image, given.lifeline),
+            lambda state: report(_READY, asdict(state)),
+        )
+    except SmsshError as error:
+        report(
+            _ERROR,
+            {
+                "message": error.message,
+                "hint": error.hint,
+                "reference": error.reference,
+                "status": error.status,
+            },
+        )
+        return int(error.status)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -1,0 +1,5 @@
+"""Fixtures of the stand-in's tests."""
+
+from .jobs_support import common, moto_endpoint, world
+
+__all__ = ["common", "moto_endpoint", "world"]

@@ -1,0 +1,261 @@
+"""The stand-in's service side on a free port, in a thread, with a runner of jobs that a test steers.
+
+What a job does is said by its `Environment`: OUTCOME is succeed (default), fail, hold (until the test calls
+`release`, or it is stopped) or stubborn (ends as Completed although it is stopped).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from smssh_plugin.local.gateway import Gateway, listen
+from smssh_plugin.local.job_types import Job, Outcome
+from smssh_plugin.local.moto_backend import MotoBackend
+from smssh_plugin.local.sagemaker import SageMaker
+from smssh_plugin.local.session_service import SessionService
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/job:1"
+DEADLINE = 30.0
+
+
+@dataclass
+class SteeredRunner:
+    """Runs no process: ends each job as its environment says."""
+
+    s3: Any
+    jobs: list[Job] = field(default_factory=list)
+    running: set[str] = field(default_factory=set)
+    most: int = 0
+    stopped: set[str] = field(default_factory=set)
+    released: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    async def run(self, job: Job) -> Outcome:
+        began = time.time()
+        self.jobs.append(job)
+        self.running.add(job.name)
+        self.most = max(self.most, len(self.running))
+        gate = self.released.setdefault(job.name, asyncio.Event())
+        environment = job.request.get("Environment", {})
+        what = environment.get("OUTCOME", "succeed")
+        await asyncio.sleep(float(environment.get("SECONDS", "0.02")))
+        if what in ("hold", "stubborn"):
+            await gate.wait()
+        self.running.discard(job.name)
+        times = {"started": began, "ended": time.time()}
+        if job.name in self.stopped and what != "stubborn":
+            return Outcome("Stopped", "Stopped", **times)
+        if what == "fail":
+            reason = "AlgorithmError: ExecuteUserScriptError:\nExitCode 1, exit code: 1"
+            return Outcome("Failed", "Failed", failure_reason=reason, exit_code=1, **times)
+        if job.kind == "training":
+            output = job.request["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+            model = f"{output}/{job.name}/output/model.tar.gz"
+            return Outcome("Completed", "Completed", exit_code=0, model_artifacts=model, **times)
+        if job.kind == "processing" and "REPORT" in environment:
+            uri = job.request["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"]
+            bucket, _, key = uri.removeprefix("s3://").partition("/")
+            body = environment["REPORT"].encode()
+            await asyncio.to_thread(self.s3.put_object, Bucket=bucket, Key=f"{key}/report.json", Body=body)
+        return Outcome("Completed", "Completed", exit_code=0, **times)
+
+    async def stop(self, name: str, kind: Any = None) -> None:
+        self.stopped.add(name)
+        self.released.setdefault(name, asyncio.Event()).set()
+
+    async def close(self) -> None:
+        for name in list(self.running):
+            await self.stop(name)
+
+
+class Service:
+    """The running service, and clients of it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self.moto = MotoBackend()
+        self.moto.start()
+        # What moto holds belongs to the process, not to its server.
+        urllib.request.urlopen(
+            urllib.request.Request(f"{self.moto.endpoint}/moto-api/reset", method="POST")
+        ).close()
+        s3 = self.moto.client("s3")
+        self.runner = SteeredRunner(s3)
+
+        async def read_object(bucket: str, key: str) -> bytes:
+            found = await asyncio.to_thread(s3.get_object, Bucket=bucket, Key=key)
+            return found["Body"].read()
+
+        async def build() -> None:
+            self.sagemaker_service = SageMaker(self.runner, read_object)
+            self.sessions = SessionService()
+            self.gateway = Gateway(self.sagemaker_service, self.sessions, self.moto.endpoint)
+            await self.gateway.start(listener)
+
+        listener = listen(0)
+        self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.do(build())
+        self.sessions.base_url = self.endpoint
+
+    @functools.cached_property
+    def sagemaker(self) -> Any:
+        return self.client("sagemaker")
+
+    @functools.cached_property
+    def s3(self) -> Any:
+        return self.client("s3")
+
+    def stop(self) -> None:
+        async def take_down() -> None:
+            await self.sagemaker_service.close()
+            await self.sessions.close()
+            await self.gateway.stop()
+
+        self.do(take_down())
+        self.moto.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(DEADLINE)
+        self._loop.close()
+
+    def do(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE)
+
+    @staticmethod
+    @functools.cache
+    def session() -> boto3.session.Session:
+        return boto3.session.Session(
+            aws_access_key_id="AKIATESTTESTTESTTEST", aws_secret_access_key="secret", region_name="us-east-1"
+        )
+
+    def client(self, service: str, **settings: Any) -> Any:
+        config = Config(proxies={}, retries={"max_attempts": 1}, **settings)
+        return self.session().client(service, endpoint_url=self.endpoint, config=config)
+
+    def release(self, name: str) -> None:
+        self._loop.call_soon_threadsafe(self.runner.released[name].set)
+
+    def until(self, ready: Any, what: str) -> Any:
+        """Poll until `ready()` is true; answers what it gave."""
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline:
+            found = ready()
+            if found:
+                return found
+            time.sleep(0.01)
+        raise AssertionError(f"not within {DEADLINE} s: {what}")
+
+    def job_status(self, kind: str, name: str, status: str) -> dict[str, Any]:
+        """Wait for a status of a job; answers its description."""
+        describe = getattr(self.sagemaker, f"describe_{kind.lower()}_job")
+
+        def ready() -> Any:
+            found = describe(**{f"{kind}JobName": name})
+            return found if found[f"{kind}JobStatus"] == status else None
+
+        return self.until(ready, f"{kind} job {name} is {status}")
+
+    def pipeline(self, definition: dict[str, Any], name: str = "pipe", **more: Any) -> str:
+        """Make a pipeline; answers its ARN."""
+        text = json.dumps(definition)
+        made = self.sagemaker.create_pipeline(
+            PipelineName=name,
+            RoleArn=ROLE,
+            PipelineDefinition=text,
+            ClientRequestToken="t" * 32 + name,
+            **more,
+        )
+        return made["PipelineArn"]
+
+    def start_pipeline(self, name: str = "pipe", **more: Any) -> str:
+        """Start an execution; answers its ARN."""
+        return self.sagemaker.start_pipeline_execution(PipelineName=name, **more)["PipelineExecutionArn"]
+
+    def execution(self, arn: str, *statuses: str) -> dict[str, Any]:
+        """Wait until an execution has one of the statuses; answers its description."""
+
+        def ready() -> Any:
+            found = self.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+            return found if found["PipelineExecutionStatus"] in statuses else None
+
+        return self.until(ready, f"{arn} is {statuses}")
+
+    def steps(self, arn: str) -> dict[str, dict[str, Any]]:
+        """The execution's steps, by name."""
+        found = self.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)
+        return {step["StepName"]: step for step in found["PipelineExecutionSteps"]}
+
+
+@contextmanager
+def running() -> Iterator[Service]:
+    """A service of the test's own."""
+    service = Service()
+    service.start()
+    try:
+        yield service
+    finally:
+        service.stop()
+
+
+def training(**more: Any) -> dict[str, Any]:
+    """The Arguments of a training step."""
+    return {
+        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        "RoleArn": ROLE,
+        "OutputDataConfig": {"S3OutputPath": "s3://bucket/models"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
+        **more,
+    }
+
+
+def processing(**more: Any) -> dict[str, Any]:
+    """The Arguments of a processing step."""
+    cluster = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10}
+    output = {"S3Uri": "s3://bucket/out", "LocalPath": "/opt/ml/processing/out", "S3UploadMode": "EndOfJob"}
+    return {
+        "ProcessingResources": {"ClusterConfig": cluster},
+        "AppSpecification": {"ImageUri": IMAGE, "ContainerEntrypoint": ["python3", "x.py"]},
+        "RoleArn": ROLE,
+        "ProcessingOutputConfig": {"Outputs": [{"OutputName": "out", "S3Output": output}]},
+        **more,
+    }
+
+
+def transform(**more: Any) -> dict[str, Any]:
+    """The Arguments of a transform step."""
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/in"}}
+    return {
+        "ModelName": "model",
+        "TransformInput": {"DataSource": source, "ContentType": "text/csv"},
+        "TransformOutput": {"S3OutputPath": "s3://bucket/scored"},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+        **more,
+    }
+
+
+def step(name: str, kind: str, arguments: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A step of a definition."""
+    return {"Name": name, "Type": kind, "Arguments": arguments, **more}
+
+
+def definition(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A definition."""
+    return {"Version": "2020-12-01", "Metadata": {}, "Parameters": [], "Steps": list(steps), **more}

@@ -1,0 +1,193 @@
+"""The gateway: what is answered here, and what reaches moto byte by byte."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import io
+import json
+import os
+from urllib.parse import urlsplit
+
+import pytest
+from botocore.exceptions import ClientError
+
+from .service_harness import running
+
+ODD_KEYS = [
+    "plain",
+    "a b/c+d",
+    "double//slash",
+    "dots/../up/./here",
+    "percent%2Fencoded%20twice",
+    "uml\u00e4ut/\u65e5\u672c",
+    "query?and#hash&amp=;",
+    "quote'\"<>|*~",
+]
+
+
+@pytest.fixture
+def service():
+    with running() as one:
+        yield one
+
+
+def _raw(service, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None):
+    place = urlsplit(service.endpoint)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
+
+
+def test_large_objects_come_back_as_they_went(service, tmp_path):
+    content = os.urandom(20 * 1024 * 1024)
+    source = tmp_path / "in.bin"
+    source.write_bytes(content)
+    service.s3.create_bucket(Bucket="bucket")
+    service.s3.upload_file(str(source), "bucket", "large")
+    head = service.s3.head_object(Bucket="bucket", Key="large")
+    assert head["ContentLength"] == len(content)
+    assert head["ETag"].endswith('-3"'), "it was to be a multipart upload"
+    service.s3.download_file("bucket", "large", str(tmp_path / "out.bin"))
+    assert (tmp_path / "out.bin").read_bytes() == content
+    part = service.s3.get_object(Bucket="bucket", Key="large", Range="bytes=5-14")
+    assert part["Body"].read() == content[5:15]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_keys_are_left_alone(service, key):
+    service.s3.create_bucket(Bucket="bucket")
+    service.s3.put_object(Bucket="bucket", Key=key, Body=key.encode())
+    assert [found["Key"] for found in service.s3.list_objects_v2(Bucket="bucket")["Contents"]] == [key]
+    assert service.s3.get_object(Bucket="bucket", Key=key)["Body"].read() == key.encode()
+    service.s3.delete_object(Bucket="bucket", Key=key)
+    assert "Contents" not in service.s3.list_objects_v2(Bucket="bucket", Prefix=key)
+
+
+def test_content_encodings_are_the_object_s_own(service):
+    packed = gzip.compress(b"data" * 1000)
+    service.s3.create_bucket(Bucket="bucket")
+    service.s3.put_object(
+        Bucket="bucket", Key="x.gz", Body=packed, ContentEncoding="gzip", ContentType="text/csv"
+    )
+    found = service.s3.get_object(Bucket="bucket", Key="x.gz")
+    assert (found["ContentEncoding"], found["ContentType"]) == ("gzip", "text/csv")
+    assert found["Body"].read() == packed
+
+
+def test_chunked_uploads_with_trailing_checksums(service):
+    content = os.urandom(300_000)
+    place = urlsplit(service.endpoint)
+    service.s3.create_bucket(Bucket="bucket")
+
+    def chunks():
+        stream = io.BytesIO(content)
+        while piece := stream.read(65536):
+            yield f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
+        yield b"0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n"
+
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    headers = {
+        "Content-Encoding": "aws-chunked",
+        "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+        "x-amz-decoded-content-length": str(len(content)),
+        "x-amz-trailer": "x-amz-checksum-crc32",
+        "Authorization": "AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/s3/aws4_request",
+    }
+    connection.request("PUT", "/bucket/chunked", chunks(), headers, encode_chunked=True)
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.read()
+    connection.close()
+    assert service.s3.get_object(Bucket="bucket", Key="chunked")["Body"].read() == content
+
+
+def test_presigned_urls_and_their_queries(service):
+    service.s3.create_bucket(Bucket="bucket")
+    service.s3.put_object(Bucket="bucket", Key="a b", Body=b"signed")
+    url = service.s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "a b"})
+    place = urlsplit(url)
+    assert _raw(service, "GET", f"{place.path}?{place.query}")[2] == b"signed"
+
+
+def test_errors_of_moto_are_its_own(service):
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        service.s3.list_objects_v2(Bucket="absent")
+    service.s3.create_bucket(Bucket="bucket")
+    with pytest.raises(ClientError) as error:
+        service.s3.head_object(Bucket="bucket", Key="absent")
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
+
+
+def test_the_rest_of_aws_is_moto_s(service):
+    assert service.client("sts").get_caller_identity()["Account"] == "123456789012"
+    iam = service.client("iam")
+    iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
+    assert iam.get_role(RoleName="role")["Role"]["Arn"].endswith(":role/role")
+    logs = service.client("logs")
+    logs.create_log_group(logGroupName="/aws/sagemaker/TrainingJobs")
+    logs.create_log_stream(logGroupName="/aws/sagemaker/TrainingJobs", logStreamName="x/algo-1")
+    events = [{"timestamp": 1_800_000_000_000, "message": "line"}]
+    logs.put_log_events(
+        logGroupName="/aws/sagemaker/TrainingJobs", logStreamName="x/algo-1", logEvents=events
+    )
+    ssm = service.client("ssm")
+    ssm.put_parameter(Name="p", Value="v", Type="String")
+    assert ssm.get_parameter(Name="p")["Parameter"]["Value"] == "v"
+
+
+def test_tags_of_managed_nodes_are_ours_and_of_parameters_moto_s(service):
+    ssm = service.client("ssm")
+    ssm.put_parameter(Name="p", Value="v", Type="String")
+    ssm.add_tags_to_resource(ResourceType="Parameter", ResourceId="p", Tags=[{"Key": "k", "Value": "v"}])
+    found = ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId="p")
+    assert found["TagList"] == [{"Key": "k", "Value": "v"}]
+    with pytest.raises(ClientError, match="InvalidResourceId"):
+        ssm.list_tags_for_resource(ResourceType="ManagedInstance", ResourceId="mi-0123456789abcdef0")
+
+
+def test_session_manager_is_ours(service):
+    ssm = service.client("ssm")
+    made = ssm.create_activation(IamRole="role", RegistrationLimit=1)
+    found = ssm.describe_activations()["ActivationList"]
+    assert [activation["ActivationId"] for activation in found] == [made["ActivationId"]]
+    with pytest.raises(ClientError, match="TargetNotConnected"):
+        ssm.start_session(Target="mi-0123456789abcdef0", DocumentName="AWS-StartSSHSession")
+
+
+def test_an_unknown_operation_of_sagemaker_is_named(service):
+    with pytest.raises(ClientError, match=r"UnknownOperationException.*CreateHyperParameterTuningJob"):
+        service.sagemaker.create_hyper_parameter_tuning_job(
+            HyperParameterTuningJobName="x",
+            HyperParameterTuningJobConfig={
+                "Strategy": "Random",
+                "ResourceLimits": {"MaxParallelTrainingJobs": 1},
+            },
+        )
+    status, headers, body = _raw(
+        service,
+        "POST",
+        "/",
+        b"{}",
+        {"X-Amz-Target": "SageMaker.MakeCoffee", "Content-Type": "application/x-amz-json-1.1"},
+    )
+    assert status == 400
+    assert headers["x-amzn-ErrorType"] == "UnknownOperationException"
+    assert "MakeCoffee is not an operation of SageMaker" in json.loads(body)["message"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'"x"'])
+def test_what_is_not_json_is_refused(service, body):
+    status, _, answer = _raw(service, "POST", "/", body, {"X-Amz-Target": "SageMaker.ListModels"})
+    assert (status, json.loads(answer)["__type"]) == (400, "SerializationException")
+
+
+def test_moto_gone_is_an_error_and_not_a_hang(service):
+    service.moto.stop()
+    service.moto._server._server.server_close()
+    with pytest.raises(ClientError, match=r"503|ServiceUnavailable"):
+        service.s3.list_buckets()
+    service.moto.stop = lambda: None

@@ -1,0 +1,41 @@
+"""The tests of the job runner once more, with the rights of an ordinary user."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .jobs_support import REPOSITORY, image_for, mounts, somebody
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(240)
+
+FILES = [
+    f"tests/local/test_{name}.py"
+    for name in ("jobs_training", "jobs_processing", "jobs_ending", "transform", "sandbox")
+]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as an ordinary user already")
+def test_everything_as_an_ordinary_user(common: Path) -> None:
+    who = somebody(common)
+    image = image_for(who, common)
+    before = mounts()
+    done = who.run(
+        *("-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(REPOSITORY / "pyproject.toml")),
+        *("--rootdir", str(REPOSITORY), "--basetemp", str(common / "inner")),
+        *(str(REPOSITORY / file) for file in FILES),
+        folder=common,
+        timeout=220,
+        SMSSH_TEST_IMAGE_ENV=str(image),
+        TMPDIR=str(common),
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert " passed" in done.stdout
+    # A test that was skipped says nothing about an ordinary user.
+    assert "no user namespaces" not in done.stdout
+    assert mounts() == before

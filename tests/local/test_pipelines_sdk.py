@@ -1,0 +1,176 @@
+"""A pipeline of every kind of step, built, upserted, started and awaited by the real Python SDK v3."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from smssh_plugin.local.environment import client_environment, removed_variables
+
+from .service_harness import IMAGE, ROLE, running
+
+INSTANCE = "ml.m5.large"
+
+
+@pytest.fixture
+def service():
+    with running() as one:
+        yield one
+
+
+@pytest.fixture
+def sdk(service, tmp_path, monkeypatch):
+    """The environment of a client of the service."""
+    for name in removed_variables():
+        monkeypatch.delenv(name)
+    for name, value in client_environment(service.endpoint, tmp_path).items():
+        monkeypatch.setenv(name, value)
+    # Only now: it wants a region when it is imported.
+    pytest.importorskip(
+        "sagemaker.mlops.workflow.pipeline", reason="the SageMaker Python SDK v3 is not installed"
+    )
+    return service
+
+
+def _build(folder, report: dict[str, float], train_environment: dict[str, str]):
+    from sagemaker.core.processing import ScriptProcessor
+    from sagemaker.core.shapes import ProcessingOutput, ProcessingS3Output
+    from sagemaker.core.training.configs import Compute, InputData, SourceCode
+    from sagemaker.core.transformer import Transformer
+    from sagemaker.core.workflow.conditions import ConditionGreaterThanOrEqualTo
+    from sagemaker.core.workflow.functions import Join, JsonGet
+    from sagemaker.core.workflow.parameters import ParameterFloat, ParameterInteger, ParameterString
+    from sagemaker.core.workflow.pipeline_context import PipelineSession
+    from sagemaker.core.workflow.properties import PropertyFile
+    from sagemaker.mlops.workflow.condition_step import ConditionStep
+    from sagemaker.mlops.workflow.fail_step import FailStep
+    from sagemaker.mlops.workflow.model_step import ModelStep
+    from sagemaker.mlops.workflow.pipeline import Pipeline
+    from sagemaker.mlops.workflow.retry import StepExceptionTypeEnum, StepRetryPolicy
+    from sagemaker.mlops.workflow.steps import CacheConfig, ProcessingStep, TrainingStep, TransformStep
+    from sagemaker.serve.model_builder import ModelBuilder
+    from sagemaker.train.model_trainer import ModelTrainer
+
+    session = PipelineSession()
+    threshold = ParameterFloat("Threshold", default_value=0.8)
+    count = ParameterInteger("Count", default_value=1)
+    instance = ParameterString("Instance", default_value=INSTANCE, enum_values=[INSTANCE, "ml.m5.xlarge"])
+    root = f"s3://{session.default_bucket()}/sdk"
+    for name in ("prepare.py", "train.py"):
+        (folder / name).write_text("print('never run here')\n")
+
+    processor = ScriptProcessor(
+        role=ROLE,
+        image_uri=IMAGE,
+        command=["python3"],
+        instance_count=count,
+        instance_type=instance,
+        env={"REPORT": json.dumps(report)},
+        sagemaker_session=session,
+    )
+    s3_output = ProcessingS3Output(
+        s3_uri=f"{root}/prepared", local_path="/opt/ml/processing/output", s3_upload_mode="EndOfJob"
+    )
+    file = PropertyFile(name="Report", output_name="data", path="report.json")
+    prepared = ProcessingStep(
+        name="Prepare",
+        step_args=processor.run(
+            code=str(folder / "prepare.py"),
+            outputs=[ProcessingOutput(output_name="data", s3_output=s3_output)],
+        ),
+        property_files=[file],
+        cache_config=CacheConfig(enable_caching=True, expire_after="P1D"),
+    )
+    data = prepared.properties.ProcessingOutputConfig.Outputs["data"].S3Output.S3Uri
+    source = folder / "source"
+    source.mkdir()
+    (source / "train.py").write_text("print('never run here')\n")
+    trainer = ModelTrainer(
+        training_image=IMAGE,
+        role=ROLE,
+        sagemaker_session=session,
+        base_job_name="sdk",
+        compute=Compute(instance_type=instance, instance_count=1),
+        source_code=SourceCode(source_dir=str(source), entry_script="train.py"),
+        environment=train_environment,
+    )
+    trained = TrainingStep(
+        name="Train",
+        step_args=trainer.train([InputData(channel_name="train", data_source=data)]),
+        retry_policies=[StepRetryPolicy([StepExceptionTypeEnum.THROTTLING], max_attempts=3)],
+    )
+    builder = ModelBuilder(
+        image_uri=IMAGE,
+        role_arn=ROLE,
+        sagemaker_session=session,
+        s3_model_data_url=trained.properties.ModelArtifacts.S3ModelArtifacts,
+    )
+    model = ModelStep(name="Model", step_args=builder.build())
+    transformer = Transformer(
+        model_name=model.properties.ModelName,
+        instance_count=1,
+        instance_type=INSTANCE,
+        output_path=f"{root}/scores",
+        sagemaker_session=session,
+    )
+    score = TransformStep(name="Score", step_args=transformer.transform(data=data, content_type="text/csv"))
+    auc = JsonGet(step_name="Prepare", property_file=file, json_path="auc")
+    refuse = FailStep(name="Refuse", error_message=Join(on=" ", values=["below", threshold]))
+    ask = ConditionStep(
+        name="Ask",
+        conditions=[ConditionGreaterThanOrEqualTo(left=auc, right=threshold)],
+        if_steps=[trained, model, score],
+        else_steps=[refuse],
+    )
+    return Pipeline(
+        name="sdk", parameters=[threshold, count, instance], steps=[prepared, ask], sagemaker_session=session
+    )
+
+
+def test_every_kind_of_step(sdk, tmp_path):
+    pipeline = _build(tmp_path, {"auc": 0.85}, {"OUTCOME": "succeed"})
+    pipeline.upsert(role_arn=ROLE, tags=[{"Key": "a", "Value": "b"}])
+    assert pipeline.upsert(role_arn=ROLE, tags=[{"Key": "c", "Value": "d"}])["PipelineVersionId"] == 2
+    tags = sdk.sagemaker.list_tags(ResourceArn=pipeline.describe()["PipelineArn"])["Tags"]
+    assert {tag["Key"] for tag in tags} == {"a", "c"}
+
+    execution = pipeline.start(parameters={"Instance": "ml.m5.xlarge"})
+    execution.wait(delay=1, max_attempts=60)
+    assert execution.describe()["PipelineExecutionStatus"] == "Succeeded"
+    steps = {step["StepName"]: step for step in execution.list_steps()}
+    assert set(steps) == {"Prepare", "Ask", "Train", "Model", "Score"}
+    assert {step["StepStatus"] for step in steps.values()} == {"Succeeded"}
+    kinds = [job.kind for job in sdk.runner.jobs]
+    assert kinds == ["processing", "training", "transform"]
+    prepare, train, score = (job.request for job in sdk.runner.jobs)
+    assert prepare["ProcessingResources"]["ClusterConfig"]["InstanceType"] == "ml.m5.xlarge"
+    assert prepare["ProcessingResources"]["ClusterConfig"]["InstanceCount"] == 1
+    assert train["ResourceConfig"]["InstanceType"] == "ml.m5.xlarge"
+    channels = {channel["ChannelName"]: channel for channel in train["InputDataConfig"]}
+    assert channels["train"]["DataSource"]["S3DataSource"]["S3Uri"].endswith("/sdk/prepared")
+    model = sdk.sagemaker.describe_model(ModelName=score["ModelName"])
+    artifacts = sdk.sagemaker.describe_training_job(TrainingJobName=train["TrainingJobName"])[
+        "ModelArtifacts"
+    ]
+    assert model["PrimaryContainer"]["ModelDataUrl"] == artifacts["S3ModelArtifacts"]
+    assert {"Name": "Threshold", "Value": "0.8"} in execution.list_parameters()["PipelineParameters"]
+
+    refused = pipeline.start(parameters={"Threshold": 0.9})
+    with pytest.raises(Exception, match="terminal failure state"):
+        refused.wait(delay=1, max_attempts=60)
+    steps = {step["StepName"]: step for step in refused.list_steps()}
+    assert set(steps) == {"Prepare", "Ask", "Refuse"}
+    assert steps["Refuse"]["FailureReason"] == "below 0.9"
+
+
+def test_a_failing_job_fails_the_pipeline(sdk, tmp_path):
+    pipeline = _build(tmp_path, {"auc": 0.85}, {"OUTCOME": "fail"})
+    pipeline.upsert(role_arn=ROLE)
+    execution = pipeline.start()
+    with pytest.raises(Exception, match="terminal failure state"):
+        execution.wait(delay=1, max_attempts=60)
+    steps = {step["StepName"]: step for step in execution.list_steps()}
+    assert set(steps) == {"Prepare", "Ask", "Train"}
+    assert steps["Train"]["FailureReason"].startswith("AlgorithmError: ExecuteUserScriptError")
+    pipeline.delete()

@@ -1,0 +1,540 @@
+"""The session service's operations and channels, by real calls and real websockets."""
+
+# ruff: noqa: F811 - fixtures that are imported
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
+
+import botocore.session
+import pytest
+from botocore.exceptions import ClientError
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from smssh_plugin.local.service_error import ServiceError
+from smssh_plugin.local.session_service import SessionService
+from smssh_plugin.session.frames import Message, MessageType
+from tests.session.conftest import stack  # noqa: F401 - a fixture
+from tests.session.support import KEYS, Stack, until
+
+
+@pytest.fixture
+def ssm(stack: Stack) -> Any:
+    """A botocore client: what the service answers has to be what AWS's own model reads."""
+    return botocore.session.get_session().create_client(
+        "ssm",
+        region_name="us-east-1",
+        endpoint_url=stack.url,
+        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+def code_of(caught: pytest.ExceptionInfo[ClientError]) -> str:
+    return str(caught.value.response["Error"]["Code"])
+
+
+class FakeNode:
+    """A managed node of which the test plays the agent."""
+
+    def __init__(self, stack: Stack, **activation: Any) -> None:
+        self.stack = stack
+        made = stack.call("CreateActivation", IamRole="SSM", **activation)
+        self.fingerprint = str(uuid.uuid4())
+        self.id = stack.call(
+            "RegisterManagedInstance",
+            None,
+            ActivationId=made["ActivationId"],
+            ActivationCode=made["ActivationCode"],
+            PublicKey="key",
+            PublicKeyType="Rsa",
+            Fingerprint=self.fingerprint,
+        )["InstanceId"]
+        self.token = stack.call("RequestManagedInstanceRoleToken", self.id, Fingerprint=self.fingerprint)
+        self.key = self.token["AccessKeyId"]
+
+    def ping(self) -> None:
+        self.stack.call("UpdateInstanceInformation", self.key, InstanceId=self.id, AgentVersion="3.3.987.0")
+
+    def header(self, key: str | None = None) -> dict[str, str]:
+        return {"Authorization": f"AWS4-HMAC-SHA256 Credential={key or self.key}/20260101/x/y/z, Signature=s"}
+
+    def post(self, path: str, key: str | None = None) -> tuple[int, str, str]:
+        connection = http.client.HTTPConnection(urlsplit(self.stack.url).netloc, timeout=10)
+        connection.request("POST", f"/v1/{path}", json.dumps({"RequestId": "r"}), self.header(key))
+        answer = connection.getresponse()
+        return answer.status, answer.headers["Content-Type"] or "", answer.read().decode()
+
+    def socket(self, path: str, token: str, key: str | None = None) -> ClientConnection:
+        url = self.stack.url.replace("http", "ws") + f"/v1/{path}?role=subscribe"
+        made = opened(url, self.header(key))
+        made.send(json.dumps({"MessageSchemaVersion": "1.0", "TokenValue": token}))
+        return made
+
+    def open(self, path: str) -> ClientConnection:
+        token = ET.fromstring(self.post(path)[2]).findtext("TokenValue")
+        assert token
+        return self.socket(path, token)
+
+    def connected(self) -> ClientConnection:
+        control = self.open(f"control-channel/{self.id}")
+        until(lambda: self.stack.call("GetConnectionStatus", Target=self.id)["Status"] == "connected")
+        return control
+
+
+def opened(url: str, headers: dict[str, str] | None = None) -> ClientConnection:
+    return connect(url, additional_headers=headers, compression=None).__enter__()
+
+
+def client_socket(opening: dict[str, Any], token: str | None = None) -> ClientConnection:
+    made = opened(opening["StreamUrl"])
+    made.send(json.dumps({"TokenValue": token or opening["TokenValue"], "ClientId": "c"}))
+    return made
+
+
+def received(socket: ClientConnection) -> Message:
+    return Message.decode(socket.recv(timeout=10))  # type: ignore[arg-type]
+
+
+# Activations and nodes.
+
+
+def test_an_activation_has_the_agents_lengths_and_shows_no_code_again(ssm: Any) -> None:
+    made = ssm.create_activation(
+        IamRole="service-role/SSM", Description="d", Tags=[{"Key": "a", "Value": "b"}]
+    )
+    assert len(made["ActivationId"]) == 36
+    assert len(made["ActivationCode"]) == 20
+    (shown,) = ssm.describe_activations(
+        Filters=[{"FilterKey": "ActivationIds", "FilterValues": [made["ActivationId"]]}]
+    )["ActivationList"]
+    assert shown["RegistrationLimit"] == 1
+    assert shown["RegistrationsCount"] == 0
+    assert not shown["Expired"]
+    assert shown["Tags"] == [{"Key": "a", "Value": "b"}]
+    assert made["ActivationCode"] not in str(shown)
+    ssm.delete_activation(ActivationId=made["ActivationId"])
+    with pytest.raises(ClientError) as caught:
+        ssm.delete_activation(ActivationId=made["ActivationId"])
+    assert code_of(caught) == "InvalidActivation"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"RegistrationLimit": 1001}, "ValidationException"),
+        ({"ExpirationDate": time.time() - 1}, "InvalidParameters"),
+        ({"ExpirationDate": time.time() + 31 * 86400}, "InvalidParameters"),
+        ({"Tags": [{"Key": "k", "Value": "x" * 257}]}, "ValidationException"),
+        ({"Tags": [{"Key": "k", "Value": "a,b"}]}, "ValidationException"),
+        ({"Tags": [{"Key": "aws:k", "Value": "v"}]}, "ValidationException"),
+        ({"Tags": [{"Key": f"k{n}", "Value": "v"} for n in range(51)]}, "TooManyTagsError"),
+    ],
+)
+def test_an_activation_that_aws_would_refuse_is_refused(
+    stack: Stack, arguments: dict[str, Any], code: str
+) -> None:
+    with pytest.raises(ServiceError) as caught:
+        stack.call("CreateActivation", IamRole="r", **arguments)
+    assert caught.value.code == code
+
+
+def test_an_activation_registers_as_many_nodes_as_its_limit_until_it_expires(stack: Stack) -> None:
+    made = stack.call(
+        "CreateActivation", IamRole="r", RegistrationLimit=2, Tags=[{"Key": "SMSSHJob", "Value": "j"}]
+    )
+
+    def register(code: str = made["ActivationCode"]) -> str:
+        return str(
+            stack.call(
+                "RegisterManagedInstance",
+                None,
+                ActivationId=made["ActivationId"],
+                ActivationCode=code,
+                PublicKey="k",
+                Fingerprint="f",
+            )["InstanceId"]
+        )
+
+    first, second = register(), register()
+    assert first != second
+    assert len(first) == 20
+    for attempt in (register, lambda: register("x" * 20)):
+        with pytest.raises(ServiceError) as caught:
+            attempt()
+        assert caught.value.code == "InvalidActivation"
+    assert stack.call("ListTagsForResource", ResourceType="ManagedInstance", ResourceId=first) == {
+        "TagList": [{"Key": "SMSSHJob", "Value": "j"}]
+    }
+    activation = stack.service.nodes.activations[made["ActivationId"]]
+    activation.limit, activation.expires = 10, time.time() - 1
+    with pytest.raises(ServiceError, match="InvalidActivation"):
+        register()
+
+
+def test_the_role_token_is_for_the_registered_machine(stack: Stack) -> None:
+    node = FakeNode(stack)
+    assert node.token["UpdateKeyPair"] is False  # the agent dereferences it unseen
+    assert node.token["AccessKeyId"].startswith("ASIA")
+    assert node.token["TokenExpirationDate"] > time.time()
+    with pytest.raises(ServiceError, match="MachineFingerprintDoesNotMatch"):
+        stack.call("RequestManagedInstanceRoleToken", node.id, Fingerprint="another")
+    with pytest.raises(ServiceError, match="AccessDeniedException"):
+        stack.call("RequestManagedInstanceRoleToken", "mi-0123", Fingerprint=node.fingerprint)
+
+
+def test_a_node_cannot_ping_for_another(stack: Stack) -> None:
+    first, second = FakeNode(stack), FakeNode(stack)
+    with pytest.raises(ServiceError, match="AccessDeniedException"):
+        stack.call("UpdateInstanceInformation", first.key, InstanceId=second.id)
+
+
+def test_nodes_are_found_by_tags_and_status_with_pages_of_ten(stack: Stack, ssm: Any) -> None:
+    nodes = [FakeNode(stack, Tags=[{"Key": "SMSSHJob", "Value": f"job-{n}"}]) for n in range(12)]
+    for node in nodes[:-1]:
+        node.ping()
+
+    def found(**arguments: Any) -> list[str]:
+        return [
+            one["InstanceId"]
+            for one in ssm.describe_instance_information(**arguments)["InstanceInformationList"]
+        ]
+
+    assert found(Filters=[{"Key": "tag:SMSSHJob", "Values": ["job-3"]}]) == [nodes[3].id]
+    assert found(Filters=[{"Key": "tag:SMSSHJob", "Values": ["job-3", "job-5"]}]) == [
+        nodes[3].id,
+        nodes[5].id,
+    ]
+    assert found(
+        Filters=[{"Key": "tag-key", "Values": ["SMSSHJob"]}, {"Key": "PingStatus", "Values": ["Inactive"]}]
+    ) == [nodes[-1].id]
+    assert found(InstanceInformationFilterList=[{"key": "InstanceIds", "valueSet": [nodes[0].id]}]) == [
+        nodes[0].id
+    ]
+    assert len(found()) == 10
+    pages = ssm.get_paginator("describe_instance_information").paginate()
+    assert len([one for page in pages for one in page["InstanceInformationList"]]) == 12
+    with pytest.raises(ClientError) as caught:
+        found(Filters=[{"Key": "Nonsense", "Values": ["x"]}])
+    assert code_of(caught) == "InvalidFilterKey"
+    with pytest.raises(ServiceError, match="ValidationException"):
+        stack.call("DescribeInstanceInformation", MaxResults=4)
+
+
+def test_a_node_stays_online_for_minutes_after_its_last_ping(stack: Stack) -> None:
+    node = FakeNode(stack)
+    node.ping()
+    kept = stack.service.nodes.nodes[node.id]
+    assert kept.ping_status(kept.pinged + 329) == "Online"
+    assert kept.ping_status(kept.pinged + 331) == "ConnectionLost"
+
+
+def test_tags_of_a_node_are_added_replaced_and_removed(stack: Stack, ssm: Any) -> None:
+    node = FakeNode(stack)
+    where = {"ResourceType": "ManagedInstance", "ResourceId": node.id}
+    ssm.add_tags_to_resource(
+        **where, Tags=[{"Key": "SMSSHState", "Value": "ready"}, {"Key": "a", "Value": ""}]
+    )
+    ssm.add_tags_to_resource(**where, Tags=[{"Key": "SMSSHState", "Value": "held"}])
+    ssm.remove_tags_from_resource(**where, TagKeys=["a", "never there"])
+    assert ssm.list_tags_for_resource(**where)["TagList"] == [{"Key": "SMSSHState", "Value": "held"}]
+    with pytest.raises(ClientError) as caught:
+        ssm.list_tags_for_resource(ResourceType="ManagedInstance", ResourceId="mi-00000000000000000")
+    assert code_of(caught) == "InvalidResourceId"
+    with pytest.raises(ClientError) as caught:
+        ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId="p")
+    assert code_of(caught) == "InvalidResourceType"
+
+
+def test_an_operation_that_is_not_served_is_named(stack: Stack) -> None:
+    with pytest.raises(ServiceError, match="UnknownOperationException: PutInventory"):
+        stack.call("PutInventory")
+    assert "PutInventory" not in SessionService().operations
+
+
+# Control channels.
+
+
+def test_a_control_channel_is_created_with_201_and_xml_for_the_nodes_own_key(stack: Stack) -> None:
+    node, other = FakeNode(stack), FakeNode(stack)
+    status, kind, body = node.post(f"control-channel/{node.id}")
+    assert status == 201
+    assert "xml" in kind
+    tree = ET.fromstring(body)
+    assert tree.findtext("MessageSchemaVersion") == "1.0"
+    assert tree.findtext("TokenValue")
+    status, _, body = node.post(f"control-channel/{node.id}", key=other.key)
+    assert status == 403
+    assert "<AccessDeniedException>" in body  # makes a real agent fall back to ec2messages
+    assert node.post("control-channel/mi-00000000000000000")[0] == 403
+    # Native remote debugging: no registration, the job's own credentials.
+    assert node.post("control-channel/sagemaker-training-job:j_algo-1", key="ASIAJOB")[0] == 201
+
+
+def test_a_wrong_token_opens_no_control_channel(stack: Stack) -> None:
+    node = FakeNode(stack)
+    path = f"control-channel/{node.id}"
+    token = ET.fromstring(node.post(path)[2]).findtext("TokenValue")
+    assert token
+    with pytest.raises(ConnectionClosed) as caught:
+        node.socket(path, "wrong").recv(timeout=10)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1008
+    node.socket(path, token)
+    until(lambda: node.stack.call("GetConnectionStatus", Target=node.id)["Status"] == "connected")
+    with pytest.raises(ConnectionClosed):  # a token is good for one use
+        node.socket(path, token).recv(timeout=10)
+    assert stack.events("refused") == [node.id, node.id]
+
+
+def test_a_first_message_that_is_no_json_is_refused(stack: Stack) -> None:
+    node = FakeNode(stack)
+    url = stack.url.replace("http", "ws") + f"/v1/control-channel/{node.id}"
+    for first in ("nonsense", "[]", b"\0" * 200):
+        socket = opened(url, node.header())
+        socket.send(first)
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=10)
+
+
+def test_the_newest_control_channel_of_a_node_counts(stack: Stack) -> None:
+    node = FakeNode(stack)
+    first = node.connected()
+    second = node.open(f"control-channel/{node.id}")
+    with pytest.raises(ConnectionClosed):
+        first.recv(timeout=10)
+    stack.call("StartSession", Target=node.id, DocumentName="AWS-StartSSHSession")
+    assert received(second).type == MessageType.INTERACTIVE_SHELL
+
+
+# Sessions.
+
+
+def test_a_session_needs_a_connected_target_a_known_document_and_good_parameters(
+    stack: Stack,
+    ssm: Any,
+) -> None:
+    node = FakeNode(stack)
+    node.ping()
+
+    def start(**arguments: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = ssm.start_session(
+            Target=node.id, **{"DocumentName": "AWS-StartSSHSession", **arguments}
+        )
+        return answer
+
+    with pytest.raises(ClientError) as caught:
+        start()  # Online does not mean connected
+    assert code_of(caught) == "TargetNotConnected"
+    control = node.connected()
+    for arguments, code in (
+        ({"DocumentName": "Nonsense"}, "InvalidDocument"),
+        ({"Parameters": {"portNumber": ["0"]}}, "InvalidParameters"),
+        ({"Parameters": {"portNumber": ["65536"]}}, "InvalidParameters"),
+        ({"Parameters": {"portNumber": ["22", "23"]}}, "InvalidParameters"),
+        ({"Parameters": {"host": ["10.0.0.1"]}}, "InvalidParameters"),
+    ):
+        with pytest.raises(ClientError) as caught:
+            start(**arguments)
+        assert code_of(caught) == code
+    opening = start(Parameters={"portNumber": ["2222"]}, Reason="why")
+    assert opening["StreamUrl"].startswith("ws://127.0.0.1:")
+    task = received(control)
+    body = task.json()
+    assert task.type == MessageType.INTERACTIVE_SHELL
+    assert (body["TaskId"], body["Topic"], body["SchemaVersion"]) == (
+        opening["SessionId"],
+        "aws.ssm.mgs.interactive_shell",
+        1,
+    )
+    content = json.loads(body["Content"])
+    # A list here is what the real agent cannot unmarshal.
+    assert content["Parameters"] == {"portNumber": "2222"}
+    assert content["DocumentContent"]["sessionType"] == "Port"
+    assert content["DocumentContent"]["properties"] == {"portNumber": "{{ portNumber }}"}
+    (shown,) = ssm.describe_sessions(State="Active")["Sessions"]
+    assert (shown["SessionId"], shown["Target"], shown["Reason"]) == (opening["SessionId"], node.id, "why")
+    ssm.terminate_session(SessionId=opening["SessionId"])
+    assert ssm.describe_sessions(State="Active")["Sessions"] == []
+    assert [one["Status"] for one in ssm.describe_sessions(State="History")["Sessions"]] == ["Terminated"]
+
+
+class Pair:
+    """A session with both ends open, played by the test."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.node = FakeNode(stack)
+        self.control = self.node.connected()
+        self.opening = stack.call("StartSession", Target=self.node.id, DocumentName="AWS-StartSSHSession")
+        self.id = self.opening["SessionId"]
+        assert received(self.control).type == MessageType.INTERACTIVE_SHELL
+        self.client = client_socket(self.opening)
+        self.agent = self.node.open(f"data-channel/{self.id}")
+        self.session = stack.service.sessions[self.id]
+        until(lambda: self.session.client and self.session.agent)
+
+
+def test_frames_go_unchanged_to_the_other_side(stack: Stack) -> None:
+    pair = Pair(stack)
+    for socket, other, kind in (
+        (pair.client, pair.agent, MessageType.INPUT),
+        (pair.agent, pair.client, MessageType.OUTPUT),
+        (pair.client, pair.agent, MessageType.ACKNOWLEDGE),
+    ):
+        frame = Message.new(kind, b"x" * 1024, payload_type=1).encode()
+        socket.send(frame)
+        assert other.recv(timeout=10) == frame
+
+
+def test_what_is_not_the_others_business_does_not_reach_it(stack: Stack) -> None:
+    pair = Pair(stack)
+    pair.agent.send(Message.of(MessageType.AGENT_SESSION_STATE, {}).encode())
+    pair.agent.send(b"short")
+    pair.client.send(Message.new(MessageType.OUTPUT, b"the wrong way").encode())
+    pair.client.send(Message.of(MessageType.CHANNEL_CLOSED, {}).encode())
+    frame = Message.new(MessageType.INPUT, b"x").encode()
+    pair.client.send(frame)
+    assert pair.agent.recv(timeout=10) == frame
+    frame = Message.new(MessageType.OUTPUT, b"x").encode()
+    pair.agent.send(frame)
+    assert pair.client.recv(timeout=10) == frame
+    assert stack.events("malformed") == [pair.id] * 3
+
+
+def test_tokens_of_a_data_channel_are_checked_on_both_sides(stack: Stack) -> None:
+    pair = Pair(stack)
+    other = Pair(stack)
+    for socket in (
+        client_socket(pair.opening, "wrong"),
+        client_socket(pair.opening, other.opening["TokenValue"]),
+        pair.node.socket(f"data-channel/{pair.id}", "wrong"),
+    ):
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=10)
+    assert other.node.post(f"data-channel/{pair.id}")[0] == 403
+    assert pair.node.post("data-channel/unknown")[0] == 403
+    with pytest.raises(InvalidStatus):
+        opened(stack.url.replace("http", "ws") + "/v1/data-channel/unknown")
+
+
+def test_a_completed_task_is_acknowledged_and_closes_the_clients_channel(stack: Stack) -> None:
+    pair = Pair(stack)
+    complete = Message.of(
+        MessageType.AGENT_TASK_COMPLETE,
+        {"TaskId": pair.id, "Topic": "t", "FinalTaskStatus": "Failed", "Output": "no such port"},
+    )
+    for _ in range(2):  # the agent says it again until it is acknowledged
+        pair.control.send(complete.encode())
+        answer = received(pair.control)
+        assert answer.type == MessageType.AGENT_TASK_ACKNOWLEDGE
+        assert answer.json() == {
+            "SchemaVersion": 1,
+            "MessageId": str(complete.id),
+            "TaskId": pair.id,
+            "Topic": "t",
+        }
+    closed = received(pair.client)
+    assert closed.type == MessageType.CHANNEL_CLOSED
+    body = closed.json()
+    assert (body["SessionId"], body["Output"], body["MessageType"], body["SchemaVersion"]) == (
+        pair.id,
+        "no such port",
+        "channel_closed",
+        1,
+    )
+    assert body["MessageId"] == str(closed.id)
+    with pytest.raises(ConnectionClosed):
+        pair.client.recv(timeout=10)
+    # Whoever comes late hears the same.
+    assert received(client_socket(pair.opening)).json()["Output"] == "no such port"
+
+
+def test_a_node_cannot_complete_the_session_of_another(stack: Stack) -> None:
+    pair, other = Pair(stack), Pair(stack)
+    other.control.send(Message.of(MessageType.AGENT_TASK_COMPLETE, {"TaskId": pair.id}).encode())
+    assert received(other.control).type == MessageType.AGENT_TASK_ACKNOWLEDGE
+    assert pair.session.ended is None
+
+
+def test_terminating_tells_the_agent_through_its_control_channel(stack: Stack) -> None:
+    pair = Pair(stack)
+    for _ in range(2):  # twice does no harm
+        assert stack.call("TerminateSession", SessionId=pair.id) == {"SessionId": pair.id}
+    told = received(pair.control)
+    assert told.type == MessageType.CHANNEL_CLOSED
+    assert told.json()["SessionId"] == pair.id
+    assert received(pair.client).type == MessageType.CHANNEL_CLOSED
+    with pytest.raises(ServiceError, match="DoesNotExistException"):
+        stack.call("TerminateSession", SessionId="unknown")
+
+
+def test_a_session_whose_client_vanished_waits_paused_for_a_resume(stack: Stack) -> None:
+    pair = Pair(stack)
+    stack.do(stack.service.drop("client", pair.id))
+    assert received(pair.agent).type == MessageType.PAUSE_PUBLICATION
+    assert pair.session.status == "Disconnected"
+    pair.agent.send(Message.new(MessageType.OUTPUT, b"lost").encode())
+    again = stack.call("ResumeSession", SessionId=pair.id)
+    assert again["TokenValue"] != pair.opening["TokenValue"]
+    with pytest.raises(ConnectionClosed):
+        client_socket(pair.opening).recv(timeout=10)  # the old token is void
+    client = client_socket(again)
+    assert received(pair.agent).type == MessageType.START_PUBLICATION
+    frame = Message.new(MessageType.OUTPUT, b"kept").encode()
+    pair.agent.send(frame)
+    assert client.recv(timeout=10) == frame
+    stack.call("TerminateSession", SessionId=pair.id)
+    assert "TokenValue" not in stack.call("ResumeSession", SessionId=pair.id)
+    with pytest.raises(ServiceError, match="DoesNotExistException"):
+        stack.call("ResumeSession", SessionId="unknown")
+
+
+def test_an_idle_session_ends_and_data_keeps_it_alive(stack: Stack) -> None:
+    pair = Pair(stack)
+    stack.service._idle = 1.0
+    until_ = time.monotonic() + 2.0
+    while time.monotonic() < until_:
+        pair.client.send(Message.new(MessageType.INPUT, b"keep-alive").encode())
+        pair.agent.recv(timeout=10)
+        time.sleep(0.1)
+    assert pair.session.ended is None
+    closed = received(pair.client)
+    assert closed.type == MessageType.CHANNEL_CLOSED
+    assert "inactivity" in closed.json()["Output"]
+    assert received(pair.control).type == MessageType.CHANNEL_CLOSED
+
+
+def test_the_longest_duration_ends_a_busy_session() -> None:
+    from tests.session.support import closing
+
+    with closing(Stack(max_seconds=0.3)) as short:
+        pair = Pair(short)
+        closed = received(pair.client)
+        assert "maximum duration" in closed.json()["Output"]
+
+
+def test_deregistering_ends_the_sessions_and_the_control_channel(stack: Stack, ssm: Any) -> None:
+    pair = Pair(stack)
+    ssm.deregister_managed_instance(InstanceId=pair.node.id)
+    assert received(pair.control).type == MessageType.CHANNEL_CLOSED
+    with pytest.raises(ConnectionClosed):
+        pair.control.recv(timeout=10)
+    assert not stack.service.active_sessions
+    assert pair.node.post(f"control-channel/{pair.node.id}")[0] == 403
+    with pytest.raises(ClientError) as caught:
+        ssm.deregister_managed_instance(InstanceId=pair.node.id)
+    assert code_of(caught) == "InvalidInstanceId"
+
+
+def test_faults_answer_an_operation_with_an_error(stack: Stack) -> None:
+    stack.service.faults["CreateActivation"] = ServiceError("ThrottlingException", "slowly")
+    with pytest.raises(ServiceError, match="slowly"):
+        stack.call("CreateActivation", IamRole="r")
+    assert ServiceError("A", "b").to_json() == {"__type": "A", "message": "b"}
