@@ -1,0 +1,59 @@
+"""`smssh`: the command line.
+
+The way in is kept short: `smssh proxy` and `smssh known-hosts` run inside every `ssh`, and `--help` should
+feel instant, so nothing is imported before it is known to be needed. Commands are found through the table
+below; a command's module is imported when it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "connect": ("connect", "connect", "Log in to a job's container, or run a command there."),
+    "debug": ("debug", "debug", "Watch a pipeline, fix the step that fails while it is held, and report."),
+    "extend": ("remote", "extend", "Give a held job more time."),
+    "hold": ("remote", "hold", "Ask a running job to hold at its next failure or its end."),
+    "known-hosts": (
+        "known_hosts",
+        "known_hosts",
+        "Print an announced host key, for ssh's KnownHostsCommand.",
+    ),
+    "list": ("list", "list_", "List the hosts that can be reached."),
+    "local": ("local", "local", "Run SageMaker jobs and pipelines on this machine: the stand-in."),
+    "proxy": ("proxy", "proxy", "Connect stdin and stdout with a job's SSH server, for ssh's ProxyCommand."),
+    "release": ("remote", "release", "Let a held job end."),
+    "retry": ("remote", "retry", "Run a held job's entry point again."),
+    "ssh-config": ("ssh_config", "ssh_config", "Make `ssh ADDRESS`, scp, rsync and VS Code work."),
+    "status": ("remote", "status", "Show what a job's container is doing."),
+}
+"""Name of a command: its module in this package, its name there, and its line in `smssh --help`."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; answers the exit status (`ExitStatus`, or that of a remote command)."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        if words[:1] in (["proxy"], ["known-hosts"]):
+            from .door import enter
+
+            status = enter(words)
+            if status is not None:
+                return status
+        if words == ["--version"]:
+            from .._version import __version__
+
+            print(f"smssh {__version__}")
+            return 0
+        if words in ([], ["--help"], ["-h"]):
+            from .help import text
+
+            sys.stdout.write(text())
+            return 0 if words else 2
+        from .app import run
+
+        return run(words)
+    except KeyboardInterrupt:  # also in the middle of an import
+        return 130

@@ -1,0 +1,84 @@
+"""The click application: lazy commands, and one place where errors become text and exit statuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, TypeVar
+
+import click
+
+from .._version import __version__
+from ..errors import ExitStatus, SmsshError
+from . import COMMANDS
+from .door import say
+from .help import text as help_page
+
+__all__ = ["aws_options", "group", "json_option", "run"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and line of help, and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
+        """The names, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the signature is click's
+        """Import the command."""
+        home = COMMANDS.get(cmd_name)
+        if home is None:
+            return None
+        command: click.Command = getattr(import_module(f".{home[0]}", __package__), home[1])
+        return command
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the signature is click's
+        """The one page there is, however it is asked for."""
+        formatter.write(help_page())
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="smssh %(version)s")
+def group() -> None:
+    """All commands."""
+
+
+def run(words: list[str]) -> int:
+    """Run a command line; answers the exit status, prints errors once."""
+    try:
+        status = group.main(words, prog_name="smssh", standalone_mode=False)
+        sys.stdout.flush()
+    except SmsshError as error:
+        say(error)
+        return int(error.status)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "smssh"
+        say(SmsshError(error.format_message(), hint=f"see `{where} --help`"))
+        return int(ExitStatus.USAGE)
+    except click.ClickException as error:
+        say(SmsshError(error.format_message()))
+        return int(ExitStatus.FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        return int(ExitStatus.INTERRUPTED)
+    except BrokenPipeError:
+        # `smssh list | head`: nobody reads any more. Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    return int(status) if isinstance(status, int) else 0
+
+
+def aws_options(function: Function) -> Function:
+    """The options of every command that calls AWS."""
+    function = click.option("--profile", help="Profile of the AWS configuration. [env var: AWS_PROFILE]")(
+        function
+    )
+    return click.option("--region", help="AWS region. [env var: AWS_REGION, AWS_DEFAULT_REGION]")(function)
+
+
+def json_option(function: Function) -> Function:
+    """The option of every command that reads."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)

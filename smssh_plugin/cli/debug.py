@@ -1,0 +1,77 @@
+"""`smssh debug`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from .app import aws_options, json_option
+from .words import Seconds
+
+__all__ = ["debug"]
+
+
+@click.command("debug")
+@click.argument("pipeline")
+@click.option("--execution", metavar="ID", help="The execution: its id, its ARN, or `latest` (the default).")
+@click.option("--start", is_flag=True, help="Start a new execution, and debug that.")
+@click.option(
+    "--fixes",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of fixes: STEP.patch (a unified diff of its code) and STEP.sh (run in its container).",
+)
+@click.option(
+    "--report",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for report.json and report.html.  [default: smssh-reports/PIPELINE-EXECUTION]",
+)
+@click.option(
+    "--release/--keep",
+    help="A step that cannot be fixed: release it, so that the pipeline ends, or keep it.  [default: keep]",
+)
+@click.option("--timeout", type=Seconds(), help="Stop watching after this time, for instance 30m.")
+@json_option
+@aws_options
+def debug(
+    pipeline: str,
+    execution: str | None,
+    start: bool,
+    fixes: Path | None,
+    folder: Path | None,
+    release: bool,
+    timeout: float | None,
+    as_json: bool,
+    region: str | None,
+    profile: str | None,
+) -> int:
+    """Watch a PIPELINE, fix the step that fails while it is held, and report.
+
+    The steps must have been submitted with a hold: with_ssh(step, hold="failure"). For each that fails: its
+    container's report is collected, the fix for it put in, and its entry point run again. If that succeeds
+    the pipeline goes on.
+
+    Ends with 0 if the pipeline succeeded, 7 if it did not, 6 after --timeout, 130 after Ctrl-C; what is held
+    then stays held.
+    """
+    from ..client.aws import AwsSession
+    from ..debug import report as reports
+    from ..debug import run
+    from ..debug.view import PlainView, view_for
+
+    if start and execution is not None:
+        raise click.UsageError("--start and --execution exclude each other")
+    session = AwsSession(region, profile)
+    arn = run.start(session, pipeline) if start else execution
+    options = run.Options(pipeline, arn, fixes, release, timeout)
+    with PlainView(sys.stderr) if as_json else view_for() as view:
+        report = run.debug(options, session, view)
+    target = folder or Path("smssh-reports") / f"{pipeline}-{report.execution}"
+    _, html = reports.write(report, target)
+    if as_json:
+        click.echo(json.dumps(reports.as_json(report), indent=2))
+    click.echo(f"report: {html}", err=as_json)
+    return int(run.exit_status(report))

@@ -1,0 +1,68 @@
+"""The short way in for the two commands that ssh runs on each login: no click, nothing but what they need."""
+
+from __future__ import annotations
+
+import sys
+
+from ..errors import ExitStatus, SmsshError
+
+__all__ = ["enter", "known_hosts", "say"]
+
+_OPTIONS = ("--region", "--profile", "--port", "--target")
+
+
+def enter(words: list[str]) -> int | None:
+    """Run a plain `proxy` or `known-hosts` command line; None: (`--help`, a mistake) ask click."""
+    command, *rest = words
+    named: dict[str, str] = {}
+    plain: list[str] = []
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name in _OPTIONS and (equals or rest):
+            named[name[2:]] = value if equals else rest.pop(0)
+        elif word.startswith("-"):
+            return None
+        else:
+            plain.append(word)
+    if command == "known-hosts":
+        if not 1 <= len(plain) <= 2 or named.keys() - {"region", "profile"}:
+            return None
+        return known_hosts(plain[0], plain[-1], named.get("region"), named.get("profile"))
+    if len(plain) != 1 or not named.get("port", "0").isascii() or not named.get("port", "0").isdigit():
+        return None
+    from ..session.proxy import run
+
+    return run(
+        plain[0],
+        region=named.get("region"),
+        profile=named.get("profile"),
+        port=int(named["port"]) if "port" in named else None,
+        target=named.get("target"),
+    )
+
+
+def known_hosts(address: str, name: str, region: str | None, profile: str | None) -> int:
+    """Print the known_hosts line of `address` under `name`; if nothing is printed, ssh refuses."""
+    from ..client import known_hosts as keys
+
+    try:
+        key = keys.recall(address)
+        if key is None:
+            # Not resolved lately, so not behind our proxy: ask.
+            from ..client.aws import AwsSession
+            from ..client.lookup import resolve
+
+            key = keys.checked(resolve(address, AwsSession(region, profile)).host_key, address)
+    except SmsshError as error:
+        say(error)
+        return int(error.status)
+    print(f"{name} {key}")
+    return int(ExitStatus.OK)
+
+
+def say(error: SmsshError) -> None:
+    """Print an error, once: what is wrong, and what to do."""
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint is not None:
+        print(f"hint: {error.hint}", file=sys.stderr)

@@ -1,0 +1,51 @@
+"""`smssh list`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+
+import click
+
+from .app import aws_options, json_option
+
+__all__ = ["list_"]
+
+
+@click.command("list")
+@click.option("--all", "everything", is_flag=True, help="Also hosts that are not online (any more).")
+@json_option
+@aws_options
+def list_(everything: bool, as_json: bool, region: str | None, profile: str | None) -> int:
+    """List the hosts that can be reached."""
+    from ..client.aws import AwsSession
+    from ..client.lookup import list_nodes
+
+    session = AwsSession(region, profile)
+    nodes = list_nodes(session, everything=everything)
+    if as_json:
+        found = [{"address": node.address, **dataclasses.asdict(node)} for node in nodes]
+        click.echo(json.dumps({"version": 1, "region": session.region, "hosts": found}, indent=2))
+        return 0
+    if not nodes:
+        click.echo(f"no hosts are online in {session.region}", err=True)
+        return 0
+    now = time.time()
+    rows = [("ADDRESS", "STATE", "STEP", "OWNER", "AGE")]
+    for node in nodes:
+        state = node.state or "" if node.ping_status == "Online" else node.ping_status
+        rows.append((node.address, state, node.step or "", node.owner, _age(now - node.created)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _age(seconds: float) -> str:
+    """A span of time in its two largest units."""
+    left = int(max(seconds, 0))
+    for size, unit, smaller, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if left >= size:
+            return f"{left // size}{unit}{left % size // smaller:02d}{small_unit}"
+    return f"{left}s"

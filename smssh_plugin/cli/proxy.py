@@ -1,0 +1,28 @@
+"""`smssh proxy`, as click sees it; ssh comes in through door.py."""
+
+from __future__ import annotations
+
+import click
+
+from .app import aws_options
+
+__all__ = ["proxy"]
+
+
+@click.command("proxy")
+@click.argument("address")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port in the container; by default the one it announces."
+)
+@click.option(
+    "--target", metavar="ID", help="Managed node (mi-...), where it is known: saves looking ADDRESS up."
+)
+@aws_options
+def proxy(address: str, port: int | None, target: str | None, region: str | None, profile: str | None) -> int:
+    """Connect stdin and stdout with a job's SSH server.
+
+    For ssh_config: ProxyCommand smssh proxy %n
+    """
+    from ..session.proxy import run
+
+    return run(address, region=region, profile=profile, port=port, target=target)

@@ -1,0 +1,76 @@
+"""`smssh hold|extend|retry|release|status`: `smssh-hook` in the container, over SSH, its status passed on."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from .app import aws_options, json_option
+from .words import Seconds
+
+__all__ = ["extend", "hold", "release", "retry", "status"]
+
+
+@click.command("hold")
+@click.argument("address")
+@aws_options
+def hold(address: str, region: str | None, profile: str | None) -> int:
+    """Ask a running job to hold at its next failure or its end."""
+    return _hook(address, ["hold"], region, profile)
+
+
+@click.command("extend")
+@click.argument("address")
+@click.argument("time", type=Seconds())
+@aws_options
+def extend(address: str, time: float, region: str | None, profile: str | None) -> int:
+    """Give a held job more TIME, for instance 30m or 2h."""
+    return _hook(address, ["extend", f"{time:.0f}s"], region, profile)
+
+
+@click.command("retry")
+@click.argument("address")
+@click.option("--no-wait", is_flag=True, help="Return as soon as it has started.")
+@json_option
+@aws_options
+def retry(address: str, no_wait: bool, as_json: bool, region: str | None, profile: str | None) -> int:
+    """Run a held job's entry point again, in the same container.
+
+    If it succeeds, the job goes on as if the first run had.
+    """
+    return _hook(address, ["retry"] + ["--no-wait"] * no_wait + ["--json"] * as_json, region, profile)
+
+
+@click.command("release")
+@click.argument("address")
+@click.option(
+    "--exit", "code", type=click.IntRange(0, 255), help="Exit status of the job; by default its own."
+)
+@aws_options
+def release(address: str, code: int | None, region: str | None, profile: str | None) -> int:
+    """Let a held job end."""
+    return _hook(address, ["release"] + ([] if code is None else ["--exit", str(code)]), region, profile)
+
+
+@click.command("status")
+@click.argument("address")
+@json_option
+@aws_options
+def status(address: str, as_json: bool, region: str | None, profile: str | None) -> int:
+    """Show what a job's container is doing."""
+    return _hook(address, ["status"] + ["--json"] * as_json, region, profile)
+
+
+def _hook(address: str, words: list[str], region: str | None, profile: str | None) -> int:
+    """Run `smssh-hook WORDS` there, its output passed on as it comes."""
+    from ..client.aws import AwsSession
+    from ..client.connect import connect
+
+    def pass_on(stream: str, piece: bytes) -> None:
+        to = sys.stdout if stream == "stdout" else sys.stderr
+        to.buffer.write(piece)
+        to.flush()
+
+    with connect(address, session=AwsSession(region, profile)) as connection:
+        return connection.run(["smssh-hook", *words], on_output=pass_on).status

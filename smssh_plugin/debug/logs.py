@@ -1,0 +1,56 @@
+"""The last lines of a job's log, from CloudWatch Logs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SmsshError
+
+if TYPE_CHECKING:
+    from ..client.aws import AwsSession
+
+__all__ = ["tail"]
+
+_GROUPS = {
+    "training": "/aws/sagemaker/TrainingJobs",
+    "processing": "/aws/sagemaker/ProcessingJobs",
+    "transform": "/aws/sagemaker/TransformJobs",
+}
+LINES = 40
+STREAMS = 50
+
+
+def tail(session: AwsSession, kind: str, job: str, lines: int = LINES) -> list[str]:
+    """The last lines that the first host of a job wrote; [] where there are none, or they may not be read.
+
+    The log is an extra: that it cannot be had is no reason to fail.
+    """
+    group = _GROUPS.get(kind)
+    if group is None:
+        return []
+    try:
+        answer = session.call(
+            "logs", "describe_log_streams", logGroupName=group, logStreamNamePrefix=f"{job}/", limit=STREAMS
+        )
+        # "<job>/algo-1-<milliseconds>"; the agent's own stream ends in "/ssm".
+        streams = [one for one in answer.get("logStreams", []) if one["logStreamName"].count("/") == 1]
+        if not streams:
+            return []
+        newest = min(streams, key=lambda one: (_host(one), -int(one.get("creationTime", 0))))
+        answer = session.call(
+            "logs",
+            "get_log_events",
+            logGroupName=group,
+            logStreamName=newest["logStreamName"],
+            limit=lines,
+            startFromHead=False,
+        )
+    except SmsshError:
+        return []
+    return [str(event["message"]).rstrip("\n") for event in answer.get("events", [])][-lines:]
+
+
+def _host(stream: dict[str, Any]) -> tuple[int, str]:
+    """Sorts streams by host, algo-2 before algo-10."""
+    host = str(stream["logStreamName"]).rpartition("/")[2].rpartition("-")[0]
+    return len(host), host

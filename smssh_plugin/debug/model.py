@@ -1,0 +1,172 @@
+"""What the debugger knows, and what report.json holds: the same dataclasses, so that neither forgets any.
+
+Times are seconds since the epoch, in UTC; None where unknown or not yet.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Action", "Event", "Incident", "Report", "Step"]
+
+VERSION = 1
+"""Of report.json's schema; a new field does not change it, a changed or removed one does."""
+
+
+@dataclass
+class Action:
+    """One thing the debugger did about a held step.
+
+    Attributes:
+        what: patch, script, retry, release or leave.
+        began: when.
+        seconds: how long it took.
+        ok: whether it did what it should.
+        summary: one sentence.
+        detail: the text of the patch, or what the script or retry wrote.
+        files: the files that were changed, in the container.
+    """
+
+    what: str
+    began: float
+    seconds: float = 0.0
+    ok: bool = True
+    summary: str = ""
+    detail: str = ""
+    files: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Incident:
+    """A held step: what its container reported, and what was done.
+
+    Attributes:
+        step: the name of the step.
+        address: the host's address; `smssh connect ADDRESS` leads there.
+        point: where it is held: start, failure or end.
+        attempt: which run of the entry point it was, from 1.
+        found: when the debugger saw it.
+        held_since: when the hold began, by the container's clock.
+        deadline: when the hold ends by itself, by the container's clock.
+        report: what `smssh-hook report --json` gave; {} where it could not be had.
+        log_tail: the last lines of the job's log.
+        actions: what was done, in order.
+        resolution: open, fixed, failed (the retry failed too), held (left for a person), released or lost.
+        resolved: when that was settled.
+    """
+
+    step: str
+    address: str
+    point: str
+    attempt: int
+    found: float
+    held_since: float | None = None
+    deadline: float | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+    log_tail: list[str] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
+    resolution: str = "open"
+    resolved: float | None = None
+
+    @property
+    def error(self) -> str:
+        """What went wrong, in one line."""
+        told = self.report.get("error")
+        if told:
+            return str(told).strip().splitlines()[0]
+        trace = str(self.report.get("traceback") or "").strip()
+        if trace:
+            return trace.splitlines()[-1]
+        code = self.report.get("exit_code")
+        return f"the entry point ended with status {code}" if code is not None else "the entry point failed"
+
+
+@dataclass
+class Step:
+    """A step of the execution.
+
+    Attributes:
+        name: its name.
+        kind: training, processing or transform; for others the type as the service calls it (Model,
+            Condition, ...).
+        status: as the service says: Starting, Executing, Succeeded, Failed, Stopped, ...
+        job: the name of its job; "" where it has none.
+        address: the address of its first host; "" where it has no job.
+        started: when it started.
+        ended: when it ended.
+        failure_reason: as the service says; "" where it did not fail.
+        cached: whether the service took the result of an earlier execution.
+        log_tail: the last lines of its log, of steps that failed or were repaired.
+    """
+
+    name: str
+    kind: str
+    status: str
+    job: str = ""
+    address: str = ""
+    started: float | None = None
+    ended: float | None = None
+    failure_reason: str = ""
+    cached: bool = False
+    log_tail: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of the protocol.
+
+    Attributes:
+        time: when.
+        text: what happened, in one line.
+        level: info, good, warn or bad.
+    """
+
+    time: float
+    text: str
+    level: str = "info"
+
+
+@dataclass
+class Report:
+    """All of it.
+
+    Attributes:
+        pipeline: the name of the pipeline.
+        execution: the id of the execution (the last part of its ARN).
+        arn: the ARN of the execution.
+        region: the AWS region.
+        status: the execution's status: Executing, Succeeded, Failed, Stopping, Stopped.
+        failure_reason: the execution's; "" where it did not fail.
+        started: when the execution started.
+        ended: when it ended; None while it runs.
+        stopped_because: why the debugger stopped watching: ended, interrupted, timeout or error.
+        steps: those that have started, in the order of their start.
+        incidents: the holds that were found, in the order they were found.
+        events: the protocol.
+        generated: when this was written.
+        generator: the program and its version.
+        version: of the schema.
+    """
+
+    pipeline: str
+    execution: str
+    arn: str
+    region: str
+    status: str = "Executing"
+    failure_reason: str = ""
+    started: float | None = None
+    ended: float | None = None
+    stopped_because: str = "ended"
+    steps: list[Step] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    generated: float = field(default_factory=time.time)
+    generator: str = "smssh"
+    version: int = VERSION
+
+    @property
+    def finished(self) -> bool:
+        """Whether the execution has ended."""
+        return self.status in ("Succeeded", "Failed", "Stopped")

@@ -1,0 +1,77 @@
+"""The report folder: report.json (schema version 1, the fields of `model.Report`) and report.html.
+
+In report.json times are UTC, ISO 8601 with milliseconds; spans are seconds. Nothing in it is secret:
+environments are listed by name only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ExitStatus, SmsshError
+from .report_html import page
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .model import Report
+
+__all__ = ["as_json", "write"]
+
+_TIMES = frozenset(
+    {"began", "deadline", "ended", "found", "generated", "held_since", "resolved", "started", "time"}
+)
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as report.json holds it."""
+    found: dict[str, Any] = _plain(dataclasses.asdict(report))
+    for incident, plain in zip(report.incidents, found["incidents"], strict=True):
+        plain["error"] = incident.error if incident.point == "failure" else None
+    return {"version": found.pop("version"), **found}
+
+
+def write(report: Report, folder: Path) -> tuple[Path, Path]:
+    """Write report.json and report.html into `folder`, which is made; answers their paths.
+
+    Raises:
+        SmsshError: they cannot be written.
+    """
+    texts = {
+        folder / "report.json": json.dumps(as_json(report), indent=2, ensure_ascii=False) + "\n",
+        folder / "report.html": page(report),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            fresh = path.with_name(f".{path.name}.new")
+            # Output of a job may hold halves of characters; they are shown as such, and must not stop the
+            # report.
+            fresh.write_text(text, encoding="utf-8", errors="replace")
+            fresh.replace(path)
+    except OSError as error:
+        raise SmsshError(
+            f"cannot write the report to {folder}: {error.strerror}",
+            hint="name another folder with --report",
+            reference="report-not-writable",
+            status=ExitStatus.FAILED,
+        ) from error
+    json_path, html_path = texts
+    return json_path, html_path
+
+
+def _plain(value: Any, name: str = "") -> Any:
+    """Times as text; all else as it is. What the container reported (`report`) is passed on unchanged."""
+    if isinstance(value, dict):
+        return {key: item if key == "report" else _plain(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if name in _TIMES and isinstance(value, (int, float)):
+        when = dt.datetime.fromtimestamp(value, dt.timezone.utc)
+        return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, float):
+        return round(value, 3)
+    return value

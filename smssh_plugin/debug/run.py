@@ -1,0 +1,290 @@
+"""`smssh debug`: watch an execution, send a repair to each step that is held, and report, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from .._version import __version__
+from ..client.lookup import execution_arn
+from ..errors import ExitStatus, SmsshError
+from . import fix as fixes
+from . import logs
+from .model import Event, Incident, Report
+from .repair import Bench, Repair
+from .watch import Snapshot, Watch, changes, step_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import FrameType
+
+    from ..client.aws import AwsSession
+
+__all__ = ["Options", "View", "debug", "exit_status", "start"]
+
+POLL_SECONDS = 2.0
+STOP_SECONDS = 10.0
+TROUBLES_IN_A_ROW = 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the debugger shall do.
+
+    Attributes:
+        pipeline: the name of the pipeline.
+        execution: the execution: an id, an ARN, or None for the latest.
+        fixes: the folder of fixes; None: there are none.
+        release: release a step that cannot be fixed, instead of leaving it held.
+        timeout: seconds to watch; None: until the execution ends.
+        poll: seconds between two looks.
+    """
+
+    pipeline: str
+    execution: str | None = None
+    fixes: Path | None = None
+    release: bool = False
+    timeout: float | None = None
+    poll: float = POLL_SECONDS
+
+
+class View(Protocol):
+    """Shows a person what happens."""
+
+    def show(self, event: Event) -> None:
+        """A new line of the protocol; called from any thread."""
+
+    def update(self, report: Report) -> None:
+        """The state of the steps; called about every second."""
+
+
+@dataclass
+class _Holds:
+    """What is known of the holds of one host."""
+
+    step: str
+    address: str
+    known: set[tuple[int, str]] = field(default_factory=set)
+    quiet_until: float = 0.0
+    repair: Repair | None = None
+    left: bool = False
+    """Held for a person; looked at again only after it was seen not held."""
+
+
+def start(session: AwsSession, pipeline: str) -> str:
+    """Start an execution of the pipeline, and answer its ARN.
+
+    Raises:
+        SmsshError: NOT_FOUND: no such pipeline.
+    """
+    step_names(session, pipeline)
+    answer = session.call("sagemaker", "start_pipeline_execution", PipelineName=pipeline)
+    return str(answer["PipelineExecutionArn"])
+
+
+def debug(options: Options, session: AwsSession, view: View) -> Report:
+    """Watch an execution until it ends, and repair what can be.
+
+    Ctrl-C and SIGTERM end it in order: logins closed, held steps left held. The report then tells so
+    (`stopped_because`).
+
+    Raises:
+        SmsshError: there is no such pipeline, execution or fix; nothing was done then.
+    """
+    names = step_names(session, options.pipeline)
+    if options.fixes is not None:
+        fixes.check(options.fixes, names)
+    arn = execution_arn(session, options.pipeline, options.execution)
+    return _Debugger(options, session, view, arn).run()
+
+
+class _Debugger:
+    """One run of the debugger."""
+
+    def __init__(self, options: Options, session: AwsSession, view: View, arn: str) -> None:
+        self._options = options
+        self._session = session
+        self._view = view
+        self._watch = Watch(session, options.pipeline, arn)
+        self._report = Report(
+            pipeline=options.pipeline,
+            execution=arn.rpartition("/")[2],
+            arn=arn,
+            region=session.region,
+            generator=f"smssh {__version__}",
+        )
+        self._lock = threading.Lock()
+        self._bench = Bench(session, options.fixes, options.release, self._say, self._found)
+        self._hosts: dict[str, _Holds] = {}
+        # Made before threads share the session: making a client is not thread-safe.
+        for service in ("sagemaker", "ssm", "logs"):
+            session.client(service)
+
+    def run(self) -> Report:
+        report = self._report
+        began = time.monotonic()
+        before: Snapshot | None = None
+        troubles = 0
+        try:
+            with _interruptible():
+                while True:
+                    try:
+                        now = self._watch.look()
+                        troubles = 0
+                    except SmsshError as error:
+                        # A network that comes and goes, or throttling, must not end hours of watching.
+                        troubles += 1
+                        if before is None or troubles >= TROUBLES_IN_A_ROW:
+                            raise
+                        if troubles == 1:
+                            self._say(
+                                Event(time.time(), f"cannot look: {error.message}; trying again", "warn")
+                            )
+                    else:
+                        for event in changes(before, now):
+                            self._say(event)
+                        self._take(now)
+                        before = now
+                        self._dispatch(now)
+                        if now.finished:
+                            break
+                    self._view.update(report)
+                    if self._options.timeout is not None and time.monotonic() - began > self._options.timeout:
+                        report.stopped_because = "timeout"
+                        self._say(
+                            Event(time.time(), f"stopped watching after {self._options.timeout:g} s", "warn")
+                        )
+                        break
+                    time.sleep(self._options.poll)
+                self._join(began)
+        except KeyboardInterrupt:
+            report.stopped_because = "interrupted"
+            self._say(Event(time.time(), "interrupted", "warn"))
+        except SmsshError as error:
+            if before is None:
+                raise
+            report.stopped_because = "error"
+            self._say(Event(time.time(), f"stopped watching: {error}", "bad"))
+        self._close()
+        with contextlib.suppress(KeyboardInterrupt):
+            self._complete()
+        self._view.update(report)
+        return report
+
+    def _take(self, now: Snapshot) -> None:
+        """Put a look into the report; log lines that were fetched before stay."""
+        report = self._report
+        tails = {step.name: step.log_tail for step in report.steps}
+        report.status, report.failure_reason = now.status, now.failure_reason
+        report.started, report.ended = now.started, now.ended
+        report.steps = now.steps
+        for step in report.steps:
+            step.log_tail = tails.get(step.name, [])
+
+    def _dispatch(self, now: Snapshot) -> None:
+        """Send repairs to hosts that are newly held."""
+        held = {node.target: node for node in (*now.held, *now.silent)}
+        for target, holds in self._hosts.items():
+            repair = holds.repair
+            if repair is not None and not repair.running:
+                holds.repair = None
+                incident = repair.incident
+                holds.left = incident is not None and incident.resolution == "held"
+                # After a retry the tag may lag; a host that could not be asked is not asked again at once.
+                holds.quiet_until = time.monotonic() + (2 * self._options.poll if repair.looked else 10.0)
+            if target not in held and holds.repair is None:
+                holds.left = False
+        if now.finished:
+            return
+        for target, node in held.items():
+            step = next((one for one in now.steps if one.job.lower() == node.job.lower()), None)
+            if step is None:
+                continue
+            address = step.address if node.host == "algo-1" else f"{node.host}.{step.address}"
+            holds = self._hosts.setdefault(target, _Holds(step.name, address))
+            if holds.repair is not None or holds.left or time.monotonic() < holds.quiet_until:
+                continue
+            holds.repair = Repair(self._bench, node, step.name, address, holds.known)
+            holds.repair.start()
+
+    def _join(self, began: float) -> None:
+        """The execution has ended; repairs hear of it a moment later (a retry's answer, a lost login)."""
+        if not self._report.finished:
+            return
+        deadline = time.monotonic() + STOP_SECONDS
+        if self._options.timeout is not None:
+            deadline = min(deadline, max(began + self._options.timeout, time.monotonic() + 1))
+        while any(repair.running for repair in self._repairs()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _repairs(self) -> Iterator[Repair]:
+        return (holds.repair for holds in self._hosts.values() if holds.repair is not None)
+
+    def _close(self) -> None:
+        """End all repairs, in bounded time; a second Ctrl-C does not leave logins open."""
+        for repair in list(self._repairs()):
+            with contextlib.suppress(KeyboardInterrupt):
+                repair.cancel(STOP_SECONDS)
+
+    def _complete(self) -> None:
+        """The last words of the report: what became of incidents, and the logs."""
+        report = self._report
+        status = {step.name: step.status for step in report.steps}
+        for incident in report.incidents:
+            ended = status.get(incident.step, "")
+            if incident.resolution in ("open", "lost") and ended == "Succeeded":
+                incident.resolution = "fixed"
+            elif incident.resolution == "open":
+                incident.resolution = "held" if ended in ("Starting", "Executing") else "lost"
+        wanted = {incident.step for incident in report.incidents}
+        for step in report.steps:
+            if step.job and (step.status == "Failed" or step.name in wanted):
+                step.log_tail = logs.tail(self._session, step.kind, step.job)
+        for incident in report.incidents:
+            if status.get(incident.step) == "Executing" and incident.resolution == "held":
+                command = f"smssh connect {shlex.quote(incident.address)}"
+                self._say(
+                    Event(time.time(), f"{incident.step}: still held; enter it with: {command}", "warn")
+                )
+        report.generated = time.time()
+
+    def _say(self, event: Event) -> None:
+        with self._lock:
+            self._report.events.append(event)
+        self._view.show(event)
+
+    def _found(self, incident: Incident) -> None:
+        with self._lock:
+            self._report.incidents.append(incident)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM (a CI runner that gives up) ends things in the same order as Ctrl-C."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def exit_status(report: Report) -> ExitStatus:
+    """What `smssh debug` ends with."""
+    if report.stopped_because == "interrupted":
+        return ExitStatus.INTERRUPTED
+    if report.stopped_because == "timeout":
+        return ExitStatus.TIMEOUT
+    return ExitStatus.OK if report.status == "Succeeded" else ExitStatus.PIPELINE_FAILED

@@ -1,0 +1,206 @@
+"""What an execution is doing: its steps, and which of them are held. Nothing is changed here."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..client.addresses import StepAddress
+from ..client.aws import AwsSession, ServiceRefused
+from ..client.lookup import Node, StepJob, describe_step, node_of, steps_of
+from ..errors import ExitStatus, SmsshError
+from .model import Event, Step
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+__all__ = ["Snapshot", "Watch", "changes", "step_names"]
+
+ASK_SECONDS = 10.0
+"""How often containers that cannot tag themselves are asked over SSH, at most."""
+NAMES_A_FILTER = 50
+_RUNNING = ("Starting", "Executing", "Stopping")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One look at an execution.
+
+    Attributes:
+        status: Executing, Stopping, Stopped, Failed or Succeeded.
+        failure_reason: the execution's.
+        started: when it started.
+        ended: when it ended; None while it runs.
+        steps: those that have started.
+        held: hosts whose tags say that they are held.
+        silent: hosts that are online and never said what they are doing: to be asked.
+    """
+
+    status: str
+    failure_reason: str
+    started: float | None
+    ended: float | None
+    steps: list[Step]
+    held: list[Node]
+    silent: list[Node]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the execution has ended."""
+        return self.status in ("Succeeded", "Failed", "Stopped")
+
+
+class Watch:
+    """Polls one execution of a pipeline.
+
+    Args:
+        session: the AWS session.
+        pipeline: the name of the pipeline.
+        arn: the ARN of the execution.
+    """
+
+    def __init__(self, session: AwsSession, pipeline: str, arn: str) -> None:
+        self._session = session
+        self._pipeline = pipeline
+        self._arn = arn
+        self._execution = arn.rpartition("/")[2]
+        self._talking: set[str] = set()
+        self._next_ask = 0.0
+
+    def look(self) -> Snapshot:
+        """Look once: 3 API calls, and one for each host that is held.
+
+        Raises:
+            SmsshError: NOT_FOUND: no such execution; or what went wrong with AWS.
+        """
+        try:
+            answer = self._session.call(
+                "sagemaker", "describe_pipeline_execution", PipelineExecutionArn=self._arn
+            )
+        except ServiceRefused as error:
+            raise SmsshError(
+                f"there is no execution {self._execution!r} of pipeline {self._pipeline!r}",
+                hint=error.message,
+                reference="no-execution",
+                status=ExitStatus.NOT_FOUND,
+            ) from error
+        status = str(answer["PipelineExecutionStatus"])
+        raw = steps_of(self._session, self._arn)
+        jobs = [job for one in raw if one.get("StepStatus") in _RUNNING and (job := describe_step(one))]
+        held, silent = self._nodes(jobs) if jobs else ([], [])
+        ended = (
+            _seconds(answer.get("LastModifiedTime")) if status in ("Succeeded", "Failed", "Stopped") else None
+        )
+        return Snapshot(
+            status=status,
+            failure_reason=str(answer.get("FailureReason", "")),
+            started=_seconds(answer.get("CreationTime")),
+            ended=ended,
+            steps=[self._step(one) for one in raw],
+            held=held,
+            silent=silent,
+        )
+
+    def _step(self, one: dict[str, Any]) -> Step:
+        job = describe_step(one)
+        metadata = one.get("Metadata", {})
+        name = str(one["StepName"])
+        return Step(
+            name=name,
+            kind=job.kind if job else next(iter(metadata), ""),
+            status=str(one.get("StepStatus", "")),
+            job=job.names[-1] if job else "",
+            address=str(StepAddress(None, name, self._execution, self._pipeline)) if job else "",
+            started=_seconds(one.get("StartTime")),
+            ended=_seconds(one.get("EndTime")),
+            failure_reason=str(one.get("FailureReason", "")),
+            cached=bool(one.get("CacheHitResult")),
+        )
+
+    def _nodes(self, jobs: list[StepJob]) -> tuple[list[Node], list[Node]]:
+        """The held hosts of these jobs, and those that never said what they do."""
+        names = [name for job in jobs for name in job.names]
+        held: list[Node] = []
+        silent: list[Node] = []
+        for start in range(0, len(names), NAMES_A_FILTER):
+            some = names[start : start + NAMES_A_FILTER]
+            online = [{"Key": "tag:SMSSHJob", "Values": some}, {"Key": "PingStatus", "Values": ["Online"]}]
+            found = self._instances([*online, {"Key": "tag:SMSSHState", "Values": ["held"]}])
+            held += [node_of(self._session, info) for info in found]
+            self._talking |= {node.target for node in held}
+            if time.monotonic() >= self._next_ask:
+                rest = [info for info in self._instances(online) if info["InstanceId"] not in self._talking]
+                for node in (node_of(self._session, info) for info in rest):
+                    if node.state is None:
+                        silent.append(node)
+                    else:
+                        self._talking.add(node.target)
+        if time.monotonic() >= self._next_ask:
+            self._next_ask = time.monotonic() + ASK_SECONDS
+        return held, silent
+
+    def _instances(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        pages = self._session.pages("ssm", "describe_instance_information", Filters=filters, MaxResults=50)
+        return [info for page in pages for info in page.get("InstanceInformationList", [])]
+
+
+def changes(before: Snapshot | None, now: Snapshot) -> list[Event]:
+    """What happened between two looks, as lines for a person."""
+    old = {step.name: step.status for step in before.steps} if before else {}
+    lines: list[Event] = []
+    at = time.time()
+    for step in now.steps:
+        if old.get(step.name) == step.status:
+            continue
+        took = f" after {step.ended - step.started:.0f} s" if step.started and step.ended else ""
+        what = f"{step.kind} " if step.kind else ""
+        if step.status == "Succeeded":
+            cached = " (from the cache)" if step.cached else took
+            lines.append(Event(at, f"{step.name}: {what}step succeeded{cached}", "good"))
+        elif step.status == "Failed":
+            reason = step.failure_reason.strip().splitlines()
+            lines.append(Event(at, f"{step.name}: failed{took}{': ' + reason[0] if reason else ''}", "bad"))
+        elif step.status == "Executing":
+            lines.append(Event(at, f"{step.name}: {what}step runs{f' ({step.job})' if step.job else ''}"))
+        else:
+            lines.append(Event(at, f"{step.name}: {step.status}"))
+    if now.finished and not (before and before.finished):
+        because = f": {now.failure_reason.splitlines()[0]}" if now.failure_reason else ""
+        level = "good" if now.status == "Succeeded" else "bad"
+        lines.append(Event(at, f"pipeline {now.status}{because}", level))
+    return lines
+
+
+def step_names(session: AwsSession, pipeline: str) -> set[str]:
+    """The names of all steps in the definition of a pipeline, those inside conditions too.
+
+    Raises:
+        SmsshError: NOT_FOUND: no such pipeline.
+    """
+    try:
+        answer = session.call("sagemaker", "describe_pipeline", PipelineName=pipeline)
+    except ServiceRefused as error:
+        raise SmsshError(
+            f"there is no pipeline {pipeline!r} in {session.region}",
+            hint="check the name, and the region (--region)",
+            reference="no-pipeline",
+            status=ExitStatus.NOT_FOUND,
+        ) from error
+    names: set[str] = set()
+    pending: list[Any] = [json.loads(answer["PipelineDefinition"]).get("Steps", [])]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, list):
+            pending += part
+        elif isinstance(part, dict) and "Name" in part and "Type" in part:
+            names.add(str(part["Name"]))
+            arguments = part.get("Arguments")
+            if part["Type"] == "Condition" and isinstance(arguments, dict):
+                pending += [arguments.get("IfSteps", []), arguments.get("ElseSteps", [])]
+    return names
+
+
+def _seconds(when: dt.datetime | None) -> float | None:
+    return None if when is None else when.timestamp()

@@ -1,0 +1,355 @@
+"""`smssh local`, as a person uses it: real processes, a folder of its own for each test."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from smssh_plugin.cli import main
+from smssh_plugin.errors import SmsshError
+from smssh_plugin.local import sandbox
+from smssh_plugin.local.environment import client_environment, exports, removed_variables
+from smssh_plugin.local.state import State, StateFolder, process_birth
+
+try:
+    sandbox.check_support()
+    NO_CONTAINERS = ""
+except SmsshError as error:
+    NO_CONTAINERS = error.message
+runs = pytest.mark.skipif(bool(NO_CONTAINERS), reason=f"no containers here: {NO_CONTAINERS}")
+
+COMMAND = [sys.executable, "-c", "import sys; from smssh_plugin.cli import main; sys.exit(main())", "local"]
+DEADLINE = 60.0
+
+
+class Home:
+    """A home folder, and `smssh local` in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = StateFolder(path / "local")
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        self.environ |= {
+            "SMSSH_HOME": str(path),
+            "AWS_PROFILE": "real",
+            "AWS_ENDPOINT_URL_S3": "https://s3.invalid",
+        }
+
+    def start(self, *words: str, **settings) -> subprocess.Popen:
+        return subprocess.Popen([*COMMAND, *words], env=self.environ, text=True, **settings)
+
+    def do(self, *words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*COMMAND, *words],
+            env=self.environ,
+            text=True,
+            capture_output=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+
+def _until(ready, what: str):
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        found = ready()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {DEADLINE} s: {what}")
+
+
+@pytest.fixture
+def home(tmp_path):
+    home = Home(tmp_path / "home")
+    yield home
+    state = home.folder.read() if home.folder.path.exists() else None
+    if state is not None:
+        os.kill(state.pid, signal.SIGKILL)
+
+
+def _gone(state: State) -> bool:
+    return process_birth(state.pid) != state.birth
+
+
+@runs
+def test_up_twice_status_use_down(home):
+    assert home.do("status").returncode == 3
+    up = home.do("up", "--port", "0")
+    assert up.returncode == 0, up.stderr
+    state = home.folder.read()
+    assert f"smssh local is up at {state.endpoint}" in up.stderr
+    assert f"export AWS_ENDPOINT_URL='{state.endpoint}'" in up.stdout
+    assert "unset AWS_ENDPOINT_URL_S3 AWS_PROFILE" in up.stdout
+
+    again = home.do("up", "--port", "0")
+    assert again.returncode == 0
+    assert f"already running at {state.endpoint} (process {state.pid})" in again.stderr
+    assert again.stdout == up.stdout
+
+    program = (
+        'import boto3; print(boto3.client("sts").get_caller_identity()["Account"]);'
+        ' print(boto3.client("s3").list_buckets()["Buckets"])'
+    )
+    script = f"{up.stdout}\n{sys.executable} -c '{program}'"
+    used = subprocess.run(["sh", "-ec", script], env=home.environ, text=True, capture_output=True, check=True)
+    assert used.stdout == "123456789012\n[]\n"
+
+    facts = json.loads(home.do("status", "--json").stdout)
+    assert (facts["running"], facts["endpoint"], facts["pid"]) == (True, state.endpoint, state.pid)
+    assert state.endpoint in home.do("status").stdout
+    other = home.do("run", "--", "sh", "-c", "echo $AWS_ENDPOINT_URL")
+    assert other.stdout.strip() == state.endpoint, "a command uses the one that is up"
+
+    down = home.do("down")
+    assert (down.returncode, down.stderr) == (0, "smssh local has stopped.\n")
+    assert _gone(state)
+    assert not home.folder.state_file.exists()
+    assert home.do("down").returncode == 0
+    assert json.loads(home.do("status", "--json").stdout) == {"version": 1, "running": False}
+
+
+@runs
+def test_a_port_in_use_is_named(home):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for words in (["up"], ["run"]):
+            done = home.do(*words, "--port", str(port), *(["--", "true"] if words == ["run"] else []))
+            assert done.returncode == 2
+            assert f"port {port} on 127.0.0.1 is in use" in done.stderr
+            assert "--port" in done.stderr
+    assert home.folder.read() is None
+
+
+@runs
+def test_one_that_was_killed_is_forgotten(home):
+    assert home.do("up", "--port", "0").returncode == 0
+    first = home.folder.read()
+    os.kill(first.pid, signal.SIGKILL)
+    _until(lambda: _gone(first), "the process is gone")
+    assert home.folder.state_file.exists()
+    assert home.do("status").returncode == 3
+    assert not home.folder.state_file.exists()
+    assert home.do("up", "--port", "0").returncode == 0
+    assert home.folder.read().pid != first.pid
+
+
+def test_a_process_of_the_same_number_is_not_it(tmp_path):
+    folder = StateFolder(tmp_path / "local")
+    folder.make()
+    right = State(os.getpid(), process_birth(os.getpid()), 1, "http://127.0.0.1:1", 0.0, "/env")
+    folder.write(right)
+    assert folder.read() == right
+    folder.write(State(os.getpid(), "another boot/1", 1, "http://127.0.0.1:1", 0.0, "/env"))
+    assert folder.read() is None
+    folder.state_file.write_text("{half")
+    assert folder.read() is None
+    assert not folder.state_file.exists()
+
+
+@runs
+def test_foreground_ends_with_ctrl_c(home):
+    process = home.start(
+        "up", "--port", "0", "--foreground", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    _until(home.folder.read, "it is up")
+    second = home.do("up")
+    assert "already running" in second.stderr
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0
+    assert "export AWS_ENDPOINT_URL=" in out
+    assert home.folder.read() is None
+
+
+@runs
+def test_run_ends_as_its_command_and_leaves_nothing(home):
+    script = (
+        "import os, sys; sys.stdout.write(os.environ['AWS_ENDPOINT_URL']);"
+        " sys.exit(9 if 'AWS_PROFILE' in os.environ or 'AWS_ENDPOINT_URL_S3' in os.environ else 7)"
+    )
+    process = home.start(
+        "run", "--", sys.executable, "-c", script, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 7, err
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", out)
+    assert home.folder.read() is None
+    port = int(out.rpartition(":")[2])
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    assert home.do("run", "--", "sh", "-c", "kill -TERM $$").returncode == 128 + 15
+    done = home.do("run", "--", "/no/such/program")
+    assert (done.returncode, "cannot run /no/such/program" in done.stderr) == (3, True)
+    assert home.folder.read() is None
+
+
+def _sleeper(home, **settings) -> tuple[subprocess.Popen, State]:
+    process = home.start(
+        "run", "--", "sh", "-c", "echo started; exec sleep 1000", stdout=subprocess.PIPE, **settings
+    )
+    assert process.stdout.readline() == "started\n"
+    return process, home.folder.read()
+
+
+@runs
+def test_run_is_interrupted(home):
+    process, state = _sleeper(home, start_new_session=True)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(DEADLINE) == 130
+    assert _gone(state)
+
+
+@runs
+def test_run_is_terminated(home):
+    process, state = _sleeper(home)
+    process.terminate()
+    assert process.wait(DEADLINE) == 128 + 15
+    assert _gone(state)
+
+
+@runs
+def test_run_is_killed(home):
+    process, state = _sleeper(home, start_new_session=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(DEADLINE)
+    _until(lambda: _gone(state), "the stand-in notices that its parent is gone")
+    os.killpg(process.pid, signal.SIGKILL)  # its command, which nothing could tell
+    assert home.folder.read() is None
+
+
+REAL_JOB = """
+import sys, time, boto3
+s3, sm, logs = (boto3.client(name) for name in ("s3", "sagemaker", "logs"))
+s3.create_bucket(Bucket="bucket")
+def job(name, script):
+    sm.create_processing_job(
+        ProcessingJobName=name,
+        RoleArn="arn:aws:iam::123456789012:role/SageMakerRole",
+        AppSpecification={"ImageUri": "image:1", "ContainerEntrypoint": ["/bin/sh", "-c", script]},
+        ProcessingResources={
+            "ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}},
+        ProcessingOutputConfig={"Outputs": [{"OutputName": "out", "S3Output": {
+            "S3Uri": "s3://bucket/" + name, "LocalPath": "/opt/ml/processing/out",
+            "S3UploadMode": "EndOfJob"}}]},
+    )
+def wait(name):
+    found = sm.describe_processing_job(ProcessingJobName=name)
+    if found["ProcessingJobStatus"] != "InProgress":
+        return found
+    time.sleep(0.05)
+    return wait(name)
+job("good", "echo hello; echo $AWS_ENDPOINT_URL > /opt/ml/processing/out/where")
+job("bad", "exit 3")
+job("left", "echo $$; exec sleep 1000")
+good, bad = wait("good"), wait("bad")
+print(good["ProcessingJobStatus"], bad["ProcessingJobStatus"])
+print(s3.get_object(Bucket="bucket", Key="good/where")["Body"].read().decode().strip())
+group = "/aws/sagemaker/ProcessingJobs"
+events = logs.filter_log_events(logGroupName=group, logStreamNamePrefix="good/")["events"]
+print([event["message"] for event in events])
+"""
+
+
+@runs
+def test_jobs_really_run_and_none_is_left(home):
+    environ_mark = f"SMSSH_HOME={home.path}"
+    done = home.do("run", "--", sys.executable, "-c", REAL_JOB)
+    assert done.returncode == 0, done.stderr + home.folder.log_file.read_text()
+    statuses, endpoint, lines = done.stdout.splitlines()
+    assert statuses == "Completed Failed"
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", endpoint)
+    assert "hello" in lines
+    left = [
+        path
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if b"sleep\x001000" in _read(path) and environ_mark.encode() in _read(path.with_name("environ"))
+    ]
+    assert left == []
+    assert str(home.path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_no_namespaces_is_said(home, monkeypatch, capsys):
+    def refuse() -> None:
+        raise SmsshError("no user namespaces and not root", hint="sysctl", reference="no-namespaces")
+
+    monkeypatch.setenv("SMSSH_HOME", str(home.path))
+    monkeypatch.setattr(sandbox, "check_support", refuse)
+    assert main(["local", "up"]) == 1
+    assert "no user namespaces and not root" in capsys.readouterr().err
+    assert home.folder.read() is None
+
+
+@pytest.mark.parametrize("module", ["aiohttp", "moto"])
+def test_the_extra_is_missing(home, monkeypatch, capsys, module):
+    monkeypatch.setenv("SMSSH_HOME", str(home.path))
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(["local", "run", "--", "true"]) == 2
+    assert 'pip install "smssh-plugin[local]"' in capsys.readouterr().err
+
+
+@runs
+def test_a_start_that_fails_says_why(home, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = home.do("up", "--port", "0", "--image", str(tmp_path / "empty"))
+    assert done.returncode != 0
+    assert "empty" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert home.folder.read() is None
+
+
+@runs
+def test_two_starts_at_once_make_one(home):
+    starts = [
+        home.start("up", "--port", "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)
+    ]
+    results = [(process.communicate(timeout=DEADLINE), process.returncode) for process in starts]
+    state = home.folder.read()
+    assert state is not None, results
+    for (out, err), code in results:
+        if code == 0:
+            assert state.endpoint in out
+        else:
+            assert "another smssh local runs, or is just starting" in err
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; from smssh_plugin.cli import main; main(['local', '--help']);"
+        " sys.exit([name for name in ('aiohttp', 'moto', 'boto3', 'botocore') if name in sys.modules] or 0)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=DEADLINE)
+
+
+def test_what_clients_get(tmp_path):
+    variables = client_environment("http://127.0.0.1:1", tmp_path, {"NO_PROXY": "example.com,localhost"})
+    assert variables["NO_PROXY"] == variables["no_proxy"] == "example.com,localhost,127.0.0.1"
+    assert "TelemetryOptOut: true" in Path(variables["SAGEMAKER_USER_CONFIG_OVERRIDE"]).read_text()
+    removed = removed_variables(
+        {"AWS_PROFILE": "x", "AWS_ENDPOINT_URL_SSM": "y", "AWS_REGION": "z", "HOME": "h"}
+    )
+    assert removed == ["AWS_ENDPOINT_URL_SSM", "AWS_PROFILE"]
+    text = exports({"A": "it's"}, removed)
+    shown = subprocess.run(
+        ["sh", "-c", f'AWS_PROFILE=x; {text}\nprintf %s "$A${{AWS_PROFILE-}}"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == "it's"
