@@ -315,22 +315,32 @@ def _run_command(command: tuple[str, ...], state: State, folder: StateFolder) ->
 
     environ = {name: value for name, value in os.environ.items() if name not in removed_variables()}
     environ |= client_environment(state.endpoint, folder.path)
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def pass_on(number: int, _frame: object) -> None:
+        if process is None:
+            early.append(number)
+        else:
+            process.send_signal(number)
+
+    # Before the command starts: a signal in between would end us and leave it.
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         process = subprocess.Popen(command, env=environ)
+        for number in early:
+            process.send_signal(number)
+        code = process.wait()
     except OSError as error:
         raise SmsshError(
             f"cannot run {command[0]}: {error.strerror}",
             reference="command-not-found",
             status=ExitStatus.NOT_FOUND,
         ) from None
-    forwarded = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda n, _: process.send_signal(n)) for number in forwarded}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        code = process.wait()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for known, handler in before.items():
+            signal.signal(known, handler)
     return code if code >= 0 else 128 - code
 
 

@@ -29,8 +29,8 @@ SageMaker:
 """
 """For the SageMaker Python SDK.
 
-TelemetryOptOut is the one switch that keeps it from calling home. For its default bucket's name it asks STS for
-the account, at AWS's own endpoint whatever AWS_ENDPOINT_URL says; so it is told the name.
+TelemetryOptOut is the one switch that keeps it from calling home. For its default bucket's name it asks STS
+for the account, at AWS's own endpoint whatever AWS_ENDPOINT_URL says; so it is told the name.
 """
 _REMOVED = (
     "AWS_PROFILE",

@@ -10,6 +10,7 @@ import logging
 import re
 import socket
 import uuid
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
@@ -164,11 +165,28 @@ class Gateway:
             async with self._client.request(
                 request.method, target, headers=headers, data=data, allow_redirects=False
             ) as answer:
+                if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and answer.content_type == "text/html":
+                    return _not_implemented(request)
                 return await _relay(request, answer)
         except aiohttp.ClientConnectionError as error:
             log.warning("%s %s: moto does not answer: %s", request.method, request.path, error)
             failure = ServiceError("ServiceUnavailable", "smssh local: moto does not answer.", 503)
             return _answer(failure.to_json(), 503, failure.code)
+
+
+def _not_implemented(request: web.Request) -> web.Response:
+    """The answer where moto broke, which is what it does with operations that it does not have.
+
+    Its own is a page of HTML with status 500: SDKs repeat the request, and then complain about the page.
+    """
+    text = "smssh local: moto does not implement this operation, or failed; see the log of smssh local."
+    failure = ServiceError("NotImplemented", text, HTTPStatus.NOT_IMPLEMENTED)
+    if "X-Amz-Target" in request.headers:
+        return _answer(failure.to_json(), failure.status, failure.code)
+    error = f"<Error><Type>Receiver</Type><Code>{failure.code}</Code><Message>{text}</Message></Error>"
+    if "/s3/" not in request.headers.get("Authorization", ""):
+        error = f"<ErrorResponse>{error}</ErrorResponse>"
+    return web.Response(body=error.encode(), status=failure.status, content_type="text/xml")
 
 
 async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:

@@ -212,7 +212,7 @@ class Nodes:
         return {"InstanceId": node.id}
 
     def role_token(self, body: dict[str, Any], access_key: str | None) -> dict[str, Any]:
-        """RequestManagedInstanceRoleToken, signed with the node's RSA key; the node's id is the access key."""
+        """RequestManagedInstanceRoleToken, signed with the node's RSA key; its id is the access key."""
         node = self.nodes.get(access_key or "")
         if node is None:
             raise ServiceError("AccessDeniedException", f"{access_key} is not a registered managed instance.")

@@ -1,6 +1,7 @@
 """Data channels: a websocket, the two streams on it, and the handshake.
 
-`Channel` is what both sides have in common, `ClientChannel` is ours. A channel waits for nothing once it is open, save in a reconnect: `pump.Pump` polls it.
+`Channel` is what both sides have in common, `ClientChannel` is ours. A channel waits for nothing once it is
+open, save in a reconnect: `pump.Pump` polls it.
 """
 
 from __future__ import annotations

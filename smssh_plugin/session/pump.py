@@ -177,6 +177,8 @@ class Pump:
             self._end(Ending.SINK, now, _LINGER_STOPPED)
             return
         del self._waiting[:written]
+        if self._ending is Ending.CLOSED:
+            self._give_up = now + _LINGER  # a slow reader is a reader
 
     def _end(self, ending: Ending, now: float, linger: float) -> None:
         if self._ending is None:

@@ -9,7 +9,8 @@ import time
 
 import boto3
 import pytest
-from conftest import CHURN, IMAGE, SMSSH, node, wait_for
+
+from .machine import CHURN, IMAGE, SMSSH, node, wait_for
 
 pytestmark = [
     pytest.mark.e2e,
@@ -33,7 +34,9 @@ def sagemaker(machine):
 
 
 def failure_reason(machine, arn):
-    steps = sagemaker(machine).list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
+    steps = sagemaker(machine).list_pipeline_execution_steps(PipelineExecutionArn=arn)[
+        "PipelineExecutionSteps"
+    ]
     return {step["StepName"]: step.get("FailureReason") for step in steps}["Train"]
 
 
@@ -58,10 +61,17 @@ def test_off_it_fails_at_the_bug_and_a_release_gives_the_same_reason(held):
     machine, arn = held
     machine.smssh("release", "Train.churn.pipeline.sagemaker")
     client = sagemaker(machine)
-    wait_for(lambda: client.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"] == "Failed")
+    wait_for(
+        lambda: (
+            client.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"]
+            == "Failed"
+        )
+    )
     released = failure_reason(machine, arn)
 
-    off = machine.run(sys.executable, CHURN / "pipeline.py", "--report", "report", check=False, SMSSH_ENABLE="0")
+    off = machine.run(
+        sys.executable, CHURN / "pipeline.py", "--report", "report", check=False, SMSSH_ENABLE="0"
+    )
 
     assert off.returncode == 7
     arn = re.search(r"started (\S+)", off.stdout).group(1)

@@ -138,7 +138,7 @@ def test_shared_credentials_go_where_the_environment_says(new_agent: Make, tmp_p
     made.stop()
     made.start()
     made.wait_connected()
-    until(lambda: (made.folder / ".aws" / "credentials").exists())  # as the real one does: HOME is hijacked
+    until((made.folder / ".aws" / "credentials").exists)  # as the real one does: HOME is hijacked
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_what_it_cannot_serve_fails_with_the_reason(
         answers.append(Message.decode(data).json())
         await receive(socket, target, data)  # type: ignore[arg-type]
 
-    stack.service._from_agent_control = note  # type: ignore[method-assign, assignment]
+    stack.service._from_agent_control = note  # type: ignore[method-assign]
     control = stack.service._control[agent.node]
     stack.do(stack.service._send(control, Message.of("from_the_future", {})))
     stack.do(stack.service._send(control, Message.of(MessageType.INTERACTIVE_SHELL, task)))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from .service_harness import running
+from .service_harness import ROLE, running
 
 ODD_KEYS = [
     "plain",
@@ -183,6 +183,16 @@ def test_an_unknown_operation_of_sagemaker_is_named(service):
 def test_what_is_not_json_is_refused(service, body):
     status, _, answer = _raw(service, "POST", "/", body, {"X-Amz-Target": "SageMaker.ListModels"})
     assert (status, json.loads(answer)["__type"]) == (400, "SerializationException")
+
+
+def test_what_moto_does_not_have_is_said_once(service):
+    iam, sent = service.client("iam"), []
+    iam.meta.events.register("before-send.iam.*", lambda **_: sent.append(1))
+    with pytest.raises(ClientError, match=r"NotImplemented.*moto does not implement"):
+        iam.simulate_principal_policy(PolicySourceArn=ROLE, ActionNames=["s3:GetObject"])
+    assert len(sent) == 1, "no SDK is to repeat it"
+    with pytest.raises(ClientError, match="NotImplemented"):
+        service.client("ssm").describe_ops_items(OpsItemFilters=[])
 
 
 def test_moto_gone_is_an_error_and_not_a_hang(service):

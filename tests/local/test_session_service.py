@@ -166,9 +166,9 @@ def test_an_activation_registers_as_many_nodes_as_its_limit_until_it_expires(sta
     first, second = register(), register()
     assert first != second
     assert len(first) == 20
-    for attempt in (register, lambda: register("x" * 20)):
+    for code in (made["ActivationCode"], "x" * 20):
         with pytest.raises(ServiceError) as caught:
-            attempt()
+            register(code)
         assert caught.value.code == "InvalidActivation"
     assert stack.call("ListTagsForResource", ResourceType="ManagedInstance", ResourceId=first) == {
         "TagList": [{"Key": "SMSSHJob", "Value": "j"}]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -272,6 +273,9 @@ class Sshd:
         program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         if program is None or shutil.which("ssh") is None:
             pytest.skip("OpenSSH's sshd and ssh are not both installed")
+        shell = pwd.getpwuid(os.getuid()).pw_shell
+        if Path(shell).name in ("nologin", "false"):
+            pytest.skip(f"this user cannot log in: the shell is {shell}")
         self.folder = folder
         self.key = folder / "id"
         for name in ("host", "id"):

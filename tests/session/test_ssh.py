@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +19,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 
+def _more(world: World, kind: str, session: str, before: int) -> bool:
+    return world.stack.events(kind).count(session) > before
+
+
 def ssh(
-    world: World, sshd: Sshd, *command: str, program: str = "ssh", **options: object
+    world: World,
+    sshd: Sshd,
+    *command: str,
+    program: str = "ssh",
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [program, *sshd.options(proxy_command(world.node, sshd.port)), *command],
@@ -27,7 +35,6 @@ def ssh(
         capture_output=True,
         timeout=60,
         check=False,
-        **options,  # type: ignore[call-overload]
     )
 
 
@@ -72,12 +79,10 @@ def test_a_login_survives_a_cut_on_either_side(world: World, sshd: Sshd, tmp_pat
     assert process.stdout.readline() == b"ready\n"
     (session,) = world.stack.service.active_sessions
     for side in ("client", "agent"):
-        before = getattr(session, side)
+        opened = f"{side}-open"
+        before = world.stack.events(opened).count(session.id)
         world.stack.do(world.stack.service.drop(side, session.id))
-        until(
-            lambda side=side, before=before: getattr(session, side) not in (None, before),
-            what=f"a new {side}",
-        )  # type: ignore[misc]
+        until(partial(_more, world, opened, session.id, before), what=f"a new {side}")
     with go.open("w") as pipe:
         pipe.write("go\n")
     output, errors = process.communicate(timeout=30)

@@ -294,7 +294,7 @@ def _private_key(pem: str) -> RSAPrivateKey:
 
 
 def _share(token: dict[str, Any], profile: str) -> None:
-    """Write the role's credentials where the real agent does: over the user's, unless a variable says other."""
+    """Write the role's credentials where the real agent does: over the user's, unless told otherwise."""
     named = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
     path = Path(named) if named else Path.home() / ".aws" / "credentials"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
