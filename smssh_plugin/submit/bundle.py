@@ -3,13 +3,13 @@
     run.sh  sitecustomize.py    what starts it (wrapped entry point, PYTHONPATH)
     smssh.zip                   the container's part of this package, and pluggy; importable as it is
     options.json                the options, see `SSHOptions`
-    wheels/*.whl                asyncssh, where it was asked for
+    wheels/3.11-x86_64/*.whl    asyncssh, where it was asked for, by Python and machine
     manifest.json               {"version", "files": {name: SHA-256}}; its own SHA-256 names the prefix
 
 The same options, keys and version of this package give the same bytes, on every machine: archives are stored
-uncompressed (zlib and zlib-ng compress differently) with fixed times, and pluggy is the wheel beside this file rather
-than whatever is installed. That is pluggy 1.5.0, the newest that runs on Python 3.8 (1.6 needs 3.9, 1.7 needs 3.10),
-unchanged from PyPI.
+uncompressed (zlib and zlib-ng compress differently) with fixed times, and pluggy is the wheel beside this
+file rather than whatever is installed. That is pluggy 1.5.0, the newest that runs on Python 3.8 (1.6 needs
+3.9, 1.7 needs 3.10), unchanged from PyPI.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Destination:
         return "/".join(part for part in (self.prefix, digest) if part) + "/" + name
 
 
-# ------------------------------------------------------------------------------------------------ build
+# -------------------------------------------------------------------------------- build
 
 
 def authorized_keys(options: SSHOptions) -> tuple[str, ...]:
@@ -136,7 +136,8 @@ def build(options: SSHOptions, keys: Sequence[str]) -> Bundle:
     files["smssh.zip"] = _archive(_modules())
     files["options.json"] = described + b"\n"
     for version in options.wheels:
-        files.update({f"wheels/{name}": data for name, data in wheels_for(version).items()})
+        platform = version if "-" in version else f"{version}-x86_64"
+        files.update({f"wheels/{platform}/{name}": data for name, data in wheels_for(version).items()})
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     manifest = json.dumps({"version": __version__, "files": digests}, indent=1).encode() + b"\n"
     return Bundle({**files, MANIFEST: manifest}, hashlib.sha256(manifest).hexdigest())
@@ -158,7 +159,8 @@ def _modules() -> dict[str, bytes]:
             if name.endswith(".py"):
                 found[name] = archive.read(name)
             elif name.endswith("/LICENSE"):
-                # Not in its .dist-info: one without METADATA breaks importlib.metadata for everybody who sees it.
+                # Not in its .dist-info: one without METADATA breaks importlib.metadata for everybody who sees
+                # it.
                 found["pluggy/LICENSE"] = archive.read(name)
     return found
 
@@ -200,7 +202,7 @@ def _incomplete(name: str, problem: str) -> SmsshError:
     )
 
 
-# ------------------------------------------------------------------------------------------------ upload
+# -------------------------------------------------------------------------------- upload
 
 _published: dict[tuple[str, str, str], str] = {}
 _publishing = threading.Lock()
@@ -233,8 +235,8 @@ def destination(options: SSHOptions, session: Any) -> Destination:
 
     Args:
         options: what was asked for.
-        session: a SageMaker SDK session (anything with a `boto_session`), a boto3 session, or None for boto3's
-            default.
+        session: a SageMaker SDK session (anything with a `boto_session`), a boto3 session, or None for
+            boto3's default.
 
     Raises:
         SmsshError: there is no region, or the account can't be found out.

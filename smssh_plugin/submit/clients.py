@@ -28,13 +28,14 @@ def enable(
 ) -> Any:
     """Let the jobs that a boto3 session or client creates from now on be entered over SSH.
 
-    A request that can't have SSH is sent as it is, with a warning. A second call replaces the options of the first.
+    A request that can't have SSH is sent as it is, with a warning. A second call replaces the options of the
+    first.
 
     Args:
         target: a boto3 session (all SageMaker clients that it makes from now on), or a client of SageMaker.
         options: what is asked for; see `SSHOptions`.
-        boto_session: the boto3 session that stores the bundle; by default the target, or boto3's default session in
-            the client's region.
+        boto_session: the boto3 session that stores the bundle; by default the target, or boto3's default
+            session in the client's region.
         changes: single options, which go before `options`.
 
     Returns:
@@ -72,7 +73,7 @@ def _session_for(target: Any, meta: Any) -> Any:
 
 
 def _on_call(kind: str, attachment: Attachment, params: Any, **_: Any) -> None:
-    """Change the parameters of a call in place: botocore gives its own dict, and other handlers may follow."""
+    """Change the parameters of a call in place: the dict is botocore's own, and other handlers may follow."""
     changed = inject(kind, None, dict(params), attachment, lambda: attachment.session)
     params.clear()
     params.update(changed)

@@ -1,7 +1,8 @@
 """The service's limits that botocore does not check, and what it can't do at all: refused before submission.
 
-Numbers: the constraints of the SageMaker service model in botocore 1.44.5 (`min`, `max`, `pattern` of the shapes)
-and, where a comment says so, the API reference. botocore checks required members, types and minimums only.
+Numbers: the constraints of the SageMaker service model in botocore 1.44.5 (`min`, `max`, `pattern` of the
+shapes) and, where a comment says so, the API reference. botocore checks required members, types and minimums
+only.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def check_environment(
         if issubclass(type(value), str) and len(value) > limits.value:
             raise refuse(
                 where,
-                f"{field}.{name} would have {len(value)} characters; SageMaker takes {limits.value} for a {limits.call}",
+                f"{field}.{name} would have {len(value)} characters; SageMaker takes {limits.value} "
+                f"for a {limits.call}",
                 "shorten it: for SMSSH_ROLE a role's name does as well as its ARN",
                 "value-too-long",
             )

@@ -30,33 +30,35 @@ class SmsshWarning(UserWarning):
 class SSHOptions:
     """How a job is entered. Every default costs nobody money: no wait, no hold.
 
-    The name in parentheses is the variable that does the same on a job, and wins over the option; most options
-    travel as the key of that name in the bundle's `options.json`, because a job's environment is scarce.
+    The name in parentheses is the variable that does the same on a job, and wins over the option; most
+    options travel as the key of that name in the bundle's `options.json`, because a job's environment is
+    scarce.
 
     Attributes:
         enabled: False leaves the request as it is, byte for byte; None and True turn SSH on, unless
-            `SMSSH_ENABLE=0` stands in the environment of the submitting process, which turns every `with_ssh` off.
-        hold: points at which the container is held until it is released, retried or out of time: any of `start`,
-            `failure`, `end`; a comma list will do (SMSSH_HOLD, `hold`).
+            `SMSSH_ENABLE=0` stands in the environment of the submitting process, which turns every `with_ssh`
+            off.
+        hold: points at which the container is held until it is released, retried or out of time: any of
+            `start`, `failure`, `end`; a comma list will do (SMSSH_HOLD, `hold`).
         hold_seconds: how long a hold lasts while nobody is connected: seconds, or a duration such as "30m"
             (SMSSH_HOLD_SECONDS, `hold_seconds`; 600).
         hold_max_seconds: how long a hold lasts at most, whoever is connected (SMSSH_HOLD_MAX_SECONDS,
             `hold_max_seconds`; 14400).
-        wait: delays the entry point: "ready" until a login is possible, or a duration in which a person can connect
-            and release it (SMSSH_WAIT, `wait`; no wait).
-        owner: the SSHOwner tag of the job's managed nodes, for IAM conditions (SMSSH_OWNER, `owner`; by default
-            SMSSH_OWNER of the submitting process, else none).
-        authorized_keys: public keys that may log in beside your own smssh key: lines as in an authorized_keys file,
-            or paths of files of such lines (SMSSH_AUTHORIZED_KEYS, `authorized_keys`).
-        role: the IAM role, name or ARN, that the hybrid activation gives to the job's managed node; it may be a
-            pipeline variable (SMSSH_ROLE, in the request; by default the job's own role).
+        wait: delays the entry point: "ready" until a login is possible, or a duration in which a person can
+            connect and release it (SMSSH_WAIT, `wait`; no wait).
+        owner: the SSHOwner tag of the job's managed nodes, for IAM conditions (SMSSH_OWNER, `owner`; by
+            default SMSSH_OWNER of the submitting process, else none).
+        authorized_keys: public keys that may log in beside your own smssh key: lines as in an authorized_keys
+            file, or paths of files of such lines (SMSSH_AUTHORIZED_KEYS, `authorized_keys`).
+        role: the IAM role, name or ARN, that the hybrid activation gives to the job's managed node; it may be
+            a pipeline variable (SMSSH_ROLE, in the request; by default the job's own role).
         transport: `ssm`, `none`, or `native` (SageMaker remote debugging, training only)
             (SMSSH_TRANSPORT, `transport`; ssm).
         ssh_server: `auto`, `sshd` (the image's own) or `asyncssh` (SMSSH_SSH_SERVER, `ssh_server`; auto).
-        wheels: Python versions of images without sshd, such as "3.11" or "3.11-aarch64", whose asyncssh wheels go
-            into the bundle (about 5 MB each).
-        bundle: `s3://bucket/prefix` under which bundles are stored; by default `smssh/bundles` in the SageMaker
-            SDK's default bucket. The job's role must be able to read it.
+        wheels: Python versions of images without sshd, such as "3.11" or "3.11-aarch64", whose asyncssh
+            wheels go into the bundle (about 5 MB each).
+        bundle: `s3://bucket/prefix` under which bundles are stored; by default `smssh/bundles` in the
+            SageMaker SDK's default bucket. The job's role must be able to read it.
         extra: further keys of `options.json`, for settings that have no field here (`strict`, `ssh_port`,
             `disable_hooks`) and for hooks of your own; values that JSON can hold.
 
@@ -140,7 +142,7 @@ class SSHOptions:
         return replace(self, **changes) if changes else self
 
     def document(self, authorized_keys: tuple[str, ...]) -> dict[str, Any]:
-        """What `options.json` of the bundle holds: only what was asked for, so that defaults stay the container's.
+        """What `options.json` of the bundle holds: only what was asked for; defaults stay the container's.
 
         Args:
             authorized_keys: the public keys that may log in, each one line.

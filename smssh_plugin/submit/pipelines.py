@@ -1,8 +1,8 @@
 """Whole pipelines, and pipeline definitions as JSON.
 
-Attaching to the steps covers all but `@step` functions that are only reached through what another step takes from
-them. So the pipeline's `definition()` is hooked as well, in the same way as the steps; create, upsert and update go
-through it.
+Attaching to the steps covers all but `@step` functions that are only reached through what another step takes
+from them. So the pipeline's `definition()` is hooked as well, in the same way as the steps; create, upsert
+and update go through it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def attach_pipeline(pipeline: Any, options: SSHOptions) -> None:
 
 
 def transform_definition(definition: Mapping[str, Any], change: Change) -> Mapping[str, Any]:
-    """A pipeline definition with each request changed, nested ones too; the same object where nothing changes.
+    """A pipeline definition with each request changed, nested ones too; the same object if nothing is.
 
     Args:
         definition: the definition, as parsed from JSON.

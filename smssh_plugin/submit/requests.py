@@ -1,14 +1,15 @@
 """What SSH adds to a request. Pure functions over plain dicts in which any leaf may be a pipeline variable.
 
-Pipeline variables of the SageMaker SDKs raise on str(), len(), hash() and `in`, answer == with False and bool() with
-True, and hold their whole step, so that copying one copies the pipeline. So here containers are copied, leaves are
-passed on by reference, and nothing is done to a leaf before its type is known to be str or bool. In a pipeline
-definition (JSON) a variable is a dict with one key: see `_is_map`.
+Pipeline variables of the SageMaker SDKs raise on str(), len(), hash() and `in`, answer == with False and
+bool() with True, and hold their whole step, so that copying one copies the pipeline. So here containers are
+copied, leaves are passed on by reference, and nothing is done to a leaf before its type is known to be str or
+bool. In a pipeline definition (JSON) a variable is a dict with one key: see `_is_map`.
 
-What is added, by kind: the channel `smssh` with the bundle (training, processing, tuning, model), what starts it (the
-entry point wrapped in `run.sh` where the request names one, else PYTHONPATH with the bundle's `sitecustomize.py`), and
-the few variables that must be known before the bundle's `options.json` can be read. A model gets the bundle but not
-the switch: transform jobs turn it on, endpoints made from the same model stay as they are.
+What is added, by kind: the channel `smssh` with the bundle (training, processing, tuning, model), what starts
+it (the entry point wrapped in `run.sh` where the request names one, else PYTHONPATH with the bundle's
+`sitecustomize.py`), and the few variables that must be known before the bundle's `options.json` can be read.
+A model gets the bundle but not the switch: transform jobs turn it on, endpoints made from the same model stay
+as they are.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def transform_request(kind: str, request: Request, injection: Injection) -> Requ
     if injection.transport == "native" and kind != "training":
         raise refuse(
             where,
-            f"the native transport is SageMaker's remote debugging, which a {LIMITS[kind].call} does not have",
+            f"the native transport is SageMaker's remote debugging, which no {LIMITS[kind].call} has",
             "use SSHOptions(transport='ssm')",
             "native-is-training-only",
         )
@@ -114,8 +115,8 @@ def cautions(kind: str, request: Request, step: str | None) -> list[str]:
         value = holder.get("EnableNetworkIsolation") if _is_map(holder) else None
         if value is not None and value is not False and value is not True:
             found.append(
-                f"{where}: {prefix}EnableNetworkIsolation is a pipeline variable; where it is true, the container "
-                "can't be entered"
+                f"{where}: {prefix}EnableNetworkIsolation is a pipeline variable; where it is true, the "
+                "container can't be entered"
             )
     return found
 
@@ -124,7 +125,7 @@ def _where(kind: str, step: str | None) -> str:
     return f"step {step!r}" if step is not None else f"the {LIMITS[kind].call}"
 
 
-# ------------------------------------------------------------------------------------------------ the kinds
+# -------------------------------------------------------------------------------- the kinds
 
 
 def _training(request: Request, injection: Injection, where: str) -> Request:
@@ -307,7 +308,7 @@ _TRANSFORMS: dict[str, Callable[[Request, Injection, str], Request]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------ the parts
+# -------------------------------------------------------------------------------- the parts
 
 
 def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:
@@ -365,7 +366,7 @@ def _python_path(present: Any, folder: str, where: str, field: str) -> str:
         raise refuse(
             where,
             f"{field}.PYTHONPATH is a pipeline variable, to which the bundle's folder can't be prepended",
-            "give PYTHONPATH as a literal text, or name a ContainerEntrypoint in the request, which is wrapped instead",
+            "give PYTHONPATH as a literal text, or name a ContainerEntrypoint, which is wrapped instead",
             "pythonpath-is-variable",
         )
     return f"{folder}:{present}" if present else folder
@@ -400,7 +401,7 @@ def _with_channel(
 
 
 def _instance_groups(channels: Sequence[Any], request: Request) -> list[Any]:
-    """Every instance group of a heterogeneous cluster, if its channels name groups: then all channels have to."""
+    """Every instance group of a heterogeneous cluster, if its channels name groups: then all have to."""
     named: list[Any] = []
     for channel in channels:
         source = _path(channel, "DataSource", "S3DataSource")
@@ -429,7 +430,7 @@ def _algorithm(request: Request, where: str) -> Request:
     if algorithm.get("AlgorithmName") is not None:
         raise refuse(
             where,
-            "AlgorithmSpecification.AlgorithmName names an algorithm resource, which takes no further channel",
+            "AlgorithmSpecification.AlgorithmName names an algorithm, which takes no further channel",
             "use its training image instead, or leave SSH off here (SSHOptions(enabled=False))",
             "algorithm-resource",
         )

@@ -1,9 +1,9 @@
 """`with_ssh`: the decorator for pipeline steps, for what returns them, and for whole pipelines.
 
-Steps of SageMaker SDK v2 and v3 are told by what they have, never by their classes: nothing of the SDK is imported.
-What is hooked is the `arguments` property of the step's instance, through a class of its own, because every way out of
-a step goes through it (definition, upsert, local mode) and because it is evaluated late: the SDK uploads code then,
-under keys that depend on the pipeline that is being compiled.
+Steps of SageMaker SDK v2 and v3 are told by what they have, never by their classes: nothing of the SDK is
+imported. What is hooked is the `arguments` property of the step's instance, through a class of its own,
+because every way out of a step goes through it (definition, upsert, local mode) and because it is evaluated
+late: the SDK uploads code then, under keys that depend on the pipeline that is being compiled.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def with_ssh(target: Any = None, options: SSHOptions | None = None, **changes: A
 
     Forms:
 
-        @with_ssh                                   a function that returns a step (or a list, or a collection)
-        @with_ssh(hold="failure")                   the same, with options
-        @with_ssh                                   a function that is a step: above @step
+        @with_ssh                              a function that returns a step, a list or a collection
+        @with_ssh(hold="failure")              the same, with options
+        @with_ssh                              a function that is a step: above @step
         @step(...)
-        with_ssh(step), with_ssh([step, step])      steps there are already
-        with_ssh(pipeline, SSHOptions(...))         all steps of a pipeline that run in a container
+        with_ssh(step), with_ssh([a, b])       steps there are already
+        with_ssh(pipeline, SSHOptions(...))    all steps of a pipeline that run in a container
 
-    A transform step takes the step that makes its model with it, because the model carries what the job needs.
-    Decorating twice is decorating once: the options that came first stay.
+    A transform step takes the step that makes its model with it, because the model carries what the job
+    needs. Decorating twice is decorating once: the options that came first stay.
 
     Args:
         target: what to decorate; None, or an `SSHOptions`, makes a decorator.
@@ -56,8 +56,8 @@ def with_ssh(target: Any = None, options: SSHOptions | None = None, **changes: A
         The target itself, or for a function one that does the same and decorates what it returns.
 
     Raises:
-        SmsshError: the target is none of these, or can't be entered, or an option is wrong. What only a compiled
-            request shows (network isolation, limits) is raised when the pipeline is compiled.
+        SmsshError: the target is none of these, or can't be entered, or an option is wrong. What only a
+            compiled request shows (network isolation, limits) is raised when the pipeline is compiled.
     """
     if isinstance(target, SSHOptions):
         target, options = None, target
@@ -102,8 +102,8 @@ def _decorated(function: Callable[..., Any], options: SSHOptions) -> Callable[..
 class _NeverInJob:
     """Lies on decorated functions, and turns being pickled into an error.
 
-    `@step` above `@with_ssh` would run without SSH and say nothing: it never calls our function where the pipeline is
-    made, but pickles it to run in the job.
+    `@step` above `@with_ssh` would run without SSH and say nothing: it never calls our function where the
+    pipeline is made, but pickles it to run in the job.
     """
 
     def __init__(self, name: str) -> None:
@@ -142,7 +142,7 @@ def _attach_all(target: Any, options: SSHOptions) -> bool:
     return bool(found)
 
 
-# ------------------------------------------------------------------------------------------------ what is what
+# -------------------------------------------------------------------------------- what is what
 
 
 def _is_function(target: Any) -> bool:
@@ -171,7 +171,8 @@ def _is_step_function(function: Any) -> bool:
 def _plain(target: Any) -> Any:
     """The step behind a DelayedReturn, or behind what names it as a dependency; anything else as it is."""
     try:
-        # DelayedReturn makes an item of everything that is asked of it, so its attributes are asked for directly.
+        # DelayedReturn makes an item of everything that is asked of it, so its attributes are asked for
+        # directly.
         return object.__getattribute__(target, "_step")
     except AttributeError:
         return target
@@ -183,12 +184,12 @@ def _type_of(step: Any) -> str:
 
 
 def kind_of(step: Any) -> str | None:
-    """The kind of request behind a step, a value of `KINDS`; None when no container of the user's runs there."""
+    """The kind of request behind a step, a value of `KINDS`; None when no container of the user's runs."""
     return KINDS.get(_type_of(step))
 
 
 def steps_in(target: Any) -> Iterator[Any]:
-    """The steps behind one thing, nested ones too: a step, a DelayedReturn, a collection, a condition, a loop."""
+    """The steps behind one thing, nested ones too: of a DelayedReturn, a collection, a condition, a loop."""
     step = _plain(target)
     nested = [*(getattr(step, "if_steps", None) or ()), *(getattr(step, "else_steps", None) or ())]
     body = getattr(step, "for_each_body", None) or ()
@@ -206,7 +207,7 @@ def _describe(target: Any) -> str:
     return "None" if target is None else f"a {type(target).__module__}.{type(target).__qualname__}"
 
 
-# ------------------------------------------------------------------------------------------------ attach
+# -------------------------------------------------------------------------------- attach
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,8 @@ def inject(
         name: the name of the step, if there is one.
         request: the request.
         attachment: what was asked for.
-        session_of: answers the SageMaker or boto3 session that knows where bundles go; asked only if one is needed.
+        session_of: answers the SageMaker or boto3 session that knows where bundles go; asked only if one is
+            needed.
 
     Raises:
         SmsshError: this request can't have SSH and was named, or the bundle can't be stored.
@@ -311,7 +313,7 @@ def _plugins() -> Plugins:
     return Plugins()
 
 
-# ------------------------------------------------------------------------------------------------ sessions, models
+# -------------------------------------------------------------------------------- sessions and models
 
 
 def _session_of(step: Any) -> Any:
@@ -324,7 +326,7 @@ def _session_of(step: Any) -> Any:
 
 
 def _jobs_of(step: Any) -> Iterator[Any]:
-    """What may be, or know, the trainer, processor, transformer, tuner or model of a step, likeliest first."""
+    """What may be the trainer, processor, transformer, tuner or model of a step, likeliest first."""
     arguments = getattr(step, "step_args", None)
     positional = getattr(arguments, "func_args", None)
     if positional:
@@ -336,7 +338,7 @@ def _jobs_of(step: Any) -> Iterator[Any]:
 
 
 def _attach_model(step: Any, options: SSHOptions, *, named: bool, session: Any) -> None:
-    """Attach to the step that makes the transform step's model, or say that the model must bring the bundle."""
+    """Attach to the step that makes a transform step's model, or say what the model needs."""
     names = (getattr(job, "model_name", None) for job in _jobs_of(step))
     name = next((found for found in names if found is not None), None)
     try:
@@ -347,8 +349,8 @@ def _attach_model(step: Any, options: SSHOptions, *, named: bool, session: Any) 
         attach(maker, options, named=named, session=session)
     elif named:
         warnings.warn(
-            f"step {step.name!r}: its model is not made by a step that is seen from here; decorate what makes it with "
-            "with_ssh too, or use an image that has smssh-plugin installed",
+            f"step {step.name!r}: its model is not made by a step seen from here; decorate what makes "
+            "it too, or use an image that has smssh-plugin installed",
             SmsshWarning,
             stacklevel=2,
         )

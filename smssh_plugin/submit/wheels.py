@@ -1,9 +1,9 @@
 """asyncssh for images that have no sshd: which wheels go into a bundle, and how they are had.
 
-Exact versions and digests, so that the same options give the same bundle on every machine and every day, and nothing
-is taken from an index that was not reviewed. To renew the table: resolve `asyncssh` for each Python (`uv pip compile
---python-version X --python-platform x86_64-manylinux_2_28 --only-binary :all:`), download (`pip download --no-deps`)
-and take the digests of the files.
+Exact versions and digests, so that the same options give the same bundle on every machine and every day, and
+nothing is taken from an index that was not reviewed. To renew the table: resolve `asyncssh` for each Python
+(`uv pip compile --python-version X --python-platform x86_64-manylinux_2_28 --only-binary :all:`), download
+(`pip download --no-deps`) and take the digests of the files.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ WHEELS: Mapping[tuple[str, str], tuple[tuple[str, str, str], ...]] = {
         ("typing_extensions", "4.16.0", "481caa481374e813c1b176ada14e97f1f67a4539ce9cfeb3f350d78d6370c2e8"),
     ),
 }
-"""Name, version and SHA-256 of each wheel, by Python version and machine (all Linux with glibc 2.28 or newer)."""
+"""Name, version and SHA-256 of each wheel, by Python version and machine (Linux with glibc 2.28 or newer)."""
 
 
 def wheels_for(version: str) -> dict[str, bytes]:
@@ -224,7 +224,7 @@ def _download(python: str, machine: str, locked: tuple[tuple[str, str, str], ...
 
 
 def _pip(version: str) -> list[str]:
-    """A pip to call: this interpreter's, one that uv runs, or any on PATH (it only downloads, for another Python)."""
+    """A pip to call: this interpreter's, uv's, or any on PATH: it only downloads, for another Python."""
     own = [sys.executable, "-m", "pip"]
     if not subprocess.run([*own, "--version"], capture_output=True, check=False).returncode:
         return own

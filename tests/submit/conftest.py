@@ -1,11 +1,11 @@
-"""Everything offline: moto's server on loopback, fake credentials, a home of one's own, and real SDK pipelines."""
+"""Everything offline: moto's server on loopback, fake credentials, a home of its own, real SDK pipelines."""
 
 from __future__ import annotations
 
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - a dataclass has a field of it
 from typing import Any
 
 import boto3
@@ -32,7 +32,7 @@ def endpoint() -> Any:
 
 @pytest.fixture(scope="session")
 def offline(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The environment in which the SDK reaches nothing but moto; for the whole session, as the SDK reads some of it once."""
+    """The environment in which the SDK reaches nothing but moto; for the session: some is read only once."""
     config = tmp_path_factory.mktemp("sdk") / "config.yaml"
     config.write_text(
         "SchemaVersion: '1.0'\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n"
@@ -47,7 +47,9 @@ def offline(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")  # moto has no SimulatePrincipalPolicy: the SDK tries and goes on
+        patch.setenv(
+            "AWS_MAX_ATTEMPTS", "1"
+        )  # moto has no SimulatePrincipalPolicy: the SDK tries and goes on
         patch.setenv("SAGEMAKER_VALIDATE_ROLE", "false")
         patch.setenv("SAGEMAKER_USER_CONFIG_OVERRIDE", str(config))
         patch.setenv("SAGEMAKER_ADMIN_CONFIG_OVERRIDE", str(config))
@@ -56,7 +58,7 @@ def offline(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(autouse=True)
 def home(offline: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home with a key pair in it (the private half is never read here), so that nothing depends on the machine."""
+    """A home with a key pair in it (the private half is never read), so that the machine does not matter."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "id_ed25519").write_text("not a key\n")
     (folder / "id_ed25519.pub").write_text(KEY + "\n")
@@ -75,14 +77,17 @@ def boto_session(offline: None) -> boto3.Session:
 def sdk(boto_session: boto3.Session, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """SageMaker SDK v3; imported once, because that takes seconds."""
     pytest.importorskip("sagemaker.mlops", reason="the SageMaker SDK v3 is not installed")
+    from sagemaker.core.config import config
     from sagemaker.core.config.config_manager import SageMakerConfig
 
     code = tmp_path_factory.mktemp("code")
     (code / "prepare.py").write_text("print('prepared')\n")
     (code / "train.py").write_text("print('trained')\n")
     with pytest.MonkeyPatch.context() as patch:
-        # The SDK checks its configuration file against a schema at every look into it, a third of a second each.
+        # The SDK checks its configuration file against a schema at every look into it, a third of a second
+        # each.
         patch.setattr(SageMakerConfig, "validate_sagemaker_config", staticmethod(lambda _config=None: None))
+        patch.setattr(config, "validate_sagemaker_config", lambda _config=None: None)
         yield SDK(boto_session, code)
 
 
@@ -92,11 +97,18 @@ class SDK:
 
     boto_session: boto3.Session
     code: Path
+    _session: Any = None
 
-    def session(self, bucket: str = BUCKET) -> Any:
+    def session(self) -> Any:
+        """A session of the SDK; always the same one, because it takes half a second to make."""
+        if self._session is None:
+            self._session = self.new_session()
+        return self._session
+
+    def new_session(self, **more: Any) -> Any:
         from sagemaker.core.workflow.pipeline_context import PipelineSession
 
-        return PipelineSession(boto_session=self.boto_session, default_bucket=bucket)
+        return PipelineSession(boto_session=self.boto_session, default_bucket=BUCKET, **more)
 
     def pipeline(self, *steps: Any, session: Any = None, parameters: Any = (), name: str = "pipe") -> Any:
         from sagemaker.mlops.workflow.pipeline import Pipeline
@@ -185,6 +197,7 @@ class SDK:
             role_arn=ROLE,
             sagemaker_session=session,
             s3_model_data_url=data,
+            model_path=str(self.code.with_name("model")),  # by default /tmp/sagemaker, whoever made that
             env_vars={"SAGEMAKER_PROGRAM": "inference.py"},
         )
         return ModelStep(name=name, step_args=builder.build())

@@ -7,7 +7,6 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, with_ssh
@@ -18,6 +17,8 @@ from .conftest import BUCKET, IMAGE, ROLE, SDK, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import boto3
 
 OURS = ("SMSSH_ENABLE", "SMSSH_ROLE", "SMSSH_STEP", "SMSSH_BUNDLE")
 pytestmark = [
@@ -90,7 +91,7 @@ def uri_in(step: Any) -> str:
     return str(found)
 
 
-# ------------------------------------------------------------------------------------------------ all kinds
+# -------------------------------------------------------------------------------- all kinds
 
 
 def test_only_what_we_add_is_different(sdk: SDK) -> None:
@@ -114,7 +115,9 @@ def test_only_what_we_add_is_different(sdk: SDK) -> None:
     assert found["Bare"]["Environment"]["PYTHONPATH"] == "/opt/ml/processing/input/smssh"
     assert found["Score"]["Environment"] == {"SMSSH_ENABLE": "1", "SMSSH_STEP": "Score"}
     assert found["Model"]["PrimaryContainer"]["Environment"]["SMSSH_ROLE"] == ROLE
-    assert {found[name]["Environment"]["SMSSH_STEP"] for name in found if name != "Model"} == set(found) - {"Model"}
+    assert {found[name]["Environment"]["SMSSH_STEP"] for name in found if name != "Model"} == set(found) - {
+        "Model"
+    }
 
 
 def test_the_whole_pipeline_is_the_same_as_all_its_steps(sdk: SDK) -> None:
@@ -196,17 +199,17 @@ def test_variables_stay_variables(sdk: SDK) -> None:
     assert arguments["RoleArn"] == {"Get": "Parameters.Role"}
 
 
-# ------------------------------------------------------------------------------------------------ forms
+# -------------------------------------------------------------------------------- forms
 
 
 @pytest.mark.parametrize(
     "decorate",
     [
-        lambda function: with_ssh(function),
-        lambda function: with_ssh()(function),
-        lambda function: with_ssh(hold="failure")(function),
-        lambda function: with_ssh(SSHOptions(hold=("failure",)))(function),
-        lambda function: with_ssh(options=SSHOptions())(function),
+        with_ssh,
+        with_ssh(),
+        with_ssh(hold="failure"),
+        with_ssh(SSHOptions(hold=("failure",))),
+        with_ssh(options=SSHOptions()),
         lambda function: with_ssh(function, SSHOptions()),
     ],
 )
@@ -372,13 +375,12 @@ def test_upsert_sends_it(sdk: SDK, boto_session: boto3.Session) -> None:
 
 
 def test_a_bucket_prefix_of_the_session_is_honoured(sdk: SDK) -> None:
-    session = sdk.session()
-    session.default_bucket_prefix = "team/one"
+    session = sdk.new_session(default_bucket_prefix="team/one")
     step = steps_of(sdk.pipeline(with_ssh(sdk.processing(session)), session=session))["Prepare"]
     assert uri_in(step).startswith(f"s3://{BUCKET}/team/one/smssh/bundles/")
 
 
-# ------------------------------------------------------------------------------------------------ off
+# -------------------------------------------------------------------------------- off
 
 
 def test_off_is_off_byte_for_byte(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,7 +405,7 @@ def test_one_step_of_a_pipeline_can_be_left_out(sdk: SDK) -> None:
     assert uri_in(found["B"])
 
 
-# ------------------------------------------------------------------------------------------------ trouble
+# -------------------------------------------------------------------------------- trouble
 
 
 def isolated(sdk: SDK, session: Any, name: str = "Isolated") -> Any:
@@ -415,7 +417,7 @@ def isolated(sdk: SDK, session: Any, name: str = "Isolated") -> Any:
 def test_a_named_step_that_cannot_be_entered_is_an_error(sdk: SDK) -> None:
     session = sdk.session()
     pipeline = sdk.pipeline(with_ssh(isolated(sdk, session)), session=session)
-    with pytest.raises(SmsshError, match="^step 'Isolated': NetworkConfig.EnableNetworkIsolation is on"):
+    with pytest.raises(SmsshError, match=r"^step 'Isolated': NetworkConfig\.EnableNetworkIsolation is on"):
         pipeline.definition()
 
 
@@ -469,11 +471,13 @@ def test_an_unknown_option() -> None:
         with_ssh(holds="failure")
 
 
-# ------------------------------------------------------------------------------------------------ definitions
+# -------------------------------------------------------------------------------- definitions
 
 
 def test_definitions_of_which_nothing_changes_are_left_alone() -> None:
-    definition = {"Steps": [{"Name": "A", "Type": "Training", "Arguments": {}}, {"Name": "B", "Type": "Fail"}]}
+    definition = {
+        "Steps": [{"Name": "A", "Type": "Training", "Arguments": {}}, {"Name": "B", "Type": "Fail"}]
+    }
     assert transform_definition(definition, lambda kind, name, request: request) is definition
     assert transform_definition({}, lambda *_: {}) == {}
 
