@@ -111,10 +111,10 @@ def make(uv: str, name: str, arguments: "list[str]", *, compiles: bool = False) 
     say(f"making {name} (a minute or so the first time)")
     environment = {**os.environ, "UV_NO_PROGRESS": "1", **(headers() if compiles else {})}
     environment.pop("VIRTUAL_ENV", None)
-    for command in (
-        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
-        [uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *arguments],
-    ):
+    commands = [[uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *arguments]]
+    if not stamp.exists():
+        commands.insert(0, [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)])
+    for command in commands:
         if subprocess.run(command, check=False, cwd=ROOT, env=environment, stdout=sys.stderr).returncode:
             fail(f"{name} could not be made", "see the lines above; run again once it is mended")
     stamp.write_text(digest)

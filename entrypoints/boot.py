@@ -1,15 +1,24 @@
-"""Boot: decide in this interpreter whether anything happens at all, take the container's lock, start the supervisor.
+"""Boot: decide whether anything happens at all, take the container's lock, start the supervisor.
 
-Every carrier calls `start`. It runs in the user's interpreters, so: CPython 3.7 and later, standard library only, nothing
-imported before the decision, nothing printed, no threads, no children left behind, and no exception ever leaves it.
+Every carrier calls `start`. It runs in the user's interpreters, so: CPython 3.7 and later, standard library
+only, nothing imported before the decision, nothing printed, no threads, no children left behind, and no
+exception ever leaves it.
 
-The module is imported in two ways: as `smssh_plugin.entrypoints.boot` where the package is installed, and by
-`sitecustomize.py` straight out of the bundle's smssh.zip, below a private package `_smssh`, so that the job's interpreters
-see neither a new entry on sys.path nor a `smssh_plugin` that hides the image's own. `load` works either way.
+The module is imported in two ways: as `smssh_plugin.entrypoints.boot` where the package is installed, and
+by `sitecustomize.py` straight out of the bundle's smssh.zip, below a private package `_smssh`, so that the
+job's interpreters see neither a new entry on sys.path nor a `smssh_plugin` that hides the image's own.
+`load` works either way.
 """
+
+from __future__ import annotations
 
 import os
 import sys
+
+TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
+if TYPE_CHECKING:
+    from types import ModuleType, TracebackType
+    from typing import Mapping, Sequence
 
 ENABLE = "SMSSH_ENABLE"
 RUN_DIR = "SMSSH_RUN_DIR"
@@ -45,12 +54,12 @@ TRACEBACK_LIMIT = 65536
 """Characters kept of a recorded traceback."""
 
 _booted = False
-_bundle = None
-forced_exit = None
+_bundle: str | None = None
+forced_exit: int | None = None
 """The exit status that a release chose, where the toolkit would end with another one."""
 
 
-def start(carrier="start", bundle=None):
+def start(carrier: str = "start", bundle: str | None = None) -> None:
     """Do what this interpreter needs; return at once unless SMSSH_ENABLE is 1.
 
     Args:
@@ -68,8 +77,8 @@ def start(carrier="start", bundle=None):
         note(f"boot failed: {type(error).__name__}: {error}")
 
 
-def _boot(carrier, bundle):
-    global _booted, _bundle
+def _boot(carrier: str, bundle: str | None) -> None:
+    global _booted, _bundle  # noqa: PLW0603 - once in an interpreter
     _booted = True
     _bundle = bundle
     arguments = own_command()
@@ -93,13 +102,13 @@ def _boot(carrier, bundle):
         load("parent").wait_at_start(arguments)
 
 
-def _at_exit(pid):
+def _at_exit(pid: int) -> None:
     """Let the supervisor deregister before the container dies with this process."""
     if os.getpid() != pid:  # a fork of ours that runs our atexit handlers
         return
     try:
         load("parent").end()
-    except BaseException as error:  # noqa: BLE001 - see start
+    except BaseException as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         note(f"end failed: {type(error).__name__}: {error}")
     if forced_exit is not None:
         sys.stdout.flush()
@@ -107,16 +116,17 @@ def _at_exit(pid):
         os._exit(forced_exit)
 
 
-# ---------------------------------------------------------------------------------------- what is this process
+# ---------------------------------------------------------------------------------------- what is this
+# process
 
 
-def own_command():
+def own_command() -> list[str]:
     """The command line of this process; sys.argv is not complete while `site` runs."""
     with open("/proc/self/cmdline", "rb") as file:
         return [os.fsdecode(part) for part in file.read().split(b"\0")[:-1]]
 
 
-def program(arguments):
+def program(arguments: Sequence[str]) -> tuple[str, str]:
     """What a Python command line runs: ("script", path), ("module", name) or ("other", "")."""
     index = 1
     while index < len(arguments):
@@ -136,8 +146,8 @@ def program(arguments):
     return "other", ""
 
 
-def classify(arguments):
-    """`start` for a process that a job begins with, `script` for another of its scripts, `ignore` for the rest.
+def classify(arguments: Sequence[str]) -> str:
+    """`start` for a process that a job begins with, `script` for another script of it, else `ignore`.
 
     Args:
         arguments: the command line, interpreter first, as in /proc/self/cmdline.
@@ -165,7 +175,7 @@ def classify(arguments):
     return "start" if path.startswith(folders) else "script"
 
 
-def start_time(pid):
+def start_time(pid: int | str) -> int | None:
     """When the process started, in clock ticks since the machine did; None when there is no such process.
 
     With the process id it names a process once and for all: ids are used again, the pair is not.
@@ -179,7 +189,7 @@ def start_time(pid):
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def boot_id():
+def boot_id() -> str:
     """The machine's boot; another one makes every process id on record void."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
@@ -188,7 +198,7 @@ def boot_id():
         return ""
 
 
-def entry_process():
+def entry_process() -> int:
     """The process whose end is the end of the job: the topmost ancestor that has SMSSH_ENABLE=1 too."""
     pid = os.getpid()
     wanted = ENABLE.encode() + b"=1"
@@ -208,7 +218,7 @@ def entry_process():
 # ---------------------------------------------------------------------------------------- run folder and lock
 
 
-def run_dir_candidates(environ=None):
+def run_dir_candidates(environ: Mapping[str, str] | None = None) -> list[str]:
     """Where the container's private folder may be, best first."""
     environ = os.environ if environ is None else environ
     if environ.get(RUN_DIR):
@@ -217,14 +227,14 @@ def run_dir_candidates(environ=None):
     return ["/run/smssh", os.path.join(environ.get("TMPDIR") or "/tmp", private)]  # noqa: S108 - checked by _private
 
 
-def run_dir(create=False):
+def run_dir(create: bool = False) -> str | None:
     """The container's private folder, or None when there is none (or, with `create`, none can be made).
 
     A folder of another user is never used, nor one behind a link, nor one where no program can be started.
     """
     for path in run_dir_candidates():
         if create:
-            try:
+            try:  # noqa: SIM105 - contextlib is not imported in the job's interpreters
                 os.mkdir(path, 0o700)
             except OSError:
                 pass
@@ -236,7 +246,7 @@ def run_dir(create=False):
     return None
 
 
-def _private(path):
+def _private(path: str) -> bool:
     try:
         status = os.lstat(path)
         flags = os.statvfs(path).f_flag
@@ -247,11 +257,12 @@ def _private(path):
     return is_folder and is_ours and not flags & getattr(os, "ST_NOEXEC", 8)
 
 
-def take_lock(run):
+def take_lock(run: str) -> int | None:
     """The lock's descriptor if this process may start the supervisor, else None.
 
-    The supervisor inherits the descriptor and holds the lock while it lives, so there is no moment between. A file
-    that is free but names a live process belongs to a start that failed: it is not tried again by every rank.
+    The supervisor inherits the descriptor and holds the lock while it lives, so there is no moment between.
+    A file that is free but names a live process belongs to a start that failed: it is not tried again by
+    every rank.
     """
     import fcntl
 
@@ -273,7 +284,7 @@ def take_lock(run):
     return handle
 
 
-def write_lock(handle, pid):
+def write_lock(handle: int, pid: int) -> None:
     """Say in the lock file whose it is: pid, start time, boot."""
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{pid} {start_time(pid)} {boot_id()}\n".encode("ascii"), 0)
@@ -282,15 +293,15 @@ def write_lock(handle, pid):
 # ---------------------------------------------------------------------------------------- supervisor
 
 
-def code_path():
-    """What PYTHONPATH must be to import smssh_plugin: the bundle's zip, or '' where the package is installed."""
+def code_path() -> str:
+    """What PYTHONPATH must be to import smssh_plugin: the bundle's zip; '' where it is installed."""
     here = os.path.abspath(__file__)
     end = here.find(".zip" + os.sep)
     return here[: end + 4] if end >= 0 else ""
 
 
-def interpreter():
-    """A Python that can run the supervisor: this one from 3.8 on, else (bundle only) any on the PATH; None if none."""
+def interpreter() -> str | None:
+    """A Python that can run the supervisor: this one from 3.8 on, else (bundle only) any on the PATH."""
     if sys.version_info >= (3, 8) and sys.executable:
         return sys.executable
     if not code_path():
@@ -306,21 +317,20 @@ def interpreter():
     return None
 
 
-def supervisor_environment(environ):
-    """The environment of the supervisor: the job's, without what would change the interpreter or start us again."""
+def supervisor_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The supervisor's environment: the job's, without what changes the interpreter or starts us again."""
     scrubbed = {}
     for name, value in environ.items():
         if name == ENABLE:
             continue
-        if name.startswith("PYTHON") or name in ("LD_PRELOAD", "BASH_ENV", "ENV"):
-            name = JOB_PREFIX + name
-        scrubbed[name] = value
+        apart = name.startswith("PYTHON") or name in ("LD_PRELOAD", "BASH_ENV", "ENV")
+        scrubbed[JOB_PREFIX + name if apart else name] = value
     if code_path():
         scrubbed["PYTHONPATH"] = code_path()
     return scrubbed
 
 
-def start_supervisor(carrier, entry, environ=None):
+def start_supervisor(carrier: str, entry: int, environ: Mapping[str, str] | None = None) -> bool:
     """Start the supervisor if nobody has; True if this call did.
 
     Args:
@@ -341,8 +351,7 @@ def start_supervisor(carrier, entry, environ=None):
             return False
         command = [python, "-m", "smssh_plugin.entrypoints.supervisor"]
         command += ["--run", run, "--lock", str(lock), "--entry", str(entry), "--carrier", carrier]
-        if bundle_dir():
-            command += ["--bundle", bundle_dir()]
+        command += ["--bundle", bundle_dir() or ""]
         _spawn_detached(
             command, supervisor_environment(os.environ if environ is None else environ), run, lock
         )
@@ -351,13 +360,13 @@ def start_supervisor(carrier, entry, environ=None):
     return True
 
 
-def bundle_dir():
+def bundle_dir() -> str | None:
     """The folder of the bundle, or None when there is none."""
     return _bundle or os.path.dirname(code_path()) or os.environ.get("SMSSH_BUNDLE") or None
 
 
-def _spawn_detached(command, environ, run, lock):
-    """Run a command as nobody's child: double fork, own session, no terminal, no descriptor of ours but the lock."""
+def _spawn_detached(command: list[str], environ: Mapping[str, str], run: str, lock: int) -> None:
+    """Run a command as nobody's child, in its own session, with no descriptor of ours but the lock."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -382,33 +391,36 @@ def _spawn_detached(command, environ, run, lock):
         for number in range(1, signal.NSIG):
             try:
                 signal.signal(number, signal.SIG_DFL)
-            except (OSError, ValueError, RuntimeError):
+            except (OSError, ValueError, RuntimeError):  # noqa: PERF203 - not every number is a signal
                 continue
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        os.execve(command[0], command, environ)
-    except BaseException:  # noqa: BLE001 - a fork of the user's process must never go on as one
+        os.execve(command[0], command, environ)  # noqa: S606 - no shell is wanted
+    except BaseException:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         os._exit(127)
     os._exit(127)
 
 
-# ---------------------------------------------------------------------------------------- tracebacks, modules, notes
+# ---------------------------------------------------------------------------------------- tracebacks,
+# modules, notes
 
 
-def record_tracebacks():
+def record_tracebacks() -> None:
     """Keep the text of an uncaught exception for the report; what is printed stays the same."""
     original = sys.excepthook
 
-    def smssh_excepthook(kind, error, trace):
+    def smssh_excepthook(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
         try:
             _record(kind, error, trace)
-        except BaseException as problem:  # noqa: BLE001 - the user's traceback comes first
+        except BaseException as problem:  # noqa: BLE001 - the job goes on, whatever is wrong with us
             note(f"traceback not recorded: {problem}")
         original(kind, error, trace)
 
     sys.excepthook = smssh_excepthook
 
 
-def _record(kind, error, trace):
+def _record(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         return
     run = run_dir()
@@ -431,23 +443,23 @@ def _record(kind, error, trace):
     os.rename(path + ".new", path)
 
 
-def _private_file(path, flags):
+def _private_file(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def load(name):
+def load(name: str) -> ModuleType:
     """A module beside this one."""
     import importlib
 
     return importlib.import_module(f"{__package__}.{name}")
 
 
-def note(message):
+def note(message: str) -> None:
     """One line into boot's log, if there is a place for one."""
     try:
         run = run_dir()
         if run is not None:
             with open(os.path.join(run, "boot.log"), "a", opener=_private_file) as file:
                 file.write(f"{os.getpid()} {message}\n")
-    except BaseException:  # noqa: BLE001, S110 - there is nowhere left to say it
+    except BaseException:  # noqa: BLE001, S110 - the job goes on, whatever is wrong with us
         pass

@@ -3,6 +3,8 @@
 Standard library only, and argparse instead of click: it must work in every image.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -13,18 +15,22 @@ from ..errors import ExitStatus, SmsshError
 from ..settings import parse_seconds
 from . import boot, init, parent
 
+TYPE_CHECKING = False  # `smssh-hook run` is in the way of a job's start, and typing is not needed for it
+if TYPE_CHECKING:
+    from typing import Any, Mapping
+
 ANSWER_LIMIT = 30.0
 """Seconds for the answer to everything but a retry that is waited for."""
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Run the command; its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["run"]:
         return _run(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
-        return options.function(options)
+        return int(options.function(options))
     except SmsshError as error:
         sys.stderr.write(f"smssh-hook: {error}\n")
         return int(error.status)
@@ -34,7 +40,7 @@ def main(arguments=None):
         return int(ExitStatus.FAILED)
 
 
-def _run(command):
+def _run(command: list[str]) -> int:
     """`run [--] CMD...`; not argparse's business: what follows is another program's command line."""
     if command[:1] == ["--"]:
         command = command[1:]
@@ -44,7 +50,7 @@ def _run(command):
     return init.main(command)
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="smssh-hook", description="Hold, retry and release this job's entry point."
     )
@@ -75,14 +81,14 @@ def _parser():
     return parser
 
 
-def _exit_status(text):
+def _exit_status(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 255:
         raise argparse.ArgumentTypeError(f"{number} is outside 0 to 255")
     return number
 
 
-def _ask(message, seconds=ANSWER_LIMIT):
+def _ask(message: Mapping[str, Any], seconds: float = ANSWER_LIMIT) -> dict[str, Any]:
     """The supervisor's answer.
 
     Raises:
@@ -119,12 +125,12 @@ def _ask(message, seconds=ANSWER_LIMIT):
     return answer
 
 
-def _print(answer):
+def _print(answer: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer, indent=1, sort_keys=True) + "\n")
     sys.stdout.flush()
 
 
-def _status(options):
+def _status(options: argparse.Namespace) -> int:
     answer = _ask({"op": "status"})
     if options.json:
         _print(answer)
@@ -150,7 +156,7 @@ def _status(options):
     return 0
 
 
-def _report(options):
+def _report(options: argparse.Namespace) -> int:
     report = _ask({"op": "report"}, 60.0)
     if options.json:
         _print(report)
@@ -175,7 +181,7 @@ def _report(options):
     return 0
 
 
-def _hold(options):
+def _hold(options: argparse.Namespace) -> int:
     answer = _ask({"op": "hold"})
     if options.json:
         _print(answer)
@@ -184,7 +190,7 @@ def _hold(options):
     return 0
 
 
-def _extend(options):
+def _extend(options: argparse.Namespace) -> int:
     try:
         seconds = parse_seconds(options.duration)
     except ValueError as error:
@@ -197,7 +203,7 @@ def _extend(options):
     return 0
 
 
-def _retry(options):
+def _retry(options: argparse.Namespace) -> int:
     answer = _ask({"op": "retry", "wait": not options.no_wait}, ANSWER_LIMIT if options.no_wait else 10.0**9)
     if options.json:
         _print(answer)
@@ -209,7 +215,7 @@ def _retry(options):
     return 0 if options.no_wait else int(answer["exit_code"] or 0)
 
 
-def _release(options):
+def _release(options: argparse.Namespace) -> int:
     answer = _ask({"op": "release", "exit_code": options.exit})
     if options.json:
         _print(answer)

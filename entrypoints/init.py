@@ -1,16 +1,27 @@
 """The parent of the entry point, for `run.sh` and `smssh-hook run`: a good init that can hold and retry.
 
-It starts the entry point in a process group of its own, forwards every signal to it, reaps whatever is left to it, and ends
-with its exit status, or 128 + N when signal N ended it. CPython 3.7 and later, standard library only: it is imported
-without site-packages. Until the child runs, every failure means: become the original command.
+It starts the entry point in a process group of its own, forwards every signal to it, reaps whatever is left
+to it, and ends with its exit status, or 128 + N when signal N ended it. CPython 3.7 and later, standard
+library only: it is imported without site-packages. Until the child runs, every failure means: become the
+original command.
 """
 
+from __future__ import annotations
+
+import contextlib
 import os
 import signal
 import sys
 import time
 
+from ..errors import SmsshError
 from . import boot, parent
+
+TYPE_CHECKING = False  # typing itself would cost the start of the job more than all else here
+if TYPE_CHECKING:
+    from typing import Any, Mapping, NoReturn
+
+    from ..settings import Settings
 
 NOT_FORWARDED = frozenset(
     ["SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGFPE", "SIGILL", "SIGBUS", "SIGABRT", "SIGTRAP", "SIGSYS"]
@@ -24,7 +35,7 @@ LEFTOVER_GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL for what an attempt left behind, before the next one starts."""
 
 
-def run(command, carrier, bundle=None):
+def run(command: list[str], carrier: str, bundle: str | None = None) -> int:
     """Run the entry point and return its exit status.
 
     Args:
@@ -40,7 +51,7 @@ def run(command, carrier, bundle=None):
         settings = parent.job_settings()
         entry_point = EntryPoint(command, _child_environment(environ, bundle), settings)
         return entry_point.run()
-    except parent.SmsshError as error:  # SMSSH_STRICT
+    except SmsshError as error:  # SMSSH_STRICT
         os.write(2, f"smssh: {error}\n".encode())
         return int(error.status)
     except BaseException as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
@@ -50,33 +61,33 @@ def run(command, carrier, bundle=None):
         return become(command)
 
 
-def become(command):
+def become(command: list[str]) -> int:
     """Be the original command, as if init had never been here; 126 or 127 when it cannot be started."""
     for number in range(1, signal.NSIG):
         try:
             signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # noqa: PERF203 - not every number is a signal
             continue
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
-        os.execvpe(command[0], command, _original_environment())
+        os.execvpe(command[0], command, _original_environment())  # noqa: S606 - no shell is wanted
     except OSError as error:
         return _cannot_start(command, error)
 
 
-def _cannot_start(command, error):
-    os.write(2, f"smssh: {command[0]}: {os.strerror(error.errno)}\n".encode())
+def _cannot_start(command: list[str], error: OSError) -> int:
+    os.write(2, f"smssh: {command[0]}: {os.strerror(error.errno or 0)}\n".encode())
     return 127 if isinstance(error, FileNotFoundError) else 126
 
 
-def _original_environment():
+def _original_environment() -> dict[str, str]:
     """The environment this process was started with: Python itself may have added LC_CTYPE (PEP 538)."""
     with open("/proc/self/environ", "rb") as file:
         pairs = [part.partition(b"=") for part in file.read().split(b"\0")]
     return {os.fsdecode(name): os.fsdecode(value) for name, equals, value in pairs if equals}
 
 
-def _child_environment(environ, bundle):
+def _child_environment(environ: Mapping[str, str], bundle: str | None) -> dict[str, str]:
     child = dict(environ)
     if bundle:
         # The bundle's sitecustomize records the traceback and wraps the training toolkits.
@@ -84,10 +95,10 @@ def _child_environment(environ, bundle):
     return child
 
 
-def _start_supervisor(carrier, environ):
+def _start_supervisor(carrier: str, environ: Mapping[str, str]) -> None:
     try:
         boot.start_supervisor(carrier, os.getpid(), environ)
-    except Exception as error:  # noqa: BLE001 - see run
+    except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         boot.note(f"the supervisor was not started: {type(error).__name__}: {error}")
 
 
@@ -100,13 +111,13 @@ class EntryPoint:
         settings: the job's settings.
     """
 
-    def __init__(self, command, environ, settings):
-        self.pid = None
+    def __init__(self, command: list[str], environ: Mapping[str, str], settings: Settings) -> None:
+        self.pid: int | None = None
         """The process of the attempt that runs, if one does."""
         self._command = command
         self._environ = environ
         self._stopping = False
-        self._ended = None
+        self._ended = 0
         self._group = 0
         self._started = 0.0
         ignored = {getattr(signal, name) for name in JOB_CONTROL}
@@ -124,7 +135,7 @@ class EntryPoint:
         )
         self._settings = settings
 
-    def run(self):
+    def run(self) -> int:
         """Run attempts until one is not retried; the exit status of the job.
 
         Raises:
@@ -153,14 +164,14 @@ class EntryPoint:
             self._say_goodbye()
             return status if chosen is None else chosen
 
-    def wait_only(self):
+    def wait_only(self) -> int:
         """Wait for the child and nothing else; its exit status. For when the rest of init has failed."""
         while self.pid is not None:
             self._handle(1.0)
         return self._ended
 
-    def _tell(self):
-        """Say that the attempt runs, as soon as the supervisor listens; True when there is no need to try again."""
+    def _tell(self) -> bool:
+        """Say that the attempt runs, once the supervisor listens; True when there is no need to try again."""
         run = boot.run_dir()
         if run is None or not parent.supervisor_alive(run):
             return True
@@ -169,7 +180,7 @@ class EntryPoint:
         self._reporter.before(started=self._started)
         return True
 
-    def _decide(self, status):
+    def _decide(self, status: int) -> dict[str, Any]:
         if self._tee is not None:
             self._tee.drain()
         if status == 0:
@@ -177,19 +188,18 @@ class EntryPoint:
         tail = None if self._tee is None else self._tee.tail()
         return self._reporter.failed(status, None, tail)
 
-    def _say_goodbye(self):
+    def _say_goodbye(self) -> None:
         """Let the supervisor deregister; a second SIGTERM is in no hurry here, the time is bounded."""
         try:
             parent.end()
-        except Exception as error:  # noqa: BLE001 - the exit status is what counts
+        except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
             boot.note(f"end failed: {error}")
         self._reap()
 
     # ------------------------------------------------------------------------------ processes and signals
 
-    def _start(self):
+    def _start(self) -> None:
         stdout, stderr = (1, 2) if self._tee is None else self._tee.writers
-        self._ended = None
         self._started = time.time()
         pid = os.fork()
         if pid == 0:
@@ -197,7 +207,7 @@ class EntryPoint:
         self.pid = pid
         self._take_terminal(pid)
 
-    def _become_child(self, stdout, stderr):
+    def _become_child(self, stdout: int, stderr: int) -> NoReturn:
         """In the fork: a group of its own, default signals, then the command. Never returns."""
         status = 126
         try:
@@ -209,34 +219,33 @@ class EntryPoint:
                 os.dup2(stdout, 1)
                 os.dup2(stderr, 2)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            os.execvpe(self._command[0], self._command, self._environ)
+            os.execvpe(self._command[0], self._command, self._environ)  # noqa: S606 - no shell is wanted
         except OSError as error:
             status = _cannot_start(self._command, error)
         finally:
             os._exit(status)
 
-    def _take_terminal(self, group):
+    def _take_terminal(self, group: int) -> None:
         if self._terminal:
             try:
                 os.tcsetpgrp(0, group)
             except OSError:
                 self._terminal = False
 
-    def _handle(self, seconds):
+    def _handle(self, seconds: float) -> None:
         """Take one signal, if one comes within `seconds`: forward it, or reap what has ended."""
         taken = signal.sigtimedwait(self._waited, seconds)
-        # Reaped in any case: SIGCHLD says that at least one process has ended, and one may be merged with another.
+        # Reaped in any case: SIGCHLD says that at least one process has ended, and one may be merged with
+        # another.
         if taken is not None and taken.si_signo != signal.SIGCHLD:
             number = signal.Signals(taken.si_signo) if taken.si_signo in STOPS else taken.si_signo
             self._stopping = self._stopping or number in STOPS
             if self.pid is not None:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, number)
-                except ProcessLookupError:
-                    pass
         self._reap()
 
-    def _reap(self):
+    def _reap(self) -> None:
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -249,12 +258,12 @@ class EntryPoint:
                 self._ended = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
                 self._group = pid
 
-    def _interrupted(self):
+    def _interrupted(self) -> bool:
         """Polled during a hold: handle what has come, and say whether the job is being stopped."""
         self._handle(0)
         return self._stopping
 
-    def _end_leftovers(self):
+    def _end_leftovers(self) -> None:
         """End what the last attempt left in its process group: it may hold ports, files or a GPU."""
         deadline = time.monotonic() + LEFTOVER_GRACE
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -268,7 +277,7 @@ class EntryPoint:
                     break
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     """`smssh-hook run -- CMD...`: init where the switch is on, nothing at all where it is off."""
     if os.environ.get(boot.ENABLE) != "1":
         return become(arguments)

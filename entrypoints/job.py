@@ -14,12 +14,12 @@ __all__ = ["base_dir", "code_dir", "identify"]
 
 
 def base_dir(environ: Mapping[str, str]) -> Path:
-    """The folder that SageMaker mounts at /opt/ml; the toolkits know SAGEMAKER_BASE_DIR, for runs without a container."""
+    """The folder that is /opt/ml in a container; SAGEMAKER_BASE_DIR is the toolkits' own name for another."""
     return Path(environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
 
 
 def identify(environ: Mapping[str, str], step: str = "") -> Job:
-    """The job and host of this container, from what SageMaker puts into the environment and its configuration files.
+    """The job and host of this container, from SageMaker's variables and configuration files.
 
     Args:
         environ: the job's environment.
@@ -82,7 +82,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def job_environment(environ: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """The job's own environment, put together again from the supervisor's (see boot.supervisor_environment)."""
+    """The job's own environment, put together from the supervisor's; see boot.supervisor_environment."""
     own = {
         name: value for name, value in environ.items() if not name.startswith(prefix) and name != "PYTHONPATH"
     }

@@ -1,7 +1,7 @@
-"""What the supervisor knows of the entry point, and the hold: when it begins, who is connected, when and how it ends.
+"""What the supervisor knows of the entry point, and the hold: who is connected, when and how it ends.
 
-All timing of holds is here. The methods are called from the socket's threads, one for each connection; a hold blocks the
-thread of whoever asked for it.
+All timing of holds is here. The methods are called from the socket's threads, one for each connection; a
+hold blocks the thread of whoever asked for it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Keeper", "connections"]
 
 REMINDER_SECONDS = 60.0
+START_LIMIT = 300.0
+"""Seconds after which the first stage of a hold begins even if the start of the supervisor is not over."""
 POLL_SECONDS = 1.0
 """How often a hold counts the connections; also how late its deadline can be."""
 ESTABLISHED = "01"
@@ -123,15 +125,16 @@ class Keeper:
         self._notifier.join(seconds)
 
     def let_answers_out(self, seconds: float) -> None:
-        """Whoever waited for an attempt that has just ended reads its result over SSH: give that a moment.
+        """Whoever has just released the job, or waited for its last attempt, reads the answer over SSH.
 
         Returns as soon as nobody is connected any more.
         """
-        deadline = self._answered + seconds
         server = self.context.server
-        while (
-            server is not None and time.monotonic() < deadline and (self._waiters or connections(server.port))
-        ):
+        deadline = time.monotonic() + seconds
+        while self._waiters and time.monotonic() < deadline:
+            time.sleep(0.02)
+        deadline = self._answered + seconds
+        while server is not None and time.monotonic() < deadline and connections(server.port):
             time.sleep(0.05)
 
     # ---------------------------------------------------------------------------- the entry point's parent
@@ -278,7 +281,7 @@ class Keeper:
             )
             return self._collect(failure)
         try:
-            report = json.loads(path.read_text(encoding="utf-8"))  # type: Dict[str, Any]
+            report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise SmsshError(f"The report is not readable: {error}.", reference="no-report") from None
         return report
@@ -366,6 +369,7 @@ class Keeper:
         """
         with self._changed:
             hold = self._held()
+            self._answered = time.monotonic()
             self._decide({"action": "release", "exit_code": exit_code})
         return {
             "ok": True,
@@ -423,7 +427,7 @@ class Keeper:
             self.plugins.after_entry_point(self.context, attempt, exit_code)
 
     def _collect(self, failure: Failure) -> dict[str, Any]:
-        report = {
+        report: dict[str, Any] = {
             "version": 1,
             "job": self.context.job.name,
             "kind": self.context.job.kind,
@@ -433,7 +437,7 @@ class Keeper:
             "time": time.time(),
             "exit_code": failure.exit_code,
             "command": list(failure.command),
-        }  # type: Dict[str, Any]
+        }
         for name, value in self.plugins.collect_report(self.context, failure).items():
             report.setdefault(name, value)
         return report
@@ -497,13 +501,19 @@ class Keeper:
                 self._changed.wait_for(lambda: self._decision is not None, POLL_SECONDS)
                 if self._decision is not None:
                     return self._decision
+                if self._error is not None:
+                    # Waiting costs money, and nobody could use the time.
+                    return _release("no login is possible in this container")
             if gone():
                 return _release("the entry point's parent is gone")
             server = self.context.server
             hold.connected = 0 if server is None else connections(server.port)
             now = time.time()
-            if hold.connected:
-                # Whoever loses the connection has the whole first stage to come back.
+            if self._error is not None:
+                return _release("no login is possible")
+            starting = not self._ready and now < hold.since + START_LIMIT
+            if hold.connected or starting:
+                # Nobody can come before a login is possible, and whoever loses the connection may come back.
                 hold.deadline = max(hold.deadline, min(now + seconds, hold.max_deadline))
             if now >= hold.max_deadline:
                 return _release(f"{_duration(hold.max_deadline - hold.since)} are over")
@@ -515,8 +525,9 @@ class Keeper:
 
     def _banner(self, hold: Hold) -> str:
         who = f"{hold.connected} connected" if hold.connected else "nobody connected"
-        end = hold.max_deadline if hold.connected else hold.deadline
-        return f"{self.context.connect_command} | {who}, {_duration(end - time.time())} left | then: smssh-hook retry, release or extend 30m"
+        left = _duration((hold.max_deadline if hold.connected else hold.deadline) - time.time())
+        then = "then: smssh-hook retry, release or extend 30m"
+        return f"{self.context.connect_command} | {who}, {left} left | {then}"
 
     def _notify(self, event: str, message: str, hold: Hold | None = None) -> None:
         self._events.put((event, message, hold))
@@ -528,7 +539,7 @@ class Keeper:
                 return
             try:
                 self.plugins.notify(self.context, *event)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the next event is told too
                 _log.exception("notify")
 
 

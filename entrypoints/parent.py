@@ -1,12 +1,17 @@
-"""The side of whoever runs the entry point: talk to the supervisor, keep the last lines of output, hold, retry.
+"""The side of whoever runs the entry point: talk to the supervisor, keep the last lines, hold, retry.
 
-Used by init (`run.sh`, `smssh-hook run`) and by the toolkit's import hook, so it also runs inside the job's own
-interpreter: CPython 3.7 and later, standard library only, and every failure of ours means "go on as if we were not there".
+Used by init (`run.sh`, `smssh-hook run`) and by the toolkit's import hook, so it also runs inside the job's
+own
+interpreter: CPython 3.7 and later, standard library only, and every failure of ours means "go on as if we
+    were not there".
 
 Messages are JSON objects, one a line, over the Unix socket in the run folder.
 """
 
+from __future__ import annotations
+
 import collections
+import contextlib
 import json
 import os
 import select
@@ -18,6 +23,10 @@ from ..errors import SmsshError
 from ..settings import WAIT_READY_LIMIT, Settings, load
 from . import boot
 
+TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
+if TYPE_CHECKING:
+    from typing import Any, Callable, Mapping, Sequence
+
 START_LIMIT = 30.0
 """Seconds that a failed job which asked for a hold waits for a supervisor that is still starting."""
 END_LIMIT = 12.0
@@ -28,18 +37,18 @@ TAIL_LINES = 200
 LINE_LIMIT = 2000
 """Characters kept of one line of output."""
 
-RELEASE = {"action": "release", "exit_code": None}
+RELEASE: dict[str, Any] = {"action": "release", "exit_code": None}
 
 
 class Link:
     """A connection to the supervisor."""
 
-    def __init__(self, connection):
+    def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._rest = b""
 
     @classmethod
-    def open(cls, seconds=0.0, interrupted=lambda: False):
+    def open(cls, seconds: float = 0.0, interrupted: Callable[[], bool] = lambda: False) -> Link | None:
         """Connect; None when nobody answers within `seconds`, or nobody ever will.
 
         Args:
@@ -59,7 +68,7 @@ class Link:
                 return None
             time.sleep(0.02)
 
-    def send(self, message):
+    def send(self, message: Mapping[str, Any]) -> None:
         """Send one message.
 
         Raises:
@@ -68,7 +77,7 @@ class Link:
         self._socket.settimeout(REPLY_LIMIT)
         self._socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def receive(self, seconds):
+    def receive(self, seconds: float) -> dict[str, Any] | None:
         """The next message, or None when none came within `seconds`.
 
         Raises:
@@ -84,22 +93,24 @@ class Link:
                 raise ConnectionError("the supervisor is gone")
             self._rest += part
         line, self._rest = self._rest.split(b"\n", 1)
-        return json.loads(line.decode())
+        message: dict[str, Any] = json.loads(line.decode())
+        return message
 
-    def ask(self, message, seconds=REPLY_LIMIT):
+    def ask(self, message: Mapping[str, Any], seconds: float = REPLY_LIMIT) -> dict[str, Any] | None:
         """Send a message and return its answer; None when it doesn't come in time."""
         self.send(message)
         return self.receive(seconds)
 
-    def close(self):
+    def close(self) -> None:
         """Hang up; the supervisor ends a hold whose parent hung up."""
         self._socket.close()
 
 
-def connect(run):
+def connect(run: str) -> socket.socket:
     """A socket connected to the supervisor of a run folder.
 
-    The path goes through a descriptor of the folder: a socket's path is limited to 107 bytes, a TMPDIR is not.
+    The path goes through a descriptor of the folder: a socket's path is limited to 107 bytes, a TMPDIR is
+        not.
     """
     folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -114,7 +125,7 @@ def connect(run):
     return connection
 
 
-def supervisor_alive(run):
+def supervisor_alive(run: str) -> bool:
     """Whether a supervisor holds the lock: one that is starting does from its first moment on."""
     import fcntl
 
@@ -131,7 +142,7 @@ def supervisor_alive(run):
     return False
 
 
-def read_options(bundle):
+def read_options(bundle: str | None) -> dict[str, Any]:
     """What the bundle's options.json holds; {} when there is none or it is not readable."""
     if not bundle:
         return {}
@@ -145,7 +156,7 @@ def read_options(bundle):
     return options if isinstance(options, dict) else {}
 
 
-def job_settings():
+def job_settings() -> Settings:
     """The job's settings; the defaults where they are not usable (the supervisor says so in its log)."""
     try:
         return load(os.environ, read_options(boot.bundle_dir()))
@@ -166,16 +177,24 @@ class Reporter:
         code_dir: the folder of the user's code, if the caller knows it.
     """
 
-    def __init__(self, role, command, settings, say, interrupted=lambda: False, code_dir=None):
+    def __init__(
+        self,
+        role: str,
+        command: Sequence[str],
+        settings: Settings,
+        say: Callable[[str], None],
+        interrupted: Callable[[], bool] = lambda: False,
+        code_dir: str | None = None,
+    ) -> None:
         self.settings = settings
         self._role = role
         self._command = list(command)
         self._say = say
         self._interrupted = interrupted
         self._code_dir = code_dir
-        self._link = None
+        self._link: Link | None = None
 
-    def at_start(self):
+    def at_start(self) -> None:
         """Before the first attempt: wait or hold if the settings say so.
 
         Raises:
@@ -187,18 +206,19 @@ class Reporter:
         if "start" in settings.hold or settings.wait_seconds is not None:
             self._decide({"op": "point", "point": "start", "exit_code": None}, START_LIMIT)
 
-    def _wait_for_ready(self):
+    def _wait_for_ready(self) -> None:
         answer = None
         deadline = time.monotonic() + WAIT_READY_LIMIT
-        if self._attach(START_LIMIT):
-            try:
-                self._link.send({"op": "wait_ready", "seconds": WAIT_READY_LIMIT})
+        try:
+            link = self._attach(START_LIMIT)
+            if link is not None:
+                link.send({"op": "wait_ready", "seconds": WAIT_READY_LIMIT})
                 while answer is None and time.monotonic() < deadline and not self._interrupted():
-                    answer = self._link.receive(0.2)
-            except (OSError, ValueError):
-                self._hang_up()
-            if answer is None:
-                self._hang_up()
+                    answer = link.receive(0.2)
+        except (OSError, ValueError) as error:
+            boot.note(f"not ready: {error}")
+        if answer is None:
+            self._hang_up()
         if self.settings.strict and not (answer or {}).get("ready"):
             raise SmsshError(
                 "No SSH login is possible in this job, and SMSSH_STRICT is set: {}".format(
@@ -208,7 +228,7 @@ class Reporter:
                 reference="no-login",
             )
 
-    def before(self, variables=None, started=None):
+    def before(self, variables: Mapping[str, Any] | None = None, started: float | None = None) -> None:
         """An attempt starts; never waits for a supervisor that is still starting.
 
         Args:
@@ -220,8 +240,14 @@ class Reporter:
         started = time.time() if started is None else started
         self._tell({"op": "before", "role": self._role, "environment": environment, "started": started})
 
-    def failed(self, exit_code, error=None, log_tail=None):
-        """An attempt failed: what to do, {"action": "retry"} or {"action": "release", "exit_code": int or None}."""
+    def failed(
+        self, exit_code: int, error: str | None = None, log_tail: list[str] | None = None
+    ) -> dict[str, Any]:
+        """An attempt failed: what to do.
+
+        Returns:
+            {"action": "retry"} or {"action": "release", "exit_code": a status, None for the attempt's own}.
+        """
         message = {
             "op": "failed",
             "role": self._role,
@@ -232,12 +258,12 @@ class Reporter:
         message["environment"] = dict(os.environ)  # the toolkit has put SM_* there meanwhile
         return self._decide(message, START_LIMIT if "failure" in self.settings.hold else 0.0)
 
-    def succeeded(self, exit_code=0):
+    def succeeded(self, exit_code: int = 0) -> dict[str, Any]:
         """An attempt succeeded: what to do, as for `failed`."""
         message = {"op": "succeeded", "role": self._role, "exit_code": exit_code}
         return self._decide(message, START_LIMIT if "end" in self.settings.hold else 0.0)
 
-    def _attach(self, seconds):
+    def _attach(self, seconds: float) -> Link | None:
         if self._link is None:
             self._link = Link.open(seconds, self._interrupted)
             if self._link is not None:
@@ -252,25 +278,27 @@ class Reporter:
                     }
                 )
                 self._link.receive(REPLY_LIMIT)
-        return self._link is not None
+        return self._link
 
-    def _tell(self, message):
+    def _tell(self, message: Mapping[str, Any]) -> None:
         try:
-            if self._attach(0.0):
-                self._link.ask(message)
+            link = self._attach(0.0)
+            if link is not None:
+                link.ask(message)
         except (OSError, ValueError):
             self._hang_up()
 
-    def _decide(self, message, seconds):
+    def _decide(self, message: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """Ask, print what the supervisor wants in the job's log meanwhile, and return its decision."""
         if self._interrupted():
             return RELEASE
         try:
-            if not self._attach(seconds):
+            link = self._attach(seconds)
+            if link is None:
                 return RELEASE
-            self._link.send(message)
+            link.send(message)
             while True:
-                answer = self._link.receive(0.2)
+                answer = link.receive(0.2)
                 if answer is None:
                     if self._interrupted():
                         self._hang_up()
@@ -284,20 +312,20 @@ class Reporter:
             self._hang_up()
             return RELEASE
 
-    def _hang_up(self):
+    def _hang_up(self) -> None:
         if self._link is not None:
             self._link.close()
             self._link = None
 
 
-def wait_at_start(command):
-    """Hold or wait before the job's first script, where no parent of ours does: .pth and sitecustomize carriers."""
+def wait_at_start(command: Sequence[str]) -> None:
+    """Hold or wait before the job's first script, where no parent of ours does it."""
     settings = job_settings()
     if settings.wait or "start" in settings.hold:
         Reporter("script", command, settings, say_on_stdout).at_start()
 
 
-def end():
+def end() -> None:
     """The job is over: let the supervisor deregister, and wait for it, within END_LIMIT."""
     link = Link.open()
     if link is not None:
@@ -309,12 +337,10 @@ def end():
             link.close()
 
 
-def say_on_stdout(line, handle=1):
+def say_on_stdout(line: str, handle: int = 1) -> None:
     """One line into the job's log, past Python's buffers."""
-    try:
+    with contextlib.suppress(OSError):  # nobody reads the log any more
         os.write(handle, line.encode("utf-8", "replace") + b"\n")
-    except OSError:
-        pass  # nobody reads the log any more
 
 
 class Tee:
@@ -326,12 +352,12 @@ class Tee:
         targets: where stdout and stderr go; descriptors.
     """
 
-    def __init__(self, targets=(1, 2)):
-        self._targets = {}
-        self.writers = []
+    def __init__(self, targets: Sequence[int] = (1, 2)) -> None:
+        self._targets: dict[int, int] = {}
+        self.writers: list[int] = []
         """The descriptors to write stdout and stderr to."""
-        self._lines = collections.deque(maxlen=TAIL_LINES)
-        self._partial = {}
+        self._lines: collections.deque[bytes] = collections.deque(maxlen=TAIL_LINES)
+        self._partial: dict[int, bytes] = {}
         self._draining = threading.Event()
         self._drained = threading.Event()
         self._wake, self._waker = os.pipe()
@@ -344,23 +370,23 @@ class Tee:
         thread.daemon = True
         thread.start()
 
-    def forget(self):
+    def forget(self) -> None:
         """A new attempt starts: its last lines are its own."""
         self._lines.clear()
 
-    def tail(self):
+    def tail(self) -> list[str]:
         """The last lines, oldest first; call `drain` before."""
         rest = [line for line in self._partial.values() if line]
         return [_text(line) for line in list(self._lines) + rest][-TAIL_LINES:]
 
-    def drain(self, seconds=2.0):
+    def drain(self, seconds: float = 2.0) -> None:
         """Pass on what is in the pipes now, within `seconds`."""
         self._drained.clear()
         self._draining.set()
         os.write(self._waker, b".")
         self._drained.wait(seconds)
 
-    def _pump(self):
+    def _pump(self) -> None:
         while True:
             readers = list(self._targets)
             try:
@@ -379,7 +405,7 @@ class Tee:
             for reader in ready:
                 self._pass_on(reader)
 
-    def _pass_on(self, reader):
+    def _pass_on(self, reader: int) -> None:
         data = os.read(reader, 65536)
         target = self._targets[reader]
         try:
@@ -387,7 +413,7 @@ class Tee:
             while rest:
                 try:
                     rest = rest[os.write(target, rest) :]
-                except BlockingIOError:
+                except BlockingIOError:  # noqa: PERF203 - a log that is full for a moment
                     select.select([], [target], [], 1.0)
         except OSError:
             # Nobody reads the job's log: let the writer find that out, as it would without us.
@@ -398,6 +424,6 @@ class Tee:
         self._lines.extend(lines)
 
 
-def _text(line):
+def _text(line: bytes) -> str:
     """A line as a terminal would show it at the end: after the last carriage return of a progress bar."""
     return line.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode("utf-8", "replace")[:LINE_LIMIT]

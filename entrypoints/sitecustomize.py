@@ -1,15 +1,15 @@
 """The carrier on PYTHONPATH: Python imports the first `sitecustomize` on sys.path at every start.
 
-CPython 3.7 and later, standard library only. It hides the image's own sitecustomize, so that one is run too,
-as if this file were not there. Boot comes out of the smssh.zip beside it: sys.path stays as it is, and sys.modules gets
-names that begin with `_smssh` only.
+CPython 3.7 and later, standard library only. It hides the image's own sitecustomize, so that one is run
+too, as if this file were not there. Boot comes out of the smssh.zip beside it: sys.path stays as it is, and
+sys.modules gets names that begin with `_smssh` only.
 """
 
 import os
 import sys
 
 
-def _run_next():
+def _run_next() -> None:
     """Run the sitecustomize that this file hides, under its own name."""
     import importlib.machinery
     import importlib.util
@@ -25,7 +25,7 @@ def _run_next():
     spec.loader.exec_module(module)
 
 
-def _run_boot():
+def _run_boot() -> None:
     """Import boot out of the zip below a private package: an import path of its own, nothing on sys.path."""
     if "_smssh_boot" in sys.modules:  # the image is baked and its carrier came first
         return
@@ -35,14 +35,14 @@ def _run_boot():
     package = types.ModuleType("_smssh")
     package.__path__ = [os.path.join(bundle, "smssh.zip", "smssh_plugin")]
     sys.modules["_smssh"] = package
-    from _smssh.entrypoints import boot
+    from _smssh.entrypoints import boot  # type: ignore[import-not-found]
 
     boot.start("sitecustomize", bundle)
 
 
 try:
     if os.environ.get("SMSSH_ENABLE") == "1":
-        try:
+        try:  # noqa: SIM105 - contextlib is not imported in the job's interpreters
             _run_boot()
         except BaseException:  # noqa: BLE001, S110 - the job goes on, whatever is wrong with us
             pass

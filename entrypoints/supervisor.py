@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lock", type=int, required=True)
     parser.add_argument("--entry", type=int, required=True)
     parser.add_argument("--carrier", required=True)
-    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--bundle", type=lambda path: Path(path) if path else None)
     options = parser.parse_args(arguments)
     os.set_inheritable(options.lock, False)
     boot.write_lock(options.lock, os.getpid())
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     faulthandler.enable()
     supervisor = Supervisor(options.run, options.entry, options.bundle)
     _log.info("started by %s for process %d", options.carrier, options.entry)
-    signal.signal(signal.SIGTERM, lambda number, frame: supervisor.keeper.stop_wanted.set())
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.keeper.stop_wanted.set())
     return supervisor.run()
 
 
@@ -77,7 +77,7 @@ class Supervisor:
     def __init__(self, run_dir: Path, entry: int, bundle: Path | None) -> None:
         self._entry = entry
         self._entry_started = boot.start_time(entry)
-        self._error = None  # type: Optional[str]
+        self._error: str | None = None
         environ = job.job_environment(os.environ, boot.JOB_PREFIX)
         for name in list(os.environ):
             if name.startswith(boot.JOB_PREFIX):
@@ -123,7 +123,7 @@ class Supervisor:
         try:
             if self._error is None:
                 self._error = self._start_hooks()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
             _log.exception("start")
             self._error = f"{type(error).__name__}: {error}"
         if self._error is not None:
@@ -164,14 +164,15 @@ class Supervisor:
         folder.mkdir(mode=0o700, exist_ok=True)
         code = "import sys; path = sys.argv.pop(1); path and sys.path.insert(0, path); "
         code += "from smssh_plugin.entrypoints.hook import main; sys.exit(main())"
-        # -I: neither the login's PYTHON* variables nor a folder that it stands in get in here. A zip needs no site.
+        # -I: neither the login's PYTHON* variables nor a folder that it stands in get in here. A zip needs
+        # no site.
         options = "-I -S" if self._context.python_path else "-I"
+        words = [sys.executable, *options.split(), "-c", code, self._context.python_path]
         lines = [
             "#!/bin/sh",
             f"unset {boot.ENABLE}",
             f"export {boot.RUN_DIR}={shlex.quote(str(self._context.run_dir))}",
-            f"exec {shlex.quote(sys.executable)} {options} -c {shlex.quote(code)} "
-            f'{shlex.quote(self._context.python_path)} "$@"',
+            'exec {} "$@"'.format(" ".join(shlex.quote(word) for word in words)),
         ]
         new = folder / "smssh-hook.new"
         new.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,11 +1,14 @@
 """The import hook of the training toolkits: hold and retry inside their own error handling.
 
-`sagemaker_training` 3.x to 5.x and the legacy `sagemaker_containers` run the user's script through `entry_point.run`. That
-function is wrapped when its module is imported. The wrapper raises what the function raised, with the same traceback, so
-the toolkit writes the same failure file and ends with the same status.
+`sagemaker_training` 3.x to 5.x and the legacy `sagemaker_containers` run the user's script through
+`entry_point.run`. That function is wrapped when its module is imported. The wrapper raises what the
+function raised, with the same traceback, so the toolkit writes the same failure file and ends with the same
+status.
 
 Runs in the `train` process: CPython 3.7 and later, standard library only.
 """
+
+from __future__ import annotations
 
 import functools
 import importlib.machinery
@@ -16,7 +19,16 @@ import sys
 import threading
 import time
 
+from ..errors import SmsshError
 from . import boot, parent
+
+TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import FrameType, ModuleType
+    from typing import Any, Callable, Sequence
+
+    from ..settings import Settings
 
 TARGETS = {
     "sagemaker_training.entry_point": ("run",),
@@ -33,7 +45,7 @@ FILES = {
 _running = False
 
 
-def install():
+def install() -> None:
     """Have the toolkits' modules wrapped when they are imported."""
     sys.meta_path.insert(0, Finder())
 
@@ -42,7 +54,7 @@ class Finder:
     """Finds the modules in TARGETS where Python would, and wraps their functions once they are loaded."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):  # noqa: ARG004 - the import system's signature
+    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG004 - the import system's signature
         """The spec of a module in TARGETS; None for every other."""
         if name not in TARGETS and not (name in FILES and sys.version_info < (3, 11)):
             return None
@@ -51,29 +63,29 @@ class Finder:
             return None
         execute = spec.loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: ModuleType) -> None:
             execute(module)
             try:
                 _wrap(name, module)
-            except Exception as error:  # noqa: BLE001 - without the wrapper the job runs as it would without us
+            except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
                 boot.note(f"{name} is not wrapped: {error}")
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-def _wrap(name, module):
+def _wrap(name: str, module: ModuleType) -> None:
     for function in TARGETS.get(name, ()):
         setattr(module, function, wrapped(getattr(module, function)))
     if name in FILES:
         setattr(module, FILES[name], _wrap_failure_file(getattr(module, FILES[name])))
 
 
-def wrapped(original):
+def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
     """The function, with hold and retry around it."""
 
     @functools.wraps(original)
-    def smssh_entry_point(*arguments, **options):
+    def smssh_entry_point(*arguments: Any, **options: Any) -> Any:
         attempts = Attempts.begin()
         if attempts is None:
             return original(*arguments, **options)
@@ -88,8 +100,10 @@ def wrapped(original):
                         continue
                     if decision == "succeed":
                         return None
-                    # This frame must not show in the failure file. A bare `raise` doesn't add it again (3.11+).
-                    error.__traceback__ = error.__traceback__.tb_next
+                    # This frame must not show in the failure file. A bare `raise` doesn't add it again
+                    # (3.11+).
+                    if error.__traceback__ is not None:
+                        error.__traceback__ = error.__traceback__.tb_next
                     raise
                 if attempts.succeeded() != "retry":
                     return result
@@ -99,7 +113,7 @@ def wrapped(original):
     return smssh_entry_point
 
 
-def _wrap_failure_file(original):
+def _wrap_failure_file(original: Callable[[str], Any]) -> Callable[[str], Any]:
     """The function, with the wrapper's frame taken out of the text.
 
     Before 3.11 a re-raised exception keeps the traceback it was caught with, whatever is assigned to it.
@@ -107,7 +121,7 @@ def _wrap_failure_file(original):
     frame = re.compile(r'  File "[^"\n]*toolkit\.py", line \d+, in smssh_entry_point\n(?:    .*\n)?')
 
     @functools.wraps(original)
-    def write_failure_file(message):
+    def write_failure_file(message: str) -> Any:
         return original(frame.sub("", message))
 
     return write_failure_file
@@ -116,9 +130,9 @@ def _wrap_failure_file(original):
 class Attempts:
     """The attempts of one call of the toolkit's entry point."""
 
-    def __init__(self, settings):
+    def __init__(self, settings: Settings) -> None:
         self._terminated = False
-        self._previous = None
+        self._previous: Any = None
         self._others = frozenset(_group_members())
         self._tee = Redirect() if "failure" in settings.hold else None
         self._reporter = parent.Reporter(
@@ -131,13 +145,14 @@ class Attempts:
         )
 
     @classmethod
-    def begin(cls):
-        """Ready for the first attempt; None when there is nobody to talk to, or an outer call is being handled.
+    def begin(cls) -> Attempts | None:
+        """Ready for the first attempt; None when nobody is there to talk to, or an outer call is handled.
 
         Raises:
-            SmsshError: SMSSH_STRICT is set and no login is possible; the toolkit writes it into the failure file.
+            SmsshError: SMSSH_STRICT is set and no login is possible; the toolkit writes it into the failure
+                file.
         """
-        global _running
+        global _running  # noqa: PLW0603 - one entry point in a process
         if _running or (boot.run_dir() is None and not parent.job_settings().strict):
             return None
         attempts = None
@@ -147,28 +162,31 @@ class Attempts:
         except Exception as error:
             if attempts is not None:
                 attempts.finish()
-            if isinstance(error, parent.SmsshError):
+            if isinstance(error, SmsshError):
                 raise
             boot.note(f"toolkit: {type(error).__name__}: {error}")
             return None
         _running = True
         return attempts
 
-    def _at_start(self):
+    def _at_start(self) -> None:
         self._catch_sigterm()
         try:
             self._reporter.at_start()
         finally:
             self._restore_sigterm()
 
-    def before(self, variables):
-        """An attempt starts; `variables` is the SM_* mapping that the toolkit is about to put into the environment."""
+    def before(self, variables: object) -> None:
+        """An attempt starts.
+
+        Args:
+            variables: the SM_* mapping that the toolkit is about to put into the environment, if it is known.
+        """
         self._reporter.before(variables if isinstance(variables, dict) else None)
 
-    def failed(self, error):
+    def failed(self, error: Exception) -> str:
         """An attempt raised: `retry`, `succeed` (a person released it with status 0) or `release`."""
-        status = getattr(error, "return_code", None)
-        status = status if isinstance(status, int) and status else 1
+        status = _exit_code(error)
         text = str(error) or type(error).__name__
         tail = None if self._tee is None else self._tee.tail()
         decision = self._hold(lambda: self._reporter.failed(status, text[-4000:], tail))
@@ -184,49 +202,49 @@ class Attempts:
             boot.forced_exit = chosen
         return "release"
 
-    def succeeded(self):
+    def succeeded(self) -> str:
         """An attempt returned: `retry` or `release`."""
-        return self._hold(lambda: self._reporter.succeeded(0))["action"]
+        return str(self._hold(lambda: self._reporter.succeeded(0))["action"])
 
-    def finish(self):
+    def finish(self) -> None:
         """Put stdout, stderr and the signal handler back."""
-        global _running
+        global _running  # noqa: PLW0603 - see begin
         _running = False
         if self._tee is not None:
             self._tee.restore()
 
-    def _hold(self, ask):
+    def _hold(self, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         self._catch_sigterm()
         try:
             return ask()
-        except Exception as error:  # noqa: BLE001 - then the job ends as it would without us
+        except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
             boot.note(f"toolkit: {type(error).__name__}: {error}")
             return parent.RELEASE
         finally:
             self._restore_sigterm()
 
-    def _say(self, line):
+    def _say(self, line: str) -> None:
         sys.stdout.flush()
         parent.say_on_stdout(line)
 
-    def _catch_sigterm(self):
+    def _catch_sigterm(self) -> None:
         """A stop of the job ends a hold: as process 1, `train` would not even notice it."""
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._on_sigterm)
 
-    def _restore_sigterm(self):
+    def _restore_sigterm(self) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
             self._previous = None
 
-    def _on_sigterm(self, number, frame):  # noqa: ARG002 - a signal handler's signature
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signature that others call
         self._terminated = True
 
 
 class Redirect:
     """stdout and stderr of this process and its children through a Tee, until `restore`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         self._saved = [os.dup(1), os.dup(2)]
@@ -234,36 +252,45 @@ class Redirect:
         for handle, writer in zip((1, 2), self._tee.writers):
             os.dup2(writer, handle)
 
-    def tail(self):
+    def tail(self) -> list[str]:
         """The last lines until now."""
         self._drain()
         return self._tee.tail()
 
-    def forget(self):
+    def forget(self) -> None:
         """See `Tee.forget`."""
         self._tee.forget()
 
-    def restore(self):
-        """stdout and stderr as they were."""
+    def restore(self) -> None:
+        """Put stdout and stderr back."""
         self._drain()
         for handle, saved in zip((1, 2), self._saved):
             os.dup2(saved, handle)
 
-    def _drain(self):
+    def _drain(self) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         self._tee.drain()
 
 
-def _code_dir():
+def _exit_code(error: Exception) -> int:
+    """The script's exit status: the toolkits' errors have it as number or text, negative for a signal."""
+    try:
+        status = int(getattr(error, "return_code"))  # noqa: B009 - the toolkits' own attribute
+    except (AttributeError, TypeError, ValueError):
+        return 1
+    return 128 - status if status < 0 else status or 1
+
+
+def _code_dir() -> str | None:
     for name in ("sagemaker_training.environment", "sagemaker_containers._env"):
         found = getattr(sys.modules.get(name), "code_dir", None)
         if found:
-            return found
+            return str(found)
     return None
 
 
-def _end_leftovers(others):
+def _end_leftovers(others: frozenset[int]) -> None:
     """End what the last attempt left behind, before the next one starts: it may hold ports, files or a GPU.
 
     Args:
@@ -277,12 +304,12 @@ def _end_leftovers(others):
             for pid in left:
                 try:
                     os.kill(pid, number)
-                except OSError:
+                except OSError:  # noqa: PERF203 - it has ended meanwhile
                     continue
             time.sleep(0.1)
 
 
-def _group_members():
+def _group_members() -> list[int]:
     """The children of this process, and orphans, that are in its process group."""
     me, group = os.getpid(), os.getpgrp()
     found = []

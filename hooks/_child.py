@@ -77,7 +77,8 @@ class Child:
         self._started = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        # The death signal is sent when the thread that forked ends, so that thread must live as long as the child.
+        # The death signal is sent when the thread that forked ends, so that thread must live as long as the
+        # child.
         self._thread = threading.Thread(target=self._run, name="child-" + name, daemon=True)
 
     def start(self) -> None:

@@ -18,13 +18,24 @@ if TYPE_CHECKING:
 
     from ..hookspecs import Context
 
-__all__ = ["account", "environment", "free_port", "host_key", "ssh_dir", "wait_for_banner", "write_files"]
+__all__ = [
+    "account",
+    "environment",
+    "free_port",
+    "host_key",
+    "ssh_dir",
+    "wait_for_banner",
+    "write",
+    "write_files",
+]
 
 LOGIN_SCRIPT = """\
 # Run before the first prompt of an interactive login: a login shell's /etc/profile has replaced PATH.
 export PATH={path}
 unset PROMPT_COMMAND
-[ "$PWD" = "$HOME" ] && [ -d {code} ] && cd {code}
+case $PWD in
+    "$HOME" | {home}) [ ! -d {code} ] || cd {code} ;;
+esac
 """
 
 
@@ -64,12 +75,14 @@ def environment(context: Context) -> dict[str, str]:
 def write_files(context: Context) -> None:
     """The files that both servers use: the keys that may log in, and what an interactive login runs."""
     folder = ssh_dir(context)
-    _write(folder / "authorized_keys", "".join(key + "\n" for key in context.authorized_keys))
-    variables = environment(context)
-    _write(
-        folder / "login.sh",
-        LOGIN_SCRIPT.format(path=_quoted(variables["PATH"]), code=_quoted(context.code_dir)),
-    )
+    write(folder / "authorized_keys", "".join(key + "\n" for key in context.authorized_keys))
+    path = environment(context)["PATH"]
+    try:
+        home = account().pw_dir
+    except KeyError:
+        home = "/"
+    script = LOGIN_SCRIPT.format(path=_quoted(path), home=_quoted(home), code=_quoted(context.code_dir))
+    write(folder / "login.sh", script)
 
 
 def host_key(folder: Path) -> str:
@@ -97,8 +110,7 @@ def free_port(wanted: int) -> int:
         return wanted
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]  # type: int
-        return port
+        return int(probe.getsockname()[1])
 
 
 def wait_for_banner(port: int, seconds: float) -> bool:
@@ -121,7 +133,8 @@ def _quoted(text: str) -> str:
     return "'" + re.sub("'", "'\"'\"'", text) + "'"
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a private file, whole or not at all."""
     new = path.with_name(path.name + ".new")
     handle = os.open(str(new), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(handle, "w", encoding="utf-8", errors="surrogateescape") as file:

@@ -1,7 +1,8 @@
 """The SSH server for images without a usable sshd: asyncssh, in a process of its own.
 
-As a module it is the plugin; run with `python -m smssh_plugin.hooks.asyncssh_server FOLDER` it is the server. It needs no
-account, no privileges and no /dev/pts of a certain kind. asyncssh is the image's, or comes from the bundle's wheels.
+As a module it is the plugin; run with `python -m smssh_plugin.hooks.asyncssh_server FOLDER` it is the
+server. It needs no account, no privileges and no /dev/pts of a certain kind. asyncssh is the image's, or
+comes from the bundle's wheels.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib.util
 import json
 import logging
 import os
+import platform
 import pty
 import pwd
 import signal
@@ -20,6 +22,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -43,7 +46,9 @@ _log = logging.getLogger("smssh.asyncssh")
 class _State:
     """The server of this supervisor; there is one supervisor in a process."""
 
-    child = None  # type: Optional[Child]
+    child: Child | None = None
+    # The start runs in one thread, attempts of the entry point report in others.
+    lock = threading.Lock()
 
 
 @hookimpl
@@ -79,6 +84,7 @@ def smssh_start_server(context: Context) -> Server | None:
             )
         time.sleep(0.02)
     _State.child = child
+    _write_files(context)  # the entry point's parent may have come meanwhile
     answer = json.loads(ready.read_text(encoding="utf-8"))
     return Server("asyncssh", int(answer["port"]), str(answer["user"]), str(answer["host_key"]))
 
@@ -110,7 +116,11 @@ def available(context: Context) -> bool:
 
 
 def _wheel_files(context: Context) -> list[Path]:
-    return [] if context.bundle is None else sorted((context.bundle / "wheels").glob("*.whl"))
+    """The bundle's wheels for this Python and machine."""
+    if context.bundle is None:
+        return []
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}-{platform.machine()}"
+    return sorted((context.bundle / "wheels" / own).glob("*.whl"))
 
 
 def _wheels(context: Context) -> str:
@@ -121,18 +131,15 @@ def _wheels(context: Context) -> str:
     folder.mkdir(mode=0o700, exist_ok=True)
     for wheel in _wheel_files(context):
         with zipfile.ZipFile(str(wheel)) as archive:
-            archive.extractall(str(folder))  # noqa: S202 - our own wheels, pinned by digest
+            archive.extractall(str(folder))
     return str(folder)
 
 
 def _write_files(context: Context) -> None:
-    _login.write_files(context)
-    folder = _login.ssh_dir(context)
-    new = folder / "environment.new"
-    handle = os.open(str(new), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(handle, "w", encoding="utf-8") as file:
-        json.dump(_login.environment(context), file)
-    os.replace(str(new), str(folder / "environment.json"))
+    with _State.lock:
+        _login.write_files(context)
+        text = json.dumps(_login.environment(context))
+        _login.write(_login.ssh_dir(context) / "environment.json", text)
 
 
 # ------------------------------------------------------------------------------------------------ the server
@@ -153,7 +160,7 @@ async def _serve(folder: Path, port: int) -> None:
     import asyncssh
 
     class Files(asyncssh.SFTPServer):  # type: ignore[misc]
-        """SFTP that says how it ended: without an exit status, OpenSSH's scp fails after copying (9.0 and later)."""
+        """SFTP that says how it ended: without an exit status, OpenSSH's scp (9.0 on) fails after copying."""
 
         def __init__(self, channel: Any) -> None:
             super().__init__(channel)
@@ -186,7 +193,7 @@ async def _serve(folder: Path, port: int) -> None:
         def connection_requested(self, *_: Any) -> bool:
             return True
 
-        def server_requested(self, host: str, port: int) -> bool:  # noqa: ARG002 - asyncssh's signature
+        def server_requested(self, host: str, port: int) -> bool:  # noqa: ARG002 - a signature that others call
             return host in ("", "localhost", "127.0.0.1", "::1")
 
         def unix_connection_requested(self, _: str) -> bool:
@@ -339,7 +346,7 @@ class Session:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGHUP)
         status = await waited
-        # What a command left in the background may keep the pipes: sshd doesn't wait for that for ever either.
+        # What a command left in the background may keep the pipes: as with sshd, until it or the client goes.
         await asyncio.wait(
             [asyncio.gather(*outputs, return_exceptions=True), closed], return_when=asyncio.FIRST_COMPLETED
         )
@@ -445,7 +452,7 @@ class Session:
         while data:
             try:
                 data = data[os.write(self._terminal, data) :]
-            except BlockingIOError:
+            except BlockingIOError:  # noqa: PERF203 - the terminal's buffer is full
                 await self._when(
                     asyncio.get_running_loop().add_writer, asyncio.get_running_loop().remove_writer
                 )
@@ -470,7 +477,12 @@ class Session:
     async def _when(self, add: Any, remove: Any) -> None:
         """Wait until the terminal can be read or written."""
         possible = asyncio.get_running_loop().create_future()
-        add(self._terminal, lambda: possible.done() or possible.set_result(None))
+
+        def ready() -> None:
+            if not possible.done():
+                possible.set_result(None)
+
+        add(self._terminal, ready)
         try:
             await possible
         finally:
@@ -489,7 +501,7 @@ class Session:
 
 
 def _plain(text: Any) -> str:
-    """asyncssh gives text or bytes, depending on its version and on the encoding."""
+    """The text of what asyncssh gives: text or bytes, depending on its version and on the encoding."""
     return text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else str(text)
 
 

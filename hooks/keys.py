@@ -7,7 +7,9 @@ import re
 from ..hookspecs import Context, hookimpl
 
 _KEY = re.compile(
-    r"(?:[\w\-]+(?:=\"[^\"]*\")?,?\s+)?(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[\w@.\-]+\s+[A-Za-z0-9+/]+={0,3}(?:\s.*)?\Z"
+    r"""(?:(?:[^\s"#]|"(?:[^"\\]|\\.)*")+\s+)?"""  # options
+    r"""(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[\w@.\-]+\s+"""  # type
+    r"""[A-Za-z0-9+/]{32,}={0,3}(?:\s.*)?\Z"""  # key and comment
 )
 
 

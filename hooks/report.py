@@ -40,14 +40,14 @@ def smssh_collect_report(context: Context, failure: Failure) -> Mapping[str, Any
 
 
 def _recorded(run_dir: Path, since: float) -> dict[str, str]:
-    """The first traceback that boot recorded in this attempt: of several ranks, the others fail because of it."""
-    found = []  # type: List[Dict[str, Any]]
+    """The first traceback that boot recorded in this attempt: the other ranks fail because of it."""
+    found: list[dict[str, Any]] = []
     for path in run_dir.glob("traceback-*.json"):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             if record["time"] >= since:
                 found.append(record)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):  # noqa: PERF203 - processes end while they are looked at
             continue
     first = min(found, key=lambda record: float(record["time"]), default={})
     return {name: str(first[name])[-TEXT_LIMIT:] for name in ("error", "traceback") if first.get(name)}
@@ -55,7 +55,7 @@ def _recorded(run_dir: Path, since: float) -> dict[str, str]:
 
 def _processes() -> list[dict[str, Any]]:
     page = os.sysconf("SC_PAGE_SIZE")
-    table = []  # type: List[Dict[str, Any]]
+    table: list[dict[str, Any]] = []
     for entry in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
         folder = Path("/proc") / entry
         try:
@@ -88,9 +88,9 @@ def _without_secrets(command: str) -> str:
 
 def _disks(context: Context) -> list[dict[str, Any]]:
     seen = set()
-    disks = []  # type: List[Dict[str, Any]]
+    disks: list[dict[str, Any]] = []
     base = context.environment.get("SAGEMAKER_BASE_DIR") or "/opt/ml"
-    for path in ("/", "/tmp", "/dev/shm", base, str(Path(base) / "input" / "data"), str(context.run_dir)):  # noqa: S108
+    for path in ("/", "/tmp", "/dev/shm", base, str(Path(base) / "input" / "data"), str(context.run_dir)):  # noqa: S108 - looked at, not written to
         try:
             device = os.stat(path).st_dev
             usage = shutil.disk_usage(path)

@@ -12,6 +12,8 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import Sequence
 
@@ -63,8 +65,11 @@ Subsystem sftp internal-sftp
 class _State:
     """The server of this supervisor; there is one supervisor in a process."""
 
-    child = None  # type: Optional[Child]
+    child: Child | None = None
     configuration = ""
+    port = 0
+    # The start runs in one thread, attempts of the entry point report in others.
+    lock = threading.Lock()
 
 
 @hookimpl
@@ -120,7 +125,10 @@ def unusable(context: Context) -> str | None:
         return f"the account {account.pw_name} has no login shell"
     if os.geteuid() == 0:
         return _unusable_as_root(account.pw_name)
-    if not _can_own_terminals() and asyncssh_available(context):
+    # Commands and copies work without terminals: better this server than none, or than another that was not
+    # asked for.
+    wanted = context.settings.ssh_server == "sshd"
+    if not wanted and not _can_own_terminals() and asyncssh_available(context):
         return "it could not hand a terminal over (devpts without gid=5)"
     return None
 
@@ -158,7 +166,7 @@ def _mapped(path: Path, number: int) -> bool:
 
 
 def _can_own_terminals() -> bool:
-    """Whether sshd could do what it does with a new terminal when it is not root: give it to the group tty."""
+    """Whether sshd, not being root, could give a new terminal to the group tty, as it does."""
     import grp
 
     try:
@@ -180,7 +188,10 @@ def _can_own_terminals() -> bool:
 
 
 def version(program: str) -> tuple[int, int]:
-    """OpenSSH's version; (0, 0) when it does not say. Before 9.2, -V is unknown and the answer a usage message with it."""
+    """OpenSSH's version; (0, 0) when it does not say.
+
+    Older ones don't know -V, and name their version in the usage message.
+    """
     done = subprocess.run(
         [program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
     )
@@ -225,14 +236,15 @@ def _start(context: Context, program: str, port: int) -> Server | None:
             ),
             reference="no-ssh-server",
         )
-    command = [program, "-D", "-e", "-f", str(path)]  # type: List[str]
+    command: list[str] = [program, "-D", "-e", "-f", str(path)]
     environ = {"PATH": os.environ.get("PATH", os.defpath)}
     child = Child("sshd", command, environ, folder / "sshd.log", restart=True)
     child.start()
     if not _login.wait_for_banner(port, START_LIMIT) or not child.running():
         child.stop(1.0)
         return None
-    _State.child = child
+    _State.child, _State.port = child, port
+    _refresh(context)  # the entry point's parent may have come meanwhile
     return Server("sshd", port, user, key)
 
 
@@ -245,14 +257,26 @@ def _write_configuration(context: Context) -> bool:
     with contextlib.suppress(OSError):
         if path.read_text(encoding="utf-8", errors="surrogateescape") == text:
             return False
-    handle = os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
+    _login.write(path, text)
     return True
 
 
 def _refresh(context: Context) -> None:
     """Have new logins get the environment as it is now; those that are open keep theirs."""
-    if _State.child is not None and context.server is not None and _write_configuration(context):
+    with _State.lock:
+        if _State.child is None or not _write_configuration(context):
+            return
+        log = _login.ssh_dir(context) / "sshd.log"
+        before = _starts(log)
         _State.child.send_signal(signal.SIGHUP)
-        _login.wait_for_banner(context.server.port, START_LIMIT)
+        # Nobody is told of a hold before it listens again: an SSM session to a closed port costs its client
+        # a minute.
+        deadline = time.monotonic() + START_LIMIT
+        while _starts(log) == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        _login.wait_for_banner(_State.port, START_LIMIT)
+
+
+def _starts(log: Path) -> int:
+    """How often sshd has said that it listens."""
+    return log.read_bytes().count(b"Server listening on")

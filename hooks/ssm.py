@@ -1,14 +1,16 @@
-"""The ssm transport: a hybrid activation makes the container a managed node, Amazon's agent serves its sessions.
+"""The ssm transport: an activation makes the container a managed node, Amazon's agent serves its sessions.
 
-The node's tags say all that a client needs: job, kind, host, step, owner, port, user and host key. The activation serves
-one registration and expires within the hour; the agent keeps its credentials in a file of its own, never in ~/.aws.
+The node's tags say all that a client needs: job, kind, host, step, owner, port, user and host key. The
+activation serves one registration and expires within the hour; the agent keeps its credentials in a file of
+its own, never in ~/.aws.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import json
+import os
 import queue
 import re
 import shutil
@@ -30,9 +32,12 @@ AGENT = "amazon-ssm-agent"
 WORKERS = ("ssm-agent-worker", "ssm-session-worker", "ssm-document-worker", "ssm-cli")
 """The agent's own programs; it starts them from its own folder when that is not the usual one."""
 ACTIVATION_SECONDS = 3600
+MAX_ATTEMPTS = 10
+"""Calls of an operation that is throttled or not reached, unless AWS_MAX_ATTEMPTS says otherwise."""
 REGISTER_LIMIT = 120.0
+"""Seconds for the agent's registration; it takes about one."""
 SESSIONS_AT_ONCE = 100
-"""With the agent's default of 1, sessions that start in the same instant are refused (notes: SessionWorkerBufferLimit)."""
+"""With the agent's default of 1, sessions that start in the same instant are refused."""
 TAG_LIMIT = 256
 """Characters of a tag's value."""
 STATES = {
@@ -51,13 +56,13 @@ _NODE = re.compile(r"\bmi-[0-9a-f]{17}\b")
 class _State:
     """The node of this supervisor; there is one supervisor in a process."""
 
-    client = None  # type: Any
+    client: Any = None
     node = ""
     activation = ""
-    agent = None  # type: Optional[Child]
+    agent: Child | None = None
     last = ""
-    tags = queue.Queue()  # type: queue.Queue[Optional[str]]
-    tagger = None  # type: Optional[threading.Thread]
+    tags: queue.Queue[str | None] = queue.Queue()
+    tagger: threading.Thread | None = None
 
 
 @hookimpl
@@ -131,14 +136,17 @@ def smssh_stop(context: Context) -> None:
 
 
 def _client(region: str) -> Any:
-    """An SSM client from the container's own credentials; retries are botocore's, with jitter, throttling included."""
+    """An SSM client with the container's own credentials; botocore retries with jitter, throttling too."""
     try:
         import boto3
         from botocore.config import Config
     except ImportError:
         raise SmsshError("Neither the image nor the bundle has boto3.", reference="no-boto3") from None
+    retries: Any = {"mode": "standard"}
+    if "AWS_MAX_ATTEMPTS" not in os.environ:
+        retries["max_attempts"] = MAX_ATTEMPTS
     config = Config(
-        retries={"mode": "standard", "max_attempts": 10},
+        retries=retries,
         connect_timeout=5,
         read_timeout=20,
         user_agent_extra=f"smssh-plugin/{__version__}",
@@ -170,7 +178,7 @@ def _activate(context: Context, client: Any) -> str:
     if role.startswith("arn:"):
         # arn:aws:iam::123456789012:role/path/name: the operation takes what follows role/.
         role = role.partition(":role/")[2]
-    expires = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=ACTIVATION_SECONDS)
+    expires = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=ACTIVATION_SECONDS)
     answer = client.create_activation(
         IamRole=role,
         RegistrationLimit=1,
@@ -184,7 +192,7 @@ def _activate(context: Context, client: Any) -> str:
 
 
 def endpoints(environ: Mapping[str, str]) -> dict[str, str]:
-    """Endpoints that the job's environment names, by service: `ssm`, `ssmmessages`; what is missing is AWS's own."""
+    """Endpoints that the job's environment names: `ssm`, `ssmmessages`; what is missing is AWS's own."""
     everything = environ.get("AWS_ENDPOINT_URL")
     found = {
         "ssm": environ.get("AWS_ENDPOINT_URL_SSM") or everything,
@@ -196,12 +204,12 @@ def endpoints(environ: Mapping[str, str]) -> dict[str, str]:
 def agent_configuration(region: str, environ: Mapping[str, str]) -> dict[str, Any]:
     """The agent's amazon-ssm-agent.json."""
     urls = endpoints(environ)
-    configuration = {
+    configuration: dict[str, dict[str, Any]] = {
         "Mgs": {"Region": region, "SessionWorkerBufferLimit": SESSIONS_AT_ONCE},
         "Agent": {"Region": region},
         "Identity": {"ConsumptionOrder": ["OnPrem"]},
         "Profile": {"ShareCreds": True},
-    }  # type: Dict[str, Dict[str, Any]]
+    }
     if "ssm" in urls:
         configuration["Ssm"] = {"Endpoint": urls["ssm"]}
         configuration["Mds"] = {"Endpoint": urls["ssm"]}
@@ -213,7 +221,8 @@ def agent_configuration(region: str, environ: Mapping[str, str]) -> dict[str, An
 def _relocate(context: Context, program: Path, region: str) -> Path:
     """A copy of the agent in the run folder, so that it reads our configuration and not /etc/amazon/ssm.
 
-    The agent takes its folder for its own only if its workers lie there too, owned by root and writable for nobody else.
+    The agent takes its folder for its own only if its workers lie there too, owned by root and writable for
+    nobody else.
     """
     folder = context.run_dir / "agent"
     (folder / "configuration").mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -283,7 +292,7 @@ def _register(context: Context, folder: Path, region: str, code: str) -> str:
 
 
 def _last_lines(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]  # type: List[str]
+    lines: list[str] = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(lines[-3:])
 
 
@@ -316,5 +325,5 @@ def _tag_all(context: Context) -> None:
                 ResourceId=_State.node,
                 Tags=[{"Key": "SMSSHState", "Value": state}],
             )
-        except Exception as error:  # noqa: BLE001 - see smssh_stop
+        except Exception as error:  # noqa: BLE001 - botocore's errors share no base worth naming
             context.log.warning("SMSSHState=%s is not set: %s", state, error)

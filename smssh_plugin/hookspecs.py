@@ -13,7 +13,8 @@ A plugin is any installed package with an entry point in the group `smssh`:
     def smssh_ready(context):
         print("log in with:", context.connect_command)
 
-An implementation takes only the arguments it needs, by name. One that raises is named in the supervisor's log and
+An implementation takes only the arguments it needs, by name. One that raises is named in the supervisor's
+log and
 skipped: no plugin can fail a job. `SMSSH_DISABLE_HOOKS=mine` leaves a plugin out, the built-in ones too.
 
 Container-side hooks run in the supervisor, never in the interpreter that runs the user's script.
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, TypeVar
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import overload
 
     from .settings import Settings
 
@@ -36,7 +38,20 @@ if TYPE_CHECKING:
         """pluggy's markers, typed: they return the function that they mark."""
 
         def __init__(self, project_name: str) -> None: ...
-        def __call__(self, function: _F | None = None, **options: bool) -> Any: ...
+        @overload
+        def __call__(self, function: _F) -> _F: ...
+        @overload
+        def __call__(self, *, firstresult: bool = False) -> Callable[[_F], _F]: ...
+        @overload
+        def __call__(
+            self,
+            *,
+            tryfirst: bool = False,
+            trylast: bool = False,
+            optionalhook: bool = False,
+            wrapper: bool = False,
+        ) -> Callable[[_F], _F]: ...
+        def __call__(self, function: Any = None, **options: bool) -> Any: ...
 
     HookspecMarker = HookimplMarker = _Marker
 else:
@@ -127,7 +142,7 @@ class Context:
     run_dir: Path
     """The container's private folder, mode 0700; never uploaded."""
     environment: dict[str, str]
-    """The job's environment, as its entry point sees it. It may hold secrets: never log it, never tag with it."""
+    """The job's environment, as its entry point sees it. It may hold secrets: never log it."""
     code_dir: str
     """The folder of the user's code."""
     python_path: str
@@ -289,7 +304,8 @@ def smssh_notify(context: Context, event: str, message: str, hold: Hold | None) 
 
     Args:
         context: the supervisor's context.
-        event: `ready`, `running`, `held`, `reminder` (once a minute in a hold), `extended`, `retried`, `released` or `ended`.
+        event: `ready`, `running`, `held`, `reminder` (once a minute in a hold), `extended`, `retried`,
+            `released` or `ended`.
         message: one line of text, no secrets in it.
         hold: the hold that is going on, if any.
     """
@@ -337,7 +353,8 @@ def smssh_register_commands(commands: dict[str, str]) -> None:
     """Add commands to `smssh`.
 
     Args:
-        commands: command name to `module:attribute` of a click command, imported when the command is used; add to it.
+        commands: command name to `module:attribute` of a click command, imported when the command is used;
+            add to it.
     """
 
 

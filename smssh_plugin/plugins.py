@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence, cast
 
 import pluggy
 
@@ -64,7 +64,7 @@ class Plugins:
         try:
             self._manager.register(plugin, name)
             self._refuse_unknown_hooks(plugin)
-        except Exception as error:  # noqa: BLE001 - whatever a plugin does, the job goes on
+        except Exception as error:  # noqa: BLE001 - no plugin can fail a job
             _log.warning("plugin %s is skipped: %s", name, error)
             if self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
@@ -74,7 +74,9 @@ class Plugins:
                 if implementation.plugin is plugin and not (
                     implementation.hookwrapper or getattr(implementation, "wrapper", False)
                 ):
-                    implementation.function = _guarded(implementation.function, name, caller.name)
+                    object.__setattr__(
+                        implementation, "function", _guarded(implementation.function, name, caller.name)
+                    )
         return True
 
     def _refuse_unknown_hooks(self, plugin: object) -> None:
@@ -86,7 +88,7 @@ class Plugins:
     def _load_entry_points(self) -> None:
         try:
             points = _entry_points()
-        except Exception as error:  # noqa: BLE001 - one broken distribution in the image must not cost the login
+        except Exception as error:  # noqa: BLE001 - no plugin can fail a job
             _log.warning("third-party plugins are skipped: %s: %s", type(error).__name__, error)
             return
         for point in points:
@@ -95,7 +97,7 @@ class Plugins:
                 continue
             try:
                 plugin = point.load()
-            except Exception as error:  # noqa: BLE001 - see register
+            except Exception as error:  # noqa: BLE001 - no plugin can fail a job
                 _log.warning("plugin %s is skipped: %s: %s", point.name, type(error).__name__, error)
                 continue
             self.register(plugin, point.name)
@@ -113,13 +115,11 @@ class Plugins:
 
     def start_server(self, context: Context) -> Server | None:
         """See `smssh_start_server`."""
-        server = self._manager.hook.smssh_start_server(context=context)  # type: Optional[Server]
-        return server
+        return cast("Server | None", self._manager.hook.smssh_start_server(context=context))
 
     def start_transport(self, context: Context) -> Transport | None:
         """See `smssh_start_transport`."""
-        transport = self._manager.hook.smssh_start_transport(context=context)  # type: Optional[Transport]
-        return transport
+        return cast("Transport | None", self._manager.hook.smssh_start_transport(context=context))
 
     def announce(self, context: Context) -> None:
         """See `smssh_announce`."""
@@ -167,7 +167,7 @@ class Plugins:
         for implementation in reversed(caller.get_hookimpls()):
             given = {"kind": kind, "request": request, "options": options}
             answer = implementation.function(*(given[name] for name in implementation.argnames))
-            request = request if answer is None else answer
+            request = request if answer is None else cast("Mapping[str, Any]", answer)
         return request
 
     def register_commands(self, commands: dict[str, str]) -> dict[str, str]:
@@ -198,7 +198,7 @@ def _guarded(function: Callable[..., Any], plugin: str, hook: str) -> Callable[.
 
 
 def _merge(answers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    merged = {}  # type: Dict[str, Any]
+    merged: dict[str, Any] = {}
     for answer in answers:
         for name, value in answer.items():
             merged.setdefault(name, value)
@@ -208,7 +208,8 @@ def _merge(answers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def _entry_points() -> Iterable[Any]:
     """The entry points of the group, each name once.
 
-    `PluginManager.load_setuptools_entrypoints` stops at the first that cannot be imported; here each stands for itself.
+    `PluginManager.load_setuptools_entrypoints` stops at the first that cannot be imported; here each stands
+    for itself.
     """
     from importlib import metadata
 

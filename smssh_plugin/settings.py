@@ -4,7 +4,8 @@ A setting comes from the job's environment (`SMSSH_HOLD=failure`) or from the bu
 (`{"hold": "failure"}`: the name in lower case, without `SMSSH_`). The job's environment wins. The defaults
 cost nobody money: no wait, no hold.
 
-The one exception: `entrypoints/boot.py` reads `SMSSH_ENABLE` and `SMSSH_RUN_DIR` itself, because it decides, before
+The one exception: `entrypoints/boot.py` reads `SMSSH_ENABLE` and `SMSSH_RUN_DIR` itself, because it
+    decides, before
 anything may be imported, whether anything is imported at all.
 
 Runs on CPython 3.7 and later, standard library only.
@@ -136,7 +137,7 @@ class Setting(NamedTuple):
     """sagemaker-ssh-helper's names for the same thing, understood when the variable is unset."""
 
 
-SETTINGS = (
+SETTINGS: tuple[Setting, ...] = (
     Setting(
         "SMSSH_ENABLE", "enable", False, _flag, "1 or 0", "Turns the plugin on in this job.", ("START_SSH",)
     ),
@@ -170,8 +171,8 @@ SETTINGS = (
         "",
         _wait,
         "empty, `ready`, or a duration up to 4 h",
-        f"Delays the entry point: until a login is possible (`ready`, at most {WAIT_READY_LIMIT} s), or for a person to connect "
-        "and release it.",
+        f"Delays the entry point until a login is possible (`ready`, at most {WAIT_READY_LIMIT} s), or "
+        "until a person connects and releases it.",
         ("SSH_WAIT_TIME_SECONDS",),
     ),
     Setting(
@@ -259,7 +260,7 @@ SETTINGS = (
         "path",
         "The private folder of lock, socket, keys and logs, instead of /run/smssh or one below TMPDIR.",
     ),
-)  # type: Tuple[Setting, ...]
+)
 
 
 @dataclass(frozen=True)
@@ -294,15 +295,15 @@ def load(environ: Mapping[str, str] | None = None, options: Mapping[str, Any] | 
 
     Args:
         environ: the job's environment; `os.environ` when it is left out.
-        options: what the bundle's `options.json` holds. Keys that this version doesn't know are left alone: the
-            file may have been written by a newer one.
+        options: what the bundle's `options.json` holds. Keys that this version doesn't know are left alone:
+            the file may have been written by a newer one.
 
     Raises:
         SmsshError: a value is outside its limits; the message names the variable or the option.
     """
     environ = os.environ if environ is None else environ
     options = {} if options is None else options
-    values = {}  # type: Dict[str, Any]
+    values: dict[str, Any] = {}
     for setting in SETTINGS:
         name, value = _find(setting, environ, options)
         if name is None:

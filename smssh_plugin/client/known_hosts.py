@@ -1,8 +1,8 @@
 """The host keys that containers announced, where `ssh` finds them: one known_hosts file an address.
 
-Who resolves an address remembers its key; `KnownHostsCommand` (run by ssh after the proxy has resolved) only
-reads it. So no login asks a question, none trusts what the other end merely shows, and the user's own
-known_hosts stays as it is.
+Who resolves an address remembers its key, before ssh hears the host: ssh reads the file while it verifies
+(`UserKnownHostsFile` with `%h`), at no cost; `smssh known-hosts` is there for `KnownHostsCommand`. So no
+login asks a question, none trusts what the other end merely shows, and the user's own file stays as it is.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pathlib import Path
 from ..errors import ExitStatus, SmsshError
 from .home import home, private_folder
 
-__all__ = ["alias", "checked", "file_for", "recall", "remember"]
+__all__ = ["alias", "checked", "file_for", "folder", "recall", "remember"]
 
 FOLDER = "known"
+LONGEST_NAME = 240
 FRESH_SECONDS = 120.0
 KEPT_SECONDS = 7 * 24 * 3600.0
 _TYPE = re.compile(r"[a-z0-9@.-]{1,64}\Z")
@@ -55,28 +56,40 @@ def checked(host_key: str, address: str) -> str:
     )
 
 
+def folder() -> Path:
+    """The folder of the files; the file of an address is called by its alias (for ssh: `%h`)."""
+    return home() / FOLDER
+
+
 def file_for(address: str) -> Path:
-    """The known_hosts file of an address, by a digest: addresses can be longer than file names may be."""
-    return home() / FOLDER / hashlib.sha256(alias(address).encode()).hexdigest()[:32]
+    """The known_hosts file of an address; one that is no file name goes by a digest."""
+    name = alias(address)
+    if len(name) > LONGEST_NAME or "/" in name or name.startswith("."):
+        name = hashlib.sha256(name.encode()).hexdigest()
+    return folder() / name
 
 
 def remember(address: str, host_key: str) -> Path | None:
-    """Write the known_hosts file of an address; None where its host announced no usable key.
+    """Write the known_hosts file of an address.
+
+    Where its host announced no usable key the answer is None, and what was known is forgotten: it was
+    another host's.
 
     Raises:
         SmsshError: the client's folder cannot be used.
     """
+    path = file_for(address)
     try:
         line = f"{alias(address)} {checked(host_key, address)}\n"
     except SmsshError:
+        path.unlink(missing_ok=True)
         return None
     private_folder(home())
-    path = file_for(address)
-    folder = private_folder(path.parent)
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".new-", delete=False) as out:
+    private_folder(path.parent)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as out:
         out.write(line)
     Path(out.name).replace(path)
-    _forget_old(folder)
+    _forget_old(path.parent)
     return path
 
 
@@ -91,10 +104,10 @@ def recall(address: str) -> str | None:
         return None
 
 
-def _forget_old(folder: Path) -> None:
+def _forget_old(files: Path) -> None:
     """Remove files of jobs long gone, so that the folder stays small."""
     limit = time.time() - KEPT_SECONDS
-    for path in folder.iterdir():
+    for path in files.iterdir():
         try:
             if path.stat().st_mtime < limit:
                 path.unlink()

@@ -9,7 +9,6 @@ found is the job described as well, to say why.
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +164,9 @@ def list_nodes(session: AwsSession, *, everything: bool = False) -> list[Node]:
     filters = [{"Key": "tag-key", "Values": ["SMSSH"]}]
     if not everything:
         filters.append({"Key": "PingStatus", "Values": ["Online"]})
+    # Here, not above: only `smssh list` needs threads, and every login imports this module.
+    from concurrent.futures import ThreadPoolExecutor
+
     found = list(_instances(session, filters))
     session.client("ssm")  # made once, before the threads share it
     with ThreadPoolExecutor(TAG_THREADS) as threads:

@@ -9,7 +9,7 @@ import os
 import shlex
 from pathlib import Path
 
-from . import ssh
+from . import known_hosts, ssh
 from .endpoint import own_command
 from .home import home, private_folder
 from .keys import ensure_key
@@ -22,13 +22,16 @@ NAME = "ssh_config"
 def block() -> str:
     """The configuration text. It names this very `smssh`, so it works whatever PATH an IDE has."""
     command = shlex.join(own_command()).replace("%", "%%")
-    # %n, not %h: ssh takes %h in lower case, and names of jobs and steps have capitals.
+    # %n, not %h: ssh takes %h in lower case, and names of jobs and steps have capitals. The files of host
+    # keys go by %h; the proxy has written the one in question before the host says a word. (KnownHostsCommand
+    # would do as well, but is started twice a login.)
+    known = str(known_hosts.folder()).replace("%", "%%")
     return (
         "# smssh: SageMaker jobs as ssh hosts. Written by `smssh ssh-config --write`.\n"
         "Host *.sagemaker\n"
         f"  ProxyCommand {command} proxy %n\n"
-        f"  KnownHostsCommand {command} known-hosts %n %H\n"
-        "  UserKnownHostsFile none\n"
+        f'  UserKnownHostsFile "{known}/%h"\n'
+        "  KnownHostsCommand none\n"
         "  GlobalKnownHostsFile none\n"
         "  StrictHostKeyChecking yes\n"
         "  UpdateHostKeys no\n"

@@ -58,21 +58,24 @@ def plan(patch: bytes, name: str, present: Collection[str], read: Callable[[str]
     if not parsed:
         raise _bad(f"{name} is no unified diff: it changes no file")
     paths = [_path(file, name) for file in parsed]
-    cut = _depth(
-        [path for path, file in zip(paths, parsed, strict=True) if not file.is_added_file], present, name
-    )
+    # unidiff also takes a hunk of `-0,0` for a whole file added; without context any hunk can be one.
+    added = [
+        file.source_file == _NOWHERE or (file.is_added_file and path not in present)
+        for file, path in zip(parsed, paths, strict=True)
+    ]
+    cut = _depth([path for path, new in zip(paths, added, strict=True) if not new], present, name)
     changes: dict[str, Change] = {}
-    for file, path in zip(parsed, paths, strict=True):
+    for file, path, is_new in zip(parsed, paths, added, strict=True):
         place = "/".join(path.split("/")[cut:]) or path.rpartition("/")[2]
         if place in changes:
             raise _bad(f"{name} changes {place} twice", "join the two parts")
-        if file.is_added_file:
+        if is_new:
             if place in present:
                 raise _bad(f"{name} adds {place}, which is there already")
             changes[place] = Change(place, _apply(file, b"", name, place), is_new=True)
             continue
         after = _apply(file, read(place), name, place)
-        if file.is_removed_file:
+        if file.target_file == _NOWHERE:
             if after:
                 raise _bad(f"{name} removes {place}, which has more lines than the patch knows")
             changes[place] = Change(place, None, is_new=False)

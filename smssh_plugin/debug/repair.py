@@ -42,7 +42,6 @@ class Bench:
         release: whether to release a step that cannot be fixed; else it stays held for a person.
         say: takes lines of the protocol, from any thread.
         found: takes a new incident, from any thread.
-        log_in: logs in to a node.
         used: the steps' jobs whose fix was put in already.
     """
 
@@ -51,9 +50,6 @@ class Bench:
     release: bool
     say: Callable[[Event], None]
     found: Callable[[Incident], None]
-    log_in: Callable[[AwsSession, Node], Connection] = field(
-        default=lambda session, node: Connection(reach(node.address, session, node=node))
-    )
     used: set[str] = field(default_factory=set)
 
 
@@ -102,7 +98,7 @@ class Repair:
 
     def _work(self) -> None:
         try:
-            with self._bench.log_in(self._bench.session, self.node) as connection:
+            with login(self._bench.session, self.node) as connection:
                 self._connection = connection
                 if self._cancelled.is_set():
                     return
@@ -256,6 +252,11 @@ class Repair:
         self._bench.say(Event(time.time(), f"{self.step}{host}: {text}", level))
 
 
+def login(session: AwsSession, node: Node) -> Connection:
+    """Log in to a node; errors as `connect`."""
+    return Connection(reach(node.address, session, node=node))
+
+
 def _hook(connection: Connection, verb: str) -> dict[str, Any]:
     """The answer of `smssh-hook VERB --json`.
 
@@ -272,10 +273,12 @@ def _hook(connection: Connection, verb: str) -> dict[str, Any]:
 
 
 def _json(text: str) -> dict[str, Any]:
-    """The JSON object that is all of `text` or its last line, as a login shell may greet first; else {}."""
-    for part in (text, *reversed(text.splitlines())):
+    """The JSON object in `text`; {}: there is none. A login shell may greet before it."""
+    at = 0
+    while (at := text.find("{", at)) >= 0:
         with contextlib.suppress(ValueError):
-            found = json.loads(part)
+            found = json.JSONDecoder().raw_decode(text, at)[0]
             if isinstance(found, dict):
                 return found
+        at += 1
     return {}

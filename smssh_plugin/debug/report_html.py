@@ -28,6 +28,7 @@ _RESOLUTIONS = {
     "open": ("warn", "open"),
 }
 _MOST_PROCESSES = 40
+_LINES_IN_SIGHT = 14
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _TICKS = 5
 
@@ -371,7 +372,12 @@ def _folded(title: str, content: str, *, opened: bool = False) -> str:
 
 
 def _lines(lines: Sequence[str]) -> str:
-    return f"<pre>{_e(chr(10).join(lines))}</pre>"
+    """The end of a log: its last lines in sight, the others folded away above them."""
+    before, last = lines[:-_LINES_IN_SIGHT], lines[-_LINES_IN_SIGHT:]
+    shown = f"<pre>{_e(chr(10).join(last))}</pre>"
+    if not before:
+        return shown
+    return _folded(f"{len(before)} lines before", f"<pre>{_e(chr(10).join(before))}</pre>") + shown
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()) -> str:

@@ -147,6 +147,8 @@ class _Debugger:
                                 Event(time.time(), f"cannot look: {error.message}; trying again", "warn")
                             )
                     else:
+                        if now.finished:
+                            self._join(began)
                         for event in changes(before, now):
                             self._say(event)
                         self._take(now)
@@ -162,7 +164,6 @@ class _Debugger:
                         )
                         break
                     time.sleep(self._options.poll)
-                self._join(began)
         except KeyboardInterrupt:
             report.stopped_because = "interrupted"
             self._say(Event(time.time(), "interrupted", "warn"))
@@ -215,8 +216,6 @@ class _Debugger:
 
     def _join(self, began: float) -> None:
         """The execution has ended; repairs hear of it a moment later (a retry's answer, a lost login)."""
-        if not self._report.finished:
-            return
         deadline = time.monotonic() + STOP_SECONDS
         if self._options.timeout is not None:
             deadline = min(deadline, max(began + self._options.timeout, time.monotonic() + 1))

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from .machine import CHURN, IMAGE, Machine, node, wait_for
+from .machine import CHURN, IMAGE, TRAIN, Machine, client, node, wait_for
 
 
-@pytest.fixture
-def machine():
+def make():
     # Short: the sockets of ssh's ControlMaster have to fit into 108 bytes.
     home = Path(tempfile.mkdtemp(prefix="smssh-"))
     environ = {
@@ -24,27 +23,40 @@ def machine():
         "TMPDIR": str(home),
         "LANG": "C.UTF-8",
     }
-    machine = Machine(home, environ)
-    yield machine
+    return Machine(home, environ)
+
+
+def unmake(machine):
     for pid in machine.processes():
         os.kill(pid, signal.SIGKILL)
-    shutil.rmtree(home, ignore_errors=True)
+    shutil.rmtree(machine.home, ignore_errors=True)
 
 
 @pytest.fixture
-def stand_in(machine):
-    """A running stand-in; the machine's environment leads to it."""
+def machine():
+    machine = make()
+    yield machine
+    unmake(machine)
+
+
+@pytest.fixture(scope="module")
+def stand_in():
+    """A running stand-in that knows the churn pipeline; the machine's environment leads to it."""
+    machine = make()
     exports = machine.smssh("local", "up", "--port", "0", "--image", IMAGE).stdout
     machine.environ.update(re.findall(r"^export (\w+)='(.*)'$", exports, flags=re.MULTILINE))
+    machine.run(sys.executable, CHURN / "pipeline.py", "--by-hand")
     yield machine
     machine.smssh("local", "down")
+    machine.assert_nothing_left()
+    unmake(machine)
 
 
 @pytest.fixture
 def held(stand_in):
-    """The churn pipeline, started, with its step Train held; yields the machine and the execution's ARN."""
-    started = stand_in.run(sys.executable, CHURN / "pipeline.py", "--by-hand").stdout
-    arn = re.search(r"started (\S+)", started).group(1)
-    wait_for(lambda: node(stand_in, "Train").get("state") == "held")
+    """An execution of the churn pipeline with its step Train held; the machine and the execution's ARN."""
+    started = client(stand_in, "sagemaker").start_pipeline_execution(PipelineName="churn")
+    arn = started["PipelineExecutionArn"]
+    wait_for(lambda: node(stand_in, arn, "Train").get("state") == "held")
     yield stand_in, arn
-    stand_in.smssh("release", "Train.churn.pipeline.sagemaker", check=False)
+    stand_in.smssh("release", TRAIN, check=False)

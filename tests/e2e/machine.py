@@ -8,11 +8,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CHURN = ROOT / "examples" / "pipelines" / "churn"
 IMAGE = Path(os.environ.get("SMSSH_TEST_IMAGE_ENV", ROOT / ".venv-image"))
+TRAIN = "Train.churn.pipeline.sagemaker"
 SMSSH = [sys.executable, "-m", "smssh_plugin.cli"]
 PATIENCE = 180
 """Seconds that the longest single program of these tests may take on a slow machine."""
@@ -78,10 +80,21 @@ class Machine:
         assert str(self.home) not in mounts
 
 
-def node(machine, step):
-    """What `smssh list` says of a step's host."""
+def client(machine, service):
+    return boto3.client(
+        service,
+        endpoint_url=machine.environ["AWS_ENDPOINT_URL"],
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="y",
+    )
+
+
+def node(machine, execution, step):
+    """What `smssh list` says of the host of an execution's step; {} where it is not there."""
     nodes = json.loads(machine.smssh("list", "--json").stdout)["hosts"]
-    return next((one for one in nodes if one["step"] == step), {})
+    name = execution.rpartition("/")[2]
+    return next((one for one in nodes if one["step"] == step and name in one["job"]), {})
 
 
 def wait_for(condition, seconds=PATIENCE):

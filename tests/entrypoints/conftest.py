@@ -1,5 +1,9 @@
+import platform
 import shutil
 import subprocess
+import sys
+import zipfile
+from importlib import metadata
 
 import pytest
 
@@ -23,6 +27,13 @@ def bundle(tmp_path_factory, key):
     folder = tmp_path_factory.mktemp("bundle")
     # No keys in options.json: the tests set SMSSH_AUTHORIZED_KEYS, or leave it out.
     bundles.build(SSHOptions(transport="none"), []).write(folder)
+    wheels = folder / "wheels" / f"{sys.version_info[0]}.{sys.version_info[1]}-{platform.machine()}"
+    wheels.mkdir(parents=True)
+    with zipfile.ZipFile(wheels / "asyncssh-0-py3-none-any.whl", "w") as archive:
+        for name in ("asyncssh", "cryptography", "cffi", "pycparser", "typing-extensions"):
+            for file in metadata.distribution(name).files or ():
+                if file.suffix != ".pyc" and ".." not in file.parts:
+                    archive.write(file.locate(), str(file))
     return folder
 
 

@@ -1,4 +1,4 @@
-"""A container's inside on this machine: a bundle, a run folder, a job, and real SSH straight to its server."""
+"""A container's inside on this machine: a bundle, a run folder, a job, real SSH straight to its server."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = Path(os.environ.get("SMSSH_TEST_IMAGE", ROOT / ".venv-image"))
+IMAGE = Path(os.environ.get("SMSSH_TEST_IMAGE_ENV", ROOT / ".venv-image"))
 """The virtual environment that stands for the job's image."""
 LIMIT = 40.0
 """Seconds that anything here may take on a busy machine."""
@@ -56,7 +56,8 @@ class Container:
             "SMSSH_AUTHORIZED_KEYS": key.with_suffix(".pub").read_text().strip(),
         }
 
-    # ------------------------------------------------------------------------------------------ running things
+    # ------------------------------------------------------------------------------------------ running
+    # things
 
     def start(self, *command, on=True, **environ):
         variables = {**self.environ, **(self.on if on else {}), **environ}
@@ -88,7 +89,8 @@ class Container:
         path.write_text(text)
         return path
 
-    # ------------------------------------------------------------------------------------------ the supervisor
+    # ------------------------------------------------------------------------------------------ the
+    # supervisor
 
     def log(self):
         texts = [path.read_text(errors="replace") for path in self.run_dir.glob("*.log")]
@@ -99,7 +101,12 @@ class Container:
         """Run smssh-hook as a login would."""
         launcher = poll(lambda: self.path("bin", "smssh-hook"), what="the launcher")
         done = subprocess.run(
-            [str(launcher), *arguments], env=self.environ, capture_output=True, text=True, timeout=LIMIT, check=False
+            [str(launcher), *arguments],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
         )
         assert not check or done.returncode == 0, done.stderr + self.log()
         return done
@@ -130,7 +137,14 @@ class Container:
         known.write_text(f"container {ssh['host_key']}\n")
         return [
             *("-F", "none", "-i", str(key or self.key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"),
-            *("-o", "HostKeyAlias=container", "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"),
+            *(
+                "-o",
+                "HostKeyAlias=container",
+                "-o",
+                f"UserKnownHostsFile={known}",
+                "-o",
+                "StrictHostKeyChecking=yes",
+            ),
             *("-o", "GlobalKnownHostsFile=none", "-o", "LogLevel=ERROR", "-o", f"User={ssh['user']}"),
             *("-o", f"Port={ssh['port']}", "-o", "ConnectTimeout=10"),
         ]
@@ -149,7 +163,8 @@ class Container:
             check=False,
         )
 
-    # ------------------------------------------------------------------------------------------ the training toolkit
+    # ------------------------------------------------------------------------------------------ the
+    # training toolkit
 
     def toolkit_job(self, source, **hyperparameters):
         """Lay out what SageMaker gives to `train`."""
@@ -205,7 +220,11 @@ class Container:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        poll(lambda: not self.path("socket") or not self._supervisor(), seconds=15, what="the end of the supervisor")
+        poll(
+            lambda: not self.path("socket") or not self._supervisor(),
+            seconds=15,
+            what="the end of the supervisor",
+        )
         for pid, _ in self.strays():
             os.kill(pid, signal.SIGKILL)
 

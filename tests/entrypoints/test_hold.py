@@ -20,7 +20,9 @@ print("it works now")
 @pytest.fixture
 def held(container, server):
     """A job that is held after its first failure, and its status."""
-    container.wrap("python", container.script(FAILING), SMSSH_HOLD="failure", SMSSH_SSH_SERVER=server, SECRET="s3cret")
+    container.wrap(
+        "python", container.script(FAILING), SMSSH_HOLD="failure", SMSSH_SSH_SERVER=server, SECRET="s3cret"
+    )
     return container, container.wait_for("held")
 
 
@@ -28,7 +30,9 @@ def test_enter_fix_retry(held):
     container, status = held
     assert (status["point"], status["attempt"], status["exit_code"]) == ("failure", 1, 1)
     assert status["code_dir"] == str(container.folder)
-    shown = container.ssh(status, 'smssh-hook report; echo "$SMSSH_CODE_DIR" "$SECRET"; which python; echo "$SMSSH_ENABLE"')
+    shown = container.ssh(
+        status, 'smssh-hook report; echo "$SMSSH_CODE_DIR" "$SECRET"; which python; echo "$SMSSH_ENABLE"'
+    )
     assert "ValueError: the bug" in shown.stdout
     assert f"{container.folder} s3cret\n" in shown.stdout
     assert ".venv-image/bin/python\n\n" in shown.stdout
@@ -103,20 +107,31 @@ def test_nobody_comes(container):
     assert "nobody was connected for 2 s" in container.output()
 
 
+def test_nobody_can_come(container):
+    """A hold that nobody can enter would only cost money."""
+    process = container.wrap("sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_AUTHORIZED_KEYS="")
+    assert process.wait(40) == 3
+    assert "released: no login is possible" in container.output()
+
+
 def test_whoever_is_connected_stays_until_the_cap(container):
     process = container.wrap(
         "sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=3, SMSSH_HOLD_MAX_SECONDS=6
     )
     status = container.wait_for("held")
     began = status["hold"]["since"]
-    container.start("ssh", *container.ssh_options(status), "127.0.0.1", "sleep 60", on=False, PATH="/usr/bin:/bin")
+    container.start(
+        "ssh", *container.ssh_options(status), "127.0.0.1", "sleep 60", on=False, PATH="/usr/bin:/bin"
+    )
     assert process.wait(40) == 3
     assert time.time() - began >= 6
     assert "6 s are over" in container.output(0)
 
 
 def test_extend(container):
-    process = container.wrap("sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=20, SMSSH_HOLD_MAX_SECONDS=120)
+    process = container.wrap(
+        "sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=20, SMSSH_HOLD_MAX_SECONDS=120
+    )
     before = container.wait_for("held")["hold"]
     assert "1 min left" in container.hook("extend", "100s").stdout
     after = container.status()["hold"]

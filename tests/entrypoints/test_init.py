@@ -17,7 +17,9 @@ def wait(process, seconds=40):
 @pytest.mark.parametrize("hold", ["", "failure"])
 @pytest.mark.parametrize("code", [0, 1, 7, 255])
 def test_exit_status_is_the_childs(container, code, hold):
-    process = container.wrap("python", "-c", f"import sys; sys.exit({code})", SMSSH_HOLD=hold, SMSSH_HOLD_SECONDS=1)
+    process = container.wrap(
+        "python", "-c", f"import sys; sys.exit({code})", SMSSH_HOLD=hold, SMSSH_HOLD_SECONDS=1
+    )
     assert wait(process) == code
     container.assert_quiet()
 
@@ -28,8 +30,12 @@ def test_a_signal_that_ends_the_child_is_128_and_its_number(container):
 
 
 def test_output_arguments_and_environment_are_the_childs_own(container):
-    script = container.script("import os, sys; print(sys.argv[1:], os.environ['ODD'], 'LC_CTYPE' in os.environ)")
-    process = container.wrap("python", "-E", script, "a b", "", "é", "--x=1", ODD="one\ntwo", PYTHONIOENCODING="utf-8")
+    script = container.script(
+        "import os, sys; print(sys.argv[1:], os.environ['ODD'], 'LC_CTYPE' in os.environ)"
+    )
+    process = container.wrap(
+        "python", "-E", script, "a b", "", "é", "--x=1", ODD="one\ntwo", PYTHONIOENCODING="utf-8"
+    )
     assert wait(process) == 0
     plain = container.start("python", "-E", script, "a b", "", "é", "--x=1", on=False, ODD="one\ntwo")
     assert wait(plain) == 0
@@ -53,7 +59,9 @@ def test_a_broken_bundle_runs_the_original(container, tmp_path):
     broken.mkdir()
     (broken / "run.sh").write_bytes((container.bundle / "run.sh").read_bytes())
     (broken / "smssh.zip").write_bytes(b"not a zip")
-    process = container.start("/bin/sh", broken / "run.sh", "sh", "-c", "trap : PIPE; echo still here; exit 4")
+    process = container.start(
+        "/bin/sh", broken / "run.sh", "sh", "-c", "trap : PIPE; echo still here; exit 4"
+    )
     assert wait(process) == 4
     assert container.output() == "still here\n"
 
@@ -69,7 +77,9 @@ def test_a_run_folder_that_cannot_be_made_runs_the_original(container):
 
 
 def test_bad_settings_do_not_fail_the_job(container):
-    process = container.wrap("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 2", SMSSH_HOLD="sometimes")
+    process = container.wrap(
+        "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 2", SMSSH_HOLD="sometimes"
+    )
     poll(lambda: container.path("socket"))
     container.script("", name="go")
     assert wait(process) == 2
@@ -103,7 +113,8 @@ def test_a_child_that_ignores_sigterm_is_left_to_its_killer(container):
         process.wait(1.5)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    # The supervisor sees that its job is gone. The child has a group of its own; a container would end with us.
+    # The supervisor sees that its job is gone. The child has a group of its own; a container would end with
+    # us.
     poll(lambda: not container.strays(), what="the end of the supervisor")
     subprocess.run(["pkill", "-KILL", "-f", "trap '' TERM; echo up"], check=False)
 
@@ -129,7 +140,8 @@ def test_zombies_are_reaped(container):
     )
     # init takes orphans only as process 1, or where it is asked to.
     subreaper = (
-        "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv('/bin/sh', ['/bin/sh', *sys.argv[1:]])"
+        "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); "
+        "os.execv('/bin/sh', ['/bin/sh', *sys.argv[1:]])"
     )
     process = container.start("python", "-c", subreaper, container.bundle / "run.sh", "python", script)
     poll(lambda: "forked" in container.output())
@@ -160,7 +172,9 @@ def test_all_output_arrives_with_the_tee(container):
 
 
 def test_killed_supervisor_changes_nothing(container):
-    process = container.wrap("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 8", SMSSH_HOLD="failure")
+    process = container.wrap(
+        "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 8", SMSSH_HOLD="failure"
+    )
     container.wait_for("running")
     for pid, command in container.strays():
         if "entrypoints.supervisor" in command:

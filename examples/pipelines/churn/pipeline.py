@@ -13,11 +13,14 @@ sagemaker-inference and scikit-learn.
 """
 
 import argparse
+import logging
 import os
+import platform
 import subprocess
 import sys
 import tarfile
 import tempfile
+import warnings
 from pathlib import Path
 
 from smssh_plugin import SSHOptions, with_ssh
@@ -26,8 +29,10 @@ HERE = Path(__file__).resolve().parent
 NAME = "churn"
 INSTANCE = "ml.m5.large"
 
-# A failed step stays up for ten minutes, or for as long as somebody is logged in (four hours at most).
-SSH = SSHOptions(hold=("failure",), wheels=(f"{sys.version_info.major}.{sys.version_info.minor}",))
+# A failed step stays up for ten minutes, or for as long as somebody is logged in (four hours at most). The wheels are
+# for images without an sshd of their own: name the image's Python there.
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}-{platform.machine()}"
+SSH = SSHOptions(hold=("failure",), wheels=(PYTHON,))
 
 
 def build(role: str, image: str):
@@ -134,6 +139,7 @@ def build(role: str, image: str):
     @with_ssh(SSH)
     def model():
         builder = ModelBuilder(
+            model_path=tempfile.mkdtemp(prefix=NAME),
             image_uri=image,
             role_arn=role,
             sagemaker_session=session,
@@ -180,6 +186,9 @@ def main() -> int:
         again = [sys.executable, __file__, "--role", args.role, "--image", args.image, "--report", args.report]
         os.execv(sys.executable, [*smssh, "local", "run", "--image", args.local, "--", *again])
 
+    # The SDK logs every request; what a person wants to see here is the pipeline.
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore", message="Running within a PipelineSession")
     pipeline = build(args.role, args.image)
     pipeline.upsert(role_arn=args.role)
     execution = pipeline.start()

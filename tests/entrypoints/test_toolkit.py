@@ -1,0 +1,149 @@
+"""The real sagemaker-training toolkit: with us and without us, and held."""
+
+import json
+import signal
+
+import pytest
+
+GOOD = "open(__import__('os').environ['SM_MODEL_DIR'] + '/model', 'w').write('weights')\n"
+USER_ERROR = "raise ValueError('user bug')\n"
+EXIT_7 = "import sys\nsys.exit(7)\n"
+
+
+def outcome(container, process):
+    return process.wait(60), container.failure_file(), container.succeeded()
+
+
+def run(container, source, on, changed=None, **hyperparameters):
+    container.toolkit_job(source, **hyperparameters)
+    if changed is not None:
+        changed(container)
+    return outcome(container, container.train(on=on))
+
+
+@pytest.mark.parametrize("source", [GOOD, USER_ERROR, EXIT_7])
+def test_the_same_with_us_and_without_us(container, source):
+    without = run(container, source, on=False)
+    assert run(container, source, on=True) == without
+    assert (without[0] == 0) == (source == GOOD)
+    container.assert_quiet()
+
+
+def test_a_framework_error_has_the_same_traceback(container):
+    """It passes through our wrapper's frame, which must not show."""
+
+    def changed(container):
+        (container.base / "input" / "config" / "hyperparameters.json").write_text(
+            json.dumps({"sagemaker_program": '"train.py"', "sagemaker_submit_directory": '"/nowhere/at-all"'})
+        )
+
+    without = run(container, GOOD, on=False, changed=changed)
+    assert b"Framework Error" in without[1]
+    assert b"Traceback" in without[1]
+    assert run(container, GOOD, on=True, changed=changed) == without
+    assert "attempt 1 of the entry point runs" in container.log()
+
+
+def test_the_same_where_nothing_of_us_works(container):
+    without = run(container, USER_ERROR, on=False)
+    container.toolkit_job(USER_ERROR)
+    process = container.train(
+        SMSSH_AUTHORIZED_KEYS="nonsense", SMSSH_TRANSPORT="ssm", SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=1
+    )
+    assert outcome(container, process) == without
+
+
+def test_hold_edit_retry_writes_success(container):
+    container.toolkit_job(USER_ERROR)
+    process = container.train(SMSSH_HOLD="failure")
+    status = container.wait_for("held")
+    assert status["code_dir"] == str(container.base / "code")
+    assert not container.failure_file()
+    shown = container.ssh(status, 'echo "$SM_MODEL_DIR"; cat "$SMSSH_CODE_DIR/train.py"; smssh-hook report')
+    assert shown.stdout.startswith(f"{container.base}/model\n{USER_ERROR}")
+    assert "ValueError: user bug" in shown.stdout
+    fixed = container.ssh(
+        status, f'echo "{GOOD.strip()}" > "$SMSSH_CODE_DIR/train.py"; smssh-hook retry --json'
+    )
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr + container.log()
+    assert json.loads(fixed.stdout)["attempt"] == 2
+    assert outcome(container, process) == (0, None, True)
+    assert (container.base / "model" / "model").read_text() == "weights"
+    container.assert_quiet()
+
+
+def test_hold_release_writes_the_same_failure(container):
+    without = run(container, EXIT_7, on=False)
+    container.toolkit_job(EXIT_7)
+    process = container.train(SMSSH_HOLD="failure")
+    status = container.wait_for("held")
+    assert status["exit_code"] == 7
+    container.hook("release")
+    assert outcome(container, process) == without
+
+
+def test_release_with_a_chosen_status(container):
+    container.toolkit_job(EXIT_7)
+    process = container.train(SMSSH_HOLD="failure")
+    container.wait_for("held")
+    container.hook("release", "--exit", "33")
+    code, failure, _ = outcome(container, process)
+    assert code == 33
+    assert b"ExitCode 7" in failure
+
+
+def test_sigterm_in_a_hold_ends_it(container):
+    without = run(container, EXIT_7, on=False)
+    container.toolkit_job(EXIT_7)
+    process = container.train(SMSSH_HOLD="failure")
+    container.wait_for("held")
+    process.send_signal(signal.SIGTERM)
+    assert outcome(container, process) == without
+    container.assert_quiet()
+
+
+def test_strict_is_a_failure_of_the_toolkits_own(container):
+    container.toolkit_job(GOOD)
+    process = container.train(SMSSH_STRICT=1, SMSSH_AUTHORIZED_KEYS="")
+    code, failure, succeeded = outcome(container, process)
+    assert (code, succeeded) == (1, False)
+    assert b"SMSSH_STRICT" in failure
+
+
+def test_under_the_wrapped_entry_point_there_is_one_hold(container):
+    container.toolkit_job(USER_ERROR)
+    process = container.wrap("train", SMSSH_HOLD="failure")
+    status = container.wait_for("held")
+    assert status["attempt"] == 1
+    container.hook("release", "--exit", "12")
+    assert process.wait(60) == 12
+    assert container.output().count("smssh: held (") == 1
+    container.assert_quiet()
+
+
+def test_under_the_wrapped_entry_point_a_retry_succeeds(container):
+    container.toolkit_job(USER_ERROR)
+    process = container.wrap("train", SMSSH_HOLD="failure")
+    container.wait_for("held")
+    (container.base / "code" / "train.py").write_text(GOOD)
+    assert container.hook("retry").returncode == 0
+    assert outcome(container, process) == (0, None, True)
+
+
+def test_capture_error_is_not_kept_waiting(container):
+    """A supervisor that inherited the script's output would keep `train` reading for ever."""
+    container.toolkit_job(USER_ERROR)
+    module = container.base / "framework.py"
+    module.write_text(
+        "from sagemaker_training import entry_point, environment\n"
+        "def main():\n"
+        "    env = environment.Environment()\n"
+        "    entry_point.run(env.module_dir, env.user_entry_point, env.to_cmd_args(), env.to_env_vars(),\n"
+        "                    capture_error=True)\n"
+    )
+    process = container.train(
+        PYTHONPATH=f"{container.bundle}:{container.base}", SAGEMAKER_TRAINING_MODULE="framework:main"
+    )
+    code, failure, _ = outcome(container, process)
+    assert code == 1
+    assert b"ValueError: user bug" in failure

@@ -1,0 +1,275 @@
+"""The SSH servers with OpenSSH's real client: what a person, scp, rsync and an IDE do."""
+
+import contextlib
+import hashlib
+import os
+import pty
+import re
+import select
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from tests.entrypoints.container import LIMIT, poll
+
+
+@pytest.fixture
+def ready(container, server):
+    """A running job with the server, and its status."""
+    container.wrap(
+        "sh", "-c", "while [ ! -e stop ]; do sleep 0.1; done", SMSSH_SSH_SERVER=server, ODD='a "b" \\c $d'
+    )
+    status = container.wait_for("running")
+    assert status["ssh"]["server"] == server
+    yield container, status
+    container.script("", name="stop")
+    assert container.processes[0].wait(LIMIT) == 0
+    container.assert_quiet()
+
+
+def test_commands(ready):
+    container, status = ready
+    done = container.ssh(status, "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+    assert container.ssh(status, "cat", data="in").stdout == "in"
+    assert container.ssh(status, "kill -9 $$").returncode == 255
+    assert container.ssh(status, "no-such-command").returncode == 127
+    shown = container.ssh(
+        status, 'printf "%s|%s|%s" "$ODD" "$AWS_REGION" "$SMSSH_CODE_DIR"; command -v smssh-hook'
+    )
+    assert shown.stdout == f'a "b" \\c $d|us-east-1|{container.folder}{container.run_dir}/bin/smssh-hook\n'
+    assert container.ssh(status, "env").stdout.count("SMSSH_ENABLE") == 0
+
+
+def test_a_lot_of_data_both_ways(ready):
+    container, status = ready
+    data = os.urandom(1 << 20) * 40
+    digest = hashlib.sha256(data).hexdigest()
+    up = container.ssh(status, "sha256sum", data=data, text=False)
+    assert up.stdout.split()[0].decode() == digest
+    (container.folder / "data").write_bytes(data)
+    # A slow reader: back-pressure must not cost the connection.
+    reader = subprocess.Popen(
+        ["ssh", *container.ssh_options(status), "127.0.0.1", f"cat {container.folder}/data"],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env={"PATH": os.environ["PATH"]},
+    )
+    time.sleep(1.0)
+    down = reader.stdout.read()
+    assert reader.wait(LIMIT) == 0
+    assert hashlib.sha256(down).hexdigest() == digest
+
+
+def test_copies(ready, tmp_path):
+    container, status = ready
+    options = container.ssh_options(status)
+    source, there, back = tmp_path / "source", container.folder / "there", tmp_path / "back"
+    source.write_bytes(os.urandom(300_000))
+    for extra in ([], ["-O"]):
+        subprocess.run(
+            ["scp", *extra, *options, str(source), f"127.0.0.1:{there}"], check=True, timeout=LIMIT
+        )
+        subprocess.run(["scp", *extra, *options, f"127.0.0.1:{there}", str(back)], check=True, timeout=LIMIT)
+        assert back.read_bytes() == source.read_bytes()
+    batch = f"get {there} {back}\nls {container.folder}\n"
+    done = subprocess.run(
+        ["sftp", "-b", "-", *options, "127.0.0.1"],
+        input=batch,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    assert "there" in done.stdout
+    if shutil.which("rsync"):
+        shell = " ".join(["ssh", *options])
+        subprocess.run(["rsync", "-e", shell, str(source), f"127.0.0.1:{there}"], check=True, timeout=LIMIT)
+
+
+class Terminal:
+    """ssh in a terminal of its own."""
+
+    def __init__(self, container, status, *command):
+        self.master, slave = pty.openpty()
+        self.seen = ""
+        self.process = subprocess.Popen(
+            ["ssh", "-tt", *container.ssh_options(status), "127.0.0.1", *command],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env={"PATH": os.environ["PATH"], "TERM": "xterm"},
+        )
+        os.close(slave)
+
+    def write(self, text):
+        os.write(self.master, text.encode())
+
+    def wait_for(self, pattern):
+        def read():
+            if select.select([self.master], [], [], 0.05)[0]:
+                with contextlib.suppress(OSError):
+                    self.seen += os.read(self.master, 65536).decode(errors="replace")
+            return re.search(pattern, self.seen)
+
+        return poll(read, what=f"{pattern!r} in {self.seen!r}")
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+@pytest.fixture
+def terminal(ready):
+    container, status = ready
+    if status["ssh"]["server"] == "sshd" and os.geteuid() != 0:
+        from smssh_plugin.hooks.sshd import _can_own_terminals
+
+        if not _can_own_terminals():
+            pytest.skip("sshd cannot hand terminals over here")
+    made = []
+
+    def make(*command):
+        made.append(Terminal(container, status, *command))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_terminal(ready, terminal):
+    container, _ = ready
+    shell = terminal()
+    shell.write("stty -echo; echo ready-$((1+1))\n")
+    shell.wait_for("ready-2")
+    shell.write("tty; pwd; command -v smssh-hook; echo term=$TERM\n")
+    shell.wait_for(r"/dev/pts/\d+")
+    shell.wait_for(f"{container.folder}\r?\n")
+    shell.wait_for(f"{container.run_dir}/bin/smssh-hook")
+    shell.wait_for("term=xterm")
+    # ^C reaches the command, not the shell; a window that changes its size says so.
+    shell.write("sleep 50; echo status=$?\n")
+    time.sleep(0.5)
+    shell.write("\x03")
+    shell.write("\necho after-$((2+3))\n")
+    shell.wait_for("after-5")
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(shell.master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    os.kill(shell.process.pid, 28)  # SIGWINCH: the new size is on our side of a terminal that is not ours
+    shell.wait_for("")
+    poll(lambda: shell.write("stty size\n") or (shell.wait_for(r"\d+ \d+") and "33 77" in shell.seen))
+    shell.write("exit 4\n")
+    assert shell.process.wait(LIMIT) == 4
+
+
+def test_a_client_that_goes_away_takes_its_terminals_command_along(ready, terminal):
+    shell = terminal("echo pid=$$; exec sleep 1000")
+    pid = int(shell.wait_for(r"pid=(\d+)").group(1))
+    shell.process.kill()
+
+    def gone():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    poll(gone, what="the end of the command")
+
+
+class Echo:
+    """A TCP server that sends everything back."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection:
+                while data := connection.recv(65536):
+                    connection.sendall(data)
+
+
+def echoed(address, timeout=10):
+    try:
+        if isinstance(address, str):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(address)
+        else:
+            connection = socket.create_connection(("127.0.0.1", address), timeout)
+        with connection:
+            connection.settimeout(timeout)
+            connection.sendall(b"hello")
+            return connection.recv(5) == b"hello"
+    except OSError:
+        return False
+
+
+def free():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def test_forwarding(ready, tmp_path):
+    container, status = ready
+    echo, local, remote, dynamic = Echo(), free(), free(), free()
+    path = str(tmp_path / "s")
+    process = subprocess.Popen(
+        [
+            *("ssh", "-N", *container.ssh_options(status), "-o", "ExitOnForwardFailure=yes"),
+            *(
+                "-L",
+                f"{local}:127.0.0.1:{echo.port}",
+                "-R",
+                f"{remote}:127.0.0.1:{echo.port}",
+                "-D",
+                str(dynamic),
+            ),
+            *("-R", f"{path}:127.0.0.1:{echo.port}", "127.0.0.1"),
+        ],
+        stdin=subprocess.DEVNULL,
+        env={"PATH": os.environ["PATH"]},
+    )
+    try:
+        poll(lambda: echoed(local), what="-L")
+        assert echoed(remote)
+        assert echoed(path)
+        with socket.create_connection(("127.0.0.1", dynamic), 10) as proxy:
+            proxy.sendall(b"\x05\x01\x00")
+            assert proxy.recv(2) == b"\x05\x00"
+            proxy.sendall(b"\x05\x01\x00\x01" + socket.inet_aton("127.0.0.1") + echo.port.to_bytes(2, "big"))
+            assert proxy.recv(10)[:2] == b"\x05\x00"
+            proxy.sendall(b"hello")
+            assert proxy.recv(5) == b"hello"
+    finally:
+        process.terminate()
+        process.wait(LIMIT)
+        echo.listener.close()
+
+
+def test_it_listens_on_loopback_only(ready):
+    _, status = ready
+    listening = []
+    for name in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with open(name) as file:
+            rows = [line.split() for line in file.readlines()[1:]]
+        listening += [
+            row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{status['ssh']['port']:04X}")
+        ]
+    assert listening == [f"0100007F:{status['ssh']['port']:04X}"]

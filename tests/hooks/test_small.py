@@ -1,0 +1,175 @@
+"""The hooks that need no server: keys, hold, announce, report."""
+
+import json
+import logging
+import os
+import stat
+import sys
+
+import pytest
+from smssh_plugin.entrypoints import job, keeper
+from smssh_plugin.hooks import announce, hold, keys, report
+from smssh_plugin.hooks._child import Child
+
+from smssh_plugin.hookspecs import Context, Failure, Job
+from smssh_plugin.settings import load
+from tests.entrypoints.container import poll
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPmghorh9zx1v9BThkn2f25Zqh3y0mVMUvTzLDbHrAB0"
+
+
+@pytest.fixture
+def context(tmp_path):
+    def make(**environ):
+        return Context(load(environ), Job("job", "training", "algo-1"), tmp_path, {"A": "secret"}, "/", "")
+
+    return make
+
+
+def test_keys(context, caplog):
+    lines = [
+        KEY,
+        f"{KEY} me@example.com",
+        f'restrict,from="10.0.0.1" {KEY}',
+        "nonsense",
+        "ssh-ed25519",
+        "# note",
+    ]
+    found = keys.smssh_authorized_keys(context(SMSSH_AUTHORIZED_KEYS="\n".join(lines)))
+    assert found == lines[:3]
+    assert caplog.text.count("is not a public key") == 3
+    assert "nonsense" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("environ", "points"),
+    [
+        ({}, []),
+        ({"SMSSH_HOLD": "failure"}, ["failure"]),
+        ({"SMSSH_HOLD": "start,end"}, ["start", "end"]),
+        ({"SMSSH_WAIT": "60"}, ["start"]),
+        ({"SMSSH_WAIT": "ready"}, []),
+    ],
+)
+def test_hold(context, environ, points):
+    made = context(**environ)
+    assert [point for point in ("start", "failure", "end") if hold.smssh_hold(made, point, None)] == points
+
+
+def test_announce(context):
+    made = context()
+    said = []
+    made.say = said.append
+    made.log = logging.getLogger("test")
+    announce.smssh_notify(made, "held", "held: x")
+    announce.smssh_notify(made, "running", "attempt 1 runs")
+    assert said == ["smssh: held: x"]
+
+
+def test_report(context, tmp_path):
+    def record(name, **values):
+        (tmp_path / f"traceback-{name}.json").write_text(json.dumps(values))
+
+    record(1, time=50.0, error="old", traceback="of the attempt before")
+    record(2, time=120.0, error="ChildFailedError", traceback="of the launcher")
+    record(3, time=110.0, error="ValueError: x", traceback="of the first rank")
+    (tmp_path / "traceback-4.json").write_text("{")
+    made = report.smssh_collect_report(context(), Failure(2, ("x",), 1, "toolkit's", ["last"], started=100.0))
+    assert (made["error"], made["traceback"]) == ("ValueError: x", "of the first rank")
+    assert made["environment_names"] == ["A"]
+    assert "secret" not in json.dumps(made["environment_names"])
+    assert made["log_tail"] == ["last"]
+    assert {entry["pid"] for entry in made["processes"]} >= {os.getpid()}
+    assert made["disk"][0]["path"] == "/"
+    without = report.smssh_collect_report(context(), Failure(3, ("x",), 1, "toolkit's", started=200.0))
+    assert (without["error"], without["traceback"], without["log_tail"]) == ("toolkit's", None, None)
+
+
+def test_report_asks_nvidia_smi(context, tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'a GPU'\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert report.smssh_collect_report(context(), Failure(1, (), 1))["gpu"] == "a GPU\n"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(report, "GPU_LIMIT", 0.3)
+    assert "timed out" in report.smssh_collect_report(context(), Failure(1, (), 1))["gpu"]
+
+
+def test_report_has_no_activation_code():
+    assert (
+        report._without_secrets("agent -register -id x -code SECRET -y")
+        == "agent -register -id x -code ... -y"
+    )
+
+
+def test_child_restarts_with_a_pause_and_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr("smssh_plugin.hooks._child.BACK_OFF", (0.01,))
+    command = [sys.executable, "-c", "import os; open('/dev/stdout', 'w').write('run\\n')"]
+    child = Child("x", ["/bin/sh", "-c", "echo run"], {"PATH": os.defpath}, tmp_path / "log", restart=True)
+    child.start()
+    poll(lambda: (tmp_path / "log").read_text().count("run") >= 3)
+    child.stop(5)
+    assert not child.running()
+    assert command
+    with pytest.raises(FileNotFoundError):
+        Child("y", [str(tmp_path / "none")], {}, tmp_path / "log").start()
+
+
+def test_child_that_ignores_sigterm_is_killed(tmp_path):
+    child = Child(
+        "x", ["/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"], {}, tmp_path / "log"
+    )
+    child.start()
+    poll(lambda: "up" in (tmp_path / "log").read_text())
+    child.stop(0.3)
+    assert not child.running()
+
+
+def test_identity(tmp_path):
+    def write(path, **content):
+        target = tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(content))
+
+    base = {"SAGEMAKER_BASE_DIR": str(tmp_path)}
+    training = job.identify(
+        {**base, "TRAINING_JOB_NAME": "t", "TRAINING_JOB_ARN": "arn:x:training-job/t"}, "Step"
+    )
+    assert training == Job("t", "training", "algo-1", "arn:x:training-job/t", "Step")
+    assert training.address == "algo-1.t.training.sagemaker"
+    assert job.identify({**base, "TRAINING_JOB_ARN": "arn:x:training-job/from-arn"}).name == "from-arn"
+    assert job.identify({**base, "TRANSFORM_JOB_ARN": "arn:x:transform-job/tr"}) == Job(
+        "tr", "transform", "algo-1", "arn:x:transform-job/tr"
+    )
+    write("input/config/resourceconfig.json", current_host="algo-2")
+    assert job.identify(base).host == "algo-2"
+    write("config/processingjobconfig.json", ProcessingJobName="p", ProcessingJobArn="arn")
+    write("config/resourceconfig.json", current_host="algo-3")
+    assert job.identify(base) == Job("p", "processing", "algo-3", "arn")
+
+
+def test_code_dir(tmp_path):
+    base = {"SAGEMAKER_BASE_DIR": str(tmp_path)}
+    assert job.code_dir(base, "training", (), "/somewhere") == "/somewhere"
+    code = tmp_path / "input" / "data" / "code"
+    code.mkdir(parents=True)
+    driver = ("/bin/bash", "-c", "chmod +x /opt/ml/input/data/sm_drivers/sm_train.sh && x")
+    assert job.code_dir(base, "training", driver) == str(code)
+    script = tmp_path / "x" / "job.py"
+    script.parent.mkdir()
+    script.write_text("")
+    assert job.code_dir(base, "processing", ("python3", str(script))) == str(script.parent)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text("")
+    assert job.code_dir(base, "training", ("train",)) == str(tmp_path / "code")
+
+
+def test_connections_are_counted():
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert keeper.connections(port) == 0
+        with socket.create_connection(("127.0.0.1", port)), listener.accept()[0]:
+            assert keeper.connections(port) == 1

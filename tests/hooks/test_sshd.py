@@ -1,0 +1,71 @@
+"""sshd's configuration, and when it is not used."""
+
+import shutil
+import subprocess
+
+import pytest
+from smssh_plugin.hooks import sshd
+
+from tests.entrypoints.container import IMAGE
+
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
+
+
+def test_set_env_is_one_line_and_escaped():
+    line = sshd.set_env([("A", 'x "y" \\z'), ("B", "two\nlines"), ("BAD-NAME", "x"), ("C", "d e'f")])
+    assert line == 'SetEnv "A=x \\"y\\" \\\\z" "C=d e\'f"\n'
+    assert sshd.set_env([]) == ""
+
+
+@pytest.mark.skipif(SSHD is None, reason="sshd is not installed")
+def test_version():
+    assert sshd.version(SSHD) >= (7, 0)
+    assert sshd.version("/bin/true") == (0, 0)
+
+
+def test_user_namespaces(tmp_path):
+    """The id that sshd drops its privileges to has to exist where it runs."""
+    mapping = tmp_path / "uid_map"
+    mapping.write_text("         0       1000          1\n")
+    assert sshd._mapped(mapping, 0)
+    assert not sshd._mapped(mapping, 101)
+    mapping.write_text("         0          0 4294967295\n")
+    assert sshd._mapped(mapping, 101)
+    assert sshd._mapped(tmp_path / "none", 101)
+
+
+def test_in_a_user_namespace_asyncssh_takes_over(container):
+    """As `unshare --map-root-user` makes them: root by name, but with one id mapped and no setgroups."""
+    unshare = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("no user namespaces here")
+    process = container.start(
+        *unshare,
+        "/bin/sh",
+        container.bundle / "run.sh",
+        "sh",
+        "-c",
+        "while [ ! -e go ]; do sleep 0.05; done; exit 3",
+    )
+    status = container.wait_for("running")
+    assert status["ssh"]["server"] == "asyncssh"
+    assert container.ssh(status, "id -u").stdout == "0\n"
+    container.script("", name="go")
+    assert process.wait(40) == 3
+    container.assert_quiet()
+
+
+@pytest.mark.skipif(not IMAGE.exists(), reason="no image environment")
+def test_a_server_that_was_asked_for_and_is_not_there_is_named(container):
+    process = container.wrap(
+        "sh",
+        "-c",
+        "while [ ! -e go ]; do sleep 0.05; done",
+        SMSSH_SSH_SERVER="sshd",
+        SMSSH_DISABLE_HOOKS="sshd",
+    )
+    status = container.wait_for("running")
+    assert "no SSH server works here" in status["error"]
+    assert "no login is possible" in container.output()
+    container.script("", name="go")
+    assert process.wait(40) == 0

@@ -1,0 +1,121 @@
+"""The table of settings: parsing, limits, precedence, and that everybody else leaves SMSSH_* alone."""
+
+import contextlib
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smssh_plugin.errors import ExitStatus, SmsshError
+from smssh_plugin.settings import SETTINGS, Settings, load, parse_seconds
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_defaults_cost_nobody_money():
+    settings = load({}, {})
+    assert settings == Settings()
+    assert (settings.enable, settings.hold, settings.wait, settings.strict) == (False, (), "", False)
+    assert settings.hold_seconds == 600
+    assert settings.hold_max_seconds == 4 * 3600
+
+
+def test_table_and_dataclass_agree():
+    assert {setting.field: setting.default for setting in SETTINGS} == dataclasses.asdict(Settings())
+    for setting in SETTINGS:
+        assert setting.variable == "SMSSH_" + setting.field.upper()
+        assert setting.doc.endswith(".")
+        assert setting.limits
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("SMSSH_ENABLE", "1", True),
+        ("SMSSH_ENABLE", "0", False),
+        ("SMSSH_HOLD", "failure, end", ("failure", "end")),
+        ("SMSSH_HOLD", "", ()),
+        ("SMSSH_HOLD_SECONDS", "90", 90),
+        ("SMSSH_HOLD_SECONDS", "1.5h", 5400),
+        ("SMSSH_WAIT", "ready", "ready"),
+        ("SMSSH_WAIT", "5m", "300"),
+        ("SMSSH_WAIT", "0", ""),
+        ("SMSSH_TRANSPORT", "NONE", "none"),
+        ("SMSSH_SSH_PORT", "2222", 2222),
+        ("SMSSH_AUTHORIZED_KEYS", "ssh-ed25519 A\n\n ssh-ed25519 B \n", ("ssh-ed25519 A", "ssh-ed25519 B")),
+        ("SMSSH_DISABLE_HOOKS", "ssm,announce", ("ssm", "announce")),
+    ],
+)
+def test_parsing(variable, text, value):
+    assert getattr(load({variable: text}), variable[6:].lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("SMSSH_HOLD", "sometimes"),
+        ("SMSSH_HOLD_SECONDS", "0"),
+        ("SMSSH_HOLD_SECONDS", "25h"),
+        ("SMSSH_HOLD_SECONDS", "soon"),
+        ("SMSSH_WAIT", "-1"),
+        ("SMSSH_WAIT", "5h"),
+        ("SMSSH_STRICT", "perhaps"),
+        ("SMSSH_TRANSPORT", "pigeon"),
+        ("SMSSH_SSH_SERVER", "dropbear"),
+        ("SMSSH_SSH_PORT", "22"),
+        ("SMSSH_SSH_PORT", "x"),
+        ("SMSSH_AUTHORIZED_KEYS", "-----BEGIN OPENSSH PRIVATE KEY-----"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(variable, text):
+    with pytest.raises(SmsshError, match=variable) as caught:
+        load({variable: text})
+    assert caught.value.status is ExitStatus.USAGE
+    assert caught.value.reference == "bad-setting"
+    assert caught.value.hint
+    field = variable[6:].lower()
+    with pytest.raises(SmsshError, match=f"options.json: {field}"):
+        load({}, {field: text})
+
+
+def test_private_keys_are_not_repeated_in_the_message():
+    with pytest.raises(SmsshError) as caught:
+        load({"SMSSH_AUTHORIZED_KEYS": "-----BEGIN PRIVATE KEY-----\nsecret"})
+    assert "secret" not in str(caught.value)
+
+
+def test_the_jobs_environment_wins_over_the_bundle():
+    options = {"hold": ["failure"], "hold_seconds": 60, "unknown": 1, "role": None}
+    settings = load({"SMSSH_HOLD": "end"}, options)
+    assert (settings.hold, settings.hold_seconds, settings.role) == (("end",), 60, "")
+
+
+def test_sagemaker_ssh_helpers_names_are_understood():
+    settings = load(
+        {"START_SSH": "true", "SSH_SSM_ROLE": "Role", "SSH_OWNER_TAG": "me", "SMSSH_OWNER": "you"}
+    )
+    assert (settings.enable, settings.role, settings.owner) == (True, "Role", "you")
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["", "s", "m", "h", " s", " m"]))
+def test_durations(number, unit):
+    factor = {"": 1, "s": 1, "m": 60, "h": 3600}[unit.strip()]
+    assert parse_seconds(f"{number}{unit}") == number * factor
+
+
+@given(st.text(max_size=10))
+def test_no_text_breaks_a_duration(text):
+    with contextlib.suppress(ValueError):
+        assert parse_seconds(text) >= 0
+
+
+def test_nobody_else_reads_the_variables():
+    """settings.py is the only reader; boot decides, before anything is imported, whether anything is."""
+    reading = re.compile(r"""environ(?:\.get\(|\[)\s*["'](SMSSH_\w+)""")
+    allowed = {"boot.py": {"SMSSH_BUNDLE"}, "sitecustomize.py": {"SMSSH_ENABLE"}}
+    for folder in ("hooks", "entrypoints"):
+        for path in (ROOT / folder).glob("*.py"):
+            assert set(reading.findall(path.read_text())) <= allowed.get(path.name, set()), path
