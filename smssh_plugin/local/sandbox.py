@@ -239,6 +239,12 @@ def check_support() -> None:
             hint="create it: sudo mkdir /opt",
             reference="no-opt",
         )
+    if not os.path.isfile("/etc/hosts"):
+        raise SmsshError(
+            "this machine has no /etc/hosts, where a job finds the names of its hosts",
+            hint="create it: echo '127.0.0.1 localhost' | sudo tee /etc/hosts",
+            reference="no-hosts-file",
+        )
 
 
 def hosts_file(hosts: list[str]) -> str:
@@ -270,8 +276,7 @@ def _document(spec: SandboxSpec) -> bytes:
         (str(spec.folder / "home"), HOME),
         (str(spec.folder / "tmp"), TEMPORARY),
     ]
-    if os.path.isfile("/etc/hosts"):
-        binds.append((str(hosts), "/etc/hosts"))
+    binds.append((str(hosts), "/etc/hosts"))
     overlays = []
     for number, folder in enumerate(spec.copy_on_write):
         layer = spec.folder / "layers" / str(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shlex
 import shutil
 import socket
 import subprocess
@@ -88,7 +89,7 @@ asyncio.run(main())
 
 @dataclass(frozen=True)
 class SshServer:
-    """A running SSH server, and what a login to it needs."""
+    """A running SSH server, and what a login to it needs; its commands have `folder`/bin on their PATH."""
 
     port: int
     endpoint: Endpoint
@@ -110,6 +111,11 @@ def _sshd() -> str | None:
     return shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
 
 
+def _leash() -> list[str]:
+    """Words in front of a server's: it ends with the tests, even where they are killed."""
+    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+
+
 def _start_sshd(folder: Path, program: str) -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -118,13 +124,16 @@ def _start_sshd(folder: Path, program: str) -> tuple[subprocess.Popen[bytes], in
     config.write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
         f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+        f"SetEnv PATH={folder}/bin:{os.environ['PATH']}\n"
         "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
         "Subsystem sftp internal-sftp\nAllowTcpForwarding yes\nMaxStartups 100\n"
     )
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's privilege separation folder
     server = subprocess.Popen(
-        [program, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=(folder / "log").open("wb")
+        [*_leash(), program, "-D", "-e", "-f", str(config)],
+        stdin=subprocess.DEVNULL,
+        stderr=(folder / "log").open("wb"),
     )
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
@@ -140,26 +149,40 @@ def _start_sshd(folder: Path, program: str) -> tuple[subprocess.Popen[bytes], in
 def _start_asyncssh(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     pytest.importorskip("asyncssh", reason="needs sshd or asyncssh")
     server = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(folder / "host"), str(folder / "authorized")],
+        [*_leash(), sys.executable, "-c", SERVER, str(folder / "host"), str(folder / "authorized")],
         stdout=subprocess.PIPE,
+        env={**os.environ, "PATH": f"{folder}/bin:{os.environ['PATH']}"},
     )
     assert server.stdout is not None
     return server, int(server.stdout.readline())
 
 
-@pytest.fixture(scope="session", params=["sshd", "asyncssh"])
-def ssh_server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SshServer]:
-    """A server that accepts one key, and shows one host key; each kind of it in turn."""
-    folder = tmp_path_factory.mktemp("server")
+class UnusableError(Exception):
+    """sshd lets nobody in here: an account that is locked, or has no login shell."""
+
+
+def _log_in_once(endpoint: Endpoint, folder: Path) -> None:
+    """Whether sshd takes this user at all, by plain ssh."""
+    known = folder / "known"
+    known.write_text(f"any {endpoint.host_key}\n")
+    words = ["ssh", "-F", "none", "-i", str(endpoint.key), "-o", f"ProxyCommand={shlex.join(endpoint.proxy)}"]
+    words += ["-o", f"UserKnownHostsFile={known}", "-o", "HostKeyAlias=any", "-o", "BatchMode=yes"]
+    done = subprocess.run(
+        [*words, f"{endpoint.user}@any", "true"], capture_output=True, timeout=30, check=False
+    )
+    if done.returncode:
+        lines = (folder / "log").read_text().strip().splitlines()
+        raise UnusableError(next((line for line in lines if "not allowed" in line), lines[-1]))
+
+
+@contextlib.contextmanager
+def running_server(kind: str, folder: Path) -> Iterator[SshServer]:
+    """A server of a kind (sshd, asyncssh) that accepts one key, and shows one host key."""
+    (folder / "bin").mkdir()
     host_key = make_key(folder / "host")
     (folder / "authorized").write_text(make_key(folder / "user") + "\n")
-    program = _sshd()
-    if request.param == "sshd":
-        if program is None:
-            pytest.skip("sshd is not installed")
-        server, port = _start_sshd(folder, program)
+    if kind == "sshd":
+        server, port = _start_sshd(folder, _sshd() or "sshd")
     else:
         server, port = _start_asyncssh(folder)
     relay = folder / "relay.py"
@@ -172,12 +195,40 @@ def ssh_server(
         key=folder / "user",
     )
     try:
+        if kind == "sshd":
+            _log_in_once(endpoint, folder)
         yield SshServer(port, endpoint, folder)
     finally:
         server.kill()
         server.wait()
         if server.stdout is not None:
             server.stdout.close()
+
+
+@pytest.fixture(scope="session", params=["sshd", "asyncssh"])
+def ssh_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SshServer]:
+    """Each kind of server in turn."""
+    if request.param == "sshd" and _sshd() is None:
+        pytest.skip("sshd is not installed")
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_server(request.param, tmp_path_factory.mktemp("server")))
+        except UnusableError as error:
+            pytest.skip(f"sshd lets this user not in: {error}")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def any_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """One server, of whichever kind there is."""
+    with contextlib.ExitStack() as stack:
+        for kind in ("sshd", "asyncssh") if _sshd() else ("asyncssh",):
+            with contextlib.suppress(UnusableError):
+                server = stack.enter_context(running_server(kind, tmp_path_factory.mktemp("server")))
+                break
+        yield server
 
 
 @pytest.fixture

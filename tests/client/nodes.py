@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from smssh_plugin.client.aws import AwsSession
-from tests.local.service_harness import Service
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.local.service_harness import Service
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINQQx6MFgikuayP3KjGtBfmH0qBGmr9Jsm+oj438aNTJ"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -217,12 +218,13 @@ def test_the_login_ends_when_its_process_is_killed(ssh_server: SshServer):
         "import sys, time; from pathlib import Path; from smssh_plugin.client.connect import Connection;"
         "from smssh_plugin.client.endpoint import Endpoint;"
         f"c = Connection({ssh_server.endpoint!r}".replace("PosixPath", "Path")
-        + "); print(c._master.pid, flush=True); time.sleep(60)"
+        + "); print(c._master.pid, c._folder, flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
-        master = psutil.Process(int(process.stdout.readline()))
+        pid, _, folder = process.stdout.readline().decode().strip().partition(" ")
+        master = psutil.Process(int(pid))
         family = [master, *master.children(recursive=True)]
         process.send_signal(signal.SIGKILL)
         process.wait(10)
@@ -230,6 +232,7 @@ def test_the_login_ends_when_its_process_is_killed(ssh_server: SshServer):
     finally:
         process.kill()
         process.communicate()
+        shutil.rmtree(folder)  # SIGKILL leaves it; there is no secret in it
 
 
 def test_the_users_own_ssh_configuration_does_not_matter(ssh_server: SshServer, tmp_path: Path):

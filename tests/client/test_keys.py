@@ -7,7 +7,7 @@ import os
 import stat
 import subprocess
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +16,9 @@ from smssh_plugin.client.keys import KeyPair, ensure_key
 from smssh_plugin.errors import ExitStatus, SmsshError
 
 from .nodes import HOST_KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_key_is_made_once_and_privately(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -75,7 +78,10 @@ def test_what_is_no_host_key_is_refused(text: str):
     with pytest.raises(SmsshError, match="refusing to log in") as caught:
         known_hosts.checked(text, "address")
     assert caught.value.status is ExitStatus.REFUSED
+    path = known_hosts.remember("address", HOST_KEY)
+    assert path is not None
     assert known_hosts.remember("address", text) is None
+    assert not path.exists()
 
 
 def test_host_keys_are_recalled_for_a_while(tmp_path: Path):
@@ -108,6 +114,7 @@ def test_the_configuration_is_included_once_and_at_the_top(tmp_path: Path):
     ).stdout
     assert "user root\n" in shown
     assert "stricthostkeychecking true\n" in shown
+    assert f"userknownhostsfile {tmp_path}/smssh/known/my-job.training.sagemaker\n" in shown
     assert " proxy My-Job.training.sagemaker\n" in shown.replace("%n", "My-Job.training.sagemaker")
 
 

@@ -1,0 +1,189 @@
+"""The command line as a person and a script see it: separate processes, real exit statuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from smssh_plugin import __version__
+from smssh_plugin.cli import COMMANDS, main
+from smssh_plugin.client import known_hosts
+from smssh_plugin.errors import ExitStatus
+from tests.client.nodes import HOST_KEY, add_node, use
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.local.service_harness import Service
+
+HEAVY = {"asyncio", "boto3", "botocore", "click", "paramiko", "rich", "sagemaker", "sshtunnel", "unidiff"}
+
+
+def smssh(*words: str, code: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = ["-c", code] if code else ["-m", "smssh_plugin.cli"]
+    return subprocess.run(
+        [sys.executable, *program, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("SMSSH_HOME", str(tmp_path / "smssh"))
+
+
+def imported(*words: str) -> set[str]:
+    """The modules that a command line imports."""
+    code = (
+        "import sys\nfrom smssh_plugin.cli import main\nsys.stdout.write = lambda _: None\n"
+        "try:\n  main()\nfinally:\n  sys.stderr.write('MODULES ' + ' '.join(sys.modules))"
+    )
+    return set(smssh(*words, code=code).stderr.partition("MODULES ")[2].split())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["-h"], []])
+def test_the_first_answers_import_nothing(words: list[str]):
+    modules = imported(*words)
+    assert "smssh_plugin.cli" in modules
+    assert not modules & HEAVY
+
+
+def test_the_commands_of_every_login_import_little():
+    known_hosts.remember("job.training.sagemaker", HOST_KEY)
+    modules = imported("known-hosts", "job.training.sagemaker")
+    assert "smssh_plugin.client.known_hosts" in modules
+    assert not modules & HEAVY
+    assert not imported("proxy", "nonsense") & (HEAVY - {"botocore"})
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"local"}))
+def test_every_command_has_help_and_its_line_in_the_table(name: str, capsys: pytest.CaptureFixture[str]):
+    assert main([name, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith(f"Usage: smssh {name}")
+    assert main(["--help"]) == 0
+    page = capsys.readouterr().out
+    assert re.search(rf"^  {name} +{re.escape(COMMANDS[name][2])}$", page, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"local"}))
+def test_help_of_a_command_imports_neither_aws_nor_rich(name: str):
+    assert not imported(name, "--help") & (HEAVY - {"click"})
+
+
+def test_version():
+    done = smssh("--version")
+    assert (done.returncode, done.stdout) == (0, f"smssh {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "error"),
+    [
+        (["nonsense"], ExitStatus.USAGE, "error: No such command 'nonsense'."),
+        (["connect"], ExitStatus.USAGE, "error: Missing argument 'ADDRESS'."),
+        (["connect", "x", "--wait", "soon"], ExitStatus.USAGE, "'soon' is no span of time"),
+        (["connect", "x"], ExitStatus.USAGE, "error: not an address: 'x'"),
+        (["proxy"], ExitStatus.USAGE, "error: Missing argument 'ADDRESS'."),
+        (["known-hosts", "x"], ExitStatus.USAGE, "error: not an address: 'x'"),
+        (["status", "a.training.sagemaker"], ExitStatus.USAGE, "error: no AWS region is configured"),
+        (["list"], ExitStatus.USAGE, "error: no AWS region is configured"),
+        (["debug", "p", "--start", "--execution", "x"], ExitStatus.USAGE, "exclude each other"),
+    ],
+)
+def test_errors_are_said_once(words: list[str], status: ExitStatus, error: str):
+    done = smssh(*words)
+    assert done.returncode == status
+    assert done.stderr.count("error: ") == 1
+    assert error in done.stderr
+    assert "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_ctrl_c_even_while_importing():
+    code = (
+        "import sys, smssh_plugin.cli as cli\n"
+        "class Finder:\n  def find_spec(self, name, *_):\n    if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\nsys.exit(cli.main(['list']))"
+    )
+    done = smssh(code=code)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_list(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    use(service, monkeypatch)
+    assert main(["list"]) == 0
+    assert capsys.readouterr() == ("", "no hosts are online in us-east-1\n")
+    add_node(service, "My-Job", Step="Train", State="held")
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["ADDRESS", "STATE", "STEP", "OWNER", "AGE"]
+    assert lines[1].split()[:3] == ["algo-1.My-Job.training.sagemaker", "held", "Train"]
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["version"] == 1
+    assert found["hosts"][0]["address"] == "algo-1.My-Job.training.sagemaker"
+    assert found["hosts"][0]["host_key"] == HOST_KEY
+
+
+def test_a_reader_that_leaves(service: Service, monkeypatch: pytest.MonkeyPatch):
+    use(service, monkeypatch)
+    for number in range(30):
+        add_node(service, f"job-{number}")
+    shell = f"{sys.executable} -m smssh_plugin.cli list --json | head -n 1"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_known_hosts(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    address = "algo-1.My-Job.training.sagemaker"
+    known_hosts.remember(address, HOST_KEY)
+    assert main(["known-hosts", address]) == 0
+    assert capsys.readouterr().out == f"{address} {HOST_KEY}\n"
+    use(service, monkeypatch)
+    add_node(service, "other")
+    assert main(["known-hosts", "other.training.sagemaker", "name"]) == 0
+    assert capsys.readouterr().out == f"name {HOST_KEY}\n"
+    add_node(service, "mute", HostKey="")
+    assert main(["known-hosts", "mute.training.sagemaker"]) == ExitStatus.REFUSED
+    assert capsys.readouterr().out == ""
+
+
+def test_connect_without_ssh(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    use(service, monkeypatch)
+    monkeypatch.setenv("PATH", "")
+    assert main(["connect", "job.training.sagemaker"]) == ExitStatus.UNREACHABLE
+    assert "ssh is not installed" in capsys.readouterr().err
+
+
+def test_connect_to_a_job_there_is_not(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    use(service, monkeypatch)
+    assert main(["connect", "job.training.sagemaker"]) == ExitStatus.NOT_FOUND
+    assert "there is no training job 'job' in us-east-1" in capsys.readouterr().err
+
+
+def test_ssh_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["ssh-config"]) == 0
+    assert "Host *.sagemaker\n" in capsys.readouterr().out
+    assert main(["ssh-config", "--write"]) == 0
+    assert main(["ssh-config", "--write"]) == 0
+    assert (tmp_path / ".ssh" / "config").read_text().count("Include") == 1

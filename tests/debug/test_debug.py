@@ -1,0 +1,262 @@
+"""The debugger against the stand-in's service and a real SSH server; only the container is a double."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from smssh_plugin.client.connect import Connection
+from smssh_plugin.debug import repair, report, run
+from smssh_plugin.errors import ExitStatus, SmsshError
+from tests.client.nodes import add_node, set_state, use
+from tests.local.service_harness import Service, definition, processing, step, training
+
+from .container import GOOD_PATCH, Container
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from smssh_plugin.client.aws import AwsSession
+    from smssh_plugin.debug.model import Event, Report
+    from tests.client.conftest import SshServer
+
+
+class Recorder:
+    """A view that keeps what it is shown."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.on_event: Any = None
+
+    def show(self, event: Event) -> None:
+        self.events.append(event)
+        if self.on_event:
+            self.on_event(event)
+
+    def update(self, report: Report) -> None:
+        pass
+
+    @property
+    def text(self) -> str:
+        return "\n".join(event.text for event in self.events)
+
+
+class World:
+    """A pipeline with one held step, and the debugger for it."""
+
+    def __init__(self, service: Service, container: Container, session: AwsSession) -> None:
+        self.service = service
+        self.container = container
+        self.session = session
+        self.view = Recorder()
+        self.node = ""
+
+    def start(self, *, tagged: bool = True) -> str:
+        """Start the pipeline and bring its training step to a hold."""
+        first = step("Prepare", "Processing", processing())
+        then = step("Train", "Training", training(Environment={"OUTCOME": "hold"}), DependsOn=["Prepare"])
+        self.service.pipeline(definition(first, then))
+        arn = self.service.start_pipeline()
+        self.service.until(
+            lambda: self.service.runner.running and len(self.service.runner.jobs) == 2, "Train runs"
+        )
+        self.job = self.service.runner.jobs[-1].name
+        state = {"State": "held"} if tagged else {}
+        self.node = add_node(self.service, self.job, Step="Train", **state)
+        return arn
+
+    def follow(self) -> None:
+        """End the job when its container ends: what SageMaker does."""
+
+        def watch() -> None:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and self.container.state["state"] != "ended":
+                time.sleep(0.02)
+            if self.container.state.get("exit_code", 1) == 0:
+                self.service.release(self.job)
+            else:
+                self.service.do(self.service.runner.stop(self.job))
+
+        threading.Thread(target=watch, daemon=True).start()
+
+    def debug(self, **options: Any) -> Report:
+        return run.debug(run.Options("pipe", poll=0.1, **options), self.session, self.view)
+
+
+@pytest.fixture
+def world(service: Service, any_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    session = use(service, monkeypatch)
+    monkeypatch.setattr(repair, "login", lambda _session, _node: Connection(any_server.endpoint))
+    return World(service, Container(tmp_path / "container", any_server.folder / "bin"), session)
+
+
+def test_a_held_step_is_fixed_and_the_pipeline_goes_on(world: World, tmp_path: Path):
+    world.start()
+    world.follow()
+    found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH))
+    assert found.status == "Succeeded"
+    assert run.exit_status(found) is ExitStatus.OK
+    (incident,) = found.incidents
+    assert incident.resolution == "fixed"
+    assert [(action.what, action.ok) for action in incident.actions] == [("patch", True), ("retry", True)]
+    assert incident.report["python"] == "3.11.7"
+    assert incident.log_tail == ["read 600 customers"]
+    assert "Train: failed and is held: ValueError: could not convert" in world.view.text
+    assert world.view.events[-1].text == "pipeline Succeeded"
+    assert world.container.calls == ["status --json", "report --json", "retry --json"]
+    json_path, html_path = report.write(found, tmp_path / "report")
+    written = json.loads(json_path.read_text())
+    assert written["version"] == 1
+    assert [step["name"] for step in written["steps"]] == ["Prepare", "Train"]
+    assert written["incidents"][0]["error"] == "ValueError: could not convert string to float: ' '"
+    assert "could not convert &lt;b&gt;" in html_path.read_text()
+
+
+def test_without_state_tags_the_container_is_asked(world: World):
+    world.start(tagged=False)
+    world.follow()
+    found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH))
+    assert found.status == "Succeeded"
+    assert found.incidents[0].resolution == "fixed"
+
+
+def test_a_script_is_a_fix_too(world: World):
+    world.start()
+    world.follow()
+    found = world.debug(fixes=world.container.fixes(Train_sh="echo 'print(1)' > train.py\n"))
+    assert found.status == "Succeeded"
+    assert [action.what for action in found.incidents[0].actions] == ["script", "retry"]
+
+
+def test_a_fix_that_does_not_help_is_tried_once(world: World):
+    world.start()
+    world.follow()
+    patch = GOOD_PATCH.replace('print("trained")', "sys.exit(2)")
+    found = world.debug(fixes=world.container.fixes(Train_patch=patch), release=True)
+    assert found.status == "Failed"
+    assert run.exit_status(found) is ExitStatus.PIPELINE_FAILED
+    assert [one.resolution for one in found.incidents] == ["failed", "released"]
+    assert [one.attempt for one in found.incidents] == [1, 2]
+    assert world.container.calls.count("retry --json") == 1
+    assert "it fails with its fix, too: released it" in world.view.text
+
+
+def test_a_patch_that_does_not_apply(world: World):
+    world.start()
+    world.follow()
+    patch = GOOD_PATCH.replace("sys.exit(1)", "sys.exit(9)")
+    found = world.debug(fixes=world.container.fixes(Train_patch=patch), release=True)
+    (incident,) = found.incidents
+    assert incident.resolution == "released"
+    assert not incident.actions[0].ok
+    assert "Train.patch does not apply to train.py" in incident.actions[0].summary
+    assert "retry --json" not in world.container.calls
+
+
+def test_without_a_fix_it_is_left_held_for_a_person(world: World):
+    arn = world.start()
+    found = world.debug(timeout=3)
+    assert found.stopped_because == "timeout"
+    assert run.exit_status(found) is ExitStatus.TIMEOUT
+    (incident,) = found.incidents
+    assert incident.resolution == "held"
+    execution = arn.rpartition("/")[2]
+    assert f"smssh connect Train.{execution}.pipe.pipeline.sagemaker" in world.view.text
+    assert world.container.calls == ["status --json", "report --json"]
+    assert world.container.state["state"] == "held"
+
+
+def test_a_person_fixes_it_while_the_debugger_watches(world: World):
+    world.start()
+    world.follow()
+
+    def by_hand(event: Event) -> None:
+        if "left held" in event.text:
+            world.container.set(state="ended", exit_code=0)
+            set_state(world.service, world.node, "released")
+
+    world.view.on_event = by_hand
+    assert world.debug(timeout=60).status == "Succeeded"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_the_job_held_and_nothing_running(world: World, number: signal.Signals):
+    """In the middle of a retry that would take minutes."""
+    # Where the tests run in the background, a shell has SIGINT ignored.
+    before_test = signal.signal(signal.SIGINT, signal.default_int_handler)
+    world.start()
+    patch = GOOD_PATCH.replace('print("trained")', "import time; time.sleep(300)")
+
+    def interrupt(event: Event) -> None:
+        if "runs its entry point again" in event.text:
+            threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+
+    world.view.on_event = interrupt
+    before = {one.pid for one in psutil.Process().children(recursive=True)}
+    began = time.monotonic()
+    try:
+        found = world.debug(fixes=world.container.fixes(Train_patch=patch), timeout=60)
+    finally:
+        signal.signal(signal.SIGINT, before_test)
+    assert time.monotonic() - began < 30
+    assert found.stopped_because == "interrupted"
+    assert run.exit_status(found) is ExitStatus.INTERRUPTED
+    left = [one for one in psutil.Process().children(recursive=True) if one.pid not in before]
+    assert [one for one in left if one.name() in ("ssh", "sftp")] == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("repair-")]
+    assert found.incidents[0].actions[-1].what == "retry"
+    for one in left:  # the "container" is on this machine
+        one.kill()
+
+
+def test_a_step_that_fails_without_a_hold(world: World):
+    world.service.pipeline(definition(step("Train", "Training", training(Environment={"OUTCOME": "fail"}))))
+    world.service.start_pipeline()
+    found = world.debug()
+    assert found.status == "Failed"
+    assert found.incidents == []
+    assert found.steps[0].failure_reason.startswith("AlgorithmError")
+    assert "Train: failed" in world.view.text
+
+
+def test_a_login_that_fails_is_said_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch):
+    world.start()
+    tries: list[int] = []
+
+    def login(_session: AwsSession, _node: object) -> Connection:
+        tries.append(1)
+        raise SmsshError("no way in")
+
+    monkeypatch.setattr(repair, "login", login)
+    found = world.debug(timeout=1.5)
+    assert found.incidents == []
+    assert len(tries) == 1
+    assert "Train: cannot look at it: no way in" in world.view.text
+
+
+def test_what_is_wrong_from_the_start(world: World, tmp_path: Path):
+    with pytest.raises(SmsshError, match="no pipeline 'pipe'"):
+        world.debug()
+    world.service.pipeline(definition(step("Train", "Training", training())))
+    with pytest.raises(SmsshError, match="never been started"):
+        world.debug()
+    with pytest.raises(SmsshError, match="'Trian', which the pipeline does not have"):
+        world.debug(fixes=world.container.fixes(Trian_patch=""))
+    world.service.start_pipeline()
+    with pytest.raises(SmsshError, match=r"no (pipeline )?execution 'nonesuch'"):
+        world.debug(execution="nonesuch")
+
+
+def test_start_runs_a_new_execution(world: World):
+    world.service.pipeline(definition(step("Train", "Training", training())))
+    arn = run.start(world.session, "pipe")
+    assert world.debug(execution=arn).status == "Succeeded"
+    with pytest.raises(SmsshError, match="no pipeline 'nonesuch'"):
+        run.start(world.session, "nonesuch")

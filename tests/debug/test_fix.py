@@ -1,0 +1,112 @@
+"""Fixes put into a container over SSH: whole, exact, or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from smssh_plugin.client.connect import Connection
+from smssh_plugin.debug import fix
+from smssh_plugin.errors import ExitStatus, SmsshError
+
+from .container import GOOD_PATCH, Container
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.client.conftest import SshServer
+
+
+@pytest.fixture(scope="module")
+def connection(any_server: SshServer):
+    with Connection(any_server.endpoint) as found:
+        yield found
+
+
+@pytest.fixture
+def container(tmp_path: Path, any_server: SshServer) -> Container:
+    return Container(tmp_path / "container", any_server.folder / "bin")
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_patch_is_applied_and_the_mode_kept(connection: Connection, container: Container):
+    patch = container.fixes(Train_patch=GOOD_PATCH) / "Train.patch"
+    action = fix.apply_patch(connection, str(container.code), patch)
+    assert action.ok
+    assert action.files == [str(container.code / "train.py")]
+    assert everything(container.code) == {"train.py": b'import sys\nprint("trained")\n'}
+    assert stat.S_IMODE((container.code / "train.py").stat().st_mode) == 0o640
+
+
+def test_several_files_at_once(connection: Connection, container: Container):
+    (container.code / "old.py").write_text("x\n")
+    patch = container.fixes(
+        Train_patch=GOOD_PATCH.replace("src/", "")
+        + "--- /dev/null\n+++ b/new folder/a'b.py\n@@ -0,0 +1 @@\n+new\n"
+        + "--- a/old.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n"
+    )
+    fix.apply_patch(connection, str(container.code), patch / "Train.patch")
+    assert everything(container.code) == {
+        "train.py": b'import sys\nprint("trained")\n',
+        "new folder/a'b.py": b"new\n",
+    }
+
+
+def test_a_patch_that_does_not_fit_changes_nothing(connection: Connection, container: Container):
+    (container.code / "util.py").write_text("x\n")
+    before = everything(container.code)
+    wrong = "--- a/util.py\n+++ b/util.py\n@@ -1 +1 @@\n-y\n+z\n"
+    patch = container.fixes(Train_patch=GOOD_PATCH.replace("src/", "") + wrong) / "Train.patch"
+    with pytest.raises(SmsshError, match=r"Train.patch does not apply to util.py"):
+        fix.apply_patch(connection, str(container.code), patch)
+    assert everything(container.code) == before
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root writes anywhere")
+def test_code_that_may_not_be_written(connection: Connection, container: Container):
+    patch = container.fixes(Train_patch=GOOD_PATCH) / "Train.patch"
+    container.code.chmod(0o555)
+    try:
+        with pytest.raises(SmsshError, match="cannot be changed"):
+            fix.apply_patch(connection, str(container.code), patch)
+    finally:
+        container.code.chmod(0o755)
+
+
+def test_no_code_there(connection: Connection, container: Container):
+    patch = container.fixes(Train_patch=GOOD_PATCH) / "Train.patch"
+    with pytest.raises(SmsshError, match="cannot list the job's code in /nonexistent"):
+        fix.apply_patch(connection, "/nonexistent", patch)
+
+
+@pytest.mark.parametrize("first", ["", "#!/bin/sh\n", "#!/usr/bin/env sh\n"])
+def test_a_script_runs_in_the_code_folder(connection: Connection, container: Container, first: str):
+    script = container.fixes(Train_sh=f'{first}echo "in $(basename "$PWD")"; touch made\n') / "Train.sh"
+    action = fix.run_script(connection, str(container.code), script)
+    assert action.detail == "in code dir\n"
+    assert (container.code / "made").exists()
+
+
+def test_a_script_that_fails(connection: Connection, container: Container):
+    script = container.fixes(Train_sh="echo no good; exit 3\n") / "Train.sh"
+    with pytest.raises(SmsshError, match=r"Train\.sh ended with status 3") as caught:
+        fix.run_script(connection, str(container.code), script)
+    assert caught.value.hint == "no good"
+
+
+def test_the_folder_is_looked_at_first(container: Container, tmp_path: Path):
+    with pytest.raises(SmsshError, match="there is no folder"):
+        fix.check(tmp_path / "absent", {"Train"})
+    folder = container.fixes(Train_patch="", README_md="")
+    fix.check(folder, {"Train", "Score"})
+    assert fix.find(folder, "Train") == fix.Fix(folder / "Train.patch", None)
+    assert fix.find(folder, "Score") is None
+    with pytest.raises(SmsshError, match="'Train', which the pipeline does not have") as caught:
+        fix.check(folder, {"Trian"})
+    assert caught.value.status is ExitStatus.NOT_FOUND

@@ -1,0 +1,33 @@
+"""What a person sees: plain lines in a log, a table on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from smssh_plugin.debug.model import Event
+from smssh_plugin.debug.view import LiveView, PlainView, view_for
+
+from .test_report import full
+
+
+def test_plain_lines_where_there_is_no_terminal():
+    out = io.StringIO()
+    with view_for(out) as view:
+        assert isinstance(view, PlainView)
+        view.show(Event(3661.0, "Train: [bold]failed", "bad"))
+        view.update(full())
+    assert out.getvalue() == "01:01:01  Train: [bold]failed\n"
+
+
+def test_a_table_on_a_terminal():
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, color_system=None)
+    with LiveView(console) as view:
+        view.update(full())
+        view.show(Event(3661.0, "Train: [bold]failed", "bad"))
+    text = out.getvalue()
+    assert "01:01:01  Train: [bold]failed" in text
+    for part in ("Prepare", "Succeeded, fixed", "held", "0:17"):
+        assert part in text
