@@ -116,8 +116,7 @@ def _at_exit(pid: int) -> None:
         os._exit(forced_exit)
 
 
-# ---------------------------------------------------------------------------------------- what is this
-# process
+# -------------------------------------------------------------------------------------- what is this process
 
 
 def own_command() -> list[str]:
@@ -215,7 +214,7 @@ def entry_process() -> int:
     return pid
 
 
-# ---------------------------------------------------------------------------------------- run folder and lock
+# --------------------------------------------------------------------------------------- run folder and lock
 
 
 def run_dir_candidates(environ: Mapping[str, str] | None = None) -> list[str]:
@@ -400,8 +399,7 @@ def _spawn_detached(command: list[str], environ: Mapping[str, str], run: str, lo
     os._exit(127)
 
 
-# ---------------------------------------------------------------------------------------- tracebacks,
-# modules, notes
+# -------------------------------------------------------------------------------- tracebacks, modules, notes
 
 
 def record_tracebacks() -> None:

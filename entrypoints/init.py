@@ -4,24 +4,25 @@ It starts the entry point in a process group of its own, forwards every signal t
 to it, and ends with its exit status, or 128 + N when signal N ended it. CPython 3.7 and later, standard
 library only: it is imported without site-packages. Until the child runs, every failure means: become the
 original command.
+
+What is not needed to start the child is imported when it runs: the job must not wait for us, and out of a zip
+every module is compiled anew.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
 import time
 
-from ..errors import SmsshError
-from . import boot, parent
+from . import boot
 
 TYPE_CHECKING = False  # typing itself would cost the start of the job more than all else here
 if TYPE_CHECKING:
     from typing import Any, Mapping, NoReturn
 
-    from ..settings import Settings
+    from . import parent
 
 NOT_FORWARDED = frozenset(
     ["SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGFPE", "SIGILL", "SIGBUS", "SIGABRT", "SIGTRAP", "SIGSYS"]
@@ -31,6 +32,8 @@ JOB_CONTROL = frozenset(["SIGTTIN", "SIGTTOU"])
 """Ignored: setting the terminal's foreground group from the background raises them."""
 STOPS = frozenset([signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 """After one of these nothing is held any more: somebody wants the job to end."""
+HEAD_START = 0.15
+"""Seconds for the child alone, before init imports what it needs later; its output waits in the pipes."""
 LEFTOVER_GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL for what an attempt left behind, before the next one starts."""
 
@@ -48,17 +51,33 @@ def run(command: list[str], carrier: str, bundle: str | None = None) -> int:
         environ = _original_environment()
         bundle = os.path.abspath(bundle) if bundle else None
         _start_supervisor(carrier, environ)
-        settings = parent.job_settings()
-        entry_point = EntryPoint(command, _child_environment(environ, bundle), settings)
-        return entry_point.run()
-    except SmsshError as error:  # SMSSH_STRICT
-        os.write(2, f"smssh: {error}\n".encode())
-        return int(error.status)
+        tee, early = _wishes(environ, bundle or boot.bundle_dir())
+        entry_point = EntryPoint(command, _child_environment(environ, bundle), tee)
+        return entry_point.run(early)
     except BaseException as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         boot.note(f"init failed: {type(error).__name__}: {error}")
         if entry_point is not None and entry_point.pid is not None:
             return entry_point.wait_only()
         return become(command)
+
+
+def _wishes(environ: Mapping[str, str], bundle: str | None) -> tuple[bool, bool]:
+    """Whether output may be wanted in a report, and whether the entry point may have to wait.
+
+    A glance that errs on the side of yes: the settings themselves are read when the child runs, or here if it
+    has to wait for them anyway.
+    """
+    options = b""
+    if bundle:
+        try:
+            with open(os.path.join(bundle, "options.json"), "rb") as file:
+                options = file.read()
+        except OSError:
+            options = b""
+    hold = environ["SMSSH_HOLD"].encode() if "SMSSH_HOLD" in environ else options
+    names = ("SMSSH_WAIT", "SMSSH_STRICT", "SSH_WAIT_TIME_SECONDS")
+    early = b'"wait"' in options or b'"strict"' in options or any(name in environ for name in names)
+    return b"failure" in hold, early or b"start" in hold
 
 
 def become(command: list[str]) -> int:
@@ -108,10 +127,10 @@ class EntryPoint:
     Args:
         command: its command line.
         environ: its environment.
-        settings: the job's settings.
+        tee: whether its last lines of output are kept.
     """
 
-    def __init__(self, command: list[str], environ: Mapping[str, str], settings: Settings) -> None:
+    def __init__(self, command: list[str], environ: Mapping[str, str], tee: bool) -> None:
         self.pid: int | None = None
         """The process of the attempt that runs, if one does."""
         self._command = command
@@ -129,19 +148,19 @@ class EntryPoint:
         for number in ignored:
             signal.signal(number, signal.SIG_IGN)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._waited)
-        self._tee = parent.Tee() if "failure" in settings.hold else None
-        self._reporter = parent.Reporter(
-            "init", command, settings, parent.say_on_stdout, interrupted=self._interrupted
-        )
-        self._settings = settings
+        self._pipes = [os.pipe(), os.pipe()] if tee else []
+        self._tee: parent.Tee | None = None
+        self._reporter: parent.Reporter | None = None
 
-    def run(self) -> int:
+    def run(self, early: bool) -> int:
         """Run attempts until one is not retried; the exit status of the job.
 
-        Raises:
-            SmsshError: SMSSH_STRICT is set and no login is possible.
+        Args:
+            early: whether the settings may say that the first attempt has to wait.
         """
-        self._reporter.at_start()
+        refusal = self._wait_at_start() if early else None
+        if refusal is not None:
+            return refusal
         while True:
             if self._stopping:
                 return 128 + signal.SIGTERM
@@ -149,12 +168,16 @@ class EntryPoint:
                 self._start()
             except OSError as error:
                 return _cannot_start(self._command, error)
-            told = self._tell()
+            if self._reporter is None:
+                # The supervisor and the child are starting: on two cores, a third would only slow them down.
+                self._handle(HEAD_START)
+            reporter = self._prepare()
+            told = self._tell(reporter)
             while self.pid is not None:
                 self._handle(1.0 if told else 0.05)
-                told = told or self._tell()
+                told = told or self._tell(reporter)
             status = self._ended
-            decision = self._decide(status)
+            decision = self._decide(reporter, status)
             if decision["action"] == "retry":
                 self._end_leftovers()
                 if self._tee is not None:
@@ -166,30 +189,68 @@ class EntryPoint:
 
     def wait_only(self) -> int:
         """Wait for the child and nothing else; its exit status. For when the rest of init has failed."""
-        while self.pid is not None:
-            self._handle(1.0)
+        import select
+
+        readers = (
+            {} if self._tee is not None else {reader: 1 + n for n, (reader, _) in enumerate(self._pipes)}
+        )
+        while self.pid is not None or select.select(list(readers), [], [], 0)[0]:
+            for reader in select.select(list(readers), [], [], 0.05)[0]:
+                os.write(readers[reader], os.read(reader, 65536))
+            self._handle(0.05)
         return self._ended
 
-    def _tell(self) -> bool:
+    def _prepare(self) -> parent.Reporter:
+        """What is needed once the child runs: the settings, the way to the supervisor, the last lines."""
+        if self._reporter is None:
+            from . import parent
+
+            if self._pipes:
+                self._tee = parent.Tee(pipes=self._pipes)
+            self._reporter = parent.Reporter(
+                "init",
+                self._command,
+                parent.job_settings(),
+                parent.say_on_stdout,
+                interrupted=self._interrupted,
+            )
+        return self._reporter
+
+    def _wait_at_start(self) -> int | None:
+        """Wait or hold before the first attempt; an exit status where SMSSH_STRICT forbids to start it."""
+        from ..errors import SmsshError
+
+        try:
+            self._prepare().at_start()
+        except SmsshError as error:
+            os.write(2, f"smssh: {error}\n".encode())
+            return int(error.status)
+        return None
+
+    def _tell(self, reporter: parent.Reporter) -> bool:
         """Say that the attempt runs, once the supervisor listens; True when there is no need to try again."""
+        from . import parent
+
         run = boot.run_dir()
         if run is None or not parent.supervisor_alive(run):
             return True
         if not os.path.exists(os.path.join(run, "socket")):
             return False
-        self._reporter.before(started=self._started)
+        reporter.before(started=self._started)
         return True
 
-    def _decide(self, status: int) -> dict[str, Any]:
+    def _decide(self, reporter: parent.Reporter, status: int) -> dict[str, Any]:
         if self._tee is not None:
             self._tee.drain()
         if status == 0:
-            return self._reporter.succeeded(0)
+            return reporter.succeeded(0)
         tail = None if self._tee is None else self._tee.tail()
-        return self._reporter.failed(status, None, tail)
+        return reporter.failed(status, None, tail)
 
     def _say_goodbye(self) -> None:
         """Let the supervisor deregister; a second SIGTERM is in no hurry here, the time is bounded."""
+        from . import parent
+
         try:
             parent.end()
         except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
@@ -199,15 +260,14 @@ class EntryPoint:
     # ------------------------------------------------------------------------------ processes and signals
 
     def _start(self) -> None:
-        stdout, stderr = (1, 2) if self._tee is None else self._tee.writers
         self._started = time.time()
         pid = os.fork()
         if pid == 0:
-            self._become_child(stdout, stderr)
+            self._become_child()
         self.pid = pid
         self._take_terminal(pid)
 
-    def _become_child(self, stdout: int, stderr: int) -> NoReturn:
+    def _become_child(self) -> NoReturn:
         """In the fork: a group of its own, default signals, then the command. Never returns."""
         status = 126
         try:
@@ -215,9 +275,8 @@ class EntryPoint:
             self._take_terminal(os.getpid())
             for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
-            if self._tee is not None:
-                os.dup2(stdout, 1)
-                os.dup2(stderr, 2)
+            for handle, (_, writer) in enumerate(self._pipes, 1):
+                os.dup2(writer, handle)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             os.execvpe(self._command[0], self._command, self._environ)  # noqa: S606 - no shell is wanted
         except OSError as error:
@@ -241,8 +300,10 @@ class EntryPoint:
             number = signal.Signals(taken.si_signo) if taken.si_signo in STOPS else taken.si_signo
             self._stopping = self._stopping or number in STOPS
             if self.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
+                try:  # noqa: SIM105 - contextlib would only be imported for this
                     os.kill(self.pid, number)
+                except ProcessLookupError:
+                    pass
         self._reap()
 
     def _reap(self) -> None:

@@ -509,8 +509,6 @@ class Keeper:
             server = self.context.server
             hold.connected = 0 if server is None else connections(server.port)
             now = time.time()
-            if self._error is not None:
-                return _release("no login is possible")
             starting = not self._ready and now < hold.since + START_LIMIT
             if hold.connected or starting:
                 # Nobody can come before a login is possible, and whoever loses the connection may come back.

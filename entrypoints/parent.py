@@ -350,9 +350,12 @@ class Tee:
 
     Args:
         targets: where stdout and stderr go; descriptors.
+        pipes: reader and writer for each, where they exist already.
     """
 
-    def __init__(self, targets: Sequence[int] = (1, 2)) -> None:
+    def __init__(
+        self, targets: Sequence[int] = (1, 2), pipes: Sequence[tuple[int, int]] | None = None
+    ) -> None:
         self._targets: dict[int, int] = {}
         self.writers: list[int] = []
         """The descriptors to write stdout and stderr to."""
@@ -361,8 +364,7 @@ class Tee:
         self._draining = threading.Event()
         self._drained = threading.Event()
         self._wake, self._waker = os.pipe()
-        for target in targets:
-            reader, writer = os.pipe()
+        for target, (reader, writer) in zip(targets, pipes or [os.pipe() for _ in targets]):
             self._targets[reader] = target
             self._partial[reader] = b""
             self.writers.append(writer)

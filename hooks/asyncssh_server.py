@@ -69,6 +69,8 @@ def smssh_start_server(context: Context) -> Server | None:
     environ = {
         name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ
     }
+    # asyncssh asks for a home at its start, and an image may be run with a user id that has none.
+    environ["HOME"] = os.environ.get("HOME") or str(context.run_dir)
     environ["PYTHONPATH"] = os.pathsep.join(part for part in (context.python_path, _wheels(context)) if part)
     command = [sys.executable, "-m", "smssh_plugin.hooks.asyncssh_server"]
     command += [str(folder), str(_login.free_port(context.settings.ssh_port))]

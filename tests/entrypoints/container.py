@@ -56,8 +56,7 @@ class Container:
             "SMSSH_AUTHORIZED_KEYS": key.with_suffix(".pub").read_text().strip(),
         }
 
-    # ------------------------------------------------------------------------------------------ running
-    # things
+    # ---------------------------------------------------------------------------------------- running things
 
     def start(self, *command, on=True, **environ):
         variables = {**self.environ, **(self.on if on else {}), **environ}
@@ -89,8 +88,7 @@ class Container:
         path.write_text(text)
         return path
 
-    # ------------------------------------------------------------------------------------------ the
-    # supervisor
+    # ---------------------------------------------------------------------------------------- the supervisor
 
     def log(self):
         texts = [path.read_text(errors="replace") for path in self.run_dir.glob("*.log")]
@@ -163,8 +161,7 @@ class Container:
             check=False,
         )
 
-    # ------------------------------------------------------------------------------------------ the
-    # training toolkit
+    # ---------------------------------------------------------------------------------- the training toolkit
 
     def toolkit_job(self, source, **hyperparameters):
         """Lay out what SageMaker gives to `train`."""
