@@ -34,7 +34,7 @@ LOGIN_SCRIPT = """\
 export PATH={path}
 unset PROMPT_COMMAND
 case $PWD in
-    "$HOME" | {home}) [ ! -d {code} ] || cd {code} ;;
+    "$HOME" | {home} | /) [ ! -d {code} ] || cd {code} ;;
 esac
 """
 

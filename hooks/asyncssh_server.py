@@ -252,7 +252,8 @@ def _account() -> tuple[str, str, str]:
         name, home, shell = "sagemaker-user", os.environ.get("HOME", "/"), ""
     if os.path.basename(shell) in ("", "nologin", "false") or not os.access(shell, os.X_OK):
         shell = "/bin/bash" if os.access("/bin/bash", os.X_OK) else "/bin/sh"
-    return name, home if os.path.isdir(home) else "/", shell
+    # A mapped root (user namespace) is not let into the home of the real one; sshd, too, goes to / then.
+    return name, home if os.access(home, os.R_OK | os.X_OK) else "/", shell
 
 
 class Session:

@@ -331,7 +331,7 @@ class Connection:
                 reference="host-key-mismatch",
                 status=ExitStatus.REFUSED,
             )
-        if "Permission denied" in text or "Too many authentication failures" in text:
+        if "Permission denied (" in text or "Too many authentication failures" in text:
             return SmsshError(
                 f"{address} does not accept your SSH key {self.endpoint.key} (user {self.endpoint.user})",
                 hint="the job must have been submitted with this key: by you, from a machine that has it, "
