@@ -51,7 +51,10 @@ def unpack_debian(package: str, remedy: str) -> Path:
     for folder in (lists / "partial", cache / "archives" / "partial"):
         folder.mkdir(parents=True, exist_ok=True)
     apt = ["apt-get", "-qq", "-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={cache}"]
-    apt += ["-o", "APT::Sandbox::User=root"]  # root's downloads go to a folder that apt's own user can't write
+    apt += [
+        "-o",
+        "APT::Sandbox::User=root",
+    ]  # root's downloads go to a folder that apt's own user can't write
     if not any(lists.glob("*Packages*")):
         subprocess.run([*apt, "update"], check=False, stdout=sys.stderr)
     got = subprocess.run([*apt, "download", package], cwd=downloads, check=False, stdout=sys.stderr)
@@ -80,7 +83,10 @@ def find_uv() -> str:
         folder = unpack_debian("python3-pip-whl", remedy) / "usr/share/python-wheels"
         environment["PYTHONPATH"] = str(next(folder.glob("pip-*.whl")))
     command = [*pip, "install", "--quiet", "--disable-pip-version-check", "--target", str(WORK / "uv"), "uv"]
-    if subprocess.run(command, check=False, env=environment, stdout=sys.stderr).returncode or not own.exists():
+    if (
+        subprocess.run(command, check=False, env=environment, stdout=sys.stderr).returncode
+        or not own.exists()
+    ):
         fail("uv could not be installed from PyPI", remedy)
     return str(own)
 
@@ -123,8 +129,12 @@ def make(uv: str, name: str, arguments: "list[str]", *, compiles: bool = False) 
 
 def main() -> None:
     """Make both environments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--group", action="append", default=[], help="a dependency group of pyproject.toml as well")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--group", action="append", default=[], help="a dependency group of pyproject.toml as well"
+    )
     args = parser.parse_args()
     if sys.version_info < (3, 10):
         fail(f"this is Python {sys.version.split()[0]}", "run it with Python 3.10 or newer")

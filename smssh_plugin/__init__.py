@@ -33,7 +33,7 @@ def __getattr__(name: str) -> object:
     """Import the public name from its home (PEP 562)."""
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
     value = getattr(import_module("." + home, __name__), name)

@@ -3,8 +3,9 @@
 This module imports the standard library only, and nothing from the package: everything may import it.
 """
 
+from __future__ import annotations
+
 import enum
-from typing import Optional
 
 __all__ = ["ExitStatus", "SmsshError"]
 
@@ -48,9 +49,9 @@ class SmsshError(Exception):
         self,
         message: str,
         *,
-        hint: Optional[str] = None,
-        reference: Optional[str] = None,
-        status: Optional[ExitStatus] = None,
+        hint: str | None = None,
+        reference: str | None = None,
+        status: ExitStatus | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -62,4 +63,4 @@ class SmsshError(Exception):
 
     def __str__(self) -> str:
         """The message, and the hint on a line of its own."""
-        return self.message if self.hint is None else "{}\n  hint: {}".format(self.message, self.hint)
+        return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"

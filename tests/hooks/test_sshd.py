@@ -1,12 +1,15 @@
 """sshd's configuration, and when it is not used."""
 
+import json
+import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 from smssh_plugin.hooks import sshd
 
-from tests.entrypoints.container import IMAGE
+from tests.entrypoints.container import IMAGE, poll
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
 
@@ -69,3 +72,36 @@ def test_a_server_that_was_asked_for_and_is_not_there_is_named(container):
     assert "no login is possible" in container.output()
     container.script("", name="go")
     assert process.wait(40) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without an account")
+def test_without_an_account_asyncssh_takes_over(container):
+    """Images may be run with any user id: no account, no home, and an ssh-keygen that refuses to work."""
+    system = "/usr/bin/python3"
+    version = subprocess.run([system, "-V"], capture_output=True, text=True, check=False).stdout
+    if not version.startswith(f"Python {sys.version_info[0]}.{sys.version_info[1]}."):
+        pytest.skip("the system's Python is another version than the wheels")
+    for folder in [container.folder, *container.folder.parents[:2], container.bundle]:
+        folder.chmod(0o755)
+    container.run_dir.mkdir(mode=0o700)
+    os.chown(container.run_dir, 54321, 54321)
+    os.chown(container.folder, 54321, 54321)
+    process = container.start(
+        *("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"),
+        *(
+            "/bin/sh",
+            container.bundle / "run.sh",
+            "sh",
+            "-c",
+            "while [ ! -e go ]; do sleep 0.05; done; exit 3",
+        ),
+        PATH="/usr/bin:/bin:/usr/sbin",
+        HOME="",
+    )
+    log = poll(lambda: "ready: " in container.log() and container.log(), what=f"a login; {container.log()}")
+    assert "user id 54321 has no account" in log
+    answer = json.loads((container.run_dir / "ssh" / "asyncssh.json").read_text())
+    assert container.ssh({"ssh": answer}, "id -u").stdout == "54321\n"
+    container.script("", name="go")
+    assert process.wait(40) == 3
+    container.assert_quiet()

@@ -51,7 +51,9 @@ def build(role: str, image: str):
 
     session = PipelineSession()
     root = f"s3://{session.default_bucket()}/{NAME}"
-    customers = S3Uploader.upload(str(HERE / "data" / "customers.csv"), f"{root}/data", sagemaker_session=session)
+    customers = S3Uploader.upload(
+        str(HERE / "data" / "customers.csv"), f"{root}/data", sagemaker_session=session
+    )
 
     @with_ssh(SSH)
     def prepare():
@@ -111,7 +113,11 @@ def build(role: str, image: str):
             sagemaker_session=session,
             base_job_name="churn-train",
             compute=Compute(instance_type=INSTANCE, instance_count=1),
-            hyperparameters={"sagemaker_program": "train.py", "sagemaker_submit_directory": code, "regularisation": 0.5},
+            hyperparameters={
+                "sagemaker_program": "train.py",
+                "sagemaker_submit_directory": code,
+                "regularisation": 0.5,
+            },
         )
         return TrainingStep(
             name="Train",
@@ -168,22 +174,37 @@ def build(role: str, image: str):
         arguments = transformer.transform(data=output("score"), content_type="text/csv", split_type="Line")
         return TransformStep(name="Score", step_args=arguments)
 
-    return Pipeline(name=NAME, steps=[prepared, trained, segment(), created, score()], sagemaker_session=session)
+    return Pipeline(
+        name=NAME, steps=[prepared, trained, segment(), created, score()], sagemaker_session=session
+    )
 
 
 def main() -> int:
     """Build, upsert and start the pipeline, then let `smssh debug` see it through."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--local", metavar="ENVIRONMENT", help="run on the stand-in (smssh local)")
     parser.add_argument("--role", default="arn:aws:iam::123456789012:role/churn", help="execution role")
-    parser.add_argument("--image", default="churn", help="image with sagemaker-training and sagemaker-inference")
+    parser.add_argument(
+        "--image", default="churn", help="image with sagemaker-training and sagemaker-inference"
+    )
     parser.add_argument("--report", default="report", help="folder for report.json and report.html")
     parser.add_argument("--by-hand", action="store_true", help="only start the pipeline; you debug it")
     args = parser.parse_args()
     smssh = [sys.executable, "-m", "smssh_plugin.cli"]
     if args.local:
         # This file once more, with the stand-in's endpoint in its environment: nothing else tells the two apart.
-        again = [sys.executable, __file__, "--role", args.role, "--image", args.image, "--report", args.report]
+        again = [
+            sys.executable,
+            __file__,
+            "--role",
+            args.role,
+            "--image",
+            args.image,
+            "--report",
+            args.report,
+        ]
         os.execv(sys.executable, [*smssh, "local", "run", "--image", args.local, "--", *again])
 
     # The SDK logs every request; what a person wants to see here is the pipeline.
@@ -197,7 +218,9 @@ def main() -> int:
         print(f"once it fails: smssh connect Train.{NAME}.pipeline.sagemaker")
         return 0
     fixes = ["--fixes", str(HERE / "fixes"), "--report", args.report]
-    return subprocess.run([*smssh, "debug", NAME, "--execution", execution.arn, *fixes], check=False).returncode
+    return subprocess.run(
+        [*smssh, "debug", NAME, "--execution", execution.arn, *fixes], check=False
+    ).returncode
 
 
 if __name__ == "__main__":
