@@ -170,7 +170,7 @@ def list_nodes(session: AwsSession, *, everything: bool = False) -> list[Node]:
     found = list(_instances(session, filters))
     session.client("ssm")  # made once, before the threads share it
     with ThreadPoolExecutor(TAG_THREADS) as threads:
-        nodes = list(threads.map(lambda info: node_of(session, info), found))
+        nodes = [node for node in threads.map(lambda info: node_of(session, info), found) if node is not None]
     return sorted(nodes, key=lambda node: node.created, reverse=True)
 
 
@@ -296,8 +296,10 @@ def _find(address: Address, session: AwsSession) -> Node:
     ]
     # A container that started again (spot, or a re-used name) registered again: the newest is the living one.
     online = sorted(_instances(session, filters), key=_registered)
-    if online:
-        return node_of(session, online[-1])
+    for info in reversed(online):
+        node = node_of(session, info)
+        if node is not None:
+            return node
     raise _absent(session, job, host)
 
 
@@ -419,10 +421,17 @@ def _registered(info: dict[str, Any]) -> float:
     return float(when.timestamp()) if when is not None else 0.0
 
 
-def node_of(session: AwsSession, info: dict[str, Any]) -> Node:
-    """The node of one entry of DescribeInstanceInformation; reads its tags."""
+def node_of(session: AwsSession, info: dict[str, Any]) -> Node | None:
+    """The node of one entry of DescribeInstanceInformation; None where it is deregistered when its tags are read."""
     target = str(info["InstanceId"])
-    answer = session.call("ssm", "list_tags_for_resource", ResourceType="ManagedInstance", ResourceId=target)
+    try:
+        answer = session.call(
+            "ssm", "list_tags_for_resource", ResourceType="ManagedInstance", ResourceId=target
+        )
+    except ServiceRefused as error:
+        if error.code != "InvalidResourceId":
+            raise
+        return None
     tags = {tag["Key"]: tag["Value"] for tag in answer.get("TagList", [])}
     try:
         port = int(tags.get("SMSSHPort", "22"))

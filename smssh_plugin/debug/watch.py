@@ -128,11 +128,14 @@ class Watch:
             some = names[start : start + NAMES_A_FILTER]
             online = [{"Key": "tag:SMSSHJob", "Values": some}, {"Key": "PingStatus", "Values": ["Online"]}]
             found = self._instances([*online, {"Key": "tag:SMSSHState", "Values": ["held"]}])
-            held += [node_of(self._session, info) for info in found]
+            held += [node for info in found if (node := node_of(self._session, info)) is not None]
             self._talking |= {node.target for node in held}
             if time.monotonic() >= self._next_ask:
                 rest = [info for info in self._instances(online) if info["InstanceId"] not in self._talking]
-                for node in (node_of(self._session, info) for info in rest):
+                for info in rest:
+                    node = node_of(self._session, info)
+                    if node is None:
+                        continue
                     if node.state is None:
                         silent.append(node)
                     else:

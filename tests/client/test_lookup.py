@@ -166,6 +166,30 @@ def test_nodes_are_listed_and_foreign_ones_are_not(session: AwsSession, service:
     assert [node.job for node in lookup.list_nodes(session, everything=True)] == ["new", "old", "gone"]
 
 
+class Ending(Counting):
+    """An AWS session in which a node is deregistered after it was found, before its tags are read."""
+
+    def __init__(self, service: Service, target: str) -> None:
+        super().__init__()
+        self._service = service
+        self._target = target
+
+    def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        if operation == "list_tags_for_resource" and arguments["ResourceId"] == self._target:
+            super().call("ssm", "deregister_managed_instance", InstanceId=self._target)
+        return super().call(service, operation, **arguments)
+
+
+def test_a_job_may_end_while_it_is_looked_up(session: AwsSession, service: Service):
+    start_job(service, "ending")
+    target = add_node(service, "ending")
+    other = add_node(service, "staying")
+    assert [node.target for node in lookup.list_nodes(Ending(service, target))] == [other]
+    target = add_node(service, "ending")
+    with pytest.raises(SmsshError, match=r"has ended|is not online yet"):
+        lookup.resolve("ending.training.sagemaker", Ending(service, target))
+
+
 def test_a_refusal_is_told_from_trouble(session: AwsSession, service: Service):
     from smssh_plugin.local.service_error import ServiceError
 
