@@ -68,9 +68,19 @@ def home(offline: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
 
 @pytest.fixture(scope="session")
 def boto_session(offline: None) -> boto3.Session:
-    session = boto3.Session(region_name=REGION)
-    session.client("s3").create_bucket(Bucket=BUCKET)
-    return session
+    return boto3.Session(region_name=REGION)
+
+
+@pytest.fixture(scope="session")
+def s3(boto_session: boto3.Session) -> Any:
+    return boto_session.client("s3")
+
+
+@pytest.fixture(autouse=True)
+def bucket(s3: Any) -> None:
+    """Before each test: moto's state is one a process, and tests of other rooms begin with none."""
+    if BUCKET not in [found["Name"] for found in s3.list_buckets()["Buckets"]]:
+        s3.create_bucket(Bucket=BUCKET)
 
 
 @pytest.fixture(scope="session")
