@@ -27,6 +27,7 @@ __all__ = [
     "execution_arn",
     "job_state",
     "list_nodes",
+    "no_pipeline",
     "node_of",
     "resolve",
     "steps_of",
@@ -187,6 +188,16 @@ def job_state(session: AwsSession, kind: str, name: str) -> tuple[str, str] | No
     return str(answer[status]), str(answer.get("FailureReason", ""))
 
 
+def no_pipeline(session: AwsSession, pipeline: str) -> SmsshError:
+    """What to say where the service does not know a pipeline."""
+    return SmsshError(
+        f"there is no pipeline {pipeline!r} in {session.region}",
+        hint="check the name, and the region (--region)",
+        reference="no-pipeline",
+        status=ExitStatus.NOT_FOUND,
+    )
+
+
 def execution_arn(session: AwsSession, pipeline: str, execution: str | None) -> str:
     """The ARN of an execution of a pipeline: by its id, its ARN, or the latest one (None or `latest`).
 
@@ -205,12 +216,7 @@ def execution_arn(session: AwsSession, pipeline: str, execution: str | None) -> 
             MaxResults=1,
         )
     except ServiceRefused as error:
-        raise SmsshError(
-            f"there is no pipeline {pipeline!r} in {session.region}",
-            hint="check the name, and the region (--region)",
-            reference="no-pipeline",
-            status=ExitStatus.NOT_FOUND,
-        ) from error
+        raise no_pipeline(session, pipeline) from error
     summaries = answer.get("PipelineExecutionSummaries", [])
     if not summaries:
         raise SmsshError(

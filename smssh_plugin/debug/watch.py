@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.addresses import StepAddress
 from ..client.aws import AwsSession, ServiceRefused
-from ..client.lookup import Node, StepJob, describe_step, node_of, steps_of
+from ..client.lookup import Node, StepJob, describe_step, no_pipeline, node_of, steps_of
 from ..errors import ExitStatus, SmsshError
 from .model import Event, Step
 
@@ -185,12 +185,7 @@ def step_names(session: AwsSession, pipeline: str) -> set[str]:
     try:
         answer = session.call("sagemaker", "describe_pipeline", PipelineName=pipeline)
     except ServiceRefused as error:
-        raise SmsshError(
-            f"there is no pipeline {pipeline!r} in {session.region}",
-            hint="check the name, and the region (--region)",
-            reference="no-pipeline",
-            status=ExitStatus.NOT_FOUND,
-        ) from error
+        raise no_pipeline(session, pipeline) from error
     names: set[str] = set()
     pending: list[Any] = [json.loads(answer["PipelineDefinition"]).get("Steps", [])]
     while pending:
