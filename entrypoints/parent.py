@@ -1,9 +1,8 @@
 """The side of whoever runs the entry point: talk to the supervisor, keep the last lines, hold, retry.
 
 Used by init (`run.sh`, `smssh-hook run`) and by the toolkit's import hook, so it also runs inside the job's
-own
-interpreter: CPython 3.7 and later, standard library only, and every failure of ours means "go on as if we
-    were not there".
+own interpreter: CPython 3.7 and later, standard library only, and every failure of ours means "go on as if
+we were not there".
 
 Messages are JSON objects, one a line, over the Unix socket in the run folder.
 """
@@ -109,8 +108,7 @@ class Link:
 def connect(run: str) -> socket.socket:
     """A socket connected to the supervisor of a run folder.
 
-    The path goes through a descriptor of the folder: a socket's path is limited to 107 bytes, a TMPDIR is
-        not.
+    The path goes through a descriptor of the folder: a socket's path is limited to 107 bytes, a TMPDIR is not.
     """
     folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -209,6 +209,7 @@ class _Proxy(paramiko.ProxyCommand):
         self._socket = ours
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._said = ""
+        self._lock = threading.Lock()
         try:
             self.process = subprocess.Popen(
                 self.cmd,
@@ -243,15 +244,19 @@ class _Proxy(paramiko.ProxyCommand):
 
     def last_words(self) -> str:
         """The line of what the command wrote to standard error that says most."""
-        if not self._errors.closed:
-            self._errors.seek(0)
-            lines = self._errors.read(1 << 16).decode("utf-8", "replace").splitlines()
-            telling = [line for line in lines if line.strip()]
-            self._said = telling[-1].removeprefix("error: ").removeprefix("smssh: ") if telling else ""
-        return self._said
+        with self._lock:
+            if not self._errors.closed:
+                self._errors.seek(0)
+                lines = self._errors.read(1 << 16).decode("utf-8", "replace").splitlines()
+                telling = [line for line in lines if line.strip()]
+                self._said = telling[-1].removeprefix("error: ").removeprefix("smssh: ") if telling else ""
+            return self._said
 
     def close(self) -> None:
-        """Close the connection, end the command and wait for it, in bounded time."""
+        """Close the connection, end the command and wait for it, in bounded time.
+
+        paramiko's transport thread closes it too, at its own end.
+        """
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -263,7 +268,8 @@ class _Proxy(paramiko.ProxyCommand):
                 self.process.kill()
                 self.process.wait()
         self.last_words()
-        self._errors.close()
+        with self._lock:
+            self._errors.close()
 
 
 class _Said(logging.Handler):
