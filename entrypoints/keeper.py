@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Mapping
 
-from .. import __version__
+from .._version import __version__
 from ..errors import ExitStatus, SmsshError
 from ..hookspecs import Context, Failure, Hold
 from . import job

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping
 
-from .. import __version__
+from .._version import __version__
 from ..errors import SmsshError
 from ..hookspecs import Context, Hold, Job, Transport, hookimpl
 from ._child import Child

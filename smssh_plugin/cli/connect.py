@@ -51,8 +51,8 @@ def connect(
     ~/.ssh/config holds for what smssh does not need to decide itself. The exit status is that of ssh: the
     command's, or 255.
     """
+    from ..aws import AwsSession
     from ..client import known_hosts, ssh
-    from ..client.aws import AwsSession
     from ..client.endpoint import reach
 
     program = ssh.program("ssh")

@@ -31,10 +31,12 @@ def enter(words: list[str]) -> int | None:
         return known_hosts(plain[0], plain[-1], named.get("region"), named.get("profile"))
     if len(plain) != 1 or not named.get("port", "0").isascii() or not named.get("port", "0").isdigit():
         return None
+    from ..client.lookup import resolve
     from ..session.proxy import run
 
     return run(
         plain[0],
+        resolve,
         region=named.get("region"),
         profile=named.get("profile"),
         port=int(named["port"]) if "port" in named else None,
@@ -50,7 +52,7 @@ def known_hosts(address: str, name: str, region: str | None, profile: str | None
         key = keys.recall(address)
         if key is None:
             # Not resolved lately, so not behind our proxy: ask.
-            from ..client.aws import AwsSession
+            from ..aws import AwsSession
             from ..client.lookup import resolve
 
             key = keys.checked(resolve(address, AwsSession(region, profile)).host_key, address)

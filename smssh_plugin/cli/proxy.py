@@ -23,6 +23,7 @@ def proxy(address: str, port: int | None, target: str | None, region: str | None
 
     For ssh_config: ProxyCommand smssh proxy %n
     """
+    from ..client.lookup import resolve
     from ..session.proxy import run
 
-    return run(address, region=region, profile=profile, port=port, target=target)
+    return run(address, resolve, region=region, profile=profile, port=port, target=target)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..aws import AwsSession
+from ..keys import ensure_key
 from . import known_hosts
 from .addresses import parse
-from .aws import AwsSession
-from .keys import ensure_key
 from .lookup import Node, resolve
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from ..errors import ExitStatus, SmsshError
-from .home import home, private_folder
+from ..home import home, private_folder
 
 __all__ = ["alias", "checked", "file_for", "folder", "recall", "remember"]
 

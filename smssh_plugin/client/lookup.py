@@ -12,10 +12,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..aws import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
 from . import known_hosts
 from .addresses import DEFAULT_HOST, Address, JobAddress, StepAddress, parse
-from .aws import AwsSession, ServiceRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

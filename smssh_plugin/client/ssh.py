@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
-from .keys import missing_openssh
+from ..keys import missing_openssh
 from .known_hosts import alias
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import os
 import shlex
 from pathlib import Path
 
+from ..home import home, private_folder
+from ..keys import ensure_key
 from . import known_hosts, ssh
 from .endpoint import own_command
-from .home import home, private_folder
-from .keys import ensure_key
 
 __all__ = ["block", "install"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer, Self
 
-    from .aws import AwsSession
+    from ..aws import AwsSession
 
 __all__ = ["Tunnel"]
 
@@ -72,7 +72,7 @@ class Tunnel:
     ) -> None:
         if isinstance(target, str):
             if session is None:
-                from .aws import AwsSession
+                from ..aws import AwsSession
 
                 session = AwsSession(region)
             target = reach(target, session, wait=wait)

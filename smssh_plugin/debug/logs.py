@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SmsshError
 
 if TYPE_CHECKING:
-    from ..client.aws import AwsSession
+    from ..aws import AwsSession
 
 __all__ = ["tail"]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ..client.aws import AwsSession
+    from ..aws import AwsSession
     from ..client.lookup import Node
 
 __all__ = ["Bench", "Repair"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from ..client.aws import AwsSession
+    from ..aws import AwsSession
 
 __all__ = ["Options", "View", "debug", "exit_status", "start"]
 

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..aws import AwsSession, ServiceRefused
 from ..client.addresses import StepAddress
-from ..client.aws import AwsSession, ServiceRefused
 from ..client.lookup import Node, StepJob, describe_step, no_pipeline, node_of, steps_of
 from ..errors import ExitStatus, SmsshError
 from .model import Event, Step

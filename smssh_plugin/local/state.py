@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..client.home import home, private_folder
 from ..errors import ExitStatus, SmsshError
+from ..home import home, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

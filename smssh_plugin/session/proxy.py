@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ExitStatus, SmsshError
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from ..client.aws import AwsSession
-    from ..client.lookup import Node
+    from ..aws import AwsSession
     from .channel import Opening
 
 __all__ = ["DOCUMENT", "run"]
@@ -34,6 +33,16 @@ WAIT_SECONDS = 30.0
 _PAUSE_FIRST = 0.2
 _PAUSE_LONGEST = 2.0
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+class Reachable(Protocol):
+    """What an address leads to: a target of StartSession, and the port of the SSH server there."""
+
+    @property
+    def target(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -93,13 +102,13 @@ class _Signals:
 
 def run(
     address: str,
+    resolve: Callable[[str, AwsSession], Reachable] | None = None,
     *,
     region: str | None = None,
     profile: str | None = None,
     port: int | None = None,
     target: str | None = None,
     wait: float = WAIT_SECONDS,
-    resolve: Callable[[str, AwsSession], Node] | None = None,
     source: int = 0,
     sink: int = 1,
 ) -> int:
@@ -107,12 +116,12 @@ def run(
 
     Args:
         address: the address of a job or step; it isn't looked up if `target` is given.
+        resolve: finds what an address leads to; needed unless `target` is given.
         region: the AWS region; by default the environment's.
         profile: the profile of the AWS configuration; by default AWS_PROFILE.
         port: the port in the container; by default the one that the node announces, 22 for a bare `target`.
         target: the managed node (`mi-...`) or another target of StartSession.
         wait: seconds to try again while the target is not connected.
-        resolve: finds the node of an address; by default `client.lookup.resolve`.
         source: the descriptor to read, instead of stdin.
         sink: the descriptor to write, instead of stdout.
 
@@ -122,11 +131,13 @@ def run(
     with _Signals() as signals:
         try:
             with signals.interruptible():
-                from ..client.aws import AwsSession
+                from ..aws import AwsSession
 
                 session = AwsSession(region, profile)
                 if target is None:
-                    node = (resolve or _resolve)(address, session)
+                    if resolve is None:
+                        raise TypeError("run() needs `resolve` or `target`")
+                    node = resolve(address, session)
                     target, port = node.target, port or node.port
             _connect(session, target, port or 22, wait, signals, source, sink)
         except _Stopped:
@@ -150,18 +161,12 @@ def _connect(
         _terminate(session, opening.session_id)
 
 
-def _resolve(address: str, session: AwsSession) -> Node:
-    from ..client import lookup
-
-    return lookup.resolve(address, session)
-
-
 def _start_session(session: AwsSession, target: str, port: int, wait: float, signals: _Signals) -> Opening:
     """StartSession, again and again until the target is connected.
 
     A signal does not interrupt the call: the session that it would have started could not be ended then.
     """
-    from ..client.aws import ServiceRefused
+    from ..aws import ServiceRefused
     from .channel import Opening
 
     with signals.interruptible():

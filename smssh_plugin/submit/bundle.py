@@ -98,7 +98,7 @@ def authorized_keys(options: SSHOptions) -> tuple[str, ...]:
     Raises:
         SmsshError: there is no key at all and none can be made.
     """
-    from ..client.keys import ensure_key
+    from ..keys import ensure_key
 
     named = [key for entry in options.authorized_keys for key in public_keys(entry)]
     try:

@@ -136,7 +136,7 @@ def wheels_for(version: str) -> dict[str, bytes]:
         SmsshError: that Python is not in the table, or the wheels can't be downloaded.
     """
     # The client owns the place of its files; it imports nothing but the standard library.
-    from ..client.home import home
+    from ..home import home
 
     python, _, machine = version.partition("-")
     locked = WHEELS.get((python, machine or "x86_64"))

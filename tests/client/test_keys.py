@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from smssh_plugin.client import known_hosts, ssh, ssh_config
-from smssh_plugin.client.keys import KeyPair, ensure_key
 from smssh_plugin.errors import ExitStatus, SmsshError
+from smssh_plugin.keys import KeyPair, ensure_key
 
 from .nodes import HOST_KEY
 

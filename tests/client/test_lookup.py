@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from smssh_plugin.aws import AwsSession, ServiceRefused
 from smssh_plugin.client import known_hosts, lookup
-from smssh_plugin.client.aws import AwsSession, ServiceRefused
 from smssh_plugin.errors import ExitStatus, SmsshError
 from tests.local.service_harness import Service, definition, step, training
 

@@ -332,7 +332,7 @@ def test_the_proxy_is_one_process_with_neither_asyncio_nor_boto3() -> None:
     program = (
         "import sys, json, smssh_plugin.session.proxy, smssh_plugin.session.channel, "
         "smssh_plugin.session.pump, "
-        "smssh_plugin.client.aws; print(json.dumps(sorted(sys.modules)))"
+        "smssh_plugin.aws; print(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     loaded = set(json.loads(done.stdout))

@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from ..errors import ExitStatus, SmsshError
+from .errors import ExitStatus, SmsshError
 
 __all__ = ["home", "private_folder"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from .._version import __version__
-from ..errors import ExitStatus, SmsshError
+from ._version import __version__
+from .errors import ExitStatus, SmsshError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ExitStatus, SmsshError
+from .errors import ExitStatus, SmsshError
 from .home import home, private_folder
 
 __all__ = ["KeyPair", "ensure_key", "missing_openssh"]

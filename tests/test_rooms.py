@@ -1,0 +1,103 @@
+"""Who may import whom: the rooms of the package stay apart, and the hot paths stay light."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = {
+    "smssh_plugin": ROOT / "smssh_plugin",
+    "smssh_plugin.hooks": ROOT / "hooks",
+    "smssh_plugin.entrypoints": ROOT / "entrypoints",
+}
+
+LEAVES = {"_version", "errors"}
+"""May be imported from anywhere, and import nothing of ours."""
+IMPORTS: dict[str, set[str]] = {
+    "__init__": {"client", "hookspecs", "submit"},  # loaded when it is first used
+    "_version": set(),
+    "errors": set(),
+    "settings": set(),
+    "hookspecs": {"settings"},
+    "plugins": {"hookspecs", "settings"},  # the built-in hooks are loaded by name
+    "aws": set(),
+    "home": set(),
+    "keys": {"home"},
+    "hooks": {"hookspecs", "settings"},
+    "entrypoints": {"hooks", "hookspecs", "plugins", "settings"},
+    "submit": {"home", "keys", "plugins", "settings"},
+    "session": {"aws"},
+    "client": {"aws", "home", "keys"},
+    "debug": {"aws", "client"},
+    "cli": {"aws", "client", "debug", "local", "session"},
+    "local": {"home", "session"},
+}
+"""What each room imports of the others; a new room, or a new way between two, is written down here."""
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package, folder in FOLDERS.items():
+        for path in folder.rglob("*.py"):
+            inner = path.relative_to(folder).with_suffix("").parts
+            found[".".join([package, *inner])] = path
+    return found
+
+
+def imports(module: str, path: Path) -> set[str]:
+    """Everything that a module imports, at whatever depth, as absolute dotted names."""
+    package = module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *filter(None, [base])])
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+    return found
+
+
+def room(dotted: str) -> str:
+    """The room of a module of the package, or the module itself where it stands alone."""
+    return dotted.split(".")[1]
+
+
+@pytest.mark.parametrize("own", sorted({room(module) for module in modules()}))
+def test_a_room_imports_what_is_written_down_and_nothing_else(own: str):
+    found = {
+        (room(name), module)
+        for module, path in modules().items()
+        if room(module) == own
+        for name in imports(module, path)
+        if name.startswith("smssh_plugin.") and room(name) not in {own, *LEAVES}
+    }
+    assert {other for other, _ in found} == IMPORTS[own], sorted(found)
+
+
+def test_sagemaker_is_imported_nowhere_in_the_package():
+    """Steps are duck-typed, so that one wheel serves both majors of the SDK."""
+    users = {
+        module
+        for module, path in modules().items()
+        if any(name.split(".")[0] == "sagemaker" for name in imports(module, path))
+    }
+    assert not users
+
+
+@pytest.mark.parametrize("module", ["boot", "parent", "toolkit", "init"])
+def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str):
+    name = f"smssh_plugin.entrypoints.{module}"
+    foreign = {
+        one
+        for one in imports(name, modules()[name])
+        if one.split(".")[0] not in sys.stdlib_module_names
+        and not one.startswith(("smssh_plugin.entrypoints", "smssh_plugin.errors", "smssh_plugin.settings"))
+    }
+    assert not foreign
