@@ -221,9 +221,11 @@ def become(spec: dict[str, Any]) -> NoReturn:
     os.dup2(null, 0)
     os.umask(0o022)
     os.chdir(spec["cwd"])
-    # Python ignores these two, and an ignored signal stays ignored over an exec.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
+    # An ignored signal stays ignored over an exec: Python ignores two, and a shell that starts us in the
+    # background two more.
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     command = spec["argv"]
     try:

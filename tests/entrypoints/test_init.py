@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 
+import psutil
 import pytest
 
 from .container import poll
@@ -106,7 +107,7 @@ def test_signals_are_forwarded(container, hold):
 
 
 def test_a_child_that_ignores_sigterm_is_left_to_its_killer(container):
-    process = container.wrap("sh", "-c", "trap '' TERM; echo up; while true; do sleep 0.1; done")
+    process = container.wrap("sh", "-c", "trap '' TERM; echo $$ up; while true; do sleep 0.1; done")
     poll(lambda: "up" in container.output())
     process.terminate()
     with pytest.raises(subprocess.TimeoutExpired):
@@ -116,7 +117,7 @@ def test_a_child_that_ignores_sigterm_is_left_to_its_killer(container):
     # The supervisor sees that its job is gone. The child has a group of its own; a container would end with
     # us.
     poll(lambda: not container.strays(), what="the end of the supervisor")
-    subprocess.run(["pkill", "-KILL", "-f", "trap '' TERM; echo up"], check=False)
+    os.kill(int(container.output().split()[0]), signal.SIGKILL)
 
 
 def test_an_ordinary_child_ends_with_143(container):
@@ -147,10 +148,8 @@ def test_zombies_are_reaped(container):
     poll(lambda: "forked" in container.output())
 
     def zombies():
-        states = subprocess.run(
-            ["ps", "-o", "stat=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
-        ).stdout
-        return [state for state in states.split() if state.startswith("Z")]
+        children = psutil.Process(process.pid).children()
+        return [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
 
     poll(lambda: not zombies(), seconds=3, what="reaping")
     assert wait(process) == 0
