@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from typing import Mapping, Sequence
 
 ENABLE = "SMSSH_ENABLE"
+OLD_ENABLE = "START_SSH"
+"""sagemaker-ssh-helper's switch: `true` turns us on where ours is not set at all."""
 RUN_DIR = "SMSSH_RUN_DIR"
 JOB_PREFIX = "SMSSH_JOB_"
 """Where the supervisor finds the variables of the job that it must not run with itself."""
@@ -32,7 +34,7 @@ TOOLKIT_PROGRAMS = frozenset(["train", "serve"])
 PROGRAMS = TOOLKIT_PROGRAMS | frozenset(
     ["smspark-submit", "multi-model-server", "mxnet-model-server", "torchserve"]
 )
-IGNORED_PROGRAMS = ("pip", "deep_learning_container", "smssh", "conda", "uv")
+IGNORED_PROGRAMS = ("pip", "deep_learning_container", "smssh", "smssh-hook", "conda", "uv")
 IGNORED_MODULES = (
     "pip",
     "ensurepip",
@@ -48,25 +50,30 @@ DRIVER_MODULES = (
     "sagemaker.train.remote_function",
     "sagemaker.core.remote_function",
 )
+SHELLS = frozenset(["sh", "bash", "dash", "ash", "busybox", "ksh", "zsh"])
+INT_BIT = 1 << 1
+"""SIGINT, signal 2, in the masks of /proc/PID/status (proc(5))."""
 OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 
 TRACEBACK_LIMIT = 65536
 """Characters kept of a recorded traceback."""
 
 _booted = False
+_registered = 0
+"""The process at whose exit the job is over, where no parent of ours says when that is."""
 _bundle: str | None = None
 forced_exit: int | None = None
 """The exit status that a release chose, where the toolkit would end with another one."""
 
 
 def start(carrier: str = "start", bundle: str | None = None) -> None:
-    """Do what this interpreter needs; return at once unless SMSSH_ENABLE is 1.
+    """Do what this interpreter needs; return at once unless we are turned on.
 
     Args:
         carrier: which carrier calls, for the log.
         bundle: the folder of the bundle, if the carrier comes from one.
     """
-    if os.environ.get(ENABLE) != "1":
+    if not enabled(os.environ):
         return
     try:
         this = sys.modules[__name__]
@@ -77,34 +84,44 @@ def start(carrier: str = "start", bundle: str | None = None) -> None:
         note(f"boot failed: {type(error).__name__}: {error}")
 
 
+def enabled(environ: Mapping[str, str]) -> bool:
+    """Whether an environment turns us on."""
+    return environ.get(ENABLE) == "1" or (ENABLE not in environ and environ.get(OLD_ENABLE) == "true")
+
+
 def _boot(carrier: str, bundle: str | None) -> None:
-    global _booted, _bundle  # noqa: PLW0603 - once in an interpreter
+    global _booted, _bundle, _registered  # noqa: PLW0603 - once in an interpreter
     _booted = True
     _bundle = bundle
     arguments = own_command()
     kind = classify(arguments)
     if kind == "ignore":
         return
-    toolkit = os.path.basename(program(arguments)[1]) in TOOLKIT_PROGRAMS
+    name = os.path.basename(program(arguments)[1])
     record_tracebacks()
-    if toolkit:
+    if name in TOOLKIT_PROGRAMS:
         load("toolkit").install()
-    if kind != "start":
-        return
     entry = entry_process()
+    if kind != "start" and not leads(entry):
+        return
     won = start_supervisor(carrier, entry)
-    if won and (toolkit or entry == os.getpid()):  # else there is a parent that says when the job is over
+    if won and (name in TOOLKIT_PROGRAMS or entry == os.getpid()):  # else a parent says when the job is over
         import atexit
 
         # Registered before anything of the job is: so it runs last.
-        atexit.register(_at_exit, os.getpid())
-    if won and not toolkit:
-        load("parent").wait_at_start(arguments)
+        atexit.register(end_job, os.getpid())
+        _registered = os.getpid()
+    if won and name != "train":
+        load("adopt").at_start(arguments, name in PROGRAMS or entry == os.getpid())
 
 
-def _at_exit(pid: int) -> None:
-    """Let the supervisor deregister before the container dies with this process."""
-    if os.getpid() != pid:  # a fork of ours that runs our atexit handlers
+def end_job(pid: int) -> None:
+    """Let the supervisor deregister before the container dies with this process.
+
+    Args:
+        pid: the process whose end that is; nothing happens in a fork of it that runs its exit handlers.
+    """
+    if os.getpid() != pid:
         return
     try:
         load("parent").end()
@@ -114,6 +131,12 @@ def _at_exit(pid: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(forced_exit)
+
+
+def leave() -> None:
+    """What the exit handler does, for a toolkit that leaves by os._exit."""
+    if _registered:
+        end_job(_registered)
 
 
 # -------------------------------------------------------------------------------------- what is this process
@@ -198,20 +221,45 @@ def boot_id() -> str:
 
 
 def entry_process() -> int:
-    """The process whose end is the end of the job: the topmost ancestor that has SMSSH_ENABLE=1 too."""
+    """The process whose end is the end of the job: the topmost ancestor that is turned on too."""
     pid = os.getpid()
-    wanted = ENABLE.encode() + b"=1"
+    wanted = {ENABLE.encode() + b"=1", OLD_ENABLE.encode() + b"=true"}
     while pid != 1:
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
                 parent = int(file.read().rsplit(b")", 1)[1].split()[1])
             with open(f"/proc/{parent}/environ", "rb") as file:
-                if parent == 0 or wanted not in file.read().split(b"\0"):
+                if parent == 0 or wanted.isdisjoint(file.read().split(b"\0")):
                     break
         except (OSError, IndexError, ValueError):
             break
         pid = parent
     return pid
+
+
+def leads(entry: int) -> bool:
+    """Whether this is an image's own entry point: the container's first process, or what its shell waits for.
+
+    Args:
+        entry: see `entry_process`.
+    """
+    if entry == os.getpid():
+        return True
+    try:
+        if entry != os.getppid() or os.path.basename(os.readlink(f"/proc/{entry}/exe")) not in SHELLS:
+            return False
+        # A shell without job control starts what it does not wait for with SIGINT ignored (POSIX, 2.11).
+        return not _ignores_interrupt("self") or _ignores_interrupt(entry)
+    except OSError:
+        return False
+
+
+def _ignores_interrupt(pid: int | str) -> bool:
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith("SigIgn:"):
+                return bool(int(line.split()[1], 16) & INT_BIT)
+    return False
 
 
 # --------------------------------------------------------------------------------------- run folder and lock
@@ -322,7 +370,7 @@ def supervisor_environment(environ: Mapping[str, str]) -> dict[str, str]:
     for name, value in environ.items():
         if name == ENABLE:
             continue
-        apart = name.startswith("PYTHON") or name in ("LD_PRELOAD", "BASH_ENV", "ENV")
+        apart = name.startswith("PYTHON") or name in (OLD_ENABLE, "LD_PRELOAD", "BASH_ENV", "ENV")
         scrubbed[JOB_PREFIX + name if apart else name] = value
     if code_path():
         scrubbed["PYTHONPATH"] = code_path()
@@ -374,7 +422,7 @@ def _spawn_detached(command: list[str], environ: Mapping[str, str], run: str, lo
         os.setsid()
         if os.fork():
             os._exit(0)
-        os.chdir("/")
+        os.chdir(run)  # `-m` looks there first: in `/` an image may have a json.py of its own
         os.umask(0o077)
         null = os.open(os.devnull, os.O_RDONLY)
         log = os.open(os.path.join(run, "supervisor.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

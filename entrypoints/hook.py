@@ -19,8 +19,20 @@ TYPE_CHECKING = False  # `smssh-hook run` is in the way of a job's start, and ty
 if TYPE_CHECKING:
     from typing import Any, Mapping
 
+    from . import idle
+
 ANSWER_LIMIT = 30.0
 """Seconds for the answer to everything but a retry that is waited for."""
+START_LIMIT = 600.0
+"""Seconds after which a placeholder that nobody could enter gives up."""
+REMINDER_SECONDS = 60.0
+PLACEHOLDER = """\
+An entry point for a job that you only want to log in to. It ends with status 0 when nobody was logged in for --idle,
+counted from the moment when a login is possible, and with status 4 when none is.
+
+Logged in is who has a connection: a shell, a copy, an IDE, or nothing but port forwards. Bytes do not matter:
+keep-alives look like work, and a debugger at a breakpoint looks like nobody. A connection whose other end is gone is
+noticed after about three minutes. One that was forgotten counts, so give --max where that would be expensive."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["run"]:
         return _run(arguments[1:])
     options = _parser().parse_args(arguments)
+    options.arguments = arguments
     try:
         return int(options.function(options))
     except SmsshError as error:
@@ -59,11 +72,21 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help="run an entry point: `smssh-hook run -- CMD...`", add_help=False)
     status = commands.add_parser("status", help="what runs, what is held, until when")
     report = commands.add_parser("report", help="what went wrong")
+    placeholder = commands.add_parser(
+        "placeholder", help="an entry point that ends when nobody is logged in", description=PLACEHOLDER
+    )
+    placeholder.add_argument(
+        "--idle", type=_seconds, default=1800, metavar="TIME", help="end after so long (default: 30m)"
+    )
+    placeholder.add_argument(
+        "--max", type=_seconds, default=0, metavar="TIME", help="end after so long, whoever is logged in"
+    )
     hold = commands.add_parser("hold", help="hold at the next failure or at the end")
     extend = commands.add_parser("extend", help="let the hold last longer")
     retry = commands.add_parser("retry", help="run the entry point again, and wait for it")
     release = commands.add_parser("release", help="end the hold: the job goes on")
     for command, function in (
+        (placeholder, _placeholder),
         (status, _status),
         (report, _report),
         (hold, _hold),
@@ -71,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
         (retry, _retry),
         (release, _release),
     ):
-        command.add_argument("--json", action="store_true", help="print the answer as JSON")
+        if command is not placeholder:
+            command.add_argument("--json", action="store_true", help="print the answer as JSON")
         command.set_defaults(function=function)
     extend.add_argument("duration", help="from now, for example 30m")
     retry.add_argument("--no-wait", action="store_true", help="do not wait for the attempt to end")
@@ -81,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _seconds(text: str) -> int:
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _exit_status(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 255:
@@ -88,13 +119,18 @@ def _exit_status(text: str) -> int:
     return number
 
 
-def _ask(message: Mapping[str, Any], seconds: float = ANSWER_LIMIT) -> dict[str, Any]:
+def _ask(message: Mapping[str, Any], seconds: float = ANSWER_LIMIT, starting: float = 2.0) -> dict[str, Any]:
     """The supervisor's answer.
+
+    Args:
+        message: what it is asked.
+        seconds: for the answer.
+        starting: seconds that one which is starting is waited for.
 
     Raises:
         SmsshError: its error, or that there is none.
     """
-    link = parent.Link.open(2.0)
+    link = parent.Link.open(starting)
     if link is None:
         raise SmsshError(
             "No supervisor runs in this container.",
@@ -130,6 +166,49 @@ def _print(answer: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def _placeholder(options: argparse.Namespace) -> int:
+    """Stay while somebody is logged in; 0 when nobody was for long enough."""
+    if not boot.enabled(os.environ):
+        raise SmsshError(
+            "Nobody could log in: SMSSH_ENABLE is not 1.", reference="not-enabled", status=ExitStatus.USAGE
+        )
+    run = boot.run_dir(create=True)
+    if "SMSSH_ENTRY" not in os.environ and (run is None or not parent.supervisor_alive(run)):
+        # Nobody has started anything yet: be init, and run this command below it.
+        return init.run([init.OWN_COMMAND, *options.arguments], "placeholder", boot.bundle_dir())
+    ready = _ask({"op": "wait_ready", "seconds": START_LIMIT}, START_LIMIT + ANSWER_LIMIT, parent.START_LIMIT)
+    if not ready["ready"]:
+        raise SmsshError(
+            "Nobody can log in: {}".format(ready["error"] or f"not ready after {START_LIMIT:.0f} s"),
+            reference="no-login",
+            status=ExitStatus.UNREACHABLE,
+        )
+    from . import idle
+
+    return _stay(idle.Watch(options.idle), idle.Watch(options.max) if options.max else None)
+
+
+def _stay(unused: idle.Watch, whole: idle.Watch | None) -> int:
+    """Look every second, say something each minute."""
+    out = sys.stdout
+    said, before = 0.0, -1
+    while True:
+        status = _ask({"op": "status"})
+        connected = int(status["connected"])
+        if unused.over(connected):
+            out.write("smssh: nobody is logged in any more: the placeholder ends\n")
+            return 0
+        if whole is not None and whole.over(0):
+            out.write(f"smssh: time is up (--max): the placeholder ends, with {connected} connected\n")
+            return 0
+        if bool(connected) != bool(before) or before < 0 or time.monotonic() - said >= REMINDER_SECONDS:
+            said, before = time.monotonic(), connected
+            left = "" if connected else f", ends in {unused.left / 60:.0f} min"
+            out.write("smssh: {} | {} connected{}\n".format(status["connect"], connected, left))
+            out.flush()
+        time.sleep(1.0)
+
+
 def _status(options: argparse.Namespace) -> int:
     answer = _ask({"op": "status"})
     if options.json:
@@ -143,10 +222,13 @@ def _status(options: argparse.Namespace) -> int:
     ]
     hold = answer["hold"]
     if hold:
-        left = max(0, int((hold["max_deadline"] if hold["connected"] else hold["deadline"]) - time.time()))
+        left = max(0, int(hold["ends"] - time.time()))
         lines.append(
             ("hold", "{} min {} s left, {} connected".format(left // 60, left % 60, hold["connected"]))
         )
+    for name, host in sorted(answer["hosts"].items()):
+        ended = "" if host["exit_code"] is None else ", exit status {}".format(host["exit_code"])
+        lines.append(("host", "{} {}, attempt {}{}".format(name, host["state"], host["attempt"], ended)))
     if answer["report"]:
         lines.append(("report", answer["report"]))
     if answer["error"]:
@@ -167,6 +249,8 @@ def _report(options: argparse.Namespace) -> int:
             report["attempt"], report["job"], report["exit_code"]
         )
     )
+    if report.get("first_failed"):
+        out.write("first of the job's hosts to fail: {}\n".format(report["first_failed"]))
     out.write("command: {}\n".format(" ".join(report["command"])))
     if report.get("traceback"):
         out.write("\n{}\n".format(report["traceback"].rstrip()))
@@ -227,6 +311,4 @@ def _release(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    # A process that boot must not take for one of the job's.
-    os.environ.pop(boot.ENABLE, None)
     sys.exit(main())

@@ -34,8 +34,10 @@ STOPS = frozenset([signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
 """After one of these nothing is held any more: somebody wants the job to end."""
 HEAD_START = 0.15
 """Seconds for the child alone, before init imports what it needs later; its output waits in the pipes."""
-LEFTOVER_GRACE = 3.0
-"""Seconds between SIGTERM and SIGKILL for what an attempt left behind, before the next one starts."""
+STOP_GRACE = 90.0
+"""Seconds from a stop to the supervisor's end: the service kills the container 120 s after SIGTERM."""
+OWN_COMMAND = "smssh-hook"
+"""An entry point of ours (`smssh-hook placeholder`), which an image that has only the bundle has nowhere."""
 
 
 def run(command: list[str], carrier: str, bundle: str | None = None) -> int:
@@ -48,7 +50,7 @@ def run(command: list[str], carrier: str, bundle: str | None = None) -> int:
     """
     entry_point = None
     try:
-        environ = _original_environment()
+        environ = original_environment()
         bundle = os.path.abspath(bundle) if bundle else None
         _start_supervisor(carrier, environ)
         tee, early = _wishes(environ, bundle or boot.bundle_dir())
@@ -89,7 +91,7 @@ def become(command: list[str]) -> int:
             continue
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
-        os.execvpe(command[0], command, _original_environment())  # noqa: S606 - no shell is wanted
+        os.execvpe(command[0], command, original_environment())  # noqa: S606 - no shell is wanted
     except OSError as error:
         return _cannot_start(command, error)
 
@@ -99,7 +101,7 @@ def _cannot_start(command: list[str], error: OSError) -> int:
     return 127 if isinstance(error, FileNotFoundError) else 126
 
 
-def _original_environment() -> dict[str, str]:
+def original_environment() -> dict[str, str]:
     """The environment this process was started with: Python itself may have added LC_CTYPE (PEP 538)."""
     with open("/proc/self/environ", "rb") as file:
         pairs = [part.partition(b"=") for part in file.read().split(b"\0")]
@@ -107,11 +109,17 @@ def _original_environment() -> dict[str, str]:
 
 
 def _child_environment(environ: Mapping[str, str], bundle: str | None) -> dict[str, str]:
-    child = dict(environ)
+    # By it the supervisor and `leftovers` know the entry point's processes from all others.
+    child = dict(environ, SMSSH_ENTRY=_entry())
     if bundle:
         # The bundle's sitecustomize records the traceback and wraps the training toolkits.
         child["PYTHONPATH"] = os.pathsep.join(part for part in (bundle, environ.get("PYTHONPATH")) if part)
     return child
+
+
+def _entry() -> str:
+    """See `leftovers.entry`; that module is not imported before it is needed."""
+    return f"{os.getpid()}.{boot.start_time(os.getpid())}"
 
 
 def _start_supervisor(carrier: str, environ: Mapping[str, str]) -> None:
@@ -135,10 +143,13 @@ class EntryPoint:
         """The process of the attempt that runs, if one does."""
         self._command = command
         self._environ = environ
-        self._stopping = False
-        self._ended = 0
+        self._stopping = 0
+        """The signal that asked for the job's end; 0 for none."""
+        self._ended: int | None = None
         self._group = 0
         self._started = 0.0
+        self._end_at: float | None = None
+        """When the supervisor deregisters although the entry point still runs: it has not seen that it is stopped."""
         ignored = {getattr(signal, name) for name in JOB_CONTROL}
         unforwarded = {getattr(signal, name) for name in NOT_FORWARDED} | ignored
         self._forwarded = set(signal.Signals) - unforwarded
@@ -148,7 +159,7 @@ class EntryPoint:
         for number in ignored:
             signal.signal(number, signal.SIG_IGN)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._waited)
-        self._pipes = [os.pipe(), os.pipe()] if tee else []
+        self._pipes = _pipes() if tee and not os.isatty(1) else []
         self._tee: parent.Tee | None = None
         self._reporter: parent.Reporter | None = None
 
@@ -160,10 +171,9 @@ class EntryPoint:
         """
         refusal = self._wait_at_start() if early else None
         if refusal is not None:
+            self._say_goodbye()
             return refusal
-        while True:
-            if self._stopping:
-                return 128 + signal.SIGTERM
+        while not self._stopping:
             try:
                 self._start()
             except OSError as error:
@@ -175,17 +185,25 @@ class EntryPoint:
             told = self._tell(reporter)
             while self.pid is not None:
                 self._handle(1.0 if told else 0.05)
+                if self._end_at is not None and time.monotonic() >= self._end_at:
+                    # The kill takes us too: nobody else says goodbye.
+                    self._say_goodbye()
+                    self._end_at = None
                 told = told or self._tell(reporter)
-            status = self._ended
+            status = self._ended or 0
             decision = self._decide(reporter, status)
             if decision["action"] == "retry":
                 self._end_leftovers()
+                self._prepare_retry()
                 if self._tee is not None:
                     self._tee.forget()
                 continue
             chosen = decision.get("exit_code")
             self._say_goodbye()
             return status if chosen is None else chosen
+        # Stopped while nothing ran: before the first attempt, or between two.
+        self._say_goodbye()
+        return 128 + self._stopping if self._ended is None else self._ended
 
     def wait_only(self) -> int:
         """Wait for the child and nothing else; its exit status. For when the rest of init has failed."""
@@ -198,7 +216,7 @@ class EntryPoint:
             for reader in select.select(list(readers), [], [], 0.05)[0]:
                 os.write(readers[reader], os.read(reader, 65536))
             self._handle(0.05)
-        return self._ended
+        return self._ended or 0
 
     def _prepare(self) -> parent.Reporter:
         """What is needed once the child runs: the settings, the way to the supervisor, the last lines."""
@@ -213,6 +231,7 @@ class EntryPoint:
                 parent.job_settings(),
                 parent.say_on_stdout,
                 interrupted=self._interrupted,
+                entry=_entry(),
             )
         return self._reporter
 
@@ -280,9 +299,20 @@ class EntryPoint:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             os.execvpe(self._command[0], self._command, self._environ)  # noqa: S606 - no shell is wanted
         except OSError as error:
+            if self._command[0] == OWN_COMMAND and isinstance(error, FileNotFoundError):
+                self._become_own_command()
             status = _cannot_start(self._command, error)
         finally:
             os._exit(status)
+
+    def _become_own_command(self) -> None:
+        """Run `smssh-hook` with this interpreter and this code."""
+        command = [sys.executable, "-I", "-m", "smssh_plugin.entrypoints.hook"]
+        if boot.code_path():
+            code = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+            code += "from smssh_plugin.entrypoints.hook import main; sys.exit(main())"
+            command[2:] = ["-S", "-c", code, boot.code_path()]
+        os.execve(sys.executable, command + self._command[1:], self._environ)  # noqa: S606 - no shell is wanted
 
     def _take_terminal(self, group: int) -> None:
         if self._terminal:
@@ -298,13 +328,28 @@ class EntryPoint:
         # another.
         if taken is not None and taken.si_signo != signal.SIGCHLD:
             number = signal.Signals(taken.si_signo) if taken.si_signo in STOPS else taken.si_signo
-            self._stopping = self._stopping or number in STOPS
-            if self.pid is not None:
-                try:  # noqa: SIM105 - contextlib would only be imported for this
-                    os.kill(self.pid, number)
-                except ProcessLookupError:
-                    pass
+            if number in STOPS:
+                self._stopping = self._stopping or int(number)
+            self._forward(number)
         self._reap()
+
+    def _forward(self, number: int) -> None:
+        """Pass a signal on to the entry point, unless it would not have got it without us.
+
+        The container's first process gets no signal that it has no handler for (pid_namespaces(7)). The entry point
+        would have been that process: `train`, which has none for SIGTERM, goes on until the service kills it, and so
+        do its last checkpoints.
+        """
+        if self.pid is None:
+            return
+        if os.getpid() == 1 and not _catches(self.pid, number):
+            if number in STOPS and self._end_at is None:
+                self._end_at = time.monotonic() + STOP_GRACE
+            return
+        try:  # noqa: SIM105 - contextlib would only be imported for this
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass
 
     def _reap(self) -> None:
         while True:
@@ -322,25 +367,47 @@ class EntryPoint:
     def _interrupted(self) -> bool:
         """Polled during a hold: handle what has come, and say whether the job is being stopped."""
         self._handle(0)
-        return self._stopping
+        return bool(self._stopping)
+
+    def _prepare_retry(self) -> None:
+        from . import again
+
+        again.prepare(self._environ, self._started)
 
     def _end_leftovers(self) -> None:
-        """End what the last attempt left in its process group: it may hold ports, files or a GPU."""
-        deadline = time.monotonic() + LEFTOVER_GRACE
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            while True:
-                try:
-                    os.killpg(self._group, number)
-                except OSError:
-                    return
-                self._handle(0.05)
-                if number == signal.SIGKILL or time.monotonic() >= deadline:
-                    break
+        """Have nothing of the last attempt run beside the next one."""
+        from . import leftovers
+
+        left = leftovers.end(lambda: leftovers.find(_entry(), self._group), self._handle)
+        if left:
+            boot.note(f"left over from the last attempt: {left}")
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal; True where that cannot be told."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    except (OSError, ValueError):
+        pass
+    return True
+
+
+def _pipes() -> list[tuple[int, int]]:
+    """Pipes for the child's stdout and stderr; the same one where both go to one place, to keep their order."""
+    first = os.pipe()
+    try:
+        together = os.path.sameopenfile(1, 2)
+    except OSError:  # one of them is closed
+        together = False
+    return [first, first if together else os.pipe()]
 
 
 def main(arguments: list[str]) -> int:
     """`smssh-hook run -- CMD...`: init where the switch is on, nothing at all where it is off."""
-    if os.environ.get(boot.ENABLE) != "1":
+    if not boot.enabled(os.environ):
         return become(arguments)
     return run(arguments, "smssh-hook", boot.bundle_dir())
 

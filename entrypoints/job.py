@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from ..hookspecs import Job
+from . import boot
 
 __all__ = ["base_dir", "code_dir", "identify"]
 
@@ -18,12 +19,14 @@ def base_dir(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
 
 
-def identify(environ: Mapping[str, str], step: str = "") -> Job:
+def identify(environ: Mapping[str, str], step: str = "", command: Sequence[str] = ()) -> Job:
     """The job and host of this container, from SageMaker's variables and configuration files.
 
     Args:
         environ: the job's environment.
         step: the pipeline step's name, if somebody knows it.
+        command: the command line of the container's entry point; a container that serves and is no transform
+            job's is an endpoint's, whose name nothing in it tells.
     """
     base = base_dir(environ)
     processing = _read(base / "config" / "processingjobconfig.json")
@@ -33,14 +36,19 @@ def identify(environ: Mapping[str, str], step: str = "") -> Job:
     elif environ.get("TRANSFORM_JOB_ARN") or environ.get("TRANSFORM_JOB_NAME"):
         kind, name = "transform", environ.get("TRANSFORM_JOB_NAME", "")
         arn = environ.get("TRANSFORM_JOB_ARN", "")
+    elif "TRAINING_JOB_NAME" not in environ and any(os.path.basename(part) == "serve" for part in command):
+        kind, name, arn = "inference", "", ""
     else:
         kind, name = "training", environ.get("TRAINING_JOB_NAME", "")
         arn = environ.get("TRAINING_JOB_ARN", "")
     name = name or arn.rpartition("/")[2] or socket.gethostname()
     host = "algo-1"
+    hosts: tuple[str, ...] = ()
     for folder in (base / "input" / "config", base / "config"):
-        host = str(_read(folder / "resourceconfig.json").get("current_host") or host)
-    return Job(name=name, kind=kind, host=host, arn=arn, step=step)
+        config = _read(folder / "resourceconfig.json")
+        host = str(config.get("current_host") or host)
+        hosts = tuple(str(each) for each in config.get("hosts") or hosts)
+    return Job(name=name, kind=kind, host=host, arn=arn, step=step, hosts=hosts)
 
 
 def code_dir(
@@ -61,11 +69,16 @@ def code_dir(
     for part in command[1:]:
         path = Path(cwd or "/") / part
         if "/" in part and "\n" not in part and len(part) < 1024 and path.is_file():
+            if path.name in boot.PROGRAMS:
+                continue  # a toolkit's console script, not the user's
+            if path.parent == base / "processing" / "input" / "entrypoint":
+                break  # FrameworkProcessor: the SDK's own script, which unpacks the user's code beside it
             return str(path.parent)
     usual = {
         "training": [base / "code", sourced],
         "processing": [base / "processing" / "input" / "code"],
         "transform": [base / "model" / "code", base / "model"],
+        "inference": [base / "model" / "code", base / "model"],
     }
     for folder in usual.get(kind, []):
         if folder.is_dir() and any(folder.iterdir()):
@@ -100,7 +113,10 @@ def login_environment(environ: Mapping[str, str], bundle: str | None) -> dict[st
     login = dict(environ)
     for name in (
         "SMSSH_ENABLE",
+        "SMSSH_ENTRY",
+        "START_SSH",
         "SMSSH_AUTHORIZED_KEYS",
+        "SMSSH_NOTIFY",
         "LD_PRELOAD",
         "BASH_ENV",
         "ENV",

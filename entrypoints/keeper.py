@@ -13,46 +13,34 @@ import queue
 import threading
 import time
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
+from ..hooks.price import waiting
 from ..hookspecs import Context, Failure, Hold
-from . import job
+from . import job, leftovers
+from .idle import connections, sessions
+from .together import Together
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..plugins import Plugins
 
-__all__ = ["Keeper", "connections"]
+__all__ = ["Keeper"]
 
 REMINDER_SECONDS = 60.0
+EXPIRING_SECONDS = 300.0
+"""How long before its end a hold says that it is about to end; half of its length where that is less."""
 START_LIMIT = 300.0
 """Seconds after which the first stage of a hold begins even if the start of the supervisor is not over."""
 POLL_SECONDS = 1.0
 """How often a hold counts the connections; also how late its deadline can be."""
-ESTABLISHED = "01"
-"""TCP_ESTABLISHED in /proc/net/tcp (proc(5); the kernel's include/net/tcp_states.h)."""
+CLOCK_STEP = 1.0
+"""Seconds by which the clock must be set before a hold's deadlines are moved with it."""
 
 _log = logging.getLogger("smssh.keeper")
-
-
-def connections(port: int) -> int:
-    """Established TCP connections to a local port, as /proc/net/tcp counts them.
-
-    One that has not logged in yet counts as well; sshd ends those after LoginGraceTime.
-    """
-    count = 0
-    for name in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(name).read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if fields[3] == ESTABLISHED and int(fields[1].rpartition(":")[2], 16) == port:
-                count += 1
-    return count
 
 
 class Keeper:
@@ -72,6 +60,7 @@ class Keeper:
         self._changed = threading.Condition()
         self._ready = False
         self._error: str | None = None
+        self._wanted = True
         self._ended = False
         self._attempt = 0
         self._running = False
@@ -82,14 +71,20 @@ class Keeper:
         self._hold: Hold | None = None
         self._decision: dict[str, Any] | None = None
         self._hold_requested = False
+        self._entry = ""
+        self._pending: dict[str, Any] | None = None
+        """A decision for an attempt that still runs."""
+        self._together = Together(context, plugins, self._others_changed)
         self._started_once = False
         self._released: dict[str, Any] | None = None
         self._report: Path | None = None
+        self._first_failed = ""
         self._waiters = 0
         self._answered = 0.0
         self._say_outside = say
         self._say_inside: Callable[[str], None] | None = None
         self._events: queue.Queue[tuple[str, str, Hold | None] | None] = queue.Queue()
+        self._before: threading.Thread | None = None
         self._notifier = threading.Thread(target=self._notify_all, name="notify", daemon=True)
         self._notifier.start()
 
@@ -103,12 +98,19 @@ class Keeper:
         else:
             self._say_outside(line)
 
-    def ready(self, error: str | None = None) -> None:
-        """The start is over: a login is possible, or `error` says why not."""
+    def ready(self, error: str | None = None, *, wanted: bool = True) -> None:
+        """The start is over: a login is possible, or `error` says why not.
+
+        Args:
+            error: the reason.
+            wanted: False where nobody wants a login on this host, so that SMSSH_STRICT has nothing to refuse.
+        """
         with self._changed:
+            self._wanted = wanted
             self._ready = error is None
             self._error = error
             self._changed.notify_all()
+        self._together.start_over()
         if error is None:
             self._notify("ready", f"ready: {self.context.connect_command}", self._hold)
 
@@ -120,6 +122,7 @@ class Keeper:
             if self._hold is not None and self._decision is None:
                 self._decision = {"action": "release", "exit_code": None}
             self._changed.notify_all()
+        self._together.flush(seconds / 2)
         self._notify("ended", "ended")
         self._events.put(None)
         self._notifier.join(seconds)
@@ -147,6 +150,7 @@ class Keeper:
                 self.context.environment, self.context.job.kind, self._command, message.get("cwd")
             )
             self.context.code_dir = str(found)
+            self._entry = str(message.get("entry") or self._entry)
         return {"ok": True}
 
     def before(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,11 +164,26 @@ class Keeper:
                 self._started = float(message.get("started") or time.time())
             self._started_once = True
             attempt = self._attempt
+            self.context.attempt, self.context.exit_code = attempt, None
             self._changed.notify_all()
+        if self._together.all:
+            self._together.watch()
         if not again:
             self._notify("running", f"attempt {attempt} of the entry point runs")
-        self.plugins.before_entry_point(self.context, attempt, self._command)
+        # Not in the way of the entry point, which waits for the answer; what follows waits for the hooks.
+        self._before = threading.Thread(
+            target=self._before_hooks,
+            args=(self._before, attempt, tuple(self._command)),
+            name="before",
+            daemon=True,
+        )
+        self._before.start()
         return {"ok": True, "attempt": attempt}
+
+    def _before_hooks(self, earlier: threading.Thread | None, attempt: int, command: Sequence[str]) -> None:
+        if earlier is not None:
+            earlier.join()
+        self.plugins.before_entry_point(self.context, attempt, command)
 
     def failed(
         self, message: Mapping[str, Any], say: Callable[[str], None], gone: Callable[[], bool]
@@ -177,6 +196,7 @@ class Keeper:
             gone: True when the parent has hung up.
         """
         exit_code = int(message.get("exit_code") or 1)
+        self._end_before_hooks()
         self._take_environment(message)
         failure = Failure(
             attempt=max(1, self._attempt),
@@ -186,15 +206,23 @@ class Keeper:
             log_tail=message.get("log_tail"),
             started=self._started,
         )
-        hold = self._released is None and (
-            self._hold_requested or self.plugins.hold(self.context, "failure", exit_code)
+        hold = (
+            self._released is None
+            and self._pending is None
+            and (self._hold_requested or self.plugins.hold(self.context, "failure", exit_code))
         )
+        self.context.attempt, self.context.exit_code = failure.attempt, exit_code
+        self._notify("failed", f"attempt {failure.attempt} ended with exit status {exit_code}")
+        if hold or self._together.all:
+            self._together.tell(
+                state="failed", attempt=failure.attempt, exit_code=exit_code, failed=time.time()
+            )
         if hold:
             self.plugins.entry_point_failed(self.context, failure)
             self._write_report(failure)
         self._close_attempt(exit_code)
         if not hold:
-            return self._released or {"action": "release", "exit_code": None}
+            return self._pending_decision()
         return self._keep("failure", say, gone)
 
     def succeeded(
@@ -202,11 +230,14 @@ class Keeper:
     ) -> dict[str, Any]:
         """An attempt succeeded; held when `end` is a point of it. See `failed`."""
         exit_code = int(message.get("exit_code") or 0)
+        self._end_before_hooks()
         self._close_attempt(exit_code)
-        if self._released is not None:
-            return self._released
+        if self._released is not None or self._pending is not None:
+            return self._pending_decision()
         if self._hold_requested or self.plugins.hold(self.context, "end", exit_code):
             return self._keep("end", say, gone)
+        if self._together.all:
+            return self._keep("end", say, gone, with_others=True)
         return {"action": "release", "exit_code": None}
 
     def point(
@@ -220,10 +251,10 @@ class Keeper:
         return {"action": "release", "exit_code": None}
 
     def wait_ready(self, seconds: float) -> dict[str, Any]:
-        """Wait until the start is over: {"ready": bool, "error": str or None}."""
+        """Wait until the start is over: {"ready": bool, "error": str or None, "wanted": bool}."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._error is not None, seconds)
-            return {"ready": self._ready, "error": self._error}
+            return {"ready": self._ready, "error": self._error, "wanted": self._wanted}
 
     def end(self, seconds: float) -> dict[str, Any]:
         """The job is over: have the supervisor stop, and answer when it has."""
@@ -264,6 +295,9 @@ class Keeper:
                 "code_dir": context.code_dir,
                 "report": None if self._report is None else str(self._report),
                 "error": self._error,
+                "connect": context.connect_command,
+                "connected": 0 if server is None else sessions(server.port),
+                "hosts": {host: asdict(state) for host, state in self._together.others.items()},
                 "plugin_version": __version__,
                 "hooks": self.plugins.names,
             }
@@ -310,7 +344,7 @@ class Keeper:
                     reference="hold-at-maximum",
                     status=ExitStatus.FAILED,
                 )
-            hold.deadline = max(hold.deadline, deadline)
+            hold.deadline = hold.extended = max(hold.deadline, deadline)
             left = hold.deadline - time.time()
             self._changed.notify_all()
         self._notify("extended", f"extended: {_duration(left)} left", hold)
@@ -407,6 +441,11 @@ class Keeper:
         self._decision = decision
         self._changed.notify_all()
 
+    def _end_before_hooks(self) -> None:
+        """The hooks are called in order: those of the start of an attempt end before those of its end begin."""
+        if self._before is not None:
+            self._before.join()  # bounded by the limits of the hooks
+
     def _take_environment(self, message: Mapping[str, Any]) -> None:
         environment = message.get("environment")
         if environment:
@@ -419,6 +458,7 @@ class Keeper:
             attempt = self._attempt = max(1, self._attempt)
             self._running = False
             self._exit_code = exit_code
+            self.context.attempt, self.context.exit_code = attempt, exit_code
             if was_running or attempt not in self._results:
                 seconds = round(time.time() - self._started, 3) if self._started else 0.0
                 self._results[attempt] = {"exit_code": exit_code, "seconds": seconds}
@@ -438,6 +478,8 @@ class Keeper:
             "exit_code": failure.exit_code,
             "command": list(failure.command),
         }
+        report.update(self._together.report())
+        self._first_failed = str(report.get("first_failed") or "")
         for name, value in self.plugins.collect_report(self.context, failure).items():
             report.setdefault(name, value)
         return report
@@ -453,8 +495,22 @@ class Keeper:
         except (OSError, TypeError, ValueError) as error:
             _log.warning("no report: %s", error)
 
-    def _keep(self, point: str, say: Callable[[str], None], gone: Callable[[], bool]) -> dict[str, Any]:
-        """Hold until somebody decides, nobody is left to hold for, or time is up; returns the decision."""
+    def _keep(
+        self,
+        point: str,
+        say: Callable[[str], None],
+        gone: Callable[[], bool],
+        *,
+        with_others: bool = False,
+    ) -> dict[str, Any]:
+        """Hold until somebody decides, nobody is left to hold for, or time is up; returns the decision.
+
+        Args:
+            point: `start`, `failure` or `end`.
+            say: writes a line into the job's log.
+            gone: True when the parent has hung up.
+            with_others: whether this host only stays because other hosts of the job run or are held.
+        """
         settings = self.context.settings
         seconds = float(settings.hold_seconds)
         if point == "start" and settings.wait_seconds is not None:
@@ -467,15 +523,16 @@ class Keeper:
             self._hold, self._decision = hold, None
             self._say_inside = say
             self._changed.notify_all()
-        why = {
-            "start": "before the entry point",
-            "failure": f"the entry point ended with exit status {self._exit_code}",
-            "end": "the entry point has succeeded",
-        }
-        self._notify("held", f"held ({why[point]}): {self._banner(hold)}", hold)
+        if point != "start":
+            self._together.tell(state="succeeded" if with_others else "held", attempt=self._attempt)
+            self._together.watch()
+        self._notify("held", f"held ({self._why(point, with_others)}): {self._banner(hold)}", hold)
         try:
-            decision = self._wait(hold, seconds, gone)
+            decision = self._wait(hold, seconds, gone, with_others)
+            if point != "start":
+                self._pass_on(decision, gone)
         finally:
+            self._together.watch(False)
             with self._changed:
                 self._hold, self._decision = None, None
                 self._say_inside = None
@@ -494,8 +551,26 @@ class Keeper:
             "attempt": self._attempt,
         }
 
-    def _wait(self, hold: Hold, seconds: float, gone: Callable[[], bool]) -> dict[str, Any]:
-        reminded = time.monotonic()
+    def _why(self, point: str, with_others: bool) -> str:
+        """Why this container is held, in a few words."""
+        if with_others:
+            return "the entry point has succeeded here, and other hosts of the job have not ended"
+        if point == "start":
+            return "before the entry point"
+        if point == "end":
+            return "the entry point has succeeded"
+        first = f"; {self._first_failed} failed first" if self._first_failed else ""
+        return f"the entry point ended with exit status {self._exit_code}{first}"
+
+    def _wait(
+        self, hold: Hold, seconds: float, gone: Callable[[], bool], with_others: bool
+    ) -> dict[str, Any]:
+        began = reminded = time.monotonic()
+        offset = time.time() - reminded
+        idle = float(self.context.settings.idle_seconds)
+        came = False
+        warn_at = min(EXPIRING_SECONDS, seconds / 2)
+        warned = 0.0
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._decision is not None, POLL_SECONDS)
@@ -506,26 +581,109 @@ class Keeper:
                     return _release("no login is possible in this container")
             if gone():
                 return _release("the entry point's parent is gone")
+            offset = _follow_clock(hold, offset)
             server = self.context.server
-            hold.connected = 0 if server is None else connections(server.port)
+            connected = 0 if server is None else sessions(server.port)
+            if bool(connected) != bool(hold.connected):
+                self._together.tell(connected=bool(connected))
+            hold.connected = connected
+            elsewhere = self._together.somebody_connected()
             now = time.time()
             starting = not self._ready and now < hold.since + START_LIMIT
-            if hold.connected or starting:
-                # Nobody can come before a login is possible, and whoever loses the connection may come back.
+            if connected or elsewhere:
+                came = True
+                # Whoever loses the connection may come back.
+                stay = max(now + (idle or seconds), hold.extended if idle else hold.deadline)
+                hold.deadline = min(stay, hold.max_deadline)
+                hold.ends = hold.max_deadline
+            elif with_others and self._together.others_go_on(began):
                 hold.deadline = max(hold.deadline, min(now + seconds, hold.max_deadline))
+                hold.ends = hold.max_deadline
+            elif with_others:
+                return _release("the other hosts have ended too")
+            else:
+                if starting:  # nobody can come before a login is possible
+                    hold.deadline = max(hold.deadline, min(now + seconds, hold.max_deadline))
+                hold.ends = hold.deadline
             if now >= hold.max_deadline:
                 return _release(f"{_duration(hold.max_deadline - hold.since)} are over")
-            if now >= hold.deadline and not hold.connected:
-                return _release(f"nobody was connected for {_duration(seconds)}")
-            if time.monotonic() - reminded >= REMINDER_SECONDS:
+            if now >= hold.ends:
+                return _release(f"nobody was connected for {_duration(idle if came and idle else seconds)}")
+            if hold.ends - now <= warn_at and hold.ends != warned and not starting:
+                warned = hold.ends
+                self._notify("expiring", f"about to end: {self._banner(hold)}", hold)
+            elif time.monotonic() - reminded >= REMINDER_SECONDS:
                 reminded = time.monotonic()
                 self._notify("reminder", f"held: {self._banner(hold)}", hold)
 
     def _banner(self, hold: Hold) -> str:
         who = f"{hold.connected} connected" if hold.connected else "nobody connected"
-        left = _duration((hold.max_deadline if hold.connected else hold.deadline) - time.time())
-        then = "then: smssh-hook retry, release or extend 30m"
-        return f"{self.context.connect_command} | {who}, {left} left | {then}"
+        if not hold.connected and self._together.somebody_connected():
+            who = "somebody connected to another host"
+        parts = [self.context.connect_command, f"{who}, {_duration(hold.ends - time.time())} left"]
+        if self._together.held():
+            parts.append("also held: " + ", ".join(self._together.held()))
+        parts.append(waiting(self.context, hold))
+        parts.append("then: smssh-hook retry, release or extend 30m")
+        return " | ".join(part for part in parts if part)
+
+    # ---------------------------------------------------------------------------- the other hosts of the job
+
+    def _pass_on(self, decision: Mapping[str, Any], gone: Callable[[], bool]) -> None:
+        """Let the other hosts know what was decided here; where they are held together, they follow."""
+        if decision["action"] == "retry":
+            self._together.tell(
+                state="running",
+                attempt=self._attempt + 1,
+                exit_code=None,
+                failed=0.0,
+                connected=False,
+                decision="retry",
+                chosen=None,
+            )
+            return
+        self._together.tell(
+            state="released", connected=False, decision="release", chosen=decision.get("exit_code")
+        )
+        if not gone() and not self.stop_wanted.is_set():
+            self._together.let_others_follow()
+
+    def _others_changed(self) -> None:
+        """Another host may have decided something that holds for this one too."""
+        if not self._together.all:
+            return
+        end_attempt = False
+        with self._changed:
+            held = self._hold is not None and self._hold.point != "start" and self._decision is None
+            for host, other in self._together.others.items():
+                if other.decision == "retry" and other.attempt > self._attempt:
+                    if held:
+                        self._attempt = other.attempt - 1
+                        self._decide({"action": "retry", "attempt": other.attempt})
+                        break
+                    if self._running and self._pending is None:
+                        self._attempt = other.attempt - 1
+                        self._pending = {"action": "retry", "exit_code": None}
+                        end_attempt = True
+                        break
+                if other.decision == "release" and held:
+                    self._decide(
+                        {"action": "release", "exit_code": other.chosen, "why": f"{host} was released"}
+                    )
+                    break
+        if end_attempt and self._entry:
+            self._notify(
+                "reminder", "another host is retried: the attempt that runs here is ended, and runs again"
+            )
+            leftovers.end(lambda: leftovers.find(self._entry))
+
+    def _pending_decision(self) -> dict[str, Any]:
+        """What was decided for an attempt while it ran."""
+        with self._changed:
+            pending, self._pending = self._pending, None
+        return pending or self._released or {"action": "release", "exit_code": None}
+
+    # ---------------------------------------------------------------------------- telling
 
     def _notify(self, event: str, message: str, hold: Hold | None = None) -> None:
         self._events.put((event, message, hold))
@@ -539,6 +697,27 @@ class Keeper:
                 self.plugins.notify(self.context, *event)
             except Exception:  # noqa: BLE001 - the next event is told too
                 _log.exception("notify")
+
+
+def _follow_clock(hold: Hold, offset: float) -> float:
+    """Move the hold's times where somebody has set the clock: it lasts as long as without that.
+
+    Args:
+        hold: its times are seconds since the epoch, for people and other programs.
+        offset: the wall clock minus the monotonic one, when this was last looked at.
+
+    Returns:
+        The same difference now.
+    """
+    now = time.time() - time.monotonic()
+    if abs(now - offset) < CLOCK_STEP:
+        return offset  # slewing adds up until it is one step
+    hold.since += now - offset
+    hold.deadline += now - offset
+    hold.max_deadline += now - offset
+    hold.ends += now - offset
+    hold.extended += now - offset
+    return now
 
 
 def _release(why: str) -> dict[str, Any]:

@@ -32,9 +32,13 @@ END_LIMIT = 12.0
 """Seconds that the end of a job waits for the supervisor to deregister."""
 REPLY_LIMIT = 5.0
 """Seconds for an answer that needs no thought."""
+SILENCE_LIMIT = 30.0
+"""Seconds without a sign of life after which a supervisor that was asked for a decision is given up."""
 TAIL_LINES = 200
 LINE_LIMIT = 2000
 """Characters kept of one line of output."""
+BYTE_LIMIT = 4 * LINE_LIMIT
+"""Bytes kept of one line until then; a character has four at most."""
 
 RELEASE: dict[str, Any] = {"action": "release", "exit_code": None}
 
@@ -57,12 +61,13 @@ class Link:
         deadline = time.monotonic() + seconds
         while True:
             run = boot.run_dir()
-            if run is not None:
-                try:
-                    return cls(connect(run))
-                except OSError:
-                    if not supervisor_alive(run):
-                        return None
+            if run is None:  # it is made before a supervisor is started
+                return None
+            try:
+                return cls(connect(run))
+            except OSError:
+                if not supervisor_alive(run):
+                    return None
             if time.monotonic() >= deadline or interrupted():
                 return None
             time.sleep(0.02)
@@ -173,6 +178,7 @@ class Reporter:
         say: writes one line into the job's log.
         interrupted: True as soon as a hold must end, because the job is being stopped.
         code_dir: the folder of the user's code, if the caller knows it.
+        entry: the SMSSH_ENTRY of the entry point's processes; see `leftovers`.
     """
 
     def __init__(
@@ -183,14 +189,17 @@ class Reporter:
         say: Callable[[str], None],
         interrupted: Callable[[], bool] = lambda: False,
         code_dir: str | None = None,
+        entry: str = "",
     ) -> None:
         self.settings = settings
+        self._entry = entry
         self._role = role
         self._command = list(command)
         self._say = say
         self._interrupted = interrupted
         self._code_dir = code_dir
         self._link: Link | None = None
+        self._beats = False
 
     def at_start(self) -> None:
         """Before the first attempt: wait or hold if the settings say so.
@@ -217,6 +226,8 @@ class Reporter:
             boot.note(f"not ready: {error}")
         if answer is None:
             self._hang_up()
+        if answer is not None and not answer.get("wanted", True):
+            return
         if self.settings.strict and not (answer or {}).get("ready"):
             raise SmsshError(
                 "No SSH login is possible in this job, and SMSSH_STRICT is set: {}".format(
@@ -273,16 +284,20 @@ class Reporter:
                         "command": self._command,
                         "cwd": os.getcwd(),
                         "code_dir": self._code_dir,
+                        "entry": self._entry,
                     }
                 )
-                self._link.receive(REPLY_LIMIT)
+                answer = self._link.receive(max(seconds, REPLY_LIMIT))
+                if answer is None:
+                    raise ConnectionError("the supervisor does not answer")
+                self._beats = bool(answer.get("beats"))
         return self._link
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         try:
             link = self._attach(0.0)
-            if link is not None:
-                link.ask(message)
+            if link is not None and link.ask(message) is None:
+                self._hang_up()  # the late answer would be taken for that of the next message
         except (OSError, ValueError):
             self._hang_up()
 
@@ -294,13 +309,20 @@ class Reporter:
             link = self._attach(seconds)
             if link is None:
                 return RELEASE
-            link.send(message)
+            link.send({**message, "beats": True})
+            silent = 0.0
             while True:
                 answer = link.receive(0.2)
+                # Counted, not timed: a machine that stands still takes both sides along.
+                silent = 0.0 if answer else silent + 0.2
                 if answer is None:
                     if self._interrupted():
                         self._hang_up()
                         return RELEASE
+                    if self._beats and silent >= SILENCE_LIMIT:
+                        raise ConnectionError(f"nothing was heard for {SILENCE_LIMIT:g} s")
+                elif "beat" in answer:
+                    continue
                 elif "say" in answer:
                     self._say(answer["say"])
                 else:
@@ -362,8 +384,12 @@ class Tee:
         self._draining = threading.Event()
         self._drained = threading.Event()
         self._wake, self._waker = os.pipe()
-        for target, (reader, writer) in zip(targets, pipes or [os.pipe() for _ in targets]):
-            self._targets[reader] = target
+        if pipes is None:
+            first = os.pipe()
+            # What goes to one place goes through one pipe: two would not keep the order.
+            pipes = [first, first if os.path.sameopenfile(*targets) else os.pipe()]
+        for target, (reader, writer) in zip(targets, pipes):
+            self._targets.setdefault(reader, target)
             self._partial[reader] = b""
             self.writers.append(writer)
         thread = threading.Thread(target=self._pump, name="smssh-tee")
@@ -420,8 +446,8 @@ class Tee:
             os.close(reader)
             del self._targets[reader]
         lines = (self._partial[reader] + data).split(b"\n")
-        self._partial[reader] = lines.pop()[-4 * LINE_LIMIT :]
-        self._lines.extend(lines)
+        self._partial[reader] = lines.pop()[-BYTE_LIMIT:]
+        self._lines.extend(line[-BYTE_LIMIT:] for line in lines[-TAIL_LINES:])
 
 
 def _text(line: bytes) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import select
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Iterator
 
 from ..errors import ExitStatus, SmsshError
 
@@ -21,8 +22,29 @@ __all__ = ["Service"]
 
 MESSAGE_LIMIT = 4 << 20
 """Bytes of one message; an environment and 200 lines of log fit many times."""
+BEAT_SECONDS = 5.0
+"""How often a parent hears that it still waits for somebody."""
 
 _log = logging.getLogger("smssh.service")
+
+
+@contextlib.contextmanager
+def _beats(connection: socket.socket) -> Iterator[None]:
+    """Let a parent that waits for a decision know that this process still works on it."""
+    done = threading.Event()
+
+    def beat() -> None:
+        with contextlib.suppress(OSError):  # the parent has hung up
+            while not done.wait(BEAT_SECONDS):
+                connection.sendall(b'{"beat": true}\n')
+
+    thread = threading.Thread(target=beat, name="beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 class Service:
@@ -124,15 +146,14 @@ class Service:
                 return True
 
         if op == "attach":
-            return keeper.attach(message)
+            return {**keeper.attach(message), "beats": True}
         if op == "before":
             return keeper.before(message)
-        if op == "failed":
-            return keeper.failed(message, say, gone)
-        if op == "succeeded":
-            return keeper.succeeded(message, say, gone)
-        if op == "point":
-            return keeper.point(message, say, gone)
+        decide = {"failed": keeper.failed, "succeeded": keeper.succeeded, "point": keeper.point}.get(op)
+        if decide is not None:
+            # A parent of another version may not know them: it says that it does.
+            with _beats(connection) if message.get("beats") else contextlib.nullcontext():
+                return decide(message, say, gone)
         if op == "wait_ready":
             return keeper.wait_ready(float(message["seconds"]))
         if op == "end":

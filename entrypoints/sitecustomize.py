@@ -3,10 +3,26 @@
 CPython 3.7 and later, standard library only. It hides the image's own sitecustomize, so that one is run
 too, as if this file were not there. Boot comes out of the smssh.zip beside it: sys.path stays as it is, and
 sys.modules gets names that begin with `_smssh` only.
+
+A job's PYTHONPATH also takes the place of the image's own. Of SageMaker's images, XGBoost's up to 1.7 have one, for
+the tracker of Rabit (ENV PYTHONPATH in their Dockerfiles): what is there is put on sys.path again.
 """
 
 import os
 import sys
+
+HIDDEN = "/xgboost/dmlc-core/tracker"
+"""In site-packages of XGBoost images: what their PYTHONPATH names."""
+
+
+def _restore_path() -> None:
+    """Put what the image's own PYTHONPATH named on sys.path, where it stood: after ours, before the library."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    places = [index for index, path in enumerate(sys.path) if os.path.abspath(path or os.curdir) == here]
+    for path in list(sys.path):
+        hidden = path + HIDDEN
+        if path.endswith("-packages") and places and hidden not in sys.path and os.path.isdir(hidden):
+            sys.path.insert(places[0] + 1, hidden)
 
 
 def _run_next() -> None:
@@ -41,11 +57,12 @@ def _run_boot() -> None:
 
 
 try:
-    if os.environ.get("SMSSH_ENABLE") == "1":
-        try:  # noqa: SIM105 - contextlib is not imported in the job's interpreters
+    try:
+        _restore_path()
+        if os.environ.get("SMSSH_ENABLE") == "1":
             _run_boot()
-        except BaseException:  # noqa: BLE001, S110 - the job goes on, whatever is wrong with us
-            pass
+    except BaseException:  # noqa: BLE001, S110 - the job goes on, whatever is wrong with us
+        pass
 finally:
     # An error in the image's own file is the image's own affair: it is reported as Python reports it.
     _run_next()

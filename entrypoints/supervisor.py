@@ -16,12 +16,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any, Callable
 
 from ..errors import SmsshError
-from ..hooks import announce, asyncssh_server, hold, keys, report, sshd, ssm
+from ..hooks import announce, apt, asyncssh_server, hold, hosts, keys, native, notify, report, sshd, ssm
 from ..hookspecs import Context
 from ..plugins import Plugins
-from ..settings import Settings, load
+from ..settings import Settings, deprecated, load
 from . import boot, job, parent
 from .keeper import Keeper
 from .service import Service
@@ -29,9 +30,13 @@ from .service import Service
 BUILTIN = (
     ("keys", keys),
     ("sshd", sshd),
+    ("apt", apt),
     ("asyncssh", asyncssh_server),
     ("ssm", ssm),
+    ("native", native),
+    ("hosts", hosts),
     ("announce", announce),
+    ("notify", notify),
     ("hold", hold),
     ("report", report),
 )
@@ -65,6 +70,22 @@ def main(arguments: list[str] | None = None) -> int:
     return supervisor.run()
 
 
+class _Repeater(logging.Handler):
+    """Writes the supervisor's log into the job's log as well.
+
+    Args:
+        say: writes one line there.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self._say(f"smssh: {record.name}: {record.getMessage()}")
+
+
 class Supervisor:
     """Puts hooks, keeper and socket together.
 
@@ -82,8 +103,10 @@ class Supervisor:
         for name in list(os.environ):
             if name.startswith(boot.JOB_PREFIX):
                 del os.environ[name]
-        settings = self._load_settings(environ, bundle)
-        identity = job.identify(environ, settings.step)
+        options = parent.read_options(None if bundle is None else str(bundle))
+        settings = self._load_settings(environ, options)
+        self._deprecated = deprecated(environ, options)
+        identity = job.identify(environ, settings.step, _command_line(entry))
         self._plugins = Plugins(BUILTIN, disabled=settings.disable_hooks)
         self._context = Context(
             settings=settings,
@@ -96,6 +119,7 @@ class Supervisor:
         )
         self.keeper = Keeper(self._context, self._plugins, self._say)
         self._context.say = self.keeper.say
+        self._context.ending = self.keeper.stop_wanted
         self._service = Service(run_dir, self.keeper)
 
     def run(self) -> int:
@@ -111,15 +135,27 @@ class Supervisor:
         self._stop(starter)
         return 0
 
-    def _load_settings(self, environ: dict[str, str], bundle: Path | None) -> Settings:
+    def _load_settings(self, environ: dict[str, str], options: dict[str, Any]) -> Settings:
         try:
-            return load(environ, parent.read_options(None if bundle is None else str(bundle)))
+            return load(environ, options)
         except SmsshError as error:
             self._error = str(error)
             return Settings()
 
     def _start(self) -> None:
         """Make a login possible, and say whether it is."""
+        if self._context.settings.log_to_stdout:
+            logging.getLogger("smssh").addHandler(_Repeater(self._say))
+        if self._deprecated:
+            names = ", ".join(f"{alias} ({name})" for alias, name in sorted(self._deprecated.items()))
+            self.keeper.say(
+                f"smssh: sagemaker-ssh-helper's names are understood; use those in parentheses: {names}"
+            )
+        unwanted = self._unwanted()
+        if unwanted is not None:
+            _log.info("%s", unwanted)
+            self.keeper.ready(unwanted, wanted=False)
+            return
         try:
             if self._error is None:
                 self._error = self._start_hooks()
@@ -132,6 +168,13 @@ class Supervisor:
                 "smssh: no login is possible in this job: {}".format(self._error.replace("\n", " "))
             )
         self.keeper.ready(self._error)
+
+    def _unwanted(self) -> str | None:
+        """Why nobody is let in to this host, where the job has more than are wanted."""
+        identity, count = self._context.job, self._context.settings.hosts
+        if not count or identity.host not in identity.hosts[count:]:
+            return None
+        return f"{identity.host} is none of the first {count} hosts (SMSSH_HOSTS): nobody can log in here"
 
     def _start_hooks(self) -> str | None:
         """Run the hooks that make a login possible; the reason when one isn't, else None."""
@@ -195,6 +238,7 @@ class Supervisor:
 
     def _stop(self, starter: threading.Thread) -> None:
         """Stop the hooks within STOP_LIMIT, then answer whoever waits for that."""
+        self.keeper.stop_wanted.set()
         deadline = time.monotonic() + STOP_LIMIT
         # Whatever hangs, this process ends; its children have its death as a signal.
         watchdog = threading.Timer(STOP_LIMIT, self._give_up)
@@ -217,6 +261,13 @@ class Supervisor:
         self.keeper.stopped.set()
         time.sleep(0.1)
         os._exit(1)
+
+
+def _command_line(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
 
 
 if __name__ == "__main__":

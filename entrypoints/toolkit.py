@@ -17,10 +17,9 @@ import re
 import signal
 import sys
 import threading
-import time
 
 from ..errors import SmsshError
-from . import boot, parent
+from . import boot, leftovers, parent
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
@@ -42,21 +41,32 @@ FILES = {
 }
 """Wrapped before Python 3.11 only, see `_wrap_failure_file`."""
 
+EXITS = {"sagemaker_training.trainer": "_exit_processes", "sagemaker_containers._trainer": "_exit_processes"}
+"""By os._exit in sagemaker_training 3.x and sagemaker_containers: no exit handler of ours would be run."""
+
 _running = False
 
 
 def install() -> None:
-    """Have the toolkits' modules wrapped when they are imported."""
+    """Have the toolkits' modules wrapped: now where they are imported already, else when they will be."""
     sys.meta_path.insert(0, Finder())
+    for name in [*TARGETS, *FILES, *EXITS]:
+        module = sys.modules.get(name)
+        if module is not None and _is_wanted(name):
+            _wrap(name, module)
+
+
+def _is_wanted(name: str) -> bool:
+    return name in TARGETS or name in EXITS or (name in FILES and sys.version_info < (3, 11))
 
 
 class Finder:
-    """Finds the modules in TARGETS where Python would, and wraps their functions once they are loaded."""
+    """Finds the toolkits' modules where Python would, and wraps their functions once they are loaded."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG004 - the import system's signature
-        """The spec of a module in TARGETS; None for every other."""
-        if name not in TARGETS and not (name in FILES and sys.version_info < (3, 11)):
+        """The spec of a module that is wrapped; None for every other."""
+        if not _is_wanted(name):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         if spec is None or spec.loader is None:
@@ -79,6 +89,8 @@ def _wrap(name: str, module: ModuleType) -> None:
         setattr(module, function, wrapped(getattr(module, function)))
     if name in FILES:
         setattr(module, FILES[name], _wrap_failure_file(getattr(module, FILES[name])))
+    if name in EXITS:
+        setattr(module, EXITS[name], _wrap_exit(getattr(module, EXITS[name])))
 
 
 def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,13 +139,26 @@ def _wrap_failure_file(original: Callable[[str], Any]) -> Callable[[str], Any]:
     return write_failure_file
 
 
+def _wrap_exit(original: Callable[[int], Any]) -> Callable[[int], Any]:
+    """The function, with our own exit handler before it."""
+
+    @functools.wraps(original)
+    def exit_processes(exit_code: int) -> Any:
+        boot.leave()
+        return original(exit_code)
+
+    return exit_processes
+
+
 class Attempts:
     """The attempts of one call of the toolkit's entry point."""
 
     def __init__(self, settings: Settings) -> None:
         self._terminated = False
         self._previous: Any = None
-        self._others = frozenset(_group_members())
+        # Where init is above us, its name for the entry point is inherited, and stays.
+        self._entry = os.environ.setdefault(leftovers.ENTRY, leftovers.entry())
+        self._others = leftovers.processes()
         self._tee = Redirect() if "failure" in settings.hold else None
         self._reporter = parent.Reporter(
             "toolkit",
@@ -142,6 +167,7 @@ class Attempts:
             self._say,
             interrupted=lambda: self._terminated,
             code_dir=_code_dir(),
+            entry=self._entry,
         )
 
     @classmethod
@@ -175,6 +201,10 @@ class Attempts:
             self._reporter.at_start()
         finally:
             self._restore_sigterm()
+        if self._terminated:
+            # Stopped while it waited: the script is not started, and no toolkit may call that a success.
+            parent.end()
+            os._exit(128 + signal.SIGTERM)
 
     def before(self, variables: object) -> None:
         """An attempt starts.
@@ -192,7 +222,7 @@ class Attempts:
         decision = self._hold(lambda: self._reporter.failed(status, text[-4000:], tail))
         chosen = decision.get("exit_code")
         if decision["action"] == "retry":
-            _end_leftovers(self._others)
+            self._end_leftovers()
             if self._tee is not None:
                 self._tee.forget()
             return "retry"
@@ -222,6 +252,12 @@ class Attempts:
             return parent.RELEASE
         finally:
             self._restore_sigterm()
+
+    def _end_leftovers(self) -> None:
+        """Have nothing of the last attempt run beside the next one."""
+        left = leftovers.end(lambda: leftovers.find(self._entry, children=True, keep=self._others))
+        if left:
+            boot.note(f"left over from the last attempt: {left}")
 
     def _say(self, line: str) -> None:
         sys.stdout.flush()
@@ -288,39 +324,3 @@ def _code_dir() -> str | None:
         if found:
             return str(found)
     return None
-
-
-def _end_leftovers(others: frozenset[int]) -> None:
-    """End what the last attempt left behind, before the next one starts: it may hold ports, files or a GPU.
-
-    Args:
-        others: the processes that were there before the first attempt; they stay.
-    """
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for _ in range(30 if number == signal.SIGTERM else 1):
-            left = [pid for pid in _group_members() if pid not in others]
-            if not left:
-                return
-            for pid in left:
-                try:
-                    os.kill(pid, number)
-                except OSError:  # noqa: PERF203 - it has ended meanwhile
-                    continue
-            time.sleep(0.1)
-
-
-def _group_members() -> list[int]:
-    """The children of this process, and orphans, that are in its process group."""
-    me, group = os.getpid(), os.getpgrp()
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == me:
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                state, parent_id, its_group = file.read().rsplit(b")", 1)[1].split()[:3]
-        except (OSError, IndexError, ValueError):
-            continue
-        if state not in (b"Z", b"X") and int(its_group) == group and int(parent_id) in (0, 1, me):
-            found.append(int(name))
-    return found

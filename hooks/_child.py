@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Child", "tail"]
+__all__ = ["Child", "tail", "trim"]
 
 PR_SET_PDEATHSIG = 1
 """<linux/prctl.h>"""
@@ -22,6 +23,10 @@ BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds before the first, second, ... restart; the last is used again."""
 STEADY_SECONDS = 60.0
 """A child that ran this long starts the back-off from its beginning when it ends."""
+LOG_LIMIT = 1 << 20
+"""Bytes from which a log is cut to its last half; the half before it is kept beside it, as `*.old`."""
+TRIM_SECONDS = 10.0
+"""How often the size of a log is looked at."""
 
 _log = logging.getLogger("smssh.child")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -35,6 +40,15 @@ def _die_with_parent() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def _expendable() -> None:
+    """In the fork: when memory runs out, the kernel takes this process and not the job's (proc(5))."""
+    _die_with_parent()
+    with contextlib.suppress(OSError):
+        handle = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(handle, b"1000")
+        os.close(handle)
+
+
 def tail(path: Path, lines: int = 3) -> str:
     """The last lines of a log file, on one line; for messages."""
     try:
@@ -44,6 +58,25 @@ def tail(path: Path, lines: int = 3) -> str:
     return " | ".join(line.strip() for line in text.splitlines()[-lines:])
 
 
+def trim(path: Path, limit: int = LOG_LIMIT) -> None:
+    """Empty a log that is larger than `limit` bytes; its last half goes to `*.old`.
+
+    Whoever writes it goes on, through a descriptor that appends. What is written between the copy and the
+    cut is lost.
+    """
+    try:
+        if path.stat().st_size <= limit:
+            return
+        with path.open("r+b") as log:
+            log.seek(-(limit // 2), os.SEEK_END)
+            kept = log.read()
+            log.truncate(0)
+        # After the cut: on a full disk there is room for it now.
+        path.with_name(path.name + ".old").write_bytes(kept)
+    except OSError as error:
+        _log.debug("%s is not cut: %s", path, error)
+
+
 class Child:
     """One child process, started and watched in a thread of its own.
 
@@ -51,9 +84,10 @@ class Child:
         name: for the log.
         command: the command line; no secrets.
         environ: its environment.
-        log: the file that takes its output.
+        log: the file that takes its output, at most 1.5 times LOG_LIMIT and what is written in TRIM_SECONDS.
         restart: whether it is started again when it ends, with a growing delay.
         on_restart: called before each restart.
+        expendable: whether the kernel takes it first when memory runs out.
     """
 
     def __init__(
@@ -65,6 +99,7 @@ class Child:
         *,
         restart: bool = False,
         on_restart: Callable[[], None] | None = None,
+        expendable: bool = False,
     ) -> None:
         self._name = name
         self._command: list[str] = list(command)
@@ -72,6 +107,7 @@ class Child:
         self._log_path = log
         self._restart = restart
         self._on_restart = on_restart
+        self._prepare = _expendable if expendable else _die_with_parent
         self._process: subprocess.Popen[bytes] | None = None
         self._error: OSError | None = None
         self._started = threading.Event()
@@ -91,6 +127,7 @@ class Child:
         self._started.wait()
         if self._error is not None:
             raise self._error
+        threading.Thread(target=self._keep_log_short, name="log-" + self._name, daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -117,12 +154,14 @@ class Child:
             self._thread.join(1.0)
 
     def _run(self) -> None:
-        failures = 0
+        failures = -1
+        first = True
         while not self._stopping.is_set():
             began = time.monotonic()
             status = self._run_once()
-            if status is None or not self._restart or self._stopping.is_set():
+            if not self._restart or self._stopping.is_set() or (first and self._error is not None):
                 return
+            first = False
             failures = 0 if time.monotonic() - began >= STEADY_SECONDS else failures + 1
             pause = BACK_OFF[min(failures, len(BACK_OFF) - 1)]
             _log.warning("%s ended with %s; started again in %.0f s", self._name, status, pause)
@@ -130,10 +169,14 @@ class Child:
             if self._on_restart is not None and not self._stopping.is_set():
                 self._on_restart()
 
-    def _run_once(self) -> int | None:
-        handle = os.open(str(self._log_path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    def _run_once(self) -> int | OSError:
+        """Its exit status, or what kept it from being started."""
+        handle = self._open_log()
         try:
             with self._lock:
+                # Once stop() has set the event and has had the lock, nothing is started any more.
+                if self._stopping.is_set():
+                    return 0
                 self._process = subprocess.Popen(
                     self._command,
                     stdin=subprocess.DEVNULL,
@@ -142,12 +185,22 @@ class Child:
                     env=self._environ,
                     cwd="/",
                     start_new_session=True,
-                    preexec_fn=_die_with_parent,  # noqa: PLW1509 - two calls into a library that is loaded already
+                    preexec_fn=self._prepare,  # noqa: PLW1509 - calls into what is loaded already
                 )
         except OSError as error:
             self._error = error
-            return None
+            return error
         finally:
             os.close(handle)
             self._started.set()
         return self._process.wait()
+
+    def _open_log(self) -> int:
+        try:
+            return os.open(str(self._log_path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError:  # a full disk, for one: better no log than no child
+            return os.open(os.devnull, os.O_WRONLY)
+
+    def _keep_log_short(self) -> None:
+        while not self._stopping.wait(TRIM_SECONDS):
+            trim(self._log_path)

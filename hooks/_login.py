@@ -1,15 +1,22 @@
-"""What every login gets, whichever server lets it in: environment, account, host key, free port."""
+"""What every login gets, whichever server lets it in: environment, folder, shell; and host key and free port.
+
+Both servers run one script, `session`, for every shell and command. It takes the job's environment from a
+private file (never from a command line, which others can read), so that whatever the image's start files do
+to PATH, or print, reaches neither a command nor a copy, and is put right before an interactive prompt.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Mapping, Sequence
 
 from ..errors import SmsshError
 
@@ -19,24 +26,119 @@ if TYPE_CHECKING:
     from ..hookspecs import Context
 
 __all__ = [
+    "SFTP_SERVERS",
     "account",
     "environment",
     "free_port",
+    "home",
     "host_key",
+    "interpreter_dir",
+    "quoted",
+    "session_command",
+    "sftp_server",
     "ssh_dir",
     "wait_for_banner",
     "write",
     "write_files",
 ]
 
-LOGIN_SCRIPT = """\
-# Run before the first prompt of an interactive login: a login shell's /etc/profile has replaced PATH.
-export PATH={path}
-unset PROMPT_COMMAND
-case $PWD in
-    "$HOME" | {home} | /) [ ! -d {code} ] || cd {code} ;;
+SFTP_SERVERS = (
+    "/usr/lib/openssh/sftp-server",  # Debian, Ubuntu
+    "/usr/libexec/openssh/sftp-server",  # Amazon Linux, RHEL, Fedora
+    "/usr/lib/ssh/sftp-server",  # Alpine, SUSE, Arch
+    "/usr/libexec/sftp-server",
+)
+"""Where OpenSSH's packages put it; conda's is found beside its sshd."""
+OWN = (
+    *("USER", "LOGNAME", "SHELL", "MAIL", "TERM", "LINES", "COLUMNS", "PWD", "OLDPWD", "SHLVL", "_"),
+    *("SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "SSH_AUTH_SOCK", "SSH_ORIGINAL_COMMAND", "PROMPT_COMMAND"),
+)
+"""Variables that each login has of its own."""
+SHELLS_OWN = frozenset(("BASHOPTS", "SHELLOPTS", "BASH_VERSINFO", "EUID", "PPID", "UID", "IFS"))
+"""Variables that bash, which may be /bin/sh, refuses to have set (and ends)."""
+
+# The rest of what a job may have in its environment and a shell has in another meaning: zsh and fish.
+_NOT_TWICE = (
+    "GID EGID USERNAME RANDOM SECONDS LINENO HISTCMD FUNCNAME GROUPS DIRSTACK OPTIND ARGC TTYIDLE status path "
+    "fpath cdpath manpath mailpath module_path psvar watch argv prompt signals pipestatus options functions "
+    "aliases history version hostname pid fish_pid FISH_VERSION umask"
+)
+
+SESSION = """\
+# smssh: every login of this job begins here, in place of the account's shell.
+umask 022
+[ -z "${{SSH_ORIGINAL_COMMAND+x}}" ] || smssh_command=$SSH_ORIGINAL_COMMAND
+[ -n "${{SHELL-}}" ] || SHELL=/bin/sh
+export SHELL
+unset SSH_ORIGINAL_COMMAND HOME PATH SHLVL ENV BASH_ENV
+# What the client sent stays, and is not set again by `login`.
+SMSSH_SENT=' '
+smssh_set() {{
+    if eval "[ -n \\"\\${{$1+x}}\\" ]"; then SMSSH_SENT="$SMSSH_SENT$1 "; else export "$1=$2"; fi
+}}
+[ ! -r {environment} ] || . {environment}
+cd "$HOME" 2>/dev/null || cd /
+if [ -n "${{smssh_command+x}}" ]; then
+    {sftp}
+    # bash reads ~/.bashrc for the commands of an SSH server, unless it thinks that it runs below another shell.
+    export SHLVL=1
+    exec "$SHELL" -c "$smssh_command"
+fi
+cd {code} 2>/dev/null
+if [ ! -t 0 ]; then # a script on the standard input
+    export SHLVL=1
+    exec "$SHELL"
+fi
+export SMSSH_SENT
+case ${{SHELL##*/}} in
+    bash) exec "$SHELL" --rcfile {folder}/bashrc -i ;;
+    zsh)
+        [ -z "${{ZDOTDIR+x}}" ] || export SMSSH_ZDOTDIR="$ZDOTDIR"
+        export ZDOTDIR={folder}
+        exec "$SHELL" -l ;;
+    fish) exec "$SHELL" -l -C 'source "$SMSSH_RUN_DIR/ssh/login.fish"' ;;
+    sh | dash | ash | busybox | ksh* | mksh | yash)
+        export ENV={folder}/login
+        exec "$SHELL" -l ;;
 esac
+unset SMSSH_SENT
+exec "$SHELL"
 """
+LOGIN = """\
+# smssh: run once, after the start files of an interactive login and before its first prompt.
+unset ENV
+smssh_set() {{
+    case "$SMSSH_SENT {not_twice} " in *" $1 "*) ;; *) export "$1=$2" ;; esac
+}}
+[ ! -r {environment} ] || . {environment}
+unset -f smssh_set
+unset SMSSH_SENT
+cd {code} 2>/dev/null || :
+"""
+BASHRC = """\
+# smssh: what bash reads as a login shell, and then what must be so whatever was read.
+[ ! -r /etc/profile ] || . /etc/profile
+for smssh_file in ~/.bash_profile ~/.bash_login ~/.profile; do
+    [ -r "$smssh_file" ] && {{ . "$smssh_file"; break; }}
+done
+unset smssh_file
+. {folder}/login
+"""
+ZSHENV = """\
+# smssh: as if ZDOTDIR had never been changed; before the first prompt, `login` runs.
+if [[ -n ${{SMSSH_ZDOTDIR+x}} ]]; then export ZDOTDIR=$SMSSH_ZDOTDIR; else unset ZDOTDIR; fi
+unset SMSSH_ZDOTDIR
+smssh_first() {{
+    precmd_functions=(${{precmd_functions:#smssh_first}})
+    unfunction smssh_first
+    . {folder}/login
+}}
+typeset -ga precmd_functions
+precmd_functions+=(smssh_first)
+[[ ! -r ${{ZDOTDIR:-$HOME}}/.zshenv ]] || . ${{ZDOTDIR:-$HOME}}/.zshenv
+"""
+
+_lock = threading.Lock()
 
 
 def ssh_dir(context: Context) -> Path:
@@ -55,34 +157,146 @@ def account() -> pwd.struct_passwd:
     return pwd.getpwuid(os.geteuid())
 
 
-def environment(context: Context) -> dict[str, str]:
-    """The variables of a login: the job's own, smssh-hook on the PATH, and where the user's code lies."""
+def home(context: Context) -> str:
+    """The HOME of logins: the job's, else the account's, else a private folder.
+
+    It is the job's even where it cannot be written, because caches and configuration of the image lie there;
+    but never `/`, which is what a container without a home has and nothing can be installed in.
+    """
+    choices = [context.environment.get("HOME", "")]
+    with contextlib.suppress(KeyError):
+        choices.append(account().pw_dir)
+    for choice in choices:
+        if choice.strip("/") and os.path.isdir(choice) and os.access(choice, os.R_OK | os.X_OK):
+            return choice
+    folder = context.run_dir / "home"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return str(folder)
+
+
+def environment(context: Context, command: Sequence[str] = ()) -> dict[str, str]:
+    """The variables of a login: the job's own, smssh-hook on the PATH, and where the user's code lies.
+
+    Args:
+        context: the supervisor's context.
+        command: the entry point's command line, as far as it is known; `python` shall be the one that runs it.
+    """
     variables = dict(context.environment)
     path = variables.get("PATH") or os.defpath
     own = str(context.run_dir / "bin")
-    variables["PATH"] = path if path.split(os.pathsep)[0] == own else own + os.pathsep + path
+    parts = [part for part in path.split(os.pathsep) if part != own]
+    first = interpreter_dir(command, os.pathsep.join(parts))
+    variables["PATH"] = os.pathsep.join([own, *([first] if first else []), *parts])
+    variables["HOME"] = home(context)
     variables["SMSSH_CODE_DIR"] = context.code_dir
     variables["SMSSH_RUN_DIR"] = str(context.run_dir)
-    variables["PROMPT_COMMAND"] = ". {}".format(_quoted(str(context.run_dir / "ssh" / "login.sh")))
-    # The server says these itself, for each login.
-    for name in ("USER", "LOGNAME", "SHELL", "MAIL", "TERM", "PWD"):
+    for name in OWN:
         variables.pop(name, None)
-    if not os.path.isdir(variables.get("HOME", "")):
-        variables.pop("HOME", None)
     return variables
 
 
-def write_files(context: Context) -> None:
-    """The files that both servers use: the keys that may log in, and what an interactive login runs."""
-    folder = ssh_dir(context)
-    write(folder / "authorized_keys", "".join(key + "\n" for key in context.authorized_keys))
-    path = environment(context)["PATH"]
+def interpreter_dir(command: Sequence[str], path: str) -> str | None:
+    """The folder of the Python that runs a command, where `path` does not lead to it already; else None.
+
+    Args:
+        command: a command line: a Python, or a console script, whose first line names one.
+        path: the PATH.
+    """
+    if not command or not command[0]:
+        return None
+    program = command[0] if "/" in command[0] else shutil.which(command[0], path=path)
+    if program is None or not re.match(r"python[\d.]*\Z", os.path.basename(program)):
+        program = _interpreter_of(program)
+    if program is None or not os.path.isabs(program) or not os.access(program, os.X_OK):
+        return None
+    folder = os.path.dirname(program)
+    found = shutil.which("python", path=path) or shutil.which("python3", path=path)
+    # Not the files: the Python of a virtual environment is a link to another's.
+    return None if found is not None and os.path.dirname(found) == folder else folder
+
+
+def _interpreter_of(script: str | None) -> str | None:
+    """The Python that a script's first line names by its path."""
+    if script is None:
+        return None
     try:
-        home = account().pw_dir
-    except KeyError:
-        home = "/"
-    script = LOGIN_SCRIPT.format(path=_quoted(path), home=_quoted(home), code=_quoted(context.code_dir))
-    write(folder / "login.sh", script)
+        with open(script, "rb") as file:
+            line = file.readline(4096)
+    except OSError:
+        return None
+    match = re.match(rb"#!\s*(/\S*/python[\d.]*)\s", line)
+    return os.fsdecode(match.group(1)) if match else None
+
+
+def write_files(context: Context, command: Sequence[str] = (), sftp: str = "") -> None:
+    """Write the files that both servers use; logins that come later get what they say.
+
+    Args:
+        context: the supervisor's context.
+        command: see `environment`.
+        sftp: the program that serves SFTP; empty when the server does it itself.
+    """
+    folder = ssh_dir(context)
+    variables = environment(context, command)
+    names = {
+        "folder": quoted(str(folder)),
+        "environment": quoted(str(folder / "environment")),
+        "code": quoted(context.code_dir),
+        "sftp": '[ "$smssh_command" != {0} ] || exec {0}'.format(quoted(sftp)) if sftp else ":",
+        "not_twice": _NOT_TWICE,
+    }
+    with _lock:
+        write(folder / "authorized_keys", "".join(key + "\n" for key in context.authorized_keys))
+        write(folder / "environment", _assignments(variables))
+        write(folder / "session", SESSION.format(**names))
+        write(folder / "login", LOGIN.format(**names))
+        write(folder / "bashrc", BASHRC.format(**names))
+        write(folder / ".zshenv", ZSHENV.format(**names))
+        write(folder / "login.fish", _fish(variables, context.code_dir))
+
+
+def _assignments(variables: Mapping[str, str]) -> str:
+    """For a POSIX shell: smssh_set, or export, of each variable; without names that no shell can set."""
+    lines = []
+    for name, value in sorted(variables.items()):
+        if not re.match(r"[A-Za-z_][A-Za-z0-9_]*\Z", name) or name in SHELLS_OWN:
+            continue
+        # Clients send these unasked, and the image hardly has the locale of somebody's laptop.
+        verb = "export {}={}" if re.match(r"(LANG|LANGUAGE|LC_\w+)\Z", name) else "smssh_set {} {}"
+        lines.append(verb.format(name, quoted(value)) + "\n")
+    return "".join(lines)
+
+
+def _fish(variables: Mapping[str, str], code: str) -> str:
+    """What `login` does, for fish."""
+
+    def literal(text: str) -> str:
+        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+    lines = ["set -l sent (string split ' ' -- $SMSSH_SENT)"]
+    for name, value in sorted(variables.items()):
+        if re.match(r"[A-Za-z_][A-Za-z0-9_]*\Z", name) and name not in {*SHELLS_OWN, *_NOT_TWICE.split()}:
+            lines.append(f"contains -- {name} $sent; or set -gx {name} {literal(value)}")
+    lines += ["set -e SMSSH_SENT", f"cd {literal(code)} 2>/dev/null"]
+    return "\n".join(lines) + "\n"
+
+
+def session_command(context: Context) -> str:
+    """The command that starts a login, in words that every shell understands."""
+    return "exec /bin/sh {}".format(quoted(str(ssh_dir(context) / "session")))
+
+
+def sftp_server(program: str) -> str:
+    """OpenSSH's SFTP server, where the image has it; else ''.
+
+    Args:
+        program: the sshd; one that was installed apart has its SFTP server near it.
+    """
+    prefix = os.path.dirname(os.path.dirname(os.path.realpath(program)))
+    for path in (os.path.join(prefix, "libexec", "sftp-server"), *SFTP_SERVERS):
+        if os.access(path, os.X_OK):
+            return path
+    return ""
 
 
 def host_key(folder: Path) -> str:
@@ -128,8 +342,8 @@ def wait_for_banner(port: int, seconds: float) -> bool:
         time.sleep(0.02)
 
 
-def _quoted(text: str) -> str:
-    """For a shell, always in quotes (shlex.quote leaves plain words bare, which hides mistakes here)."""
+def quoted(text: str) -> str:
+    """For any shell, csh and fish among them; always in quotes (shlex.quote hides mistakes by leaving some bare)."""
     return "'" + re.sub("'", "'\"'\"'", text) + "'"
 
 
@@ -137,6 +351,6 @@ def write(path: Path, text: str) -> None:
     """Write a private file, whole or not at all."""
     new = path.with_name(path.name + ".new")
     handle = os.open(str(new), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+    with open(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.write(text)
     os.replace(str(new), str(path))

@@ -17,25 +17,27 @@ import os
 import platform
 import pty
 import pwd
+import shutil
 import signal
+import socket
 import struct
-import subprocess
 import sys
 import termios
-import threading
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Mapping, Sequence
 
 from ..errors import SmsshError
-from ..hookspecs import Context, Server, hookimpl
+from ..hookspecs import Context, Failure, Server, hookimpl
 from . import _login
 from ._child import Child, tail
 
 START_LIMIT = 30.0
 """Seconds from the start of the server to its first connection; 0.4 s is usual."""
 CHUNK = 65536
+TERMINAL_LINGER = 0.2
+"""Seconds without output after which a terminal whose shell has ended is closed."""
 
 _log = logging.getLogger("smssh.asyncssh")
 
@@ -47,8 +49,8 @@ class _State:
     """The server of this supervisor; there is one supervisor in a process."""
 
     child: Child | None = None
-    # The start runs in one thread, attempts of the entry point report in others.
-    lock = threading.Lock()
+    command: Sequence[str] = ()
+    """The entry point's, once it is known."""
 
 
 @hookimpl
@@ -60,49 +62,66 @@ def smssh_start_server(context: Context) -> Server | None:
         context.log.info("asyncssh is not used: neither the image nor the bundle has it")
         return None
     folder = _login.ssh_dir(context)
-    ready = folder / "asyncssh.json"
-    with contextlib.suppress(FileNotFoundError):
-        ready.unlink()
     with contextlib.suppress(SmsshError):
         _login.host_key(folder)  # else the server makes one itself
-    _write_files(context)
+    _login.write_files(context, _State.command)
     environ = {
         name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ
     }
     # asyncssh asks for a home at its start, and an image may be run with a user id that has none.
-    environ["HOME"] = os.environ.get("HOME") or str(context.run_dir)
-    environ["PYTHONPATH"] = os.pathsep.join(part for part in (context.python_path, _wheels(context)) if part)
-    command = [sys.executable, "-m", "smssh_plugin.hooks.asyncssh_server"]
-    command += [str(folder), str(_login.free_port(context.settings.ssh_port))]
+    environ["HOME"] = _login.home(context)
+    environ["TMPDIR"] = str(folder)  # for the sockets of forwarded agents, where /tmp cannot be written
+    # Not `-m`, which would look for modules in the working directory.
+    code = "import sys; sys.path[:] = sys.argv.pop(1).split(':') + sys.path[1:]; "
+    code += "from smssh_plugin.hooks.asyncssh_server import main; main(sys.argv[1:])"
+    path = os.pathsep.join(part for part in (context.python_path, _wheels(context)) if part)
+    for attempt in range(3):
+        # The port may be taken between its choice and its use.
+        port = _login.free_port(context.settings.ssh_port)
+        command = [sys.executable, "-E", "-s", "-c", code, path or "/nonexistent", str(folder), str(port)]
+        server = _start(command, environ, folder)
+        if server is not None:
+            _login.write_files(context, _State.command)  # the entry point's parent may have come meanwhile
+            return server
+        context.log.info("asyncssh did not start (attempt %d)", attempt + 1)
+    raise SmsshError(
+        "asyncssh does not start: {}.".format(tail(folder / "asyncssh.log")), reference="no-ssh-server"
+    )
+
+
+def _start(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> Server | None:
+    ready = folder / "asyncssh.json"
+    with contextlib.suppress(FileNotFoundError):
+        ready.unlink()
     child = Child("asyncssh", command, environ, folder / "asyncssh.log", restart=True)
     child.start()
     deadline = time.monotonic() + START_LIMIT
     while not ready.exists():
         if not child.running() or time.monotonic() >= deadline:
             child.stop(1.0)
-            raise SmsshError(
-                "asyncssh does not start: {}.".format(tail(folder / "asyncssh.log")),
-                reference="no-ssh-server",
-            )
+            return None
         time.sleep(0.02)
     _State.child = child
-    _write_files(context)  # the entry point's parent may have come meanwhile
     answer = json.loads(ready.read_text(encoding="utf-8"))
     return Server("asyncssh", int(answer["port"]), str(answer["user"]), str(answer["host_key"]))
 
 
 @hookimpl
-def smssh_before_entry_point(context: Context) -> None:
+def smssh_before_entry_point(context: Context, command: Sequence[str]) -> None:
     """The job's environment may have grown: the toolkits add the SM_* variables."""
-    if _State.child is not None:
-        _write_files(context)
+    _refresh(context, command)
 
 
 @hookimpl
-def smssh_entry_point_failed(context: Context) -> None:
+def smssh_entry_point_failed(context: Context, failure: Failure) -> None:
     """See `smssh_before_entry_point`: a hold follows, and people log in."""
+    _refresh(context, failure.command)
+
+
+def _refresh(context: Context, command: Sequence[str]) -> None:
+    _State.command = tuple(command)
     if _State.child is not None:
-        _write_files(context)
+        _login.write_files(context, _State.command)
 
 
 @hookimpl
@@ -137,13 +156,6 @@ def _wheels(context: Context) -> str:
     return str(folder)
 
 
-def _write_files(context: Context) -> None:
-    with _State.lock:
-        _login.write_files(context)
-        text = json.dumps(_login.environment(context))
-        _login.write(_login.ssh_dir(context) / "environment.json", text)
-
-
 # ------------------------------------------------------------------------------------------------ the server
 
 
@@ -151,10 +163,13 @@ def main(arguments: list[str]) -> None:
     """Serve until SIGTERM.
 
     Args:
-        arguments: the folder with authorized_keys, environment.json and the host key; the port, 0 for any.
+        arguments: the folder with authorized_keys, the session script and the host key; the port.
     """
     # At INFO, asyncssh logs every command that people run.
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    # Where the relative names of copies begin, and what files that are copied here may be, as with sshd.
+    with contextlib.suppress(OSError, KeyError):
+        os.chdir(os.environ["HOME"])
     asyncio.run(_serve(Path(arguments[0]), int(arguments[1])))
 
 
@@ -173,7 +188,7 @@ async def _serve(folder: Path, port: int) -> None:
             super().exit()
             self._smssh_channel.exit(0)
 
-    user, home, shell = _account()
+    user, shell = _account()
 
     class Access(asyncssh.SSHServer):  # type: ignore[misc]
         """One account, by key only; every kind of forwarding."""
@@ -204,25 +219,24 @@ async def _serve(folder: Path, port: int) -> None:
         def unix_server_requested(self, _: str) -> bool:
             return True
 
-    private = folder / "host_ed25519"
-    key = (
-        asyncssh.read_private_key(str(private))
-        if private.exists()
-        else asyncssh.generate_private_key("ssh-ed25519")
-    )
-    if not private.exists():
-        handle = os.open(str(private), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(handle, "wb") as file:
-            file.write(key.export_private_key())
+    _extend(asyncssh.SSHServerChannel)
+    key = _host_key(folder / "host_ed25519")
+    os.umask(0o022)
 
     async def handle_process(process: Any) -> None:
-        await Session(process, folder, home, shell).run()
+        await Session(process, folder, user, shell).run()
 
+    # A socket of our own: it is no error of asyncssh's that the port of a server that was killed is still
+    # in use by the connections that it had.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     server = await asyncssh.create_server(
         Access,
-        "127.0.0.1",
-        port,
+        sock=listener,
         server_host_keys=[key],
+        # OpenSSH's client says only to what calls itself so that the reader of the output is gone; see _extend.
+        server_version=f"OpenSSH-like_AsyncSSH_{asyncssh.__version__}",
         process_factory=handle_process,
         sftp_factory=Files,
         allow_scp=True,
@@ -235,199 +249,216 @@ async def _serve(folder: Path, port: int) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     public = " ".join(key.export_public_key().decode("ascii").split()[:2])
-    answer = {"port": server.sockets[0].getsockname()[1], "user": user, "host_key": public}
-    new = folder / "asyncssh.new"
-    new.write_text(json.dumps(answer), encoding="utf-8")
-    new.replace(folder / "asyncssh.json")
+    answer = {"port": port, "user": user, "host_key": public}
+    _login.write(folder / "asyncssh.json", json.dumps(answer))
     await stopped.wait()
     server.close()
 
 
-def _account() -> tuple[str, str, str]:
-    """Name, home and shell of whoever runs this; images may be run with a user id that has no account."""
+def _host_key(path: Path) -> Any:
+    """The private host key; made, and kept for a restart, where ssh-keygen could not."""
+    import asyncssh
+
+    if path.exists():
+        return asyncssh.read_private_key(str(path))
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    _login.write(path, key.export_private_key().decode("ascii"))
+    return key
+
+
+def _extend(channel: Any) -> None:
+    """Teach asyncssh's channels two requests; it finds them by the names of methods (2.21 to 2.24 looked at).
+
+    A command that is no UTF-8, which it refuses: file names are any bytes. And OpenSSH's word that the reader
+    of the output is gone (PROTOCOL, 2.1), without which `ssh HOST 'cat LOG' | head` goes on to the log's end.
+    """
+
+    def process_exec_request(self: Any, packet: Any) -> bool:
+        command = packet.get_string().decode("utf-8", "surrogateescape")
+        packet.check_end()
+        return bool(self._start_session(command=command))
+
+    def process_eow(self: Any, packet: Any) -> bool:
+        packet.check_end()
+        reader_gone = getattr(self, "smssh_reader_gone", None)
+        if reader_gone is not None:
+            reader_gone()
+        return True
+
+    if hasattr(channel, "_process_exec_request") and hasattr(channel, "_start_session"):
+        channel._process_exec_request = process_exec_request  # noqa: SLF001 - see above
+    channel._process_eow_at_openssh_dot_com_request = process_eow  # noqa: SLF001 - see above
+
+
+def _account() -> tuple[str, str]:
+    """Name and shell of whoever runs this; images may be run with a user id that has no account."""
     try:
         found = pwd.getpwuid(os.geteuid())
-        name, home, shell = found.pw_name, found.pw_dir, found.pw_shell
+        name, shell = found.pw_name, found.pw_shell
     except KeyError:
-        name, home, shell = "sagemaker-user", os.environ.get("HOME", "/"), ""
+        name, shell = "sagemaker-user", ""
     if os.path.basename(shell) in ("", "nologin", "false") or not os.access(shell, os.X_OK):
-        shell = "/bin/bash" if os.access("/bin/bash", os.X_OK) else "/bin/sh"
-    # A mapped root (user namespace) is not let into the home of the real one; sshd, too, goes to / then.
-    return name, home if os.access(home, os.R_OK | os.X_OK) else "/", shell
+        shell = shutil.which("bash", path="/bin:/usr/bin:/usr/local/bin") or "/bin/sh"
+    return name, shell
 
 
 class Session:
     """One `ssh` session: a command or a shell, with or without a terminal.
 
-    Bytes are pumped here: asyncssh's redirection to a StreamReader drops the connection under back-pressure.
+    Bytes are pumped here: asyncssh's redirection to StreamReaders drops the connection when the client reads slowly,
+    because it then reads a second time from the one that has nothing to say (2.24).
 
     Args:
         process: asyncssh's side of it.
-        folder: where environment.json is; read at each login, because the job's environment grows.
-        home: the working directory.
+        folder: where the session script is; see `_login`.
+        user: the name of the account.
         shell: the account's shell.
     """
 
-    def __init__(self, process: Any, folder: Path, home: str, shell: str) -> None:
+    def __init__(self, process: Any, folder: Path, user: str, shell: str) -> None:
         self._process = process
-        self._home = home
+        self._script = str(folder / "session")
+        self._user = user
         self._shell = shell
-        self._environ = self._environment(folder)
-        self._terminal = -1
+        self._input = -1
+        self._outputs: list[tuple[int, Any]] = []
+        self._terminal = False
+        self._terminal_name: str | None = None
+        self._blocked = 0
+        """How many outputs wait for the client to read on."""
 
     async def run(self) -> None:
         """Run it, pump bytes both ways, report how it ended."""
         process = self._process
         try:
-            if process.get_terminal_type() is None:
-                status = await self._run_with_pipes()
-            else:
-                status = await self._run_with_terminal()
+            status = await self._run()
         except OSError as error:
             process.stderr.write(f"smssh: {error}\n".encode())
             process.exit(127)
             return
-        except asyncio.CancelledError:
-            process.close()
-            raise
-        if status < 0:
-            process.exit_with_signal(signal.Signals(-status).name[3:])
-        else:
-            process.exit(status)
+        name = _signal_name(-status)
+        with contextlib.suppress(OSError):  # the client is gone
+            if name:
+                process.exit_with_signal(name)
+            else:
+                process.exit(status if status >= 0 else 128 - status)
 
-    def _environment(self, folder: Path) -> dict[str, str]:
-        try:
-            environ = dict(json.loads((folder / "environment.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            environ = {"PATH": os.environ.get("PATH", os.defpath)}
+    def _environment(self) -> dict[bytes, bytes]:
+        """What sshd gives to the session script, which knows the rest."""
         process = self._process
-        user = process.get_extra_info("username")
-        environ.update({"SHELL": self._shell, "USER": user, "LOGNAME": user})
-        environ.setdefault("HOME", self._home)
-        for name, value in process.env.items():
-            environ[_plain(name)] = _plain(value)
         address, here = process.get_extra_info("peername"), process.get_extra_info("sockname")
-        environ["SSH_CLIENT"] = f"{address[0]} {address[1]} {here[1]}"
-        environ["SSH_CONNECTION"] = f"{address[0]} {address[1]} {here[0]} {here[1]}"
-        agent = process.get_extra_info("connection").get_agent_path()
-        if agent:
-            environ["SSH_AUTH_SOCK"] = _plain(agent)
-        if process.get_terminal_type() is not None:
-            environ["TERM"] = _plain(process.get_terminal_type()) or "dumb"
-        return environ
+        environ: dict[str, str | None] = {
+            "SHELL": self._shell,
+            "USER": self._user,
+            "LOGNAME": self._user,
+            "SSH_CLIENT": f"{address[0]} {address[1]} {here[1]}",
+            "SSH_CONNECTION": f"{address[0]} {address[1]} {here[0]} {here[1]}",
+            "SSH_ORIGINAL_COMMAND": process.command,
+            "SSH_AUTH_SOCK": process.get_extra_info("connection").get_agent_path(),
+        }
+        if self._terminal:
+            environ["SSH_TTY"] = self._terminal_name
+            environ["TERM"] = process.get_terminal_type() or "dumb"
+        sent = {
+            bytes(name): bytes(value)
+            for name, value in process.channel.get_environment_bytes().items()
+            if b"=" not in name and b"\0" not in name + value
+        }
+        return {
+            **sent,
+            **{_bytes(name): _bytes(value) for name, value in environ.items() if value is not None},
+        }
 
-    def _command(self) -> list[str]:
-        command = self._process.command
-        if command is None:
-            return ["-" + os.path.basename(self._shell)]  # a login shell, as sshd starts it
-        return [os.path.basename(self._shell), "-c", _plain(command)]
-
-    # ------------------------------------------------------------------------------ without a terminal
-
-    async def _run_with_pipes(self) -> int:
-        child = await asyncio.create_subprocess_exec(
-            *self._command(),
-            executable=self._shell,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self._environ,
-            cwd=self._home,
-            start_new_session=True,
-            preexec_fn=_default_signals,
+    async def _run(self) -> int:
+        """Start the script, and answer its exit status, negative for a signal."""
+        theirs = (
+            self._open_terminal() if self._process.get_terminal_type() is not None else self._open_pipes()
         )
-        feed = asyncio.ensure_future(self._feed_pipe(child))
-        outputs = [
-            asyncio.ensure_future(self._pump(child.stdout, self._process.stdout)),
-            asyncio.ensure_future(self._pump(child.stderr, self._process.stderr)),
-        ]
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *("/bin/sh", self._script),
+                stdin=theirs[0],
+                stdout=theirs[1],
+                stderr=theirs[2],
+                env=self._environment(),
+                cwd="/",
+                start_new_session=True,
+                preexec_fn=_take_terminal if self._terminal else _default_signals,
+            )
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            for handle in set(theirs):
+                os.close(handle)
+        feed = asyncio.ensure_future(self._feed(child.pid))
+        outputs = [asyncio.ensure_future(self._pump(handle, sink)) for handle, sink in self._outputs]
+        self._process.channel.smssh_reader_gone = lambda: self._stop_reading(outputs[0])
         closed = asyncio.ensure_future(self._process.channel.wait_closed())
         waited = asyncio.ensure_future(child.wait())
-        # A client that goes away takes its command with it, as sshd's SIGHUP does.
         await asyncio.wait([waited, closed], return_when=asyncio.FIRST_COMPLETED)
-        if not waited.done():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGHUP)
-        status = await waited
-        # What a command left in the background may keep the pipes: as with sshd, until it or the client goes.
-        await asyncio.wait(
-            [asyncio.gather(*outputs, return_exceptions=True), closed], return_when=asyncio.FIRST_COMPLETED
-        )
+        if waited.done():
+            await self._let_out(outputs, closed)
         for task in (feed, closed, *outputs):
             task.cancel()
-        return status
+        await asyncio.gather(feed, closed, *outputs, return_exceptions=True)
+        # A client that went away ends its command as with sshd: a terminal hangs up, a pipe breaks when it is
+        # written to, and what does neither (a server that an IDE started) goes on.
+        self._close()
+        return await waited
 
-    async def _feed_pipe(self, child: Any) -> None:
-        import asyncssh
+    async def _let_out(self, outputs: Sequence[asyncio.Future[None]], closed: asyncio.Future[Any]) -> None:
+        """Until the rest of the output is with the client, or the client is gone.
 
+        What a command left in the background may keep its pipes open: as with sshd, they are waited for. A
+        terminal is not: its shell has ended.
+        """
+        everything = asyncio.gather(*outputs, return_exceptions=True)
         while True:
-            try:
-                data = await self._process.stdin.read(CHUNK)
-            except asyncssh.SignalReceived as received:
-                self._signal(child.pid, received.signal)
-                continue
-            except (asyncssh.BreakReceived, asyncssh.TerminalSizeChanged):
-                continue
-            except (OSError, asyncssh.Error):
-                break
-            if not data:
-                break
-            try:
-                child.stdin.write(data)
-                await child.stdin.drain()
-            except OSError:  # the command reads no more
+            pause = TERMINAL_LINGER if self._terminal else None
+            await asyncio.wait([everything, closed], timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            if everything.done() or closed.done() or not self._blocked:
                 return
-        child.stdin.close()
 
-    @staticmethod
-    async def _pump(source: Any, sink: Any) -> None:
-        while True:
-            data = await source.read(CHUNK)
-            if not data:
-                return
-            sink.write(data)
-            await sink.drain()
+    def _stop_reading(self, output: asyncio.Future[None]) -> None:
+        """The client has nobody for the output any more: the command's next write shall fail."""
+        if not self._terminal and self._outputs:
+            output.cancel()
+            output.add_done_callback(lambda _: self._close_output())
 
-    # ------------------------------------------------------------------------------ with a terminal
+    def _close_output(self) -> None:
+        if len(self._outputs) == 2:  # else all is closed
+            os.close(self._outputs.pop(0)[0])
 
-    async def _run_with_terminal(self) -> int:
-        self._terminal, slave = pty.openpty()
-        try:
-            self._set_size(*self._process.get_terminal_size())
-            environ = dict(self._environ, SSH_TTY=os.ttyname(slave))
-            child = await asyncio.create_subprocess_exec(
-                *self._command(),
-                executable=self._shell,
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-                env=environ,
-                cwd=self._home,
-                start_new_session=True,
-                preexec_fn=_take_terminal,
-            )
-        finally:
-            os.close(slave)
-        os.set_blocking(self._terminal, False)
-        feed = asyncio.ensure_future(self._feed_terminal(child))
-        output = asyncio.ensure_future(self._pump_terminal())
-        closed = asyncio.ensure_future(self._process.channel.wait_closed())
-        waited = asyncio.ensure_future(child.wait())
-        try:
-            await asyncio.wait([waited, closed], return_when=asyncio.FIRST_COMPLETED)
-            if not waited.done():
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGHUP)
-            status = await waited
-            await asyncio.wait([output, closed], timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (feed, output, closed):
-                task.cancel()
-            await asyncio.gather(feed, output, closed, return_exceptions=True)
-            os.close(self._terminal)
-        return status
+    def _open_terminal(self) -> tuple[int, int, int]:
+        self._terminal = True
+        ours, theirs = pty.openpty()
+        os.set_blocking(ours, False)
+        with contextlib.suppress(OSError):  # it is of another /dev/pts
+            self._terminal_name = os.ttyname(theirs)
+        self._input = ours
+        self._outputs = [(ours, self._process.stdout)]
+        self._set_size(*self._process.get_terminal_size())
+        set_modes(theirs, self._process.channel.get_terminal_modes())
+        return theirs, theirs, theirs
 
-    async def _feed_terminal(self, child: Any) -> None:
+    def _open_pipes(self) -> tuple[int, int, int]:
+        their_input, self._input = os.pipe()
+        output, their_output = os.pipe()
+        error, their_error = os.pipe()
+        for handle in (self._input, output, error):
+            os.set_blocking(handle, False)
+        self._outputs = [(output, self._process.stdout), (error, self._process.stderr)]
+        return their_input, their_output, their_error
+
+    def _close(self) -> None:
+        handles = {self._input, *(handle for handle, _ in self._outputs)}
+        self._input, self._outputs = -1, []
+        for handle in handles - {-1}:
+            os.close(handle)
+
+    async def _feed(self, pid: int) -> None:
+        """From the client to the command."""
         import asyncssh
 
         while True:
@@ -437,75 +468,138 @@ class Session:
                 self._set_size(changed.width, changed.height, changed.pixwidth, changed.pixheight)
                 continue
             except asyncssh.SignalReceived as received:
-                self._signal(child.pid, received.signal)
+                self._signal(pid, received.signal)
                 continue
             except asyncssh.BreakReceived:
-                termios.tcsendbreak(self._terminal, 0)
+                if self._terminal:
+                    termios.tcsendbreak(self._input, 0)
                 continue
             except (OSError, asyncssh.Error):
                 return
-            if not data:
-                # The end of input is ^D to whoever reads the terminal.
-                data = b"\x04"
-                await self._write_terminal(data)
+            if not data and self._terminal:
+                data = b"\x04"  # the end of input is ^D to whoever reads the terminal
+                await self._write(data)
                 return
-            await self._write_terminal(data)
+            if not data:
+                os.close(self._input)
+                self._input = -1
+                return
+            await self._write(data)
 
-    async def _write_terminal(self, data: bytes) -> None:
+    async def _write(self, data: bytes) -> None:
+        loop = asyncio.get_running_loop()
         while data:
             try:
-                data = data[os.write(self._terminal, data) :]
-            except BlockingIOError:  # noqa: PERF203 - the terminal's buffer is full
-                await self._when(
-                    asyncio.get_running_loop().add_writer, asyncio.get_running_loop().remove_writer
-                )
-            except OSError:
+                data = data[os.write(self._input, data) :]
+            except BlockingIOError:  # noqa: PERF203 - the command reads slower than the client sends
+                await _when(self._input, loop.add_writer, loop.remove_writer)
+            except OSError:  # it reads no more
                 return
 
-    async def _pump_terminal(self) -> None:
+    async def _pump(self, handle: int, sink: Any) -> None:
+        """From the command to the client."""
         loop = asyncio.get_running_loop()
         while True:
             try:
-                data = os.read(self._terminal, CHUNK)
+                data = os.read(handle, CHUNK)
             except BlockingIOError:
-                await self._when(loop.add_reader, loop.remove_reader)
+                await _when(handle, loop.add_reader, loop.remove_reader)
                 continue
             except OSError:  # EIO: nobody has the terminal open any more
                 return
             if not data:
                 return
-            self._process.stdout.write(data)
-            await self._process.stdout.drain()
-
-    async def _when(self, add: Any, remove: Any) -> None:
-        """Wait until the terminal can be read or written."""
-        possible = asyncio.get_running_loop().create_future()
-
-        def ready() -> None:
-            if not possible.done():
-                possible.set_result(None)
-
-        add(self._terminal, ready)
-        try:
-            await possible
-        finally:
-            remove(self._terminal)
+            sink.write(data)
+            self._blocked += 1
+            try:
+                await sink.drain()
+            finally:
+                self._blocked -= 1
+            await asyncio.sleep(0)  # the others' turn
 
     def _set_size(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
-        fcntl.ioctl(
-            self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, pixwidth, pixheight)
-        )
+        if self._terminal:
+            size = struct.pack(
+                "HHHH", *(min(max(value, 0), 65535) for value in (height, width, pixwidth, pixheight))
+            )
+            fcntl.ioctl(self._input, termios.TIOCSWINSZ, size)
 
-    def _signal(self, pid: int, name: str) -> None:
-        number = getattr(signal, "SIG" + _plain(name), None)
+    @staticmethod
+    def _signal(pid: int, name: Any) -> None:
+        number = getattr(signal, "SIG" + (name.decode() if isinstance(name, bytes) else str(name)), None)
         if number is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, number)
 
 
-def _plain(text: Any) -> str:
-    """The text of what asyncssh gives: text or bytes, depending on its version and on the encoding."""
-    return text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else str(text)
+# Terminal modes of RFC 4254, section 8 (IUTF8: RFC 8160), by their number, under their names in termios.
+_CHARACTERS = {
+    **dict(
+        enumerate(
+            ["VINTR", "VQUIT", "VERASE", "VKILL", "VEOF", "VEOL", "VEOL2", "VSTART", "VSTOP", "VSUSP"], 1
+        )
+    ),
+    **dict(enumerate(["VREPRINT", "VWERASE", "VLNEXT"], 12)),
+    18: "VDISCARD",
+}
+_INPUT = "IGNPAR PARMRK INPCK ISTRIP INLCR IGNCR ICRNL IUCLC IXON IXANY IXOFF IMAXBEL IUTF8"
+_OUTPUT = "OPOST OLCUC ONLCR OCRNL ONOCR ONLRET"
+_LOCAL = "ISIG ICANON XCASE ECHO ECHOE ECHOK ECHONL NOFLSH TOSTOP IEXTEN ECHOCTL ECHOKE PENDIN"
+_FLAGS = {
+    0: dict(enumerate(_INPUT.split(), 30)),
+    1: dict(enumerate(_OUTPUT.split(), 70)),
+    3: dict(enumerate(_LOCAL.split(), 50)),
+}
+_IUTF8 = 0o40000
+"""<asm-generic/termbits.h>; Python's termios has no name for it before 3.14."""
+
+
+def set_modes(terminal: int, modes: Mapping[int, int]) -> None:
+    """Give a new terminal the modes of the client's: the erase character, UTF-8, and so on.
+
+    Args:
+        terminal: a descriptor of it.
+        modes: values by RFC 4254's numbers.
+    """
+    attributes = termios.tcgetattr(terminal)
+    for number, name in _CHARACTERS.items():
+        index = getattr(termios, name, None)
+        if number in modes and index is not None:
+            # 255 is RFC 4254's for none, 0 is Linux's.
+            attributes[6][index] = bytes([0 if modes[number] >= 255 else modes[number]])
+    for which, names in _FLAGS.items():
+        for number, name in names.items():
+            bit = _IUTF8 if name == "IUTF8" else getattr(termios, name, 0)
+            if number in modes:
+                attributes[which] = attributes[which] | bit if modes[number] else attributes[which] & ~bit
+    termios.tcsetattr(terminal, termios.TCSANOW, attributes)
+
+
+async def _when(handle: int, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
+    """Wait until a descriptor can be read, or written."""
+    possible = asyncio.get_running_loop().create_future()
+
+    def ready() -> None:
+        if not possible.done():
+            possible.set_result(None)
+
+    add(handle, ready)
+    try:
+        await possible
+    finally:
+        remove(handle)
+
+
+def _signal_name(number: int) -> str:
+    """The name of a signal as SSH says it; '' for those without one, and for an ordinary end."""
+    try:
+        return signal.Signals(number).name[3:] if number > 0 else ""
+    except ValueError:  # a real-time signal
+        return ""
+
+
+def _bytes(text: Any) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogateescape")
 
 
 def _default_signals() -> None:

@@ -10,10 +10,7 @@ import os
 import pwd
 import re
 import shutil
-import signal
 import subprocess
-import threading
-import time
 from pathlib import Path
 from typing import Sequence
 
@@ -25,23 +22,29 @@ from .asyncssh_server import available as asyncssh_available
 
 START_LIMIT = 5.0
 """Seconds from the start of sshd to its greeting; 13 ms is usual."""
+CHECK_LIMIT = 10.0
+"""Seconds that sshd may take to check its configuration."""
 NO_SHELL = ("nologin", "false")
-PENALTIES_SINCE = (9, 8)
-"""OpenSSH 9.8 locks out an address that fails often; through a session everybody comes from 127.0.0.1."""
+NOT_DEMANDED = (
+    *("SetEnv", "PerSourcePenalties", "KbdInteractiveAuthentication", "ChallengeResponseAuthentication"),
+    *("UsePAM", "PermitUserEnvironment"),
+)
+"""Keywords that not every sshd knows; it is asked, and those that it refuses are left out."""
 
 CONFIGURATION = """\
 AddressFamily inet
 ListenAddress 127.0.0.1
 Port {port}
-HostKey {folder}/host_ed25519
-AuthorizedKeysFile {folder}/authorized_keys
+HostKey "{folder}/host_ed25519"
+AuthorizedKeysFile "{patterns}/authorized_keys"
 PidFile none
 StrictModes no
 UsePAM no
 PubkeyAuthentication yes
 PasswordAuthentication no
 KbdInteractiveAuthentication no
-PermitRootLogin prohibit-password
+ChallengeResponseAuthentication no
+PermitRootLogin yes
 PermitUserEnvironment no
 AllowUsers {user}
 AllowAgentForwarding yes
@@ -57,19 +60,27 @@ MaxStartups 100:30:200
 MaxSessions 100
 ClientAliveInterval 60
 ClientAliveCountMax 3
-AcceptEnv LANG LC_*
-Subsystem sftp internal-sftp
+AcceptEnv *
+PerSourcePenalties no
+SetEnv "HOME={folder}/start" SHLVL=1
+ForceCommand {command}
 """
+# ChallengeResponseAuthentication: until 8.6 it switches the one above it on again.
+# PermitRootLogin: the account is the job's and the only one; `prohibit-password` was another word before 7.0.
+# AcceptEnv: who logs in has all of the account anyway.
+# PerSourcePenalties: OpenSSH 9.8 and later lock out an address that fails often; through a session everybody
+# comes from 127.0.0.1.
+# SetEnv: the account's shell starts the session script with a home without start files and, because bash reads
+# ~/.bashrc under an SSH server, below another shell; see _login.SESSION.
 
 
 class _State:
     """The server of this supervisor; there is one supervisor in a process."""
 
     child: Child | None = None
-    configuration = ""
-    port = 0
-    # The start runs in one thread, attempts of the entry point report in others.
-    lock = threading.Lock()
+    command: Sequence[str] = ()
+    """The entry point's, once it is known."""
+    sftp = ""
 
 
 @hookimpl
@@ -77,16 +88,30 @@ def smssh_start_server(context: Context) -> Server | None:
     """Start sshd if the settings allow it and it can work here."""
     if context.settings.ssh_server == "asyncssh":
         return None
-    program = shutil.which(
-        "sshd", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    )
-    reason = "the image has none" if program is None else unusable(context)
+    program = find()
+    reason = "the image has none" if program is None else unusable(context, program)
     if program is None or reason is not None:
         context.log.info("sshd is not used: %s", reason)
         return None
+    return start(context, program)
+
+
+def find() -> str | None:
+    """The sshd of the image; sshd wants to be started by its full path."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/sbin"])
+    program = shutil.which("sshd", path=path)
+    return None if program is None else os.path.realpath(program)
+
+
+def start(context: Context, program: str) -> Server:
+    """Start the sshd, restarted with a growing pause should it end.
+
+    Raises:
+        SmsshError: it refuses its configuration, or does not come to listen.
+    """
     for attempt in range(3):
         # The port may be taken between its choice and its use.
-        server = _start(context, os.path.realpath(program), _login.free_port(context.settings.ssh_port))
+        server = _start(context, program, _login.free_port(context.settings.ssh_port))
         if server is not None:
             return server
         context.log.info("sshd did not start (attempt %d)", attempt + 1)
@@ -97,15 +122,15 @@ def smssh_start_server(context: Context) -> Server | None:
 
 
 @hookimpl
-def smssh_before_entry_point(context: Context) -> None:
+def smssh_before_entry_point(context: Context, command: Sequence[str]) -> None:
     """The job's environment may have grown: the toolkits add the SM_* variables."""
-    _refresh(context)
+    _refresh(context, command)
 
 
 @hookimpl
-def smssh_entry_point_failed(context: Context, failure: Failure) -> None:  # noqa: ARG001 - the hook's signature
+def smssh_entry_point_failed(context: Context, failure: Failure) -> None:
     """See `smssh_before_entry_point`: a hold follows, and people log in."""
-    _refresh(context)
+    _refresh(context, failure.command)
 
 
 @hookimpl
@@ -115,22 +140,24 @@ def smssh_stop() -> None:
         _State.child.stop(2.0)
 
 
-def unusable(context: Context) -> str | None:
-    """Why sshd cannot let anybody in here; None when it can."""
+def unusable(context: Context, program: str) -> str | None:
+    """Why this sshd cannot let anybody in here; None when it can."""
     try:
         account = _login.account()
     except KeyError:
         return f"user id {os.geteuid()} has no account"
     if os.path.basename(account.pw_shell) in NO_SHELL:
         return f"the account {account.pw_name} has no login shell"
-    if os.geteuid() == 0:
-        return _unusable_as_root(account.pw_name)
-    # Commands and copies work without terminals: better this server than none, or than another that was not
-    # asked for.
-    wanted = context.settings.ssh_server == "sshd"
-    if not wanted and not _can_own_terminals() and asyncssh_available(context):
-        return "it could not hand a terminal over (devpts without gid=5)"
-    return None
+    if not os.access(account.pw_shell or "/bin/sh", os.X_OK):
+        return f"the shell of the account {account.pw_name}, {account.pw_shell}, is not there"
+    reason = _unusable_as_root(account.pw_name) if os.geteuid() == 0 else None
+    # What follows is no reason to have no server, or another than was asked for: commands work all the same.
+    if reason is None and context.settings.ssh_server == "auto" and asyncssh_available(context):
+        if not _login.sftp_server(program):
+            return "the image has no sftp-server"
+        if os.geteuid() != 0 and not _can_own_terminals():
+            return "it could not hand a terminal over (devpts without gid=5)"
+    return reason
 
 
 def _unusable_as_root(name: str) -> str | None:
@@ -187,55 +214,18 @@ def _can_own_terminals() -> bool:
     return True
 
 
-def version(program: str) -> tuple[int, int]:
-    """OpenSSH's version; (0, 0) when it does not say.
-
-    Older ones don't know -V, and name their version in the usage message.
-    """
-    done = subprocess.run(
-        [program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
-    )
-    match = re.search(rb"OpenSSH_(\d+)\.(\d+)", done.stdout + done.stderr)
-    return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
-
-
-def set_env(names_and_values: Sequence[tuple[str, str]]) -> str:
-    """One SetEnv line (sshd honours only the first), without what sshd_config cannot say: line ends."""
-    words = []
-    for name, value in names_and_values:
-        if re.match(r"[A-Za-z_][A-Za-z0-9_]*\Z", name) and not re.search(r"[\r\n\0]", value):
-            # In quotes, a backslash escapes a quote or itself (OpenSSH's argv_split).
-            words.append('"{}={}"'.format(name, value.replace("\\", "\\\\").replace('"', '\\"')))
-    return "SetEnv {}\n".format(" ".join(words)) if words else ""
-
-
 def _start(context: Context, program: str, port: int) -> Server | None:
     folder = _login.ssh_dir(context)
     key = _login.host_key(folder)
     user = _login.account().pw_name
-    if os.geteuid() == 0:
-        # sshd refuses to start without it; packages make it when the service starts, which it never did here.
-        Path("/run/sshd").mkdir(mode=0o755, parents=True, exist_ok=True)
-    lines = CONFIGURATION.format(port=port, folder=folder, user=user)
-    if version(program) >= PENALTIES_SINCE:
-        lines += "PerSourcePenalties no\n"
-    _State.configuration = lines
-    _write_configuration(context)
+    _State.sftp = _login.sftp_server(program)
+    if not _State.sftp:
+        context.log.warning("the image has no sftp-server: scp needs its option -O, and sftp does not work")
+    (folder / "start").mkdir(mode=0o700, exist_ok=True)
+    _login.write_files(context, _State.command, _State.sftp)
     path = folder / "sshd_config"
-    check = subprocess.run(
-        [program, "-t", "-f", str(path)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=10,
-        check=False,
-    )
-    if check.returncode != 0:
-        raise SmsshError(
-            "sshd refuses its configuration: {}.".format(
-                check.stderr.decode("utf-8", "replace").strip()[-500:]
-            ),
-            reference="no-ssh-server",
-        )
+    _login.write(path, configuration(context, port, user, _State.sftp))
+    accept(program, path)
     command: list[str] = [program, "-D", "-e", "-f", str(path)]
     environ = {"PATH": os.environ.get("PATH", os.defpath)}
     child = Child("sshd", command, environ, folder / "sshd.log", restart=True)
@@ -243,40 +233,79 @@ def _start(context: Context, program: str, port: int) -> Server | None:
     if not _login.wait_for_banner(port, START_LIMIT) or not child.running():
         child.stop(1.0)
         return None
-    _State.child, _State.port = child, port
-    _refresh(context)  # the entry point's parent may have come meanwhile
+    _State.child = child
+    _refresh(context, _State.command)  # the entry point's parent may have come meanwhile
     return Server("sshd", port, user, key)
 
 
-def _write_configuration(context: Context) -> bool:
-    """Write the files; False when they say what they said before."""
-    folder = _login.ssh_dir(context)
-    _login.write_files(context)
-    text = _State.configuration + set_env(sorted(_login.environment(context).items()))
-    path = folder / "sshd_config"
-    with contextlib.suppress(OSError):
-        if path.read_text(encoding="utf-8", errors="surrogateescape") == text:
-            return False
-    _login.write(path, text)
+def configuration(context: Context, port: int, user: str, sftp: str) -> str:
+    """What sshd is told, in keywords of OpenSSH 10; see `accept` for older ones."""
+    folder = str(_login.ssh_dir(context))
+    text = CONFIGURATION.format(
+        port=port,
+        folder=folder,
+        patterns=folder.replace("%", "%%"),
+        user=user,
+        command=_login.session_command(context),
+    )
+    # Not internal-sftp, which a forced command rules out.
+    return text + (f'Subsystem sftp "{sftp}"\n' if sftp else "")
+
+
+def accept(program: str, path: Path) -> None:
+    """Make the configuration one that this sshd takes, and the folder that it wants to be there.
+
+    Args:
+        program: the sshd.
+        path: the configuration; lines that it does not know, of those that can be missed, are taken out.
+
+    Raises:
+        SmsshError: it does not take what is left.
+    """
+    for _ in range(len(NOT_DEMANDED) + 2):
+        check = subprocess.run(
+            [program, "-t", "-f", str(path)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=CHECK_LIMIT,
+            check=False,
+        )
+        if check.returncode == 0:
+            return
+        said = check.stderr.decode("utf-8", "replace")
+        # As root, sshd refuses to start without it; packages make it when the service starts, which it never
+        # did here.
+        missing = re.search(r"Missing privilege separation directory: (/\S+)", said)
+        if missing:
+            if not _made(Path(missing.group(1))):
+                break
+            continue
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
+        refused = {int(number) for number in re.findall(r" line (\d+): (?:Bad|Unsupported|Deprecated)", said)}
+        kept = [
+            line
+            for number, line in enumerate(lines, 1)
+            if number not in refused or line.split()[0] not in NOT_DEMANDED
+        ]
+        if len(kept) == len(lines):
+            break
+        _login.write(path, "".join(kept))
+    raise SmsshError(
+        "sshd refuses its configuration: {}.".format(" ".join(said.split())[-500:]), reference="no-ssh-server"
+    )
+
+
+def _made(folder: Path) -> bool:
+    try:
+        folder.mkdir(mode=0o755, parents=True)
+    except OSError:
+        return False
+    folder.chmod(0o755)  # the umask may say less, and sshd refuses more
     return True
 
 
-def _refresh(context: Context) -> None:
+def _refresh(context: Context, command: Sequence[str]) -> None:
     """Have new logins get the environment as it is now; those that are open keep theirs."""
-    with _State.lock:
-        if _State.child is None or not _write_configuration(context):
-            return
-        log = _login.ssh_dir(context) / "sshd.log"
-        before = _starts(log)
-        _State.child.send_signal(signal.SIGHUP)
-        # Nobody is told of a hold before it listens again: an SSM session to a closed port costs its client
-        # a minute.
-        deadline = time.monotonic() + START_LIMIT
-        while _starts(log) == before and time.monotonic() < deadline:
-            time.sleep(0.02)
-        _login.wait_for_banner(_State.port, START_LIMIT)
-
-
-def _starts(log: Path) -> int:
-    """How often sshd has said that it listens."""
-    return log.read_bytes().count(b"Server listening on")
+    _State.command = tuple(command)
+    if _State.child is not None:
+        _login.write_files(context, _State.command, _State.sftp)

@@ -6,7 +6,17 @@ Every name below is imported when it is first used: this package starts inside j
 
 from ._version import __version__
 
-__all__ = ["SSHOptions", "SmsshError", "Tunnel", "__version__", "connect", "enable", "hookimpl", "with_ssh"]
+__all__ = [
+    "SSHOptions",
+    "SmsshError",
+    "Tunnel",
+    "__version__",
+    "connect",
+    "enable",
+    "hookimpl",
+    "is_last_session_timeout",
+    "with_ssh",
+]
 
 _HOMES = {
     "SSHOptions": "submit.options",
@@ -15,6 +25,7 @@ _HOMES = {
     "connect": "client.connect",
     "enable": "submit.clients",
     "hookimpl": "hookspecs",
+    "is_last_session_timeout": "entrypoints.idle",
     "with_ssh": "submit.steps",
 }
 
@@ -22,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .client.connect import connect
     from .client.tunnels import Tunnel
+    from .entrypoints.idle import is_last_session_timeout
     from .errors import SmsshError
     from .hookspecs import hookimpl
     from .submit.clients import enable

@@ -9,6 +9,7 @@ A plugin is any installed package with an entry point in the group `smssh`:
     # my_package/smssh.py
     from smssh_plugin import hookimpl
 
+
     @hookimpl
     def smssh_ready(context):
         print("log in with:", context.connect_command)
@@ -23,6 +24,7 @@ Container-side hooks run in the supervisor, never in the interpreter that runs t
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, TypeVar
 
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
 else:
     from pluggy import HookimplMarker, HookspecMarker
 
-__all__ = ["Context", "Failure", "Hold", "Job", "Server", "Transport", "hookimpl", "hookspec"]
+__all__ = ["Context", "Failure", "Hold", "HostState", "Job", "Server", "Transport", "hookimpl", "hookspec"]
 
 hookspec = HookspecMarker("smssh")
 hookimpl = HookimplMarker("smssh")
@@ -79,6 +81,8 @@ class Job:
     """algo-1, algo-2, ..."""
     arn: str = ""
     step: str = ""
+    hosts: tuple[str, ...] = ()
+    """All hosts of the job, this one among them; empty where nobody said."""
 
     @property
     def address(self) -> str:
@@ -103,7 +107,8 @@ class Transport:
 
     name: str
     target: str | None = None
-    """What a client names to reach it, for ssm the managed node's id (mi-...)."""
+    """What a client names to reach it: for ssm the managed node's id (mi-...), for native SageMaker's own
+    (sagemaker-training-job:JOB_HOST)."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,34 @@ class Hold:
     max_deadline: float
     """When it ends whoever is connected."""
     connected: int = 0
-    """Established connections to the SSH server."""
+    """Sessions with this container, whatever they carry."""
+    ends: float = 0.0
+    """Which of the two deadlines counts now."""
+    extended: float = 0.0
+    """Until when somebody has extended it; 0 for nobody."""
+
+    def __post_init__(self) -> None:
+        """Nobody is connected at first."""
+        self.ends = self.ends or self.deadline
+
+
+@dataclass(frozen=True)
+class HostState:
+    """What one host of a job with several has told the others about its entry point."""
+
+    host: str
+    state: str
+    """running, failed, succeeded, held or released."""
+    attempt: int = 1
+    exit_code: int | None = None
+    failed: float = 0.0
+    """When its last attempt failed, in seconds since the epoch by its own clock; 0 when it did not."""
+    connected: bool = False
+    """Whether somebody is logged in there."""
+    decision: str = ""
+    """What a person decided there last: `retry`, `release`, or nothing yet."""
+    chosen: int | None = None
+    """The exit status that was chosen with a release."""
 
 
 @dataclass
@@ -155,6 +187,12 @@ class Context:
     server: Server | None = None
     transport: Transport | None = None
     authorized_keys: tuple[str, ...] = ()
+    attempt: int = 0
+    """The attempt of the entry point that runs, or the last one; 0 before the first."""
+    exit_code: int | None = None
+    """How it has ended; None while it runs."""
+    ending: threading.Event = field(default_factory=threading.Event)
+    """Set as soon as the job is over: a hook that waits for something gives up then."""
 
     @property
     def connect_command(self) -> str:
@@ -299,12 +337,37 @@ def smssh_hold(context: Context, point: str, exit_code: int | None) -> bool | No
 
 
 @hookspec
+def smssh_tell_hosts(context: Context, own: HostState) -> None:
+    """Let the other hosts of the job know what this one does; called at every change, must not wait for long.
+
+    Called where the job has several hosts and a hold is asked for.
+
+    Args:
+        context: the supervisor's context.
+        own: the state of this host.
+    """
+
+
+@hookspec(firstresult=True)
+def smssh_other_hosts(context: Context) -> Mapping[str, HostState] | None:
+    """Say what the other hosts of the job have told; stops at the first plugin that knows.
+
+    Args:
+        context: the supervisor's context.
+
+    Returns:
+        The states by host, of the hosts that are up, without this one; None when they cannot be asked here.
+    """
+
+
+@hookspec
 def smssh_notify(context: Context, event: str, message: str, hold: Hold | None) -> None:
     """Tell people of an event; called in a thread of its own, in the order of the events.
 
     Args:
         context: the supervisor's context.
-        event: `ready`, `running`, `held`, `reminder` (once a minute in a hold), `extended`, `retried`,
+        event: `ready`, `running`, `failed` (an attempt ended with another status than 0), `held`, `reminder`
+            (once a minute in a hold), `expiring` (once, when a hold is about to end), `extended`, `retried`,
             `released` or `ended`.
         message: one line of text, no secrets in it.
         hold: the hold that is going on, if any.

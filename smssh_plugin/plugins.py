@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence, cast
 
 import pluggy
@@ -14,13 +16,35 @@ from . import hookspecs
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from .hookspecs import Context, Failure, Hold, Job, Server, Transport
+    from .hookspecs import Context, Failure, Hold, HostState, Job, Server, Transport
     from .settings import Settings
 
 __all__ = ["GROUP", "Plugins"]
 
 GROUP = "smssh"
 """The entry-point group in which third-party packages name their plugins."""
+IMPORT_LIMIT = 10.0
+"""Seconds for the import of a third-party plugin; the supervisor answers nobody before it is over."""
+LIMITS = {
+    "smssh_configure": 30.0,
+    "smssh_authorized_keys": 30.0,
+    "smssh_announce": 60.0,
+    "smssh_ready": 60.0,
+    "smssh_before_entry_point": 5.0,
+    "smssh_after_entry_point": 5.0,
+    "smssh_entry_point_failed": 15.0,
+    "smssh_collect_report": 60.0,
+    "smssh_hold": 5.0,
+    "smssh_tell_hosts": 20.0,
+    "smssh_other_hosts": 20.0,
+    "smssh_notify": 30.0,
+    "smssh_stop": 6.0,
+}
+"""Seconds for one plugin's part in a container-side hook: a job, its hold or its end may be waiting for it.
+After that it goes on by itself, and its answer is not wanted any more.
+
+Server and transport bound their own start, and nobody waits for them without SMSSH_WAIT or SMSSH_STRICT.
+"""
 
 _log = logging.getLogger("smssh.plugins")
 
@@ -96,8 +120,8 @@ class Plugins:
                 _log.info("plugin %s is disabled", point.name)
                 continue
             try:
-                plugin = point.load()
-            except Exception as error:  # noqa: BLE001 - no plugin can fail a job
+                plugin = _within(IMPORT_LIMIT, point.load)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - no plugin can fail a job
                 _log.warning("plugin %s is skipped: %s: %s", point.name, type(error).__name__, error)
                 continue
             self.register(plugin, point.name)
@@ -151,6 +175,14 @@ class Plugins:
         """See `smssh_hold`; False when no plugin wants to."""
         return bool(self._manager.hook.smssh_hold(context=context, point=point, exit_code=exit_code))
 
+    def tell_hosts(self, context: Context, own: HostState) -> None:
+        """See `smssh_tell_hosts`."""
+        self._manager.hook.smssh_tell_hosts(context=context, own=own)
+
+    def other_hosts(self, context: Context) -> Mapping[str, HostState] | None:
+        """See `smssh_other_hosts`."""
+        return cast("Mapping[str, HostState] | None", self._manager.hook.smssh_other_hosts(context=context))
+
     def notify(self, context: Context, event: str, message: str, hold: Hold | None = None) -> None:
         """See `smssh_notify`."""
         self._manager.hook.smssh_notify(context=context, event=event, message=message, hold=hold)
@@ -181,13 +213,16 @@ class Plugins:
 
 
 def _guarded(function: Callable[..., Any], plugin: str, hook: str) -> Callable[..., Any]:
-    """The implementation, answering None (and naming itself in the log) where it would raise."""
+    """The implementation, answering None (and naming itself in the log) where it fails or takes too long."""
+    limit = LIMITS.get(hook)
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
         try:
-            return function(*arguments)
-        except Exception as error:  # noqa: BLE001 - no plugin can fail a job
+            if limit is None:
+                return _unforked(function, arguments)
+            return _within(limit, function, arguments)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - no plugin can fail a job
             _log.warning(
                 "%s of plugin %s failed and is skipped: %s: %s", hook, plugin, type(error).__name__, error
             )
@@ -195,6 +230,42 @@ def _guarded(function: Callable[..., Any], plugin: str, hook: str) -> Callable[.
             return None
 
     return call
+
+
+def _within(seconds: float, function: Callable[..., Any], arguments: Sequence[Any] = ()) -> Any:
+    """What the function returns; one that hangs is left behind in its thread, which ends with the process.
+
+    Raises:
+        TimeoutError: it takes longer than `seconds`.
+        BaseException: what it raised.
+    """
+    answers: list[Any] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(_unforked(function, arguments))
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="hook", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return answers[0]
+
+
+def _unforked(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """Call it; a fork that it let come back ends here, instead of being a second supervisor."""
+    process = os.getpid()
+    try:
+        return function(*arguments)
+    finally:
+        if os.getpid() != process:
+            os._exit(0)
 
 
 def _merge(answers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

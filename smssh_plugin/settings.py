@@ -4,9 +4,9 @@ A setting comes from the job's environment (`SMSSH_HOLD=failure`) or from the bu
 (`{"hold": "failure"}`: the name in lower case, without `SMSSH_`). The job's environment wins. The defaults
 cost nobody money: no wait, no hold.
 
-The one exception: `entrypoints/boot.py` reads `SMSSH_ENABLE` and `SMSSH_RUN_DIR` itself, because it
-    decides, before
-anything may be imported, whether anything is imported at all.
+The exceptions: `entrypoints/boot.py` reads `SMSSH_ENABLE` and `SMSSH_RUN_DIR` itself, because it decides, before
+anything may be imported, whether anything is imported at all, and `entrypoints/chain.py` reads
+`SMSSH_TRAINING_MODULE`, which a job needs even where nothing else of us works.
 
 Runs on CPython 3.7 and later, standard library only.
 """
@@ -20,16 +20,59 @@ from typing import Any, Callable, Mapping, NamedTuple
 
 from .errors import ExitStatus, SmsshError
 
-__all__ = ["POINTS", "SETTINGS", "Setting", "Settings", "load", "parse_seconds"]
+__all__ = [
+    "EVENTS",
+    "POINTS",
+    "SETTINGS",
+    "TEMPLATE_NAMES",
+    "Setting",
+    "Settings",
+    "deprecated",
+    "load",
+    "parse_seconds",
+]
 
 POINTS = ("start", "failure", "end")
 """The points at which a container can be held."""
+
+EVENTS = (
+    "ready",
+    "running",
+    "failed",
+    "held",
+    "reminder",
+    "expiring",
+    "extended",
+    "retried",
+    "released",
+    "ended",
+)
+"""What people can be told of; see the hook `smssh_notify`."""
+
+TEMPLATE_NAMES = (
+    "event",
+    "message",
+    "job",
+    "kind",
+    "host",
+    "step",
+    "address",
+    "connect",
+    "attempt",
+    "exit_code",
+    "seconds_left",
+    "cost",
+)
+"""What `SMSSH_NOTIFY_TEMPLATE` can name; each is text, empty where there is nothing to say."""
 
 WAIT_READY_LIMIT = 300
 """Seconds that `SMSSH_WAIT=ready` waits at most: the job starts without a login rather than never."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)\Z")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_PRICE = re.compile(r"\d{1,6}(?:\.\d{1,6})?(?: ?[A-Za-z]{1,8}| ?[$€£¥])?\Z")
+_TOPIC = re.compile(r"arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}\Z")
+_WEBHOOK = re.compile(r"(https://[^\s/]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?)(/\S*)?\Z")
 
 
 def parse_seconds(text: str) -> int:
@@ -92,9 +135,10 @@ def _seconds(low: int, high: int) -> Callable[[Any], int]:
 
 def _wait(value: Any) -> str:
     text = "" if value is None else str(value).strip().lower()
-    if text in ("", "0", "ready"):
-        return "" if text == "0" else text
-    return str(_seconds(1, 14400)(text))
+    if text in ("", "ready"):
+        return text
+    seconds = _seconds(0, 14400)(text)  # sagemaker-ssh-helper writes "0.0" for no wait
+    return str(seconds) if seconds else ""
 
 
 def _port(value: Any) -> int:
@@ -106,6 +150,89 @@ def _port(value: Any) -> int:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        number = int(str(value).strip())
+        if not low <= number <= high:
+            raise ValueError(f"{number} is outside {low} to {high}")
+        return number
+
+    return parse
+
+
+def _price(value: Any) -> str:
+    text = str(value).strip()
+    if text and not _PRICE.match(text):
+        raise ValueError(f"{value!r} is not a price such as 1.21 or 1.21 USD")
+    return text
+
+
+def _targets(value: Any) -> tuple[str, ...]:
+    targets = _items(value, ",")
+    for target in targets:
+        # Not repeated in the message: the address of a webhook is a secret by itself.
+        if not _TOPIC.match(target) and not _WEBHOOK.match(target):
+            raise ValueError(
+                f"a target of {len(target)} characters is neither an SNS topic's ARN nor an https address"
+            )
+    return targets
+
+
+def _events(value: Any) -> tuple[str, ...]:
+    events = _items(value, ",")
+    for event in events:
+        if event not in EVENTS:
+            raise ValueError("{!r} is not one of {}".format(event, ", ".join(EVENTS)))
+    return events
+
+
+def _template(value: Any) -> str:
+    text = _text(value)
+    if "$" in text:
+        from string import Template  # not on the way of a job that sends nothing
+
+        try:
+            Template(text).substitute(dict.fromkeys(TEMPLATE_NAMES, ""))
+        except KeyError as error:
+            raise ValueError(
+                "it names {}, which is not one of {}".format(error, ", ".join(TEMPLATE_NAMES))
+            ) from None
+    return text
+
+
+_VERSION = re.compile(r"\d+(\.\d+){2,3}\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def _version(value: Any) -> str:
+    text = _text(value).strip()
+    if text and not _VERSION.match(text):
+        raise ValueError(f"{text!r} is not a version such as 3.3.987.0")
+    return text
+
+
+def _digests(value: Any) -> tuple[tuple[str, str], ...]:
+    """`x86_64=<64 hex digits>,aarch64=...`, or the same as an object."""
+    pairs = value.items() if isinstance(value, dict) else [part.split("=", 1) for part in _items(value, ",")]
+    digests = []
+    for pair in pairs:
+        machine, digest = (str(part).strip().lower() for part in (*pair, "")[:2])
+        if not machine or not _SHA256.match(digest):
+            raise ValueError(f"{'='.join(map(str, pair))!r} is not MACHINE=SHA-256 in hexadecimal")
+        digests.append((machine, digest))
+    return tuple(digests)
+
+
+def _url(*schemes: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        text = _text(value).strip().rstrip("/")
+        if text and not text.startswith(schemes):
+            raise ValueError("{!r} does not begin with {}".format(text, " or ".join(schemes)))
+        return text
+
+    return parse
 
 
 def _choice(*choices: str) -> Callable[[Any], str]:
@@ -166,6 +293,31 @@ SETTINGS: tuple[Setting, ...] = (
         "How long a hold lasts at most, whoever is connected.",
     ),
     Setting(
+        "SMSSH_IDLE_SECONDS",
+        "idle_seconds",
+        0,
+        _seconds(0, 86400),
+        "duration, 0 to 24 h",
+        "How long a hold goes on after the last person has left; 0 is as long as SMSSH_HOLD_SECONDS.",
+    ),
+    Setting(
+        "SMSSH_HOLD_HOSTS",
+        "hold_hosts",
+        "own",
+        _choice("own", "all"),
+        "own or all",
+        "Which hosts of a job with several are held: the one that failed, or with it all the others, which then "
+        "end, wait and retry together (over the ssm transport only).",
+    ),
+    Setting(
+        "SMSSH_PRICE_PER_HOUR",
+        "price_per_hour",
+        "",
+        _price,
+        "number, and a currency if you like: 1.21 or 1.21 USD",
+        "What one of the job's instances costs an hour, so that a hold can say what waiting costs.",
+    ),
+    Setting(
         "SMSSH_WAIT",
         "wait",
         "",
@@ -218,15 +370,58 @@ SETTINGS: tuple[Setting, ...] = (
         "The public keys that may log in.",
     ),
     Setting(
+        "SMSSH_HOSTS",
+        "hosts",
+        0,
+        _whole(0, 1000),
+        "0 to 1000",
+        "How many hosts of the job, from the first on, people can log in to; 0 is every host.",
+        ("SSH_INSTANCE_COUNT",),
+    ),
+    Setting(
+        "SMSSH_NOTIFY",
+        "notify",
+        (),
+        _targets,
+        "comma list of SNS topic ARNs and https addresses",
+        "Who is told of events: SNS topics and webhooks, Slack's among them.",
+    ),
+    Setting(
+        "SMSSH_NOTIFY_EVENTS",
+        "notify_events",
+        ("ready", "failed", "held", "expiring", "released"),
+        _events,
+        "comma list of " + ", ".join(EVENTS),
+        "Which events SMSSH_NOTIFY is told of.",
+    ),
+    Setting(
+        "SMSSH_NOTIFY_TEMPLATE",
+        "notify_template",
+        "$address: $message",
+        _template,
+        "text with $names: " + ", ".join(TEMPLATE_NAMES),
+        "What SMSSH_NOTIFY is told.",
+    ),
+    Setting(
+        "SMSSH_LOG_TO_STDOUT",
+        "log_to_stdout",
+        False,
+        _flag,
+        "1 or 0",
+        "Repeats the supervisor's log in the job's log.",
+        ("SSH_LOG_TO_STDOUT",),
+    ),
+    Setting(
         "SMSSH_STEP", "step", "", _text, "text", "The name of the pipeline step that this job belongs to."
     ),
     Setting(
         "SMSSH_SSH_SERVER",
         "ssh_server",
         "auto",
-        _choice("auto", "sshd", "asyncssh"),
-        "auto, sshd or asyncssh",
-        "The SSH server: the image's own sshd, asyncssh, or the first of them that works.",
+        _choice("auto", "sshd", "asyncssh", "apt"),
+        "auto, sshd, asyncssh or apt",
+        "The SSH server: the image's own sshd, asyncssh, or the first of them that works; `apt` installs "
+        "openssh-server where there is no sshd, which takes half a minute and apt's lock.",
     ),
     Setting(
         "SMSSH_SSH_PORT",
@@ -235,6 +430,47 @@ SETTINGS: tuple[Setting, ...] = (
         _port,
         "0, or 1024 to 65535",
         "The loopback port of the SSH server; 0 takes a free one.",
+    ),
+    Setting(
+        "SMSSH_AGENT",
+        "agent",
+        "auto",
+        _choice("auto", "found", "bundle", "download"),
+        "auto, found, bundle or download",
+        "Where Amazon's agent comes from: the image, the bundle, a download, or the first of them that has it.",
+    ),
+    Setting(
+        "SMSSH_AGENT_VERSION",
+        "agent_version",
+        "",
+        _version,
+        "a version such as 3.3.987.0",
+        "The version of the agent that is downloaded.",
+    ),
+    Setting(
+        "SMSSH_AGENT_SHA256",
+        "agent_sha256",
+        (),
+        _digests,
+        "MACHINE=SHA-256, comma list; machines as `uname -m` says them",
+        "The digests that the agent's package must have: nothing is unpacked without one.",
+    ),
+    Setting(
+        "SMSSH_AGENT_URL",
+        "agent_url",
+        "",
+        _url("https://", "http://"),
+        "http(s) address of a mirror",
+        "Where the agent is downloaded from instead of the region's own bucket: what stands before "
+        "`/VERSION/debian_amd64/amazon-ssm-agent.deb`.",
+    ),
+    Setting(
+        "SMSSH_ANNOUNCE",
+        "announce",
+        "",
+        _url("s3://"),
+        "s3://bucket/prefix",
+        "Where a host with the native transport announces its host key and state; the job's role writes there.",
     ),
     Setting(
         "SMSSH_DISABLE_HOOKS",
@@ -251,6 +487,14 @@ SETTINGS: tuple[Setting, ...] = (
         _text,
         "path",
         "The folder of the bundle in the container, where it cannot be told from the file that was started.",
+    ),
+    Setting(
+        "SMSSH_TRAINING_MODULE",
+        "training_module",
+        "",
+        _text,
+        "module:function",
+        "The image's own SAGEMAKER_TRAINING_MODULE, where the job's names our carrier and it is none of AWS's images.",
     ),
     Setting(
         "SMSSH_RUN_DIR",
@@ -271,17 +515,31 @@ class Settings:
     hold: tuple[str, ...] = ()
     hold_seconds: int = 600
     hold_max_seconds: int = 14400
+    idle_seconds: int = 0
+    hold_hosts: str = "own"
+    price_per_hour: str = ""
     wait: str = ""
     strict: bool = False
     transport: str = "ssm"
     role: str = ""
     owner: str = ""
     authorized_keys: tuple[str, ...] = ()
+    hosts: int = 0
+    notify: tuple[str, ...] = ()
+    notify_events: tuple[str, ...] = ("ready", "failed", "held", "expiring", "released")
+    notify_template: str = "$address: $message"
+    log_to_stdout: bool = False
     step: str = ""
     ssh_server: str = "auto"
     ssh_port: int = 0
+    agent: str = "auto"
+    agent_version: str = ""
+    agent_sha256: tuple[tuple[str, str], ...] = ()
+    agent_url: str = ""
+    announce: str = ""
     disable_hooks: tuple[str, ...] = ()
     bundle: str = ""
+    training_module: str = ""
     run_dir: str = ""
 
     @property
@@ -318,6 +576,21 @@ def load(environ: Mapping[str, str] | None = None, options: Mapping[str, Any] | 
                 status=ExitStatus.USAGE,
             ) from None
     return Settings(**values)
+
+
+def deprecated(environ: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, str]:
+    """The names of sagemaker-ssh-helper that decide something in this job, and what each is called here.
+
+    Args:
+        environ: the job's environment.
+        options: what the bundle's `options.json` holds.
+    """
+    found = {}
+    for setting in SETTINGS:
+        name = _find(setting, environ, options)[0]
+        if name in setting.deprecated:
+            found[str(name)] = setting.variable
+    return found
 
 
 def _find(setting: Setting, environ: Mapping[str, str], options: Mapping[str, Any]) -> tuple[str | None, Any]:

@@ -18,18 +18,19 @@ FOLDERS = {
 LEAVES = {"_version", "errors"}
 """May be imported from anywhere, and import nothing of ours."""
 IMPORTS: dict[str, set[str]] = {
-    "__init__": {"client", "hookspecs", "submit"},  # loaded when it is first used
+    "__init__": {"client", "entrypoints", "hookspecs", "submit"},  # loaded when it is first used
     "_version": set(),
     "errors": set(),
     "settings": set(),
+    "agent_package": set(),
     "hookspecs": {"settings"},
     "plugins": {"hookspecs", "settings"},  # the built-in hooks are loaded by name
     "aws": set(),
     "home": set(),
     "keys": {"home"},
-    "hooks": {"hookspecs", "settings"},
+    "hooks": {"agent_package", "hookspecs", "settings"},
     "entrypoints": {"hooks", "hookspecs", "plugins", "settings"},
-    "submit": {"home", "keys", "plugins", "settings"},
+    "submit": {"agent_package", "home", "keys", "plugins", "settings"},
     "session": {"aws"},
     "client": {"aws", "home", "keys"},
     "debug": {"aws", "client"},
@@ -91,7 +92,7 @@ def test_sagemaker_is_imported_nowhere_in_the_package():
     assert not users
 
 
-@pytest.mark.parametrize("module", ["boot", "parent", "toolkit", "init"])
+@pytest.mark.parametrize("module", ["boot", "parent", "toolkit", "init", "leftovers", "idle", "hook"])
 def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str):
     name = f"smssh_plugin.entrypoints.{module}"
     foreign = {

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.settings import SETTINGS, Settings, load, parse_seconds
+from smssh_plugin.settings import SETTINGS, Settings, deprecated, load, parse_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,6 +43,19 @@ def test_table_and_dataclass_agree():
         ("SMSSH_WAIT", "ready", "ready"),
         ("SMSSH_WAIT", "5m", "300"),
         ("SMSSH_WAIT", "0", ""),
+        ("SMSSH_WAIT", "0.0", ""),
+        ("SMSSH_WAIT", "600.0", "600"),
+        ("SMSSH_HOLD_HOSTS", "All", "all"),
+        ("SMSSH_HOSTS", "2", 2),
+        ("SMSSH_PRICE_PER_HOUR", "1.21 USD", "1.21 USD"),
+        ("SMSSH_PRICE_PER_HOUR", "37.688", "37.688"),
+        (
+            "SMSSH_NOTIFY",
+            "arn:aws:sns:eu-west-1:123456789012:jobs, https://hooks.slack.com/services/T0/B0/x",
+            ("arn:aws:sns:eu-west-1:123456789012:jobs", "https://hooks.slack.com/services/T0/B0/x"),
+        ),
+        ("SMSSH_NOTIFY_EVENTS", "held, released", ("held", "released")),
+        ("SMSSH_NOTIFY_TEMPLATE", "$step costs $$5: ${message}", "$step costs $$5: ${message}"),
         ("SMSSH_TRANSPORT", "NONE", "none"),
         ("SMSSH_SSH_PORT", "2222", 2222),
         ("SMSSH_AUTHORIZED_KEYS", "ssh-ed25519 A\n\n ssh-ed25519 B \n", ("ssh-ed25519 A", "ssh-ed25519 B")),
@@ -63,6 +76,16 @@ def test_parsing(variable, text, value):
         ("SMSSH_WAIT", "-1"),
         ("SMSSH_WAIT", "5h"),
         ("SMSSH_STRICT", "perhaps"),
+        ("SMSSH_HOLD_HOSTS", "some"),
+        ("SMSSH_HOSTS", "-1"),
+        ("SMSSH_PRICE_PER_HOUR", "cheap"),
+        ("SMSSH_PRICE_PER_HOUR", "1,21"),
+        ("SMSSH_NOTIFY", "http://example.com/plain"),
+        ("SMSSH_NOTIFY", "https://"),
+        ("SMSSH_NOTIFY", "arn:aws:sqs:eu-west-1:123456789012:queue"),
+        ("SMSSH_NOTIFY_EVENTS", "lunch"),
+        ("SMSSH_NOTIFY_TEMPLATE", "$password"),
+        ("SMSSH_NOTIFY_TEMPLATE", "5 $"),
         ("SMSSH_TRANSPORT", "pigeon"),
         ("SMSSH_SSH_SERVER", "dropbear"),
         ("SMSSH_SSH_PORT", "22"),
@@ -93,11 +116,35 @@ def test_the_jobs_environment_wins_over_the_bundle():
     assert (settings.hold, settings.hold_seconds, settings.role) == (("end",), 60, "")
 
 
+def test_webhooks_are_not_repeated_in_the_message():
+    with pytest.raises(SmsshError) as caught:
+        load({"SMSSH_NOTIFY": "ftp://hooks.example.com/T0/secret"})
+    assert "secret" not in str(caught.value)
+
+
 def test_sagemaker_ssh_helpers_names_are_understood():
-    settings = load(
-        {"START_SSH": "true", "SSH_SSM_ROLE": "Role", "SSH_OWNER_TAG": "me", "SMSSH_OWNER": "you"}
-    )
-    assert (settings.enable, settings.role, settings.owner) == (True, "Role", "you")
+    """All that its wrappers set in a job, as its 2.3.0 has them."""
+    environ = {
+        "START_SSH": "true",
+        "SSH_SSM_ROLE": "Role",
+        "SSH_OWNER_TAG": "me",
+        "SSH_LOG_TO_STDOUT": "true",
+        "SSH_WAIT_TIME_SECONDS": "600.0",
+        "SSH_INSTANCE_COUNT": "2",
+    }
+    settings = load(environ)
+    assert settings == Settings(enable=True, role="Role", owner="me", log_to_stdout=True, wait="600", hosts=2)
+    assert deprecated(environ, {}) == {
+        "START_SSH": "SMSSH_ENABLE",
+        "SSH_SSM_ROLE": "SMSSH_ROLE",
+        "SSH_OWNER_TAG": "SMSSH_OWNER",
+        "SSH_LOG_TO_STDOUT": "SMSSH_LOG_TO_STDOUT",
+        "SSH_WAIT_TIME_SECONDS": "SMSSH_WAIT",
+        "SSH_INSTANCE_COUNT": "SMSSH_HOSTS",
+    }
+    assert load({**environ, "SMSSH_OWNER": "you"}).owner == "you"
+    assert "SSH_OWNER_TAG" not in deprecated({**environ, "SMSSH_OWNER": "you"}, {})
+    assert "SSH_OWNER_TAG" not in deprecated(environ, {"owner": "you"})
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["", "s", "m", "h", " s", " m"]))
@@ -118,6 +165,7 @@ def test_nobody_else_reads_the_variables():
     allowed = {
         "boot.py": {"SMSSH_BUNDLE"},
         "sitecustomize.py": {"SMSSH_ENABLE"},
+        "chain.py": {"SMSSH_ENABLE"},
         "init.py": {"SMSSH_HOLD"},  # a glance, to start the child before the settings are imported
     }
     for folder in ("hooks", "entrypoints"):

@@ -1,9 +1,11 @@
 """The bundle: what an unmodified image needs to be entered, at an S3 prefix named after its contents.
 
     run.sh  sitecustomize.py    what starts it (wrapped entry point, PYTHONPATH)
+    env.sh  chain/              what starts it where that was chosen (BASH_ENV, SAGEMAKER_TRAINING_MODULE)
     smssh.zip                   the container's part of this package, and pluggy; importable as it is
     options.json                the options, see `SSHOptions`
     wheels/3.11-x86_64/*.whl    asyncssh, where it was asked for, by Python and machine
+    agent/x86_64/*.deb          Amazon's agent, where it was asked for, by machine
     manifest.json               {"version", "files": {name: SHA-256}}; its own SHA-256 names the prefix
 
 The same options, keys and version of this package give the same bytes, on every machine: archives are stored
@@ -27,6 +29,7 @@ from typing import Any, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
+from .agent import Agent, agent_for
 from .options import SSHOptions, public_keys
 from .wheels import wheels_for
 
@@ -38,9 +41,24 @@ PLUGGY = "pluggy-1.5.0-py3-none-any.whl"
 PLUGGY_SHA256 = "44e1ad92c8ca002de6377e165f3e0f1be63266ab4d554740532335b9d75ea669"
 
 # The package's own modules that containers import; hooks/ and entrypoints/ come whole.
-MODULES = ("__init__.py", "_version.py", "errors.py", "hookspecs.py", "plugins.py", "settings.py")
+MODULES = (
+    "__init__.py",
+    "_version.py",
+    "agent_package.py",
+    "errors.py",
+    "hookspecs.py",
+    "plugins.py",
+    "settings.py",
+)
 SUBPACKAGES = ("entrypoints", "hooks")
-DOORS = ("run.sh", "sitecustomize.py")
+DOORS = {
+    "run.sh": "run.sh",
+    "sitecustomize.py": "sitecustomize.py",
+    "env.sh": "env.sh",
+    # Alone in its folder: who chooses it wants no sitecustomize of ours on PYTHONPATH.
+    "chain/smssh_chain.py": "chain.py",
+}
+"""The carriers: name in the bundle -> file of entrypoints/."""
 LARGE = 1_000_000
 """Bytes from which an upload is worth a line of progress."""
 
@@ -112,17 +130,22 @@ def authorized_keys(options: SSHOptions) -> tuple[str, ...]:
     return tuple(dict.fromkeys(own + named))
 
 
-def build(options: SSHOptions, keys: Sequence[str]) -> Bundle:
+def build(options: SSHOptions, keys: Sequence[str], agent: Agent | None = None, announce: str = "") -> Bundle:
     """Build the bundle for these options: the same bytes for the same arguments, everywhere.
 
     Args:
         options: what was asked for.
         keys: the public keys that may log in, one line each; see `authorized_keys`.
+        agent: Amazon's agent; see `agent_for`.
+        announce: the S3 address below which hosts with the native transport announce themselves.
 
     Raises:
         SmsshError: the installation is not complete, or wheels were asked for and can't be downloaded.
     """
-    document = options.document(tuple(keys))
+    agent = Agent() if agent is None else agent
+    document = {**options.document(tuple(keys)), **agent.options}
+    if announce and options.transport == "native":
+        document.setdefault("announce", announce)
     try:
         described = json.dumps(document, indent=1, sort_keys=True).encode()
     except (TypeError, ValueError) as error:
@@ -132,12 +155,13 @@ def build(options: SSHOptions, keys: Sequence[str]) -> Bundle:
             status=ExitStatus.USAGE,
         ) from error
     doors = _package_folder("entrypoints")
-    files = {name: _read(doors / name) for name in DOORS}
+    files = {name: _read(doors / file) for name, file in DOORS.items()}
     files["smssh.zip"] = _archive(_modules())
     files["options.json"] = described + b"\n"
     for version in options.wheels:
         platform = version if "-" in version else f"{version}-x86_64"
         files.update({f"wheels/{platform}/{name}": data for name, data in wheels_for(version).items()})
+    files.update(agent.files)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     manifest = json.dumps({"version": __version__, "files": digests}, indent=1).encode() + b"\n"
     return Bundle({**files, MANIFEST: manifest}, hashlib.sha256(manifest).hexdigest())
@@ -222,8 +246,10 @@ def publish(options: SSHOptions, session: Any) -> str:
         SmsshError: see `build`, `destination` and `upload`.
     """
     with _publishing:
-        bundle = build(options, authorized_keys(options))
+        keys = authorized_keys(options)
         place = destination(options, session)
+        agent = agent_for(options, place.client.meta.endpoint_url, place.client.meta.region_name)
+        bundle = build(options, keys, agent, "s3://" + "/".join(filter(None, (place.bucket, place.prefix))))
         known = (place.client.meta.endpoint_url, place.bucket, place.key(bundle.digest))
         if known not in _published:
             _published[known] = upload(bundle, place)

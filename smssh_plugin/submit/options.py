@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from .. import settings
+from ..agent_package import MACHINES
 from ..errors import ExitStatus, SmsshError
 
 __all__ = ["SSHOptions", "SmsshWarning", "switched_off"]
+
+AGENT_LATEST = "latest"
 
 _BUNDLE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?\Z")
 _PYTHON = re.compile(r"3\.\d{1,2}(-(x86_64|aarch64))?\Z")
@@ -54,7 +57,17 @@ class SSHOptions:
             a pipeline variable (SMSSH_ROLE, in the request; by default the job's own role).
         transport: `ssm`, `none`, or `native` (SageMaker remote debugging, training only)
             (SMSSH_TRANSPORT, `transport`; ssm).
-        ssh_server: `auto`, `sshd` (the image's own) or `asyncssh` (SMSSH_SSH_SERVER, `ssh_server`; auto).
+        ssh_server: `auto`, `sshd` (the image's own), `asyncssh`, or `apt`, which installs openssh-server where there is
+            no sshd (SMSSH_SSH_SERVER, `ssh_server`; auto).
+        agent: where Amazon's agent comes from, which the ssm transport needs: `auto` (the image's own, else the
+            package that was pinned here, downloaded by the job), `found` (the image's own and nothing else),
+            `download` (the pinned package, whatever the image has), or `bundle` (the pinned package travels in the
+            bundle, about 30 MB, for jobs that reach S3 through an endpoint of their own only). What is pinned is
+            a version and its SHA-256 (SMSSH_AGENT, `agent`; auto).
+        agent_version: the version that is pinned, or "latest" for the newest at the time of the submission, which
+            makes new bundles, and so runs cached steps again, whenever AWS releases one (`agent_version`).
+        machines: the machines of the jobs' instances whose agent is pinned: "x86_64", "aarch64" (Graviton)
+            (x86_64).
         wheels: Python versions of images without sshd, such as "3.11" or "3.11-aarch64", whose asyncssh
             wheels go into the bundle (about 5 MB each).
         bundle: `s3://bucket/prefix` under which bundles are stored; by default `smssh/bundles` in the
@@ -77,13 +90,21 @@ class SSHOptions:
     role: Any = field(default=None, compare=False)
     transport: str = "ssm"
     ssh_server: str | None = None
+    agent: str = "auto"
+    agent_version: str | None = None
+    machines: tuple[str, ...] = ("x86_64",)
     wheels: tuple[str, ...] = ()
     bundle: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Bring lists and comma lists into one form, and refuse what no job could use."""
-        for name, separator in (("hold", ","), ("authorized_keys", "\n"), ("wheels", ",")):
+        for name, separator in (
+            ("hold", ","),
+            ("authorized_keys", "\n"),
+            ("machines", ","),
+            ("wheels", ","),
+        ):
             object.__setattr__(self, name, _tuple(name, getattr(self, name), separator))
         object.__setattr__(self, "extra", dict(self.extra))
         if self.enabled is not None and not isinstance(self.enabled, bool):
@@ -93,6 +114,11 @@ class SSHOptions:
                 raise _refusal(
                     "wheels", f"has {version!r}, not a Python version such as '3.11' or '3.11-aarch64'"
                 )
+        for machine in self.machines:
+            if machine not in MACHINES:
+                raise _refusal("machines", f"has {machine!r}, not {' or '.join(map(repr, MACHINES))}")
+        if not self.machines:
+            raise _refusal("machines", "is empty")
         if self.bundle is not None and not (isinstance(self.bundle, str) and _BUNDLE.match(self.bundle)):
             raise _refusal("bundle", f"is {self.bundle!r}, not an s3://bucket/prefix address")
         reserved = sorted({each.name for each in fields(self)} & set(self.extra))
@@ -107,7 +133,9 @@ class SSHOptions:
     def _check_settings(self) -> None:
         """Let the container's own reader judge what it will be given."""
         try:
-            read = settings.load({}, self.document(()))
+            version = None if self.agent_version == AGENT_LATEST else self.agent_version
+            document = {**self.document(()), "agent": str(self.agent), "agent_version": version}
+            read = settings.load({}, document)
         except SmsshError as error:
             message = error.message.replace("options.json: ", "SSHOptions: ", 1)
             raise SmsshError(
@@ -156,6 +184,7 @@ class SSHOptions:
             "owner": self.owner or os.environ.get("SMSSH_OWNER"),
             "transport": self.transport,
             "ssh_server": self.ssh_server,
+            "agent": None if self.agent == "auto" else self.agent,
             "authorized_keys": list(authorized_keys),
         }
         return {name: value for name, value in found.items() if value not in (None, "", [])}

@@ -9,8 +9,11 @@ import pytest
 
 from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit.options import SSHOptions
+from tests.session.conftest import stack
 
 from .container import IMAGE, Container
+
+__all__ = ["stack"]
 
 
 @pytest.fixture(scope="session")

@@ -224,6 +224,19 @@ class Container:
         )
         for pid, _ in self.strays():
             os.kill(pid, signal.SIGKILL)
+        self._end_scripts()
+
+    def _end_scripts(self):
+        """Where only the shell above it was stopped, a job's script goes on, as it would without us."""
+        base = os.fsencode(str(self.base))
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    told = (entry / "cmdline").read_bytes() + os.fsencode(os.readlink(entry / "cwd"))
+                    if base in told:
+                        os.kill(int(entry.name), signal.SIGKILL)
+                except OSError:
+                    continue
 
     def _supervisor(self):
         return [pid for pid, command in self.strays() if "entrypoints.supervisor" in command]

@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+from smssh_plugin.entrypoints import boot
 
 from .container import poll
 
@@ -188,13 +189,10 @@ def test_what_an_attempt_left_behind_is_ended_before_the_next(container):
     process = container.wrap("python", script, SMSSH_HOLD="failure")
     container.wait_for("held")
     left = int((container.folder / "left").read_text())
-    import os
-
-    os.kill(left, 0)
+    assert boot.start_time(left)
     assert container.hook("retry").returncode == 0
     assert process.wait(30) == 0
-    with pytest.raises(ProcessLookupError):
-        os.kill(left, 0)
+    assert boot.start_time(left) is None
 
 
 def test_status_without_a_supervisor(container):
@@ -210,3 +208,56 @@ def test_status_without_a_supervisor(container):
     )
     assert done.returncode == 4
     assert "No supervisor runs" in done.stderr
+
+
+def test_people_are_told(container):
+    """A webhook of this machine, from a job that fails, is held and released."""
+    import http.server
+    import threading
+
+    told = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        process = container.wrap(
+            "sh",
+            "-c",
+            "exit 3",
+            SMSSH_HOLD="failure",
+            SMSSH_WAIT="ready",
+            SMSSH_NOTIFY=f"http://127.0.0.1:{server.server_port}/T0-secret",
+            SMSSH_NOTIFY_TEMPLATE="$event $exit_code",
+            SECRET="s3cret",
+        )
+        status = container.wait_for("held")
+        assert "T0-secret" not in container.ssh(status, "env").stdout
+        container.hook("release")
+        assert process.wait(30) == 3
+        assert [each["text"].strip() for each in told] == ["ready", "failed 3", "held 3", "released 3"]
+        server.shutdown()
+    assert "s3cret" not in json.dumps(told)
+    assert "T0-secret" not in container.log() + container.output()
+
+
+def test_a_webhook_that_hangs_delays_the_end_by_its_bound_only(container):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
+        process = container.wrap("sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_NOTIFY=address)
+        container.wait_for("held")
+        began = time.monotonic()
+        container.hook("release")
+        assert process.wait(30) == 3
+        # 2 s for it, beside what the end takes anyway.
+        assert time.monotonic() - began < 12
+    container.assert_quiet()

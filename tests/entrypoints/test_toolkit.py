@@ -2,8 +2,11 @@
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
+
+from .container import poll
 
 GOOD = "open(__import__('os').environ['SM_MODEL_DIR'] + '/model', 'w').write('weights')\n"
 USER_ERROR = "raise ValueError('user bug')\n"
@@ -148,3 +151,99 @@ def test_capture_error_is_not_kept_waiting(container):
     code, failure, _ = outcome(container, process)
     assert code == 1
     assert b"ValueError: user bug" in failure
+
+
+CAPTURING = """\
+from sagemaker_training import entry_point, environment
+def main():
+    env = environment.Environment()
+    entry_point.run(env.module_dir, env.user_entry_point, env.to_cmd_args(), env.to_env_vars(), capture_error=True)
+"""
+
+
+def test_capture_error_with_huge_output(container):
+    """The toolkit reads its pipes to their end, and its own output goes through ours: 16 MB of it."""
+    container.toolkit_job(
+        "import os, sys, time\n"
+        "while not os.path.exists(os.environ['SM_MODEL_DIR'] + '/go'): time.sleep(0.05)\n"
+        "for n in range(160000):\n"
+        "    print('%08d' % n + 'x' * 91)\n"
+        "    if n % 1000 == 0: print('y' * 10000, file=sys.stderr)\n"
+        "raise ValueError('user bug')\n"
+    )
+    (container.base / "framework.py").write_text(CAPTURING)
+    process = container.train(
+        PYTHONPATH=f"{container.bundle}:{container.base}",
+        SAGEMAKER_TRAINING_MODULE="framework:main",
+        SMSSH_HOLD="failure",
+        SMSSH_WAIT="ready",
+    )
+    container.wait_for("running")
+
+    def peak():
+        """Megabytes that `train` has had at most."""
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+    before = peak()
+    (container.base / "model" / "go").touch()
+    status = container.wait_for("held")
+    assert peak() - before < 10
+    assert "ValueError: user bug" in container.hook("report").stdout
+    assert status["exit_code"] == 1
+    container.hook("release")
+    code, failure, _ = outcome(container, process)
+    assert code == 1
+    assert b"ValueError: user bug" in failure
+    numbers = [int(line[:8]) for line in container.output().splitlines() if line.endswith("x" * 91)]
+    # The toolkit reads blocks, and breaks the lines at their ends.
+    assert len(numbers) > 150000
+    assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize("carrier", ["wrapped", "toolkit"])
+def test_stdout_and_stderr_stay_in_order(container, carrier):
+    """Where both go to one place, as they do here."""
+    source = "import os, sys\nfor n in range(20000): os.write(1 + n % 2, b'%d\\n' % n)\nsys.exit(3)\n"
+    if carrier == "wrapped":
+        process = container.wrap("python", container.script(source), SMSSH_HOLD="failure")
+    else:
+        container.toolkit_job(source)
+        process = container.train(SMSSH_HOLD="failure")
+    container.wait_for("held")
+    numbers = [int(line) for line in container.output().splitlines() if line.isdigit()]
+    assert numbers == list(range(20000))
+    assert json.loads(container.hook("report", "--json").stdout)["log_tail"][-1] == "19999"
+    container.hook("release")
+    process.wait(60)
+
+
+def test_ask_a_running_toolkit_job_to_hold(container):
+    """It did not ask for a hold: no output was kept, all else is as in any hold."""
+    container.toolkit_job(
+        "import os, time\n"
+        "while not os.path.exists(os.environ['SM_MODEL_DIR'] + '/go'): time.sleep(0.05)\n" + USER_ERROR
+    )
+    process = container.train(SMSSH_WAIT="ready")
+    container.wait_for("running")
+    container.hook("hold")
+    (container.base / "model" / "go").touch()
+    status = container.wait_for("held")
+    assert status["exit_code"] == 1
+    report = json.loads(container.hook("report", "--json").stdout)
+    assert report["log_tail"] is None
+    assert "ValueError: user bug" in report["traceback"]
+    (container.base / "code" / "train.py").write_text(GOOD)
+    assert container.hook("retry").returncode == 0
+    poll(lambda: container.status()["point"] == "end", what="the hold at the end")
+    container.hook("release")
+    assert outcome(container, process) == (0, None, True)
+
+
+def test_sigterm_while_the_toolkit_waits_is_no_success(container):
+    container.toolkit_job(GOOD)
+    process = container.train(SMSSH_WAIT="10m")
+    container.wait_for("held")
+    process.send_signal(signal.SIGTERM)
+    assert outcome(container, process) == (128 + signal.SIGTERM, None, False)
+    container.assert_quiet()

@@ -228,7 +228,7 @@ def test_container_hooks_are_called(container):
     assert process.wait(40) == 3
     calls = (container.folder / "calls").read_text().split()
     order = list(dict.fromkeys(calls))
-    # No plugin has a native transport yet: that is where this start ends.
+    # This job does not say where it is announced (SMSSH_ANNOUNCE): that is where this start ends.
     assert order[0] == "smssh_configure"
     assert order.index("smssh_authorized_keys") < order.index("smssh_start_server")
     assert order.index("smssh_start_server") < order.index("smssh_start_transport")

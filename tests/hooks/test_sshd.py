@@ -7,23 +7,85 @@ import subprocess
 import sys
 
 import pytest
-from smssh_plugin.hooks import sshd
+from smssh_plugin.hooks import _login, sshd
 
+from smssh_plugin.errors import SmsshError
+from smssh_plugin.hookspecs import Context, Job
+from smssh_plugin.settings import load
 from tests.entrypoints.container import IMAGE, poll
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
 
 
-def test_set_env_is_one_line_and_escaped():
-    line = sshd.set_env([("A", 'x "y" \\z'), ("B", "two\nlines"), ("BAD-NAME", "x"), ("C", "d e'f")])
-    assert line == 'SetEnv "A=x \\"y\\" \\\\z" "C=d e\'f"\n'
-    assert sshd.set_env([]) == ""
+STUB = """#!/bin/sh
+# An sshd that knows little: it refuses two keywords, and wants a folder first.
+[ -d {folder} ] || {{ echo "Missing privilege separation directory: {folder}" >&2; exit 255; }}
+grep -nE '^({refused})' "$3" | sed "s,^\\([0-9]*\\):.*,$3 line \\1: Bad configuration option," >&2
+! grep -qE '^({refused})' "$3"
+"""
 
 
-@pytest.mark.skipif(SSHD is None, reason="sshd is not installed")
-def test_version():
-    assert sshd.version(SSHD) >= (7, 0)
-    assert sshd.version("/bin/true") == (0, 0)
+@pytest.fixture
+def stub(tmp_path):
+    def make(refused, folder=tmp_path / "empty"):
+        path = tmp_path / "sshd"
+        path.write_text(STUB.format(folder=folder, refused=refused))
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+def test_what_an_sshd_does_not_know_is_left_out(tmp_path, stub):
+    config = tmp_path / "config"
+    config.write_text("Port 1\nSetEnv A=b\nListenAddress 127.0.0.1\nPerSourcePenalties no\n")
+    sshd.accept(stub("SetEnv|PerSourcePenalties"), config)
+    assert config.read_text() == "Port 1\nListenAddress 127.0.0.1\n"
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o755
+
+
+def test_what_an_sshd_must_know(tmp_path, stub):
+    """It shall rather not run than listen to the world."""
+    config = tmp_path / "config"
+    config.write_text("Port 1\nListenAddress 127.0.0.1\n")
+    with pytest.raises(SmsshError, match="line 2: Bad configuration option"):
+        sshd.accept(stub("ListenAddress"), config)
+    assert "ListenAddress" in config.read_text()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, stub):
+    config = tmp_path / "config"
+    config.write_text("Port 1\n")
+    (tmp_path / "file").touch()
+    with pytest.raises(SmsshError, match="Missing privilege separation directory"):
+        sshd.accept(stub("Nothing", tmp_path / "file" / "in"), config)
+
+
+def test_folders_with_odd_names(tmp_path, key):
+    """TMPDIR may have spaces and percent signs in it."""
+    if SSHD is None:
+        pytest.skip("sshd is not installed")
+    run = tmp_path / "a b%h'c"
+    run.mkdir()
+    context = Context(load({}), Job("job", "training", "algo-1"), run, dict(os.environ), "/", "")
+    folder = _login.ssh_dir(context)
+    _login.host_key(folder)
+    config = folder / "sshd_config"
+    config.write_text(sshd.configuration(context, 2222, "root", "/usr/lib/openssh/sftp-server"))
+    sshd.accept(SSHD, config)
+    shown = subprocess.run([SSHD, "-T", "-f", str(config)], capture_output=True, text=True, check=True).stdout
+    assert f"hostkey {folder}/host_ed25519\n" in shown
+    assert f"authorizedkeysfile {folder}/authorized_keys\n".replace("%", "%%") in shown
+    command = next(line for line in shown.splitlines() if line.startswith("forcecommand ")).split(" ", 1)[1]
+    _login.write_files(context)
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        env={"SSH_ORIGINAL_COMMAND": "echo ran", "SHELL": "/bin/sh"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "ran\n"
 
 
 def test_user_namespaces(tmp_path):

@@ -3,13 +3,22 @@
 import configparser
 import json
 import os
+import random
 import signal
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
-from smssh_plugin.hooks import ssm
 
 from smssh_plugin.local.agent.install import install
+from smssh_plugin.local.service_error import ServiceError
 from tests.entrypoints.container import poll
+from tests.session.support import proxy_command
+
+from .agents import Mirror, double_package, pinned, silence
+
+WAITING = "while [ ! -e go ]; do sleep 0.05; done"
 
 
 @pytest.fixture
@@ -83,8 +92,9 @@ def test_node_tags_states_and_the_end(container, stack, node_of):
     secrets = ("the-jobs-secret", "the-jobs-token", credentials["default"]["aws_secret_access_key"])
     assert not [secret for secret in secrets if secret in container.log() + container.output()]
     # The environment of logins is private to the job's user.
-    for path in (container.run_dir / "ssh").iterdir():
-        assert "the-jobs-secret" not in path.read_text() or path.stat().st_mode & 0o077 == 0
+    for path in (container.run_dir / "ssh").rglob("*"):
+        secret = path.is_file() and "the-jobs-secret" in path.read_text()
+        assert not secret or path.stat().st_mode & 0o077 == 0
     container.hook("release")
     assert process.wait(40) == 3
     assert nodes(stack) == []
@@ -101,22 +111,44 @@ def test_a_failing_job_that_is_stopped_leaves_no_node(container, stack, node_of)
     container.assert_quiet()
 
 
+def agents(container):
+    """The agent double's processes, by their command line."""
+    return [pid for pid, command in container.strays() if "/agent/amazon-ssm-agent" in command]
+
+
+def connected(stack, node):
+    return stack.call("GetConnectionStatus", Target=node)["Status"] == "connected"
+
+
+def log_in(container, stack, status, seconds=40):
+    """One login through the session service; answers its output, or None when there was none."""
+    command = proxy_command(status["transport"]["target"], status["ssh"]["port"])
+    quoted = " ".join("'" + part.replace("'", "'\\''").replace("%", "%%") + "'" for part in command)
+    try:
+        done = subprocess.run(
+            ["ssh", *container.ssh_options(status), "-o", f"ProxyCommand={quoted}", "job", "echo in"],
+            env=stack.environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
 def test_an_agent_that_dies_is_started_again(container, stack, node_of):
     process = node_of("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done")
     node = poll(lambda: container.wait_for("running")["transport"]["target"])
 
-    def connected():
-        return stack.call("GetConnectionStatus", Target=node)["Status"] == "connected"
-
-    def agents():
-        return [pid for pid, command in container.strays() if "/agent/amazon-ssm-agent" in command]
-
-    poll(connected, what="the control channel")
-    first = agents()
+    # It is connected before the job is told that it can be entered.
+    assert connected(stack, node)
+    first = agents(container)
     for pid in first:
         os.kill(pid, signal.SIGKILL)
-    poll(lambda: agents() and agents() != first, what="the restart")
-    poll(connected, what="the control channel")
+    poll(lambda: agents(container) and agents(container) != first, what="the restart")
+    poll(lambda: connected(stack, node), what="the control channel")
     container.script("", name="go")
     assert process.wait(40) == 0
 
@@ -125,29 +157,175 @@ def test_an_agent_that_dies_is_started_again(container, stack, node_of):
     ("change", "words"),
     [
         ({"SMSSH_ROLE": ""}, "SMSSH_ROLE is not set"),
-        ({"AWS_REGION": ""}, "AWS_REGION is not set"),
-        ({"PATH": "/usr/bin:/bin"}, "Neither the image nor the bundle has boto3|no amazon-ssm-agent"),
+        ({"AWS_REGION": ""}, "does not say its AWS region"),
+        (
+            {"PATH": "/usr/bin:/bin"},
+            "Neither the image nor the bundle has boto3|image has no amazon-ssm-agent",
+        ),
         (
             {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "2"},
-            "Could not connect|no transport",
+            "no answer from http://127.0.0.1:9",
         ),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_EC2_METADATA_DISABLED": "true"}, "no AWS credentials"),
     ],
 )
 def test_without_a_transport_the_job_runs_and_the_log_says_why(container, node_of, change, words):
     process = node_of("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 4", **change)
     poll(lambda: "no login is possible" in container.output(), what=f"a message; {container.log()}")
-    assert any(word in container.log() for word in words.split("|")), container.log()
+    lines = container.output().splitlines()
+    # One line of the job's own log says what is wrong and what to do.
+    assert [line for line in lines if any(word in line for word in words.split("|")) and "hint:" in line], (
+        lines
+    )
     container.script("", name="go")
     assert process.wait(40) == 4
     container.assert_quiet()
 
 
-def test_endpoints():
-    assert ssm.endpoints({}) == {}
-    assert ssm.agent_configuration("eu-west-1", {})["Mgs"] == {
-        "Region": "eu-west-1",
-        "SessionWorkerBufferLimit": 100,
-    }
-    both = {"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_SSMMESSAGES": "http://b"}
-    assert ssm.endpoints(both) == {"ssm": "http://a", "ssmmessages": "http://b"}
-    assert ssm.agent_configuration("r", both)["Mds"] == {"Endpoint": "http://a"}
+def test_an_agent_that_is_killed_at_any_moment_comes_back_as_the_same_node(container, stack, node_of):
+    process = node_of("sh", "-c", WAITING)
+    status = poll(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
+    node = status["transport"]["target"]
+    assert log_in(container, stack, status) == "in"
+    for _ in range(3):
+        time.sleep(random.uniform(0.0, 0.4))
+        for pid in poll(lambda: agents(container), what="the agent"):
+            os.kill(pid, signal.SIGKILL)
+    poll(lambda: agents(container), what="the agent's return")
+    poll(lambda: connected(stack, node) and log_in(container, stack, status) == "in", what="a login")
+    assert [found["InstanceId"] for found in nodes(stack)] == [node]
+    container.script("", name="go")
+    assert process.wait(40) == 0
+    assert nodes(stack) == []
+
+
+def test_the_agent_stays_out_of_the_jobs_way(container, stack, node_of):
+    process = node_of("sh", "-c", WAITING)
+    poll(lambda: container.wait_for("running")["transport"]["target"])
+    (agent,) = agents(container)
+    # When memory runs out it goes first, and what it starts goes with it; the job's own processes don't change.
+    assert Path(f"/proc/{agent}/oom_score_adj").read_text().strip() == "1000"
+    own = Path("/proc/self/oom_score_adj").read_text()
+    assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == own
+    # It is nobody's child that waits for its children, and has no descriptor of the job's.
+    ancestors, pid = [], agent
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        ancestors.append(pid)
+    assert process.pid not in ancestors
+    output = (container.folder / "out-0").resolve()
+    assert output not in [path.resolve() for path in Path(f"/proc/{agent}/fd").iterdir()]
+    container.script("", name="go")
+    assert process.wait(40) == 0
+
+
+def test_the_activation_code_is_left_nowhere(container, stack, node_of, monkeypatch):
+    codes = []
+    create = stack.service._operations["CreateActivation"]
+
+    async def remember(body, key):
+        answer = await create(body, key)
+        codes.append(answer["ActivationCode"])
+        return answer
+
+    monkeypatch.setitem(stack.service._operations, "CreateActivation", remember)
+    process = node_of("sh", "-c", WAITING)
+    poll(lambda: container.wait_for("running")["transport"]["target"])
+    (code,) = codes
+    assert not [command for _, command in container.strays() if code in command]
+    poll(lambda: stack.call("DescribeActivations")["ActivationList"] == [], what="its deletion")
+    for path in container.folder.rglob("*"):
+        assert not path.is_file() or code.encode() not in path.read_bytes(), path
+    container.script("", name="go")
+    assert process.wait(40) == 0
+
+
+def test_an_image_without_an_agent_gets_the_pinned_one(container, stack, node_of, tmp_path):
+    package = double_package(tmp_path)
+    mirror = Mirror()
+    try:
+        mirror.serve(package)
+        bare = container.environ["PATH"]
+        more = {"PATH": bare, "SMSSH_AGENT": "download", "SMSSH_AGENT_URL": mirror.url, **pinned(package)}
+        process = node_of("sh", "-c", WAITING, **more)
+        status = poll(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
+        assert log_in(container, stack, status) == "in"
+        container.script("", name="go")
+        assert process.wait(40) == 0
+        container.assert_quiet()
+    finally:
+        mirror.close()
+
+
+def test_a_wrong_agent_is_not_started_and_the_job_runs(container, stack, node_of, tmp_path):
+    package = double_package(tmp_path)
+    mirror = Mirror()
+    try:
+        mirror.serve(package.replace(b"debian-binary", b"debian-bin4ry"))
+        more = {"SMSSH_AGENT": "download", "SMSSH_AGENT_URL": mirror.url, **pinned(package)}
+        process = node_of("sh", "-c", f"{WAITING}; exit 5", **more)
+        poll(lambda: "no login is possible" in container.output(), what="a message")
+        assert "is not the agent that was pinned" in container.output()
+        container.script("", name="go")
+        assert process.wait(40) == 5
+        assert stack.calls == []  # no activation is made for an agent that is not there
+        container.assert_quiet()
+    finally:
+        mirror.close()
+
+
+def test_a_role_that_may_not_serve_sessions_is_named(container, stack, node_of):
+    """Registered, but never connected: without a word of ours, a client waits for a host that never comes."""
+    message = (
+        "User: arn:aws:sts::123456789012:assumed-role/Nodes/mi-0 is not authorized to perform: "
+        "ssm:UpdateInstanceInformation on resource: *"
+    )
+    stack.service.faults["UpdateInstanceInformation"] = ServiceError("AccessDeniedException", message)
+    process = node_of("sh", "-c", f"{WAITING}; exit 6")
+    poll(
+        lambda: "no login is possible" in container.output(), seconds=80, what=f"a message; {container.log()}"
+    )
+    assert "node's role may not ssm:UpdateInstanceInformation" in container.output()
+    assert agents(container) == []
+    container.script("", name="go")
+    assert process.wait(40) == 6
+    assert nodes(stack) == []
+    container.assert_quiet()
+
+
+def test_an_agent_that_never_comes_up_leaves_no_node(container, stack, node_of, tmp_path):
+    folder = tmp_path / "broken"
+    install(folder)
+    (folder / "amazon-ssm-agent").rename(folder / "real")
+    (folder / "amazon-ssm-agent").write_text(
+        f'#!/bin/sh\n[ "$1" = -register ] || exit 9\nexec {folder}/real "$@"\n'
+    )
+    (folder / "amazon-ssm-agent").chmod(0o755)
+    (folder / "configuration").mkdir()
+    configuration = {"Ssm": {"Endpoint": stack.url}, "Mgs": {"Endpoint": stack.url}}
+    (folder / "configuration" / "amazon-ssm-agent.json").write_text(json.dumps(configuration))
+    process = node_of("sh", "-c", f"{WAITING}; exit 3", PATH=f"{folder}:{container.environ['PATH']}")
+    poll(lambda: nodes(stack), what="the node")
+    container.script("", name="go")
+    assert process.wait(40) == 3
+    assert nodes(stack) == []
+    container.assert_quiet()
+
+
+@pytest.mark.parametrize("ending", ["exit", "SIGTERM"])
+def test_a_network_that_swallows_everything_delays_no_job(container, node_of, ending):
+    """Without a bound on our side, the end would wait for the time-outs of calls that nobody answers: minutes."""
+    with silence() as url:
+        process = node_of("sh", "-c", f"{WAITING}; exit 7", AWS_ENDPOINT_URL=url)
+        poll(lambda: "SSH server" in container.log(), what="the start")
+        began = time.monotonic()
+        if ending == "exit":
+            container.script("", name="go")
+            assert process.wait(40) == 7
+        else:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(40) == 143
+        print(f"the end took {time.monotonic() - began:.2f} s")
+        # 12 s is what the end of a job waits for its supervisor at most; 2 s is what it takes here.
+        assert time.monotonic() - began < 15
+        container.assert_quiet()

@@ -1,0 +1,116 @@
+"""What an attempt of the entry point left behind, and its end: it may hold ports, files or a GPU.
+
+Imported when somebody retries, never before. CPython 3.7 and later, standard library only.
+
+Ranks have sessions and process groups of their own (torchrun starts them so, and so does whoever calls setsid), and
+those whose parent has died are somebody else's children. What they all keep is the environment that they were
+started with, and in it `SMSSH_ENTRY`, which init and the toolkit's import hook set for the entry point alone. A
+process that was started with an environment of its own is found below one that was not, or in the entry point's
+process group; a daemon that gave up all three is not ours to end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from . import boot
+
+TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
+if TYPE_CHECKING:
+    from typing import Callable, Iterator
+
+ENTRY = "SMSSH_ENTRY"
+"""Names who runs the entry point: its process id and start time, so that no two containers are confused."""
+GRACE = 3.0
+"""Seconds between SIGTERM and SIGKILL."""
+KILL_LIMIT = 5.0
+"""Seconds for the kernel to take away what was killed."""
+PAUSE = 0.05
+
+
+def entry() -> str:
+    """The value of SMSSH_ENTRY for an entry point that this process runs."""
+    return f"{os.getpid()}.{boot.start_time(os.getpid())}"
+
+
+def processes() -> frozenset[tuple[int, int]]:
+    """Everything that runs now."""
+    return frozenset((pid, started) for pid, _, _, started in _table())
+
+
+def find(
+    name: str,
+    group: int | None = None,
+    children: bool = False,
+    keep: frozenset[tuple[int, int]] = frozenset(),
+) -> list[int]:
+    """The processes of an entry point that still run, without this one.
+
+    Args:
+        name: its SMSSH_ENTRY.
+        group: a process group of its own.
+        children: whether the children of this process belong to it. (Those of a process 1 do not: it is given
+            everybody's orphans.)
+        keep: processes that are no part of it.
+    """
+    wanted = f"{ENTRY}={name}".encode()
+    me = os.getpid()
+    table = [each for each in _table() if each[0] != me and (each[0], each[3]) not in keep]
+    found = {
+        pid
+        for pid, parent, its_group, _ in table
+        if its_group == group or (children and parent == me) or _has(pid, wanted)
+    }
+    size = -1
+    while size != len(found):
+        size = len(found)
+        found |= {pid for pid, parent, _, _ in table if parent in found}
+    return sorted(found)
+
+
+def end(find_left: Callable[[], list[int]], pause: Callable[[float], object] = time.sleep) -> list[int]:
+    """SIGTERM to each, SIGKILL to what is there GRACE later; what is left after KILL_LIMIT more.
+
+    Args:
+        find_left: what still runs.
+        pause: waits for so many seconds; init reaps meanwhile.
+    """
+    began = time.monotonic()
+    asked: set[int] = set()
+    while True:
+        left = find_left()
+        waited = time.monotonic() - began
+        if not left or waited >= GRACE + KILL_LIMIT:
+            return left
+        for pid in left:
+            if waited < GRACE and pid in asked:  # a second SIGTERM interrupts the handler of the first
+                continue
+            asked.add(pid)
+            try:
+                os.kill(pid, signal.SIGTERM if waited < GRACE else signal.SIGKILL)
+            except OSError:  # it has ended meanwhile
+                continue
+        pause(PAUSE)
+
+
+def _table() -> Iterator[tuple[int, int, int, int]]:
+    """Process id, parent, process group and start time of everything but zombies."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rsplit(b")", 1)[1].split()
+            except (OSError, IndexError):
+                continue
+            if fields[0] not in (b"Z", b"X"):
+                yield int(name), int(fields[1]), int(fields[2]), int(fields[19])
+
+
+def _has(pid: int, variable: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return variable in file.read().split(b"\0")
+    except OSError:  # it has ended, or is another user's
+        return False

@@ -1,0 +1,313 @@
+"""Calls of AWS with the job's own role: retried within bounds, and explained in one line when they fail."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import json
+import os
+import random
+import re
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Mapping
+
+from .._version import __version__
+from ..errors import ExitStatus, SmsshError
+
+if TYPE_CHECKING:
+    from ..hookspecs import Context
+
+__all__ = ["call", "client", "explain", "region"]
+
+THROTTLED_SECONDS = 600.0
+"""How long a throttled call is tried again: hundreds of hosts may start in the same minute."""
+NETWORK_SECONDS = 120.0
+"""How long a call is tried again that nobody answered."""
+PAUSE_LONGEST = 20.0
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 20.0
+GRACE_SECONDS = 0.5
+"""For the answer to a call that is under way when the job ends."""
+
+THROTTLED = frozenset(
+    {
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TooManyUpdates",
+    }
+)
+DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"})
+STALE = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "MissingAuthenticationToken",
+        "UnrecognizedClientException",
+    }
+)
+SKEWED = frozenset(
+    {
+        "InvalidSignatureException",
+        "RequestExpired",
+        "RequestInTheFuture",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+    }
+)
+SKEW_SECONDS = 240.0
+"""From this difference on, the clock is to blame: AWS takes signatures that are up to 5 minutes off."""
+
+# Both as IAM words them, in the message of AccessDenied.
+_ACTION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)(?: on resource: \"?([^\s\"]+))?")
+_BECAUSE = re.compile(r"because ([^\n]+)")
+
+
+def region(context: Context) -> str:
+    """The AWS region of this job: from its variables, its ARN, the toolkit's hyperparameters, or boto3's own.
+
+    Raises:
+        SmsshError: none of them says it.
+    """
+    environ = context.environment
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "SAGEMAKER_REGION"):
+        if environ.get(name):
+            return environ[name]
+    # arn:aws:sagemaker:eu-west-1:123456789012:processing-job/name
+    parts = context.job.arn.split(":")
+    if len(parts) > 4 and parts[3]:
+        return parts[3]
+    base = Path(environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
+    try:
+        parameters = json.loads((base / "input/config/hyperparameters.json").read_text(encoding="utf-8"))
+        # The toolkit's values are JSON in JSON.
+        found = str(parameters.get("sagemaker_region") or "").strip('"')
+    except (OSError, ValueError, AttributeError):
+        found = ""
+    if not found:
+        found = _boto3().session.Session().region_name or ""
+    if not found:
+        raise SmsshError(
+            "This job does not say its AWS region.",
+            hint="Set AWS_REGION in the job's environment.",
+            reference="no-region",
+        )
+    return found
+
+
+def _boto3() -> Any:
+    try:
+        import boto3
+    except ImportError:
+        raise SmsshError(
+            "Neither the image nor the bundle has boto3.",
+            hint="Install boto3 in the image: `pip install smssh-plugin` brings it.",
+            reference="no-boto3",
+        ) from None
+    return boto3
+
+
+def client(service: str, region_name: str) -> Any:
+    """A boto3 client with the container's own credentials, one attempt a call: see `call`.
+
+    Raises:
+        SmsshError: there is no boto3.
+    """
+    boto3 = _boto3()
+    from botocore.config import Config
+
+    config = Config(
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        user_agent_extra=f"smssh-plugin/{__version__}",
+    )
+    return boto3.session.Session(region_name=region_name).client(service, config=config)
+
+
+def call(operation: Callable[..., Any], ending: threading.Event, **parameters: Any) -> Any:
+    """Call an operation; again with a growing random pause while it is throttled or nobody answers.
+
+    AWS_MAX_ATTEMPTS, where it is set, bounds the attempts as it does for every AWS program.
+
+    Args:
+        operation: a bound method of a boto3 client.
+        ending: set when the job is over; then nothing is tried again.
+        parameters: the operation's.
+
+    Raises:
+        SmsshError: it failed; see `explain`.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    began = time.monotonic()
+    limit = os.environ.get("AWS_MAX_ATTEMPTS", "")
+    attempts = int(limit) if limit.isdigit() else 0
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return _unless_over(operation, ending, parameters)
+        except (BotoCoreError, ClientError) as error:
+            seconds = _worth_seconds(error)
+            over = time.monotonic() - began >= seconds or attempt == attempts or ending.is_set()
+            # Full jitter: hosts that were throttled together do not come back together.
+            pause = random.uniform(0.0, min(PAUSE_LONGEST, 0.5 * 2.0 ** min(attempt, 10)))  # noqa: S311 - no secret
+            if over or ending.wait(pause):
+                raise explain(error, operation.__self__) from None  # type: ignore[attr-defined]
+
+
+def _unless_over(
+    operation: Callable[..., Any], ending: threading.Event, parameters: Mapping[str, Any]
+) -> Any:
+    """Call it in a thread of its own, and leave it alone there GRACE_SECONDS after the job is over.
+
+    Nothing can end a call that nobody answers, but no job waits for one. An answer that comes later is lost: an
+    activation that it brings can be used by nobody, and ends by itself.
+    """
+    answers: list[Any] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            answers.append(operation(**parameters))
+        except BaseException as error:  # noqa: BLE001 - raised again, in the thread that wants to know
+            errors.append(error)
+        done.set()
+
+    threading.Thread(target=run, name="aws-call", daemon=True).start()
+    while not done.wait(0.05):
+        if ending.is_set() and not done.wait(GRACE_SECONDS):
+            raise SmsshError("The job is over.", reference="job-ended")
+    if errors:
+        raise errors[0]
+    return answers[0]
+
+
+def _worth_seconds(error: Exception) -> float:
+    """For how long it is worth trying again after this error."""
+    from botocore.exceptions import ClientError
+
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if _code(error) in THROTTLED or status == 429:
+            return THROTTLED_SECONDS
+        return NETWORK_SECONDS if status >= 500 else 0.0
+    return NETWORK_SECONDS if _is_of_the_network(error) else 0.0
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    from botocore.exceptions import ConnectionError as NoConnectionError
+    from botocore.exceptions import HTTPClientError
+
+    return isinstance(error, (NoConnectionError, HTTPClientError))
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def explain(error: Exception, of: Any) -> SmsshError:
+    """What went wrong, and what to do about it, for one line of the job's log.
+
+    Never the service's whole answer: that to a wrong signature has the session token in it.
+
+    Args:
+        error: botocore's.
+        of: the client whose call it was.
+    """
+    from botocore.exceptions import ClientError
+
+    service = of.meta.service_model.service_name
+    if isinstance(error, ClientError):
+        return _explain_answer(error, service)
+    if _is_of_the_network(error):
+        return SmsshError(
+            f"There is no answer from {of.meta.endpoint_url} ({type(error).__name__}).",
+            hint="A job in a VPC without internet needs the interface endpoints ssm, ssmmessages and ec2messages, "
+            "and the gateway endpoint of S3; with network isolation nothing can be reached at all.",
+            reference="no-network",
+            status=ExitStatus.UNREACHABLE,
+        )
+    if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"):
+        return SmsshError(
+            f"There are no AWS credentials in this container: {error}.",
+            hint="They are those of the job's execution role.",
+            reference="no-credentials",
+            status=ExitStatus.REFUSED,
+        )
+    return SmsshError(f"{service} cannot be called: {error}.", reference="aws-error")
+
+
+def _explain_answer(error: Any, service: str) -> SmsshError:
+    code, operation = _code(error), error.operation_name
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    if "trust policy" in message:
+        return SmsshError(
+            f"Systems Manager may not use the job's role: {message[:300]}",
+            hint="Let the role's trust policy name the service ssm.amazonaws.com beside sagemaker.amazonaws.com.",
+            reference="role-not-trusted",
+            status=ExitStatus.REFUSED,
+        )
+    if code in DENIED:
+        return _explain_denial(message, service, operation)
+    skew = _skew(error)
+    if code in SKEWED and abs(skew) >= SKEW_SECONDS:
+        return SmsshError(
+            "The clock of this container is {:.0f} s {} AWS's, so AWS refuses what it signs.".format(
+                abs(skew), "ahead of" if skew > 0 else "behind"
+            ),
+            hint="The clock is the host's: stop the job and start it again; it gets another host.",
+            reference="clock-skew",
+            status=ExitStatus.REFUSED,
+        )
+    if code in STALE or code in SKEWED:
+        return SmsshError(
+            f"AWS does not take the credentials of this container ({code} from {service}:{operation}).",
+            hint="AWS_* variables in the job's environment win over the job's role: take them out.",
+            reference="bad-credentials",
+            status=ExitStatus.REFUSED,
+        )
+    if code in THROTTLED:
+        return SmsshError(
+            f"{service}:{operation} was throttled for too long ({code}).",
+            hint="Many hosts start at once; ask AWS for a higher rate of Systems Manager's API.",
+            reference="throttled",
+            status=ExitStatus.TIMEOUT,
+        )
+    return SmsshError(f"{service}:{operation} failed: {code}: {message[:300]}", reference="aws-error")
+
+
+def _explain_denial(message: str, service: str, operation: str) -> SmsshError:
+    found = _ACTION.search(message)
+    action, resource = (found.group(1), found.group(2)) if found else (f"{service}:{operation}", None)
+    because = _BECAUSE.search(message)
+    return SmsshError(
+        "The job's role may not {}{}{}.".format(
+            action,
+            f" on {resource}" if resource else "",
+            " ({})".format(because.group(1).rstrip(". ")[:200]) if because else "",
+        ),
+        hint=f"Allow {action} in the policy of the job's execution role.",
+        reference="access-denied",
+        status=ExitStatus.REFUSED,
+    )
+
+
+def _skew(error: Any) -> float:
+    """Seconds that this container's clock is ahead of the service's, by the answer's Date; 0 without one."""
+    headers: Mapping[str, str] = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        theirs = email.utils.parsedate_to_datetime(headers["date"])
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+    return (dt.datetime.now(dt.timezone.utc) - theirs).total_seconds()

@@ -1,0 +1,281 @@
+"""The SDK's own drivers: ModelTrainer's sm_train.sh (v3) and the driver of @step and @remote, with the real files.
+
+The containers' fixed folder /opt/ml is a folder of the test's own here, put into the files' text; tests/docker has
+the same rows with the files as they are.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from .container import poll
+
+templates = pytest.importorskip("sagemaker.train.templates")
+
+USER = """\
+import os, pathlib, sys, time
+base = pathlib.Path(os.environ["TEST_BASE"])
+if "SMSSH_ENABLE" in os.environ:
+    (base / "started").write_text(str(os.path.exists(os.environ["SMSSH_RUN_DIR"] + "/lock")))
+(base / "model" / "model").write_text(os.environ.get("SM_HPS", ""))
+print("user code", *sys.argv[1:], flush=True)
+"""
+ENDINGS = {
+    "good": "",
+    "exception": "raise ValueError('user bug')\n",
+    "exit 7": "sys.exit(7)\n",
+    "sigterm": "(base / 'up').touch()\ntime.sleep(60)\n",
+}
+MODES = {
+    "basic": templates.EXECUTE_BASIC_SCRIPT_DRIVER,
+    "command": templates.EXECUTE_BASE_COMMANDS.format(base_command='python3 train.py --epochs "3"'),
+}
+REMOTE = "sagemaker_remote_function_bootstrap"
+
+
+def sagemaker_file(*parts):
+    """A file of the SDK."""
+    return Path(templates.__file__).parent.joinpath(*parts)
+
+
+class Driven:
+    """One training job that is started by the SDK's drivers.
+
+    Args:
+        container: the job's surroundings.
+    """
+
+    def __init__(self, container):
+        self.container = container
+        self.base = container.base
+        self.data = self.base / "input" / "data"
+
+    def lay_out(self, source, mode="basic", requirements=None):
+        """What ModelTrainer uploads and SageMaker lays out."""
+        shutil.rmtree(self.base, ignore_errors=True)
+        for name in ("input/config", "input/data/code", "output", "model"):
+            (self.base / name).mkdir(parents=True)
+        config = self.base / "input" / "config"
+        config.joinpath("hyperparameters.json").write_text('{"epochs": "3"}')
+        config.joinpath("inputdataconfig.json").write_text('{"code": {}, "sm_drivers": {}}')
+        config.joinpath("resourceconfig.json").write_text(
+            json.dumps(
+                {
+                    "current_host": "algo-1",
+                    "hosts": ["algo-1"],
+                    "current_instance_type": "ml.m5.large",
+                    "network_interface_name": "lo",
+                }
+            )
+        )
+        drivers = self.data / "sm_drivers"
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(sagemaker_file("container_drivers"), drivers, ignore=ignore)
+        install = sagemaker_file("..", "core", "utils", "install_requirements.py")
+        shutil.copy(install, drivers / "scripts" / "install_requirements.py")
+        code = {"source_dir": "code", "entry_script": "train.py" if mode == "basic" else ""}
+        drivers.joinpath("sourcecode.json").write_text(json.dumps(code))
+        drivers.joinpath("distributed.json").write_text("{}")
+        drivers.joinpath("sm_train.sh").write_text(
+            templates.TRAIN_SCRIPT_TEMPLATE.format(
+                working_dir="cd /opt/ml/input/data/code",
+                install_requirements=templates.INSTALL_AUTO_REQUIREMENTS,
+                execute_driver=MODES[mode],
+            )
+        )
+        (self.data / "code" / "train.py").write_text(source)
+        if requirements is not None:
+            (self.data / "code" / "requirements.txt").write_text(requirements)
+        for path in drivers.rglob("*.*"):
+            if path.suffix in (".py", ".sh"):
+                path.write_text(path.read_text().replace("/opt/ml/", f"{self.base}/"))
+
+    def start(self, on=True, carrier="wrap", **environ):
+        """ModelTrainer's fixed ContainerEntrypoint and ContainerArguments."""
+        script = f"{self.data}/sm_drivers/sm_train.sh"
+        return self.run(["/bin/bash", "-c", f"chmod +x {script} && {script}"], on, carrier, environ)
+
+    def run(self, command, on, carrier, environ):
+        """Start a command with one of the carriers, or without us."""
+        environ = {"TEST_BASE": self.base, **environ}
+        if on and carrier == "wrap":
+            return self.container.wrap(*command, **environ)
+        if on:
+            environ["PYTHONPATH"] = self.container.bundle
+        return self.container.start(*command, on=on, **environ)
+
+    def outcome(self, process, terminate=False):
+        """How the job ended: exit status, failure file, model, what the user's script printed."""
+        if terminate:
+            poll((self.base / "up").exists, what="the script: " + self.container.output())
+            process.terminate()
+        status = process.wait(60)
+        status = 128 - status if status < 0 else status
+        found = [self.base / "output" / "failure", self.base / "model" / "model"]
+        texts = [path.read_text() if path.exists() else None for path in found]
+        printed = [line for line in self.container.output().splitlines() if line.startswith("user code")]
+        return status, *texts, printed
+
+    def started_before(self):
+        """Whether the supervisor was started before the user's code."""
+        return (self.base / "started").read_text() == "True"
+
+
+@pytest.fixture
+def driven(container):
+    return Driven(container)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """How each job ends without us, as far as that is known: {(mode, ending): outcome}."""
+    return {}
+
+
+def same_text(outcome, driven):
+    """The outcome without the path of the test's folder, which some tracebacks name."""
+    return tuple(
+        part.replace(str(driven.base), "BASE") if isinstance(part, str) else part for part in outcome
+    )
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    ("mode", "carrier"), [("basic", "wrap"), ("command", "wrap"), ("basic", "sitecustomize")]
+)
+def test_the_same_with_us_and_without_us(driven, alone, mode, carrier, ending):
+    terminate = ending == "sigterm"
+    if (mode, ending) not in alone:
+        driven.lay_out(USER + ENDINGS[ending], mode)
+        outcome = driven.outcome(driven.start(on=False), terminate)
+        assert outcome[3] == ["user code --epochs 3"]
+        alone[mode, ending] = same_text(outcome, driven)
+    driven.lay_out(USER + ENDINGS[ending], mode)
+    outcome = driven.outcome(driven.start(carrier=carrier), terminate)
+    assert same_text(outcome, driven) == alone[mode, ending]
+    assert driven.started_before()
+    driven.container.assert_quiet()
+
+
+def test_environment_py_is_where_it_starts_without_a_wrapper(driven):
+    """The first interpreter of sm_train.sh that runs a file; the user's is only one more."""
+    driven.lay_out(USER)
+    assert driven.outcome(driven.start(carrier="sitecustomize"))[0] == 0
+    driven.container.assert_quiet()
+    log = (driven.container.run_dir / "supervisor.log").read_text()
+    assert log.count("started by sitecustomize") == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_hold_edit_retry(driven, mode):
+    driven.lay_out(USER + "raise ValueError('user bug')\n", mode)
+    process = driven.start(SMSSH_HOLD="failure")
+    container = driven.container
+    status = container.wait_for("held")
+    assert status["code_dir"] == str(driven.data / "code")
+    failure = driven.base / "output" / "failure"
+    assert failure.exists()  # written by the drivers, before anybody could ask
+    assert "ValueError: user bug" in container.ssh(status, "smssh-hook report").stdout
+    fixed = container.ssh(status, 'sed -i "/user bug/d" "$SMSSH_CODE_DIR/train.py"; smssh-hook retry --json')
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr + container.log()
+    outcome = driven.outcome(process)
+    assert outcome[0] == 0
+    assert outcome[1:3] == (None, '{"epochs": 3}')
+    container.assert_quiet()
+
+
+def test_requirements_that_fail(driven):
+    requirements = "--no-index\nno-such-package-anywhere==1\n"
+    driven.lay_out(USER, requirements=requirements)
+    without = same_text(driven.outcome(driven.start(on=False)), driven)
+    assert without[0] != 0
+    assert without[3] == []
+    driven.lay_out(USER, requirements=requirements)
+    assert same_text(driven.outcome(driven.start()), driven) == without
+    driven.lay_out(USER, requirements=requirements)
+    process = driven.start(SMSSH_HOLD="failure")
+    status = driven.container.wait_for("held")
+    mended = driven.container.ssh(
+        status, 'echo --no-index > "$SMSSH_CODE_DIR/requirements.txt"; smssh-hook retry'
+    )
+    assert mended.returncode == 0, mended.stdout + mended.stderr + driven.container.output()
+    assert driven.outcome(process)[0] == 0
+
+
+# ------------------------------------------------------------------------- the driver of @step and @remote
+
+BOOTSTRAP = """\
+import os, pathlib
+pathlib.Path("/opt/ml/input/sm_training.env").write_text("export SM_CURRENT_HOST='algo-1'\\n")
+print("bootstrap", flush=True)
+"""
+INVOKE = """\
+import runpy, sys
+import sagemaker.core.remote_function
+print("user code", flush=True)
+runpy.run_path("/opt/ml/input/data/user.py", run_name="__main__")
+"""
+
+
+def remote_layout(driven, source):
+    """job_driver.sh of the SDK, as `@step` and `@remote` send it.
+
+    What it runs, the SDK's bootstrap and invoke_function, need the SDK with all its packages in the image, and S3: here
+    they are small files of the same names, started in the same way.
+    """
+    with mock.patch.dict(os.environ, AWS_DEFAULT_REGION="us-east-1"):  # the module makes a boto3 client
+        job = pytest.importorskip("sagemaker.core.remote_function.job")
+    driven.lay_out(source)
+    bootstrap = driven.data / job.RUNTIME_SCRIPTS_CHANNEL_NAME
+    package = driven.base / "site" / "sagemaker" / "core" / "remote_function"
+    for folder in (bootstrap, package):
+        folder.mkdir(parents=True)
+    for folder in (package, *package.parents[:2]):
+        (folder / "__init__.py").touch()
+    files = {
+        bootstrap / job.ENTRYPOINT_SCRIPT_NAME: job.ENTRYPOINT_SCRIPT,
+        bootstrap / job.BOOTSTRAP_SCRIPT_NAME: BOOTSTRAP,
+        package / "invoke_function.py": INVOKE,
+        driven.data / "user.py": source,
+    }
+    for path, text in files.items():
+        path.write_text(text.replace("/opt/ml/", f"{driven.base}/"))
+    return ["/bin/bash", bootstrap / job.ENTRYPOINT_SCRIPT_NAME]
+
+
+def remote_start(driven, source, on=True, carrier="wrap", **environ):
+    command = remote_layout(driven, source)
+    path = f"{driven.base}/site"
+    if on and carrier == "sitecustomize":
+        # As the request has it: the bundle before what the job's own PYTHONPATH names.
+        environ.update(TEST_BASE=driven.base, PYTHONPATH=f"{driven.container.bundle}:{path}")
+        return driven.container.start(*command, **environ)
+    return driven.run(command, on, carrier, {"PYTHONPATH": path, **environ})
+
+
+@pytest.mark.parametrize("ending", ["good", "exception", "exit 7", "sigterm"])
+@pytest.mark.parametrize("carrier", ["wrap", "sitecustomize"])
+def test_step_and_remote(driven, carrier, ending):
+    source = USER + ENDINGS[ending]
+    terminate = ending == "sigterm"
+    without = same_text(driven.outcome(remote_start(driven, source, on=False), terminate), driven)
+    outcome = driven.outcome(remote_start(driven, source, carrier=carrier), terminate)
+    assert same_text(outcome, driven) == without
+    assert (without[0] == 0) == (ending == "good")
+    assert driven.started_before()
+    driven.container.assert_quiet()
+    log = (driven.container.run_dir / "supervisor.log").read_text()
+    assert log.count(" started by ") == 1
+
+
+def test_step_held_and_retried(driven):
+    process = remote_start(driven, USER + "raise ValueError('user bug')\n", SMSSH_HOLD="failure")
+    status = driven.container.wait_for("held")
+    user = driven.data / "user.py"
+    fixed = driven.container.ssh(status, f'sed -i "/user bug/d" {user}; smssh-hook retry --json')
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr + driven.container.log()
+    assert driven.outcome(process)[0] == 0

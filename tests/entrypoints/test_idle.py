@@ -1,0 +1,124 @@
+"""Who counts as logged in, and the placeholder that ends when nobody is."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from smssh_plugin.entrypoints import idle
+
+from .container import poll
+
+PLACEHOLDER = ("smssh-hook", "placeholder", "--idle")
+
+
+def forward_only(container, status):
+    """A connection that carries a port forward and nothing else."""
+    forward = ("-N", "-o", "ExitOnForwardFailure=yes", "-L", f"{container.folder}/forward:127.0.0.1:1")
+    process = container.start(
+        "ssh", *container.ssh_options(status), *forward, "127.0.0.1", on=False, PATH="/usr/bin:/bin"
+    )
+    poll(lambda: container.status()["connected"], what="the connection")
+    return process
+
+
+def test_a_placeholder_that_nobody_enters_ends_with_0(container):
+    """The image has no smssh-hook on its PATH: the bundle's own is run."""
+    process = container.wrap(*PLACEHOLDER, "3s")
+    assert process.wait(60) == 0, container.output() + container.log()
+    assert "0 connected, ends in" in container.output()
+    assert "smssh connect algo-1.job-1.training.sagemaker" in container.output()
+    assert "nobody is logged in any more" in container.output()
+    container.assert_quiet()
+
+
+def test_port_forwards_alone_keep_a_placeholder(container, server):
+    process = container.wrap(*PLACEHOLDER, "4s", SMSSH_SSH_SERVER=server)
+    client = forward_only(container, container.wait_for("running"))
+    since = time.monotonic()
+    while time.monotonic() - since < 6:
+        assert process.poll() is None, container.output(0)
+        time.sleep(0.2)
+    client.terminate()
+    assert process.wait(60) == 0
+    assert "1 connected" in container.output(0)
+
+
+def test_a_placeholder_has_a_maximum(container):
+    process = container.wrap(*PLACEHOLDER, "2m", "--max", "5s")
+    forward_only(container, container.wait_for("running"))
+    assert process.wait(60) == 0
+    assert "time is up (--max)" in container.output(0)
+
+
+def test_a_placeholder_is_stopped_like_any_entry_point(container):
+    process = container.wrap(*PLACEHOLDER, "5m")
+    poll(lambda: "0 connected" in container.output())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(40) == 128 + signal.SIGTERM
+    container.assert_quiet()
+
+
+def test_a_placeholder_that_nobody_could_enter_says_so(container):
+    assert container.wrap(*PLACEHOLDER, "5m", SMSSH_AUTHORIZED_KEYS="").wait(60) == 4
+    assert "Nobody can log in" in container.output()
+    command = [sys.executable, "-m", "smssh_plugin.entrypoints.hook", *PLACEHOLDER[1:]]
+    assert container.start(*command, "5m", on=False).wait(60) == 2
+    assert "SMSSH_ENABLE" in container.output()
+    assert container.start(*command, "soon").wait(60) == 2
+
+
+def test_a_placeholder_needs_no_other_carrier(container):
+    command = [sys.executable, "-m", "smssh_plugin.entrypoints.hook", *PLACEHOLDER[1:], "2s"]
+    assert container.start(*command).wait(60) == 0, container.output() + container.log()
+    assert "nobody is logged in any more" in container.output()
+    container.assert_quiet()
+
+
+def test_is_last_session_timeout(container):
+    """sagemaker-ssh-helper's placeholder loop, with the import changed."""
+    script = container.script(
+        "import os, time\n"
+        "from datetime import timedelta\n"
+        "from smssh_plugin import is_last_session_timeout\n"
+        "while not os.path.exists('entered'):\n"
+        "    time.sleep(0.1)\n"
+        "while not is_last_session_timeout(timedelta(seconds=2)):\n"
+        "    time.sleep(0.2)\n"
+    )
+    process = container.wrap(sys.executable, script)
+    client = forward_only(container, container.wait_for("running"))
+    container.script("", name="entered")
+    poll(lambda: container.output(0).count("1 connected") > 12, what="being connected for longer than 2 s")
+    assert process.poll() is None
+    client.terminate()
+    assert process.wait(60) == 0
+    assert " s left\n" in container.output(0)
+
+
+def test_a_shell_of_session_manager_counts(tmp_path):
+    program = tmp_path / "ssm-session-worker"
+    shutil.copy(shutil.which("sleep"), program)
+    with subprocess.Popen([program, "60"]) as worker:
+        try:
+            poll(lambda: idle.workers(below=os.getpid()) == 1)
+            assert idle.workers(below=worker.pid + 1) == 0
+            assert idle.sessions(1) == 1
+        finally:
+            worker.kill()
+    assert idle.sessions(1) == 0
+
+
+@pytest.mark.parametrize("connected", [0, 2])
+def test_watch(monkeypatch, connected):
+    now = 1000.0
+    monkeypatch.setattr(idle.time, "monotonic", lambda: now)
+    watch = idle.Watch(10)
+    now += 9
+    assert not watch.over(connected)
+    now += 2
+    assert watch.over(0) == (not connected)
+    assert watch.left == (8 if connected else 0)

@@ -1,0 +1,96 @@
+"""Ranks of an attempt that failed are gone before the next one starts, whatever sessions they have made."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from smssh_plugin.entrypoints import boot, leftovers
+
+from .container import IMAGE, poll
+
+RANKS = """\
+import os, subprocess, sys, time
+here = {folder!r}
+if os.path.exists(here + "/second"):
+    running = [pid for pid in open(here + "/ranks").read().split() if os.path.exists(f"/proc/{{pid}}/environ")]
+    states = [open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[0] for pid in running]
+    open(here + "/seen", "w").write(str([state for state in states if state != "Z"]))
+    sys.exit(0)
+open(here + "/second", "w").close()
+pid = "import os; print(os.getpid(), flush=True); "
+# As torchrun starts its ranks; one of them is deaf.
+ranks = [
+    subprocess.Popen([sys.executable, "-c", pid + code + "import time; time.sleep(600)"], start_new_session=True,
+                     stdout=subprocess.PIPE, text=True)
+    for code in ("", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); ")
+]
+# Nobody's child, in a session of its own; and a child of that with an environment of its own.
+daemon = '''
+import os, subprocess, sys
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+child = subprocess.Popen(["/bin/sleep", "600"], env={{}}, start_new_session=True)
+print(os.getpid(), child.pid, flush=True)
+child.wait()
+'''
+ranks.append(subprocess.Popen([sys.executable, "-c", daemon], stdout=subprocess.PIPE, text=True))
+time.sleep(0.1)
+lines = [rank.stdout.readline() for rank in ranks]
+open(here + "/ranks", "w").write(" ".join(lines))
+print("attempt", flush=True)
+sys.exit(5)
+"""
+
+
+@pytest.mark.parametrize("carrier", ["wrapped", "toolkit", "both"])
+def test_all_ranks_are_gone_before_a_retry(container, carrier):
+    source = RANKS.format(folder=str(container.folder))
+    if carrier == "wrapped":
+        process = container.wrap(IMAGE / "bin" / "python", container.script(source), SMSSH_HOLD="failure")
+    else:
+        container.toolkit_job(source)
+        process = (
+            container.train(SMSSH_HOLD="failure")
+            if carrier == "toolkit"
+            else container.wrap("train", SMSSH_HOLD="failure")
+        )
+    status = container.wait_for("held")
+    ranks = (container.folder / "ranks").read_text().split()
+    assert len(ranks) == 4
+    assert all(boot.start_time(pid) for pid in ranks)
+    # What a person has started is theirs.
+    theirs = container.ssh(status, "setsid sleep 600 >/dev/null 2>&1 & echo $!").stdout.strip()
+    assert container.hook("retry").returncode == 0, container.output()
+    assert (container.folder / "seen").read_text() == "[]"
+    assert boot.start_time(theirs)
+    os.kill(int(theirs), signal.SIGKILL)
+    assert process.wait(60) == 0
+    container.assert_quiet()
+
+
+def test_two_containers_on_one_machine_are_kept_apart():
+    """Their entry points have different names."""
+    environ = {leftovers.ENTRY: "1.1"}
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environ) as other:
+        try:
+            poll(lambda: leftovers.find("1.1") == [other.pid])
+            assert leftovers.find(leftovers.entry()) == []
+            assert leftovers.find("1.1", keep=leftovers.processes()) == []
+            assert other.pid in leftovers.find("2.2", children=True)
+        finally:
+            other.kill()
+    assert leftovers.find("1.1") == []
+
+
+def test_what_cannot_be_ended_is_named(monkeypatch):
+    monkeypatch.setattr(leftovers, "GRACE", 0.1)
+    monkeypatch.setattr(leftovers, "KILL_LIMIT", 0.1)
+    sent = []
+    monkeypatch.setattr(leftovers.os, "kill", lambda pid, number: sent.append((pid, number)))
+    assert leftovers.end(lambda: [4_000_000]) == [4_000_000]
+    assert sent[0] == (4_000_000, signal.SIGTERM)
+    assert sent.count(sent[0]) == 1
+    assert sent[-1] == (4_000_000, signal.SIGKILL)

@@ -1,0 +1,186 @@
+"""Two hosts of one job, which know each other over the stand-in's session service only."""
+
+import json
+import signal
+
+import pytest
+
+from smssh_plugin.local.agent.install import install
+
+from .container import IMAGE, Container, poll
+
+FAILS_UNTIL_FIXED = (
+    "import os, sys\nprint('attempt', flush=True)\nsys.exit(0 if os.path.exists('fixed') else 7)\n"
+)
+WAITS = """\
+import os, sys, time
+print("attempt", flush=True)
+if os.path.exists("again"):
+    sys.exit(0)
+open("again", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.05)
+sys.exit(int(open("go").read()))
+"""
+
+
+@pytest.fixture
+def hosts(tmp_path, bundle, key, stack):
+    """Makes the two hosts of a job; each has a folder, a run folder and a node of its own."""
+    if not (IMAGE / "bin" / "python").exists():
+        pytest.skip(f"no image environment at {IMAGE}")
+    programs = tmp_path / "programs"
+    install(programs)
+    made = []
+    for host in ("algo-1", "algo-2"):
+        folder = tmp_path / host
+        folder.mkdir()
+        container = Container(folder, bundle, key)
+        config = container.base / "input" / "config"
+        config.mkdir(parents=True)
+        config.joinpath("resourceconfig.json").write_text(
+            json.dumps({"current_host": host, "hosts": ["algo-1", "algo-2"]})
+        )
+        container.on.update(
+            PATH=f"{programs}:{container.environ['PATH']}",
+            SMSSH_TRANSPORT="ssm",
+            SMSSH_ROLE="arn:aws:iam::123456789012:role/Nodes",
+            SMSSH_HOLD="failure",
+            # Looked at every 2 s.
+            SMSSH_HOLD_SECONDS="10",
+            AWS_ENDPOINT_URL=stack.url,
+            AWS_ACCESS_KEY_ID="ASIAJOBJOBJOBJOBJOBJ",
+            AWS_SECRET_ACCESS_KEY="the-jobs-secret",
+        )
+        made.append(container)
+    yield made
+    for container in made:
+        container.close()
+
+
+def start(container, text, **environ):
+    return container.wrap("python", container.script(text), **environ)
+
+
+def online(*containers):
+    """Wait until each has its node."""
+    for container in containers:
+        poll(lambda found=container: found.wait_for("running")["transport"]["target"], what="the node")
+
+
+def go(container, status):
+    container.script(str(status), name="go.new").rename(container.folder / "go")
+
+
+def test_the_report_says_which_host_failed_first(hosts):
+    """By default each is held by its own failure only."""
+    one, two = hosts
+    processes = [start(each, WAITS) for each in hosts]
+    online(one, two)
+    go(two, 7)
+    two.wait_for("held")
+    poll(lambda: "algo-2 failed first" in two.output())
+    go(one, 3)
+    one.wait_for("held")
+    report = json.loads(one.hook("report", "--json").stdout)
+    assert report["first_failed"] == "algo-2"
+    states = {host["host"]: (host["state"], host["exit_code"]) for host in report["hosts"]}
+    assert states == {"algo-1": ("failed", 3), "algo-2": ("held", 7)}
+    assert "first of the job's hosts to fail: algo-2" in one.hook("report").stdout
+    poll(lambda: "algo-2 held" in " ".join(one.hook("status").stdout.split()), what="the other's state")
+    one.hook("release")
+    assert processes[0].wait(60) == 3
+    assert two.status()["state"] == "held"
+    two.hook("release")
+    assert processes[1].wait(60) == 7
+
+
+def test_by_default_a_host_that_succeeds_does_not_wait(hosts):
+    one, two = hosts
+    processes = [start(each, WAITS) for each in hosts]
+    online(one, two)
+    go(two, 7)
+    two.wait_for("held")
+    go(one, 0)
+    assert processes[0].wait(60) == 0
+    two.hook("release")
+    assert processes[1].wait(60) == 7
+
+
+def test_held_together_a_retry_is_for_all(hosts):
+    """One fails, one still runs; then: one fails, one has succeeded."""
+    one, two = hosts
+    processes = [
+        start(one, WAITS, SMSSH_HOLD_HOSTS="all"),
+        start(two, FAILS_UNTIL_FIXED, SMSSH_HOLD_HOSTS="all", SMSSH_WAIT="ready"),
+    ]
+    two.wait_for("held")
+    online(one)
+    # algo-1 waits for nobody in particular; it is ended and started again, and then succeeds.
+    assert json.loads(two.hook("retry", "--json", check=False).stdout)["attempt"] == 2
+    status = poll(lambda: (found := one.status())["state"] == "held" and found, what="algo-1 waits")
+    assert (status["point"], status["attempt"], status["exit_code"]) == ("end", 2, 0)
+    assert one.output().count("attempt\n") == 2
+    assert processes[0].poll() is None
+    two.script("", name="fixed")
+    assert json.loads(two.hook("retry", "--json").stdout)["exit_code"] == 0
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert one.output().count("attempt\n") == two.output().count("attempt\n") == 3
+
+
+def test_held_together_a_release_is_for_all(hosts, stack):
+    one, two = hosts
+    processes = [start(each, WAITS, SMSSH_HOLD_HOSTS="all") for each in hosts]
+    online(one, two)
+    go(one, 0)
+    assert poll(lambda: (found := one.status())["state"] == "held" and found)["point"] == "end"
+    go(two, 7)
+    two.wait_for("held")
+    poll(lambda: one.status()["hosts"].get("algo-2", {}).get("state") == "held")
+    two.hook("release", "--exit", "0")
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert stack.call("DescribeInstanceInformation")["InstanceInformationList"] == []
+
+
+def test_held_together_all_succeed(hosts):
+    processes = [start(each, WAITS, SMSSH_HOLD_HOSTS="all") for each in hosts]
+    online(*hosts)
+    for each in hosts:
+        go(each, 0)
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert "the other hosts have ended too" in hosts[0].output() + hosts[1].output()
+
+
+def test_a_host_that_is_gone_is_not_waited_for(hosts):
+    one, two = hosts
+    processes = [start(each, WAITS, SMSSH_HOLD_HOSTS="all") for each in hosts]
+    online(one, two)
+    processes[1].send_signal(signal.SIGTERM)
+    assert processes[1].wait(60) == 128 + signal.SIGTERM
+    go(one, 0)
+    assert processes[0].wait(60) == 0
+
+
+def test_whoever_is_connected_to_one_keeps_all(hosts):
+    one, two = hosts
+    processes = [start(each, WAITS, SMSSH_HOLD_SECONDS="5") for each in hosts]
+    online(one, two)
+    go(two, 7)
+    status = two.wait_for("held")
+    client = two.start(
+        "ssh", *two.ssh_options(status), "127.0.0.1", "sleep 60", on=False, PATH="/usr/bin:/bin"
+    )
+    go(one, 3)
+    since = one.wait_for("held")["hold"]["since"]
+    poll(lambda: one.status()["hold"]["deadline"] > since + 12, what="the deadline moves")
+    assert processes[0].poll() is None
+    client.terminate()
+    assert [process.wait(60) for process in processes] == [3, 7]
+
+
+def test_nobody_to_ask(hosts):
+    """Without the ssm transport each host stands for itself, whatever was asked for."""
+    one = hosts[0]
+    process = start(one, "print('ran')\n", SMSSH_HOLD_HOSTS="all", SMSSH_TRANSPORT="none", SMSSH_WAIT="ready")
+    assert process.wait(60) == 0
+    assert "the other hosts of this job cannot be asked" in one.log()

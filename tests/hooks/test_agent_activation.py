@@ -1,0 +1,462 @@
+"""The managed node: its activation and tags, what goes wrong with AWS, and that nothing of it is left behind."""
+
+import email.utils
+import http.server
+import json
+import threading
+import time
+from contextlib import contextmanager
+
+import botocore.session
+import pytest
+from smssh_plugin.hooks import _activation, _aws
+from smssh_plugin.hooks._activation import Node, role_names, tag_text, tags
+
+from smssh_plugin.errors import SmsshError
+from smssh_plugin.hookspecs import Job
+from smssh_plugin.local.agent.install import install
+from smssh_plugin.local.service_error import ServiceError
+
+from .agents import HOST_KEY, context, silence
+
+CODE = "c0de" * 5
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch, tmp_path):
+    for name in ("AWS_PROFILE", "AWS_MAX_ATTEMPTS", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_SSM"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ASIAJOBJOBJOBJOBJOBJ")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-jobs-secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def here(monkeypatch, stack):
+    """The hooks' clients talk to the session service of the test."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", stack.url)
+    return stack
+
+
+class Installed:
+    """What `_agent.install` answers, with a program of the test's."""
+
+    def __init__(self, folder, program):
+        self.folder = folder
+        self.program = program
+
+
+@pytest.fixture
+def installed(tmp_path, here):
+    """The agent double, configured for the test's service."""
+    folder = tmp_path / "agent"
+    program = install(folder)
+    (folder / "configuration").mkdir()
+    (folder / "configuration" / "amazon-ssm-agent.json").write_text(
+        json.dumps({"Ssm": {"Endpoint": here.url}, "Mgs": {"Endpoint": here.url}})
+    )
+    return Installed(folder, program)
+
+
+def node(made):
+    return Node(made, _aws.client("ssm", "us-east-1"))
+
+
+def fault(code, message, status=400):
+    return ServiceError(code, message, status)
+
+
+# ------------------------------------------------------------------------------------------------- tags and roles
+
+
+def pattern(shape):
+    model = botocore.session.get_session().get_service_model("ssm")
+    return model.shape_for(shape).metadata
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("plain", "plain"),
+        ("AROAEXAMPLE:me@example.com", "AROAEXAMPLE:me@example.com"),
+        ("Schätzung 学習 №5", "Schätzung 学習 _5"),
+        ("a,b;c'd\"e(f)", "a_b_c_d_e_f_"),
+        ("tab\there\nthere", "tab_here_there"),
+        ("😀", "_"),
+        ("x" * 256, "x" * 256),
+        ("x" * 257, ""),
+        (HOST_KEY, HOST_KEY),
+    ],
+)
+def test_tags_hold_what_tags_can_hold(given, expected):
+    assert tag_text(given) == expected
+    limits = pattern("TagValue")
+    assert len(tag_text(given)) <= limits["max"] == _activation.TAG_LIMIT
+    # \p{L}\p{Z}\p{N} are letters, separators and numbers, which is what unicodedata's L, Z and N are.
+    assert limits["pattern"] == r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$"
+
+
+def test_all_tags_and_what_was_changed_is_said(tmp_path, caplog):
+    job = Job("job-1", "processing", "algo-2", step="Prepare (all)")
+    made = context(tmp_path, job=job, SMSSH_OWNER="AROA:me,too")
+    with caplog.at_level("WARNING"):
+        found = tags(made)
+    assert found["SMSSHStep"] == "Prepare _all_"
+    assert found["SSHOwner"] == "AROA:me_too"
+    assert "SSHOwner" in caplog.text  # its IAM condition will not match
+    assert {
+        "SMSSH",
+        "SMSSHJob",
+        "SMSSHKind",
+        "SMSSHHost",
+        "SMSSHHostKey",
+        "SMSSHPort",
+        "SMSSHUser",
+    } <= found.keys()
+    assert "" not in found.values()
+
+
+def test_roles_by_name_by_path_and_by_arn():
+    assert role_names("Nodes") == ["Nodes"]
+    arn = "arn:aws-cn:iam::123456789012:role/service-role/Nodes"
+    assert role_names(arn) == ["service-role/Nodes", "Nodes"]
+    # CreateActivation takes 64 characters; a path and a name may be 512 and 64.
+    long = "arn:aws:iam::123456789012:role/" + "p" * 60 + "/" + "n" * 64
+    assert role_names(long) == ["n" * 64]
+    assert pattern("IamRole")["max"] == _activation.ROLE_LIMIT
+
+
+# ------------------------------------------------------------------------------------------------- region
+
+
+@pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION", "SAGEMAKER_REGION"])
+def test_the_region_of_the_environment(tmp_path, name):
+    made = (
+        context(tmp_path, AWS_REGION="", **{name: "eu-west-1"}) if name != "AWS_REGION" else context(tmp_path)
+    )
+    assert _aws.region(made) == ("us-east-1" if name == "AWS_REGION" else "eu-west-1")
+
+
+def test_the_region_of_the_jobs_own_files(tmp_path, monkeypatch):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    arn = "arn:aws:sagemaker:eu-north-1:123456789012:processing-job/p"
+    job = Job("p", "processing", "algo-1", arn=arn)
+    assert _aws.region(context(tmp_path, AWS_REGION="", job=job)) == "eu-north-1"
+    config = tmp_path / "input" / "config"
+    config.mkdir(parents=True)
+    bare = context(tmp_path, AWS_REGION="", SAGEMAKER_BASE_DIR=str(tmp_path))
+    with pytest.raises(SmsshError, match="does not say its AWS region"):
+        _aws.region(bare)
+    (config / "hyperparameters.json").write_text(json.dumps({"sagemaker_region": '"ap-south-1"'}))
+    assert _aws.region(bare) == "ap-south-1"
+
+
+# ------------------------------------------------------------------------------------------------- what goes wrong
+
+
+def activation_error(made):
+    with pytest.raises(SmsshError) as caught:
+        node(made)._activate()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "reference", "words"),
+    [
+        (
+            fault(
+                "AccessDeniedException",
+                "User: arn:aws:sts::123456789012:assumed-role/Job/SageMaker is not authorized to perform: "
+                "ssm:CreateActivation on resource: arn:aws:ssm:us-east-1:123456789012:* because no identity-based "
+                "policy allows the ssm:CreateActivation action",
+            ),
+            "access-denied",
+            "may not ssm:CreateActivation on arn:aws:ssm:us-east-1:123456789012:* (no identity-based policy",
+        ),
+        (
+            fault(
+                "AccessDeniedException",
+                "User: arn:aws:sts::1:assumed-role/Job/SageMaker is not authorized to perform: iam:PassRole on "
+                'resource: "arn:aws:iam::1:role/Job"',
+            ),
+            "access-denied",
+            "Allow iam:PassRole in the policy",
+        ),
+        (fault("AccessDeniedException", ""), "access-denied", "Allow ssm:CreateActivation"),
+        (
+            fault(
+                "ValidationException",
+                "Nonexistent role or missing ssm service principal in trust policy: arn:aws:iam::1:role/Job",
+            ),
+            "role-not-trusted",
+            "ssm.amazonaws.com",
+        ),
+        (
+            fault("UnrecognizedClientException", "The security token included in the request is invalid."),
+            "bad-credentials",
+            "ssm:CreateActivation",
+        ),
+        (fault("ExpiredTokenException", "expired"), "bad-credentials", "ExpiredTokenException"),
+        (fault("SomethingNew", "of which nobody knows"), "aws-error", "of which nobody knows"),
+    ],
+)
+def test_what_aws_refuses_is_explained(tmp_path, here, error, reference, words):
+    here.service.faults["CreateActivation"] = error
+    found = activation_error(context(tmp_path))
+    assert found.reference == reference
+    assert words in str(found)
+    assert here.calls.count("CreateActivation") == 1
+
+
+def test_throttled_calls_come_back(tmp_path, here):
+    here.service.faults["CreateActivation"] = fault("ThrottlingException", "Rate exceeded")
+
+    def relent():
+        while here.calls.count("CreateActivation") < 3:
+            time.sleep(0.005)
+        del here.service.faults["CreateActivation"]
+
+    threading.Thread(target=relent, daemon=True).start()
+    assert node(context(tmp_path))._activate()
+
+
+def test_throttling_has_an_end(tmp_path, here, monkeypatch):
+    monkeypatch.setattr(_aws, "THROTTLED_SECONDS", 0.3)
+    here.service.faults["CreateActivation"] = fault("ThrottlingException", "Rate exceeded")
+    assert activation_error(context(tmp_path)).reference == "throttled"
+
+
+def test_pauses_are_random_and_bounded(tmp_path, here, monkeypatch):
+    limits = []
+    monkeypatch.setattr(_aws.random, "uniform", lambda low, high: limits.append((low, high)) or 0.0)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "12")
+    here.service.faults["CreateActivation"] = fault("ThrottlingException", "Rate exceeded")
+    assert activation_error(context(tmp_path)).reference == "throttled"
+    assert here.calls.count("CreateActivation") == 12
+    assert [low for low, _ in limits] == [0.0] * 12
+    highs = [high for _, high in limits]
+    assert highs == sorted(highs)
+    assert highs[-1] == _aws.PAUSE_LONGEST
+
+
+def test_the_end_of_the_job_ends_the_attempts(tmp_path, here):
+    made = context(tmp_path)
+    here.service.faults["CreateActivation"] = fault("ThrottlingException", "Rate exceeded")
+    threading.Timer(0.1, made.ending.set).start()
+    assert activation_error(made).reference == "throttled"
+
+
+def test_nobody_there_is_explained(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(_aws, "NETWORK_SECONDS", 0.3)
+    found = activation_error(context(tmp_path))
+    assert found.reference == "no-network"
+    assert "interface endpoints ssm, ssmmessages" in str(found)
+
+
+def test_no_credentials_are_explained(tmp_path, here, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    assert activation_error(context(tmp_path)).reference == "no-credentials"
+
+
+@contextmanager
+def service_with_clock(ahead, code, message):
+    """Answers every call with an error, and with the time as its own clock shows it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps({"__type": code, "message": message}).encode()
+            self.send_response_only(400)
+            self.send_header("Date", email.utils.formatdate(time.time() + ahead, usegmt=True))
+            self.send_header("Content-Type", "application/x-amz-json-1.1")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(1800, "behind"), (-1800, "ahead of")])
+def test_a_wrong_clock_is_explained(tmp_path, monkeypatch, ahead, words):
+    message = "Signature expired: 20260101T000000Z is now earlier than 20260101T001000Z"
+    with service_with_clock(ahead, "InvalidSignatureException", message) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        found = activation_error(context(tmp_path))
+    assert found.reference == "clock-skew"
+    assert f"s {words} AWS's" in found.message
+
+
+def test_a_wrong_signature_is_never_quoted(tmp_path, monkeypatch):
+    """The answer to one holds what was signed, the session token included."""
+    message = "The Canonical String should have been 'x-amz-security-token:the-jobs-token'"
+    with service_with_clock(0, "SignatureDoesNotMatch", message) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        found = activation_error(context(tmp_path))
+    assert found.reference == "bad-credentials"
+    assert "the-jobs-token" not in str(found)
+
+
+def test_a_role_with_a_path_is_tried_without(tmp_path, here, monkeypatch):
+    asked = []
+    create = here.service._operations["CreateActivation"]
+
+    async def picky(body, key):
+        asked.append(body["IamRole"])
+        if "/" in body["IamRole"]:
+            raise fault("ValidationException", "Value at 'iamRole' failed to satisfy constraint: ^[\\p{L}]*$")
+        return await create(body, key)
+
+    monkeypatch.setitem(here.service._operations, "CreateActivation", picky)
+    made = context(tmp_path, SMSSH_ROLE="arn:aws:iam::123456789012:role/service-role/Nodes")
+    assert node(made)._activate()
+    assert asked == ["service-role/Nodes", "Nodes"]
+
+
+def test_a_job_without_boto3(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(SmsshError, match="boto3"):
+        _aws.client("ssm", "us-east-1")
+
+
+# ------------------------------------------------------------------------------------------------- one node, and none
+
+
+def nodes(stack):
+    return stack.call("DescribeInstanceInformation")["InstanceInformationList"]
+
+
+def activations(stack):
+    return stack.call("DescribeActivations")["ActivationList"]
+
+
+def test_an_activation_is_for_one_host_and_for_half_an_hour(tmp_path, here):
+    node(context(tmp_path))._activate()
+    (found,) = activations(here)
+    assert found["RegistrationLimit"] == 1
+    assert 1500 < found["ExpirationDate"] - time.time() <= _activation.ACTIVATION_SECONDS
+
+
+def test_register_and_deregister(tmp_path, here, installed):
+    made = node(context(tmp_path))
+    made.register(installed, "us-east-1")
+    assert [found["InstanceId"] for found in nodes(here)] == [made.id]
+    # Used up, it would only stand in the account's list; and be left there by a job that is killed.
+    made._chores.put(None)
+    made._chore_thread.join(20)
+    assert activations(here) == []
+    made.deregister()
+    assert nodes(here) == []
+
+
+def program(tmp_path, installed, text):
+    """Another program in the place of the agent; `$REAL` is the agent."""
+    path = installed.folder / "instead"
+    path.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\nREAL={installed.program}\n{text}\n")
+    path.chmod(0o755)
+    installed.program = path
+    return installed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "echo it does not work; exit 3",
+        "echo 'Registration failed: mi-short'; exit 0",
+        'echo "$@"; exit 1',
+    ],
+)
+def test_a_registration_that_fails_leaves_nothing(tmp_path, here, installed, text, monkeypatch):
+    codes = []
+    create = here.service._operations["CreateActivation"]
+
+    async def remember(body, key):
+        answer = await create(body, key)
+        codes.append(answer["ActivationCode"])
+        return answer
+
+    monkeypatch.setitem(here.service._operations, "CreateActivation", remember)
+    made = node(context(tmp_path))
+    with pytest.raises(SmsshError, match="-register failed with status") as caught:
+        made.register(program(tmp_path, installed, text), "us-east-1")
+    assert codes
+    assert codes[0] not in str(caught.value)
+    made.deregister()
+    assert nodes(here) == activations(here) == []
+    # The code is in no file.
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or codes[0].encode() not in path.read_bytes(), path
+
+
+def test_a_registration_that_hangs_has_an_end(tmp_path, here, installed, monkeypatch):
+    monkeypatch.setattr(_activation, "REGISTER_SECONDS", 0.3)
+    made = node(context(tmp_path))
+    with pytest.raises(SmsshError, match="did not end in time"):
+        made.register(program(tmp_path, installed, "exec sleep 100"), "us-east-1")
+    made.deregister()
+    assert activations(here) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"$REAL" "$@"; exec sleep 100',  # it has said which node it is
+        '"$REAL" "$@" >/dev/null; exec sleep 100',  # only Systems Manager knows
+    ],
+)
+def test_a_registration_that_the_end_of_the_job_cuts_off_leaves_no_node(tmp_path, here, installed, text):
+    made = context(tmp_path)
+    cut = node(made)
+
+    def end():
+        while "RegisterManagedInstance" not in here.calls or not here.service.nodes.nodes:
+            time.sleep(0.005)
+        made.ending.set()
+
+    threading.Thread(target=end, daemon=True).start()
+    with pytest.raises(SmsshError, match="did not end in time"):
+        cut.register(program(tmp_path, installed, text), "us-east-1")
+    # The harm: the node is there, and nothing but us would ever take it away.
+    assert len(here.service.nodes.nodes) == 1
+    cut.deregister()
+    assert not here.service.nodes.nodes
+    assert activations(here) == []
+
+
+def test_an_end_without_an_answer_is_bounded(tmp_path, monkeypatch):
+    """First the harm: the call itself takes as long as its time-outs, and with botocore's own attempts longer."""
+    monkeypatch.setattr(_activation, "END_SECONDS", 0.3)
+    with silence() as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        made = node(context(tmp_path))
+        made.id = "mi-0123456789abcdef0"
+        bare = threading.Thread(target=made._deregister, daemon=True)
+        bare.start()
+        made.deregister()
+        assert bare.is_alive()  # still waiting, when the bounded one is back
+
+
+def test_states_are_told_in_order_and_the_last_one_wins(tmp_path, here, installed):
+    made = node(context(tmp_path))
+    made.register(installed, "us-east-1")
+    for state in ("ready", "running", "held"):
+        made.tag_state(state)
+    made._chores.put(None)
+    made._chore_thread.join(20)
+    found = here.call("ListTagsForResource", ResourceType="ManagedInstance", ResourceId=made.id)["TagList"]
+    assert {"Key": "SMSSHState", "Value": "held"} in found
+    assert 1 <= here.calls.count("AddTagsToResource") <= 2
