@@ -2,7 +2,7 @@
 PYTHON ?= python3
 GROUPS := --group examples --group test --group lint --group types
 
-.PHONY: demo test lint types environments clean
+.PHONY: demo test test-containers test-kills bench docs lint types environments clean
 
 demo: environments
 	@.venv/bin/python examples/pipelines/churn/pipeline.py --local .venv-image --report report
@@ -10,6 +10,23 @@ demo: environments
 
 test: environments
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+# 500 random kills over the fast jobs; SMSSH_TEST_SEED=... repeats a run, SMSSH_TEST_KILLS=... does fewer.
+test-kills: environments
+	SMSSH_TEST_KILLS=$${SMSSH_TEST_KILLS:-500} .venv/bin/python -m pytest -s tests/faults/test_kills.py $(PYTEST_ARGS)
+
+# The budgets of the design, each against its reference; BENCH_ARGS=--check fails where one is not met.
+bench: environments
+	@.venv/bin/python -m benchmarks $(BENCH_ARGS)
+
+docs: environments
+	.venv/bin/python dev/docs.py
+
+# Every carrier in every kind of container, for real, as one table. As root: it starts a dockerd of its own.
+test-containers: environments
+	@command -v dockerd >/dev/null && command -v mmdebstrap >/dev/null || \
+		{ apt-get update -qq && apt-get install -qq --yes --no-install-recommends docker.io mmdebstrap; }
+	.venv/bin/python -m pytest -m docker -p no:randomly tests/docker $(PYTEST_ARGS)
 
 lint: environments
 	.venv/bin/ruff check .

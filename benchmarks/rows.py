@@ -1,0 +1,543 @@
+"""What is measured. The real parts, as in the tests, whose containers and stand-ins are used here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smssh_plugin.entrypoints import boot, parent
+
+from smssh_plugin.local.agent.install import install
+from smssh_plugin.submit import bundle as bundles
+from smssh_plugin.submit.options import SSHOptions
+from tests.entrypoints.container import IMAGE, Container, poll
+from tests.faults.images import image, packages
+from tests.session.support import Agent, Stack, proxy, read_exactly
+
+from .table import Row, Sample, interleaved, ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SESSION_MANAGER_PLUGIN = "SMSSH_TEST_SESSION_MANAGER_PLUGIN"
+"""Names Amazon's session-manager-plugin, where the reference of the upload is to be measured."""
+
+
+class NotHere(Exception):  # noqa: N818 - it is no error
+    """Something that a row needs is not on this machine."""
+
+
+def _runs(number: int, share: float) -> int:
+    return max(3, round(number * share))
+
+
+def _timed(command: list[str], **environ: str) -> float:
+    """Milliseconds that a command takes."""
+    began = time.perf_counter()
+    subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
+    return (time.perf_counter() - began) * 1000
+
+
+# ------------------------------------------------------------------------------------------- interpreter start
+
+
+def pth(folder: Path, share: float) -> list[Row]:
+    """An interpreter with our .pth and SMSSH_ENABLE unset, against one without it."""
+    _need_image()
+    plain, baked = folder / "plain", folder / "baked"
+    plain.mkdir()
+    baked.mkdir()
+    interpreters = {"without": image(plain) / "bin" / "python", "with": image(baked) / "bin" / "python"}
+    line = Path(boot.__file__).with_name("smssh.pth").read_text(encoding="utf-8")
+    (packages(baked / "image") / "smssh.pth").write_text(line)
+    environ = {"PATH": os.defpath, "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
+    commands = {name: [str(python), "-c", "pass"] for name, python in interpreters.items()}
+    for command in commands.values():
+        subprocess.run(command, env=environ, check=True)
+    times = interleaved(
+        {name: lambda command=command: _timed(command, **environ) for name, command in commands.items()},
+        _runs(200, share),
+    )
+    what = "interpreter start with the .pth, SMSSH_ENABLE unset"
+    found = ratio(f"{what}: time", "ms", times["with"], "without it", times["without"], 1.03)
+    rows = [found]
+    if shutil.which("valgrind"):
+        counts = {name: Sample((_instructions(command, environ),)) for name, command in commands.items()}
+        rows.insert(
+            0,
+            ratio(
+                f"{what}: instructions", "instructions", counts["with"], "without it", counts["without"], 1.03
+            ),
+        )
+        found.met, found.note = None, "the instructions decide: they are the same on a busy machine"
+    return rows
+
+
+def _instructions(command: list[str], environ: dict[str, str]) -> float:
+    """Instructions that a command executes in user space, as valgrind's callgrind counts them."""
+    done = subprocess.run(
+        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *command],
+        env={**environ, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    match = re.search(r"Collected : (\d+)", done.stderr)
+    if match is None:
+        raise NotHere(f"valgrind says no number: {done.stderr[-200:]}")
+    return float(match.group(1))
+
+
+# ------------------------------------------------------------------------------------- the user's entry point
+
+
+USER = "import time; print('began', time.monotonic_ns(), flush=True)\n"
+
+
+def entry_point(folder: Path, share: float) -> list[Row]:
+    """From the start of the container's process to the first line of the user's script."""
+    bundle, key = _bundle(folder), _key(folder)
+    made = folder / "baked"
+    made.mkdir()
+    baked = image(made)
+    _bake(baked)
+
+    def delay(carrier: str) -> float:
+        with _container(folder, bundle, key) as container:
+            code = container.base / "code"
+            code.mkdir(parents=True)
+            (code / "train.py").write_text(USER)
+            plain = IMAGE / "bin" / "python"
+            command = [str(baked / "bin" / "python" if "baked" in carrier else plain), str(code / "train.py")]
+            environ = {}
+            if carrier == "run.sh":
+                command = ["/bin/sh", str(bundle / "run.sh"), *command]
+            if carrier == "sitecustomize":
+                environ["PYTHONPATH"] = str(bundle)
+            began = time.monotonic_ns()
+            process = container.start(*command, on=not carrier.startswith("without"), **environ)
+            if process.wait(60) != 0:
+                raise RuntimeError(container.output())
+            user = int(re.search(r"began (\d+)", container.output()).group(1))
+            container.assert_quiet()
+            return (user - began) / 1e6
+
+    carriers = ["without", "without, baked image", "run.sh", "sitecustomize", "baked .pth"]
+    found = interleaved({name: lambda name=name: delay(name) for name in carriers}, _runs(20, share))
+    rows = []
+    for carrier in ("run.sh", "sitecustomize", "baked .pth"):
+        reference = "without, baked image" if carrier == "baked .pth" else "without"
+        more = found[carrier].median - found[reference].median
+        rows.append(
+            Row(
+                f"user's entry point begins, {carrier}",
+                "ms",
+                found[carrier],
+                reference,
+                found[reference],
+                "<= 150 ms more",
+                more <= 150,
+                f"+{more:.0f} ms",
+            )
+        )
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------ first login
+
+
+def ready(folder: Path, share: float) -> list[Row]:
+    """From a job's start to its node being connected, against the agent double alone."""
+    bundle, key = _bundle(folder), _key(folder)
+    programs = folder / "programs"
+    install(programs)
+    stack = Stack()
+
+    def ours() -> float:
+        with _container(folder, bundle, key) as container:
+            began = time.monotonic()
+            _ssm_job(container, stack, programs)
+            node = poll(lambda: _status(container)["transport"]["target"], what=f"a node; {container.log()}")
+            poll(lambda: _connected(stack, node), what="the control channel")
+            found = time.monotonic() - began
+            container.script("", name="go")
+            container.processes[-1].wait(60)
+            container.assert_quiet()
+            return found
+
+    def alone() -> float:
+        made = Agent(stack, folder / f"agent-{time.monotonic_ns()}")
+        began = time.monotonic()
+        made.register()
+        made.start()
+        made.wait_connected()
+        found = time.monotonic() - began
+        made.kill()
+        return found
+
+    try:
+        found = interleaved({"ours": ours, "alone": alone}, _runs(8, share))
+    finally:
+        stack.close()
+    row = ratio(
+        "enabled -> first login possible",
+        "s",
+        found["ours"],
+        "agent double alone, registration to control channel",
+        found["alone"],
+        1.5,
+    )
+    row.note = "the double starts in a fraction of the real agent's time"
+    return [row]
+
+
+# ------------------------------------------------------------------------------------------------- the client
+
+
+def login(folder: Path, share: float) -> list[Row]:
+    """`ssh ADDRESS true` on a ready job, and the calls that it makes."""
+    bundle = _bundle(folder)
+    programs = folder / "programs"
+    install(programs)
+    stack = Stack()
+    home = folder / "home"
+    home.mkdir()
+    environ = {**stack.environment, "HOME": str(home), "SMSSH_HOME": str(home / "smssh")}
+    try:
+        smssh = [sys.executable, "-m", "smssh_plugin.cli"]
+        subprocess.run([*smssh, "ssh-config", "--write"], env=environ, check=True, capture_output=True)
+        key = home / "smssh" / "id_ed25519"
+        if not key.exists():
+            from smssh_plugin.keys import NAME
+
+            raise NotHere(f"`smssh ssh-config` has made no {NAME}")
+        with _container(folder, bundle, key) as container:
+            _ssm_job(container, stack, programs)
+            status = poll(lambda: (s := _status(container))["transport"]["target"] and s, what="a node")
+            node = status["transport"]["target"]
+            poll(lambda: _connected(stack, node), what="the control channel")
+            address = "algo-1.job-1.training.sagemaker"
+            command = [
+                "ssh",
+                "-F",
+                str(home / "smssh" / "ssh_config"),
+                "-o",
+                "BatchMode=yes",
+                address,
+                "true",
+            ]
+            subprocess.run(command, env=environ, check=True)
+            before = len(stack.calls)
+            subprocess.run(command, env=environ, check=True)
+            calls = stack.calls[before:]
+            straight = ["ssh", *container.ssh_options(status), "127.0.0.1", "true"]
+            found = interleaved(
+                {
+                    "through": lambda: _timed(command, **environ) / 1000,
+                    "straight": lambda: _timed(straight, **environ) / 1000,
+                },
+                _runs(12, share),
+            )
+            container.script("", name="go")
+            container.processes[-1].wait(60)
+    finally:
+        stack.close()
+    through = found["through"]
+    mine = [
+        call
+        for call in calls
+        if call in ("DescribeInstanceInformation", "ListTagsForResource", "StartSession")
+    ]
+    reference = "noted, not measured: sagemaker-ssh-helper 11.0 s; straight to the server"
+    return [
+        Row(
+            "`ssh ADDRESS true`, ready job",
+            "s",
+            through,
+            reference,
+            found["straight"],
+            "<= 0.6 s",
+            through.median <= 0.6,
+            f"{through.median:.2f} s",
+        ),
+        Row(
+            "`ssh ADDRESS true`: API calls before the session",
+            "",
+            None,
+            "",
+            None,
+            "<= 3",
+            len(mine) <= 3,
+            f"{len(mine)}: {', '.join(mine)}",
+            details={"calls": calls},
+        ),
+    ]
+
+
+def command_line(_: Path, share: float) -> list[Row]:
+    """`smssh --help` and `--version` against an interpreter that does nothing."""
+    python, environ = sys.executable, {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    script = Path(sys.executable).with_name("smssh")
+    smssh = [str(script)] if script.exists() else [python, "-m", "smssh_plugin.cli"]
+    commands = {
+        "pass": [python, "-c", "pass"],
+        "--help": [*smssh, "--help"],
+        "--version": [*smssh, "--version"],
+    }
+    for command in commands.values():
+        _timed(command, **environ)
+    found = interleaved(
+        {name: lambda command=command: _timed(command, **environ) for name, command in commands.items()},
+        _runs(40, share),
+    )
+    return [
+        ratio(f"`smssh {word}`", "ms", found[word], "python -c pass", found["pass"], 4)
+        for word in ("--help", "--version")
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- the session
+
+
+UPLOAD_BYTES = 20 << 20
+PACED_BYTES = 2 << 20
+"""For session-manager-plugin, which would take half a minute for the other."""
+NOTED_MEGABYTES = 0.66
+"""Megabytes a second of an upload through session-manager-plugin 1.2 and Amazon's agent, as it was measured on
+this service's stand-in; both wait a millisecond after each kilobyte."""
+
+
+def upload(folder: Path, share: float) -> list[Row]:
+    """Bytes into a port behind the agent double, through our session and through session-manager-plugin's."""
+    stack = Stack()
+    agent = Agent(stack, folder / "agent")
+    agent.register()
+    agent.start()
+    agent.wait_connected()
+    sink = _Sink()
+    program = os.environ.get(SESSION_MANAGER_PLUGIN)
+
+    def ours() -> float:
+        process = proxy(stack, agent.node, sink.port)
+        try:
+            read_exactly(process, 1)
+            return _megabytes(process, sink, UPLOAD_BYTES)
+        finally:
+            process.stdin.close()
+            process.wait(20)
+
+    def theirs() -> float:
+        document = {"DocumentName": "AWS-StartSSHSession", "Parameters": {"portNumber": [str(sink.port)]}}
+        answer = stack.call("StartSession", Target=agent.node, **document)
+        request = json.dumps({"Target": agent.node, **document})
+        process = subprocess.Popen(
+            [program, json.dumps(answer), "us-east-1", "StartSession", "", request, stack.url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=stack.environment,
+            bufsize=0,
+        )
+        try:
+            read_exactly(process, 1)
+            return _megabytes(process, sink, PACED_BYTES)
+        finally:
+            process.kill()
+            process.wait()
+
+    variants: dict[str, Callable[[], float]] = {"ours": ours}
+    if program:
+        variants["theirs"] = theirs
+    try:
+        found = interleaved(variants, _runs(5, share))
+    finally:
+        agent.kill()
+        sink.close()
+        stack.close()
+    reference = found.get("theirs")
+    by = found["ours"].median / (reference.median if reference else NOTED_MEGABYTES)
+    name = "session-manager-plugin" if reference else f"noted, not measured: {NOTED_MEGABYTES} MB/s"
+    return [
+        Row(
+            "upload through the session",
+            "MB/s",
+            found["ours"],
+            name,
+            reference,
+            ">= 10 x",
+            by >= 10 if reference else None,
+            f"{by:.1f} x",
+            "" if reference else f"{SESSION_MANAGER_PLUGIN} names the program to measure it here",
+        )
+    ]
+
+
+def _megabytes(process: subprocess.Popen[bytes], sink: _Sink, size: int) -> float:
+    """MB/s until the last byte has arrived."""
+    data, before, began = os.urandom(1 << 16), sink.received, time.monotonic()
+    for _ in range(0, size, len(data)):
+        process.stdin.write(data)
+    poll(lambda: sink.received - before >= size, seconds=120, what="the last byte")
+    return size / 1e6 / (time.monotonic() - began)
+
+
+class _Sink:
+    """Takes what comes, and says one byte first."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"x")
+                while data := connection.recv(1 << 16):
+                    self.received += len(data)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+# ------------------------------------------------------------------------------------------------- retry
+
+
+def retry(folder: Path, share: float) -> list[Row]:
+    """A step that is mended in its hold: from `retry` to the end of the job."""
+    bundle, key = _bundle(folder), _key(folder)
+
+    def once() -> float:
+        with _container(folder, bundle, key) as container:
+            process = container.wrap("sh", "-c", "[ -e fixed ]", SMSSH_HOLD="failure")
+            container.wait_for("held")
+            container.script("", name="fixed")
+            began = time.monotonic()
+            container.hook("retry", "--no-wait")
+            if process.wait(60) != 0:
+                raise RuntimeError(container.output())
+            found = time.monotonic() - began
+            container.assert_quiet()
+            return found
+
+    sample = interleaved({"ours": once}, _runs(8, share))["ours"]
+    return [
+        Row(
+            "mended in a hold, `retry` -> the job has ended (script of no time)",
+            "s",
+            sample,
+            "noted, not measured: a new job, minutes",
+            None,
+            "seconds",
+            sample.median < 10,
+            f"{sample.median:.2f} s",
+        )
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- parts
+
+
+def _need_image() -> None:
+    if not (IMAGE / "bin" / "python").exists():
+        raise NotHere("there is no image environment: `make environments` makes it")
+
+
+def _bundle(folder: Path) -> Path:
+    _need_image()
+    made = folder / "bundle"
+    made.mkdir()
+    bundles.build(SSHOptions(transport="none"), []).write(made)
+    return made
+
+
+def _key(folder: Path) -> Path:
+    if shutil.which("ssh-keygen") is None:
+        raise NotHere("ssh-keygen is not installed")
+    key = folder / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    return key
+
+
+def _bake(made: Path) -> None:
+    """Install this package in an image, as its wheel would be."""
+    import pluggy
+
+    import smssh_plugin
+    from smssh_plugin import entrypoints, hooks
+
+    for package in (smssh_plugin, entrypoints, hooks):
+        target = packages(made).joinpath(*package.__name__.split("."))
+        shutil.copytree(Path(package.__file__).parent, target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(pluggy.__file__).parent, packages(made) / "pluggy", dirs_exist_ok=True)
+    shutil.copy(Path(boot.__file__).with_name("smssh.pth"), packages(made))
+    # As pip does it at the end of an installation.
+    subprocess.run([made / "bin" / "python", "-m", "compileall", "-q", packages(made)], check=True)
+
+
+@contextlib.contextmanager
+def _container(folder: Path, bundle: Path, key: Path) -> Iterator[Container]:
+    """A container of its own, with nothing left of it afterwards."""
+    inside = folder / f"container-{time.monotonic_ns()}"
+    inside.mkdir()
+    made = Container(inside, bundle, key)
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(inside, ignore_errors=True)
+
+
+def _ssm_job(container: Container, stack: Stack, programs: Path) -> None:
+    container.wrap(
+        "sh",
+        "-c",
+        "while [ ! -e go ]; do sleep 0.05; done",
+        PATH=f"{programs}:{container.environ['PATH']}",
+        SMSSH_TRANSPORT="ssm",
+        SMSSH_ROLE="Nodes",
+        AWS_ENDPOINT_URL=stack.url,
+        AWS_ACCESS_KEY_ID="ASIAJOBJOBJOBJOBJOBJ",
+        AWS_SECRET_ACCESS_KEY="the-jobs-secret",
+        AWS_EC2_METADATA_DISABLED="true",
+    )
+
+
+def _status(container: Container) -> dict:
+    """What the supervisor says, asked from here: a program's start would be in the measurement."""
+    try:
+        with contextlib.closing(parent.Link(parent.connect(str(container.run_dir)))) as link:
+            return link.ask({"op": "status"}) or {"transport": {"target": None}}
+    except OSError:  # it is not up yet
+        return {"transport": {"target": None}}
+
+
+def _connected(stack: Stack, node: str) -> bool:
+    return stack.call("GetConnectionStatus", Target=node)["Status"] == "connected"
+
+
+ROWS: dict[str, Callable[[Path, float], list[Row]]] = {
+    "pth": pth,
+    "entry-point": entry_point,
+    "ready": ready,
+    "login": login,
+    "command-line": command_line,
+    "upload": upload,
+    "retry": retry,
+}
+"""The rows of the design's table of budgets, by a short name."""

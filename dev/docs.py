@@ -1,0 +1,279 @@
+"""Write docs/hooks.md and docs/settings.md from the code; `--check` only says whether they are up to date.
+
+    .venv/bin/python dev/docs.py [--check]
+
+The hooks and what they are given come from smssh_plugin/hookspecs.py, an example of each from
+examples/plugins/every_hook.py, the settings from smssh_plugin/settings.py. What is missing there is an error
+here: every hook, argument, field and setting is documented.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import re
+import sys
+from pathlib import Path
+
+from smssh_plugin import hookspecs, plugins, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+EXAMPLES = ROOT / "examples" / "plugins" / "every_hook.py"
+GIVEN = ("Context", "Job", "Server", "Transport", "Failure", "Hold", "HostState")
+"""The classes of hookspecs.py that hooks see."""
+SECTIONS = (
+    ("When the supervisor starts, once each and in this order", "smssh_configure"),
+    ("At every attempt of the entry point", "smssh_before_entry_point"),
+    ("Where requests are made", "smssh_transform_request"),
+    ("In the `smssh` command", "smssh_register_commands"),
+)
+"""Headings, each with the first hook below it, in the order of hookspecs.py."""
+
+HOOKS = """\
+# Hooks
+
+<!-- Written by dev/docs.py from smssh_plugin/hookspecs.py and examples/plugins/every_hook.py. -->
+
+Everything that happens in a job's container is a hook, and yours stand beside the built-in ones in
+[`hooks/`](../hooks). A plugin is a package with an entry point in the group `smssh`:
+
+```toml
+# pyproject.toml
+[project.entry-points.smssh]
+mine = "my_package.smssh"
+```
+
+```python
+# my_package/smssh.py
+from smssh_plugin import hookimpl
+
+
+@hookimpl
+def smssh_ready(context):
+    context.say(f"log in with: {context.connect_command}")
+```
+
+- **Take what you need.** An implementation names only the arguments that it uses. A hook or an argument that does not
+  exist is refused, and named in the log.
+- **Order.** Plugins of other packages are asked before the built-in ones. `@hookimpl(tryfirst=True)` and `trylast=True`
+  move an implementation ([pluggy](https://pluggy.readthedocs.io) has the details). Where the first result counts,
+  return None to leave it to the next plugin.
+- **Nothing you do can fail a job.** A hook that raises or exits is named in the supervisor's log and skipped; so is one
+  that takes longer than its limit, which goes on by itself in its thread. A fork that comes back from a hook is ended.
+  One that ends the process takes the supervisor and every login along, and the job goes on.
+- **Where it runs.** In the supervisor, a process of its own: never in the interpreter of the user's script. Start what
+  lives longer with `start_new_session=True`, and end it in `smssh_stop`.
+- **Off.** `SMSSH_DISABLE_HOOKS=mine` leaves a plugin out of a job; the built-in ones too.
+- **No secrets** into messages, logs and reports: they leave the container. `context.environment` holds the job's.
+
+## Where a plugin must be installed
+
+In the Python that runs the supervisor. That is the one which starts the job where the package is baked into the image
+(`.pth`, `smssh-hook run`) or where `sitecustomize` is the carrier (CPython 3.8 or later), and the first `python3` on
+the PATH that works where the entry point is wrapped. `smssh-hook status --json` has the loaded ones in `hooks`.
+
+An unmodified image gets our code through the bundle, and that holds no plugins of others: to travel with the
+bundle, a plugin's wheel would have to be put there at submit time and onto the supervisor's PYTHONPATH, and
+nothing does either yet. Client-side hooks are those of packages that are installed where the pipeline is made, or
+where `smssh` runs.
+
+[`examples/plugins/smssh-triage`](../examples/plugins/smssh-triage) is a whole package, with tests; its hooks decide
+by the exit status what is held, and add the installed packages to the report.
+"""
+
+SETTINGS = """\
+# Settings
+
+<!-- Written by dev/docs.py from smssh_plugin/settings.py. -->
+
+Each is an environment variable of the job, and a key of the bundle's `options.json`, which `SSHOptions` fills in. The
+job's environment wins. The defaults cost nobody money: no wait, no hold.
+
+A value outside of its limits is refused where the request is made. In a container it is named in the log, and the
+job runs with the defaults and without a login.
+
+| variable | key | default | values | what it does |
+| --- | --- | --- | --- | --- |
+"""
+
+
+def main() -> int:
+    """Write the pages, or check them; the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of date")
+    check = parser.parse_args().check
+    stale = []
+    for name, text in pages().items():
+        path = DOCS / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if not check:
+                DOCS.mkdir(exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    for name in stale:
+        print(f"docs/{name} {'is out of date: run dev/docs.py' if check else 'is written'}")
+    return 1 if check and stale else 0
+
+
+def pages() -> dict[str, str]:
+    """The pages by file name."""
+    return {"hooks.md": hooks_page(), "settings.md": settings_page()}
+
+
+# ------------------------------------------------------------------------------------------------------- hooks
+
+
+def hooks_page() -> str:
+    """docs/hooks.md."""
+    functions = {name: function for name, function in vars(hookspecs).items() if name.startswith("smssh_")}
+    examples = example_sources()
+    lost = sorted(set(examples) - set(functions))
+    if lost:
+        raise ValueError(f"{EXAMPLES.name} has examples of hooks that do not exist: {', '.join(lost)}")
+    headings = {first: heading for heading, first in SECTIONS}
+    parts = [HOOKS]
+    for name, function in functions.items():
+        if name in headings:
+            parts.append(f"\n## {headings[name]}\n")
+        if name not in examples:
+            raise ValueError(f"{name} has no example: write one in {EXAMPLES.relative_to(ROOT)}")
+        parts.append(hook_text(name, function, examples[name]))
+    parts.append("\n## What hooks are given\n")
+    parts += [class_text(getattr(hookspecs, name)) for name in GIVEN]
+    return "".join(parts)
+
+
+def hook_text(name: str, function: object, example: str) -> str:
+    """One hook: when it is called, arguments, answer, limits, an example."""
+    summary, body, arguments, returns = docstring(function)
+    signature = inspect.signature(function)  # type: ignore[arg-type]
+    missing = set(signature.parameters) ^ set(arguments)
+    if missing:
+        raise ValueError(f"{name}: these arguments are not documented, or not there: {sorted(missing)}")
+    shown = ", ".join(signature.parameters)
+    lines = [f"\n### `{name}({shown})`\n", summary]
+    if body:
+        lines.append(f"\n{body}")
+    if arguments:
+        lines.append("")
+    for argument, text in arguments.items():
+        kind = str(signature.parameters[argument].annotation)
+        lines.append(f"- `{argument}` (`{kind}`): {text}")
+    if returns:
+        lines.append(f"\nReturns: {returns}")
+    if function.smssh_spec["firstresult"]:  # type: ignore[attr-defined]
+        lines.append("\nThe first result counts: plugins after it are not asked.")
+    limit = plugins.LIMITS.get(name)
+    if limit is not None:
+        lines.append(f"\nLimit: {limit:g} s for each plugin.")
+    if not is_called(name):
+        lines.append("\n*Declared, and not called by anything yet.*")
+    lines.append(f"\n```python\n{example}\n```\n")
+    return "\n".join(lines)
+
+
+def docstring(function: object) -> tuple[str, str, dict[str, str], str]:
+    """Summary, further paragraphs, arguments and returns of a Google-style docstring."""
+    text = inspect.getdoc(function) or ""
+    parts = re.split(r"^(Args|Returns|Raises):\n", text, flags=re.MULTILINE)
+    summary, _, body = parts[0].strip().partition("\n")
+    sections = dict(zip(parts[1::2], parts[2::2]))
+    arguments: dict[str, str] = {}
+    for entry in re.split(r"\n(?=    \w)", sections.get("Args", "").rstrip("\n")):
+        if entry.strip():
+            argument, _, meaning = entry.strip().partition(":")
+            arguments[argument] = joined(meaning)
+    return summary, joined(body), arguments, joined(sections.get("Returns", ""))
+
+
+def joined(text: str) -> str:
+    """A wrapped paragraph on one line."""
+    return " ".join(text.split())
+
+
+def is_called(name: str) -> bool:
+    """Whether anything in the package calls the hook, through its method of `Plugins`."""
+    call = re.compile(rf"(?:plugins|Plugins\(.*\)|_plugins\(\))\.{name.removeprefix('smssh_')}\b")
+    folders = [ROOT / "smssh_plugin", ROOT / "entrypoints", ROOT / "hooks"]
+    files = [path for folder in folders for path in folder.rglob("*.py") if path.name != "plugins.py"]
+    return any(call.search(path.read_text(encoding="utf-8")) for path in files)
+
+
+def example_sources() -> dict[str, str]:
+    """The implementations in every_hook.py by name, as they stand there."""
+    text = EXAMPLES.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("smssh_"):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            found[node.name] = "\n".join(lines[first - 1 : node.end_lineno])
+    return found
+
+
+def class_text(kind: type) -> str:
+    """One class: its fields and properties."""
+    lines = [f"\n### `{kind.__name__}`\n", joined(inspect.getdoc(kind) or ""), ""]
+    meanings = field_meanings(kind)
+    for field in dataclasses.fields(kind):
+        meaning = meanings.get(field.name, "")
+        lines.append(f"- `{field.name}` (`{field.type}`){': ' + meaning if meaning else ''}")
+    for name, value in vars(kind).items():
+        if isinstance(value, property):
+            lines.append(f"- `{name}` (property): {joined(inspect.getdoc(value) or '')}")
+    return "\n".join(lines) + "\n"
+
+
+def field_meanings(kind: type) -> dict[str, str]:
+    """The strings below the fields of a class."""
+    tree = ast.parse(inspect.getsource(kind)).body[0]
+    meanings, name = {}, ""
+    for node in tree.body if isinstance(tree, ast.ClassDef) else []:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+        elif name and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            meanings[name] = joined(str(node.value.value))
+            name = ""
+        else:
+            name = ""
+    return meanings
+
+
+# ---------------------------------------------------------------------------------------------------- settings
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    rows = []
+    for setting in settings.SETTINGS:
+        meaning = setting.doc
+        if setting.deprecated:
+            names = ", ".join(f"`{name}`" for name in setting.deprecated)
+            meaning += f" sagemaker-ssh-helper's {names} is understood too."
+        cells = [
+            f"`{setting.variable}`",
+            f"`{setting.field}`",
+            default(setting.default),
+            setting.limits,
+            meaning,
+        ]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return SETTINGS + "\n".join(rows) + "\n"
+
+
+def default(value: object) -> str:
+    """A default as it would be written into the variable."""
+    if value in ("", ()):
+        return "empty"
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, tuple):
+        return "`{}`".format(",".join(str(part) for part in value))
+    return f"`{value}`"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

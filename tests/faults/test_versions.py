@@ -1,0 +1,91 @@
+"""Two of us at once: baked into the image, and in the bundle that the request brings, of other versions."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pluggy
+import pytest
+import smssh_plugin.entrypoints
+import smssh_plugin.hooks
+
+import smssh_plugin
+from tests.entrypoints.container import poll
+
+from .images import image, packages
+
+BAKED = "0.0.1"
+
+
+@pytest.fixture
+def baked(container):
+    """An image in which another version of this package is installed."""
+    made = image(container.folder)
+    site = packages(made)
+    skip = shutil.ignore_patterns(
+        "__pycache__", "local", "cli", "debug", "client", "session", "hooks", "entrypoints"
+    )
+    for package in (smssh_plugin, smssh_plugin.hooks, smssh_plugin.entrypoints):
+        source = Path(package.__file__).parent
+        shutil.copytree(source, site.joinpath(*package.__name__.split(".")), ignore=skip)
+    shutil.copytree(Path(pluggy.__file__).parent, site / "pluggy", dirs_exist_ok=True)
+    (site / "smssh_plugin" / "_version.py").write_text(f'__version__ = "{BAKED}"\n')
+    for name in ("smssh.pth", "smssh.start"):
+        shutil.copy(site / "smssh_plugin" / "entrypoints" / name, site / name)
+    return made
+
+
+SCRIPT = (
+    "import os, sys, time\n"
+    "print(sorted({name.split('.')[0] for name in sys.modules if 'smssh' in name}), flush=True)\n"
+    "while not os.path.exists('go'): time.sleep(0.05)\n"
+    "sys.exit(7)\n"
+)
+
+
+def versions(container):
+    """The version that serves, once there is a login."""
+    return poll(lambda: (s := container.wait_for("ready")) and s["ssh"]["port"] and s["plugin_version"])
+
+
+def test_the_baked_one_comes_first_and_is_the_only_one(container, baked):
+    """Its .pth runs before sitecustomize is imported; the bundle's then finds that boot has run."""
+    process = container.start(
+        baked / "bin" / "python", container.script(SCRIPT, name="train"), PYTHONPATH=container.bundle
+    )
+    assert versions(container) == BAKED
+    assert container.log().count("started by") == 1
+    assert "started by pth" in container.log()
+    container.script("", name="go")
+    assert process.wait(40) == 7
+    container.assert_quiet()
+
+
+def test_the_wrapped_entry_point_comes_first_and_is_the_only_one(container, baked):
+    """run.sh is there before any interpreter of the image's; the baked one finds the lock taken."""
+    process = container.wrap(
+        baked / "bin" / "python",
+        container.script(SCRIPT, name="train"),
+        PATH=f"{baked}/bin:{container.environ['PATH']}",
+        SMSSH_HOLD="failure",
+    )
+    status = container.wait_for("running")
+    assert status["plugin_version"] == smssh_plugin.__version__ != BAKED
+    assert container.log().count("started by") == 1
+    container.script("", name="go")
+    assert container.wait_for("held")["attempt"] == 1
+    container.hook("release")
+    assert process.wait(40) == 7
+    assert container.output().count("smssh: held (") == 1
+    container.assert_quiet()
+
+
+def test_off_is_off_for_both(container, baked):
+    script = container.script(
+        "import sys; print([name for name in sys.modules if 'smssh' in name])", name="train"
+    )
+    process = container.start(baked / "bin" / "python", script, on=False, PYTHONPATH=container.bundle)
+    assert process.wait(40) == 0
+    assert container.output() == "[]\n"
+    assert not container.run_dir.exists()

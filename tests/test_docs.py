@@ -1,0 +1,131 @@
+"""The documentation is what the code is: generated pages up to date, named tests and linked files there."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from smssh_plugin import hookspecs, settings
+from smssh_plugin.plugins import Plugins
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+HOOKS = [name for name in vars(hookspecs) if name.startswith("smssh_")]
+PAGES = sorted(DOCS.rglob("*.md"))
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return load(ROOT / "dev" / "docs.py")
+
+
+@pytest.mark.parametrize("name", ["hooks.md", "settings.md"])
+def test_a_generated_page_is_up_to_date(generator, name):
+    assert (DOCS / name).read_text() == generator.pages()[name], "run .venv/bin/python dev/docs.py"
+
+
+def test_every_hook_argument_and_field_is_on_the_page():
+    page = (DOCS / "hooks.md").read_text()
+    for name in HOOKS:
+        section = re.search(rf"^### `{name}\(([^)\n]*)\)`\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+        assert section, name
+        assert f"def {name}(" in section[2]
+        for argument in filter(None, section[1].split(", ")):
+            assert re.search(rf"^- `{argument}` \(.+\): .+", section[2], re.MULTILINE), (name, argument)
+    for kind in (hookspecs.Context, hookspecs.Job, hookspecs.Failure, hookspecs.Hold):
+        for field in kind.__dataclass_fields__:
+            assert f"\n- `{field}` (" in page, field
+
+
+def test_every_setting_is_on_the_page():
+    page = (DOCS / "settings.md").read_text()
+    for setting in settings.SETTINGS:
+        assert f"\n| `{setting.variable}` | `{setting.field}` |" in page
+        assert setting.doc.replace("|", "\\|") in page
+        assert all(f"`{name}`" in page for name in setting.deprecated)
+
+
+def test_a_hook_without_an_example_or_an_argument_without_a_word_is_an_error(generator, monkeypatch):
+    whole = generator.example_sources()
+    for name in HOOKS:
+        monkeypatch.setattr(
+            generator, "example_sources", lambda name=name: {k: v for k, v in whole.items() if k != name}
+        )
+        with pytest.raises(ValueError, match=f"{name} has no example"):
+            generator.hooks_page()
+    monkeypatch.setattr(generator, "example_sources", lambda: {**whole, "smssh_gone": ""})
+    with pytest.raises(ValueError, match="smssh_gone"):
+        generator.hooks_page()
+    monkeypatch.setattr(generator, "example_sources", lambda: whole)
+
+    def smssh_silent(context, word):
+        """Do something.
+
+        Args:
+            context: the supervisor's context.
+        """
+
+    with pytest.raises(ValueError, match="word"):
+        generator.hook_text("smssh_silent", smssh_silent, "")
+
+
+def test_the_examples_are_taken_as_plugins():
+    """Names and arguments are those of the hooks, or the plugin would be refused."""
+    module = load(ROOT / "examples" / "plugins" / "every_hook.py")
+    plugins = Plugins([("example", module)], entry_points=False)
+    assert plugins.names == ["example"]
+    assert plugins.register_commands({}) == {"jupyter": "our_package.jupyter:command"}
+    assert [probe.name for probe in plugins.probes()] == ["gpu"]
+    job = hookspecs.Job("job", "training", "algo-1", step="nightly-train")
+    assert plugins.configure(settings.Settings(), job) == {"hold": ()}
+
+
+def named_tests():
+    text = (DOCS / "contract.md").read_text()
+    return sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)))
+
+
+def test_the_contract_names_tests():
+    rows = [line for line in (DOCS / "contract.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith(("| fault", "| ---"))]
+    assert len(rows) > 30
+    assert all("::test_" in row for row in rows)
+
+
+@pytest.mark.parametrize(("path", "name"), named_tests())
+def test_a_test_that_the_contract_names_exists(path, name):
+    tree = ast.parse((ROOT / path).read_text())
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_test_of_a_fault_is_in_the_contract():
+    """Those of the folder that is about nothing else."""
+    named = {f"{path}::{name}" for path, name in named_tests()}
+    about_guards = {
+        # Parts of what is named, or the way without a fault.
+        "tests/faults/test_hooks.py::test_every_container_side_hook_that_somebody_waits_for_has_a_limit",
+        "tests/faults/test_surroundings.py::test_the_usual_place_is_run",
+        "tests/faults/test_versions.py::test_off_is_off_for_both",
+    }
+    for path in (ROOT / "tests" / "faults").glob("test_*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert f"tests/faults/{path.name}::{node.name}" in named | about_guards
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), target

@@ -1,0 +1,129 @@
+"""The example third-party plugin: its own tests, and in an image where it is installed next to us."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pluggy
+import pytest
+
+from tests.entrypoints.conftest import bundle, container, key
+from tests.entrypoints.container import IMAGE
+from tests.entrypoints.test_wheel import SOURCES
+from tests.faults.images import image, packages
+
+__all__ = ["bundle", "container", "key"]
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGIN = ROOT / "examples" / "plugins" / "smssh-triage"
+
+
+def test_its_own_tests(tmp_path):
+    shutil.copytree(PLUGIN, tmp_path / "plugin")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-c",
+            os.devnull,
+            "--rootdir",
+            ".",
+            "-p",
+            "no:cacheprovider",
+            "tests",
+        ],
+        cwd=tmp_path / "plugin",
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "plugin")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def install(made: Path, folder: Path, *names: str) -> None:
+    """Build and install packages of the checkout; nothing is fetched, nothing is written into it."""
+    uv = shutil.which("uv", path=os.pathsep.join([os.environ.get("PATH", ""), str(ROOT / ".work/uv/bin")]))
+    if uv is None:
+        pytest.skip("uv is not installed")
+    if not list(IMAGE.glob("lib/python*/site-packages/setuptools")):
+        pytest.skip("the image environment has no setuptools to build with")
+    sources = []
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "tests")
+    if "smssh-plugin" in names:
+        source = folder / "smssh-plugin"
+        source.mkdir()
+        for name in SOURCES:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, source / name, ignore=ignore)
+            else:
+                shutil.copy(ROOT / name, source / name)
+        sources.append(source)
+    if "smssh-triage" in names:
+        sources.append(Path(shutil.copytree(PLUGIN, folder / "smssh-triage", ignore=ignore)))
+    options = ["--quiet", "--offline", "--no-deps", "--no-build-isolation", "--cache-dir", folder / "cache"]
+    done = subprocess.run(
+        [uv, "pip", "install", *options, "--python", made / "bin" / "python", *sources],
+        env={name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if "smssh-plugin" in names:  # its own requirement, which pip would install with it
+        shutil.copytree(Path(pluggy.__file__).parent, packages(made) / "pluggy", dirs_exist_ok=True)
+
+
+FAIL = "import os, sys, time\nwhile not os.path.exists('go'): time.sleep(0.05)\nsys.exit(int(open('go').read()))\n"
+
+
+def job(container, made, carrier, **environ):
+    """A failing job in the image, with one of the carriers."""
+    script = container.script(FAIL)
+    command = [made / "bin" / "python", script]
+    if carrier == "baked":  # what an image with `ENTRYPOINT ["smssh-hook", "run", "--", ...]` does
+        command = [made / "bin" / "smssh-hook", "run", "--", *command]
+    else:
+        command = ["/bin/sh", container.bundle / "run.sh", *command]
+    path = f"{made}/bin:{container.environ['PATH']}"
+    return container.start(*command, PATH=path, SMSSH_HOLD="failure", **environ)
+
+
+@pytest.mark.parametrize("carrier", ["baked", "run.sh"])
+def test_it_works_in_a_container(container, carrier):
+    """Installed in the Python that runs the supervisor, it is found, whatever the carrier is."""
+    made = image(container.folder)
+    names = ["smssh-plugin", "smssh-triage"] if carrier == "baked" else ["smssh-triage"]
+    install(made, container.folder, *names)
+    process = job(container, made, carrier, TRIAGE_NO_HOLD="9")
+    status = container.wait_for("running")
+    assert "triage" in status["hooks"]
+    container.script("7", name="go")
+    container.wait_for("held")
+    report = json.loads(container.hook("report", "--json").stdout)
+    assert report["packages"]["smssh-triage"] == "1.0"
+    assert "sagemaker_training" in report["packages"] or "sagemaker-training" in report["packages"]
+    container.script("9", name="go")
+    container.hook("retry", "--no-wait")
+    assert process.wait(60) == 9
+    assert "triage: exit status 9 is not held" in container.output()
+    container.assert_quiet()
+
+
+def test_an_image_without_it_has_no_triage(container):
+    """What the bundle brings is ours alone: a plugin has to be installed in the image."""
+    made = image(container.folder)
+    process = job(container, made, "run.sh", TRIAGE_NO_HOLD="9")
+    assert "triage" not in container.wait_for("running")["hooks"]
+    container.script("9", name="go")
+    container.wait_for("held")
+    container.hook("release")
+    assert process.wait(60) == 9
+    container.assert_quiet()
