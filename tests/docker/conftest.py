@@ -1,0 +1,84 @@
+"""Docker, bundle, wheel and key for the table, and the table itself at the end."""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from smssh_plugin.submit import bundle as bundles
+from smssh_plugin.submit.options import SSHOptions
+
+from . import daemon, table
+from .harness import Lab
+from .images import find_uv
+
+SOURCES = ("smssh_plugin", "hooks", "entrypoints", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+WHEELS_FOR = ("3.11",)
+"""The Pythons whose asyncssh wheels travel in the bundle, for images without sshd."""
+
+
+@pytest.fixture(scope="session")
+def docker():
+    reason = daemon.missing()
+    if reason:
+        pytest.skip(reason)
+    with daemon.Docker() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory):
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed")
+    path = tmp_path_factory.mktemp("key") / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)], check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory, key):
+    folder = tmp_path_factory.mktemp("bundle")
+    options = SSHOptions(transport="none", wheels=WHEELS_FOR)
+    bundles.build(options, [key.with_suffix(".pub").read_text().strip()]).write(folder)
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    source = tmp_path_factory.mktemp("source")
+    out = tmp_path_factory.mktemp("wheel")
+    for name in SOURCES:
+        origin = daemon.ROOT / name
+        if origin.is_dir():
+            shutil.copytree(origin, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(origin, source / name)
+    # The same bytes for the same sources: baked images are cached by them.
+    command = [find_uv(), "build", "--quiet", "--wheel", "--out-dir", str(out), str(source)]
+    environment = {**__import__("os").environ, "SOURCE_DATE_EPOCH": "1600000000"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def lab(docker, bundle, wheel, key):
+    return Lab(docker, Path(bundle), wheel, key)
+
+
+def pytest_sessionstart(session):
+    session.config.stash[table.KEY] = table.Table(time.monotonic())
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    made = config.stash.get(table.KEY, None)
+    if made is not None and made.cells:
+        text = made.text()
+        path = daemon.WORK.parent / "containers.md"
+        path.write_text(text)
+        terminalreporter.section("containers")
+        terminalreporter.write(text)
+        terminalreporter.write_line(f"written to {path}")
