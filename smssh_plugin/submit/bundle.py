@@ -6,7 +6,7 @@
     options.json                the options, see `SSHOptions`
     wheels/3.11-x86_64/*.whl    asyncssh, where it was asked for, by Python and machine
     agent/x86_64/*.deb          Amazon's agent, where it was asked for, by machine
-    manifest.json               {"version", "files": {name: SHA-256}}; its own SHA-256 names the prefix
+    smssh-manifest.json         {"version", "files": {name: SHA-256}}; its own SHA-256 names the prefix
 
 The same options, keys and version of this package give the same bytes, on every machine: archives are stored
 uncompressed (zlib and zlib-ng compress differently) with fixed times, and pluggy is the wheel beside this
@@ -36,7 +36,8 @@ from .wheels import wheels_for
 __all__ = ["Bundle", "Destination", "authorized_keys", "build", "destination", "publish", "upload"]
 
 PREFIX = "smssh/bundles"
-MANIFEST = "manifest.json"
+MANIFEST = "smssh-manifest.json"
+"""Not manifest.json: Multi Model Server takes one below its model for that of an old model archive, and ends."""
 PLUGGY = "pluggy-1.5.0-py3-none-any.whl"
 PLUGGY_SHA256 = "44e1ad92c8ca002de6377e165f3e0f1be63266ab4d554740532335b9d75ea669"
 

@@ -170,8 +170,8 @@ class Server:
         if carrier == "bundle":
             environ["PYTHONPATH"] = self.container.bundle
         elif carrier == "code":
-            # Not the manifest: MMS takes any manifest.json below the model for that of an old model archive, and ends.
-            ignore = shutil.ignore_patterns("manifest.json", "__pycache__")
+            # With the manifest: MMS ends where it finds one below the model that has the name of its own.
+            ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(self.container.bundle, self.code, ignore=ignore, dirs_exist_ok=True)
             environ["PYTHONPATH"] = self.code
         self.process = self.container.start(*namespace(), "serve", on=bool(carrier), **environ)

@@ -84,7 +84,7 @@ def test_in_the_bundle(mirror: Mirror, tmp_path: Path) -> None:
     document = json.loads(bundle.files["options.json"])
     assert document["agent"] == "bundle"
     assert document["agent_sha256"] == {"aarch64": sha256(b"for graviton")}
-    assert json.loads(bundle.files["manifest.json"])["files"]["agent/aarch64/amazon-ssm-agent.deb"]
+    assert json.loads(bundle.files["smssh-manifest.json"])["files"]["agent/aarch64/amazon-ssm-agent.deb"]
 
 
 def test_another_version_and_the_newest(mirror: Mirror) -> None:

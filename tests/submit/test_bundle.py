@@ -37,13 +37,13 @@ def place(boto_session: boto3.Session, prefix: str = "bundles") -> Destination:
 
 def test_the_manifest_names_everything_and_the_digest_names_the_manifest() -> None:
     bundle = build(SSHOptions(hold=("failure",)), [KEY])
-    manifest = json.loads(bundle.files["manifest.json"])
-    assert bundle.digest == hashlib.sha256(bundle.files["manifest.json"]).hexdigest()
+    manifest = json.loads(bundle.files["smssh-manifest.json"])
+    assert bundle.digest == hashlib.sha256(bundle.files["smssh-manifest.json"]).hexdigest()
     assert manifest["version"] == __version__
     assert manifest["files"] == {
         name: hashlib.sha256(data).hexdigest()
         for name, data in bundle.files.items()
-        if name != "manifest.json"
+        if name != "smssh-manifest.json"
     }
     assert set(manifest["files"]) == {*bundles.DOORS, "options.json", "smssh.zip"}
     options = json.loads(bundle.files["options.json"])
@@ -182,7 +182,7 @@ def test_it_is_stored_once(boto_session: boto3.Session) -> None:
     uri = upload(bundle, where)
     assert uri == f"s3://{BUCKET}/once/{bundle.digest}/"
     assert len(puts) == len(bundle.files)
-    assert puts[-1].endswith("/manifest.json")
+    assert puts[-1].endswith("/smssh-manifest.json")
     assert upload(bundle, where) == uri
     assert len(puts) == len(bundle.files)
     body = where.client.get_object(Bucket=BUCKET, Key=f"once/{bundle.digest}/run.sh")["Body"].read()

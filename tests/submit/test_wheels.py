@@ -71,7 +71,7 @@ def test_they_are_downloaded_once_and_checked(
     assert capsys.readouterr().err == ""
     bundle = build(SSHOptions(wheels=("3.11",)), [KEY])
     assert bundle.files[f"wheels/3.11-x86_64/{NAME}"] == expected[NAME]
-    assert f"wheels/3.11-x86_64/{NAME}" in json.loads(bundle.files["manifest.json"])["files"]
+    assert f"wheels/3.11-x86_64/{NAME}" in json.loads(bundle.files["smssh-manifest.json"])["files"]
 
 
 @pytest.mark.usefixtures("pip")
