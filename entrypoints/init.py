@@ -36,6 +36,8 @@ HEAD_START = 0.15
 """Seconds for the child alone, before init imports what it needs later; its output waits in the pipes."""
 STOP_GRACE = 90.0
 """Seconds from a stop to the supervisor's end: the service kills the container 120 s after SIGTERM."""
+SIGTIMEDWAIT = {"x86_64": "128", "aarch64": "137"}
+"""The number of rt_sigtimedwait (asm/unistd.h), as /proc/PID/syscall has it."""
 OWN_COMMAND = "smssh-hook"
 """An entry point of ours (`smssh-hook placeholder`), which an image that has only the bundle has nowhere."""
 
@@ -51,6 +53,8 @@ def run(command: list[str], carrier: str, bundle: str | None = None) -> int:
     entry_point = None
     try:
         environ = original_environment()
+        if environ.get("SMSSH_ENTRY") == _entry(os.getppid()):
+            return become(command)  # one init above the entry point is enough, and this would be its child
         bundle = os.path.abspath(bundle) if bundle else None
         _start_supervisor(carrier, environ)
         tee, early = _wishes(environ, bundle or boot.bundle_dir())
@@ -117,9 +121,10 @@ def _child_environment(environ: Mapping[str, str], bundle: str | None) -> dict[s
     return child
 
 
-def _entry() -> str:
+def _entry(pid: int | None = None) -> str:
     """See `leftovers.entry`; that module is not imported before it is needed."""
-    return f"{os.getpid()}.{boot.start_time(os.getpid())}"
+    pid = pid or os.getpid()
+    return f"{pid}.{boot.start_time(pid)}"
 
 
 def _start_supervisor(carrier: str, environ: Mapping[str, str]) -> None:
@@ -336,13 +341,13 @@ class EntryPoint:
     def _forward(self, number: int) -> None:
         """Pass a signal on to the entry point, unless it would not have got it without us.
 
-        The container's first process gets no signal that it has no handler for (pid_namespaces(7)). The entry point
-        would have been that process: `train`, which has none for SIGTERM, goes on until the service kills it, and so
-        do its last checkpoints.
+        The container's first process gets no signal that it neither handles nor blocks (pid_namespaces(7)). The entry
+        point would have been that process: `train`, which has none for SIGTERM, goes on until the service kills it,
+        and so do its last checkpoints.
         """
         if self.pid is None:
             return
-        if os.getpid() == 1 and not _catches(self.pid, number):
+        if os.getpid() == 1 and not _wants(self.pid, number):
             if number in STOPS and self._end_at is None:
                 self._end_at = time.monotonic() + STOP_GRACE
             return
@@ -383,16 +388,19 @@ class EntryPoint:
             boot.note(f"left over from the last attempt: {left}")
 
 
-def _catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal; True where that cannot be told."""
+def _wants(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal, or waits for it; True where that cannot be told."""
+    bit = 1 << (number - 1)
     try:
         with open(f"/proc/{pid}/status") as file:
-            for line in file:
-                if line.startswith("SigCgt:"):
-                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    except (OSError, ValueError):
-        pass
-    return True
+            masks = [line.split() for line in file if line.startswith(("SigBlk:", "SigCgt:"))]
+        if any(int(mask, 16) & bit for _, mask in masks):
+            return True
+        # Another init (tini, dumb-init): in sigtimedwait, what it waits for does not count as blocked.
+        with open(f"/proc/{pid}/syscall") as file:
+            return file.read().split()[0] == SIGTIMEDWAIT.get(os.uname().machine)
+    except (OSError, ValueError, IndexError):
+        return True
 
 
 def _pipes() -> list[tuple[int, int]]:

@@ -154,14 +154,21 @@ class Keeper:
         return {"ok": True}
 
     def before(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """An attempt starts. Where init runs a toolkit, both say so: it is the same attempt."""
+        """An attempt starts. Where init runs a toolkit, both say so: it is the same attempt.
+
+        Init may come to say it when the toolkit's is over already: it started no later than that one did.
+        """
+        started = float(message.get("started") or time.time())
+        with self._changed:
+            if self._attempt and started <= self._started:
+                return {"ok": True, "attempt": self._attempt}
         self._take_environment(message)
         with self._changed:
             again = self._running
             if not again:
                 self._running = True
                 self._attempt += 1
-                self._started = float(message.get("started") or time.time())
+                self._started = started
             self._started_once = True
             attempt = self._attempt
             self.context.attempt, self.context.exit_code = attempt, None
@@ -675,7 +682,9 @@ class Keeper:
             self._notify(
                 "reminder", "another host is retried: the attempt that runs here is ended, and runs again"
             )
-            leftovers.end(lambda: leftovers.find(self._entry))
+            # What runs now, and nothing later: the next attempt starts as soon as this one has ended.
+            ending = leftovers.find(self._entry)
+            leftovers.end(lambda: [pid for pid in leftovers.find(self._entry) if pid in ending])
 
     def _pending_decision(self) -> dict[str, Any]:
         """What was decided for an attempt while it ran."""

@@ -1,5 +1,6 @@
 """Docker, bundle, wheel and key for the table, and the table itself at the end."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -58,7 +59,7 @@ def wheel(tmp_path_factory):
             shutil.copy(origin, source / name)
     # The same bytes for the same sources: baked images are cached by them.
     command = [find_uv(), "build", "--quiet", "--wheel", "--out-dir", str(out), str(source)]
-    environment = {**__import__("os").environ, "SOURCE_DATE_EPOCH": "1600000000"}
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1600000000"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return next(out.glob("*.whl"))
@@ -66,7 +67,10 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def lab(docker, bundle, wheel, key):
-    return Lab(docker, Path(bundle), wheel, key)
+    with pytest.MonkeyPatch.context() as patch:
+        # The SDK, whose files rows take, makes clients when it is imported.
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield Lab(docker, Path(bundle), wheel, key)
 
 
 def pytest_sessionstart(session):

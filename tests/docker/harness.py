@@ -62,8 +62,8 @@ SCENARIOS = ("good", "exception", "exit7", "sigterm", "requirements", "hold")
 OPTIONAL = frozenset(["requirements", "exception"])
 
 PROBE_PYTHON = (
-    "import os; print('probe:', os.path.exists('/run/smssh/lock') or os.path.exists('/tmp/smssh-%d/lock' "
-    "% os.geteuid()), flush=True)\n"
+    "import os; os.write(1, b'probe: %s\\n' % str(os.path.exists('/run/smssh/lock') "
+    "or os.path.exists('/tmp/smssh-%d/lock' % os.geteuid())).encode())\n"
 )
 PROBE_SHELL = (
     "if [ -e /run/smssh/lock ] || [ -e /tmp/smssh-$(id -u)/lock ]; then echo 'probe: True'; "
@@ -82,13 +82,16 @@ WAIT_SHELL = PROBE_SHELL + (
 
 AT_ONCE = 3
 """Containers at a time: most of a run is waiting for Docker."""
-LIMIT = 60.0
+LIMIT = 180.0
 """Seconds that anything in a container may take on a busy machine."""
 GRACE = 3
 """Seconds from SIGTERM to SIGKILL; SageMaker gives 120."""
 USER_ERROR = "user bug"
 
 Observation = Mapping[str, Any]
+
+_laying_out = threading.Lock()
+"""Rows import the SDK for it, which is no business of several threads."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,11 @@ class Row:
     """Carrier -> the name that it has in the supervisor's log, where it isn't STARTED_BY's."""
     quiet: frozenset[str] = frozenset()
     """Carriers that can start no supervisor here (no Python, or one too old): only the end is compared."""
+    ends_well: frozenset[str] = frozenset()
+    """Scenarios in which the job ends with status 0, without us too."""
     network: str = "none"
+    extras: str = ""
+    """Extras of the wheel in the baked image: `[server]` where it has no sshd."""
 
     def reason(self, carrier: str, scenario: str = "") -> str:
         """Why the cell, or a scenario of it, cannot exist; '' where it can."""
@@ -184,19 +191,21 @@ class Run:
     def __enter__(self) -> "Self":
         row, carrier = self.row, self.carrier
         self.ml.mkdir(parents=True)
-        row.lay_out(self.ml, self.scenario, row.source(self.scenario))
+        with _laying_out:
+            row.lay_out(self.ml, self.scenario, row.source(self.scenario))
         image = row.image
         command = list(row.commands.get(carrier, row.command))
         environment = {"AWS_REGION": "us-east-1", "TRAINING_JOB_NAME": "job-1", **row.environment}
         if row.prepare is not None:
-            environment.update(row.prepare(self.lab))
+            with _laying_out:
+                environment.update(row.prepare(self.lab))
         mounts: list[str] = []
         if carrier:
             environment.update(row.options, SMSSH_ENABLE="1")
             here = [name for name in CARRIERS if name != "all" and not row.reason(name)]
             carriers = here if carrier == "all" else [carrier]
             if "baked" in carriers:
-                image = self.lab.baked(image)
+                image = self.lab.baked(row)
                 # No bundle, no options.json.
                 environment.update(SMSSH_TRANSPORT="none", SMSSH_AUTHORIZED_KEYS=self.lab.public_key)
             if carriers != ["baked"]:
@@ -334,8 +343,9 @@ class Run:
             failure=None if text is None else normalise(text),
             succeeded=(self.ml / "output" / "success").exists(),
             model=sorted(str(path.relative_to(model)) for path in model.rglob("*")) if model.exists() else [],
+            # How many ranks come to say it is chance where one of them ends all.
             said=sorted(
-                line[line.index("user:") :] for line in self.output().splitlines() if "user:" in line
+                {line[line.index("user:") :] for line in self.output().splitlines() if "user:" in line}
             ),
             seen=seen,
         )
@@ -451,10 +461,11 @@ class Lab:
         self._outcomes: dict[tuple[str, str], Outcome] = {}
         self._lock = threading.Lock()
 
-    def baked(self, image: Image) -> Image:
-        """The image with the wheel installed in the interpreter that owns the job."""
+    def baked(self, row: Row) -> Image:
+        """The row's image with the wheel installed in the interpreter that owns the job."""
         name = self.wheel.name
-        return image.pip(f"{image.name}, baked", f"/files/{name}", files=((name, self.wheel.read_bytes()),))
+        files = ((name, self.wheel.read_bytes()),)
+        return row.image.pip(f"{row.image.name}, baked", f"/files/{name}{row.extras}", files=files)
 
     def relay_python(self, row: Row) -> str:
         """An interpreter for the relay."""
@@ -482,7 +493,7 @@ class Lab:
         """
         row.image.tag(self.docker)
         if carrier in ("baked", "all") and not row.reason("baked"):
-            self.baked(row.image).tag(self.docker)
+            self.baked(row).tag(self.docker)
         scenarios = row.scenarios(carrier)
         if carrier in row.quiet:
             scenarios = [name for name in scenarios if name != "hold"]
@@ -526,7 +537,7 @@ def _is_what_it_should_be(row: Row, scenario: str, outcome: Outcome, run: Run) -
     if scenario == "good":
         assert outcome.status == 0, f"the good run fails without us\n{run.evidence()}"
         assert any(line.startswith("user:") for line in outcome.said), run.evidence()
-    else:
+    elif scenario not in row.ends_well:
         assert outcome.status != 0, f"{scenario} does not fail without us\n{run.evidence()}"
     if scenario == "exception":
         assert USER_ERROR in run.output(), run.evidence()
@@ -537,7 +548,7 @@ def hold(run: Run) -> None:
     run.wait_for("smssh: held (")
     status = run.status()
     assert status["state"] == "held", f"{status}\n{run.evidence()}"
-    assert status["attempt"] == 1
+    assert status["attempt"] == 1, f"{status}\n{run.evidence()}"
     if run.row.held is not None:
         run.row.held(run)
     else:

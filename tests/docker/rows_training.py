@@ -39,14 +39,18 @@ SSHD = PYTHON.layer(
 )
 TRAINING_51 = SSHD.pip("sagemaker-training 5.1", "sagemaker-training>=5.1,<5.2", "setuptools<81")
 TRAINING_49 = SSHD.pip("sagemaker-training 4.9.0", "sagemaker-training==4.9.0", "setuptools<81")
+SITE = "/usr/local/lib/python3.11/dist-packages"
+FOR_311 = (
+    "sed -i 's/collections\\.Mapping/collections.abc.Mapping/; s/^import collections$/import collections.abc/' "
+    f"{SITE}/{{}}\n"
+)
+"""Packages for Python 3.9 and older: this name was still in `collections` there (removed in 3.10)."""
 TRAINING_39 = SSHD.pip(
     "sagemaker-training 3.9.2",
     "sagemaker-training==3.9.2",
     "setuptools<81",
     "protobuf<3.21",
-    # Made for Python 3.8 and older, where these names still were in `collections` (removed in 3.10).
-    more="sed -i 's/collections\\.Mapping/collections.abc.Mapping/; s/^import collections$/import collections.abc/' "
-    "/usr/local/lib/python3.11/dist-packages/sagemaker_training/mapping.py\n",
+    more=FOR_311.format("sagemaker_training/mapping.py"),
 )
 
 XGBOOST_MAIN = '''"""What sagemaker_xgboost_container.training does in script mode; that package is not on PyPI."""
@@ -56,25 +60,28 @@ def main():
     env = training_env()
     _modules.run_module(env.module_dir, env.to_cmd_args(), env.to_env_vars(), env.module_name, capture_error=False)
 '''
-SITE = "/usr/local/lib/python3.11/dist-packages"
 TRACKER = f"{SITE}/xgboost/dmlc-core/tracker"
 XGBOOST = SSHD.pip(
     "sagemaker-containers 2.8.6",
     "sagemaker-containers==2.8.6.post2",
     "setuptools<81",
+    "wheel",
     "protobuf<3.21",
     "werkzeug<2",
     "flask<2",
     "jinja2<3",
     "markupsafe<2.1",
     "itsdangerous<2",
-    more=f"mkdir -p {SITE}/sagemaker_xgboost_container {TRACKER}\n"
+    more=FOR_311.format("sagemaker_containers/_mapping.py")
+    + f"mkdir -p {SITE}/sagemaker_xgboost_container {TRACKER}\n"
     f"touch {SITE}/sagemaker_xgboost_container/__init__.py {TRACKER}/tracker_of_the_image.py\n"
     f"cp /files/training.py {SITE}/sagemaker_xgboost_container/training.py\n",
     files=(("training.py", XGBOOST_MAIN.encode()),),
     environment=(
         ("SAGEMAKER_TRAINING_MODULE", "sagemaker_xgboost_container.training:main"),
         ("PYTHONPATH", TRACKER),
+        # run_module has pip build the user's module, and there is no network to fetch a build's own tools from.
+        ("PIP_NO_BUILD_ISOLATION", "0"),
     ),
 )
 START_WITH_RIGHT_HOSTNAME = """#!/usr/bin/env bash
@@ -132,19 +139,19 @@ REMOTE = SSHD.pip("sagemaker-core", f"sagemaker-core=={metadata.version('sagemak
 
 GOOD = (
     "import os, sys\n"
-    "print('user: arguments', sys.argv[1:], flush=True)\n"
+    "sys.stdout.write('user: arguments %s\\n' % sys.argv[1:])\n"  # at once: torchrun's ranks write unbuffered
     "open(os.path.join(os.environ.get('SM_MODEL_DIR', '/opt/ml/model'), 'weights'), 'w').write('1')\n"
 )
 PYTHON_SOURCES = {
     "good": WAIT_PYTHON + GOOD,
     "exception": PROBE_PYTHON + "raise ValueError('user bug')\n",
-    "exit7": PROBE_PYTHON + "import sys\nprint('user: leaving', flush=True)\nsys.exit(7)\n",
+    "exit7": PROBE_PYTHON + "import sys\nsys.stdout.write('user: leaving\\n')\nsys.exit(7)\n",
     # Whether it sees the signal is the affair of who started it.
     "sigterm": WAIT_PYTHON
     + "import signal, sys, time\n"
-    + "def stopped(*_):\n    print('user: stopped', flush=True)\n    sys.exit(5)\n"
+    + "def stopped(*_):\n    os.write(1, b'user: stopped\\n')\n    sys.exit(5)\n"
     + "signal.signal(signal.SIGTERM, stopped)\n"
-    + "print('user: ready', flush=True)\n"
+    + "os.write(1, b'user: ready\\n')\n"
     + "open('/opt/ml/input/ready', 'w').close()\n"
     + "while True:\n    time.sleep(0.1)\n",
     "requirements": GOOD,
@@ -404,6 +411,9 @@ REMOTE_ROW = Row(
     lay_out=remote_layout,
     code="/opt/ml/input/data/code/user.py",
     prepare=Remote.start,
+    ends_well=frozenset(
+        ["exit7"]
+    ),  # invoke_function.py: sys.exit in a `finally` takes the place of the function's
     network="host",
     started_by={"bash_env": "run.sh"},
     not_here={**NO_TOOLKIT, **NO_PARENT},
@@ -419,6 +429,7 @@ PLAIN = [
         lay_out=plain_layout,
         code=f"{JOB}.py",
         started_by={"baked": "smssh-hook"},
+        extras="[server]",
         not_here={**NO_TOOLKIT, **NO_BASH, **NO_REQUIREMENTS},
     ),
     Row(
@@ -430,6 +441,7 @@ PLAIN = [
         lay_out=functools.partial(plain_layout, program="job.sh"),
         code=f"{JOB}.sh",
         started_by={"baked": "smssh-hook", "bash_env": "run.sh"},
+        extras="[server]",
         not_here={**NO_TOOLKIT, **NO_REQUIREMENTS, "pythonpath": "no Python among the job's processes"},
     ),
     Row(

@@ -44,8 +44,9 @@ def image_environment() -> Path:
 
 
 def mounts() -> str:
-    """What is mounted on this machine."""
-    return Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    """What is mounted on this machine, but for Docker's containers, which come and go."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if "docker" not in line)
 
 
 def processes(marker: str) -> list[int]:
