@@ -205,13 +205,17 @@ class Keeper:
         exit_code = int(message.get("exit_code") or 1)
         self._end_before_hooks()
         self._take_environment(message)
+        with self._changed:
+            started = self._started
+            if not self._attempt:  # over before anybody could listen; init may still come to say that it runs
+                self._attempt, self._started = 1, time.time()
         failure = Failure(
-            attempt=max(1, self._attempt),
+            attempt=self._attempt,
             command=tuple(self._command),
             exit_code=exit_code,
             error=message.get("error"),
             log_tail=message.get("log_tail"),
-            started=self._started,
+            started=started,
         )
         hold = (
             self._released is None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.entrypoints.container import IMAGE
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -69,7 +71,10 @@ def rooted(
     new = container.folder / "root"
     new.mkdir()
     binds = []
-    for folder in dict.fromkeys([container.folder, container.bundle]):
+    folders = [container.folder, container.bundle]
+    if IMAGE.parts[1] in LEFT_OUT:  # the checkout is below /tmp, say
+        folders.append(IMAGE)
+    for folder in dict.fromkeys(folders):
         target = f"{new}{folder}"
         quoted = shlex.quote(target)
         binds.append(f"mkdir -p {quoted}; mount --bind {shlex.quote(str(folder))} {quoted}")
