@@ -108,6 +108,8 @@ class Node:
         self._context = context
         self._client = client
         self._activation = ""
+        """Its id, also after it is deleted: the node that it made is found by it."""
+        self._activation_deleted = False
         self._chores: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._chore_thread: threading.Thread | None = None
         self._state = ""
@@ -251,11 +253,11 @@ class Node:
             chore()
 
     def _delete_activation(self) -> None:
-        if not self._activation:
+        if not self._activation or self._activation_deleted:
             return
         try:
             self._client.delete_activation(ActivationId=self._activation)
-            self._activation = ""
+            self._activation_deleted = True
         except Exception as error:  # noqa: BLE001 - botocore's errors share no base worth naming
             _log.info("the activation is not deleted: %s", _aws.explain(error, self._client).message)
 
