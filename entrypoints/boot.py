@@ -104,7 +104,7 @@ def _boot(carrier: str, bundle: str | None) -> None:
     entry = entry_process()
     if kind != "start" and not leads(entry):
         return
-    won = start_supervisor(carrier, entry)
+    won = start_supervisor(carrier, entry, holder=name == "train")
     if won and (name in TOOLKIT_PROGRAMS or entry == os.getpid()):  # else a parent says when the job is over
         import atexit
 
@@ -377,13 +377,16 @@ def supervisor_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return scrubbed
 
 
-def start_supervisor(carrier: str, entry: int, environ: Mapping[str, str] | None = None) -> bool:
+def start_supervisor(
+    carrier: str, entry: int, environ: Mapping[str, str] | None = None, *, holder: bool = False
+) -> bool:
     """Start the supervisor if nobody has; True if this call did.
 
     Args:
         carrier: which carrier calls, for the log.
         entry: id of the process whose end is the end of the job.
         environ: the job's environment; os.environ when left out.
+        holder: whether the starter is going to be there when the entry point ends, so that it can hold the job.
     """
     run = run_dir(create=True)
     if run is None:
@@ -398,7 +401,7 @@ def start_supervisor(carrier: str, entry: int, environ: Mapping[str, str] | None
             return False
         command = [python, "-m", "smssh_plugin.entrypoints.supervisor"]
         command += ["--run", run, "--lock", str(lock), "--entry", str(entry), "--carrier", carrier]
-        command += ["--bundle", bundle_dir() or ""]
+        command += ["--bundle", bundle_dir() or "", *(["--holder"] if holder else [])]
         _spawn_detached(
             command, supervisor_environment(os.environ if environ is None else environ), run, lock
         )

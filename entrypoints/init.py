@@ -129,7 +129,7 @@ def _entry(pid: int | None = None) -> str:
 
 def _start_supervisor(carrier: str, environ: Mapping[str, str]) -> None:
     try:
-        boot.start_supervisor(carrier, os.getpid(), environ)
+        boot.start_supervisor(carrier, os.getpid(), environ, holder=True)
     except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         boot.note(f"the supervisor was not started: {type(error).__name__}: {error}")
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Keeper"]
 
+HOLDERS = ("init", "toolkit")
+"""The roles of parents that wait for the end of an attempt; `script` is only there before the first."""
 REMINDER_SECONDS = 60.0
 EXPIRING_SECONDS = 300.0
 """How long before its end a hold says that it is about to end; half of its length where that is less."""
@@ -50,9 +52,12 @@ class Keeper:
         context: the supervisor's context.
         plugins: the hooks.
         say: writes one line into the job's log when no parent is connected.
+        holder: whether a parent that can hold the job is there, or is going to be.
     """
 
-    def __init__(self, context: Context, plugins: Plugins, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, context: Context, plugins: Plugins, say: Callable[[str], None], *, holder: bool = False
+    ) -> None:
         self.context = context
         self.plugins = plugins
         self.stop_wanted = threading.Event()
@@ -71,6 +76,7 @@ class Keeper:
         self._hold: Hold | None = None
         self._decision: dict[str, Any] | None = None
         self._hold_requested = False
+        self._holder = holder
         self._entry = ""
         self._pending: dict[str, Any] | None = None
         """A decision for an attempt that still runs."""
@@ -151,6 +157,7 @@ class Keeper:
             )
             self.context.code_dir = str(found)
             self._entry = str(message.get("entry") or self._entry)
+            self._holder = self._holder or message.get("role") in HOLDERS
         return {"ok": True}
 
     def before(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,9 +339,20 @@ class Keeper:
         return report
 
     def request_hold(self) -> dict[str, Any]:
-        """Hold at the next failure or at the end, whatever the settings say."""
+        """Hold at the next failure or at the end, whatever the settings say.
+
+        Raises:
+            SmsshError: the job has ended, or none of us is there when it does.
+        """
         with self._changed:
             self._refuse_after_end()
+            if not self._holder:
+                raise SmsshError(
+                    "This job cannot be held any more: its program was not started by smssh, which sees its end too late.",
+                    hint="Submit it with hold=..., or with `smssh-hook run` as its entry point.",
+                    reference="cannot-hold",
+                    status=ExitStatus.FAILED,
+                )
             self._hold_requested = True
             self._released = None
         return {"ok": True, "state": self._state()}

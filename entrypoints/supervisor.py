@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lock", type=int, required=True)
     parser.add_argument("--entry", type=int, required=True)
     parser.add_argument("--carrier", required=True)
+    parser.add_argument("--holder", action="store_true")
     parser.add_argument("--bundle", type=lambda path: Path(path) if path else None)
     options = parser.parse_args(arguments)
     os.set_inheritable(options.lock, False)
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     # boto3 says much at DEBUG, credentials among it: only our own loggers are ever that loud.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     faulthandler.enable()
-    supervisor = Supervisor(options.run, options.entry, options.bundle)
+    supervisor = Supervisor(options.run, options.entry, options.bundle, holder=options.holder)
     _log.info("started by %s for process %d", options.carrier, options.entry)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.keeper.stop_wanted.set())
     return supervisor.run()
@@ -93,9 +94,10 @@ class Supervisor:
         run_dir: the container's private folder.
         entry: the process whose end is the end of the job.
         bundle: the folder of the bundle, if there is one.
+        holder: whether whoever started this can hold the job when its entry point ends.
     """
 
-    def __init__(self, run_dir: Path, entry: int, bundle: Path | None) -> None:
+    def __init__(self, run_dir: Path, entry: int, bundle: Path | None, *, holder: bool) -> None:
         self._entry = entry
         self._entry_started = boot.start_time(entry)
         self._error: str | None = None
@@ -117,7 +119,7 @@ class Supervisor:
             python_path=boot.code_path(),
             bundle=bundle,
         )
-        self.keeper = Keeper(self._context, self._plugins, self._say)
+        self.keeper = Keeper(self._context, self._plugins, self._say, holder=holder)
         self._context.say = self.keeper.say
         self._context.ending = self.keeper.stop_wanted
         self._service = Service(run_dir, self.keeper)

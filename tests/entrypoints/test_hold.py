@@ -177,6 +177,29 @@ def test_ask_a_running_job_to_hold(container):
     assert process.wait(30) == 3
 
 
+def test_a_job_that_nobody_of_us_started_says_that_it_cannot_be_held(container):
+    """A carrier came in with the program's own interpreter, and nobody had asked for a hold by then."""
+    waiting = "import os, sys, time\nwhile not os.path.exists('go'): time.sleep(0.05)\nsys.exit(3)\n"
+    process = container.start("python", container.script(waiting), PYTHONPATH=container.bundle)
+    refused = container.hook("hold", check=False)
+    assert refused.returncode == 1
+    assert "cannot be held any more" in refused.stderr
+    assert "smssh-hook run" in refused.stderr
+    container.script("", name="go")
+    assert process.wait(30) == 3
+
+
+def test_a_toolkit_can_be_asked_before_it_runs_the_script(container):
+    """Its interpreter is entered long before it comes to the entry point: it may install requirements first."""
+    container.toolkit_job("raise ValueError('the bug')")
+    # A name that does not resolve yet: the toolkit waits for it, as for the other hosts of a job.
+    config = container.base / "input" / "config" / "resourceconfig.json"
+    config.write_text(config.read_text().replace("localhost", "algo-0.invalid"))
+    container.train()
+    assert container.hook("hold").returncode == 0
+    assert container.status()["attempt"] == 0
+
+
 def test_what_an_attempt_left_behind_is_ended_before_the_next(container):
     script = container.script(
         "import os, subprocess, sys, time\n"
