@@ -348,7 +348,7 @@ class Keeper:
             self._refuse_after_end()
             if not self._holder:
                 raise SmsshError(
-                    "This job cannot be held any more: its program was not started by smssh, which sees its end too late.",
+                    "This job cannot be held any more: smssh did not start its program and sees its end too late.",
                     hint="Submit it with hold=..., or with `smssh-hook run` as its entry point.",
                     reference="cannot-hold",
                     status=ExitStatus.FAILED,
