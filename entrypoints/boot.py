@@ -498,9 +498,9 @@ def _private_file(path: str, flags: int) -> int:
 
 def load(name: str) -> ModuleType:
     """A module beside this one."""
-    import importlib
-
-    return importlib.import_module(f"{__package__}.{name}")
+    whole = f"{__package__}.{name}"
+    __import__(whole)  # the importlib package is not imported in the job's interpreters
+    return sys.modules[whole]
 
 
 def note(message: str) -> None:

@@ -27,15 +27,16 @@ def _restore_path() -> None:
 
 def _run_next() -> None:
     """Run the sitecustomize that this file hides, under its own name."""
-    import importlib.machinery
-    import importlib.util
+    # The parts of importlib that every interpreter has loaded; importlib.util would load much more, at every start.
+    import _frozen_importlib
+    import _frozen_importlib_external
 
     here = os.path.dirname(os.path.abspath(__file__))
     rest = [path for path in sys.path if os.path.abspath(path or os.curdir) != here]
-    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", rest)
+    spec = _frozen_importlib_external.PathFinder.find_spec("sitecustomize", rest)
     if spec is None or spec.loader is None:
         return
-    module = importlib.util.module_from_spec(spec)
+    module = _frozen_importlib.module_from_spec(spec)
     # Whoever imports sitecustomize later gets the image's, as without us.
     sys.modules["sitecustomize"] = module
     spec.loader.exec_module(module)

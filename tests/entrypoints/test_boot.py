@@ -124,6 +124,25 @@ def test_on_leaves_little(container):
     assert container.output() == "['_smssh', '_smssh_boot']\n[]\n1 None\n"
 
 
+@pytest.mark.parametrize("on", [True, False])
+def test_what_the_carrier_imports(container, on):
+    """Every interpreter of the job pays for it: nothing but what is listed here."""
+    script = container.script("import sys; print(*sys.modules)")
+    assert container.start("python", script, on=False).wait(30) == 0
+    without = set(container.output().split())
+    assert container.start("python", script, on=on, PYTHONPATH=container.bundle).wait(30) == 0
+    ours = {
+        "_smssh",
+        "_smssh_boot",
+        "_smssh.entrypoints",
+        "_smssh.entrypoints.boot",
+        "_smssh.entrypoints.adopt",
+    }
+    library = {"__future__", "atexit", "fcntl", "time", "zipimport"}
+    more = set(container.output().split()) - without - {"sitecustomize"}
+    assert more <= (ours | library | {"types"} if on else set())
+
+
 def test_the_images_sitecustomize_runs_too(container, tmp_path):
     theirs = tmp_path / "theirs"
     theirs.mkdir()

@@ -51,8 +51,12 @@ def versions(container):
 
 def test_the_baked_one_comes_first_and_is_the_only_one(container, baked):
     """Its .pth runs before sitecustomize is imported; the bundle's then finds that boot has run."""
+    # The variables that a request gets which names no entry point: the baked one serves from the bundle too.
     process = container.start(
-        baked / "bin" / "python", container.script(SCRIPT, name="train"), PYTHONPATH=container.bundle
+        baked / "bin" / "python",
+        container.script(SCRIPT, name="train"),
+        PYTHONPATH=container.bundle,
+        SMSSH_BUNDLE=container.bundle,
     )
     assert versions(container) == BAKED
     assert container.log().count("started by") == 1
