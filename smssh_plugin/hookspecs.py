@@ -413,7 +413,7 @@ def smssh_transform_request(
 
 @hookspec
 def smssh_register_commands(commands: dict[str, str]) -> None:
-    """Add commands to `smssh`.
+    """Add commands to `smssh`; they stand on their own in `smssh --help`, and cannot take the name of one of ours.
 
     Args:
         commands: command name to `module:attribute` of a click command, imported when the command is used;
@@ -425,6 +425,11 @@ def smssh_register_commands(commands: dict[str, str]) -> None:
 def smssh_probes() -> list[Any] | None:
     """Give probes for `smssh debug`, which look at a held container and say what they find.
 
+    They run one after the other when a step is held after a failure, before it is fixed. One that raises, or takes
+    longer than a minute, is named in the report and skipped.
+
     Returns:
-        Objects with a `name` and a method `run(host)`, or None.
+        Objects with a `name` and a method `run(host)`, or None. `host` is a `smssh_plugin.client.connect.Connection`
+        (what `smssh_plugin.connect` gives): `run`, `get`, `put`, `forward`. What it returns, any value that JSON can
+        hold, is shown in the report. No secrets: the report is for others to read.
     """

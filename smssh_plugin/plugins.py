@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .hookspecs import Context, Failure, Hold, HostState, Job, Server, Transport
     from .settings import Settings
 
-__all__ = ["GROUP", "Plugins"]
+__all__ = ["GROUP", "Plugins", "within"]
 
 GROUP = "smssh"
 """The entry-point group in which third-party packages name their plugins."""
@@ -120,7 +120,7 @@ class Plugins:
                 _log.info("plugin %s is disabled", point.name)
                 continue
             try:
-                plugin = _within(IMPORT_LIMIT, point.load)
+                plugin = within(IMPORT_LIMIT, point.load)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - no plugin can fail a job
                 _log.warning("plugin %s is skipped: %s: %s", point.name, type(error).__name__, error)
                 continue
@@ -221,7 +221,7 @@ def _guarded(function: Callable[..., Any], plugin: str, hook: str) -> Callable[.
         try:
             if limit is None:
                 return _unforked(function, arguments)
-            return _within(limit, function, arguments)
+            return within(limit, function, arguments)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - no plugin can fail a job
             _log.warning(
                 "%s of plugin %s failed and is skipped: %s: %s", hook, plugin, type(error).__name__, error
@@ -232,7 +232,7 @@ def _guarded(function: Callable[..., Any], plugin: str, hook: str) -> Callable[.
     return call
 
 
-def _within(seconds: float, function: Callable[..., Any], arguments: Sequence[Any] = ()) -> Any:
+def within(seconds: float, function: Callable[..., Any], arguments: Sequence[Any] = ()) -> Any:
     """What the function returns; one that hangs is left behind in its thread, which ends with the process.
 
     Raises:

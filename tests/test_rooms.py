@@ -33,8 +33,8 @@ IMPORTS: dict[str, set[str]] = {
     "submit": {"agent_package", "home", "keys", "plugins", "settings"},
     "session": {"aws"},
     "client": {"aws", "home", "keys"},
-    "debug": {"aws", "client"},
-    "cli": {"aws", "client", "debug", "local", "session"},
+    "debug": {"aws", "client", "plugins"},
+    "cli": {"aws", "client", "debug", "local", "plugins", "session"},
     "local": {"home", "session"},
 }
 """What each room imports of the others; a new room, or a new way between two, is written down here."""

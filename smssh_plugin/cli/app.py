@@ -12,7 +12,7 @@ import click
 
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
-from . import COMMANDS
+from . import COMMANDS, extensions
 from .door import say
 from .help import text as help_page
 
@@ -26,13 +26,13 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
         """The names, sorted."""
-        return sorted(COMMANDS)
+        return sorted([*COMMANDS, *extensions.commands()])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the signature is click's
-        """Import the command."""
+        """Import the command, one of ours or a plugin's."""
         home = COMMANDS.get(cmd_name)
         if home is None:
-            return None
+            return extensions.load(cmd_name)
         command: click.Command = getattr(import_module(f".{home[0]}", __package__), home[1])
         return command
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import COMMANDS
+from .extensions import commands
 
 __all__ = ["text"]
 
@@ -24,5 +25,12 @@ Commands:
 
 def text() -> str:
     """The page."""
-    width = max(map(len, COMMANDS))
-    return _PAGE + "".join(f"  {name.ljust(width)}  {COMMANDS[name][2]}\n" for name in sorted(COMMANDS))
+    added = commands()
+    width = max(map(len, [*COMMANDS, *added]))
+    page = _PAGE + "".join(f"  {name.ljust(width)}  {COMMANDS[name][2]}\n" for name in sorted(COMMANDS))
+    if added:
+        page += "\nCommands of plugins:\n"
+        page += "".join(
+            f"  {name.ljust(width)}  from {added[name].partition(':')[0]}\n" for name in sorted(added)
+        )
+    return page

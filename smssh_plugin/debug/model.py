@@ -52,6 +52,7 @@ class Incident:
         deadline: when the hold ends by itself, by the container's clock.
         report: what `smssh-hook report --json` gave; {} where it could not be had.
         log_tail: the last lines of the job's log.
+        probes: what the probes of plugins found, by their names.
         actions: what was done, in order.
         resolution: open, fixed, failed (the retry failed too), held (left for a person), released or lost.
         resolved: when that was settled.
@@ -66,6 +67,7 @@ class Incident:
     deadline: float | None = None
     report: dict[str, Any] = field(default_factory=dict)
     log_tail: list[str] = field(default_factory=list)
+    probes: dict[str, Any] = field(default_factory=dict)
     actions: list[Action] = field(default_factory=list)
     resolution: str = "open"
     resolved: float | None = None

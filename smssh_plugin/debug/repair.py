@@ -19,6 +19,7 @@ from ..errors import SmsshError
 from . import fix as fixes
 from . import logs
 from .model import Action, Event, Incident
+from .probes import look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from ..aws import AwsSession
     from ..client.lookup import Node
+    from .probes import Probe
 
 __all__ = ["Bench", "Repair"]
 
@@ -43,6 +45,7 @@ class Bench:
         say: takes lines of the protocol, from any thread.
         found: takes a new incident, from any thread.
         used: the steps' jobs whose fix was put in already.
+        probes: what looks at each step that failed, before it is fixed.
     """
 
     session: AwsSession
@@ -51,6 +54,7 @@ class Bench:
     say: Callable[[Event], None]
     found: Callable[[Incident], None]
     used: set[str] = field(default_factory=set)
+    probes: list[Probe] = field(default_factory=list)
 
 
 class Repair:
@@ -148,6 +152,7 @@ class Repair:
         self._bench.found(incident)
         which = f" (attempt {attempt})" if attempt > 1 else ""
         self._say(f"failed and is held{which}: {incident.error}", "bad")
+        incident.probes = look(self._bench.probes, connection, lambda text: self._say(text, "warn"))
         self._fix(connection, incident, str(state.get("code_dir") or ""))
 
     def _fix(self, connection: Connection, incident: Incident, code_dir: str) -> None:

@@ -64,9 +64,11 @@ def write(report: Report, folder: Path) -> tuple[Path, Path]:
 
 
 def _plain(value: Any, name: str = "") -> Any:
-    """Times as text; all else as it is. What the container reported (`report`) is passed on unchanged."""
+    """Times as text; all else as it is. What the container and probes told is passed on unchanged."""
     if isinstance(value, dict):
-        return {key: item if key == "report" else _plain(item, key) for key, item in value.items()}
+        return {
+            key: item if key in ("report", "probes") else _plain(item, key) for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if name in _TIMES and isinstance(value, (int, float)):

@@ -7,6 +7,7 @@ between the tags.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -223,6 +224,7 @@ def _incident(incident: Incident, report: Report) -> str:
         steps = "".join(_action(one) for one in incident.actions)
         out.append(f'<h4>What was done</h4>\n<ol class="done">{steps}</ol>\n')
     out.append(_output(incident, report))
+    out.extend(_folded(f"Probe {name}", _text(found)) for name, found in incident.probes.items())
     out.append(_container(told))
     return "".join(out) + "</article>\n"
 
@@ -292,6 +294,12 @@ def _output(incident: Incident, report: Report) -> str:
             "Last output of the job" if step.ended else "Output since", _lines(step.log_tail), opened=opened
         )
     return out
+
+
+def _text(found: Any) -> str:
+    """What a plugin gave: text as it is, all else as JSON."""
+    shown = found if isinstance(found, str) else json.dumps(found, indent=2, ensure_ascii=False)
+    return _lines(shown.splitlines())
 
 
 def _container(told: dict[str, Any]) -> str:

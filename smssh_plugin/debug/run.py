@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from .._version import __version__
 from ..client.lookup import execution_arn
 from ..errors import ExitStatus, SmsshError
+from ..plugins import Plugins
 from . import fix as fixes
 from . import logs
 from .model import Event, Incident, Report
@@ -121,6 +122,7 @@ class _Debugger:
         )
         self._lock = threading.Lock()
         self._bench = Bench(session, options.fixes, options.release, self._say, self._found)
+        self._bench.probes = Plugins().probes()
         self._hosts: dict[str, _Holds] = {}
         # Made before threads share the session: making a client is not thread-safe.
         for service in ("sagemaker", "ssm", "logs"):

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from smssh_plugin.client.connect import Connection
-from smssh_plugin.debug import repair, report, run
+from smssh_plugin.debug import probes, repair, report, run
 from smssh_plugin.errors import ExitStatus, SmsshError
 from tests.client.nodes import add_node, set_state, use
 from tests.local.service_harness import Service, definition, processing, step, training
@@ -95,6 +95,45 @@ def world(service: Service, any_server: SshServer, tmp_path: Path, monkeypatch: 
     session = use(service, monkeypatch)
     monkeypatch.setattr(repair, "login", lambda _session, _node: Connection(any_server.endpoint))
     return World(service, Container(tmp_path / "container", any_server.folder / "bin"), session)
+
+
+class Look:
+    """A probe; `answer` may be an exception."""
+
+    def __init__(self, name: str, answer: Any) -> None:
+        self.name = name
+        self._answer = answer
+
+    def run(self, host: Connection) -> Any:
+        if isinstance(self._answer, BaseException):
+            raise self._answer
+        return self._answer(host) if callable(self._answer) else self._answer
+
+
+def test_probes_of_plugins_look_before_the_fix(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    code = world.container.code / "train.py"
+    given = [
+        Look("code", lambda host: host.run(["cat", str(code)]).text),
+        Look("broken", ValueError("no such queue")),
+        Look("sets", {1, 2}),
+        Look("slow", lambda host: time.sleep(600)),
+        Look("table", {"rows": 3}),
+    ]
+    monkeypatch.setattr(run.Plugins, "probes", lambda self: given)
+    monkeypatch.setattr(probes, "LIMIT", 5.0)
+    world.start()
+    world.follow()
+    found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH))
+    assert found.status == "Succeeded"
+    (incident,) = found.incidents
+    assert incident.probes == {"code": "import sys\nsys.exit(1)\n", "table": {"rows": 3}}
+    assert incident.resolution == "fixed"
+    for complaint in (
+        "the probe broken failed: ValueError: no such queue",
+        "the probe sets failed: TypeError",
+        "the probe slow failed: TimeoutError: no answer within 5 s",
+    ):
+        assert complaint in world.view.text
 
 
 def test_a_held_step_is_fixed_and_the_pipeline_goes_on(world: World, tmp_path: Path):

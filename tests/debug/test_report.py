@@ -78,6 +78,7 @@ def full(evil: str = "") -> Report:
             "traceback": f"Traceback{evil}\nValueError",
         },
         log_tail=[f"read 600 customers{evil}"],
+        probes={"gpu": f"Tesla T4{evil}", "queue": {"length": 3, "ended": 1.0, "text": evil}},
         actions=[
             Action(
                 "patch",
@@ -135,6 +136,9 @@ def test_the_page_says_it_all():
         "Train succeeded on the retry.",
         "ValueError: bad",
         "read 600 customers",
+        "Probe gpu",
+        "Tesla T4",
+        '"length": 3',
         "Applied Train.patch",
         '+print("trained")',
         "The entry point succeeded on attempt 2",
@@ -189,6 +193,7 @@ def test_the_json_has_the_documented_schema(tmp_path: Path):
     assert found["started"] == "1970-01-01T00:16:40.000Z"
     assert found["incidents"][0]["actions"][0]["seconds"] == 0.5
     assert found["incidents"][0]["report"] == full().incidents[0].report
+    assert found["incidents"][0]["probes"] == full().incidents[0].probes
     assert list((tmp_path / "new" / "folder").iterdir()) != []
     assert {one.name for one in path.parent.iterdir()} == {"report.json", "report.html"}
 
