@@ -65,7 +65,16 @@ def test_containers_get_their_part_only() -> None:
     names = zipfile.ZipFile(io.BytesIO(build(SSHOptions(), [KEY]).files["smssh.zip"])).namelist()
     assert names == sorted(names)
     tops = {"/".join(name.split("/")[:2]) for name in names if name.startswith("smssh_plugin/")}
-    modules = ("__init__", "_version", "agent_package", "errors", "hookspecs", "plugins", "settings")
+    modules = (
+        "__init__",
+        "_version",
+        "agent_package",
+        "errors",
+        "hookspecs",
+        "manifest",
+        "plugins",
+        "settings",
+    )
     assert tops == {f"smssh_plugin/{name}.py" for name in modules} | {
         "smssh_plugin/hooks",
         "smssh_plugin/entrypoints",
