@@ -13,11 +13,11 @@ uncompressed (zlib and zlib-ng compress differently) with fixed times, sources a
 and pluggy is the wheel beside this file rather than whatever is installed. That is pluggy 1.5.0 as it is on PyPI, the
 newest that runs on Python 3.8 (1.6 needs 3.9, 1.7 needs 3.10).
 
-In the container, run.sh compares smssh.zip with the manifest before it imports anything of it (1.5 ms, once a job), and
-the supervisor all other files before it lets anybody in (beside the entry point's start); the agent and the wheels are
-compared before they are unpacked. sitecustomize.py compares nothing: it runs in every interpreter of a job, and 1.5 ms in
-each would be a tenth of what it costs. That finds damage. Against whoever may write to the prefix there is no check:
-whoever may do that may run code in the jobs.
+In the container, run.sh compares smssh.zip with the manifest before it imports anything of it (1.5 ms, once a job),
+and the supervisor all other files before it lets anybody in (beside the entry point's start); the agent and the
+wheels are compared before they are unpacked. sitecustomize.py compares nothing: it runs in every interpreter of a
+job, and 1.5 ms in each would be a tenth of what it costs. That finds damage. Against whoever may write to the prefix
+there is no check: whoever may do that may run code in the jobs.
 """
 
 from __future__ import annotations
