@@ -1,8 +1,9 @@
 #!/bin/sh
 # The carrier that wraps a ContainerEntrypoint: /bin/sh run.sh ORIGINAL...
 #
-# Finds a Python for the entry point's parent (init.py) and becomes it. Whatever is wrong before that, the original
-# runs as if nothing had been here: same command, same process id.
+# Finds a Python for the entry point's parent (init.py) and becomes it, once the archive that it comes from is known to
+# be the one in the manifest. Whatever is wrong before that, the original runs as if nothing had been here: same command,
+# same process id.
 
 smssh_here=${0%/*}
 if [ "${SMSSH_ENABLE-}" = 1 ] && [ -r "$smssh_here/smssh.zip" ]; then
@@ -15,13 +16,27 @@ if [ "${SMSSH_ENABLE-}" = 1 ] && [ -r "$smssh_here/smssh.zip" ]; then
         exec "$smssh_python" -I -S -c '
 import os, sys
 try:
-    sys.path.insert(0, os.path.join(sys.argv[1], "smssh.zip"))
+    for module in ("_sha2", "_sha256", "hashlib"):  # the last would load OpenSSL, and is in every Python
+        try:
+            sha256 = __import__(module).sha256
+            break
+        except ImportError:
+            continue
+    archive = os.path.join(sys.argv[1], "smssh.zip")
+    with open(archive, "rb") as file, open(os.path.join(sys.argv[1], "smssh-manifest.json"), "rb") as manifest:
+        if sha256(file.read()).hexdigest().encode() not in manifest.read():
+            raise ImportError("smssh.zip is not what smssh-manifest.json says")
+    sys.path.insert(0, archive)
     from smssh_plugin.entrypoints import init
-except BaseException:
-    import signal
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(ignored, signal.SIG_DFL)
-    os.execvp(sys.argv[2], sys.argv[2:])
+except BaseException as error:
+    try:
+        import signal
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(ignored, signal.SIG_DFL)
+        line = "smssh: no login is possible in this job: the bundle in %s cannot be used: %s" % (sys.argv[1], error)
+        os.write(2, (line + chr(10)).encode("utf-8", "replace"))
+    finally:
+        os.execvp(sys.argv[2], sys.argv[2:])
 sys.exit(init.run(sys.argv[2:], "run.sh", sys.argv[1]))
 ' "$smssh_here" "$@"
     done

@@ -21,6 +21,7 @@ from typing import Any, Callable
 from ..errors import SmsshError
 from ..hooks import announce, apt, asyncssh_server, hold, hosts, keys, native, notify, report, sshd, ssm
 from ..hookspecs import Context
+from ..manifest import MANIFEST, Manifest
 from ..plugins import Plugins
 from ..settings import Settings, deprecated, load
 from . import boot, job, parent
@@ -160,7 +161,7 @@ class Supervisor:
             return
         try:
             if self._error is None:
-                self._error = self._start_hooks()
+                self._error = self._damage() or self._start_hooks()
         except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
             _log.exception("start")
             self._error = f"{type(error).__name__}: {error}"
@@ -177,6 +178,24 @@ class Supervisor:
         if not count or identity.host not in identity.hosts[count:]:
             return None
         return f"{identity.host} is none of the first {count} hosts (SMSSH_HOSTS): nobody can log in here"
+
+    def _damage(self) -> str | None:
+        """What is wrong with the bundle; None where nothing is, or where nothing of it is used.
+
+        Here, because it delays no entry point: only the archive, and only by run.sh, is checked before it is run.
+        Wheels are checked when they are unpacked, the agent has a digest of its own.
+        """
+        bundle = self._context.bundle
+        if bundle is None or not (boot.code_path() or (bundle / MANIFEST).exists()):
+            return None  # a baked image, whose job was given the bundle's variables and not the bundle
+        try:
+            manifest = Manifest.of_folder(bundle)
+            for name in manifest.files:
+                if not name.startswith(("wheels/", "agent/")):
+                    manifest.check_file(bundle, name)
+        except SmsshError as error:
+            return str(error)
+        return None
 
     def _start_hooks(self) -> str | None:
         """Run the hooks that make a login possible; the reason when one isn't, else None."""

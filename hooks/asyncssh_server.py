@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from ..errors import SmsshError
 from ..hookspecs import Context, Failure, Server, hookimpl
+from ..manifest import Manifest
 from . import _login
 from ._child import Child, tail
 
@@ -145,13 +147,21 @@ def _wheel_files(context: Context) -> list[Path]:
 
 
 def _wheels(context: Context) -> str:
-    """A private folder with the bundle's wheels unpacked; '' when the image has asyncssh itself."""
-    if importlib.util.find_spec("asyncssh") is not None:
+    """A private folder with the bundle's wheels unpacked; '' when the image has asyncssh itself.
+
+    Raises:
+        SmsshError: a wheel is not the one that the bundle was built with.
+    """
+    bundle = context.bundle
+    if bundle is None or importlib.util.find_spec("asyncssh") is not None:
         return ""
+    manifest = Manifest.of_folder(bundle)
     folder = context.run_dir / "site"
     folder.mkdir(mode=0o700, exist_ok=True)
     for wheel in _wheel_files(context):
-        with zipfile.ZipFile(str(wheel)) as archive:
+        data = wheel.read_bytes()
+        manifest.check(wheel.relative_to(bundle).as_posix(), data)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             archive.extractall(str(folder))
     return str(folder)
 

@@ -9,13 +9,20 @@
     smssh-manifest.json         {"version", "files": {name: SHA-256}}; its own SHA-256 names the prefix
 
 The same options, keys and version of this package give the same bytes, on every machine: archives are stored
-uncompressed (zlib and zlib-ng compress differently) with fixed times, and pluggy is the wheel beside this
-file rather than whatever is installed. That is pluggy 1.5.0, the newest that runs on Python 3.8 (1.6 needs
-3.9, 1.7 needs 3.10), unchanged from PyPI.
+uncompressed (zlib and zlib-ng compress differently) with fixed times, sources are made smaller by `slim` instead,
+and pluggy is the wheel beside this file rather than whatever is installed. That is pluggy 1.5.0 as it is on PyPI, the
+newest that runs on Python 3.8 (1.6 needs 3.9, 1.7 needs 3.10).
+
+In the container, run.sh compares smssh.zip with the manifest before it imports anything of it (1.5 ms, once a job),
+and the supervisor all other files before it lets anybody in (beside the entry point's start); the agent and the
+wheels are compared before they are unpacked. sitecustomize.py compares nothing: it runs in every interpreter of a
+job, and 1.5 ms in each would be a tenth of what it costs. That finds damage. Against whoever may write to the prefix
+there is no check: whoever may do that may run code in the jobs.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import io
@@ -29,25 +36,26 @@ from typing import Any, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
+from ..manifest import MANIFEST, Manifest
 from .agent import Agent, agent_for
 from .options import SSHOptions, public_keys
+from .slim import slim
 from .wheels import wheels_for
 
-__all__ = ["Bundle", "Destination", "authorized_keys", "build", "destination", "publish", "upload"]
+__all__ = ["Bundle", "Destination", "authorized_keys", "build", "destination", "publish", "sealed", "upload"]
 
 PREFIX = "smssh/bundles"
-MANIFEST = "smssh-manifest.json"
-"""Not manifest.json: Multi Model Server takes one below its model for that of an old model archive, and ends."""
 PLUGGY = "pluggy-1.5.0-py3-none-any.whl"
 PLUGGY_SHA256 = "44e1ad92c8ca002de6377e165f3e0f1be63266ab4d554740532335b9d75ea669"
 
-# The package's own modules that containers import; hooks/ and entrypoints/ come whole.
+# The package's own modules that containers import; hooks/ and entrypoints/ come with all but the doors.
 MODULES = (
     "__init__.py",
     "_version.py",
     "agent_package.py",
     "errors.py",
     "hookspecs.py",
+    "manifest.py",
     "plugins.py",
     "settings.py",
 )
@@ -155,34 +163,44 @@ def build(options: SSHOptions, keys: Sequence[str], agent: Agent | None = None, 
             reference="bad-option",
             status=ExitStatus.USAGE,
         ) from error
-    doors = _package_folder("entrypoints")
-    files = {name: _read(doors / file) for name, file in DOORS.items()}
-    files["smssh.zip"] = _archive(_modules())
+    files = {**_own_files()}
     files["options.json"] = described + b"\n"
     for version in options.wheels:
         platform = version if "-" in version else f"{version}-x86_64"
         files.update({f"wheels/{platform}/{name}": data for name, data in wheels_for(version).items()})
     files.update(agent.files)
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    manifest = json.dumps({"version": __version__, "files": digests}, indent=1).encode() + b"\n"
+    return sealed(files)
+
+
+def sealed(files: Mapping[str, bytes]) -> Bundle:
+    """The bundle of these files, with its manifest."""
+    manifest = Manifest.of(__version__, files).text()
     return Bundle({**files, MANIFEST: manifest}, hashlib.sha256(manifest).hexdigest())
+
+
+@functools.lru_cache(maxsize=1)
+def _own_files() -> Mapping[str, bytes]:
+    """What is in every bundle: the doors and the archive."""
+    doors = _package_folder("entrypoints")
+    files = {name: _source(doors / file) for name, file in DOORS.items()}
+    return {**files, "smssh.zip": _archive(_modules())}
 
 
 def _modules() -> dict[str, bytes]:
     """What `smssh.zip` holds: name -> contents."""
     package = _package_folder()
-    found = {f"smssh_plugin/{name}": _read(package / name) for name in MODULES}
+    found = {f"smssh_plugin/{name}": _source(package / name) for name in MODULES}
     for subpackage in SUBPACKAGES:
-        for file in sorted(_package_folder(subpackage).iterdir()):
-            if file.suffix in (".py", ".sh"):
-                found[f"smssh_plugin/{subpackage}/{file.name}"] = _read(file)
+        for file in sorted(_package_folder(subpackage).glob("*.py")):
+            if file.name not in DOORS.values():
+                found[f"smssh_plugin/{subpackage}/{file.name}"] = _source(file)
     wheel = _read(Path(__file__).with_name(PLUGGY))
     if hashlib.sha256(wheel).hexdigest() != PLUGGY_SHA256:
         raise _incomplete(PLUGGY, "is not the one that was released")
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         for name in archive.namelist():
             if name.endswith(".py"):
-                found[name] = archive.read(name)
+                found[name] = slim(archive.read(name))
             elif name.endswith("/LICENSE"):
                 # Not in its .dist-info: one without METADATA breaks importlib.metadata for everybody who sees
                 # it.
@@ -210,6 +228,12 @@ def _package_folder(subpackage: str | None = None) -> Path:
     if spec is None or spec.origin is None:
         raise _incomplete(f"smssh_plugin.{subpackage}", "is missing")
     return Path(spec.origin).resolve().parent
+
+
+def _source(file: Path) -> bytes:
+    """A source as it goes into a bundle; line ends do not depend on who checked it out."""
+    source = _read(file).replace(b"\r\n", b"\n")
+    return slim(source) if file.suffix == ".py" else source
 
 
 def _read(file: Path) -> bytes:

@@ -1,3 +1,4 @@
+import io
 import platform
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ from importlib import metadata
 
 import pytest
 
+from smssh_plugin.manifest import MANIFEST
 from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit.options import SSHOptions
 from tests.session.conftest import stack
@@ -29,14 +31,16 @@ def key(tmp_path_factory):
 def bundle(tmp_path_factory, key):
     folder = tmp_path_factory.mktemp("bundle")
     # No keys in options.json: the tests set SMSSH_AUTHORIZED_KEYS, or leave it out.
-    bundles.build(SSHOptions(transport="none"), []).write(folder)
-    wheels = folder / "wheels" / f"{sys.version_info[0]}.{sys.version_info[1]}-{platform.machine()}"
-    wheels.mkdir(parents=True)
-    with zipfile.ZipFile(wheels / "asyncssh-0-py3-none-any.whl", "w") as archive:
+    built = bundles.build(SSHOptions(transport="none"), [])
+    wheel = io.BytesIO()
+    with zipfile.ZipFile(wheel, "w") as archive:
         for name in ("asyncssh", "cryptography", "cffi", "pycparser", "typing-extensions"):
             for file in metadata.distribution(name).files or ():
                 if file.suffix != ".pyc" and ".." not in file.parts:
                     archive.write(file.locate(), str(file))
+    place = f"wheels/{sys.version_info[0]}.{sys.version_info[1]}-{platform.machine()}"
+    files = {name: data for name, data in built.files.items() if name != MANIFEST}
+    bundles.sealed({**files, f"{place}/asyncssh-0-py3-none-any.whl": wheel.getvalue()}).write(folder)
     return folder
 
 

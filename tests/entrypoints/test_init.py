@@ -1,6 +1,7 @@
 """run.sh and init: the child's exit status, signals and zombies, and that nothing of ours can break it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -64,7 +65,50 @@ def test_a_broken_bundle_runs_the_original(container, tmp_path):
         "/bin/sh", broken / "run.sh", "sh", "-c", "trap : PIPE; echo still here; exit 4"
     )
     assert wait(process) == 4
-    assert container.output() == "still here\n"
+    assert container.output() == (
+        f"smssh: no login is possible in this job: the bundle in {broken} cannot be used: [Errno 2] "
+        f"No such file or directory: '{broken}/smssh-manifest.json'\nstill here\n"
+    )
+
+
+def test_an_archive_of_another_bundle_is_not_run(container, tmp_path):
+    """It would work; but nobody knows what it is."""
+    mixed = tmp_path / "mixed"
+    shutil.copytree(container.bundle, mixed)
+    archive = mixed / "smssh.zip"
+    archive.write_bytes(archive.read_bytes() + b" ")
+    process = container.start("/bin/sh", mixed / "run.sh", "sh", "-c", "echo $$; exit 4")
+    assert wait(process) == 4
+    assert container.output() == (
+        f"smssh: no login is possible in this job: the bundle in {mixed} cannot be used: "
+        f"smssh.zip is not what smssh-manifest.json says\n{process.pid}\n"
+    )
+    assert not container.run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "carrier"),
+    [("options.json", "run.sh"), ("smssh.zip", "sitecustomize"), ("smssh-manifest.json", "sitecustomize")],
+)
+def test_nobody_logs_in_where_the_bundle_is_damaged(container, tmp_path, name, carrier):
+    """The supervisor checks every file, off the way of the job, and says so in the job's log."""
+    damaged = tmp_path / "damaged"
+    shutil.copytree(container.bundle, damaged)
+    data = (damaged / name).read_bytes()
+    (damaged / name).write_bytes(data + b"\n" if name != "smssh-manifest.json" else b"{}")
+    script = container.script(
+        "import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)\nraise SystemExit(6)"
+    )
+    if carrier == "run.sh":
+        process = container.start("/bin/sh", damaged / "run.sh", "python", script)
+    else:
+        process = container.start("python", script, PYTHONPATH=damaged)
+    poll(lambda: "no login is possible" in container.output(), what="the reason: " + container.log())
+    assert f"no login is possible in this job: the bundle is damaged: {name} " in container.output()
+    assert not container.path("ssh")
+    container.script("", name="go")
+    assert wait(process) == 6
+    container.assert_quiet()
 
 
 def test_no_python_runs_the_original(container):

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import smssh_plugin.entrypoints
+import smssh_plugin.hooks
 
+import smssh_plugin
 from smssh_plugin import SSHOptions, __version__
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit.bundle import Destination, authorized_keys, build, destination, publish, upload
+from tests.entrypoints.container import python
 
 from .conftest import BUCKET, KEY, REGION, SDK
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import boto3
 
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 OTHER_KEY = KEY.replace("tests", "other").replace("AAAAIO7", "AAAAIO8")
 
 
@@ -51,14 +57,24 @@ def test_the_manifest_names_everything_and_the_digest_names_the_manifest() -> No
 
 
 def test_it_is_small() -> None:
-    assert build(SSHOptions(), [KEY]).size < 600_000
+    """The budget of what is no wheel and no agent."""
+    assert build(SSHOptions(), [KEY]).size < 300_000
 
 
 def test_containers_get_their_part_only() -> None:
     names = zipfile.ZipFile(io.BytesIO(build(SSHOptions(), [KEY]).files["smssh.zip"])).namelist()
     assert names == sorted(names)
     tops = {"/".join(name.split("/")[:2]) for name in names if name.startswith("smssh_plugin/")}
-    modules = ("__init__", "_version", "agent_package", "errors", "hookspecs", "plugins", "settings")
+    modules = (
+        "__init__",
+        "_version",
+        "agent_package",
+        "errors",
+        "hookspecs",
+        "manifest",
+        "plugins",
+        "settings",
+    )
     assert tops == {f"smssh_plugin/{name}.py" for name in modules} | {
         "smssh_plugin/hooks",
         "smssh_plugin/entrypoints",
@@ -66,6 +82,28 @@ def test_containers_get_their_part_only() -> None:
     assert "pluggy/__init__.py" in names
     assert any(name.endswith("LICENSE") for name in names)
     assert not any("__pycache__" in name for name in names)
+    assert all(name.endswith((".py", "LICENSE")) for name in names)
+    # The doors are files beside the archive.
+    assert not {f"smssh_plugin/entrypoints/{file}" for file in bundles.DOORS.values()} & set(names)
+
+
+def test_nothing_is_left_to_a_compressor() -> None:
+    """zlib, zlib-ng and their versions write different bytes."""
+    archive = zipfile.ZipFile(io.BytesIO(build(SSHOptions(), [KEY]).files["smssh.zip"]))
+    assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+    assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_sources_are_slim() -> None:
+    files = build(SSHOptions(), [KEY]).files
+    archive = zipfile.ZipFile(io.BytesIO(files["smssh.zip"]))
+    sources = [archive.read(name) for name in archive.namelist() if name.endswith(".py")]
+    sources += [data for name, data in files.items() if name.endswith(".py")]
+    assert len(sources) > 40
+    for source in sources:
+        assert b"noqa" not in source
+        tree = ast.parse(source)
+        assert not any(ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, DOCUMENTED))
 
 
 def test_the_same_options_give_the_same_bytes(tmp_path: Path) -> None:
@@ -88,6 +126,37 @@ def test_the_same_options_give_the_same_bytes(tmp_path: Path) -> None:
         digests.add(done.stdout.strip())
     here = build(SSHOptions(hold="end", extra={"a": {"x": 3, "y": 2}, "b": 1}), [KEY])  # type: ignore[arg-type]
     assert digests == {here.digest}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder from which any Python can import the package as it is installed; with the line ends of Windows."""
+    folder = tmp_path_factory.mktemp("installed")
+    packages = (smssh_plugin, smssh_plugin.entrypoints, smssh_plugin.hooks)
+    for package in packages:
+        source = Path(str(package.__file__)).parent
+        target = folder.joinpath(*package.__name__.split("."))
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    for file in [*folder.rglob("*.py"), *folder.rglob("*.sh")]:
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    return folder
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_every_python_gives_the_same_bytes(installed: Path, version: str) -> None:
+    """Each tokenizes, compresses and writes archives in its own way."""
+    interpreter = python(version)
+    if interpreter is None:
+        pytest.skip(f"there is no Python {version} here")
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from smssh_plugin import SSHOptions; from smssh_plugin.submit.bundle import build;"
+        "print(build(SSHOptions(hold='end'), sys.argv[2:]).digest)"
+    )
+    done = subprocess.run(
+        [interpreter, "-I", "-c", program, str(installed), KEY], check=False, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == build(SSHOptions(hold=("end",)), [KEY]).digest, done.stderr
 
 
 def test_other_options_or_keys_give_another_bundle() -> None:
@@ -145,6 +214,7 @@ def test_what_json_cannot_hold() -> None:
 
 def test_an_installation_without_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundles, "PLUGGY", "gone.whl")
+    bundles._own_files.cache_clear()
     with pytest.raises(SmsshError, match=r"not complete: .*gone\.whl"):
         build(SSHOptions(), [KEY])
 

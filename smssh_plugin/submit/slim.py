@@ -1,0 +1,73 @@
+"""Python sources without what an interpreter does not need: comments, docstrings and most of the indentation.
+
+Containers compile our modules anew at each start, out of an archive that is stored uncompressed; what is not in it
+need not be uploaded, mounted and read. Line numbers stay, so that tracebacks are right. What is left is decided by
+`tokenize` alone: which tokens there are, and where, is the language's affair, so the result is the same under every
+version of Python (an abstract syntax tree and its unparsing are not).
+"""
+
+from __future__ import annotations
+
+import io
+import token
+import tokenize
+
+__all__ = ["slim"]
+
+# Python 3.12 and later see the parts of an f-string, those before see one string.
+_OPENS = {getattr(token, name, None) for name in ("FSTRING_START", "TSTRING_START")} - {None}
+_CLOSES = {getattr(token, name, None) for name in ("FSTRING_END", "TSTRING_END")} - {None}
+_NOTHING = (tokenize.COMMENT, tokenize.NL, token.INDENT, token.DEDENT, token.ENDMARKER)
+
+
+def slim(source: bytes) -> bytes:
+    """The same program in fewer bytes: the same syntax tree and line numbers, but for docstrings, which are empty.
+
+    Args:
+        source: a module, UTF-8.
+
+    Raises:
+        tokenize.TokenError, SyntaxError: it is no Python.
+    """
+    text = source.decode("utf-8")
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    rows = ["", *text.split("\n")]  # tokenize counts rows from 1
+    cuts: list[tuple[tuple[int, int], tuple[int, int], str]] = []
+    depths: dict[int, int] = {}
+    within: set[int] = set()  # rows that begin inside a string: their spaces belong to it
+    opening: set[int] = set()  # rows that end inside a string: so do these
+    strings: list[int] = []
+    depth, begins = 0, True
+    for index, each in enumerate(tokens):
+        if each.type == tokenize.COMMENT:
+            cuts.append((each.start, each.end, ""))
+        depth += (each.type == token.INDENT) - (each.type == token.DEDENT)
+        if each.type in _NOTHING:
+            continue
+        first = last = each.start[0]
+        if begins:
+            depths[first] = depth
+        if begins and each.type == token.STRING and _ends(tokens, index):
+            cuts.append((each.start, each.end, '""'))
+        elif each.type == token.STRING:
+            last = each.end[0]
+        elif each.type in _OPENS:
+            strings.append(first)
+        elif each.type in _CLOSES:
+            first, last = strings.pop(), each.end[0]
+        within.update(range(first + 1, last + 1))
+        opening.update(range(first, last))
+        begins = each.type == token.NEWLINE
+    for (row, column), (last, end), new in reversed(cuts):
+        rows[row] = rows[row][:column] + new + rows[last][end:]
+        rows[row + 1 : last + 1] = [""] * (last - row)
+    for row in set(range(len(rows))) - within:
+        kept = rows[row].lstrip() if row in opening else rows[row].strip()
+        rows[row] = " " * depths.get(row, 0) + kept if kept else ""
+    return "\n".join(rows[1:]).encode("utf-8")
+
+
+def _ends(tokens: list[tokenize.TokenInfo], index: int) -> bool:
+    """Whether a token is the last one of its statement."""
+    following = (each.type for each in tokens[index + 1 :] if each.type != tokenize.COMMENT)
+    return next(following) == token.NEWLINE

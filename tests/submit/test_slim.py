@@ -1,0 +1,131 @@
+"""Sources made smaller: the same program on the same lines, whatever stands in them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smssh_plugin.submit.slim import slim
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = sorted(
+    file for name in ("smssh_plugin", "entrypoints", "hooks") for file in (ROOT / name).rglob("*.py")
+)
+
+
+def tree(source: bytes) -> str:
+    """The syntax tree with line numbers; strings that stand alone count as empty."""
+    found = ast.parse(source)
+    for node in ast.walk(found):
+        value = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            value.value = ""
+        for name in ("col_offset", "end_col_offset", "end_lineno"):
+            if hasattr(node, name):
+                setattr(node, name, 0)
+    return ast.dump(found, include_attributes=True)
+
+
+def test_the_same_program_on_the_same_lines() -> None:
+    assert len(OURS) > 100
+    for file in OURS:
+        source = file.read_bytes()
+        made = slim(source)
+        assert tree(made) == tree(source), file
+        assert slim(made) == made, file
+
+
+# A tilde is a space where an editor would take it away.
+SOURCE = '''\
+"""The module."""
+import os  # why
+
+VALUE = 1
+"""What it is."""
+
+
+def f(a,  # one
+      b=("x"
+         "y"), c=[1, \\
+  2]):
+    """Text.
+
+    More # of it.
+    """
+    if a:  # "quoted"
+        "no docstring, but alone"
+        return """kept~~~
+        as it # is
+    """.strip()
+    return f"""{a
+        } and # {b!r}~~
+   end""" ; "alone";
+
+
+class C:
+    def only(self): "in one line"
+
+    def text(self):
+        r"""Raw.
+        """  # why
+        x = "a" \\
+            "b"
+        return x
+'''.replace("~", " ")
+SLIMMED = '''\
+""
+import os
+
+VALUE = 1
+""
+
+
+def f(a,
+b=("x"
+"y"), c=[1, \\
+2]):
+ ""
+
+
+
+ if a:
+  ""
+  return """kept~~~
+        as it # is
+    """.strip()
+ return f"""{a
+        } and # {b!r}~~
+   end""" ; "alone";
+
+
+class C:
+ def only(self): "in one line"
+
+ def text(self):
+  ""
+
+  x = "a" \\
+"b"
+  return x
+'''.replace("~", " ")
+
+
+def test_what_goes_and_what_stays() -> None:
+    assert slim(SOURCE.encode()).decode() == SLIMMED
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    exec(SOURCE, before)
+    exec(SLIMMED, after)
+    for arguments in ((0,), (1,)):
+        assert before["f"](*arguments) == after["f"](*arguments)
+    assert before["C"]().text() == after["C"]().text() == "ab"
+
+
+@pytest.mark.parametrize(
+    "source", ["", "\n", "# only this", "x = 1", '"""doc"""', "if x:\n    pass\n# end\n"]
+)
+def test_small_ones(source: str) -> None:
+    assert tree(slim(source.encode())) == tree(source.encode())
