@@ -587,7 +587,7 @@ def test_jetbrains_gateway(job, tmp_path):
 
 def server_pid(container, status):
     """The process that listens, told by its command line."""
-    word = {"sshd": "sshd_config", "asyncssh": "asyncssh_server"}[status["ssh"]["server"]]
+    word = {"sshd": "sshd_config", "asyncssh": "_asyncssh_program"}[status["ssh"]["server"]]
     return next(iter(pid for pid, command in container.strays() if word in command), 0)
 
 
@@ -630,7 +630,7 @@ def test_interrupts_reach_commands_of_a_server_that_has_them_ignored(tmp_path, c
     shutil.copytree(container.run_dir / "ssh", other)
     (other / "asyncssh.json").unlink()
     port = free()
-    code = "from smssh_plugin.hooks.asyncssh_server import main; import sys; main(sys.argv[1:])"
+    code = "from smssh_plugin.hooks._asyncssh_program import main; import sys; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, str(other), str(port)]
     process = subprocess.Popen(["sh", "-c", "trap '' INT QUIT; exec \"$@\"", "sh", *command])
     try:
