@@ -71,7 +71,8 @@ PROBE_SHELL = (
 )
 WAIT_PYTHON = PROBE_PYTHON + (
     "import time; [time.sleep(0.05) for _ in range(1000) for run in ['/run/smssh', '/tmp/smssh-%d' % os.geteuid()] "
-    "if os.path.exists(run) and not os.path.getsize(run + '/supervisor.log')]\n"
+    "if os.path.exists(run) and "
+    "not (os.path.exists(run + '/supervisor.log') and os.path.getsize(run + '/supervisor.log'))]\n"
 )
 """The probe; then nothing before the supervisor has said something. For `good` and `sigterm`: other scenarios may be
 over before the supervisor has even started, which is a case of its own."""

@@ -190,14 +190,19 @@ def test_a_job_that_nobody_of_us_started_says_that_it_cannot_be_held(container):
 
 
 def test_a_toolkit_can_be_asked_before_it_runs_the_script(container):
-    """Its interpreter is entered long before it comes to the entry point: it may install requirements first."""
+    """Its interpreter is entered before it looks around, and long before it comes to the entry point."""
     container.toolkit_job("raise ValueError('the bug')")
-    # A name that does not resolve yet: the toolkit waits for it, as for the other hosts of a job.
-    config = container.base / "input" / "config" / "resourceconfig.json"
-    config.write_text(config.read_text().replace("localhost", "algo-0.invalid"))
-    container.train()
+    slow = container.folder / "slow" / "nvidia-smi"
+    slow.parent.mkdir()
+    slow.write_text("#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.05; done\nexit 1\n")
+    slow.chmod(0o755)
+    process = container.train(PATH=f"{slow.parent}:{container.environ['PATH']}")
     assert container.hook("hold").returncode == 0
     assert container.status()["attempt"] == 0
+    container.script("", name="go")
+    assert container.wait_for("held")["attempt"] == 1
+    container.hook("release")
+    assert process.wait(30) == 1
 
 
 def test_what_an_attempt_left_behind_is_ended_before_the_next(container):

@@ -1,5 +1,6 @@
 """run.sh and init: the child's exit status, signals and zombies, and that nothing of ours can break it."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -192,8 +193,12 @@ def test_zombies_are_reaped(container):
     poll(lambda: "forked" in container.output())
 
     def zombies():
-        children = psutil.Process(process.pid).children()
-        return [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
+        found = []
+        for child in psutil.Process(process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just been reaped
+                if child.status() == psutil.STATUS_ZOMBIE:
+                    found.append(child)
+        return found
 
     poll(lambda: not zombies(), seconds=3, what="reaping")
     assert wait(process) == 0

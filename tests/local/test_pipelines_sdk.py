@@ -105,6 +105,7 @@ def _build(folder, report: dict[str, float], train_environment: dict[str, str]):
         role_arn=ROLE,
         sagemaker_session=session,
         s3_model_data_url=trained.properties.ModelArtifacts.S3ModelArtifacts,
+        model_path=str(folder / "model"),  # by default /tmp/sagemaker, whoever made that
     )
     model = ModelStep(name="Model", step_args=builder.build())
     transformer = Transformer(
