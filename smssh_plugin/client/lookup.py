@@ -169,7 +169,6 @@ def list_nodes(session: AwsSession, *, everything: bool = False) -> list[Node]:
     from concurrent.futures import ThreadPoolExecutor
 
     found = list(_instances(session, filters))
-    session.client("ssm")  # made once, before the threads share it
     with ThreadPoolExecutor(TAG_THREADS) as threads:
         nodes = [node for node in threads.map(lambda info: node_of(session, info), found) if node is not None]
     return sorted(nodes, key=lambda node: node.created, reverse=True)
@@ -423,8 +422,7 @@ def _instances(session: AwsSession, filters: list[dict[str, Any]]) -> Iterator[d
 
 def _registered(info: dict[str, Any]) -> float:
     """When a managed node was registered, seconds since the epoch; 0.0 where the service does not say."""
-    when = info.get("RegistrationDate")
-    return float(when.timestamp()) if when is not None else 0.0
+    return float(info.get("RegistrationDate") or 0.0)
 
 
 def node_of(session: AwsSession, info: dict[str, Any]) -> Node | None:

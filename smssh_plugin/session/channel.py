@@ -11,8 +11,8 @@ import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from ..aws.signing import signed
 from ..errors import ExitStatus, SmsshError
 from .frames import Flag, FrameError, Message, MessageType, PayloadType
 from .stream import Stream, StreamLostError
@@ -21,7 +21,7 @@ from .websocket import WebSocket, WebSocketClosedError, WebSocketRefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from botocore.credentials import ReadOnlyCredentials
+    from ..aws.signing import Keys
 
 __all__ = ["CLIENT_VERSION", "Channel", "ClientChannel", "Opening", "open_websocket", "signed_headers"]
 
@@ -341,24 +341,11 @@ def open_websocket(
     return connection
 
 
-def signed_headers(url: str, credentials: ReadOnlyCredentials | None, region: str) -> dict[str, str]:
-    """The SigV4 headers of a websocket upgrade; none without credentials.
-
-    The query is put in canonical form for the signature (a `cell-number` ends in `==`), as the Go SDK's
-    signer does.
-    """
+def signed_headers(url: str, credentials: Keys | None, region: str) -> dict[str, str]:
+    """The SigV4 headers of a websocket upgrade; none without credentials."""
     if credentials is None:
         return {}
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-
-    parts = urlsplit(url)
-    query = urlencode(parse_qsl(parts.query, keep_blank_values=True), quote_via=quote, safe="-_.~")
-    request = AWSRequest("GET", urlunsplit(("https", parts.netloc, parts.path, query, "")))
-    if parts.scheme == "ws" and parts.port is None:
-        request.headers["Host"] = parts.netloc  # botocore leaves out 443 alone; here it is 80
-    SigV4Auth(credentials, "ssmmessages", region).add_auth(request)
-    return dict(request.headers.items())
+    return signed("GET", url, {}, b"", credentials, region, "ssmmessages")
 
 
 def _objection(kind: str, parameters: dict[str, Any]) -> str:

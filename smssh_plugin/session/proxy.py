@@ -170,7 +170,7 @@ def _start_session(session: AwsSession, target: str, port: int, wait: float, sig
     from .channel import Opening
 
     with signals.interruptible():
-        session.client("ssm")  # the credentials may have to be fetched, which takes its time
+        session.credentials()  # they may have to be fetched, which takes its time
     deadline = time.monotonic() + wait
     pause, waited = _PAUSE_FIRST, False
     while True:
