@@ -38,6 +38,7 @@ class Service:
 SERVICES = {
     "ssm": Service("ssm", "AmazonSSM", "ssm", "ssm"),
     "sagemaker": Service("api.sagemaker", "SageMaker", "sagemaker", "sagemaker"),
+    "kms": Service("kms", "TrentService", "kms", "kms"),
     "logs": Service("logs", "Logs_20140328", "logs", "cloudwatch_logs"),
     "s3": Service("s3", "", "s3", "s3"),
 }
