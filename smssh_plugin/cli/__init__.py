@@ -12,6 +12,7 @@ import sys
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "certify": ("certify", "certify", "Make a short-lived SSH certificate for a key."),
     "connect": ("connect", "connect", "Log in to a job's container, or run a command there."),
     "debug": ("debug", "debug", "Watch a pipeline, fix the step that fails while it is held, and report."),
     "enable": ("enable", "enable", "Switch SageMaker's remote debugging on in a training job that runs."),
