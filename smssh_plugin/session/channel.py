@@ -56,6 +56,8 @@ _KEEPALIVE = 54.0
 """Seconds of silence after which a ping is sent; the agent's own figure."""
 _SILENCE = 60.0
 """Seconds after that ping with no sign of life, after which the connection counts as cut."""
+_CONNECT_PAUSES = (0.3, 1.0)
+"""Seconds between attempts to connect for the first time."""
 _RECONNECT_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
 """Seconds before each attempt to reconnect: two minutes, after which ssh's ServerAlive gives up as well."""
 _RECONNECT_REFUSALS = 5
@@ -106,7 +108,7 @@ class Channel:
         self._connect = connect
         self._pause = pause
         self._pinged = 0.0
-        self.socket = connect()
+        self.socket = self._first_connection()
         self._handshake_seconds = handshake_seconds
         self._handshake_deadline = time.monotonic() + handshake_seconds
 
@@ -215,6 +217,16 @@ class Channel:
         while self.stream.outgoing:
             self.socket.send_binary(self.stream.outgoing.popleft())
         self.socket.close()
+
+    def _first_connection(self) -> WebSocket:
+        for seconds in _CONNECT_PAUSES:
+            try:
+                return self._connect()
+            except WebSocketRefusedError as refused:  # noqa: PERF203 - it pauses
+                if refused.status:
+                    raise  # an answer: the next one would be the same
+                self._pause(seconds)
+        return self._connect()
 
     def _reconnect(self, cut: WebSocketClosedError) -> None:
         self.socket.abort()
