@@ -21,6 +21,10 @@ test-cuts: environments
 	SMSSH_TEST_CUTS=$${SMSSH_TEST_CUTS:-200} SMSSH_TEST_CUT_BYTES=$${SMSSH_TEST_CUT_BYTES:-20000000} \
 		.venv/bin/python -m pytest -s tests/session/test_cuts.py $(PYTEST_ARGS)
 
+# A million malformed frames against client, service and agent double; SMSSH_TEST_FRAMES=... sends fewer.
+test-fuzz: environments
+	SMSSH_TEST_FRAMES=$${SMSSH_TEST_FRAMES:-1000000} .venv/bin/python -m pytest -s tests/session/test_fuzz.py $(PYTEST_ARGS)
+
 # The budgets of the design, each against its reference; BENCH_ARGS=--check fails where one is not met.
 bench: environments
 	@.venv/bin/python -m benchmarks $(BENCH_ARGS)
