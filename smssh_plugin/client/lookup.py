@@ -430,7 +430,10 @@ def _native(session: AwsSession, described: dict[str, Any], host: str, *, bare: 
         )
     found = native.announced(session, described, host)
     if found is None or found.get("state") == "ended":
-        if bare:
+        own = native.installed(session, name, host)
+        if own is not None:
+            found = own
+        elif bare:
             found = {}
         elif native.carries_smssh(described):
             raise _NotYet(
@@ -444,7 +447,8 @@ def _native(session: AwsSession, described: dict[str, Any], host: str, *, bare: 
         else:
             raise SmsshError(
                 f"training job {name!r} runs no SSH server",
-                hint=f"`smssh shell {host}.{name}.training.sagemaker` needs none",
+                hint=f"`smssh shell {host}.{name}.training.sagemaker` needs none; "
+                f"`smssh enable {name} --install` starts one",
                 reference="no-ssh-server",
                 status=ExitStatus.UNREACHABLE,
             )

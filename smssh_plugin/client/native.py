@@ -6,17 +6,28 @@ in S3 where its SSH server is; `hooks/native.py` describes the announcement.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 from ..aws import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
+from ..home import home, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-__all__ = ["announced", "carries_smssh", "enable", "enabled", "target"]
+__all__ = ["announced", "carries_smssh", "enable", "enabled", "installed", "remember_installed", "target"]
+
+INSTALLED = "installed"
+"""Our folder of what `smssh enable --install` has started, one file a host."""
+KEPT_SECONDS = 28 * 24 * 3600.0
+"""SageMaker's longest training jobs take so long."""
 
 _BUNDLE = re.compile(r"(s3://.+)/[0-9a-f]{64}/?\Z")
 """The place of the bundles, and the digest of one."""
@@ -100,6 +111,38 @@ def enable(session: AwsSession, name: str) -> None:
             reference="no-job" if missing else "not-enabled",
             status=ExitStatus.NOT_FOUND if missing else ExitStatus.FAILED,
         ) from error
+
+
+def remember_installed(session: AwsSession, job: str, host: str, server: dict[str, Any]) -> None:
+    """Keep where the SSH server is that was started in a host through a shell: `port`, `user`, `host_key`.
+
+    Raises:
+        SmsshError: the client's folder cannot be used.
+    """
+    private_folder(home())
+    folder = private_folder(home() / INSTALLED)
+    path = _record(session, job, host)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(server), encoding="utf-8")
+    fresh.replace(path)
+    for other in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if other.stat().st_mtime < time.time() - KEPT_SECONDS:
+                other.unlink()
+
+
+def installed(session: AwsSession, job: str, host: str) -> dict[str, Any] | None:
+    """What `remember_installed` was given from this machine; None where it was not."""
+    try:
+        found = json.loads(_record(session, job, host).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _record(session: AwsSession, job: str, host: str) -> Path:
+    parts = (session.endpoint("ssm"), session.region, job, host)
+    return home() / INSTALLED / hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _place(job: dict[str, Any]) -> str | None:
