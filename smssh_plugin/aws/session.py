@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import contextlib
 import http.client
 import json
 import os
@@ -31,6 +32,8 @@ __all__ = ["AwsSession", "ServiceRefused"]
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
+IDLE_SECONDS = 15.0
+"""A connection that was kept longer is not used again: what is at its other end may be gone, without a word."""
 ATTEMPTS = 4
 """Of each call, where neither AWS_MAX_ATTEMPTS nor the profile says another number."""
 LONGEST_PAUSE = 20.0
@@ -101,7 +104,7 @@ class AwsSession:
         self._lock = threading.RLock()
         self._loaded: Profile | None = None
         self._chain: CredentialChain | None = None
-        self._idle: dict[str, list[http.client.HTTPConnection]] = {}
+        self._idle: dict[str, list[tuple[float, http.client.HTTPConnection]]] = {}
 
     @property
     def profile(self) -> Profile:
@@ -281,9 +284,13 @@ class AwsSession:
     ) -> tuple[int, bytes, str]:
         """One request and its answer, over a connection that is kept for the next one."""
         idle = self._idle.setdefault(base, [])
-        try:
-            connection, fresh = idle.pop(), False
-        except IndexError:
+        connection, fresh = None, False
+        with contextlib.suppress(IndexError):
+            since, connection = idle.pop()
+            if time.monotonic() - since > IDLE_SECONDS:
+                connection.close()
+                connection = None
+        if connection is None:
             connection, fresh = self._connect(base), True
         try:
             try:
@@ -304,7 +311,7 @@ class AwsSession:
         if response.will_close:
             connection.close()
         else:
-            idle.append(connection)
+            idle.append((time.monotonic(), connection))
         return response.status, answer, response.getheader("Date") or ""
 
     def _connect(self, base: str) -> http.client.HTTPConnection:

@@ -2,14 +2,15 @@
 
 The number of API calls is constant, whatever the size of the account: the service filters by the tags that
 the container's activation carries. A job address takes DescribeInstanceInformation and ListTagsForResource; a
-pipeline address ListPipelineExecutions and ListPipelineExecutionSteps before them. Only where no managed node
-was found is the job described as well: for SageMaker's own remote debugging, or to say why there is none.
+pipeline address ListPipelineExecutions and ListPipelineExecutionSteps before them, which a first guess does
+without, or with the first of them alone. Only where no managed node was found is the job described as well: for
+SageMaker's own remote debugging, or to say why there is none.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..aws import AwsSession, ServiceRefused
@@ -129,7 +130,8 @@ def resolve(
         session: the AWS session; by default one of the environment's region and credentials.
         wait: how long to wait, in seconds, for a job or step that has not started yet; 0: not at all.
         on_wait: is told, in a few words, what is waited for, each time that changes.
-        remembered: whether what was found within the last minute will do: no call is made then.
+        remembered: whether a guess will do, for who asks again if it is wrong: what was found within the last
+            minute, or the host whose job is called as jobs of that execution are.
         bare: whether a container without an SSH server will do.
 
     Raises:
@@ -138,8 +140,28 @@ def resolve(
     """
     wanted = parse(address) if isinstance(address, str) else address
     session = session or AwsSession()
-    if remembered and (known := _remembered(wanted, session)) is not None:
-        return known
+    if remembered:
+        if (known := _remembered(wanted, session)) is not None:
+            return known
+        if isinstance(wanted, StepAddress):
+            arn, node = _guessed(wanted, session)
+            if node is not None:
+                return _kept(wanted, session, node)
+            if arn is not None:
+                return _found(wanted, replace(wanted, execution=arn), session, wait, on_wait, bare=bare)
+    return _found(wanted, wanted, session, wait, on_wait, bare=bare)
+
+
+def _found(
+    address: Address,
+    wanted: Address,
+    session: AwsSession,
+    wait: float,
+    on_wait: Callable[[str], None] | None,
+    *,
+    bare: bool,
+) -> Node:
+    """Find the node of `wanted`, once or until the time is over, and keep it as that of `address`."""
     deadline = time.monotonic() + wait
     pause = POLL_FIRST_SECONDS
     said = None
@@ -158,10 +180,44 @@ def resolve(
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, POLL_LONGEST_SECONDS)
         else:
-            if node.port:
-                known_hosts.remember(str(wanted), node.host_key)
-                cache.remember(session, str(wanted), node)
-            return node
+            return _kept(address, session, node)
+
+
+def _kept(address: Address, session: AwsSession, node: Node) -> Node:
+    if node.port:
+        known_hosts.remember(str(address), node.host_key)
+        cache.remember(session, str(address), node)
+    return node
+
+
+def _guessed(address: StepAddress, session: AwsSession) -> tuple[str | None, Node | None]:
+    """The host of a step by the name that pipelines give to jobs: `pipelines-<execution>-<step>-<random>`.
+
+    A container whose activation does not carry the step, or whose job has a name of its own, is not found so.
+
+    Returns:
+        The ARN of the newest execution, if it had to be asked for; and the node.
+    """
+    arn = None if address.execution else execution_arn(session, address.pipeline, None)
+    execution = (arn or str(address.execution)).rpartition("/")[2]
+    filters = [
+        {"Key": "tag:SMSSHStep", "Values": [address.step]},
+        {"Key": "tag:SMSSHHost", "Values": [address.host or DEFAULT_HOST]},
+        {"Key": "PingStatus", "Values": ["Online"]},
+    ]
+    # One page and no more: a name that many steps have is looked up in the other way.
+    answer = session.call("ssm", "describe_instance_information", Filters=filters, MaxResults=50)
+    start = f"pipelines-{execution}-".lower()
+    online = [
+        info
+        for info in answer.get("InstanceInformationList", [])
+        if str(info.get("Name", "")).lower().startswith(start)
+    ]
+    for info in sorted(online, key=_registered, reverse=True):
+        node = node_of(session, info)
+        if node is not None and node.state != "ended":
+            return arn, node
+    return arn, None
 
 
 def _remembered(address: Address, session: AwsSession) -> Node | None:
@@ -177,14 +233,17 @@ def _remembered(address: Address, session: AwsSession) -> Node | None:
     return node
 
 
-def list_nodes(session: AwsSession, *, everything: bool = False) -> list[Node]:
+def list_nodes(session: AwsSession, *, everything: bool = False, owner: str | None = None) -> list[Node]:
     """All nodes of this account and region that carry our tags, newest first.
 
     Args:
         session: the AWS session.
         everything: also those that are not online (ended jobs that were not deregistered).
+        owner: only those whose SSHOwner tag is this.
     """
     filters = [{"Key": "tag-key", "Values": ["SMSSH"]}]
+    if owner is not None:
+        filters.append({"Key": "tag:SSHOwner", "Values": [owner]})
     if not everything:
         filters.append({"Key": "PingStatus", "Values": ["Online"]})
     # Here, not above: only `smssh list` needs threads, and every login imports this module.

@@ -58,6 +58,15 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(api: Api, pause
     assert (api.connections, len(api.asked), pauses) == (2, 3, [])
 
 
+def test_a_connection_that_was_idle_for_long_is_not_trusted(api: Api, monkeypatch: pytest.MonkeyPatch):
+    """After a laptop's sleep nobody answers on it, and nobody says so."""
+    session = AwsSession()
+    session.call("ssm", "list_tags_for_resource")
+    monkeypatch.setattr(sessions, "IDLE_SECONDS", -1.0)
+    session.call("ssm", "list_tags_for_resource")
+    assert api.connections == 2
+
+
 def test_many_threads_share_a_session(api: Api):
     session, done = AwsSession(), []
     threads = [

@@ -48,6 +48,7 @@ def add_node(service: Service, job: str, kind: str = "training", host: str = "al
     made = call(
         "CreateActivation",
         IamRole="role",
+        DefaultInstanceName=job,
         Tags=[{"Key": f"SMSSH{name}", "Value": value} for name, value in own.items()],
     )
     node = call(

@@ -171,6 +171,10 @@ def test_nodes_are_listed_and_foreign_ones_are_not(session: AwsSession, service:
     service.sessions.nodes.nodes[foreign].tags.clear()
     assert [node.job for node in lookup.list_nodes(session)] == ["new", "old"]
     assert [node.job for node in lookup.list_nodes(session, everything=True)] == ["new", "old", "gone"]
+    mine = add_node(service, "mine")
+    service.sessions.nodes.nodes[mine].tags["SSHOwner"] = "me@example.com"
+    (found,) = lookup.list_nodes(session, owner="me@example.com")
+    assert (found.job, found.owner) == ("mine", "me@example.com")
 
 
 class Ending(Counting):
@@ -302,20 +306,59 @@ def test_what_was_found_a_moment_ago_is_remembered(
         assert len(counting.calls) == 2
 
 
-def test_the_newest_execution_is_remembered_for_a_shorter_time(session: AwsSession, service: Service):
+STEPS = ["list_pipeline_executions", "list_pipeline_execution_steps"]
+NODE = ["describe_instance_information", "list_tags_for_resource"]
+
+
+@pytest.fixture
+def running(session: AwsSession, service: Service) -> Iterator[tuple[str, str]]:
+    """A pipeline `pipe` whose step `Train` runs: the id of its execution, and the name of its job."""
     service.pipeline(definition(step("Train", "Training", training(Environment={"OUTCOME": "hold"}))))
     arn = service.start_pipeline()
     service.until(lambda: service.runner.running, "the job runs")
     (job,) = service.runner.running
-    add_node(service, job)
-    execution = arn.rpartition("/")[2]
-    calls = ["list_pipeline_executions", "list_pipeline_execution_steps"]
-    calls += ["describe_instance_information", "list_tags_for_resource"]
+    yield arn.rpartition("/")[2], job
+    service.release(job)
+
+
+def test_a_step_is_found_by_the_name_of_its_job(running: tuple[str, str], service: Service):
+    """Three calls with StartSession where the address names the execution, four where it is the newest."""
+    execution, job = running
+    target = add_node(service, job, Step="Train")
+    add_node(service, "pipelines-another-Train-x", Step="Train")
+    add_node(service, f"pipelines-{execution}-Other-x", Step="Other")
+    for address, calls in ((f"Train.{execution}.pipe", NODE), ("Train.pipe", [STEPS[0], *NODE])):
+        counting = Counting()
+        node = lookup.resolve(f"{address}.pipeline.sagemaker", counting, remembered=True)
+        assert (node.target, counting.calls) == (target, calls)
+    counting = Counting()
+    assert lookup.resolve("Train.pipe.pipeline.sagemaker", counting).target == target
+    assert counting.calls == STEPS + NODE
+
+
+def test_a_step_whose_container_does_not_say_so_is_found_all_the_same(
+    running: tuple[str, str], service: Service
+):
+    execution, job = running
+    target = add_node(service, job)
+    add_node(service, f"pipelines-{execution}-Train-old", Step="Train", State="ended")
+    for address, calls in (
+        (f"Train.{execution}.pipe", [*NODE, *STEPS, *NODE]),
+        ("Train.pipe", [STEPS[0], *NODE, STEPS[1], *NODE]),
+    ):
+        counting = Counting()
+        node = lookup.resolve(f"{address}.pipeline.sagemaker", counting, remembered=True)
+        assert (node.target, counting.calls) == (target, calls)
+
+
+def test_the_newest_execution_is_remembered_for_a_shorter_time(running: tuple[str, str], service: Service):
+    execution, job = running
+    add_node(service, job, Step="Train")
     for address, seconds in (("Train.pipe", 20), (f"Train.{execution}.pipe", 70)):
         text = f"{address}.pipeline.sagemaker"
         counting = Counting()
         lookup.resolve(text, counting, remembered=True)
-        assert counting.calls == calls
+        calls = list(counting.calls)
         lookup.resolve(text, counting, remembered=True)
         assert counting.calls == calls
         past = time.time() - seconds
@@ -323,7 +366,6 @@ def test_the_newest_execution_is_remembered_for_a_shorter_time(session: AwsSessi
             os.utime(entry, (past, past))
         lookup.resolve(text, counting, remembered=True)
         assert counting.calls == calls * 2
-    service.release(job)
 
 
 def test_a_host_that_the_job_has_not_got_is_named(session: AwsSession, service: Service):
