@@ -140,10 +140,11 @@ class Channel:
                         pass  # agent_session_state, and what later versions may bring
                     elif message.payload_type != PayloadType.OUTPUT:
                         self.handle(message, now)
-                    elif self.ready:
-                        output.append(self.opened(message))
                     else:
-                        self.handle_early(message)
+                        if not self.ready:
+                            self.handle_early(message)
+                        if self.ready:
+                            output.append(self.opened(message))
                     if self.closed is not None:
                         return output
         except FrameError as error:
@@ -159,7 +160,7 @@ class Channel:
         raise NotImplementedError
 
     def handle_early(self, message: Message) -> None:
-        """Act on `Output` that came before the end of the handshake."""
+        """Act on `Output` that came before the end of the handshake; it counts if the channel is `ready` then."""
         raise NotImplementedError
 
     def tick(self, now: float) -> None:
@@ -302,6 +303,7 @@ class ClientChannel(Channel):
         self._kinds = kinds
         self._data_key = data_key
         self._encryption: Encryption | None = None
+        self._greeted = False
 
         def connect() -> WebSocket:
             try:
@@ -310,15 +312,21 @@ class ClientChannel(Channel):
                 if error.reference == "aws-unreachable":  # the network is away, and may come back
                     raise WebSocketRefusedError(error.message) from error
                 raise
-            self._opening = None
             hello = {"ClientId": self._client_id, "ClientVersion": CLIENT_VERSION}
-            return open_websocket(
+            opened = open_websocket(
                 current.url, current.token, hello, headers=sign(current.url), ca_bundle=ca_bundle
             )
+            self._opening = None
+            return opened
 
         try:
             super().__init__(
-                sends=MessageType.INPUT, receives=MessageType.OUTPUT, connect=connect, pause=pause
+                sends=MessageType.INPUT,
+                receives=MessageType.OUTPUT,
+                connect=connect,
+                pause=pause,
+                # A command without a handshake may be silent for as long as it likes.
+                handshake_seconds=HANDSHAKE_SECONDS if PORT in kinds else float("inf"),
             )
         except WebSocketRefusedError as refused:
             denied = refused.status in (401, 403)
@@ -380,14 +388,19 @@ class ClientChannel(Channel):
             self.exit_code = int(text) if text.isdigit() and len(text) < 4 else None
 
     def handle_early(self, message: Message) -> None:
-        """An agent that skips the handshake is too old (before 2.3.750) for what we need of it.
+        """A shell that is not encrypted begins without a handshake (`RequireHandshake` in the agent's plugins).
 
         Raises:
-            SmsshError: always.
+            SmsshError: it is no shell: an agent that skips the handshake is too old (before 2.3.750) for what we
+                need of it.
         """
+        if not self._greeted and not {SHELL, COMMANDS}.isdisjoint(self._kinds):
+            self.ready = True
+            return
         raise _broken(f"output (message {message.sequence}) before the handshake; the agent may be too old")
 
     def _answer_handshake(self, message: Message, now: float) -> None:
+        self._greeted = True
         request = message.json()
         self.agent_version = str(request.get("AgentVersion") or "")
         actions = request.get("RequestedClientActions") or []

@@ -158,6 +158,8 @@ class Pump:
                 self.received += len(data)
                 if self._sink_open:
                     self._waiting += data
+            if channel.ready:
+                self._turn(now)  # before the first output is shown
         if self._waiting:
             self._write(now)
         if self._source in ready and self._may_read():

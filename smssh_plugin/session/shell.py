@@ -12,12 +12,12 @@ import sys
 import termios
 import time
 import tty
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from ..aws import AwsSession
     from .lifetime import Lifetime
@@ -102,12 +102,13 @@ def _talk(session: Lifetime, signals: Signals, source: int, sink: int) -> int:
 
     channel = session.channel((SHELL, COMMANDS))
     channel.on_error = lambda data: _write_all(2, data)
-    greeted = False
+    escape = Escape()
+    terminal = os.isatty(source)
 
     def turn(now: float) -> None:
-        nonlocal greeted
-        if not greeted:
-            greeted = True
+        if not restoring.entered:
+            # Not before: until the other side is there, Ctrl-C is for us.
+            restoring.enter()
             if channel.customer_message:
                 say(channel.customer_message)
         if signals.resized:
@@ -115,7 +116,7 @@ def _talk(session: Lifetime, signals: Signals, source: int, sink: int) -> int:
             channel.resize(*_size(sink), now)
 
     try:
-        with _raw(source) as terminal, nonblocking(source, sink):
+        with _Raw(source if terminal else None) as restoring, nonblocking(source, sink):
             pump = Pump(
                 channel,
                 source,
@@ -123,7 +124,7 @@ def _talk(session: Lifetime, signals: Signals, source: int, sink: int) -> int:
                 wake=signals.wake,
                 ending=signals.ending,
                 turn=turn,
-                edit=Escape() if terminal else lambda data: data,
+                edit=escape if terminal else lambda data: data,
                 farewell=None if terminal else END_OF_TRANSMISSION,
             )
             ending = pump.run()
@@ -149,19 +150,30 @@ def _size(fd: int) -> tuple[int, int]:
     return (size.columns, size.lines) if size.columns and size.lines else NO_TERMINAL
 
 
-@contextlib.contextmanager
-def _raw(fd: int) -> Iterator[bool]:
-    """The terminal passes everything on as it is in this block; answers whether there is one."""
-    try:
-        before = termios.tcgetattr(fd)
-    except termios.error:
-        yield False
-        return
-    try:
-        tty.setraw(fd)
-        yield True
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+class _Raw:
+    """Restores a terminal at the end of its block; from `enter` on it passes everything on as it is.
+
+    Args:
+        fd: the terminal; None where there is none.
+    """
+
+    def __init__(self, fd: int | None) -> None:
+        self.entered = False
+        self._fd = fd
+        self._before: list[Any] = []
+
+    def __enter__(self) -> _Raw:  # noqa: PYI034 - Self is of 3.11
+        return self
+
+    def enter(self) -> None:
+        self.entered = True
+        if self._fd is not None:
+            self._before = termios.tcgetattr(self._fd)
+            tty.setraw(self._fd)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before and self._fd is not None:
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
 
 
 def _write_all(fd: int, data: bytes) -> None:

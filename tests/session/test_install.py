@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from smssh_plugin.aws import AwsSession
 from smssh_plugin.cli import main
@@ -80,7 +81,7 @@ class ShellPeer:
             os.close(master)
 
     def _show(self, peer: Peer, master: int) -> None:
-        with contextlib.suppress(OSError):  # the end of a terminal
+        with contextlib.suppress(OSError, ConnectionClosed):  # the end of a terminal, or of the session
             while data := os.read(master, 1024):
                 peer.send(data)
         with contextlib.suppress(Exception):

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -137,9 +138,8 @@ def api() -> Iterator[Api]:
     made.close()
 
 
-def numbered(peer: Peer, typed: bytearray, sizes: list[Any], stop: bytes) -> None:
+def numbered(peer: Peer, typed: bytearray, sizes: list[Any], stop: bytes, expected: int = 1) -> None:
     """Take input until `stop` was typed, or the client says that it is over."""
-    expected = 1
     while not typed.endswith(stop):
         message = Message.decode(peer.socket.recv(timeout=30, decode=False))
         if message.type != MessageType.INPUT:
@@ -185,6 +185,46 @@ def test_a_shell_in_a_terminal(api: Api) -> None:
             terminal.close()
     assert api.operations == ["StartSession", "TerminateSession"]
     assert api.asked[0][1] == {"Target": "mi-1", "Reason": "smssh"}
+
+
+def test_a_shell_begins_without_a_handshake(api: Api) -> None:
+    """The agent has none where nothing is encrypted; until its first output, Ctrl-C is for us."""
+    typed, sizes = bytearray(), []
+
+    def script(peer: Peer) -> None:
+        peer.send(b"prompt# ")
+        numbered(peer, typed, sizes, b"never", expected=0)
+
+    with scripted(script) as opening:
+        answer(api, opening)
+        terminal = Terminal(api)
+        try:
+            terminal.until_shown(b"prompt# ")
+            terminal.type(b"ls\r")
+            until(lambda: bytes(typed) == b"ls\r", what="what was typed")
+            assert sizes == [{"cols": 100, "rows": 40}]
+            terminal.type(b"~.")
+            assert terminal.process.wait(15) == 0
+        finally:
+            terminal.close()
+
+    there = threading.Event()
+
+    def silent(peer: Peer) -> None:
+        there.set()
+        with contextlib.suppress(TimeoutError):
+            peer.socket.recv(timeout=30)
+
+    with scripted(silent) as opening:
+        answer(api, opening)
+        terminal = Terminal(api)
+        try:
+            assert there.wait(30)
+            terminal.type(b"\x03")
+            assert terminal.process.wait(15) == 130
+        finally:
+            terminal.close()
+    assert api.operations[-1] == "TerminateSession"
 
 
 def test_the_end_of_the_shell_is_the_end(api: Api) -> None:
