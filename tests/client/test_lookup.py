@@ -17,7 +17,7 @@ from smssh_plugin.home import home
 from tests.aws.peers import Api
 from tests.local.service_harness import Service, definition, step, training
 
-from .nodes import HOST_KEY, add_node, use
+from .nodes import HOST_KEY, add_node, set_tag, use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,8 +171,7 @@ def test_nodes_are_listed_and_foreign_ones_are_not(session: AwsSession, service:
     service.sessions.nodes.nodes[foreign].tags.clear()
     assert [node.job for node in lookup.list_nodes(session)] == ["new", "old"]
     assert [node.job for node in lookup.list_nodes(session, everything=True)] == ["new", "old", "gone"]
-    mine = add_node(service, "mine")
-    service.sessions.nodes.nodes[mine].tags["SSHOwner"] = "me@example.com"
+    set_tag(service, add_node(service, "mine"), "SSHOwner", "me@example.com")
     (found,) = lookup.list_nodes(session, owner="me@example.com")
     assert (found.job, found.owner) == ("mine", "me@example.com")
 
