@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
-from ..home import home, private_folder
+from ..home import forget_old, home, private_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def remember(session: AwsSession, address: str, node: Any) -> None:
         fresh.write_text(json.dumps(dataclasses.asdict(node)), encoding="utf-8")
         fresh.chmod(0o600)
         fresh.replace(path)
-        _forget_old(folder)
+        forget_old(folder, KEPT_SECONDS)
     except (OSError, SmsshError):
         return
 
@@ -65,13 +65,3 @@ def _path(session: AwsSession, address: str) -> Path:
     who = session.profile.name if keys is None or keys.token else keys.access_key
     parts = (address, session.region, session.endpoint("ssm"), session.profile.name, who or "")
     return home() / FOLDER / hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _forget_old(folder: Path) -> None:
-    limit = time.time() - KEPT_SECONDS
-    for path in folder.iterdir():
-        try:
-            if path.stat().st_mtime < limit:
-                path.unlink()
-        except OSError:  # noqa: PERF203 - another process was quicker
-            continue

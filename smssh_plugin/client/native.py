@@ -6,17 +6,15 @@ in S3 where its SSH server is; `hooks/native.py` describes the announcement.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
-import time
 from typing import TYPE_CHECKING, Any
 
 from ..aws import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
-from ..home import home, private_folder
+from ..home import forget_old, home, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,10 +123,7 @@ def remember_installed(session: AwsSession, job: str, host: str, server: dict[st
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_text(json.dumps(server), encoding="utf-8")
     fresh.replace(path)
-    for other in folder.iterdir():
-        with contextlib.suppress(OSError):
-            if other.stat().st_mtime < time.time() - KEPT_SECONDS:
-                other.unlink()
+    forget_old(folder, KEPT_SECONDS)
 
 
 def installed(session: AwsSession, job: str, host: str) -> dict[str, Any] | None:

@@ -51,6 +51,18 @@ class Peer:
             if message.type == type_:
                 return message
 
+    def inputs(self, expected: int = 1) -> Iterator[Message]:
+        """The client's stream from a number on, acknowledged, each message once."""
+        while True:
+            message = Message.decode(self.socket.recv(timeout=120, decode=False))
+            if message.type != MessageType.INPUT:
+                continue
+            self.acknowledge(message)
+            if message.sequence >= expected:
+                assert message.sequence == expected
+                expected += 1
+                yield message
+
     def hears_no_input(self) -> None:
         """For 0.3 s; acknowledgements may come."""
         with contextlib.suppress(TimeoutError):

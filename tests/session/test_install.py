@@ -24,7 +24,7 @@ from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.keys import ensure_key
 from smssh_plugin.session import install as installs
 from smssh_plugin.session.converse import Shell, converse
-from smssh_plugin.session.frames import Message, MessageType, PayloadType
+from smssh_plugin.session.frames import PayloadType
 from tests.aws.peers import Api
 from tests.client.test_lookup import NATIVE, NO_NODES
 
@@ -58,16 +58,8 @@ class ShellPeer:
         os.close(slave)
         showing = threading.Thread(target=self._show, args=(peer, master), daemon=True)
         showing.start()
-        expected = 1
         try:
-            while True:
-                message = Message.decode(peer.socket.recv(timeout=120, decode=False))
-                if message.type != MessageType.INPUT:
-                    continue
-                peer.acknowledge(message)
-                if message.sequence < expected:
-                    continue
-                expected += 1
+            for message in peer.inputs():
                 if message.payload_type == PayloadType.FLAG:
                     return
                 if message.payload_type == PayloadType.OUTPUT:

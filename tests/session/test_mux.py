@@ -19,7 +19,7 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.session import forward as forwards
 from smssh_plugin.session.channel import ClientChannel
 from smssh_plugin.session.forward import Forwarder
-from smssh_plugin.session.frames import Flag, FrameError, Message, MessageType, PayloadType
+from smssh_plugin.session.frames import Flag, FrameError, PayloadType
 from smssh_plugin.session.mux import FRAME, Command, Frame, Mux
 from smssh_plugin.session.pump import Ending
 
@@ -90,22 +90,13 @@ class FarEnd:
         self.finished: set[int] = set()
         self._answer = answer
         self._partial = b""
-        self._expected = 1  # the handshake's response was the first
         self.peer: Peer
 
     def __call__(self, peer: Peer) -> None:
         self.peer = peer
         peer.handshake(FORWARDING)
         peer.complete()
-        while True:
-            message = Message.decode(peer.socket.recv(timeout=20, decode=False))
-            if message.type != MessageType.INPUT:
-                continue
-            peer.acknowledge(message)
-            if message.sequence < self._expected:
-                continue  # sent again, since the acknowledgement was late
-            assert message.sequence == self._expected
-            self._expected += 1
+        for message in peer.inputs():  # the handshake's response was the first
             if message.payload_type == PayloadType.FLAG:
                 return
             self._partial += message.payload

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.session.frames import Message, MessageType, PayloadType
+from smssh_plugin.session.frames import PayloadType
 from smssh_plugin.session.shell import Escape
 from tests.aws.peers import Api
 
@@ -140,20 +140,15 @@ def api() -> Iterator[Api]:
 
 def numbered(peer: Peer, typed: bytearray, sizes: list[Any], stop: bytes, expected: int = 1) -> None:
     """Take input until `stop` was typed, or the client says that it is over."""
-    while not typed.endswith(stop):
-        message = Message.decode(peer.socket.recv(timeout=30, decode=False))
-        if message.type != MessageType.INPUT:
-            continue
-        peer.acknowledge(message)
-        if message.sequence < expected:
-            continue
-        expected += 1
+    for message in peer.inputs(expected):
         if message.payload_type == PayloadType.FLAG:
             return
         if message.payload_type == PayloadType.SIZE:
             sizes.append(json.loads(message.payload))
         else:
             typed += message.payload
+        if typed.endswith(stop):
+            return
 
 
 def test_a_shell_in_a_terminal(api: Api) -> None:
