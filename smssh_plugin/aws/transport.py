@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import time
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -95,11 +96,17 @@ def context(ca_bundle: str | None) -> ssl.SSLContext:
         paths = ssl.get_default_verify_paths()
         bundle = None if paths.cafile or paths.capath or os.name == "nt" else _botocores()
     try:
-        if bundle and Path(bundle).is_dir():
-            return ssl.create_default_context(capath=bundle)
-        return ssl.create_default_context(cafile=bundle)
+        return _context(bundle)
     except OSError as error:
         raise OSError(f"the bundle of certificates {bundle} cannot be used: {error}") from error
+
+
+@cache
+def _context(bundle: str | None) -> ssl.SSLContext:
+    # Once: the system's list takes some milliseconds to read, and a login makes two connections.
+    if bundle and Path(bundle).is_dir():
+        return ssl.create_default_context(capath=bundle)
+    return ssl.create_default_context(cafile=bundle)
 
 
 def _botocores() -> str | None:

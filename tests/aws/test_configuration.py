@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from botocore.loaders import create_loader
 from botocore.session import Session
 
 from smssh_plugin.aws import AwsSession
@@ -73,6 +74,10 @@ aws_session_token = token
 """
 
 
+LOADER = create_loader()
+"""Keeps what it has read of botocore's models, which is what a client costs."""
+
+
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path) -> Path:
     folder = tmp_path / ".aws"
@@ -125,7 +130,9 @@ def test_endpoints_are_botocores(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     region = "us-east-1"  # where all variants exist
-    theirs = Session().create_client(service, region, aws_access_key_id="x", aws_secret_access_key="x")
+    session = Session()
+    session.register_component("data_loader", LOADER)
+    theirs = session.create_client(service, region, aws_access_key_id="x", aws_secret_access_key="x")
     assert AwsSession(region).endpoint(service) == theirs.meta.endpoint_url
 
 
