@@ -261,6 +261,8 @@ def login(folder: Path, share: float) -> list[Row]:
             _foreign_node(stack, number)
         _, crowd_calls = _counted(stack, anew)
         crowd = interleaved({"anew": anew}, _runs(15, share))["anew"]
+        # ssh does not wait for its proxy.
+        poll(lambda: not stack.service.active_sessions, what="the end of all sessions")
     reference = "noted, not measured: sagemaker-ssh-helper 11.0 s; straight to the server"
     few = ", ".join(alone_calls)
     return [

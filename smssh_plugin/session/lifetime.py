@@ -258,4 +258,4 @@ def _explained(error: Any, target: str) -> SmsshError:
 def say(text: str) -> None:
     """One line on stderr. It may be closed: ssh with ControlPersist takes it away."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"smssh: {text}", file=sys.stderr, flush=True)
+        print(f"smssh: {' '.join(text.split())}", file=sys.stderr, flush=True)
