@@ -11,7 +11,7 @@ __all__ = ["VIAS", "enter", "known_hosts", "say"]
 VIAS = ("session", "plugin")
 """By what a proxy moves the bytes."""
 
-_OPTIONS = ("--region", "--profile", "--port", "--target", "--via")
+_OPTIONS = ("--region", "--profile", "--port", "--target", "--user", "--via")
 
 
 def enter(words: list[str]) -> int | None:
@@ -45,6 +45,7 @@ def enter(words: list[str]) -> int | None:
         profile=named.get("profile"),
         port=int(port) if "port" in named else None,
         target=named.get("target"),
+        user=named.get("user"),
         via=named.get("via", "session"),
     )
 

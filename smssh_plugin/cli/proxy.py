@@ -19,6 +19,7 @@ __all__ = ["proxy"]
 @click.option(
     "--target", metavar="ID", help="Managed node (mi-...), where it is known: saves looking ADDRESS up."
 )
+@click.option("--user", metavar="NAME", help="Whom ssh logs in as (%r), to be told if that is nobody there.")
 @click.option(
     "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a job to start."
 )
@@ -34,6 +35,7 @@ def proxy(
     address: str,
     port: int | None,
     target: str | None,
+    user: str | None,
     wait: float,
     via: str,
     region: str | None,
@@ -41,7 +43,7 @@ def proxy(
 ) -> int:
     """Connect stdin and stdout with a job's SSH server.
 
-    For ssh_config: ProxyCommand smssh proxy %n
+    For ssh_config: ProxyCommand smssh proxy %n --user %r
     """
     from ..client.lookup import resolve
     from ..session.proxy import run
@@ -53,6 +55,7 @@ def proxy(
         profile=profile,
         port=port,
         target=target,
+        user=user,
         wait=wait,
         via=via,
     )

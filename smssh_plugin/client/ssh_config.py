@@ -31,7 +31,7 @@ def block() -> str:
     return (
         "# smssh: SageMaker jobs as ssh hosts. Written by `smssh ssh-config --write`.\n"
         "Host *.sagemaker\n"
-        f"  ProxyCommand {command} proxy %n\n"
+        f"  ProxyCommand {command} proxy %n --user %r\n"
         f'  UserKnownHostsFile "{known}/%h"\n'
         "  KnownHostsCommand none\n"
         "  GlobalKnownHostsFile none\n"

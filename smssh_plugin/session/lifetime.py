@@ -30,6 +30,7 @@ SSH_DOCUMENT = "AWS-StartSSHSession"
 FORWARD_DOCUMENT = "AWS-StartPortForwardingSession"
 CONNECT_SECONDS = 30.0
 """How long TargetNotConnected is asked again: a node shows as Online before its agent can take a session."""
+_SAY_AGAIN = 60.0
 _PAUSE_FIRST = 0.2
 _PAUSE_LONGEST = 2.0
 _REASON = "smssh"
@@ -78,6 +79,7 @@ class Lifetime:
     document: Document
     opening: Opening
     signals: Signals
+    _said: float = field(default=float("-inf"), repr=False)
 
     def channel(self, kinds: Collection[str]) -> ClientChannel:
         """Open its data channel.
@@ -103,7 +105,10 @@ class Lifetime:
     def _resume(self) -> Opening:
         from .channel import Opening
 
-        say("the connection was cut; resuming the session")
+        now = time.monotonic()
+        if now - self._said > _SAY_AGAIN:  # not at each attempt
+            self._said = now
+            say("the connection was cut; resuming the session")
         answer = self.aws.call("ssm", "resume_session", SessionId=self.opening.session_id)
         if not answer.get("TokenValue"):
             raise SmsshError(

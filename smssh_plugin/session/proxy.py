@@ -37,6 +37,10 @@ class Reachable(Protocol):
     def port(self) -> int:
         """On the container's loopback."""
 
+    @property
+    def user(self) -> str:
+        """Whom the SSH server lets in."""
+
 
 class Resolve(Protocol):
     """Finds what an address leads to, as `client.lookup.resolve` does."""
@@ -61,6 +65,7 @@ def run(
     profile: str | None = None,
     port: int | None = None,
     target: str | None = None,
+    user: str | None = None,
     wait: float = WAIT_SECONDS,
     via: str = "session",
     source: int = 0,
@@ -75,6 +80,7 @@ def run(
         profile: the profile of the AWS configuration; by default AWS_PROFILE.
         port: the port in the container; by default the one that the node announces, 22 for a bare `target`.
         target: the managed node (`mi-...`) or another target of StartSession.
+        user: whom ssh is about to log in as, so that a wrong one can be told.
         wait: seconds to wait for a job that is starting; `CONNECT_SECONDS` of it at most for its agent.
         via: `session`: our own data channel; `plugin`: Amazon's session-manager-plugin.
         source: the descriptor to read, instead of stdin.
@@ -87,7 +93,7 @@ def run(
 
     with Signals() as signals:
         session = AwsSession(region, profile)
-        way = _Way(session, address, resolve, target, port, wait)
+        way = _Way(session, address, resolve, target, port, user, wait)
         try:
             try:
                 with started(
@@ -122,6 +128,7 @@ class _Way:
         resolve: Resolve | None,
         target: str | None,
         port: int | None,
+        user: str | None,
         wait: float,
     ) -> None:
         self._session = session
@@ -129,6 +136,7 @@ class _Way:
         self._resolve = resolve
         self._target = target
         self._port = port
+        self._user = user
         self._wait = wait
         self._found: Reachable | None = None
 
@@ -137,6 +145,9 @@ class _Way:
         if self._target is not None:
             return self._target
         self._found = self._look(self._wait, remembered=not anew)
+        if self._user is not None and self._user != self._found.user:
+            say(f"its SSH server lets {self._found.user!r} in, not {self._user!r}: ssh -l {self._found.user}")
+            self._user = None
         return self._found.target
 
     def documents(self) -> Sequence[Document]:

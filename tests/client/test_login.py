@@ -111,6 +111,13 @@ def test_a_host_that_shows_another_key_is_refused_however_it_was_found(world: Wo
     assert "Host key verification failed" in done.stderr
 
 
+def test_a_wrong_user_is_told(world: World):
+    options = ["-F", str(world.home / "ssh_config"), "-o", "BatchMode=yes", "-l", "nobody-here"]
+    done = world.run("ssh", *options, ADDRESS, "true")
+    user = world.server.endpoint.user
+    assert f"smssh: its SSH server lets {user!r} in, not 'nobody-here': ssh -l {user}\n" in done.stderr
+
+
 def test_known_hosts_command_is_another_way(world: World):
     command = f"{sys.executable} -m smssh_plugin.cli known-hosts %n %H"
     options = ["-F", str(world.home / "ssh_config"), "-o", "BatchMode=yes", "-l", world.server.endpoint.user]

@@ -288,7 +288,7 @@ def test_a_target_that_was_remembered_and_is_gone_is_looked_up_anew(
     def resolve(_address: str, _session: object, *, remembered: bool, **_: object) -> object:
         asked.append(remembered)
         target = "mi-0gone0gone0gone00" if remembered else world.node
-        return SimpleNamespace(target=target, port=world.echo.port)
+        return SimpleNamespace(target=target, port=world.echo.port, user="root")
 
     source, writer = os.pipe()
     reader, sink = os.pipe()
@@ -313,7 +313,7 @@ def test_what_the_lookup_knows_of_a_target_that_does_not_connect_is_told(
         waits.append(wait)
         if len(waits) == 3:
             raise SmsshError("training job 'job' has ended (Failed)", status=ExitStatus.NOT_FOUND)
-        return SimpleNamespace(target="mi-01234567890abcdef", port=22)
+        return SimpleNamespace(target="mi-01234567890abcdef", port=22, user="root")
 
     status = proxies.run("job.training.sagemaker", resolve=resolve, wait=0.3)  # type: ignore[arg-type]
     assert status == ExitStatus.NOT_FOUND
@@ -458,7 +458,7 @@ def test_the_address_is_resolved_to_target_and_port(
 
     def resolve(address: str, session: object, **_: object) -> object:
         asked.append((address, type(session).__name__))
-        return SimpleNamespace(target=world.node, port=world.echo.port)
+        return SimpleNamespace(target=world.node, port=world.echo.port, user="root")
 
     source, writer = os.pipe()
     reader, sink = os.pipe()
