@@ -2,7 +2,7 @@
 PYTHON ?= python3
 GROUPS := --group examples --group test --group lint --group types
 
-.PHONY: demo test test-containers test-kills bench docs lint types environments clean
+.PHONY: demo test test-containers test-cuts test-fuzz test-kills bench docs lint types environments clean
 
 demo: environments
 	@.venv/bin/python examples/pipelines/churn/pipeline.py --local .venv-image --report report
@@ -14,6 +14,16 @@ test: environments
 # 500 random kills over the fast jobs; SMSSH_TEST_SEED=... repeats a run, SMSSH_TEST_KILLS=... does fewer.
 test-kills: environments
 	SMSSH_TEST_KILLS=$${SMSSH_TEST_KILLS:-500} .venv/bin/python -m pytest -s tests/faults/test_kills.py $(PYTEST_ARGS)
+
+# 200 transfers of 20 MB each way by ssh, with connections of either side cut at random bytes all the while.
+# SMSSH_TEST_SEED=... repeats a run's choices, SMSSH_TEST_CUTS=... does fewer; sshd where it is installed.
+test-cuts: environments
+	SMSSH_TEST_CUTS=$${SMSSH_TEST_CUTS:-200} SMSSH_TEST_CUT_BYTES=$${SMSSH_TEST_CUT_BYTES:-20000000} \
+		.venv/bin/python -m pytest -s tests/session/test_cuts.py $(PYTEST_ARGS)
+
+# A million malformed frames against client, service and agent double; SMSSH_TEST_FRAMES=... sends fewer.
+test-fuzz: environments
+	SMSSH_TEST_FRAMES=$${SMSSH_TEST_FRAMES:-1000000} .venv/bin/python -m pytest -s tests/session/test_fuzz.py $(PYTEST_ARGS)
 
 # The budgets of the design, each against its reference; BENCH_ARGS=--check fails where one is not met.
 bench: environments

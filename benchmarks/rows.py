@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 from smssh_plugin.entrypoints import boot, parent
 
 from smssh_plugin.local.agent.install import install
@@ -22,12 +23,14 @@ from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit.options import SSHOptions
 from tests.entrypoints.container import IMAGE, Container, poll
 from tests.faults.images import image, packages
-from tests.session.support import Agent, Stack, proxy, read_exactly
+from tests.session.support import Agent, EchoServer, Stack, proxy, proxy_command, read_exactly
 
 from .table import Row, Sample, interleaved, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.client.conftest import SshServer
 
 SESSION_MANAGER_PLUGIN = "SMSSH_TEST_SESSION_MANAGER_PLUGIN"
 """Names Amazon's session-manager-plugin, where the reference of the upload is to be measured."""
@@ -204,71 +207,95 @@ def ready(folder: Path, share: float) -> list[Row]:
 # ------------------------------------------------------------------------------------------------- the client
 
 
-def login(folder: Path, share: float) -> list[Row]:
-    """`ssh ADDRESS true` on a ready job, and the calls that it makes."""
-    bundle = _bundle(folder)
-    programs = folder / "programs"
-    install(programs)
-    stack = Stack()
-    home = folder / "home"
-    home.mkdir()
-    environ = {**stack.environment, "HOME": str(home), "SMSSH_HOME": str(home / "smssh")}
-    try:
-        smssh = [sys.executable, "-m", "smssh_plugin.cli"]
-        subprocess.run([*smssh, "ssh-config", "--write"], env=environ, check=True, capture_output=True)
-        key = home / "smssh" / "id_ed25519"
-        if not key.exists():
-            from smssh_plugin.keys import NAME
+NODES = 10_000
+"""Managed nodes of others in the account, for the lookup among many."""
+BEFORE_THE_SESSION = ("DescribeInstanceInformation", "ListTagsForResource", "StartSession")
 
-            raise NotHere(f"`smssh ssh-config` has made no {NAME}")
-        with _container(folder, bundle, key) as container:
-            _ssm_job(container, stack, programs)
-            status = poll(lambda: (s := _status(container))["transport"]["target"] and s, what="a node")
-            node = status["transport"]["target"]
-            poll(lambda: _connected(stack, node), what="the control channel")
-            address = "algo-1.job-1.training.sagemaker"
-            command = [
-                "ssh",
-                "-F",
-                str(home / "smssh" / "ssh_config"),
-                "-o",
-                "BatchMode=yes",
-                address,
-                "true",
-            ]
-            subprocess.run(command, env=environ, check=True)
-            before = len(stack.calls)
-            subprocess.run(command, env=environ, check=True)
-            calls = stack.calls[before:]
-            straight = ["ssh", *container.ssh_options(status), "127.0.0.1", "true"]
-            found = interleaved(
-                {
-                    "through": lambda: _timed(command, **environ) / 1000,
-                    "straight": lambda: _timed(straight, **environ) / 1000,
-                },
-                _runs(12, share),
-            )
-            container.script("", name="go")
-            container.processes[-1].wait(60)
-    finally:
-        stack.close()
-    through = found["through"]
-    mine = [
-        call
-        for call in calls
-        if call in ("DescribeInstanceInformation", "ListTagsForResource", "StartSession")
-    ]
+
+def login(folder: Path, share: float) -> list[Row]:
+    """`ssh ADDRESS true` on a ready job, and the calls that it makes: alone in the account, and among 10,000."""
+    with contextlib.ExitStack() as leave:
+        server = _server(folder, leave)
+        stack = Stack()
+        leave.callback(stack.close)
+        agent = Agent(stack, folder / "agent")
+        tags = {
+            "": "1",
+            "Job": "job-1",
+            "Kind": "training",
+            "Host": "algo-1",
+            "HostKey": server.endpoint.host_key,
+            "Port": str(server.port),
+            "User": server.endpoint.user,
+        }
+        agent.register(Tags=[{"Key": f"SMSSH{name}", "Value": value} for name, value in tags.items()])
+        agent.start()
+        leave.callback(agent.kill)
+        agent.wait_connected()
+        command, environ = _login_command(folder, stack, server)
+        known = folder / "straight"
+        known.write_text(f"[127.0.0.1]:{server.port} {server.endpoint.host_key}\n")
+        straight = ["ssh", "-F", "none", "-i", str(server.endpoint.key), "-p", str(server.port)]
+        straight += ["-o", f"UserKnownHostsFile={known}", "-l", server.endpoint.user, "127.0.0.1", "true"]
+        remembered = Path(environ["SMSSH_HOME"]) / "nodes"
+
+        def anew() -> float:
+            shutil.rmtree(remembered, ignore_errors=True)
+            return _timed(command, **environ) / 1000
+
+        def again() -> float:
+            return _timed(command, **environ) / 1000
+
+        anew()
+        _, alone_calls = _counted(stack, anew)
+        _, again_calls = _counted(stack, again)
+        found = interleaved(
+            {
+                "anew": anew,
+                "again": again,
+                "straight": lambda: _timed(straight, **environ) / 1000,
+            },
+            _runs(15, share),
+        )
+        for number in range(NODES):
+            _foreign_node(stack, number)
+        _, crowd_calls = _counted(stack, anew)
+        crowd = interleaved({"anew": anew}, _runs(15, share))["anew"]
+        # ssh does not wait for its proxy.
+        poll(lambda: not stack.service.active_sessions, what="the end of all sessions")
     reference = "noted, not measured: sagemaker-ssh-helper 11.0 s; straight to the server"
+    few = ", ".join(alone_calls)
     return [
         Row(
             "`ssh ADDRESS true`, ready job",
             "s",
-            through,
+            found["anew"],
             reference,
             found["straight"],
             "<= 0.6 s",
-            through.median <= 0.6,
-            f"{through.median:.2f} s",
+            found["anew"].median <= 0.6,
+            f"{found['anew'].median:.2f} s",
+            f"{found['anew'].median - found['straight'].median:+.2f} s to the login itself",
+        ),
+        Row(
+            "`ssh ADDRESS true` once more within a minute",
+            "s",
+            found["again"],
+            "straight to the server",
+            found["straight"],
+            "",
+            None,
+            f"{found['again'].median:.2f} s, {len(again_calls)} call",
+        ),
+        Row(
+            f"`ssh ADDRESS true` among {NODES:,} managed nodes",
+            "s",
+            crowd,
+            "as the only one",
+            found["anew"],
+            "as with 1",
+            crowd_calls == alone_calls and crowd.median <= 1.5 * found["anew"].median,
+            f"{crowd.median:.2f} s, {len(crowd_calls)} calls",
         ),
         Row(
             "`ssh ADDRESS true`: API calls before the session",
@@ -277,11 +304,53 @@ def login(folder: Path, share: float) -> list[Row]:
             "",
             None,
             "<= 3",
-            len(mine) <= 3,
-            f"{len(mine)}: {', '.join(mine)}",
-            details={"calls": calls},
+            len(alone_calls) <= 3,
+            f"{len(alone_calls)}: {few}",
+            details={"calls": alone_calls, "again": again_calls, "crowd": crowd_calls},
         ),
     ]
+
+
+def _server(folder: Path, leave: contextlib.ExitStack) -> SshServer:
+    """sshd where it lets this user in, else asyncssh."""
+    from tests.client.conftest import UnusableError, _sshd, running_server
+
+    for kind in ("sshd", "asyncssh") if _sshd() else ("asyncssh",):
+        made = folder / kind
+        made.mkdir()
+        with contextlib.suppress(UnusableError):
+            return leave.enter_context(running_server(kind, made))
+    raise NotHere("neither sshd nor asyncssh")
+
+
+def _login_command(folder: Path, stack: Stack, server: SshServer) -> tuple[list[str], dict[str, str]]:
+    """ssh through our own configuration, in a home of its own that has the server's key."""
+    home = folder / "home"
+    own = home / "smssh"
+    own.mkdir(mode=0o700, parents=True)
+    for suffix in ("", ".pub"):
+        shutil.copy(f"{server.endpoint.key}{suffix}", own / f"id_ed25519{suffix}")
+    environ = {**stack.environment, "HOME": str(home), "SMSSH_HOME": str(own)}
+    smssh = [sys.executable, "-m", "smssh_plugin.cli"]
+    subprocess.run([*smssh, "ssh-config", "--write"], env=environ, check=True, capture_output=True)
+    options = ["-F", str(own / "ssh_config"), "-o", "BatchMode=yes", "-l", server.endpoint.user]
+    return ["ssh", *options, "algo-1.job-1.training.sagemaker", "true"], environ
+
+
+def _counted(stack: Stack, once: Callable[[], float]) -> tuple[float, list[str]]:
+    """What it took, and the calls that it made up to its session."""
+    before = len(stack.calls)
+    took = once()
+    return took, [call for call in stack.calls[before:] if call in BEFORE_THE_SESSION]
+
+
+def _foreign_node(stack: Stack, number: int) -> None:
+    nodes = stack.service.nodes
+    tags = [{"Key": "SMSSH", "Value": "1"}, {"Key": "SMSSHJob", "Value": f"other-{number}"}]
+    tags += [{"Key": "SMSSHKind", "Value": "training"}, {"Key": "SMSSHHost", "Value": "algo-1"}]
+    made = nodes.create_activation({"IamRole": "role", "Tags": tags})
+    node = nodes.register({**made, "PublicKey": "key", "Fingerprint": "print"})["InstanceId"]
+    nodes.update_information({"InstanceId": node, "AgentVersion": "3.3.0.0"}, node)
 
 
 def command_line(_: Path, share: float) -> list[Row]:
@@ -312,13 +381,23 @@ def command_line(_: Path, share: float) -> list[Row]:
 UPLOAD_BYTES = 20 << 20
 PACED_BYTES = 2 << 20
 """For session-manager-plugin, which would take half a minute for the other."""
-NOTED_MEGABYTES = 0.66
-"""Megabytes a second of an upload through session-manager-plugin 1.2 and Amazon's agent, as it was measured on
-this service's stand-in; both wait a millisecond after each kilobyte."""
+PACED = """
+import sys, time
+from smssh_plugin.session import pump
+took = pump.Pump._read
+def paced(self, now):
+    before = self._channel.stream._next
+    took(self, now)
+    time.sleep(0.001 * (self._channel.stream._next - before))
+pump.Pump._read = paced
+"""
+"""The pacing of session-manager-plugin, in our client: a pause of a millisecond after each message of 1024 bytes
+(`src/sessionmanagerplugin/session/portsession/standardstreamforwarding.go`)."""
 
 
 def upload(folder: Path, share: float) -> list[Row]:
-    """Bytes into a port behind the agent double, through our session and through session-manager-plugin's."""
+    """Bytes into a port behind the agent double: through our session, through the same with the plugin's pacing, and
+    through the plugin itself where it is here."""
     stack = Stack()
     agent = Agent(stack, folder / "agent")
     agent.register()
@@ -327,11 +406,16 @@ def upload(folder: Path, share: float) -> list[Row]:
     sink = _Sink()
     program = os.environ.get(SESSION_MANAGER_PLUGIN)
 
-    def ours() -> float:
-        process = proxy(stack, agent.node, sink.port)
+    def ours(paced: bool = False) -> float:
+        words = proxy_command(agent.node, sink.port)
+        if paced:
+            words[-1] = PACED + words[-1]
+        process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=stack.environment, bufsize=0
+        )
         try:
             read_exactly(process, 1)
-            return _megabytes(process, sink, UPLOAD_BYTES)
+            return _megabytes(process, sink, PACED_BYTES if paced else UPLOAD_BYTES)
         finally:
             process.stdin.close()
             process.wait(20)
@@ -355,7 +439,7 @@ def upload(folder: Path, share: float) -> list[Row]:
             process.kill()
             process.wait()
 
-    variants: dict[str, Callable[[], float]] = {"ours": ours}
+    variants: dict[str, Callable[[], float]] = {"ours": ours, "paced": lambda: ours(paced=True)}
     if program:
         variants["theirs"] = theirs
     try:
@@ -364,20 +448,67 @@ def upload(folder: Path, share: float) -> list[Row]:
         agent.kill()
         sink.close()
         stack.close()
-    reference = found.get("theirs")
-    by = found["ours"].median / (reference.median if reference else NOTED_MEGABYTES)
-    name = "session-manager-plugin" if reference else f"noted, not measured: {NOTED_MEGABYTES} MB/s"
+    rows = []
+    for name, variant in (("session-manager-plugin's pacing", "paced"), ("session-manager-plugin", "theirs")):
+        if variant in found:
+            by = found["ours"].median / found[variant].median
+            value = f"{by:.1f} x"
+            rows.append(
+                Row(
+                    "upload through the session",
+                    "MB/s",
+                    found["ours"],
+                    name,
+                    found[variant],
+                    ">= 10 x",
+                    by >= 10,
+                    value,
+                )
+            )
+    if not program:
+        rows[0].note = f"{SESSION_MANAGER_PLUGIN} names the program itself, to measure it here"
+    return rows
+
+
+def memory(folder: Path, share: float) -> list[Row]:
+    """What one session costs on the client's machine, after two megabytes each way."""
+    stack = Stack()
+    agent = Agent(stack, folder / "agent")
+    agent.register()
+    agent.start()
+    agent.wait_connected()
+    echo = EchoServer()
+
+    def once() -> float:
+        process = proxy(stack, agent.node, echo.port)
+        try:
+            data = os.urandom(PACED_BYTES)
+            writer = threading.Thread(target=process.stdin.write, args=(data,))
+            writer.start()
+            read_exactly(process, len(data))
+            writer.join()
+            return psutil.Process(process.pid).memory_full_info().uss / 1e6
+        finally:
+            process.stdin.close()
+            process.wait(20)
+
+    try:
+        found = interleaved({"ours": once}, _runs(5, share))["ours"]
+    finally:
+        agent.kill()
+        echo.close()
+        stack.close()
+    noted = "noted, not measured: session-manager-plugin 24 to 30 MB"
     return [
         Row(
-            "upload through the session",
-            "MB/s",
-            found["ours"],
-            name,
-            reference,
-            ">= 10 x",
-            by >= 10 if reference else None,
-            f"{by:.1f} x",
-            "" if reference else f"{SESSION_MANAGER_PLUGIN} names the program to measure it here",
+            "memory of a session's client, its own alone",
+            "MB",
+            found,
+            noted,
+            None,
+            "",
+            None,
+            f"{found.median:.0f} MB",
         )
     ]
 
@@ -538,6 +669,7 @@ ROWS: dict[str, Callable[[Path, float], list[Row]]] = {
     "login": login,
     "command-line": command_line,
     "upload": upload,
+    "memory": memory,
     "retry": retry,
 }
 """The rows of the design's table of budgets, by a short name."""

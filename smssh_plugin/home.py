@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 
 from .errors import ExitStatus, SmsshError
 
-__all__ = ["home", "private_folder"]
+__all__ = ["forget_old", "home", "private_folder"]
 
 HOME_VARIABLE = "SMSSH_HOME"
 
@@ -50,3 +51,14 @@ def private_folder(path: Path) -> Path:
             status=ExitStatus.USAGE,
         ) from error
     return path
+
+
+def forget_old(folder: Path, seconds: float) -> None:
+    """Remove the files of a folder that were not written for so long, so that it stays small."""
+    limit = time.time() - seconds
+    for path in folder.iterdir():
+        try:
+            if path.stat().st_mtime < limit:
+                path.unlink()
+        except OSError:  # noqa: PERF203 - another process was quicker
+            continue

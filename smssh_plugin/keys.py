@@ -20,7 +20,7 @@ from pathlib import Path
 from .errors import ExitStatus, SmsshError
 from .home import home, private_folder
 
-__all__ = ["KeyPair", "ensure_key", "missing_openssh"]
+__all__ = ["KeyPair", "ensure_key", "keygen", "missing_openssh"]
 
 NAME = "id_ed25519"
 KEYGEN_SECONDS = 30.0
@@ -64,8 +64,12 @@ def missing_openssh(program: str) -> SmsshError:
     )
 
 
-def _keygen(*arguments: str) -> str:
-    """Run ssh-keygen and answer its standard output."""
+def keygen(*arguments: str) -> str:
+    """Run ssh-keygen and answer its standard output.
+
+    Raises:
+        SmsshError: it is not installed, or did not work.
+    """
     program = shutil.which("ssh-keygen")
     if program is None:
         raise missing_openssh("ssh-keygen")
@@ -92,7 +96,7 @@ def _make(private: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".key-", dir=folder) as scratch:
         fresh = Path(scratch) / NAME
         comment = f"smssh {_user()}@{socket.gethostname()}"
-        _keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(fresh))
+        keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(fresh))
         fresh.chmod(0o600)
         try:
             os.link(fresh, private)
@@ -118,7 +122,7 @@ def _public(private: Path) -> str:
         line = ""
     if line:
         return line
-    line = _keygen("-y", "-f", str(private)).strip()
+    line = keygen("-y", "-f", str(private)).strip()
     descriptor, name = tempfile.mkstemp(prefix=".pub-", dir=private.parent)
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
         out.write(line + "\n")

@@ -35,7 +35,7 @@ IMPORTS: dict[str, set[str]] = {
     "session": {"aws"},
     "client": {"aws", "home", "keys"},
     "debug": {"aws", "client", "plugins"},
-    "cli": {"aws", "client", "debug", "local", "plugins", "session"},
+    "cli": {"aws", "client", "debug", "local", "plugins", "session", "submit"},
     "local": {"home", "session"},
 }
 """What each room imports of the others; a new room, or a new way between two, is written down here."""

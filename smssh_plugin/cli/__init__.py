@@ -12,9 +12,12 @@ import sys
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "certify": ("certify", "certify", "Make a short-lived SSH certificate for a key."),
     "connect": ("connect", "connect", "Log in to a job's container, or run a command there."),
     "debug": ("debug", "debug", "Watch a pipeline, fix the step that fails while it is held, and report."),
+    "enable": ("enable", "enable", "Switch SageMaker's remote debugging on in a training job that runs."),
     "extend": ("remote", "extend", "Give a held job more time."),
+    "forward": ("forward", "forward", "Forward a port by Session Manager alone, without SSH."),
     "hold": ("remote", "hold", "Ask a running job to hold at its next failure or its end."),
     "known-hosts": (
         "known_hosts",
@@ -26,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "proxy": ("proxy", "proxy", "Connect stdin and stdout with a job's SSH server, for ssh's ProxyCommand."),
     "release": ("remote", "release", "Let a held job end."),
     "retry": ("remote", "retry", "Run a held job's entry point again."),
+    "shell": ("shell", "shell", "Open a shell by Session Manager alone, where no SSH server runs."),
     "ssh-config": ("ssh_config", "ssh_config", "Make `ssh ADDRESS`, scp, rsync and VS Code work."),
     "status": ("remote", "status", "Show what a job's container is doing."),
 }

@@ -6,9 +6,12 @@ import sys
 
 from ..errors import ExitStatus, SmsshError
 
-__all__ = ["enter", "known_hosts", "say"]
+__all__ = ["VIAS", "enter", "known_hosts", "say"]
 
-_OPTIONS = ("--region", "--profile", "--port", "--target")
+VIAS = ("session", "plugin")
+"""By what a proxy moves the bytes."""
+
+_OPTIONS = ("--region", "--profile", "--port", "--target", "--user", "--via")
 
 
 def enter(words: list[str]) -> int | None:
@@ -29,7 +32,8 @@ def enter(words: list[str]) -> int | None:
         if not 1 <= len(plain) <= 2 or named.keys() - {"region", "profile"}:
             return None
         return known_hosts(plain[0], plain[-1], named.get("region"), named.get("profile"))
-    if len(plain) != 1 or not named.get("port", "0").isascii() or not named.get("port", "0").isdigit():
+    port = named.get("port", "1")
+    if len(plain) != 1 or not (port.isascii() and port.isdigit()) or named.get("via", "session") not in VIAS:
         return None
     from ..client.lookup import resolve
     from ..session.proxy import run
@@ -39,8 +43,10 @@ def enter(words: list[str]) -> int | None:
         resolve,
         region=named.get("region"),
         profile=named.get("profile"),
-        port=int(named["port"]) if "port" in named else None,
+        port=int(port) if "port" in named else None,
         target=named.get("target"),
+        user=named.get("user"),
+        via=named.get("via", "session"),
     )
 
 

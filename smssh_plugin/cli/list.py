@@ -15,15 +15,16 @@ __all__ = ["list_"]
 
 @click.command("list")
 @click.option("--all", "everything", is_flag=True, help="Also hosts that are not online (any more).")
+@click.option("--owner", metavar="NAME", help="Only hosts whose tag SSHOwner is NAME.")
 @json_option
 @aws_options
-def list_(everything: bool, as_json: bool, region: str | None, profile: str | None) -> int:
+def list_(everything: bool, owner: str | None, as_json: bool, region: str | None, profile: str | None) -> int:
     """List the hosts that can be reached."""
     from ..aws import AwsSession
     from ..client.lookup import list_nodes
 
     session = AwsSession(region, profile)
-    nodes = list_nodes(session, everything=everything)
+    nodes = list_nodes(session, everything=everything, owner=owner)
     if as_json:
         found = [{"address": node.address, **dataclasses.asdict(node)} for node in nodes]
         click.echo(json.dumps({"version": 1, "region": session.region, "hosts": found}, indent=2))

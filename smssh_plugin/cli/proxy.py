@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from .app import aws_options
+from .door import VIAS
+from .words import Seconds
 
 __all__ = ["proxy"]
 
@@ -17,13 +19,43 @@ __all__ = ["proxy"]
 @click.option(
     "--target", metavar="ID", help="Managed node (mi-...), where it is known: saves looking ADDRESS up."
 )
+@click.option("--user", metavar="NAME", help="Whom ssh logs in as (%r), to be told if that is nobody there.")
+@click.option(
+    "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a job to start."
+)
+@click.option(
+    "--via",
+    type=click.Choice(VIAS),
+    default="session",
+    show_default=True,
+    help="Move the bytes ourselves, or by Amazon's session-manager-plugin.",
+)
 @aws_options
-def proxy(address: str, port: int | None, target: str | None, region: str | None, profile: str | None) -> int:
+def proxy(
+    address: str,
+    port: int | None,
+    target: str | None,
+    user: str | None,
+    wait: float,
+    via: str,
+    region: str | None,
+    profile: str | None,
+) -> int:
     """Connect stdin and stdout with a job's SSH server.
 
-    For ssh_config: ProxyCommand smssh proxy %n
+    For ssh_config: ProxyCommand smssh proxy %n --user %r
     """
     from ..client.lookup import resolve
     from ..session.proxy import run
 
-    return run(address, resolve, region=region, profile=profile, port=port, target=target)
+    return run(
+        address,
+        resolve,
+        region=region,
+        profile=profile,
+        port=port,
+        target=target,
+        user=user,
+        wait=wait,
+        via=via,
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..aws import AwsSession
 from ..keys import ensure_key
-from . import known_hosts
+from . import certificates, known_hosts
 from .addresses import parse
 from .lookup import Node, resolve
 
@@ -87,5 +87,5 @@ def reach(
         user=found.user,
         host_key=known_hosts.checked(found.host_key, text),
         proxy=proxy,
-        key=ensure_key().private,
+        key=certificates.renewed(ensure_key()).private,
     )

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from ..errors import ExitStatus, SmsshError
-from ..home import home, private_folder
+from ..home import forget_old, home, private_folder
 
 __all__ = ["alias", "checked", "file_for", "folder", "recall", "remember"]
 
@@ -89,7 +89,7 @@ def remember(address: str, host_key: str) -> Path | None:
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as out:
         out.write(line)
     Path(out.name).replace(path)
-    _forget_old(path.parent)
+    forget_old(path.parent, KEPT_SECONDS)
     return path
 
 
@@ -102,14 +102,3 @@ def recall(address: str) -> str | None:
         return path.read_text(encoding="ascii").strip().partition(" ")[2] or None
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def _forget_old(files: Path) -> None:
-    """Remove files of jobs long gone, so that the folder stays small."""
-    limit = time.time() - KEPT_SECONDS
-    for path in files.iterdir():
-        try:
-            if path.stat().st_mtime < limit:
-                path.unlink()
-        except OSError:  # noqa: PERF203 - another process was quicker
-            continue

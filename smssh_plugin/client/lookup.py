@@ -1,20 +1,21 @@
-"""From an address to the managed node of its container.
+"""From an address to the target of its container's sessions.
 
 The number of API calls is constant, whatever the size of the account: the service filters by the tags that
 the container's activation carries. A job address takes DescribeInstanceInformation and ListTagsForResource; a
-pipeline address ListPipelineExecutions and ListPipelineExecutionSteps before them. Only where nothing was
-found is the job described as well, to say why.
+pipeline address ListPipelineExecutions and ListPipelineExecutionSteps before them, which a first guess does
+without, or with the first of them alone. Only where no managed node was found is the job described as well: for
+SageMaker's own remote debugging, or to say why there is none.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..aws import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
-from . import known_hosts
+from . import cache, known_hosts, native
 from .addresses import DEFAULT_HOST, Address, JobAddress, StepAddress, parse
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "StepJob",
     "describe_step",
     "execution_arn",
+    "job_of",
     "job_state",
     "list_nodes",
     "no_pipeline",
@@ -52,13 +54,14 @@ class Node:
     """A container that can be reached, as its managed node describes it.
 
     Attributes:
-        target: the managed node's id, `mi-...`: the target of StartSession.
+        target: the target of StartSession: the managed node's id, `mi-...`, or
+            `sagemaker-training-job:JOB_HOST`.
         job: the name of the job.
         kind: training, processing, transform, ...
         host: `algo-1`, `algo-2`, ...
         step: the pipeline step, where the container was told.
         state: ready, held, running, released or ended; None where the container could not set it.
-        port: the loopback port of the container's SSH server.
+        port: the loopback port of the container's SSH server; 0 where it has none.
         user: whom to log in as.
         host_key: the SSH host key, `ssh-ed25519 AAAA...`; "" where none was announced (login is refused
             then).
@@ -115,6 +118,8 @@ def resolve(
     *,
     wait: float = 0.0,
     on_wait: Callable[[str], None] | None = None,
+    remembered: bool = False,
+    bare: bool = False,
 ) -> Node:
     """Find the node behind `address`.
 
@@ -125,20 +130,44 @@ def resolve(
         session: the AWS session; by default one of the environment's region and credentials.
         wait: how long to wait, in seconds, for a job or step that has not started yet; 0: not at all.
         on_wait: is told, in a few words, what is waited for, each time that changes.
+        remembered: whether a guess will do, for who asks again if it is wrong: what was found within the last
+            minute, or the host whose job is called as jobs of that execution are.
+        bare: whether a container without an SSH server will do.
 
     Raises:
         SmsshError: NOT_FOUND (no such job or step, it has ended or has not started), UNREACHABLE (no node is
-        online),
-            TIMEOUT (after `wait`), REFUSED (no access), USAGE (no address, no region).
+            online), TIMEOUT (after `wait`), REFUSED (no access), USAGE (no address, no region).
     """
     wanted = parse(address) if isinstance(address, str) else address
     session = session or AwsSession()
+    if remembered:
+        if (known := _remembered(wanted, session)) is not None:
+            return known
+        if isinstance(wanted, StepAddress):
+            arn, node = _guessed(wanted, session)
+            if node is not None:
+                return _kept(wanted, session, node)
+            if arn is not None:
+                return _found(wanted, replace(wanted, execution=arn), session, wait, on_wait, bare=bare)
+    return _found(wanted, wanted, session, wait, on_wait, bare=bare)
+
+
+def _found(
+    address: Address,
+    wanted: Address,
+    session: AwsSession,
+    wait: float,
+    on_wait: Callable[[str], None] | None,
+    *,
+    bare: bool,
+) -> Node:
+    """Find the node of `wanted`, once or until the time is over, and keep it as that of `address`."""
     deadline = time.monotonic() + wait
     pause = POLL_FIRST_SECONDS
     said = None
     while True:
         try:
-            node = _find(wanted, session)
+            node = _find(wanted, session, bare=bare)
         except _NotYet as not_yet:  # noqa: PERF203 - it waits anyway
             left = deadline - time.monotonic()
             if left <= 0:
@@ -151,25 +180,76 @@ def resolve(
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, POLL_LONGEST_SECONDS)
         else:
-            known_hosts.remember(str(wanted), node.host_key)
-            return node
+            return _kept(address, session, node)
 
 
-def list_nodes(session: AwsSession, *, everything: bool = False) -> list[Node]:
+def _kept(address: Address, session: AwsSession, node: Node) -> Node:
+    if node.port:
+        known_hosts.remember(str(address), node.host_key)
+        cache.remember(session, str(address), node)
+    return node
+
+
+def _guessed(address: StepAddress, session: AwsSession) -> tuple[str | None, Node | None]:
+    """The host of a step by the name that pipelines give to jobs: `pipelines-<execution>-<step>-<random>`.
+
+    A container whose activation does not carry the step, or whose job has a name of its own, is not found so.
+
+    Returns:
+        The ARN of the newest execution, if it had to be asked for; and the node.
+    """
+    arn = None if address.execution else execution_arn(session, address.pipeline, None)
+    execution = (arn or str(address.execution)).rpartition("/")[2]
+    filters = [
+        {"Key": "tag:SMSSHStep", "Values": [address.step]},
+        {"Key": "tag:SMSSHHost", "Values": [address.host or DEFAULT_HOST]},
+        {"Key": "PingStatus", "Values": ["Online"]},
+    ]
+    # One page and no more: a name that many steps have is looked up in the other way.
+    answer = session.call("ssm", "describe_instance_information", Filters=filters, MaxResults=50)
+    start = f"pipelines-{execution}-".lower()
+    online = [
+        info
+        for info in answer.get("InstanceInformationList", [])
+        if str(info.get("Name", "")).lower().startswith(start)
+    ]
+    for info in sorted(online, key=_registered, reverse=True):
+        node = node_of(session, info)
+        if node is not None and node.state != "ended":
+            return arn, node
+    return arn, None
+
+
+def _remembered(address: Address, session: AwsSession) -> Node | None:
+    """The node that was found a moment ago."""
+    latest = isinstance(address, StepAddress) and address.execution is None
+    found = cache.recall(session, str(address), latest=latest)
+    try:
+        node = None if found is None else Node(**found)
+    except TypeError:  # of another version
+        return None
+    if node is not None:
+        known_hosts.remember(str(address), node.host_key)
+    return node
+
+
+def list_nodes(session: AwsSession, *, everything: bool = False, owner: str | None = None) -> list[Node]:
     """All nodes of this account and region that carry our tags, newest first.
 
     Args:
         session: the AWS session.
         everything: also those that are not online (ended jobs that were not deregistered).
+        owner: only those whose SSHOwner tag is this.
     """
     filters = [{"Key": "tag-key", "Values": ["SMSSH"]}]
+    if owner is not None:
+        filters.append({"Key": "tag:SSHOwner", "Values": [owner]})
     if not everything:
         filters.append({"Key": "PingStatus", "Values": ["Online"]})
     # Here, not above: only `smssh list` needs threads, and every login imports this module.
     from concurrent.futures import ThreadPoolExecutor
 
     found = list(_instances(session, filters))
-    session.client("ssm")  # made once, before the threads share it
     with ThreadPoolExecutor(TAG_THREADS) as threads:
         nodes = [node for node in threads.map(lambda info: node_of(session, info), found) if node is not None]
     return sorted(nodes, key=lambda node: node.created, reverse=True)
@@ -177,15 +257,21 @@ def list_nodes(session: AwsSession, *, everything: bool = False) -> list[Node]:
 
 def job_state(session: AwsSession, kind: str, name: str) -> tuple[str, str] | None:
     """The status of a job, and why it failed ("" where it did not); None for a kind or a job there is not."""
+    answer = _described(session, kind, name)
+    return None if answer is None else (str(answer[_DESCRIBE[kind][2]]), str(answer.get("FailureReason", "")))
+
+
+def _described(session: AwsSession, kind: str, name: str) -> dict[str, Any] | None:
+    """The job as the service describes it; None for a kind or a job there is not."""
     if kind not in _DESCRIBE:
         return None
-    operation, key, status = _DESCRIBE[kind]
+    operation, key, _ = _DESCRIBE[kind]
     try:
-        answer = session.call("sagemaker", operation, **{key: name})
-    except ServiceRefused:
-        # ValidationException or ResourceNotFound, depending on the kind: there is no such job.
+        return session.call("sagemaker", operation, **{key: name})
+    except ServiceRefused as error:
+        if error.code not in ("ValidationException", "ResourceNotFound"):
+            raise
         return None
-    return str(answer[status]), str(answer.get("FailureReason", ""))
 
 
 def no_pipeline(session: AwsSession, pipeline: str) -> SmsshError:
@@ -287,12 +373,20 @@ def _names(arn: str, step: str) -> tuple[str, ...]:
     return (name,) if cased == name else (name, cased)
 
 
-def _find(address: Address, session: AwsSession) -> Node:
-    """One attempt at finding the node."""
+def job_of(address: Address, session: AwsSession) -> StepJob:
+    """The job that an address means.
+
+    Raises:
+        SmsshError: NOT_FOUND: a step that has none (any more).
+    """
     if isinstance(address, StepAddress):
-        job = _job_of_step(address, session)
-    else:
-        job = StepJob((address.job,), address.kind, "")
+        return _job_of_step(address, session)
+    return StepJob((address.job,), address.kind, "")
+
+
+def _find(address: Address, session: AwsSession, *, bare: bool) -> Node:
+    """One attempt at finding the node."""
+    job = job_of(address, session)
     host = address.host or DEFAULT_HOST
     filters = [
         {"Key": "tag:SMSSHJob", "Values": list(job.names)},
@@ -304,16 +398,21 @@ def _find(address: Address, session: AwsSession) -> Node:
     online = sorted(_instances(session, filters), key=_registered)
     for info in reversed(online):
         node = node_of(session, info)
-        if node is not None:
+        if node is not None and node.state != "ended":  # it may show as Online for minutes after its end
             return node
-    raise _absent(session, job, host)
+    return _without_node(session, job, host, bare=bare)
 
 
-def _absent(session: AwsSession, job: StepJob, host: str) -> SmsshError | _NotYet:
-    """Why there is no node online for this job; a `_NotYet` where there may be one soon."""
+def _without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool) -> Node:
+    """The host of a job that has no managed node: native, or an error that says why.
+
+    Raises:
+        SmsshError: there is none, and will be none.
+        _NotYet: there may be one soon.
+    """
     name = job.names[-1]
     if job.kind not in _DESCRIBE:
-        return _NotYet(
+        raise _NotYet(
             SmsshError(
                 f"no host {host} of {job.kind} {name!r} is online in {session.region}",
                 hint="`smssh list` shows the hosts there are",
@@ -321,31 +420,110 @@ def _absent(session: AwsSession, job: StepJob, host: str) -> SmsshError | _NotYe
                 status=ExitStatus.UNREACHABLE,
             )
         )
-    state = next((state for one in job.names if (state := job_state(session, job.kind, one))), None)
-    if state is None:
-        return SmsshError(
+    described = next((found for one in job.names if (found := _described(session, job.kind, one))), None)
+    if described is None:
+        raise SmsshError(
             f"there is no {job.kind} job {name!r} in {session.region}",
-            hint="check the name and the kind, and the region (--region); `smssh list` shows what there is",
+            hint=f"check the name, the kind, and the region (from {session.region_origin}; --region names "
+            "another); `smssh list` shows what there is",
             reference="no-job",
             status=ExitStatus.NOT_FOUND,
         )
-    status, reason = state
+    status = str(described[_DESCRIBE[job.kind][2]])
     if status in _ENDED:
+        reason = str(described.get("FailureReason", ""))
         because = f": {reason.splitlines()[0]}" if reason else ""
-        return SmsshError(
+        raise SmsshError(
             f"{job.kind} job {name!r} has ended ({status}){because}",
             hint="to keep the container of a failed job, ask for a hold: SMSSH_HOLD=failure",
             reference="job-ended",
             status=ExitStatus.NOT_FOUND,
         )
-    return _NotYet(
+    _check_host(described, job.kind, name, host)
+    if job.kind == "training" and native.enabled(described):
+        return _native(session, described, host, bare=bare)
+    raise _NotYet(
         SmsshError(
             f"{job.kind} job {name!r} is {status}, and its host {host} is not online yet",
-            hint="if it stays so: does the job carry with_ssh or SMSSH_ENABLE=1, may its role register a "
-            "managed node, and has it that many hosts? Its log says what smssh did there",
+            hint="if it stays so: does the job carry with_ssh or SMSSH_ENABLE=1, and may its role register a "
+            "managed node? Its log says what smssh did there"
+            + (f"; `smssh enable {name}` lets you in without all that" if job.kind == "training" else ""),
             reference="no-node",
             status=ExitStatus.UNREACHABLE,
         )
+    )
+
+
+def _check_host(described: dict[str, Any], kind: str, name: str, host: str) -> None:
+    """Refuse a host that the job has not got."""
+    resources = described.get("ResourceConfig") or described.get("ProcessingResources") or {}
+    cluster = resources.get("ClusterConfig") or described.get("TransformResources") or resources
+    groups = cluster.get("InstanceGroups") or [cluster]
+    count = sum(int(group.get("InstanceCount") or 0) for group in groups)
+    if count and int(host.rpartition("-")[2]) not in range(1, count + 1):
+        raise SmsshError(
+            f"{kind} job {name!r} has no host {host}: it has {count}, algo-1"
+            + (f" to algo-{count}" if count > 1 else ""),
+            reference="no-host",
+            status=ExitStatus.NOT_FOUND,
+        )
+
+
+def _native(session: AwsSession, described: dict[str, Any], host: str, *, bare: bool) -> Node:
+    """The host of a training job with SageMaker's own remote debugging.
+
+    Raises:
+        SmsshError: it has no SSH server, and will have none.
+        _NotYet: it cannot be entered yet.
+    """
+    name = str(described["TrainingJobName"])
+    phase = str(described.get("SecondaryStatus") or "")
+    if phase not in ("", "Training"):
+        raise _NotYet(
+            SmsshError(
+                f"training job {name!r} is {phase}; SageMaker's remote debugging lets in while it is Training",
+                hint="wait for it, for instance with --wait 30m",
+                reference="no-node",
+                status=ExitStatus.UNREACHABLE,
+            )
+        )
+    found = native.announced(session, described, host)
+    if found is None or found.get("state") == "ended":
+        own = native.installed(session, name, host)
+        if own is not None:
+            found = own
+        elif bare:
+            found = {}
+        elif native.carries_smssh(described):
+            raise _NotYet(
+                SmsshError(
+                    f"host {host} of training job {name!r} has not announced its SSH server yet",
+                    hint="may the job's role write it (s3:PutObject)? The job's log says what smssh did there",
+                    reference="no-node",
+                    status=ExitStatus.UNREACHABLE,
+                )
+            )
+        else:
+            raise SmsshError(
+                f"training job {name!r} runs no SSH server",
+                hint=f"`smssh shell {host}.{name}.training.sagemaker` needs none; "
+                f"`smssh enable {name} --install` starts one",
+                reference="no-ssh-server",
+                status=ExitStatus.UNREACHABLE,
+            )
+    return Node(
+        target=native.target(name, host),
+        job=name,
+        kind="training",
+        host=host,
+        step=str(found.get("step") or "") or None,
+        state=str(found.get("state") or "") or None,
+        port=int(found.get("port") or 0),
+        user=str(found.get("user") or "root"),
+        host_key=str(found.get("host_key") or "").strip(),
+        ping_status="Online",
+        created=float(found.get("created") or 0.0),
+        owner=str(found.get("owner") or ""),
     )
 
 
@@ -423,8 +601,7 @@ def _instances(session: AwsSession, filters: list[dict[str, Any]]) -> Iterator[d
 
 def _registered(info: dict[str, Any]) -> float:
     """When a managed node was registered, seconds since the epoch; 0.0 where the service does not say."""
-    when = info.get("RegistrationDate")
-    return float(when.timestamp()) if when is not None else 0.0
+    return float(info.get("RegistrationDate") or 0.0)
 
 
 def node_of(session: AwsSession, info: dict[str, Any]) -> Node | None:

@@ -26,7 +26,8 @@ __all__ = ["environment", "options", "program", "quoted", "render", "socket_fold
 
 ALIVE_SECONDS = 30
 ALIVE_COUNT = 4
-CONNECT_SECONDS = 30
+CONNECT_SECONDS = 120
+"""More than the proxy gives to the agent (30 s), and the channel to its handshake (75 s): they say what is wrong."""
 # A Unix socket's path holds 107 bytes (Linux; 103 on macOS), and ssh binds "<path>.<16 random characters>"
 # first.
 SOCKET_BYTES = 103 - 17

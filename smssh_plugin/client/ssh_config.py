@@ -17,6 +17,8 @@ from .endpoint import own_command
 __all__ = ["block", "install"]
 
 NAME = "ssh_config"
+PROXY_SECONDS = 700
+"""More than the proxy waits for a job to start, and for its agent, and for the server."""
 
 
 def block() -> str:
@@ -29,7 +31,7 @@ def block() -> str:
     return (
         "# smssh: SageMaker jobs as ssh hosts. Written by `smssh ssh-config --write`.\n"
         "Host *.sagemaker\n"
-        f"  ProxyCommand {command} proxy %n\n"
+        f"  ProxyCommand {command} proxy %n --user %r\n"
         f'  UserKnownHostsFile "{known}/%h"\n'
         "  KnownHostsCommand none\n"
         "  GlobalKnownHostsFile none\n"
@@ -40,7 +42,8 @@ def block() -> str:
         f"  IdentityFile {ssh.quoted(ensure_key().private)}\n"
         "  IdentitiesOnly yes\n"
         "  PreferredAuthentications publickey\n"
-        f"  ConnectTimeout {ssh.CONNECT_SECONDS}\n"
+        # The proxy waits for a job that is starting, for ten minutes; what comes after that has limits of its own.
+        f"  ConnectTimeout {PROXY_SECONDS}\n"
         f"  ServerAliveInterval {ssh.ALIVE_SECONDS}\n"
         f"  ServerAliveCountMax {ssh.ALIVE_COUNT}\n"
         "  Compression yes\n"

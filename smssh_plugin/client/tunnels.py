@@ -22,9 +22,11 @@ import paramiko
 import sshtunnel
 
 from ..errors import ExitStatus, SmsshError
+from .certificates import beside
 from .endpoint import Endpoint, reach
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Buffer, Self
@@ -128,7 +130,7 @@ class Tunnel:
                     ssh_address_or_host=("localhost", 22),
                     ssh_config_file=None,
                     ssh_host_key=_public_key(self.endpoint.host_key),
-                    ssh_pkey=paramiko.Ed25519Key.from_private_key_file(str(self.endpoint.key)),
+                    ssh_pkey=_own_key(self.endpoint.key),
                     ssh_proxy=proxy,
                     ssh_username=self.endpoint.user,
                     local_bind_address=(LOOPBACK, self._wanted_port),
@@ -296,6 +298,14 @@ def _abandon(forwarder: Any) -> None:
     transport = getattr(forwarder, "_transport", None)
     if transport is not None:
         transport.close()
+
+
+def _own_key(path: Path) -> paramiko.PKey:
+    """The private key, with the certificate that lies beside it, if there is one."""
+    key = paramiko.Ed25519Key.from_private_key_file(str(path))
+    if beside(path).exists():
+        key.load_certificate(str(beside(path)))
+    return key
 
 
 def _public_key(host_key: str) -> paramiko.PKey:

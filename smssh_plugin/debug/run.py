@@ -7,6 +7,7 @@ import shlex
 import signal
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -85,7 +86,10 @@ def start(session: AwsSession, pipeline: str) -> str:
         SmsshError: NOT_FOUND: no such pipeline.
     """
     step_names(session, pipeline)
-    answer = session.call("sagemaker", "start_pipeline_execution", PipelineName=pipeline)
+    once = str(uuid.uuid4())  # attempts of one call start one execution
+    answer = session.call(
+        "sagemaker", "start_pipeline_execution", PipelineName=pipeline, ClientRequestToken=once
+    )
     return str(answer["PipelineExecutionArn"])
 
 
@@ -124,9 +128,6 @@ class _Debugger:
         self._bench = Bench(session, options.fixes, options.release, self._say, self._found)
         self._bench.probes = Plugins().probes()
         self._hosts: dict[str, _Holds] = {}
-        # Made before threads share the session: making a client is not thread-safe.
-        for service in ("sagemaker", "ssm", "logs"):
-            session.client(service)
 
     def run(self) -> Report:
         report = self._report

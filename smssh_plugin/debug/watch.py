@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..aws import AwsSession, ServiceRefused
 from ..client.addresses import StepAddress
 from ..client.lookup import Node, StepJob, describe_step, no_pipeline, node_of, steps_of
 from ..errors import ExitStatus, SmsshError
 from .model import Event, Step
-
-if TYPE_CHECKING:
-    import datetime as dt
 
 __all__ = ["Snapshot", "Watch", "changes", "step_names"]
 
@@ -200,5 +197,5 @@ def step_names(session: AwsSession, pipeline: str) -> set[str]:
     return names
 
 
-def _seconds(when: dt.datetime | None) -> float | None:
-    return None if when is None else when.timestamp()
+def _seconds(when: float | None) -> float | None:
+    return None if when is None else float(when)

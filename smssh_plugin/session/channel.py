@@ -6,24 +6,45 @@ open, save in a reconnect: `pump.Pump` polls it.
 
 from __future__ import annotations
 
+import base64
 import json
+import random
 import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from ..aws.signing import signed
 from ..errors import ExitStatus, SmsshError
+from .encryption import Encryption
 from .frames import Flag, FrameError, Message, MessageType, PayloadType
 from .stream import Stream, StreamLostError
 from .websocket import WebSocket, WebSocketClosedError, WebSocketRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
-    from botocore.credentials import ReadOnlyCredentials
+    from ..aws.signing import Keys
+    from .encryption import DataKey
 
-__all__ = ["CLIENT_VERSION", "Channel", "ClientChannel", "Opening", "open_websocket", "signed_headers"]
+__all__ = [
+    "CLIENT_VERSION",
+    "COMMANDS",
+    "PORT",
+    "SHELL",
+    "Channel",
+    "ClientChannel",
+    "Opening",
+    "open_websocket",
+    "signed_headers",
+]
+
+PORT = "Port"
+"""The session type of SSH and port forwarding documents."""
+SHELL = "Standard_Stream"
+"""That of a shell in a terminal."""
+COMMANDS = "InteractiveCommands"
+"""That of a command in a terminal."""
 
 CLIENT_VERSION = "1.2.677.0"
 """The version of session-manager-plugin whose protocol this is. The agent changes its behaviour by it."""
@@ -35,8 +56,14 @@ _KEEPALIVE = 54.0
 """Seconds of silence after which a ping is sent; the agent's own figure."""
 _SILENCE = 60.0
 """Seconds after that ping with no sign of life, after which the connection counts as cut."""
-_RECONNECT_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
-"""Seconds before each attempt to reconnect; five, as many as the agent makes."""
+_CONNECT_PAUSES = (0.3, 1.0)
+"""Seconds between attempts to connect for the first time."""
+_RECONNECT_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
+"""Seconds before each attempt to reconnect: two minutes, after which ssh's ServerAlive gives up as well."""
+_RECONNECT_REFUSALS = 5
+"""Attempts that the other side refuses, of these; as many as the agent makes."""
+_MULTIPLEXING_AGENT = (3, 0, 196, 0)
+"""The last agent whose port forwarding is not multiplexed (`versionutil` of the agent's port plugin)."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +108,7 @@ class Channel:
         self._connect = connect
         self._pause = pause
         self._pinged = 0.0
-        self.socket = connect()
+        self.socket = self._first_connection()
         self._handshake_seconds = handshake_seconds
         self._handshake_deadline = time.monotonic() + handshake_seconds
 
@@ -113,22 +140,27 @@ class Channel:
                         pass  # agent_session_state, and what later versions may bring
                     elif message.payload_type != PayloadType.OUTPUT:
                         self.handle(message, now)
-                    elif self.ready:
-                        output.append(message.payload)
                     else:
-                        self.handle_early(message)
+                        if not self.ready:
+                            self.handle_early(message)
+                        if self.ready:
+                            output.append(self.opened(message))
                     if self.closed is not None:
                         return output
         except FrameError as error:
             raise _broken(str(error)) from error
         return output
 
+    def opened(self, message: Message) -> bytes:
+        """The payload of an `Output` as it was meant."""
+        return message.payload
+
     def handle(self, message: Message, now: float) -> None:
         """Act on a message of the peer's stream that is no `Output`."""
         raise NotImplementedError
 
     def handle_early(self, message: Message) -> None:
-        """Act on `Output` that came before the end of the handshake."""
+        """Act on `Output` that came before the end of the handshake; it counts if the channel is `ready` then."""
         raise NotImplementedError
 
     def tick(self, now: float) -> None:
@@ -187,19 +219,33 @@ class Channel:
             self.socket.send_binary(self.stream.outgoing.popleft())
         self.socket.close()
 
+    def _first_connection(self) -> WebSocket:
+        for seconds in _CONNECT_PAUSES:
+            try:
+                return self._connect()
+            except WebSocketRefusedError as refused:  # noqa: PERF203 - it pauses
+                if refused.status:
+                    raise  # an answer: the next one would be the same
+                self._pause(seconds)
+        return self._connect()
+
     def _reconnect(self, cut: WebSocketClosedError) -> None:
         self.socket.abort()
         if not self.resumable:
             self.closed = ""
             return
         last: Exception = cut
+        refusals = 0
         for seconds in _RECONNECT_PAUSES:
             if seconds:
-                self._pause(seconds)
+                self._pause(seconds * random.uniform(0.7, 1.0))  # noqa: S311 - all who were cut come back
             try:
                 self.socket = self._connect()
             except WebSocketRefusedError as refused:
                 last = refused
+                refusals += bool(refused.status)
+                if refusals == _RECONNECT_REFUSALS:
+                    break
                 continue
             self.reconnects += 1
             self._pinged = 0.0
@@ -214,7 +260,7 @@ class Channel:
 
 
 class ClientChannel(Channel):
-    """The client's side of a Port session that carries raw bytes (AWS-StartSSHSession).
+    """The client's side of a session.
 
     Args:
         opening: StartSession's answer.
@@ -222,6 +268,8 @@ class ClientChannel(Channel):
         sign: the headers of the websocket upgrade for an address; session-manager-plugin signs since 1.2.688.
         pause: see `Channel`.
         ca_bundle: see `WebSocket`.
+        kinds: the session types that may be asked for, of `PORT`, `SHELL` and `COMMANDS`.
+        data_key: makes a data key with the KMS key of this id, where the session is to be encrypted.
 
     Raises:
         SmsshError: no connection.
@@ -235,43 +283,87 @@ class ClientChannel(Channel):
         sign: Callable[[str], dict[str, str]] = lambda _url: {},
         pause: Callable[[float], None] = time.sleep,
         ca_bundle: str | None = None,
+        kinds: Collection[str] = (PORT,),
+        data_key: Callable[[str], DataKey] | None = None,
     ) -> None:
         self.customer_message = ""
         """What the account's administrators say to everybody who opens a session."""
+        self.agent_version = ""
+        self.properties: dict[str, Any] = {}
+        """Those of the session's document, from the handshake on."""
+        self.exit_code: int | None = None
+        """Of a command, where the agent said one."""
+        self.on_error: Callable[[bytes], None] = lambda _data: None
+        """Takes what a command wrote to its standard error, where the agent tells it apart."""
+        self.on_unreachable: Callable[[], None] | None = None
+        """Is told that the agent could not connect to the port; None: that ends the session."""
         self._opening: Opening | None = opening
         self._resume = resume
         self._client_id = str(uuid.uuid4())
+        self._kinds = kinds
+        self._data_key = data_key
+        self._encryption: Encryption | None = None
+        self._greeted = False
 
         def connect() -> WebSocket:
-            current = self._opening or self._resume()
-            self._opening = None
+            try:
+                current = self._opening or self._resume()
+            except SmsshError as error:
+                if error.reference == "aws-unreachable":  # the network is away, and may come back
+                    raise WebSocketRefusedError(error.message) from error
+                raise
             hello = {"ClientId": self._client_id, "ClientVersion": CLIENT_VERSION}
-            return open_websocket(
+            opened = open_websocket(
                 current.url, current.token, hello, headers=sign(current.url), ca_bundle=ca_bundle
             )
+            self._opening = None
+            return opened
 
         try:
             super().__init__(
-                sends=MessageType.INPUT, receives=MessageType.OUTPUT, connect=connect, pause=pause
+                sends=MessageType.INPUT,
+                receives=MessageType.OUTPUT,
+                connect=connect,
+                pause=pause,
+                # A command without a handshake may be silent for as long as it likes.
+                handshake_seconds=HANDSHAKE_SECONDS if PORT in kinds else float("inf"),
             )
         except WebSocketRefusedError as refused:
             denied = refused.status in (401, 403)
             raise SmsshError(
                 f"the session's data channel does not open: {refused}",
-                hint="check that ssmmessages is reachable from here (proxy, VPC endpoint)"
+                hint="check that ssmmessages is reachable from here (HTTPS_PROXY, VPC endpoint)"
                 if not denied
                 else "the credentials need ssmmessages:OpenDataChannel; check the clock too",
                 reference="no-data-channel",
                 status=ExitStatus.REFUSED if denied else ExitStatus.UNREACHABLE,
             ) from refused
 
+    @property
+    def multiplexed(self) -> bool:
+        """Whether the stream carries several connections (smux), as port forwarding documents want it."""
+        return self.properties.get("type") == "LocalPortForwarding"
+
+    def send(self, data: bytes, now: float) -> None:
+        """Send at most a chunk as `Output`, encrypted where that was agreed on."""
+        super().send(data if self._encryption is None else self._encryption.encrypt(data), now)
+
+    def resize(self, columns: int, rows: int, now: float) -> None:
+        """Tell a shell how large its terminal is."""
+        body = json.dumps({"cols": columns, "rows": rows}, separators=(",", ":")).encode()
+        self.stream.send(body, PayloadType.SIZE, now)
+
     def terminate(self, now: float) -> None:
         """Tell the agent that the session is over. TerminateSession has to be called all the same."""
         if self.ready and self.closed is None:
             self.stream.send(Flag.TERMINATE_SESSION.payload(), PayloadType.FLAG, now)
 
+    def opened(self, message: Message) -> bytes:
+        """The payload as it was meant, decrypted where that was agreed on."""
+        return message.payload if self._encryption is None else self._encryption.decrypt(message.payload)
+
     def handle(self, message: Message, now: float) -> None:
-        """The client's part of the handshake, and flags."""
+        """The client's part of the handshake, flags, and what commands have besides their output."""
         kind = message.payload_type
         if kind == PayloadType.HANDSHAKE_REQUEST:
             self._answer_handshake(message, now)
@@ -279,47 +371,104 @@ class ClientChannel(Channel):
             self.customer_message = str(message.json().get("CustomerMessage") or "")
             self.ready = True
         elif kind == PayloadType.FLAG:
-            flag = int.from_bytes(message.payload, "big")
+            flag = int.from_bytes(message.payload[:4], "big")
             if flag == Flag.CONNECT_TO_PORT_ERROR:
-                self.closed = "the agent cannot connect to the port: is the SSH server up?"
+                if self.on_unreachable is None:
+                    self.closed = "the agent cannot connect to the port: is the server up?"
+                else:
+                    self.on_unreachable()
             elif flag == Flag.DISCONNECT_TO_PORT:
                 self.closed = ""
         elif kind == PayloadType.ENCRYPTION_CHALLENGE_REQUEST:
-            raise _unsupported("encryption with a KMS key")
+            self._answer_challenge(message, now)
+        elif kind == PayloadType.STANDARD_ERROR:
+            self.on_error(self.opened(message))
+        elif kind == PayloadType.EXIT_CODE:
+            text = self.opened(message).strip()
+            self.exit_code = int(text) if text.isdigit() and len(text) < 4 else None
 
     def handle_early(self, message: Message) -> None:
-        """An agent that skips the handshake is too old (before 2.3.750) for what we need of it.
+        """A shell that is not encrypted begins without a handshake (`RequireHandshake` in the agent's plugins).
 
         Raises:
-            SmsshError: always.
+            SmsshError: it is no shell: an agent that skips the handshake is too old (before 2.3.750) for what we
+                need of it.
         """
+        if not self._greeted and not {SHELL, COMMANDS}.isdisjoint(self._kinds):
+            self.ready = True
+            return
         raise _broken(f"output (message {message.sequence}) before the handshake; the agent may be too old")
 
     def _answer_handshake(self, message: Message, now: float) -> None:
+        self._greeted = True
+        request = message.json()
+        self.agent_version = str(request.get("AgentVersion") or "")
+        actions = request.get("RequestedClientActions") or []
+        if not isinstance(actions, list) or not all(isinstance(action, dict) for action in actions):
+            raise FrameError("the handshake asks for actions that are none")
         processed: list[dict[str, Any]] = []
-        refused: list[str] = []
-        for action in message.json().get("RequestedClientActions") or ():
-            kind = str(action.get("ActionType"))
-            trouble = _objection(kind, action.get("ActionParameters") or {})
-            if trouble:
-                refused.append(trouble)
-            processed.append(
-                {
-                    "ActionType": kind,
-                    "ActionStatus": 3 if trouble else 1,
-                    "ActionResult": None,
-                    "Error": f"smssh does not support {trouble}" if trouble else "",
-                }
-            )
+        trouble: SmsshError | None = None
+        for action in actions:
+            done: dict[str, Any] = {
+                "ActionType": action.get("ActionType"),
+                "ActionStatus": 1,
+                "ActionResult": None,
+                "Error": "",
+            }
+            parameters = action.get("ActionParameters")
+            try:
+                done["ActionResult"] = self._act(
+                    done["ActionType"], parameters if isinstance(parameters, dict) else {}
+                )
+            except SmsshError as error:
+                done.update(
+                    ActionStatus=3 if error.reference == "session-unsupported" else 2, Error=error.message
+                )
+                trouble = trouble or error
+            processed.append(done)
         answer = {
             "ClientVersion": CLIENT_VERSION,
             "ProcessedClientActions": processed,
-            "Errors": [f"smssh does not support {trouble}" for trouble in refused] or None,
+            "Errors": [done["Error"] for done in processed if done["Error"]] or None,
         }
         body = json.dumps(answer, separators=(",", ":")).encode()
         self.stream.send(body, PayloadType.HANDSHAKE_RESPONSE, now)
-        if refused:
-            raise _unsupported(", ".join(refused))
+        if trouble is not None:
+            raise trouble
+
+    def _act(self, kind: object, parameters: dict[str, Any]) -> dict[str, Any] | None:
+        """Do what the agent asks for in the handshake; the result that it wants to hear.
+
+        Raises:
+            SmsshError: we do not know it, or it could not be done.
+        """
+        if kind == "KMSEncryption" and self._data_key is not None:
+            key = self._data_key(str(parameters.get("KMSKeyId") or parameters.get("KMSKeyID") or ""))
+            self._encryption = Encryption(key.plain)
+            return {"KMSCipherTextKey": base64.b64encode(key.encrypted).decode(), "KMSCipherTextHash": None}
+        if kind == "KMSEncryption":
+            raise _unsupported("encryption with a KMS key")
+        if kind != "SessionType":
+            raise _unsupported(f"the action {kind}")
+        session_type = str(parameters.get("SessionType"))
+        if session_type not in self._kinds:
+            raise _unsupported(f"a session of type {session_type}")
+        properties = parameters.get("Properties")
+        self.properties = properties if isinstance(properties, dict) else {}
+        if self.multiplexed and not _newer(self.agent_version, _MULTIPLEXING_AGENT):
+            raise _unsupported(f"port forwarding by an agent as old as {self.agent_version or 'this'}")
+        return None
+
+    def _answer_challenge(self, message: Message, now: float) -> None:
+        if self._encryption is None:
+            raise FrameError("a challenge, although no encryption was agreed on")
+        try:
+            challenge = base64.b64decode(message.json().get("Challenge") or "", validate=True)
+        except (ValueError, TypeError):
+            raise FrameError("a challenge that is no base64") from None
+        answer = self._encryption.encrypt(self._encryption.decrypt(challenge))
+        body = json.dumps({"Challenge": base64.b64encode(answer).decode()}).encode()
+        self.stream.send(body, PayloadType.ENCRYPTION_CHALLENGE_RESPONSE, now)
 
 
 def open_websocket(
@@ -341,44 +490,23 @@ def open_websocket(
     return connection
 
 
-def signed_headers(url: str, credentials: ReadOnlyCredentials | None, region: str) -> dict[str, str]:
-    """The SigV4 headers of a websocket upgrade; none without credentials.
-
-    The query is put in canonical form for the signature (a `cell-number` ends in `==`), as the Go SDK's
-    signer does.
-    """
+def signed_headers(url: str, credentials: Keys | None, region: str) -> dict[str, str]:
+    """The SigV4 headers of a websocket upgrade; none without credentials."""
     if credentials is None:
         return {}
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-
-    parts = urlsplit(url)
-    query = urlencode(parse_qsl(parts.query, keep_blank_values=True), quote_via=quote, safe="-_.~")
-    request = AWSRequest("GET", urlunsplit(("https", parts.netloc, parts.path, query, "")))
-    if parts.scheme == "ws" and parts.port is None:
-        request.headers["Host"] = parts.netloc  # botocore leaves out 443 alone; here it is 80
-    SigV4Auth(credentials, "ssmmessages", region).add_auth(request)
-    return dict(request.headers.items())
+    return signed("GET", url, {}, b"", credentials, region, "ssmmessages")
 
 
-def _objection(kind: str, parameters: dict[str, Any]) -> str:
-    """What of a requested action is beyond us; "" if nothing is."""
-    if kind == "KMSEncryption":
-        return "encryption with a KMS key"
-    if kind != "SessionType":
-        return f"the action {kind}"
-    session_type = str(parameters.get("SessionType"))
-    if session_type != "Port":
-        return f"sessions of type {session_type}"
-    if (parameters.get("Properties") or {}).get("type") == "LocalPortForwarding":
-        return "port forwarding documents (only AWS-StartSSHSession and its like)"
-    return ""
+def _newer(version: str, than: tuple[int, ...]) -> bool:
+    """Whether an agent's version, 3.3.987.0, is newer than another; True where it is no version."""
+    parts = version.split(".")
+    return not all(part.isdecimal() for part in parts) or tuple(map(int, parts)) > than
 
 
 def _unsupported(what: str) -> SmsshError:
     return SmsshError(
         f"the session needs what smssh does not support: {what}",
-        hint="use the document AWS-StartSSHSession, or one that has sessionType Port and no type",
+        hint="use the public documents (AWS-StartSSHSession, ...) and an agent of today",
         reference="session-unsupported",
         status=ExitStatus.UNREACHABLE,
     )

@@ -112,7 +112,7 @@ class Message(NamedTuple):
         """
         try:
             body = json.loads(self.payload)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FrameError(f"the payload of {self.type} is not JSON: {error}") from None
         if not isinstance(body, dict):
             raise FrameError(f"the payload of {self.type} is JSON, but no object")

@@ -1,114 +1,73 @@
 """`smssh proxy ADDRESS`: the body of an SSH ProxyCommand.
 
-stdout carries the stream and nothing else. Whatever way it ends by (end of input, the container's end,
-SIGHUP from `ssh`, SIGTERM, Ctrl-C, a broken pipe, an error), it calls TerminateSession: a session that is
-only left behind keeps a process of the agent and an sshd in the container until the account's idle time-out,
-20 minutes by default.
+stdout carries the stream and nothing else; what went wrong is one line on stderr. However it ends, the session
+ends, too: see `lifetime`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import signal
-import sys
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ExitStatus, SmsshError
+from .lifetime import CONNECT_SECONDS, FORWARD_DOCUMENT, SSH_DOCUMENT, Document, Lifetime, say, started
+from .signals import Signals, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable, Sequence
 
     from ..aws import AwsSession
-    from .channel import Opening
+    from .channel import ClientChannel
 
-__all__ = ["DOCUMENT", "run"]
+__all__ = ["WAIT_SECONDS", "Reachable", "Resolve", "run"]
 
-DOCUMENT = "AWS-StartSSHSession"
-WAIT_SECONDS = 30.0
-"""How long TargetNotConnected is asked again: a node shows as Online before its agent can take a session."""
-_PAUSE_FIRST = 0.2
-_PAUSE_LONGEST = 2.0
-_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+WAIT_SECONDS = 600.0
+"""How long a job that is still starting is waited for."""
+_UP = "is the SSH server in the container up? the job's log says what smssh did there"
 
 
 class Reachable(Protocol):
     """What an address leads to: a target of StartSession, and the port of the SSH server there."""
 
     @property
-    def target(self) -> str: ...
+    def target(self) -> str:
+        """`mi-...`, or another target of StartSession."""
 
     @property
-    def port(self) -> int: ...
+    def port(self) -> int:
+        """On the container's loopback."""
+
+    @property
+    def user(self) -> str:
+        """Whom the SSH server lets in."""
 
 
-class _Stopped(Exception):  # noqa: N818 - not an error
-    """A signal came, and nothing has to be undone."""
+class Resolve(Protocol):
+    """Finds what an address leads to, as `client.lookup.resolve` does."""
 
-
-class _Signals:
-    """Turns signals into a readable descriptor, and into `_Stopped` where that is allowed."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        """The first signal that came; 0 for none."""
-        self.raising = False
-        """Whether a signal may interrupt what runs now."""
-        self.wake, self._written = os.pipe()
-        for fd in (self.wake, self._written):
-            os.set_blocking(fd, False)
-
-    def __enter__(self) -> _Signals:  # noqa: PYI034 - Self is of 3.11
-        self._before: list[Any] = [signal.signal(number, self._note) for number in _SIGNALS]
-        self._wakeup = signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._wakeup)
-        for number, handler in zip(_SIGNALS, self._before, strict=True):
-            signal.signal(number, handler)
-        os.close(self.wake)
-        os.close(self._written)
-
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Within this block a signal raises `_Stopped`; one that came before does so at once."""
-        self.raising = True
-        try:
-            if self.number:
-                raise _Stopped
-            yield
-        finally:
-            self.raising = False
-
-    def pause(self, seconds: float) -> None:
-        """Sleep, but not over a signal.
-
-        Raises:
-            _Stopped: a signal came, now or before.
-        """
-        if self.number or select.select([self.wake], [], [], seconds)[0]:
-            raise _Stopped
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.number = self.number or number
-        if self.raising:
-            self.raising = False
-            raise _Stopped
+    def __call__(
+        self,
+        address: str,
+        session: AwsSession,
+        *,
+        wait: float,
+        on_wait: Callable[[str], None],
+        remembered: bool,
+    ) -> Reachable:
+        """Find it."""
 
 
 def run(
     address: str,
-    resolve: Callable[[str, AwsSession], Reachable] | None = None,
+    resolve: Resolve | None = None,
     *,
     region: str | None = None,
     profile: str | None = None,
     port: int | None = None,
     target: str | None = None,
+    user: str | None = None,
     wait: float = WAIT_SECONDS,
+    via: str = "session",
     source: int = 0,
     sink: int = 1,
 ) -> int:
@@ -121,126 +80,116 @@ def run(
         profile: the profile of the AWS configuration; by default AWS_PROFILE.
         port: the port in the container; by default the one that the node announces, 22 for a bare `target`.
         target: the managed node (`mi-...`) or another target of StartSession.
-        wait: seconds to try again while the target is not connected.
+        user: whom ssh is about to log in as, so that a wrong one can be told.
+        wait: seconds to wait for a job that is starting; `CONNECT_SECONDS` of it at most for its agent.
+        via: `session`: our own data channel; `plugin`: Amazon's session-manager-plugin.
         source: the descriptor to read, instead of stdin.
         sink: the descriptor to write, instead of stdout.
 
     Returns:
         The exit status: 0, one of `ExitStatus` with an explanation on stderr, or 128 + the signal.
     """
-    with _Signals() as signals:
-        try:
-            with signals.interruptible():
-                from ..aws import AwsSession
+    from ..aws import AwsSession
 
-                session = AwsSession(region, profile)
-                if target is None:
-                    if resolve is None:
-                        raise TypeError("run() needs `resolve` or `target`")
-                    node = resolve(address, session)
-                    target, port = node.target, port or node.port
-            _connect(session, target, port or 22, wait, signals, source, sink)
-        except _Stopped:
+    with Signals() as signals:
+        session = AwsSession(region, profile)
+        way = _Way(session, address, resolve, target, port, user, wait)
+        try:
+            try:
+                with started(
+                    session, way.find, way.documents, signals, wait=min(wait, CONNECT_SECONDS)
+                ) as lifetime:
+                    if via == "plugin":
+                        from .plugin import talk
+
+                        talk(lifetime, source, sink)
+                    else:
+                        _talk(lifetime, source, sink)
+            except SmsshError as error:
+                with signals.interruptible():
+                    way.explain(error)
+                raise
+        except Stopped:
             pass
         except SmsshError as error:
             if not signals.number:
-                _say(error.message if error.hint is None else f"{error.message} ({error.hint})")
+                say(error.message if error.hint is None else f"{error.message} ({error.hint})")
                 return int(error.status)
         return 128 + signals.number if signals.number else ExitStatus.OK
 
 
-def _connect(
-    session: AwsSession, target: str, port: int, wait: float, signals: _Signals, source: int, sink: int
-) -> None:
-    opening = _start_session(session, target, port, wait, signals)
-    try:
-        if signals.number:
-            raise _Stopped
-        _pump(session, opening, signals, source, sink)
-    finally:
-        _terminate(session, opening.session_id)
+class _Way:
+    """The way to the container: looked up when it is needed, and again when it turns out to be stale."""
 
+    def __init__(
+        self,
+        session: AwsSession,
+        address: str,
+        resolve: Resolve | None,
+        target: str | None,
+        port: int | None,
+        user: str | None,
+        wait: float,
+    ) -> None:
+        self._session = session
+        self._address = address
+        self._resolve = resolve
+        self._target = target
+        self._port = port
+        self._user = user
+        self._wait = wait
+        self._found: Reachable | None = None
 
-def _start_session(session: AwsSession, target: str, port: int, wait: float, signals: _Signals) -> Opening:
-    """StartSession, again and again until the target is connected.
+    def find(self, anew: bool) -> str:
+        """The target of StartSession."""
+        if self._target is not None:
+            return self._target
+        self._found = self._look(self._wait, remembered=not anew)
+        if self._user is not None and self._user != self._found.user:
+            say(f"its SSH server lets {self._found.user!r} in, not {self._user!r}: ssh -l {self._found.user}")
+            self._user = None
+        return self._found.target
 
-    A signal does not interrupt the call: the session that it would have started could not be ended then.
-    """
-    from ..aws import ServiceRefused
-    from .channel import Opening
+    def documents(self) -> Sequence[Document]:
+        """What to start: SSH's document, and port forwarding's where that is not allowed."""
+        port = str(self._port or (self._found.port if self._found is not None else 22))
+        return [Document(name, {"portNumber": port}) for name in (SSH_DOCUMENT, FORWARD_DOCUMENT)]
 
-    with signals.interruptible():
-        session.client("ssm")  # the credentials may have to be fetched, which takes its time
-    deadline = time.monotonic() + wait
-    pause, waited = _PAUSE_FIRST, False
-    while True:
-        try:
-            answer = session.call(
-                "ssm",
-                "start_session",
-                Target=target,
-                DocumentName=DOCUMENT,
-                Parameters={"portNumber": [str(port)]},
-                Reason="smssh",
-            )
-        except ServiceRefused as error:
-            if error.code != "TargetNotConnected":
-                raise _refused(error) from error
-            if time.monotonic() >= deadline:
-                raise SmsshError(
-                    f"{target} is not connected" + (f" after {wait:.0f} s" if wait else ""),
-                    hint="has the job ended, or does its container not reach ssmmessages? see its log",
-                    reference="target-not-connected",
-                    status=ExitStatus.UNREACHABLE,
-                ) from error
-        else:
-            return Opening(answer["SessionId"], answer["TokenValue"], answer["StreamUrl"])
-        if not waited:
-            _say(f"waiting for the agent of {target} to connect (up to {wait:.0f} s)")
-            waited = True
-        signals.pause(min(pause, max(0.0, deadline - time.monotonic())))
-        pause = min(pause * 1.6, _PAUSE_LONGEST)
+    def explain(self, error: SmsshError) -> None:
+        """Say what the lookup says of a target that is not connected: it knows of the job's end.
 
+        Raises:
+            SmsshError: it does.
+        """
+        if error.reference == "target-not-connected" and self._target is None:
+            self._look(0.0, remembered=False)
 
-def _pump(session: AwsSession, opening: Opening, signals: _Signals, source: int, sink: int) -> None:
-    from .channel import ClientChannel, Opening, signed_headers
-    from .pump import Ending, Pump
-
-    def resume() -> Opening:
-        _say("the connection was cut; resuming the session")
-        answer = session.call("ssm", "resume_session", SessionId=opening.session_id)
-        if not answer.get("TokenValue"):
-            raise SmsshError(
-                "the session ended while the connection was cut",
-                reference="session-ended",
-                status=ExitStatus.UNREACHABLE,
-            )
-        return Opening(opening.session_id, answer["TokenValue"], answer["StreamUrl"])
-
-    with signals.interruptible():
-        credentials = session.credentials()
-        channel = ClientChannel(
-            opening,
-            resume=resume,
-            sign=lambda url: signed_headers(url, credentials, session.region),
-            pause=signals.pause,
-            ca_bundle=os.environ.get("AWS_CA_BUNDLE") or None,
+    def _look(self, wait: float, *, remembered: bool) -> Reachable:
+        if self._resolve is None:
+            raise TypeError("run() needs `resolve` or `target`")
+        return self._resolve(
+            self._address,
+            self._session,
+            wait=wait,
+            on_wait=lambda what: say(f"waiting: {what} (up to {wait:.0f} s)"),
+            remembered=remembered,
         )
+
+
+def _talk(lifetime: Lifetime, source: int, sink: int) -> None:
+    from .channel import PORT
+    from .pump import Ending, nonblocking
+
+    channel = lifetime.channel((PORT,))
     try:
-        with _nonblocking(source, sink):
-            pump = Pump(channel, source, sink, wake=signals.wake)
-            ending = pump.run()
-        if ending is Ending.CLOSED and channel.closed:
+        with nonblocking(source, sink):
+            ending, received = _forward(lifetime, channel, source, sink)
+        if ending is Ending.CLOSED and (channel.closed or not received):
             raise SmsshError(
-                f"the session ended: {channel.closed}",
-                hint="`smssh status` shows the state of the job",
-                reference="session-closed",
-                status=ExitStatus.UNREACHABLE,
-            )
-        if ending is Ending.CLOSED and not pump.received:
-            raise SmsshError(
-                "the session ended before the SSH server said a word",
-                hint="is the SSH server in the container up? the job's log says what smssh did there",
+                f"the session ended: {channel.closed}"
+                if channel.closed
+                else "the session ended before the SSH server said a word",
+                hint="`smssh status` shows the state of the job" if received else _UP,
                 reference="session-closed",
                 status=ExitStatus.UNREACHABLE,
             )
@@ -249,43 +198,30 @@ def _pump(session: AwsSession, opening: Opening, signals: _Signals, source: int,
         channel.close()
 
 
-def _terminate(session: AwsSession, session_id: str) -> None:
-    """TerminateSession; says so if that fails: the session costs the container memory until it times out."""
-    try:
-        session.call("ssm", "terminate_session", SessionId=session_id)
-    except SmsshError as error:
-        _say(f"session {session_id} could not be ended, and stays until its idle time-out: {error.message}")
+def _forward(lifetime: Lifetime, channel: ClientChannel, source: int, sink: int) -> tuple[object, int]:
+    """Pump until the end; answers why it ended, and how many bytes came."""
+    signals = lifetime.signals
+    if lifetime.document.name == FORWARD_DOCUMENT:
+        from .forward import Forwarder
 
+        refused: list[bool] = []
+        forwarder = Forwarder(
+            channel,
+            wake=signals.wake,
+            ending=signals.ending,
+            on_unreachable=lambda: refused.append(True),
+        )
+        forwarder.attach(source, sink)
+        ending = forwarder.run()
+        if refused:
+            raise SmsshError(
+                "the agent cannot connect to the port",
+                hint=_UP,
+                reference="session-closed",
+                status=ExitStatus.UNREACHABLE,
+            )
+        return ending, forwarder.received
+    from .pump import Pump
 
-def _refused(error: Any) -> SmsshError:
-    hints = {
-        "InvalidDocument": f"the document {DOCUMENT} has to be available in this account and region",
-        "BadRequest": "managed nodes need the advanced-instances tier of Systems Manager: "
-        "aws ssm update-service-setting --setting-id /ssm/managed-instance/activation-tier "
-        "--setting-value advanced",
-    }
-    return SmsshError(
-        error.message,
-        hint=hints.get(error.code),
-        reference="session-refused",
-        status=ExitStatus.UNREACHABLE,
-    )
-
-
-@contextlib.contextmanager
-def _nonblocking(*fds: int) -> Iterator[None]:
-    """Reads and writes do not block in this block. Restored after it: a terminal's descriptors are shared."""
-    before = [(fd, os.get_blocking(fd)) for fd in fds]
-    try:
-        for fd in fds:
-            os.set_blocking(fd, False)
-        yield
-    finally:
-        for fd, blocking in before:
-            os.set_blocking(fd, blocking)
-
-
-def _say(text: str) -> None:
-    """One line on stderr. It may be closed: ssh with ControlPersist takes it away."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"smssh: {text}", file=sys.stderr, flush=True)
+    pump = Pump(channel, source, sink, wake=signals.wake, ending=signals.ending)
+    return pump.run(), pump.received

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import selectors
@@ -11,18 +12,36 @@ from typing import TYPE_CHECKING
 from .stream import CHUNK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from .channel import Channel
 
-__all__ = ["Ending", "Pump"]
+__all__ = ["Ending", "Pump", "nonblocking"]
 
 _SINK_LIMIT = 1024 * 1024
 """Bytes that may wait for the sink; above that the channel is not read, so that TCP holds the peer back."""
 _SOCKET_LIMIT = 512 * 1024
 """Bytes that may wait for the websocket; above that nothing is read from the source."""
+_ANSWERS_LIMIT = 4 * 1024 * 1024
+"""The same for reading the websocket. Only a peer that sends without end and reads nothing comes near it: all that
+an honest one can make us say is a window's worth of acknowledgements."""
 _LINGER = 5.0
 """Seconds that the peer has to acknowledge the rest after the source ended."""
 _LINGER_STOPPED = 1.0
 """The same after a signal or a broken sink: somebody waits for us to end."""
+
+
+@contextlib.contextmanager
+def nonblocking(*fds: int) -> Iterator[None]:
+    """Reads and writes do not block in this block. Restored after it: a terminal's descriptors are shared."""
+    before = [(fd, os.get_blocking(fd)) for fd in fds]
+    try:
+        for fd in fds:
+            os.set_blocking(fd, False)
+        yield
+    finally:
+        for fd, blocking in before:
+            os.set_blocking(fd, blocking)
 
 
 class Ending(enum.Enum):
@@ -41,16 +60,35 @@ class Pump:
         channel: an open channel; the pump does its handshake too. It isn't closed.
         source: a descriptor to read; not blocking.
         sink: a descriptor to write, and not the same number as `source`; not blocking.
-        wake: a descriptor that ends the pump when it is readable.
+        wake: a descriptor that ends the pump when it is readable, if `ending` says so.
+        ending: asked then; it has to take what is there to read if it says no.
+        turn: called with the time in each turn once the handshake is over.
+        edit: makes what is sent of what was read; None ends the pump as the end of the source does.
+        farewell: is sent at the end of the source, which does not end the pump then.
     """
 
-    def __init__(self, channel: Channel, source: int, sink: int, *, wake: int | None = None) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        source: int,
+        sink: int,
+        *,
+        wake: int | None = None,
+        ending: Callable[[], bool] = lambda: True,
+        turn: Callable[[float], None] = lambda _now: None,
+        edit: Callable[[bytes], bytes | None] = lambda data: data,
+        farewell: bytes | None = None,
+    ) -> None:
         self.received = 0
         """Bytes that came through the channel."""
         self._channel = channel
         self._source = source
         self._sink = sink
         self._wake = wake
+        self._asked_to_end = ending
+        self._turn = turn
+        self._edit = edit
+        self._farewell = farewell
         self._waiting = bytearray()
         self._source_open = True
         self._sink_open = True
@@ -80,6 +118,8 @@ class Pump:
             return not self._waiting or now >= self._give_up
         channel.tick(now)
         if self._ending is None:
+            if channel.ready:
+                self._turn(now)
             return False
         return now >= self._give_up or (
             channel.stream.idle and not channel.socket.pending and not self._waiting and not self._readable
@@ -95,7 +135,7 @@ class Pump:
         now = time.monotonic()
         read, write = selectors.EVENT_READ, selectors.EVENT_WRITE
         open_ = channel.closed is None
-        listening = open_ and len(self._waiting) < _SINK_LIMIT
+        listening = open_ and len(self._waiting) < _SINK_LIMIT and channel.socket.pending < _ANSWERS_LIMIT
         wanted = {
             channel.socket.fileno(): (read if listening else 0)
             | (write if open_ and channel.socket.pending else 0),
@@ -111,13 +151,15 @@ class Pump:
             timeout = 0.0
         ready = {key.fd: events for key, events in self._selector.select(max(0.0, timeout))}
         now = time.monotonic()
-        if self._wake is not None and self._wake in ready:
+        if self._wake is not None and self._wake in ready and self._asked_to_end():
             self._end(Ending.STOPPED, now, _LINGER_STOPPED)
         if listening and ready.get(channel.socket.fileno(), 0) & read:
             for data in channel.receive(now):
                 self.received += len(data)
                 if self._sink_open:
                     self._waiting += data
+            if channel.ready:
+                self._turn(now)  # before the first output is shown
         if self._waiting:
             self._write(now)
         if self._source in ready and self._may_read():
@@ -159,10 +201,14 @@ class Pump:
             return
         except OSError:  # a reset, or a terminal that hung up: an end as any other
             data = b""
+        edited = self._edit(data) if data else self._farewell
         if not data:
+            self._source_open = False
+        if edited is None:
             self._source_open = False
             self._end(Ending.SOURCE, now, _LINGER)
             return
+        data = edited
         for start in range(0, len(data), CHUNK):
             channel.send(data[start : start + CHUNK], now)
 

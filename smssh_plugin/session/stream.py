@@ -22,6 +22,8 @@ WINDOW = 256
 """Unacknowledged messages that we have under way at most. The peer's buffer takes 10,000."""
 INCOMING_LIMIT = 10_000
 """Messages that came early and are kept; more are not acknowledged, so they come again."""
+INCOMING_BYTES = 16 * 1024 * 1024
+"""Bytes of theirs, likewise."""
 
 _RTO_START = 0.2
 _RTO_MAX = 1.0
@@ -66,6 +68,7 @@ class Stream:
         self._unacknowledged: dict[int, _Unacknowledged] = {}
         self._expected = 0
         self._early: dict[int, Message] = {}
+        self._early_bytes = 0
         self._rtt = _RTT_START
         self._rtt_variation = 0.0
         self._rto = _RTO_START
@@ -155,8 +158,11 @@ class Stream:
             self._acknowledge(message)  # its acknowledgement was lost
             return []
         if message.sequence > self._expected:
-            if len(self._early) < INCOMING_LIMIT:
+            if message.sequence in self._early:
+                self._acknowledge(message)
+            elif len(self._early) < INCOMING_LIMIT and self._early_bytes < INCOMING_BYTES:
                 self._early[message.sequence] = message
+                self._early_bytes += len(message.payload)
                 self._acknowledge(message)
             return []
         self._acknowledge(message)
@@ -164,6 +170,7 @@ class Stream:
         self._expected += 1
         while self._early and (following := self._early.pop(self._expected, None)) is not None:
             ready.append(following)
+            self._early_bytes -= len(following.payload)
             self._expected += 1
         # The agent resumes on any input, without a start_publication.
         self.paused = False
@@ -182,7 +189,7 @@ class Stream:
         try:
             body = json.loads(message.payload)
             type_, sequence = body["AcknowledgedMessageType"], int(body["AcknowledgedMessageSequenceNumber"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise FrameError(f"not an acknowledgement: {error!r}") from None
         if type_ != self._sends:
             return

@@ -5,7 +5,6 @@ No asyncio: its import alone costs what the rest of `smssh proxy` does, and a pr
 
 from __future__ import annotations
 
-import socket
 import ssl
 import time
 from typing import TYPE_CHECKING
@@ -17,7 +16,10 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import CONNECTING, OPEN, State
 from websockets.uri import parse_uri
 
+from ..aws import transport
+
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
 
 __all__ = ["WebSocket", "WebSocketClosedError", "WebSocketRefusedError"]
@@ -50,7 +52,7 @@ class WebSocket:
         url: `ws://` or `wss://`.
         headers: sent with the upgrade, besides the protocol's own.
         timeout: seconds for connecting and upgrading together.
-        ca_bundle: a PEM file that replaces the system's trusted certificates.
+        ca_bundle: a PEM file that replaces the trusted certificates; see `aws.transport`.
 
     Raises:
         WebSocketRefusedError: no connection, no trust, or no upgrade, with the reason.
@@ -257,12 +259,6 @@ def _connect(url: str, timeout: float, ca_bundle: str | None) -> socket.socket:
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise WebSocketRefusedError(f"not a websocket address: {url!r}")
     secure = parts.scheme == "wss"
-    sock = socket.create_connection((parts.hostname, parts.port or (443 if secure else 80)), timeout)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if not secure:
-        return sock
-    try:
-        return ssl.create_default_context(cafile=ca_bundle).wrap_socket(sock, server_hostname=parts.hostname)
-    except BaseException:
-        sock.close()
-        raise
+    port = parts.port or (443 if secure else 80)
+    sock = transport.open_socket(parts.hostname, port, timeout, secure=secure)
+    return transport.wrap(sock, parts.hostname, ca_bundle) if secure else sock

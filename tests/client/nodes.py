@@ -48,6 +48,7 @@ def add_node(service: Service, job: str, kind: str = "training", host: str = "al
     made = call(
         "CreateActivation",
         IamRole="role",
+        DefaultInstanceName=job,
         Tags=[{"Key": f"SMSSH{name}", "Value": value} for name, value in own.items()],
     )
     node = call(
@@ -63,9 +64,10 @@ def add_node(service: Service, job: str, kind: str = "training", host: str = "al
 
 def set_state(service: Service, node: str, state: str) -> None:
     """What a container does when its state changes."""
-    body = {
-        "ResourceType": "ManagedInstance",
-        "ResourceId": node,
-        "Tags": [{"Key": "SMSSHState", "Value": state}],
-    }
+    set_tag(service, node, "SMSSHState", state)
+
+
+def set_tag(service: Service, node: str, key: str, value: str) -> None:
+    """Give a node a tag."""
+    body = {"ResourceType": "ManagedInstance", "ResourceId": node, "Tags": [{"Key": key, "Value": value}]}
     service.do(service.sessions.handle("AddTagsToResource", body, None))

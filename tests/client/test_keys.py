@@ -115,7 +115,7 @@ def test_the_configuration_is_included_once_and_at_the_top(tmp_path: Path):
     assert "user root\n" in shown
     assert "stricthostkeychecking true\n" in shown
     assert f"userknownhostsfile {tmp_path}/smssh/known/my-job.training.sagemaker\n" in shown
-    assert " proxy My-Job.training.sagemaker\n" in shown.replace("%n", "My-Job.training.sagemaker")
+    assert " proxy My-Job.training.sagemaker --user %r\n" in shown.replace("%n", "My-Job.training.sagemaker")
 
 
 def test_paths_with_odd_characters_are_quoted():

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from smssh_plugin.aws import AwsSession, ServiceRefused
-from smssh_plugin.client import known_hosts, lookup
+from smssh_plugin.client import cache, known_hosts, lookup
 from smssh_plugin.errors import ExitStatus, SmsshError
+from smssh_plugin.home import home
+from tests.aws.peers import Api
 from tests.local.service_harness import Service, definition, step, training
 
-from .nodes import HOST_KEY, add_node, use
+from .nodes import HOST_KEY, add_node, set_tag, use
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -164,6 +171,9 @@ def test_nodes_are_listed_and_foreign_ones_are_not(session: AwsSession, service:
     service.sessions.nodes.nodes[foreign].tags.clear()
     assert [node.job for node in lookup.list_nodes(session)] == ["new", "old"]
     assert [node.job for node in lookup.list_nodes(session, everything=True)] == ["new", "old", "gone"]
+    set_tag(service, add_node(service, "mine"), "SSHOwner", "me@example.com")
+    (found,) = lookup.list_nodes(session, owner="me@example.com")
+    assert (found.job, found.owner) == ("mine", "me@example.com")
 
 
 class Ending(Counting):
@@ -251,3 +261,250 @@ def test_names_in_lower_case_arns_get_their_capitals_back():
     found = lookup.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
     assert found is not None
     assert found.names == ("pipelines-abcdefghijkl-TrainModel-x1y2z3",)
+
+
+def test_a_node_whose_job_is_over_is_passed_over(session: AwsSession, service: Service):
+    """It shows as Online for minutes when its container was killed before it could deregister."""
+    add_node(service, "job", State="ended")
+    start_job(service, "job", OUTCOME="hold")
+    with pytest.raises(SmsshError, match="not online yet"):
+        lookup.resolve("job.training.sagemaker", session)
+    old, new = add_node(service, "other"), add_node(service, "other", State="ended")
+    service.sessions.nodes.nodes[old].registered = time.time() - 100
+    service.sessions.nodes.nodes[new].registered = time.time()
+    counting = Counting()
+    assert lookup.resolve("other.training.sagemaker", counting).target == old
+    assert counting.calls == ["describe_instance_information"] + ["list_tags_for_resource"] * 2
+
+
+def test_what_was_found_a_moment_ago_is_remembered(
+    session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    target = add_node(service, "job")
+    address = "job.training.sagemaker"
+    node = lookup.resolve(address, session, remembered=True)
+    counting = Counting()
+    known_hosts.file_for(address).unlink()
+    assert lookup.resolve(address, counting, remembered=True) == node
+    assert counting.calls == []
+    assert known_hosts.recall(address) == HOST_KEY
+    assert lookup.resolve(address, counting).target == target
+    assert len(counting.calls) == 2
+    (entry,) = (home() / cache.FOLDER).iterdir()
+    assert entry.stat().st_mode & 0o777 == 0o600
+    for change in (
+        lambda: monkeypatch.setattr(cache, "FRESH_SECONDS", -1.0),
+        lambda: (monkeypatch.setattr(cache, "FRESH_SECONDS", 60.0), entry.write_text("{}")),
+        lambda: entry.write_text("no JSON"),
+        lambda: entry.write_text('{"of": "another version"}'),
+        lambda: monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAANOTHERANOTHER"),
+    ):
+        change()
+        counting = Counting()
+        assert lookup.resolve(address, counting, remembered=True).target == target
+        assert len(counting.calls) == 2
+
+
+STEPS = ["list_pipeline_executions", "list_pipeline_execution_steps"]
+NODE = ["describe_instance_information", "list_tags_for_resource"]
+
+
+@pytest.fixture
+def running(session: AwsSession, service: Service) -> Iterator[tuple[str, str]]:
+    """A pipeline `pipe` whose step `Train` runs: the id of its execution, and the name of its job."""
+    service.pipeline(definition(step("Train", "Training", training(Environment={"OUTCOME": "hold"}))))
+    arn = service.start_pipeline()
+    service.until(lambda: service.runner.running, "the job runs")
+    (job,) = service.runner.running
+    yield arn.rpartition("/")[2], job
+    service.release(job)
+
+
+def test_a_step_is_found_by_the_name_of_its_job(running: tuple[str, str], service: Service):
+    """Three calls with StartSession where the address names the execution, four where it is the newest."""
+    execution, job = running
+    target = add_node(service, job, Step="Train")
+    add_node(service, "pipelines-another-Train-x", Step="Train")
+    add_node(service, f"pipelines-{execution}-Other-x", Step="Other")
+    for address, calls in ((f"Train.{execution}.pipe", NODE), ("Train.pipe", [STEPS[0], *NODE])):
+        counting = Counting()
+        node = lookup.resolve(f"{address}.pipeline.sagemaker", counting, remembered=True)
+        assert (node.target, counting.calls) == (target, calls)
+    counting = Counting()
+    assert lookup.resolve("Train.pipe.pipeline.sagemaker", counting).target == target
+    assert counting.calls == STEPS + NODE
+
+
+def test_a_step_whose_container_does_not_say_so_is_found_all_the_same(
+    running: tuple[str, str], service: Service
+):
+    execution, job = running
+    target = add_node(service, job)
+    add_node(service, f"pipelines-{execution}-Train-old", Step="Train", State="ended")
+    for address, calls in (
+        (f"Train.{execution}.pipe", [*NODE, *STEPS, *NODE]),
+        ("Train.pipe", [STEPS[0], *NODE, STEPS[1], *NODE]),
+    ):
+        counting = Counting()
+        node = lookup.resolve(f"{address}.pipeline.sagemaker", counting, remembered=True)
+        assert (node.target, counting.calls) == (target, calls)
+
+
+def test_the_newest_execution_is_remembered_for_a_shorter_time(running: tuple[str, str], service: Service):
+    execution, job = running
+    add_node(service, job, Step="Train")
+    for address, seconds in (("Train.pipe", 20), (f"Train.{execution}.pipe", 70)):
+        text = f"{address}.pipeline.sagemaker"
+        counting = Counting()
+        lookup.resolve(text, counting, remembered=True)
+        calls = list(counting.calls)
+        lookup.resolve(text, counting, remembered=True)
+        assert counting.calls == calls
+        past = time.time() - seconds
+        for entry in (home() / cache.FOLDER).iterdir():
+            os.utime(entry, (past, past))
+        lookup.resolve(text, counting, remembered=True)
+        assert counting.calls == calls * 2
+
+
+def test_a_host_that_the_job_has_not_got_is_named(session: AwsSession, service: Service):
+    start_job(service, "job", OUTCOME="hold")
+    with pytest.raises(SmsshError, match="has no host algo-2: it has 1, algo-1") as caught:
+        lookup.resolve("algo-2.job.training.sagemaker", session, wait=60)
+    assert caught.value.status is ExitStatus.NOT_FOUND
+
+
+# ------------------------------------------------------------------------------- native remote debugging
+
+
+DIGEST = "0" * 64
+NATIVE = {
+    "TrainingJobName": "job",
+    "TrainingJobStatus": "InProgress",
+    "SecondaryStatus": "Training",
+    "RemoteDebugConfig": {"EnableRemoteDebug": True},
+    "ResourceConfig": {"InstanceCount": 2},
+    "InputDataConfig": [
+        {"ChannelName": "data", "DataSource": {"S3DataSource": {"S3Uri": "s3://other/data"}}},
+        {
+            "ChannelName": "smssh",
+            "DataSource": {"S3DataSource": {"S3Uri": f"s3://bucket/team/smssh/{DIGEST}/"}},
+        },
+    ],
+}
+ANNOUNCED = {
+    "version": 1,
+    "job": "job",
+    "host": "algo-2",
+    "step": "Train",
+    "port": 2222,
+    "user": "root",
+    "host_key": HOST_KEY,
+    "state": "held",
+    "created": 5.0,
+    "from the future": {},
+}
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    made = Api()
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    yield made
+    made.close()
+
+
+NO_NODES = (200, {"InstanceInformationList": []})
+
+
+def test_a_native_host_is_found_by_what_it_announced(api: Api):
+    api.answers = [NO_NODES, (200, NATIVE), (200, json.dumps(ANNOUNCED).encode())]
+    node = lookup.resolve("algo-2.job.training.sagemaker")
+    assert (node.target, node.port, node.user) == ("sagemaker-training-job:job_algo-2", 2222, "root")
+    assert (node.host_key, node.state, node.step) == (HOST_KEY, "held", "Train")
+    assert api.operations == ["DescribeInstanceInformation", "DescribeTrainingJob", ""]
+    assert api.paths[-1] == "/bucket/team/smssh/hosts/job/algo-2.json"
+    assert known_hosts.recall("algo-2.job.training.sagemaker") == HOST_KEY
+
+
+def test_the_place_of_announcements_may_be_named(api: Api):
+    described = {**NATIVE, "InputDataConfig": [], "Environment": {"SMSSH_ANNOUNCE": "s3://mine"}}
+    api.answers = [NO_NODES, (200, described), (200, json.dumps(ANNOUNCED).encode())]
+    assert lookup.resolve("algo-2.job.training.sagemaker").port == 2222
+    assert api.paths[-1] == "/mine/hosts/job/algo-2.json"
+
+
+@pytest.mark.parametrize(
+    ("described", "announced", "words", "status"),
+    [
+        ({"SecondaryStatus": "Downloading"}, None, "is Downloading; .*while it is Training", "UNREACHABLE"),
+        ({}, (404, b"<Code>NoSuchKey</Code>"), "has not announced its SSH server yet", "UNREACHABLE"),
+        ({}, {"state": "ended"}, "has not announced its SSH server yet", "UNREACHABLE"),
+        ({"InputDataConfig": []}, None, "runs no SSH server", "UNREACHABLE"),
+        ({}, {"job": "another"}, "no announcement of algo-2 of job", "REFUSED"),
+        ({}, {"port": "x"}, "no announcement of algo-2 of job", "REFUSED"),
+        ({}, {"port": 0}, "no announcement of algo-2 of job", "REFUSED"),
+        ({}, {"version": 2}, "no announcement of algo-2 of job", "REFUSED"),
+        ({}, (200, b"garbage"), "no announcement of algo-2 of job", "REFUSED"),
+        ({}, (403, b""), "access denied: GetObject", "REFUSED"),
+        (
+            {"TrainingJobStatus": "Failed", "FailureReason": "it\nfell"},
+            None,
+            r"\(Failed\): it\n",
+            "NOT_FOUND",
+        ),
+        ({"ResourceConfig": {"InstanceGroups": [{"InstanceCount": 1}]}}, None, "has no host", "NOT_FOUND"),
+        ({"RemoteDebugConfig": {"EnableRemoteDebug": False}}, None, "not online yet", "UNREACHABLE"),
+    ],
+)
+def test_why_a_native_host_is_not_to_be_had(
+    api: Api, described: dict[str, Any], announced: Any, words: str, status: str
+):
+    api.answers = [NO_NODES, (200, {**NATIVE, **described})]
+    if isinstance(announced, dict):
+        announced = (200, json.dumps({**ANNOUNCED, **announced}).encode())
+    if announced is not None:
+        api.answers.append(announced)
+    with pytest.raises(SmsshError, match=words) as caught:
+        lookup.resolve("algo-2.job.training.sagemaker")
+    assert caught.value.status is ExitStatus[status]
+    assert not api.answers
+
+
+def test_a_shell_needs_no_ssh_server(api: Api):
+    api.answers = [NO_NODES, (200, {**NATIVE, "InputDataConfig": []})]
+    node = lookup.resolve("job.training.sagemaker", bare=True)
+    assert (node.target, node.port, node.host_key) == ("sagemaker-training-job:job_algo-1", 0, "")
+
+
+def test_remote_debugging_is_switched_on_in_a_job_that_runs(
+    api: Api, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from smssh_plugin.cli import main
+
+    assert main(["enable", "job"]) == 0
+    assert api.asked == [
+        (
+            "SageMaker.UpdateTrainingJob",
+            {"TrainingJobName": "job", "RemoteDebugConfig": {"EnableRemoteDebug": True}},
+        )
+    ]
+    assert "smssh shell algo-1.job.training.sagemaker" in capsys.readouterr().out
+    monkeypatch.setattr(lookup, "POLL_FIRST_SECONDS", 0.01)
+    starting = {**NATIVE, "SecondaryStatus": "Downloading"}
+    api.answers = [(200, {}), NO_NODES, (200, starting), NO_NODES, (200, NATIVE), (404, b"")]
+    assert main(["enable", "algo-2.job.training.sagemaker", "--wait", "30s"]) == 0
+    assert not api.answers
+    for code, message, status, hint in (
+        ("ValidationException", "not allowed in Stopping", ExitStatus.FAILED, "Downloading or Training"),
+        ("ValidationException", "Requested resource not found.", ExitStatus.NOT_FOUND, "check the name"),
+    ):
+        api.answers = [(400, {"__type": code, "message": message})]
+        assert main(["enable", "job"]) == status
+        assert hint in capsys.readouterr().err
+    assert main(["enable", "job.processing.sagemaker"]) == ExitStatus.USAGE

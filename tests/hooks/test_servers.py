@@ -273,3 +273,22 @@ def test_it_listens_on_loopback_only(ready):
             row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{status['ssh']['port']:04X}")
         ]
     assert listening == [f"0100007F:{status['ssh']['port']:04X}"]
+
+
+def test_a_certificate_of_a_trusted_authority_opens_the_door(container, server, tmp_path):
+    """`smssh certify`: the line of the authority is one of the authorized keys, for both servers."""
+    for name in ("authority", "mine"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
+    line = 'cert-authority,principals="smssh" ' + (tmp_path / "authority.pub").read_text().strip()
+    container.wrap(
+        *("sh", "-c", "while [ ! -e stop ]; do sleep 0.1; done"),
+        SMSSH_SSH_SERVER=server,
+        SMSSH_AUTHORIZED_KEYS=line,
+    )
+    status = container.wait_for("running")
+    assert container.ssh(status, "true", key=tmp_path / "mine").returncode == 255
+    sign = ["ssh-keygen", "-q", "-s", tmp_path / "authority", "-I", "me", "-n", "smssh", "-V", "-1m:+1h"]
+    subprocess.run([*sign, tmp_path / "mine.pub"], check=True)
+    assert container.ssh(status, "echo in", key=tmp_path / "mine").stdout == "in\n"
+    container.script("", name="stop")
+    assert container.processes[0].wait(LIMIT) == 0

@@ -2,135 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import base64
 import os
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.credentials import ReadOnlyCredentials
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import ServerConnection, serve
 
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.session import channel as channels
-from smssh_plugin.session.channel import ClientChannel, Opening, signed_headers
+from smssh_plugin.session.channel import SHELL, ClientChannel, Opening, signed_headers
+from smssh_plugin.session.encryption import DataKey, Encryption
 from smssh_plugin.session.frames import Flag, Message, MessageType, PayloadType
 from smssh_plugin.session.pump import Ending, Pump
 
+from .peer import Peer, Pipes, scripted
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-PORT = {
-    "ActionType": "SessionType",
-    "ActionParameters": {"SessionType": "Port", "Properties": {"portNumber": "22"}},
-}
-
-
-class Peer:
-    """The service and the agent in one, as seen from a client."""
-
-    def __init__(self, socket: ServerConnection) -> None:
-        self.socket = socket
-        self.hello = json.loads(socket.recv(timeout=10))
-        self.sequence = 0
-
-    def send(
-        self, payload: bytes, payload_type: int = PayloadType.OUTPUT, *, sequence: int | None = None
-    ) -> None:
-        number = self.sequence if sequence is None else sequence
-        message = Message.new(MessageType.OUTPUT, payload, payload_type=payload_type, sequence=number)
-        self.socket.send(message.encode())
-        self.sequence += sequence is None
-
-    def send_json(self, body: object, payload_type: int) -> None:
-        self.send(json.dumps(body).encode(), payload_type)
-
-    def receive(self, type_: str = MessageType.INPUT) -> Message:
-        while True:
-            message = Message.decode(self.socket.recv(timeout=10, decode=False))
-            if message.type == MessageType.INPUT:
-                self.acknowledge(message)
-            if message.type == type_:
-                return message
-
-    def hears_no_input(self) -> None:
-        """For 0.3 s; acknowledgements may come."""
-        with contextlib.suppress(TimeoutError):
-            while True:
-                assert (
-                    Message.decode(self.socket.recv(timeout=0.3, decode=False)).type
-                    == MessageType.ACKNOWLEDGE
-                )
-
-    def acknowledge(self, message: Message) -> None:
-        body = {
-            "AcknowledgedMessageType": message.type,
-            "AcknowledgedMessageId": str(message.id),
-            "AcknowledgedMessageSequenceNumber": message.sequence,
-            "IsSequentialMessage": True,
-        }
-        self.socket.send(Message.of(MessageType.ACKNOWLEDGE, body, flags=3).encode())
-
-    def handshake(self, *actions: dict[str, Any]) -> dict[str, Any]:
-        self.send_json({"AgentVersion": "3.3.987.0", "RequestedClientActions": actions or [PORT]}, 5)
-        response = self.receive()
-        assert response.payload_type == PayloadType.HANDSHAKE_RESPONSE
-        assert response.sequence == 0
-        return response.json()
-
-    def complete(self) -> None:
-        self.send_json({"HandshakeTimeToComplete": 1, "CustomerMessage": "be kind"}, 7)
-
-    def close_channel(self, output: str = "") -> None:
-        self.socket.send(Message.of(MessageType.CHANNEL_CLOSED, {"Output": output}).encode())
-
-
-@contextmanager
-def scripted(*scripts: Callable[[Peer], None]) -> Iterator[Opening]:
-    """A service that follows one script a connection. What goes wrong in a script fails the test."""
-    left, trouble, done = list(scripts), [], threading.Semaphore(0)
-
-    def connection(socket: ServerConnection) -> None:
-        try:
-            left.pop(0)(Peer(socket))
-        except ConnectionClosed:
-            pass
-        except BaseException as error:  # noqa: BLE001 - an assertion too is for the test
-            trouble.append(error)
-        finally:
-            done.release()
-
-    with serve(connection, "127.0.0.1", 0, compression=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            port = server.socket.getsockname()[1]
-            yield Opening("s-1", "token", f"ws://127.0.0.1:{port}/v1/data-channel/s-1?role=publish_subscribe")
-            for _ in scripts:
-                assert done.acquire(timeout=10)
-        finally:
-            server.shutdown()
-            thread.join(10)
-    assert not trouble, trouble
-
-
-class Pipes:
-    """A source that the test writes and a sink that it reads."""
-
-    def __init__(self) -> None:
-        self.source, self.writer = os.pipe()
-        self.reader, self.sink = os.pipe()
-        for fd in (self.source, self.sink):
-            os.set_blocking(fd, False)
-
-    def close(self) -> None:
-        for fd in (self.source, self.writer, self.reader, self.sink):
-            with suppress(OSError):
-                os.close(fd)
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -197,13 +89,7 @@ def test_nothing_is_output_before_the_handshake_is_complete(pipes: Pipes) -> Non
             {"ActionType": "SessionType", "ActionParameters": {"SessionType": "Standard_Stream"}},
             "Standard_Stream",
         ),
-        (
-            {
-                "ActionType": "SessionType",
-                "ActionParameters": {"SessionType": "Port", "Properties": {"type": "LocalPortForwarding"}},
-            },
-            "port forwarding documents",
-        ),
+        ({"ActionType": "SessionType", "ActionParameters": ["Port"]}, "session of type None"),
         ({"ActionType": "Dance"}, "Dance"),
     ],
 )
@@ -216,6 +102,167 @@ def test_what_we_cannot_do_is_refused_on_both_sides(pipes: Pipes, action: dict[s
     with scripted(script) as opening, pytest.raises(SmsshError, match=words) as caught:
         pump(opening, pipes)
     assert caught.value.reference == "session-unsupported"
+
+
+def test_an_old_agent_without_multiplexing_is_refused_and_named(pipes: Pipes) -> None:
+    forwarding = {
+        "ActionType": "SessionType",
+        "ActionParameters": {"SessionType": "Port", "Properties": {"type": "LocalPortForwarding"}},
+    }
+
+    def script(peer: Peer) -> None:
+        peer.send_json({"AgentVersion": "3.0.196.0", "RequestedClientActions": [forwarding]}, 5)
+        assert peer.receive().json()["ProcessedClientActions"][0]["ActionStatus"] == 3
+
+    with scripted(script) as opening, pytest.raises(SmsshError, match=r"as old as 3\.0\.196\.0"):
+        pump(opening, pipes)
+
+
+ENCRYPTED = {"ActionType": "KMSEncryption", "ActionParameters": {"KMSKeyId": "arn:key"}}
+STREAM = {"ActionType": "SessionType", "ActionParameters": {"SessionType": SHELL, "Properties": {}}}
+
+
+def test_a_session_is_encrypted_with_the_accounts_key(pipes: Pipes) -> None:
+    """The agent encrypts with the first half of the data key, and decrypts with the second."""
+    key = os.urandom(64)
+    mirrored = Encryption(key[32:] + key[:32])
+    asked: list[str] = []
+    os.write(pipes.writer, b"to the agent")
+
+    def data_key(name: str) -> DataKey:
+        asked.append(name)
+        return DataKey(key, b"the key, encrypted")
+
+    def script(peer: Peer) -> None:
+        response = peer.handshake(ENCRYPTED, STREAM)
+        assert response["Errors"] is None
+        result = response["ProcessedClientActions"][0]["ActionResult"]
+        assert base64.b64decode(result["KMSCipherTextKey"]) == b"the key, encrypted"
+        challenge = b"c" * 64
+        body = {"Challenge": base64.b64encode(mirrored.encrypt(challenge)).decode()}
+        peer.send_json(body, PayloadType.ENCRYPTION_CHALLENGE_REQUEST)
+        answer = peer.receive()
+        assert answer.payload_type == PayloadType.ENCRYPTION_CHALLENGE_RESPONSE
+        assert mirrored.decrypt(base64.b64decode(answer.json()["Challenge"])) == challenge
+        peer.complete()
+        assert mirrored.decrypt(peer.receive().payload) == b"to the agent"
+        peer.send(mirrored.encrypt(b"to the client"))
+        peer.send(mirrored.encrypt(b"oops"), PayloadType.STANDARD_ERROR)
+        peer.send(mirrored.encrypt(b"7"), PayloadType.EXIT_CODE)
+        peer.close_channel()
+
+    errors: list[bytes] = []
+    with scripted(script) as opening:
+        channel = ClientChannel(opening, resume=never, kinds=(SHELL,), data_key=data_key)
+        channel.on_error = errors.append
+        Pump(channel, pipes.source, pipes.sink).run()
+        channel.close()
+    assert os.read(pipes.reader, 100) == b"to the client"
+    assert (asked, errors, channel.exit_code) == (["arn:key"], [b"oops"], 7)
+
+
+def test_a_data_key_that_is_denied_fails_the_handshake_on_both_sides(pipes: Pipes) -> None:
+    def denied(_name: str) -> DataKey:
+        raise SmsshError("access denied: GenerateDataKey", reference="access-denied")
+
+    def script(peer: Peer) -> None:
+        action = peer.handshake(ENCRYPTED, STREAM)["ProcessedClientActions"][0]
+        assert (action["ActionStatus"], action["Error"]) == (2, "access denied: GenerateDataKey")
+
+    with scripted(script) as opening, pytest.raises(SmsshError, match="access denied"):
+        pump(opening, pipes, kinds=(SHELL,), data_key=denied)
+
+
+def test_what_is_not_encrypted_in_an_encrypted_session_is_a_breach(pipes: Pipes) -> None:
+    def script(peer: Peer) -> None:
+        peer.handshake(ENCRYPTED, STREAM)
+        peer.complete()
+        peer.send(b"in clear, by somebody in between")
+
+    key = DataKey(os.urandom(64), b"")
+    with scripted(script) as opening, pytest.raises(SmsshError, match="not encrypted with the session's key"):
+        pump(opening, pipes, kinds=(SHELL,), data_key=lambda _name: key)
+
+
+def test_a_network_that_comes_back_late_is_waited_for(pipes: Pipes) -> None:
+    """ResumeSession itself fails while the network is away."""
+    pauses: list[float] = []
+    calls: list[int] = []
+
+    def first(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        peer.socket.socket.close()
+
+    def second(peer: Peer) -> None:
+        peer.sequence = 2
+        peer.send(b"back")
+        peer.close_channel()
+
+    with scripted(first, second) as opening:
+
+        def resume() -> Opening:
+            calls.append(1)
+            if len(calls) < 8:
+                raise SmsshError("AWS cannot be reached", reference="aws-unreachable")
+            return opening
+
+        _, channel = pump(opening, pipes, resume=resume, pause=pauses.append)
+    assert os.read(pipes.reader, 100) == b"back"
+    assert (channel.reconnects, len(calls)) == (1, 8)
+    assert sum(pauses) > 30
+
+
+def test_a_session_that_has_ended_meanwhile_is_not_waited_for(pipes: Pipes) -> None:
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        peer.socket.socket.close()
+
+    def resume() -> Opening:
+        raise SmsshError("the session ended while the connection was cut", reference="session-ended")
+
+    with scripted(script) as opening, pytest.raises(SmsshError, match="ended while"):
+        pump(opening, pipes, resume=resume)
+
+
+def test_a_peer_that_sends_and_never_reads_is_not_answered_without_end(
+    pipes: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each message costs an acknowledgement: those that wait to be written are bounded."""
+    from smssh_plugin.session import pump as pumps
+
+    limit = 50_000
+    monkeypatch.setattr(pumps, "_ANSWERS_LIMIT", limit)
+    monkeypatch.setattr(pumps, "_LINGER", 0.2)
+
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        message = Message.new(MessageType.OUTPUT, b"x" * 900, payload_type=PayloadType.OUTPUT)
+        frame = message.encode()
+        head = bytes([0x82, 126]) + len(frame).to_bytes(2, "big")
+        raw = peer.socket.socket
+        raw.settimeout(1)
+        with suppress(OSError):
+            while True:  # until the client reads no more
+                raw.sendall((head + frame) * 50)
+        os.close(pipes.writer)
+
+    sizes = [0]
+    with scripted(script) as opening:
+        channel = ClientChannel(opening, resume=never)
+        tick = channel.tick
+
+        def watched(now: float) -> None:
+            tick(now)
+            sizes.append(channel.socket.pending)
+
+        monkeypatch.setattr(channel, "tick", watched)
+        assert Pump(channel, pipes.source, pipes.sink).run() is Ending.SOURCE
+        channel.close()
+    # One turn reads 1 MiB at most, and answers each KiB with 0.4 of one.
+    assert limit <= max(sizes) < limit + 600_000
 
 
 def test_data_before_the_handshake_is_a_breach(pipes: Pipes) -> None:

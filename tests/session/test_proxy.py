@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -249,6 +249,156 @@ def test_refusals_are_explained_with_a_remedy(stack: Stack) -> None:
     assert "update-service-setting" in errors
 
 
+def test_where_sshs_document_is_not_allowed_port_forwarding_will_do(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    handle = world.stack.service.handle
+
+    async def picky(operation: str, body: dict[str, Any], access_key: str | None) -> dict[str, Any]:
+        if operation == "StartSession":
+            asked.append(body["DocumentName"])
+            if body["DocumentName"] == "AWS-StartSSHSession":
+                raise ServiceError("AccessDeniedException", "not that document")
+            # This agent's port forwarding is not multiplexed: it is refused at the handshake, which is enough here.
+        return await handle(operation, body, access_key)
+
+    monkeypatch.setattr(world.stack.service, "handle", picky)
+    end(proxy(world.stack, world.node, world.echo.port))
+    assert asked == ["AWS-StartSSHSession", "AWS-StartPortForwardingSession"]
+    nothing_is_left(world.stack, world.echo)
+
+
+def test_the_first_refusal_is_the_one_that_is_told(stack: Stack) -> None:
+    stack.service.faults["StartSession"] = ServiceError("AccessDeniedException", "you may not")
+    status, errors = end(proxy(stack, "mi-01234567890abcdef", 22))
+    assert (status, stack.calls.count("StartSession")) == (ExitStatus.REFUSED, 2)
+    assert errors == (
+        "smssh: access denied: StartSession: you may not (ask for the permission ssm:StartSession)\n"
+    )
+
+
+def test_a_target_that_was_remembered_and_is_gone_is_looked_up_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**world.stack.environment, **KEYS}.items():
+        monkeypatch.setenv(name, value)
+    asked = []
+
+    def resolve(_address: str, _session: object, *, remembered: bool, **_: object) -> object:
+        asked.append(remembered)
+        target = "mi-0gone0gone0gone00" if remembered else world.node
+        return SimpleNamespace(target=target, port=world.echo.port, user="root")
+
+    source, writer = os.pipe()
+    reader, sink = os.pipe()
+    os.write(writer, b"found")
+    os.close(writer)
+    before = len(world.stack.calls)
+    assert proxies.run("job.training.sagemaker", resolve=resolve, source=source, sink=sink) == 0  # type: ignore[arg-type]
+    assert asked == [True, False]
+    assert world.stack.calls[before:] == ["StartSession", "StartSession", "TerminateSession"]
+    for fd in (source, reader, sink):
+        os.close(fd)
+
+
+def test_what_the_lookup_knows_of_a_target_that_does_not_connect_is_told(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {**stack.environment, **KEYS}.items():
+        monkeypatch.setenv(name, value)
+    waits = []
+
+    def resolve(_address: str, _session: object, *, wait: float, **_: object) -> object:
+        waits.append(wait)
+        if len(waits) == 3:
+            raise SmsshError("training job 'job' has ended (Failed)", status=ExitStatus.NOT_FOUND)
+        return SimpleNamespace(target="mi-01234567890abcdef", port=22, user="root")
+
+    status = proxies.run("job.training.sagemaker", resolve=resolve, wait=0.3)  # type: ignore[arg-type]
+    assert status == ExitStatus.NOT_FOUND
+    assert waits == [0.3, 0.3, 0.0]
+    assert capfd.readouterr().err.splitlines()[-1] == "smssh: training job 'job' has ended (Failed)"
+
+
+BANNER = b"\nStarting session with SessionId: x\n"
+PLUGIN = """#!{python}
+import json, os, signal, sys
+hup = signal.getsignal(signal.SIGHUP)
+signal.signal(signal.SIGINT, lambda *_: (print("interrupted", file=sys.stderr, flush=True), os._exit(0)))
+print(json.dumps([sys.argv, os.environ[sys.argv[1]]]), file=sys.stderr, flush=True)
+sys.stdout.write("\\nStarting session with SessionId: x\\n"); sys.stdout.flush()
+while data := os.read(0, 100):
+    os.write(1, data.upper())
+    if data == b"fail": os._exit(3)
+    if data == b"stay":
+        while True: signal.pause()
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in the place of session-manager-plugin, first on PATH."""
+    program = tmp_path / "programs" / "session-manager-plugin"
+    program.parent.mkdir()
+    program.write_text(PLUGIN.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return program
+
+
+def test_amazons_plugin_gets_the_session_by_a_variable_and_is_cleaned_up_after(
+    world: World, plugin: Path
+) -> None:
+    process = proxy(world.stack, world.node, world.echo.port, "via='plugin'")
+    assert process.stdin is not None
+    assert process.stderr is not None
+    argv, answer = json.loads(process.stderr.readline())
+    assert argv[:5] == [str(plugin), "AWS_SSM_START_SESSION_RESPONSE", "us-east-1", "StartSession", ""]
+    assert json.loads(argv[5])["Target"] == world.node
+    assert json.loads(argv[5])["Parameters"] == {"portNumber": [str(world.echo.port)]}
+    assert argv[6] == world.stack.url
+    (session,) = world.stack.service.active_sessions
+    assert json.loads(answer)["SessionId"] == session.id
+    assert json.loads(answer)["TokenValue"] == session.client_token
+    assert session.client_token not in " ".join(argv)
+    process.stdin.write(b"hello")
+    assert read_exactly(process, len(BANNER) + 5) == BANNER + b"HELLO"
+    assert end(process)[0] == 0
+    assert world.stack.events("TerminateSession")[-1] == session.id
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_ends_amazons_plugin_and_the_session(
+    world: World, plugin: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = proxy(world.stack, world.node, world.echo.port, "via='plugin'")
+    assert process.stdin is not None
+    process.stdin.write(b"stay")
+    read_exactly(process, len(BANNER) + 4)
+    process.send_signal(number)
+    assert process.wait(15) == 128 + number
+    assert process.stderr is not None
+    assert process.stderr.read().endswith(b"interrupted\n")
+    assert not world.stack.service.active_sessions
+
+
+def test_a_plugin_that_fails_or_is_not_there_is_an_error(
+    world: World, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = proxy(world.stack, world.node, world.echo.port, "via='plugin'")
+    assert process.stdin is not None
+    process.stdin.write(b"fail")
+    status, errors = end(process)
+    assert status == ExitStatus.UNREACHABLE
+    assert "session-manager-plugin ended with status 3" in errors
+    plugin.unlink()
+    status, errors = end(proxy(world.stack, world.node, world.echo.port, "via='plugin'"))
+    if "is not installed" in errors:  # unless this machine has it
+        assert status == ExitStatus.USAGE
+    assert not world.stack.service.active_sessions
+
+
 def test_a_session_that_cannot_be_terminated_is_named(world: World) -> None:
     process = proxy(world.stack, world.node, world.echo.port)
     assert process.stdin is not None
@@ -306,9 +456,9 @@ def test_the_address_is_resolved_to_target_and_port(
         monkeypatch.setenv(name, value)
     asked = []
 
-    def resolve(address: str, session: object) -> object:
+    def resolve(address: str, session: object, **_: object) -> object:
         asked.append((address, type(session).__name__))
-        return SimpleNamespace(target=world.node, port=world.echo.port)
+        return SimpleNamespace(target=world.node, port=world.echo.port, user="root")
 
     source, writer = os.pipe()
     reader, sink = os.pipe()
@@ -321,7 +471,7 @@ def test_the_address_is_resolved_to_target_and_port(
     for fd in (source, reader, sink):
         os.close(fd)
 
-    def nowhere(_address: str, _session: object) -> object:
+    def nowhere(_address: str, _session: object, **_: object) -> object:
         raise SmsshError("no such job", hint="look again", status=ExitStatus.NOT_FOUND)
 
     assert proxies.run("x.training.sagemaker", resolve=nowhere) == ExitStatus.NOT_FOUND  # type: ignore[arg-type]
@@ -332,11 +482,24 @@ def test_the_proxy_is_one_process_with_neither_asyncio_nor_boto3() -> None:
     program = (
         "import sys, json, smssh_plugin.session.proxy, smssh_plugin.session.channel, "
         "smssh_plugin.session.pump, "
-        "smssh_plugin.aws; print(json.dumps(sorted(sys.modules)))"
+        "smssh_plugin.aws, smssh_plugin.client.lookup; print(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     loaded = set(json.loads(done.stdout))
-    assert not loaded & {"asyncio", "boto3", "aiohttp", "click", "rich", "paramiko"}
+    heavy = {
+        "asyncio",
+        "boto3",
+        "botocore",
+        "urllib3",
+        "aiohttp",
+        "click",
+        "rich",
+        "paramiko",
+        "cryptography",
+    }
+    assert not loaded & heavy
+    # Python's own, of which these are dear, too.
+    assert not loaded & {"concurrent.futures", "multiprocessing", "unittest", "sqlite3", "xml.etree"}
 
 
 def test_stdin_may_be_a_file(world: World, tmp_path: Path) -> None:

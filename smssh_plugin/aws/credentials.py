@@ -1,0 +1,178 @@
+"""Credentials: what can be read in a moment is read here, the rest of the chain is botocore's.
+
+The order is botocore's (`create_credential_resolver`). What is read here: the variables, the static keys of a
+profile, and the role credentials of an SSO or role profile that the AWS CLI, botocore or a login before this one
+left in `~/.aws/cli/cache`, which is where botocore's chain keeps its own when it is asked from here.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import ExitStatus, SmsshError
+
+if TYPE_CHECKING:
+    from .profile import Profile
+    from .signing import Keys
+
+__all__ = ["CredentialChain"]
+
+CACHE = "~/.aws/cli/cache"
+EXPIRY_SECONDS = 900.0
+"""Credentials with less life left are not taken from the cache; botocore refreshes such, too."""
+_ROLE_ARGUMENTS = (
+    ("RoleArn", "role_arn"),
+    ("RoleSessionName", "role_session_name"),
+    ("ExternalId", "external_id"),
+    ("SerialNumber", "mfa_serial"),
+)
+
+
+class _Static(NamedTuple):
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+@dataclass
+class CredentialChain:
+    """The credentials of a profile, fresh whenever they are asked for.
+
+    Attributes:
+        profile: the profile.
+        region: the region, for calls of botocore's chain to STS.
+    """
+
+    profile: Profile
+    region: str | None
+    _static: _Static | None = None
+    _resolved: Any = None
+
+    def keys(self) -> Keys | None:
+        """The credentials of now; None where there are none.
+
+        Raises:
+            SmsshError: there should be some, but they cannot be had (an SSO login that has ended, ...).
+        """
+        if self._static is None and self._resolved is None:
+            self._static = _from_variables(self.profile) or _from_files(self.profile)
+        if self._static is not None:
+            return self._static
+        cached = _from_cache(self.profile)
+        if cached is not None:  # looked up each time, so that it is never a dead one
+            return cached
+        return self._botocore()
+
+    def _botocore(self) -> Keys | None:
+        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.utils import JSONFileCache
+
+        try:
+            if self._resolved is None:
+                self._resolved = _resolver(
+                    self, JSONFileCache(str(Path(CACHE).expanduser()))
+                ).load_credentials()
+            return None if self._resolved is None else self._resolved.get_frozen_credentials()
+        except (BotoCoreError, ClientError) as error:
+            raise SmsshError(
+                f"the AWS credentials of profile {self.profile.name!r} cannot be had: {error}",
+                hint="log in again: `aws sso login`, or whatever gives you credentials",
+                reference="no-credentials",
+                status=ExitStatus.REFUSED,
+            ) from error
+
+
+def _resolver(chain: CredentialChain, cache: Any) -> Any:
+    from botocore.credentials import create_credential_resolver
+    from botocore.session import Session
+
+    profile = chain.profile
+    session = Session(profile=profile.name if profile.explicit else None)
+    if chain.region:
+        session.set_config_variable("region", chain.region)
+    return create_credential_resolver(session, cache=cache, region_name=chain.region)
+
+
+def _from_variables(profile: Profile) -> _Static | None:
+    access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if profile.explicit or not access or not secret:
+        return None
+    token = os.environ.get("AWS_SESSION_TOKEN") or os.environ.get("AWS_SECURITY_TOKEN")
+    return _Static(access, secret, token or None)
+
+
+def _from_files(profile: Profile) -> _Static | None:
+    """The static keys of the profile, where nothing comes before them in the chain."""
+    if any(
+        profile.get(key) for key in ("role_arn", "web_identity_token_file", "sso_account_id", "sso_session")
+    ):
+        return None
+    if os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE") and not profile.explicit:
+        return None
+    found = _keys_in(profile.stored)
+    if found is None and not any(profile.get(key) for key in ("login_session", "credential_process")):
+        found = _keys_in(profile.settings)
+    return found
+
+
+def _keys_in(section: Any) -> _Static | None:
+    access, secret = section.get("aws_access_key_id"), section.get("aws_secret_access_key")
+    token = section.get("aws_session_token") or section.get("aws_security_token")
+    return _Static(access, secret, token or None) if access and secret else None
+
+
+def _from_cache(profile: Profile) -> _Static | None:
+    """The role's credentials that are in the cache and good for a while."""
+    key = _cache_key(profile)
+    if key is None:
+        return None
+    try:
+        found = json.loads((Path(CACHE).expanduser() / f"{key}.json").read_text(encoding="utf-8"))[
+            "Credentials"
+        ]
+        left = _seconds(str(found["Expiration"])) - time.time()
+        keys = _Static(found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return keys if left > EXPIRY_SECONDS else None
+
+
+def _cache_key(profile: Profile) -> str | None:
+    """The name under which botocore keeps a role's credentials (`CachedCredentialFetcher._create_cache_key`)."""
+    import hashlib
+
+    if profile.get("role_arn"):
+        if profile.get("web_identity_token_file"):
+            return None
+        arguments: dict[str, Any] = {
+            name: value for name, key in _ROLE_ARGUMENTS if (value := profile.get(key)) is not None
+        }
+        duration = profile.get("duration_seconds") or ""
+        if duration.isdigit():
+            arguments["DurationSeconds"] = int(duration)
+        text = json.dumps(arguments, sort_keys=True)
+    elif profile.get("sso_account_id") and profile.get("sso_role_name"):
+        arguments = {"roleName": profile.get("sso_role_name"), "accountId": profile.get("sso_account_id")}
+        if profile.get("sso_session"):
+            arguments["sessionName"] = profile.get("sso_session")
+        else:
+            arguments["startUrl"] = profile.get("sso_start_url")
+        text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+    else:
+        return None
+    return hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - a file's name, which is not ours to choose
+
+
+def _seconds(text: str) -> float:
+    """The time of `2026-01-02T03:04:05Z`, also with `+00:00` or `UTC` at its end; ValueError for another form."""
+    found = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:Z|UTC|\+00:?00)", text)
+    if found is None:
+        raise ValueError(text)
+    return float(calendar.timegm(tuple(map(int, found.groups()))))

@@ -1,0 +1,402 @@
+"""API calls, and their errors in words a person can act on."""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import http.client
+import json
+import os
+import random
+import re
+import threading
+import time
+from email.utils import parsedate
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from .._version import __version__
+from ..errors import ExitStatus, SmsshError
+from . import transport
+from .credentials import CredentialChain
+from .endpoints import SERVICES, endpoint
+from .profile import Profile
+from .signing import signed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .signing import Keys
+
+__all__ = ["AwsSession", "ServiceRefused"]
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 30.0
+IDLE_SECONDS = 15.0
+"""A connection that was kept longer is not used again: what is at its other end may be gone, without a word."""
+ATTEMPTS = 4
+"""Of each call, where neither AWS_MAX_ATTEMPTS nor the profile says another number."""
+LONGEST_PAUSE = 20.0
+_THROTTLED = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "EC2ThrottledException",
+        "LimitExceededException",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionInProgressException",
+    }
+)
+_TRANSIENT = frozenset({"RequestTimeout", "RequestTimeoutException", "InternalServerError"})
+_TRANSIENT_STATUS = frozenset({500, 502, 503, 504})
+# The lists above are those of botocore's standard mode (botocore/retries/standard.py).
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"})
+_STALE = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_SKEW_SECONDS = 240.0
+"""A clock that is wrong by five minutes makes signatures invalid."""
+
+
+class ServiceRefused(SmsshError):  # noqa: N818 - what the service said, not what went wrong here
+    """AWS answered a call with an error that is neither a matter of access nor of the network.
+
+    Attributes:
+        code: the service's error code, for instance `ValidationException`.
+    """
+
+    reference = "aws-error"
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class AwsSession:
+    """API calls in one region, with one profile's credentials; for any number of threads.
+
+    Args:
+        region: the AWS region; by default AWS_REGION, AWS_DEFAULT_REGION or the profile's.
+        profile: the profile of the shared configuration; by default AWS_PROFILE.
+    """
+
+    def __init__(self, region: str | None = None, profile: str | None = None) -> None:
+        self._named = (region, profile)
+        self._lock = threading.RLock()
+        self._loaded: Profile | None = None
+        self._chain: CredentialChain | None = None
+        self._idle: dict[str, list[tuple[float, http.client.HTTPConnection]]] = {}
+
+    @property
+    def profile(self) -> Profile:
+        """The profile, read when it is first needed.
+
+        Raises:
+            SmsshError: there is no such profile, or its files cannot be read.
+        """
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = Profile(self._named[1])
+            return self._loaded
+
+    @property
+    def region(self) -> str:
+        """The region all calls go to.
+
+        Raises:
+            SmsshError: none is configured.
+        """
+        found, _ = self._region()
+        return found
+
+    @property
+    def region_origin(self) -> str:
+        """Where the region is from, for messages: `--region`, the name of a variable, or `profile NAME`."""
+        return self._region()[1]
+
+    def _region(self) -> tuple[str, str]:
+        # AWS_REGION is what containers and the newer SDKs set; botocore itself reads AWS_DEFAULT_REGION only.
+        places = (
+            (self._named[0], "--region"),
+            (os.environ.get("AWS_REGION"), "AWS_REGION"),
+            (os.environ.get("AWS_DEFAULT_REGION"), "AWS_DEFAULT_REGION"),
+        )
+        for found, origin in places:
+            if found:
+                return found, origin
+        configured = self.profile.get("region")
+        if configured:
+            return configured, f"profile {self.profile.name}"
+        raise SmsshError(
+            "no AWS region is configured",
+            hint="set AWS_REGION, run `aws configure set region REGION`, or pass --region",
+            reference="no-region",
+            status=ExitStatus.USAGE,
+        )
+
+    @property
+    def ca_bundle(self) -> str | None:
+        """The PEM file that says whom to trust, where one is configured."""
+        return os.environ.get("AWS_CA_BUNDLE") or self.profile.get("ca_bundle")
+
+    def endpoint(self, service: str) -> str:
+        """The address of a service.
+
+        Raises:
+            SmsshError: no region, no such profile, or an endpoint variable that is no URL.
+        """
+        return endpoint(service, self.region, self.profile)
+
+    def credentials(self) -> Keys | None:
+        """The credentials of now, for signing what is no API call; None where there are none.
+
+        Raises:
+            SmsshError: there should be some, but they cannot be had.
+        """
+        with self._lock:
+            if self._chain is None:
+                self._chain = CredentialChain(self.profile, self.region)
+            return self._chain.keys()
+
+    def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Make one API call; throttling, trouble of the service and cut connections are tried again.
+
+        Args:
+            service: ssm, sagemaker or logs.
+            operation: the Python name, as `describe_training_job`.
+            arguments: its parameters, as JSON has them.
+
+        Returns:
+            The answer as the service's JSON: times are seconds since the epoch.
+
+        Raises:
+            ServiceRefused: the service answered with an error of its own; `code` tells which.
+            SmsshError: no credentials, access denied, or no way to the endpoint.
+        """
+        name = "".join(part.capitalize() for part in operation.split("_"))
+        headers = {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": f"{SERVICES[service].target}.{name}",
+        }
+        body = json.dumps(arguments, separators=(",", ":")).encode()
+        status, answer, date = self._request(service, "POST", "/", headers, body, name)
+        try:
+            parsed: dict[str, Any] = json.loads(answer or b"{}")
+        except ValueError:
+            parsed = {}
+        if status != 200 or not isinstance(parsed, dict):
+            raise self._refused(service, name, _error(status, parsed), date)
+        return parsed
+
+    def pages(self, service: str, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        """The answers of a listing call, page by page, following NextToken."""
+        while True:
+            answer = self.call(service, operation, **arguments)
+            yield answer
+            token = answer.get("NextToken")
+            if not token:
+                return
+            arguments["NextToken"] = token
+
+    def get_object(self, bucket: str, key: str) -> bytes | None:
+        """The content of an object in S3; None where there is none.
+
+        Raises:
+            ServiceRefused: the service answered with an error of its own.
+            SmsshError: no credentials, access denied, or no way to the endpoint.
+        """
+        # With the bucket in the path, which works for names with dots as well.
+        path = f"/{bucket}/{quote(key, safe='/-_.~')}"
+        status, answer, date = self._request("s3", "GET", path, {}, b"", "GetObject")
+        if status == 200:
+            return answer
+        found = dict(re.findall(r"<(Code|Message)>([^<]*)</", answer.decode("utf-8", "replace")))
+        code = found.get("Code") or {403: "AccessDenied", 404: "NoSuchKey"}.get(status, str(status))
+        if code == "NoSuchKey":
+            return None
+        raise self._refused("s3", "GetObject", (code, found.get("Message", "")), date)
+
+    # ------------------------------------------------------------------------------------------- one request
+
+    def _request(
+        self, service: str, method: str, path: str, headers: dict[str, str], body: bytes, name: str
+    ) -> tuple[int, bytes, str]:
+        """Send it, again where that may help: the last status, body and Date header.
+
+        Raises:
+            SmsshError: no credentials, or no answer.
+        """
+        base = self.endpoint(service)
+        attempts = self._attempts()
+        for attempt in range(1, attempts + 1):
+            keys = self._keys()
+            url = base + path
+            sent = signed(method, url, headers, body, keys, self.region, SERVICES[service].signing)
+            sent["User-Agent"] = f"smssh/{__version__}"
+            try:
+                status, answer, date = self._exchange(base, method, path, sent, body)
+            except (OSError, http.client.HTTPException) as error:
+                if attempt == attempts:
+                    raise self._unreachable(base, error) from error
+                scale = 0.05
+            else:
+                if attempt == attempts or not (scale := _worth_another(status, answer)):
+                    return status, answer, date
+            time.sleep(min(random.random() * scale * 2**attempt, LONGEST_PAUSE))  # noqa: S311 - no secret
+        raise AssertionError(name)
+
+    def _attempts(self) -> int:
+        configured = os.environ.get("AWS_MAX_ATTEMPTS") or self.profile.get("max_attempts") or ""
+        return max(1, int(configured)) if configured.isdecimal() else ATTEMPTS
+
+    def _keys(self) -> Keys:
+        keys = self.credentials()
+        if keys is None:
+            raise SmsshError(
+                "no AWS credentials were found",
+                hint="run `aws configure` or `aws sso login`, or set AWS_PROFILE",
+                reference="no-credentials",
+                status=ExitStatus.REFUSED,
+            )
+        return keys
+
+    def _exchange(
+        self, base: str, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, bytes, str]:
+        """One request and its answer, over a connection that is kept for the next one."""
+        idle = self._idle.setdefault(base, [])
+        connection, fresh = None, False
+        with contextlib.suppress(IndexError):
+            since, connection = idle.pop()
+            if time.monotonic() - since > IDLE_SECONDS:
+                connection.close()
+                connection = None
+        if connection is None:
+            connection, fresh = self._connect(base), True
+        try:
+            try:
+                connection.request(method, urlsplit(base).path + path, body or None, headers)
+                response = connection.getresponse()
+            except (ConnectionError, http.client.RemoteDisconnected):
+                if fresh:
+                    raise
+                # It had been closed for being idle.
+                connection.close()
+                connection = self._connect(base)
+                connection.request(method, urlsplit(base).path + path, body or None, headers)
+                response = connection.getresponse()
+            answer = response.read()
+        except BaseException:
+            connection.close()
+            raise
+        if response.will_close:
+            connection.close()
+        else:
+            idle.append((time.monotonic(), connection))
+        return response.status, answer, response.getheader("Date") or ""
+
+    def _connect(self, base: str) -> http.client.HTTPConnection:
+        parts = urlsplit(base)
+        assert parts.hostname is not None
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        sock = transport.open_socket(parts.hostname, port, CONNECT_SECONDS, secure=secure)
+        if secure:
+            sock = transport.wrap(sock, parts.hostname, self.ca_bundle)
+        sock.settimeout(READ_SECONDS)
+        connection = http.client.HTTPConnection(parts.hostname, port)
+        connection.auto_open = 0
+        connection.sock = sock
+        return connection
+
+    # ------------------------------------------------------------------------------------------- errors
+
+    def _unreachable(self, base: str, error: Exception) -> SmsshError:
+        return SmsshError(
+            f"AWS cannot be reached: {urlsplit(base).netloc}: {str(error) or type(error).__name__}",
+            hint=f"check the network, the region ({self.region}, from {self.region_origin}), and HTTPS_PROXY and "
+            "AWS_ENDPOINT_URL if they are set",
+            reference="aws-unreachable",
+            status=ExitStatus.UNREACHABLE,
+        )
+
+    def _refused(self, service: str, name: str, error: tuple[str, str], date: str) -> SmsshError:
+        """The error of a service as one of ours."""
+        code, text = error[0], error[1] or error[0]
+        if code in _DENIED:
+            return SmsshError(
+                f"access denied: {name}: {text}",
+                hint=_permission(service, name, text),
+                reference="access-denied",
+                status=ExitStatus.REFUSED,
+            )
+        if code in _STALE:
+            hint = "log in again (`aws sso login`), or set new credentials"
+            skew = _skew(date)
+            if abs(skew) > _SKEW_SECONDS:
+                way = "behind" if skew > 0 else "ahead"
+                hint = f"the clock of this machine is {abs(skew) / 60:.0f} minutes {way}: set it"
+            return SmsshError(
+                f"the AWS credentials are not valid (any more): {name}: {text}",
+                hint=hint,
+                reference="stale-credentials",
+                status=ExitStatus.REFUSED,
+            )
+        return ServiceRefused(f"{name}: {text} ({code})", code)
+
+
+def _error(status: int, parsed: object) -> tuple[str, str]:
+    """The code and the text of an answer that is an error."""
+    body = parsed if isinstance(parsed, dict) else {}
+    code = (
+        str(body.get("__type") or body.get("code") or f"HTTP {status}").rpartition("#")[2].partition(":")[0]
+    )
+    return code, str(body.get("message") or body.get("Message") or "")
+
+
+def _worth_another(status: int, answer: bytes) -> float:
+    """The scale of the pause before another attempt, in seconds; 0.0 where none would help."""
+    if status == 200:
+        return 0.0
+    try:
+        code, _ = _error(status, json.loads(answer or b"{}"))
+    except ValueError:
+        code = ""
+    if code in _THROTTLED or status == 429:
+        return 1.0
+    return 0.05 if code in _TRANSIENT or status in _TRANSIENT_STATUS else 0.0
+
+
+def _permission(service: str, name: str, text: str) -> str:
+    """What to ask for: the service's message names action and resource, mostly."""
+    found = re.search(r"not authorized to perform: (\S+)(?: on resource: (\S+))?", text)
+    action = found.group(1).rstrip(".,") if found else f"{service}:{name}"
+    where = f" on {found.group(2).rstrip('.,')}" if found and found.group(2) else ""
+    if "explicit deny" in text:
+        return f"a policy denies {action}{where} explicitly: ask for an exception (is it a condition on SSHOwner?)"
+    return f"ask for the permission {action}{where}"
+
+
+def _skew(date: str) -> float:
+    """How many seconds the service's clock is ahead of ours; 0.0 where it does not say."""
+    parsed = parsedate(date)
+    return calendar.timegm(parsed) - time.time() if parsed else 0.0

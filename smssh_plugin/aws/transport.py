@@ -1,0 +1,158 @@
+"""Sockets to AWS, for API calls and websockets alike: proxies, trusted certificates, time-outs.
+
+Whom to trust is said by AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or the profile's `ca_bundle`; else it is who the system
+trusts, or botocore's list where the system names nobody (Python from python.org on macOS). HTTPS_PROXY, HTTP_PROXY
+and NO_PROXY hold, and on macOS and Windows the system's settings.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import ssl
+import time
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["open_socket", "proxy_of", "wrap"]
+
+_NOT_THE_LAST = 3.0
+"""Seconds for each address of a host but the last: IPv6 that leads nowhere must not cost a login."""
+_ANSWER_MAX = 65536
+
+
+def open_socket(host: str, port: int, timeout: float, *, secure: bool) -> socket.socket:
+    """A TCP connection to `host`, through the proxy if there is one; with TLS it is `wrap`ped after that.
+
+    Raises:
+        OSError: no connection, with the proxy named if that is at fault.
+    """
+    proxy = proxy_of(host, port, secure=secure)
+    if proxy is None:
+        return _dial(host, port, timeout)
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise OSError(
+            f"the proxy {parts.scheme}://{parts.hostname or ''} is none that smssh can use: only http:// is"
+        )
+    where = f"{parts.hostname}:{parts.port or 80}"
+    deadline = time.monotonic() + timeout
+    try:
+        connection = _dial(parts.hostname, parts.port or 80, timeout)
+    except OSError as error:
+        raise OSError(f"the proxy {where} cannot be reached: {error}") from error
+    try:
+        _tunnel(connection, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", parts, deadline)
+    except OSError as error:
+        connection.close()
+        raise OSError(f"the proxy {where} does not connect: {error}") from error
+    return connection
+
+
+def proxy_of(host: str, port: int, *, secure: bool) -> str | None:
+    """The proxy that leads to `host`; None where none is needed."""
+    from urllib.request import getproxies, proxy_bypass
+
+    proxy = getproxies().get("https" if secure else "http")
+    if not proxy or proxy_bypass(host) or proxy_bypass(f"{host}:{port}"):
+        return None
+    return proxy
+
+
+def wrap(connection: socket.socket, host: str, ca_bundle: str | None) -> ssl.SSLSocket:
+    """TLS on top of a connection; it is closed if that fails.
+
+    Args:
+        connection: to `host`.
+        host: whose certificate it has to be.
+        ca_bundle: a PEM file, or a folder, that replaces the trusted certificates.
+
+    Raises:
+        OSError: no trust, or no TLS.
+    """
+    try:
+        return context(ca_bundle).wrap_socket(connection, server_hostname=host)
+    except ssl.SSLCertVerificationError as error:
+        connection.close()
+        raise OSError(
+            f"the certificate of {host} is not trusted: {error.verify_message}; behind a proxy that looks into TLS "
+            "AWS_CA_BUNDLE has to name its certificate"
+        ) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def context(ca_bundle: str | None) -> ssl.SSLContext:
+    """The TLS settings.
+
+    Raises:
+        OSError: the bundle cannot be read.
+    """
+    bundle = ca_bundle or os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    if not bundle:
+        paths = ssl.get_default_verify_paths()
+        bundle = None if paths.cafile or paths.capath or os.name == "nt" else _botocores()
+    try:
+        return _context(bundle)
+    except OSError as error:
+        raise OSError(f"the bundle of certificates {bundle} cannot be used: {error}") from error
+
+
+@cache
+def _context(bundle: str | None) -> ssl.SSLContext:
+    # Once: the system's list takes some milliseconds to read, and a login makes two connections.
+    if bundle and Path(bundle).is_dir():
+        return ssl.create_default_context(capath=bundle)
+    return ssl.create_default_context(cafile=bundle)
+
+
+def _botocores() -> str | None:
+    from importlib.util import find_spec
+
+    found = find_spec("botocore")  # imports nothing
+    path = None if found is None or found.origin is None else Path(found.origin).with_name("cacert.pem")
+    return str(path) if path is not None and path.exists() else None
+
+
+def _dial(host: str, port: int, timeout: float) -> socket.socket:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    deadline = time.monotonic() + timeout
+    trouble: OSError | None = None
+    for number, (family, kind, protocol, _, address) in enumerate(found, 1):
+        left = max(0.1, deadline - time.monotonic())
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(left if number == len(found) else min(left, _NOT_THE_LAST))
+            connection.connect(address)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(timeout)
+        except OSError as error:
+            connection.close()
+            trouble = trouble or error
+        else:
+            return connection
+    raise trouble or OSError(f"{host} has no address")
+
+
+def _tunnel(connection: socket.socket, target: str, proxy: object, deadline: float) -> None:
+    """HTTP CONNECT."""
+    user, password = getattr(proxy, "username", None), getattr(proxy, "password", None)
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if user:
+        pair = f"{unquote(user)}:{unquote(password or '')}".encode()
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(pair).decode()}")
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        connection.settimeout(max(0.1, deadline - time.monotonic()))
+        # One byte after another at the end: what follows the head belongs to the tunnel.
+        data = connection.recv(1)
+        if not data or len(answer) > _ANSWER_MAX:
+            raise OSError("its answer is not one of HTTP")
+        answer += data
+    status = answer.split(b"\r\n", 1)[0].decode("latin-1")
+    if status.split()[1:2] != ["200"]:
+        raise OSError(f"it answers {status.partition(' ')[2] or status!r}")

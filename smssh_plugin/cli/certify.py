@@ -1,0 +1,37 @@
+"""`smssh certify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .words import Seconds
+
+__all__ = ["certify"]
+
+
+@click.command("certify")
+@click.argument("key", required=False, type=click.Path(path_type=Path))
+@click.option("--for", "span", type=Seconds(), default="8h", show_default=True, help="How long it is good.")
+@click.option("--name", help="Who it is for, for the server's log; by default the key's file.")
+@click.option(
+    "--authority", is_flag=True, help="Show the line that jobs have to carry to accept certificates."
+)
+def certify(key: Path | None, span: float, name: str | None, authority: bool) -> int:
+    """Make a short-lived certificate for KEY.pub, with this machine as the authority.
+
+    Jobs that carry the authority's line (SSHOptions(authorized_keys=...), SMSSH_AUTHORIZED_KEYS) let in whoever has a
+    certificate that is still good; ssh finds it beside the key. This machine's own key is certified by itself at each
+    login once there is an authority.
+    """
+    from ..client import certificates
+
+    if authority:
+        click.echo(certificates.authority())
+        return 0
+    if key is None:
+        raise click.UsageError("Missing argument 'KEY': the public key, or --authority.")
+    made = certificates.certify(key, span, name or key.name.removesuffix(".pub"))
+    click.echo(f"{made}: good for {span / 3600:.1f} h")
+    return 0

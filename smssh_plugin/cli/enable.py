@@ -1,0 +1,90 @@
+"""`smssh enable`."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from typing import TYPE_CHECKING
+
+import click
+
+from .app import aws_options
+from .words import Seconds, show_waiting
+
+if TYPE_CHECKING:
+    from ..session.install import Container
+
+__all__ = ["enable"]
+
+INSTALL_SECONDS = 600.0
+"""How long `--install` waits for the job to be training, unless --wait says otherwise."""
+
+
+@click.command("enable")
+@click.argument("job")
+@click.option(
+    "--wait", type=Seconds(), default="0", help="How long to wait until it can be entered, for instance 2m."
+)
+@click.option("--install", is_flag=True, help="Start an SSH server in its container, through a shell.")
+@click.option(
+    "--idle", default="30m", show_default=True, help="The server ends when nobody was logged in for so long."
+)
+@aws_options
+def enable(job: str, wait: float, install: bool, idle: str, region: str | None, profile: str | None) -> int:
+    """Switch SageMaker's remote debugging on in a training JOB that runs.
+
+    JOB is its name, or an address. Nothing has to be installed in its container: `smssh shell` enters it. If the
+    job carries smssh, `smssh connect` and ssh do as well; if it does not, --install makes it so, for this machine's
+    key and from this machine.
+    """
+    from ..aws import AwsSession
+    from ..client import native
+    from ..client.addresses import DEFAULT_HOST, JobAddress, parse
+    from ..client.lookup import job_of, resolve
+    from ..errors import ExitStatus, SmsshError
+
+    session = AwsSession(region, profile)
+    address = parse(job) if "." in job else JobAddress(None, job, "training")
+    found = job_of(address, session)
+    if found.kind != "training":
+        raise SmsshError(
+            f"{job} is a {found.kind} job: SageMaker's remote debugging is for training jobs",
+            hint="submit it with with_ssh or SMSSH_ENABLE=1",
+            reference="native-is-training-only",
+            status=ExitStatus.USAGE,
+        )
+    name, host = found.names[-1], address.host or DEFAULT_HOST
+    native.enable(session, name)
+    where = str(JobAddress(host, name, "training"))
+    node = None
+    if wait or install:
+        node = resolve(where, session, wait=wait or INSTALL_SECONDS, on_wait=show_waiting, bare=True)
+    if node is not None and install and not node.port:
+        from ..session.install import install as install_there
+        from ..session.lifetime import say
+
+        target = node.target
+        server = install_there(session, lambda _anew: target, _archive, idle=idle, progress=say)
+        native.remember_installed(session, name, host, server)
+        node = resolve(where, session)
+    enters = "connect" if node is not None and node.port else "shell"
+    click.echo(f"remote debugging is on: smssh {enters} {where}")
+    return 0
+
+
+def _archive(container: Container) -> bytes:
+    """The bundle for a container, as it is sent there."""
+    from ..session.install import START_PY
+    from ..submit.bundle import authorized_keys, build
+    from ..submit.options import SSHOptions
+
+    version = container.python + ("" if container.machine == "x86_64" else f"-{container.machine}")
+    options = SSHOptions(transport="none", wheels=() if container.sshd else (version,))
+    files = {**build(options, authorized_keys(options)).files, "start.py": START_PY.encode()}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o644
+            archive.addfile(entry, io.BytesIO(data))
+    return out.getvalue()

@@ -1,0 +1,65 @@
+"""`smssh forward`."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from .app import aws_options
+from .words import Seconds, show_waiting
+
+__all__ = ["forward"]
+
+
+class Way(click.ParamType):  # type: ignore[type-arg] # generic from click 8.3 on
+    """What is forwarded: `[LOCAL:][HOST:]PORT`, to a tuple (local port, host, port)."""
+
+    name = "[LOCAL:][HOST:]PORT"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, str, int]:
+        """Read it; click shows the message of a `fail`."""
+        form = r"(?:(\d+):)?(?:([A-Za-z][\w.-]*|\d+(?:\.\d+){3}|\[[0-9a-fA-F:]+\]):)?(\d+)"
+        found = re.fullmatch(form, str(value))
+        if found is None:
+            self.fail(
+                f"{value!r} is no way to forward; say 8080, 9000:8080 or 5432:db.internal:5432", param, ctx
+            )
+        local, host, port = found.groups()
+        if not 0 < int(port) < 65536 or int(local or 0) > 65535:
+            self.fail(f"{value!r}: ports are numbers from 1 to 65535", param, ctx)
+        # Like ssh -L: the same port here as there, unless another one is named.
+        return int(port if local is None else local), (host or "").strip("[]"), int(port)
+
+
+@click.command("forward")
+@click.argument("address")
+@click.argument("way", type=Way(), metavar="[LOCAL:][HOST:]PORT")
+@click.option(
+    "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a job to start."
+)
+@aws_options
+def forward(
+    address: str, way: tuple[int, str, int], wait: float, region: str | None, profile: str | None
+) -> int:
+    """Forward a port of this machine to a port of a job's container, by Session Manager alone.
+
+    With HOST to a port of another machine, as the container reaches it. LOCAL is the port on 127.0.0.1, the same as
+    PORT unless it is named; 0: a free one. Needs no SSH server in the container; with one, `smssh connect -L` goes
+    through the login. Ends with Ctrl-C.
+    """
+    from ..aws import AwsSession
+    from ..client.lookup import resolve
+    from ..session import forwarding
+
+    session = AwsSession(region, profile)
+
+    def find(anew: bool) -> str:
+        return resolve(
+            address, session, wait=wait, on_wait=show_waiting, remembered=not anew, bare=True
+        ).target
+
+    local, host, port = way
+    return forwarding.run(session, find, port, host=host, local_port=local)

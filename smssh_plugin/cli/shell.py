@@ -1,0 +1,43 @@
+"""`smssh shell`."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from .app import aws_options
+from .words import Seconds, show_waiting
+
+__all__ = ["shell"]
+
+
+@click.command("shell", context_settings={"ignore_unknown_options": False})
+@click.argument("address")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a job to start."
+)
+@aws_options
+def shell(
+    address: str, command: tuple[str, ...], wait: float, region: str | None, profile: str | None
+) -> int:
+    """Open a shell in a job's container, or run a command there, by Session Manager alone.
+
+    For a container in which no SSH server runs: a training job with SageMaker's remote debugging needs nothing
+    else (`smssh enable`). Files and ports need SSH: `smssh connect`. One COMMAND word is a line for the shell;
+    of several, each is taken literally. A line that begins with ~. ends the session.
+    """
+    from ..aws import AwsSession
+    from ..client.lookup import resolve
+    from ..session import shell as shells
+
+    session = AwsSession(region, profile)
+
+    def find(anew: bool) -> str:
+        return resolve(
+            address, session, wait=wait, on_wait=show_waiting, remembered=not anew, bare=True
+        ).target
+
+    line = command[0] if len(command) == 1 else shlex.join(command)
+    return shells.run(session, find, line or None)

@@ -1,0 +1,67 @@
+"""What an address led to a moment ago: for the several logins in a row that scp, rsync and IDEs make.
+
+A file an address, for its owner only. What is remembered is short-lived and only a first guess: who finds that its
+target is not connected looks the address up anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SmsshError
+from ..home import forget_old, home, private_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..aws import AwsSession
+
+__all__ = ["recall", "remember"]
+
+FOLDER = "nodes"
+FRESH_SECONDS = 60.0
+"""For an address that means one job."""
+LATEST_SECONDS = 15.0
+"""For one that means the newest execution of a pipeline, which may be another one soon."""
+KEPT_SECONDS = 3600.0
+
+
+def recall(session: AwsSession, address: str, *, latest: bool) -> dict[str, Any] | None:
+    """The fields of the node that was found lately; None where that is too long ago."""
+    path = _path(session, address)
+    try:
+        age = time.time() - path.stat().st_mtime
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not 0 <= age <= (LATEST_SECONDS if latest else FRESH_SECONDS) or not isinstance(found, dict):
+        return None
+    return found
+
+
+def remember(session: AwsSession, address: str, node: Any) -> None:
+    """Keep a node for a while. That it cannot be kept is no reason to fail."""
+    try:
+        private_folder(home())
+        folder = private_folder(home() / FOLDER)
+        path = _path(session, address)
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        fresh.write_text(json.dumps(dataclasses.asdict(node)), encoding="utf-8")
+        fresh.chmod(0o600)
+        fresh.replace(path)
+        forget_old(folder, KEPT_SECONDS)
+    except (OSError, SmsshError):
+        return
+
+
+def _path(session: AwsSession, address: str) -> Path:
+    """The file of an address, for these credentials, this region and this endpoint."""
+    keys = session.credentials()
+    who = session.profile.name if keys is None or keys.token else keys.access_key
+    parts = (address, session.region, session.endpoint("ssm"), session.profile.name, who or "")
+    return home() / FOLDER / hashlib.sha256("\0".join(parts).encode()).hexdigest()

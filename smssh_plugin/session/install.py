@@ -1,0 +1,184 @@
+"""An SSH server in a container that has none of ours, through a shell: put there, started, and asked for its key.
+
+What is put there is the bundle that jobs get; what is started is `smssh-hook placeholder`, which ends by itself when
+nobody was logged in for a while. The job's own processes do not notice; its log does not, either. The host key comes
+back through the session, whose other end IAM vouches for.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ExitStatus, SmsshError
+from .converse import converse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..aws import AwsSession
+    from .converse import Shell
+
+__all__ = ["Container", "install"]
+
+ANSWER_SECONDS = 30.0
+UPLOAD_SECONDS = 600.0
+START_SECONDS = 120.0
+IDLE = "30m"
+_LINE = 4096
+
+# Each line of ours that the shell shows begins like this; typed, it reads differently, so that an echo is none.
+_MARK = b"smssh:\x02"
+_TYPED_MARK = r"smssh:\002"
+
+_PROBE = """\
+exec sh -c 'stty raw -echo 2>/dev/null; for each in python3 python /opt/conda/bin/python3 /usr/local/bin/python3; do
+$each -c "import sys; sys.exit(sys.version_info < (3, 8))" 2>/dev/null && break; done;
+PATH=$PATH:/usr/sbin:/sbin;
+printf "{mark}%s|%s|%s|\\003" "$($each -c "import platform as p; print(*p.python_version_tuple()[:2], sep=chr(46))")" \
+"$(uname -m)" "$(command -v sshd)";
+while read -r line; do eval "$line"; done'
+"""
+_TAKE = """\
+f=$(mktemp -d /tmp/smssh-XXXXXX); printf "{mark}folder \\003"; head -c {size} | base64 -d | tar -xzf - -C "$f"; \
+printf "{mark}$? $f\\003"
+"""
+_START = """\
+$each "$f/start.py" "$f" {idle}; printf "{mark}end \\003"
+"""
+
+START_PY = """\
+import json, os, subprocess, sys, time
+
+folder, idle = sys.argv[1:3]
+sys.path.insert(0, os.path.join(folder, "smssh.zip"))
+environ = {}
+try:  # the job's own, which a shell of the agent does not have
+    with open("/proc/1/environ", "rb") as inherited:
+        for entry in inherited.read().split(b"\\0"):
+            name, _, value = entry.partition(b"=")
+            if name:
+                environ[os.fsdecode(name)] = os.fsdecode(value)
+except OSError:
+    pass
+environ.update((name, value) for name, value in os.environ.items() if name.startswith("SMSSH_"))
+for name, value in os.environ.items():
+    environ.setdefault(name, value)
+environ.update(SMSSH_ENABLE="1", SMSSH_TRANSPORT="none")
+os.environ.clear()
+os.environ.update(environ)
+log = open(os.path.join(folder, "placeholder.log"), "ab")
+from smssh_plugin.entrypoints import boot, parent
+
+run = boot.run_dir(create=True)
+if run is None or not parent.supervisor_alive(run):
+    subprocess.Popen(
+        ["sh", os.path.join(folder, "run.sh"), "smssh-hook", "placeholder", "--idle", idle],
+        stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True, env=environ,
+    )
+answer, deadline = {}, time.monotonic() + 100
+while time.monotonic() < deadline:
+    try:
+        link = parent.Link(parent.connect(str(boot.run_dir())))
+        try:
+            answer = link.ask({"op": "status"}) or {}
+        finally:
+            link.close()
+        if answer.get("ssh", {}).get("port") or answer.get("error"):
+            break
+    except (OSError, TypeError, ValueError):
+        pass
+    time.sleep(0.1)
+found = dict(answer.get("ssh") or {}, error=answer.get("error"))
+sys.stdout.write("smssh:\\x02" + json.dumps(found) + "\\x03")
+sys.stdout.flush()
+"""
+
+
+@dataclass(frozen=True)
+class Container:
+    """What the container is, as far as it matters for what is put there.
+
+    Attributes:
+        python: its Python, `3.11`.
+        machine: `x86_64`, `aarch64`.
+        sshd: whether it has an sshd.
+    """
+
+    python: str
+    machine: str
+    sshd: bool
+
+
+def install(
+    aws: AwsSession,
+    find: Callable[[bool], str],
+    archive: Callable[[Container], bytes],
+    *,
+    idle: str = IDLE,
+    progress: Callable[[str], None] = lambda _what: None,
+) -> dict[str, Any]:
+    """Start an SSH server in the container, or find the one that is there; only in the main thread.
+
+    Args:
+        aws: the AWS session.
+        find: answers the target of the session; see `lifetime.started`.
+        archive: answers the bundle for such a container as a `.tar.gz`; `start.py` (START_PY) in it, too.
+        idle: how long nobody may be logged in before it ends, `30m`.
+        progress: is told what is being done.
+
+    Returns:
+        `port`, `host_key`, `user` of the server.
+
+    Raises:
+        SmsshError: the container cannot be made to, with the reason.
+    """
+
+    def talk(shell: Shell) -> dict[str, Any]:
+        shell.send(_typed(_PROBE))
+        python, machine, sshd = _marked(shell, ANSWER_SECONDS).split("|")[:3]
+        if not re.fullmatch(r"3\.\d+", python):
+            raise _unfit("the container has no Python 3.8 or newer, which the SSH server's supervisor needs")
+        container = Container(python, machine, bool(sshd))
+        data = archive(container)
+        progress(f"sending {len(data) / 1e6:.1f} MB (Python {python}, {'sshd' if sshd else 'no sshd'})")
+        text = base64.encodebytes(data)
+        shell.send(_typed(_TAKE, size=str(len(text))))
+        _marked(shell, ANSWER_SECONDS)
+        shell.send(text)
+        status, _, folder = _marked(shell, UPLOAD_SECONDS).partition(" ")
+        if status != "0":
+            raise _unfit(f"its files could not be unpacked ({folder}); that takes mktemp, base64 and tar")
+        progress("starting the server")
+        shell.send(_typed(_START, idle=idle))
+        try:
+            found: dict[str, Any] = json.loads(_marked(shell, START_SECONDS))
+        except ValueError:
+            raise _unfit("the server's start said nothing that can be understood") from None
+        if not found.get("port") or not found.get("host_key"):
+            raise _unfit(str(found.get("error") or "no SSH server came up"))
+        return {"port": int(found["port"]), "host_key": str(found["host_key"]), "user": str(found["user"])}
+
+    return converse(aws, find, talk)
+
+
+def _typed(script: str, **values: str) -> bytes:
+    """A script as it is typed: one line, ended as the Enter key does."""
+    return script.format(mark=_TYPED_MARK, **values).strip().replace("\n", " ").encode() + b"\n"
+
+
+def _marked(shell: Shell, seconds: float) -> str:
+    shell.expect(_MARK, seconds)
+    return shell.expect(b"\x03", seconds).decode("utf-8", "replace")
+
+
+def _unfit(why: str) -> SmsshError:
+    return SmsshError(
+        f"no SSH server could be started: {why}",
+        hint="`smssh shell` needs none",
+        reference="not-installed",
+        status=ExitStatus.UNREACHABLE,
+    )

@@ -1,0 +1,183 @@
+"""A shell, or one command, in a terminal that the agent makes: for containers in which no SSH server runs.
+
+What is typed goes through as it is, Ctrl-C too. A line that begins with `~.` ends the session, as in ssh: a network
+that is gone must not keep the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import termios
+import time
+import tty
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ExitStatus, SmsshError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..aws import AwsSession
+    from .lifetime import Lifetime
+    from .signals import Signals
+
+__all__ = ["Escape", "run"]
+
+COMMAND_DOCUMENT = "AWS-StartInteractiveCommand"
+END_OF_TRANSMISSION = b"\x04"
+"""What Ctrl-D types: how the end of a file is told to a program that reads a terminal."""
+NO_TERMINAL = (80, 24)
+"""Columns and rows where there is no terminal here."""
+
+
+class Escape:
+    """Looks for `~.` at the beginning of a line; `~~` there is one `~`."""
+
+    def __init__(self) -> None:
+        self._begins = True
+        self._tilde = False
+
+    def __call__(self, data: bytes) -> bytes | None:
+        """What of `data` is to be sent; None if the session is to end."""
+        sent = bytearray()
+        for byte in data:
+            if self._tilde:
+                self._tilde = False
+                if byte == ord("."):
+                    return None
+                if byte != ord("~"):
+                    sent += b"~"
+            elif self._begins and byte == ord("~"):
+                self._tilde = True
+                self._begins = False
+                continue
+            sent.append(byte)
+            self._begins = byte in b"\r\n"
+        return bytes(sent)
+
+
+def run(
+    aws: AwsSession,
+    find: Callable[[bool], str],
+    command: str | None = None,
+    *,
+    wait: float = 30.0,
+    source: int = 0,
+    sink: int = 1,
+) -> int:
+    """Run it until it ends; only in the main thread.
+
+    Args:
+        aws: the AWS session.
+        find: answers the target of the session; see `lifetime.started`.
+        command: a line for the shell; None: a shell.
+        wait: seconds to try again while the target is not connected.
+        source: the descriptor to read, instead of stdin.
+        sink: the descriptor to write, instead of stdout.
+
+    Returns:
+        0, the command's status where the agent tells it, or 128 + the signal.
+
+    Raises:
+        SmsshError: what went wrong.
+    """
+    from . import lifetime
+    from .signals import Signals, Stopped
+
+    document = lifetime.Document(COMMAND_DOCUMENT, {"command": command}) if command else lifetime.Document("")
+    with Signals(resize=True) as signals:
+        try:
+            with lifetime.started(aws, find, [document], signals, wait=wait) as session:
+                return _talk(session, signals, source, sink)
+        except Stopped:
+            return 128 + signals.number
+
+
+def _talk(session: Lifetime, signals: Signals, source: int, sink: int) -> int:
+    from .channel import COMMANDS, SHELL
+    from .lifetime import say
+    from .pump import Ending, Pump, nonblocking
+
+    channel = session.channel((SHELL, COMMANDS))
+    channel.on_error = lambda data: _write_all(2, data)
+    escape = Escape()
+    terminal = os.isatty(source)
+
+    def turn(now: float) -> None:
+        if not restoring.entered:
+            # Not before: until the other side is there, Ctrl-C is for us.
+            restoring.enter()
+            if channel.customer_message:
+                say(channel.customer_message)
+        if signals.resized:
+            signals.resized = False
+            channel.resize(*_size(sink), now)
+
+    try:
+        with _Raw(source if terminal else None) as restoring, nonblocking(source, sink):
+            pump = Pump(
+                channel,
+                source,
+                sink,
+                wake=signals.wake,
+                ending=signals.ending,
+                turn=turn,
+                edit=escape if terminal else lambda data: data,
+                farewell=None if terminal else END_OF_TRANSMISSION,
+            )
+            ending = pump.run()
+        if ending is Ending.CLOSED and channel.closed:
+            raise SmsshError(
+                f"the session ended: {channel.closed}",
+                reference="session-closed",
+                status=ExitStatus.UNREACHABLE,
+            )
+        channel.terminate(time.monotonic())
+    finally:
+        channel.close()
+    if signals.number:
+        return 128 + signals.number
+    return channel.exit_code or 0
+
+
+def _size(fd: int) -> tuple[int, int]:
+    try:
+        size = os.get_terminal_size(fd)
+    except OSError:
+        return NO_TERMINAL
+    return (size.columns, size.lines) if size.columns and size.lines else NO_TERMINAL
+
+
+class _Raw:
+    """Restores a terminal at the end of its block; from `enter` on it passes everything on as it is.
+
+    Args:
+        fd: the terminal; None where there is none.
+    """
+
+    def __init__(self, fd: int | None) -> None:
+        self.entered = False
+        self._fd = fd
+        self._before: list[Any] = []
+
+    def __enter__(self) -> _Raw:  # noqa: PYI034 - Self is of 3.11
+        return self
+
+    def enter(self) -> None:
+        self.entered = True
+        if self._fd is not None:
+            self._before = termios.tcgetattr(self._fd)
+            tty.setraw(self._fd)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before and self._fd is not None:
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        while data:
+            data = data[os.write(fd, data) :]

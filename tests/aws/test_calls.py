@@ -1,0 +1,303 @@
+"""API calls over HTTP: retries, kept connections, proxies, certificates, and what is said when they fail."""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from smssh_plugin.aws import AwsSession, ServiceRefused
+from smssh_plugin.aws import session as sessions
+from smssh_plugin.aws.transport import proxy_of
+from smssh_plugin.errors import ExitStatus, SmsshError
+
+from .peers import Api, Proxy, certificate, hang_up
+
+if TYPE_CHECKING:
+    from http.server import BaseHTTPRequestHandler
+    from pathlib import Path
+
+THROTTLED = (400, {"__type": "ThrottlingException", "message": "Rate exceeded"})
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts, which take no time here."""
+    made: list[float] = []
+    monkeypatch.setattr(sessions.time, "sleep", made.append)
+    return made
+
+
+def test_a_call_is_json_signed_and_answered_as_it_came(api: Api):
+    api.answers = [(200, {"InstanceInformationList": [{"RegistrationDate": 1.5}]})]
+    answer = AwsSession().call("ssm", "describe_instance_information", MaxResults=5)
+    assert answer == {"InstanceInformationList": [{"RegistrationDate": 1.5}]}
+    assert api.asked == [("AmazonSSM.DescribeInstanceInformation", {"MaxResults": 5})]
+    assert "Credential=AKIATEST/" in api.headers[0]["Authorization"]
+    assert "/eu-west-1/ssm/aws4_request" in api.headers[0]["Authorization"]
+    assert api.headers[0]["User-Agent"].startswith("smssh/")
+
+
+def test_one_connection_serves_one_call_after_another(api: Api):
+    session = AwsSession()
+    for _ in range(3):
+        session.call("ssm", "list_tags_for_resource")
+    assert api.connections == 1
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(api: Api, pauses: list[float]):
+    session = AwsSession()
+    api.answers = [(200, {}), hang_up]
+    session.call("ssm", "list_tags_for_resource")
+    assert session.call("ssm", "list_tags_for_resource") == {}
+    assert (api.connections, len(api.asked), pauses) == (2, 3, [])
+
+
+def test_a_connection_that_was_idle_for_long_is_not_trusted(api: Api, monkeypatch: pytest.MonkeyPatch):
+    """After a laptop's sleep nobody answers on it, and nobody says so."""
+    session = AwsSession()
+    session.call("ssm", "list_tags_for_resource")
+    monkeypatch.setattr(sessions, "IDLE_SECONDS", -1.0)
+    session.call("ssm", "list_tags_for_resource")
+    assert api.connections == 2
+
+
+def test_many_threads_share_a_session(api: Api):
+    session, done = AwsSession(), []
+    threads = [
+        threading.Thread(target=lambda: done.append(session.call("ssm", "list_tags_for_resource")))
+        for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert done == [{}] * 20
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        THROTTLED,
+        (400, {"__type": "com.amazonaws#TooManyRequestsException"}),
+        (503, b"<html>"),
+        (500, {"__type": "InternalServerError"}),
+        hang_up,
+    ],
+)
+def test_what_may_pass_is_tried_again_with_jitter(api: Api, pauses: list[float], trouble: Any):
+    api.answers = [trouble, trouble, (200, {"a": 1})]
+    random.seed(1)
+    assert AwsSession().call("sagemaker", "describe_training_job", TrainingJobName="j") == {"a": 1}
+    assert len(api.asked) == 3
+    assert len(pauses) == 2
+    assert len(set(pauses)) == 2
+    assert all(0 <= pause <= 4 for pause in pauses)
+
+
+def test_throttling_that_does_not_end_is_an_error_after_four_attempts(api: Api, pauses: list[float]):
+    api.answers = [THROTTLED] * 9
+    with pytest.raises(ServiceRefused, match="Rate exceeded") as caught:
+        AwsSession().call("ssm", "start_session", Target="mi-1")
+    assert caught.value.code == "ThrottlingException"
+    assert len(api.asked) == 4
+    assert len(pauses) == 3
+
+
+def test_the_number_of_attempts_can_be_set(api: Api, pauses: list[float], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    api.answers = [THROTTLED] * 9
+    with pytest.raises(ServiceRefused):
+        AwsSession().call("ssm", "start_session", Target="mi-1")
+    assert len(api.asked) == 2
+    assert len(pauses) == 1
+
+
+def test_what_will_not_pass_is_not_tried_again(api: Api):
+    api.answers = [(400, {"__type": "ValidationException", "Message": "no such job"})]
+    with pytest.raises(ServiceRefused, match=r"DescribeTrainingJob: no such job \(ValidationException\)"):
+        AwsSession().call("sagemaker", "describe_training_job", TrainingJobName="j")
+    assert len(api.asked) == 1
+
+
+DENIED = (
+    "User: arn:aws:sts::1:assumed-role/Dev/me is not authorized to perform: ssm:StartSession on resource: "
+)
+DENIED += "arn:aws:ssm:eu-west-1::document/AWS-StartSSHSession because no identity-based policy allows it"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (
+            DENIED,
+            "ask for the permission ssm:StartSession on arn:aws:ssm:eu-west-1::document/AWS-StartSSHSession",
+        ),
+        ("no", "ask for the permission ssm:StartSession"),
+        (DENIED.replace("because no identity-based policy allows it", "with an explicit deny"), "SSHOwner"),
+    ],
+)
+def test_a_refusal_names_the_permission(api: Api, text: str, hint: str):
+    api.answers = [(400, {"__type": "AccessDeniedException", "Message": text})]
+    with pytest.raises(SmsshError, match="access denied: StartSession") as caught:
+        AwsSession().call("ssm", "start_session", Target="mi-1")
+    assert hint in str(caught.value.hint)
+    assert caught.value.status is ExitStatus.REFUSED
+
+
+@pytest.mark.parametrize("minutes", [0, -23, 23])
+def test_credentials_that_ended_are_told_from_a_wrong_clock(api: Api, minutes: int):
+    def expired(handler: BaseHTTPRequestHandler) -> None:
+        body = b'{"__type": "ExpiredTokenException", "message": "The security token is expired"}'
+        handler.send_response_only(400)
+        handler.send_header("Date", email.utils.formatdate(time.time() + 60 * minutes, usegmt=True))
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    api.answers = [expired]
+    with pytest.raises(SmsshError, match="not valid") as caught:
+        AwsSession().call("ssm", "start_session", Target="mi-1")
+    assert caught.value.status is ExitStatus.REFUSED
+    expected = {0: "aws sso login", 23: "23 minutes behind", -23: "23 minutes ahead"}
+    assert expected[minutes] in str(caught.value.hint)
+
+
+def test_without_credentials_nothing_is_sent(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(SmsshError, match="no AWS credentials were found"):
+        AwsSession().call("ssm", "start_session", Target="mi-1")
+    assert not api.asked
+
+
+def test_an_endpoint_that_is_not_there_is_named(
+    pauses: list[float], api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    with pytest.raises(SmsshError, match=f"cannot be reached: 127.0.0.1:{port}: .*refused") as caught:
+        AwsSession().call("ssm", "start_session", Target="mi-1")
+    assert "eu-west-1, from AWS_REGION" in str(caught.value.hint)
+    assert caught.value.status is ExitStatus.UNREACHABLE
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-host.invalid")
+    with pytest.raises(SmsshError, match=r"no-such-host\.invalid"):
+        AwsSession().call("ssm", "start_session", Target="mi-1")
+
+
+def test_pages_are_followed_to_the_end(api: Api):
+    api.answers = [(200, {"NextToken": "2", "x": 1}), (200, {"x": 2})]
+    assert [page["x"] for page in AwsSession().pages("ssm", "describe_instance_information")] == [1, 2]
+    assert api.asked[1][1] == {"NextToken": "2"}
+
+
+def test_certificates_are_checked_and_a_bundle_of_ones_own_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, tls = certificate(tmp_path, "localhost")
+    service = Api(tls)
+    try:
+        for name, value in {
+            "AWS_ENDPOINT_URL": service.url,
+            "AWS_REGION": "eu-west-1",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_MAX_ATTEMPTS": "1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SmsshError, match=r"certificate of localhost is not trusted.*AWS_CA_BUNDLE"):
+            AwsSession().call("ssm", "start_session", Target="mi-1")
+        for name in ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"):
+            monkeypatch.setenv(name, str(path))
+            assert AwsSession().call("ssm", "start_session", Target="mi-1") == {}
+            monkeypatch.delenv(name)
+        (tmp_path / ".aws").mkdir()
+        (tmp_path / ".aws" / "config").write_text(f"[default]\nca_bundle = {path}\n")
+        assert AwsSession().call("ssm", "start_session", Target="mi-1") == {}
+        monkeypatch.setenv("AWS_CA_BUNDLE", "/nonexistent.pem")
+        with pytest.raises(SmsshError, match=r"/nonexistent\.pem cannot be used"):
+            AwsSession().call("ssm", "start_session", Target="mi-1")
+    finally:
+        service.close()
+
+
+def test_the_way_through_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, tls = certificate(tmp_path, "ssm.eu-west-1.amazonaws.com")
+    service = Api(tls)
+    proxy = Proxy(service.port)
+    try:
+        for name, value in {
+            "HTTPS_PROXY": f"http://me:p%40ss@127.0.0.1:{proxy.port}",
+            "AWS_CA_BUNDLE": str(path),
+            "AWS_REGION": "eu-west-1",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+        }.items():
+            monkeypatch.setenv(name, value)
+        assert AwsSession().call("ssm", "start_session", Target="mi-1") == {}
+        assert proxy.heads[0].startswith("CONNECT ssm.eu-west-1.amazonaws.com:443 HTTP/1.1\r\n")
+        assert "Proxy-Authorization: Basic bWU6cEBzcw==" in proxy.heads[0]
+    finally:
+        proxy.close()
+        service.close()
+
+
+def test_no_proxy_holds(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", "amazonaws.com,127.0.0.1:4580")
+    assert proxy_of("ssm.eu-west-1.amazonaws.com", 443, secure=True) is None
+    assert proxy_of("127.0.0.1", 4580, secure=True) is None
+    assert proxy_of("elsewhere.example", 443, secure=True) == "http://proxy:3128"
+    assert proxy_of("elsewhere.example", 80, secure=False) is None
+
+
+def test_a_proxy_that_refuses_is_named(api: Api, monkeypatch: pytest.MonkeyPatch):
+    proxy = Proxy(api.port, refuses=True)
+    try:
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        with pytest.raises(SmsshError, match=f"proxy 127.0.0.1:{proxy.port} does not connect.*407"):
+            AwsSession().call("ssm", "start_session", Target="mi-1")
+        monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+        with pytest.raises(SmsshError, match="only http:// is"):
+            AwsSession().call("ssm", "start_session", Target="mi-1")
+    finally:
+        proxy.close()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_ipv6(monkeypatch: pytest.MonkeyPatch, api: Api):
+    try:
+        service = Api(address="::1")
+    except OSError:
+        pytest.skip("no IPv6 loopback here")
+    try:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", service.url)
+        assert AwsSession().call("ssm", "start_session", Target="mi-1") == {}
+        assert service.headers[0]["Host"] == f"[::1]:{service.port}"
+    finally:
+        service.close()
+
+
+def test_an_object_of_s3(api: Api):
+    api.answers = [
+        (200, b"content"),
+        (404, b"<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>"),
+        (403, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"),
+        (404, b"<Error><Code>NoSuchBucket</Code><Message>no bucket</Message></Error>"),
+    ]
+    session = AwsSession()
+    assert session.get_object("bucket.x", "a b/c+d.json") == b"content"
+    assert api.paths[0] == "/bucket.x/a%20b/c%2Bd.json"
+    assert session.get_object("bucket", "gone") is None
+    with pytest.raises(SmsshError, match="access denied: GetObject") as caught:
+        session.get_object("bucket", "secret")
+    assert caught.value.hint == "ask for the permission s3:GetObject"
+    with pytest.raises(ServiceRefused, match="no bucket"):
+        session.get_object("nobucket", "x")
