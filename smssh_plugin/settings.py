@@ -366,8 +366,9 @@ SETTINGS: tuple[Setting, ...] = (
         "authorized_keys",
         (),
         _keys,
-        "public keys, one a line",
-        "The public keys that may log in.",
+        "public keys or sources of keys, one a line",
+        "The public keys that may log in, or where the job reads them with its own role: `s3://bucket/key`, "
+        "`ssm:PARAMETER`, `github:USER`, `https://...`.",
     ),
     Setting(
         "SMSSH_HOSTS",
