@@ -36,7 +36,7 @@ IMPORTS: dict[str, set[str]] = {
     "session": {"aws"},
     "client": {"aws", "home", "keys"},
     "debug": {"aws", "client"},
-    "cli": {"aws", "client", "debug", "local", "session"},
+    "cli": {"aws", "client", "debug", "local", "manifest", "session", "submit"},
     "local": {"home", "session"},
 }
 """What each room imports of the others; a new room, or a new way between two, is written down here."""

@@ -51,6 +51,7 @@ __all__ = [
     "Destination",
     "authorized_keys",
     "build",
+    "bundle_for",
     "destination",
     "job_variables",
     "publish",
@@ -247,13 +248,29 @@ def publish(options: SSHOptions, session: Any) -> str:
         place = destination(options, session)
         if options.given is not None:
             return check_given(options, session, place.client)
-        keys = authorized_keys(options, session)
-        agent = agent_for(options, place.client.meta.endpoint_url, place.client.meta.region_name)
-        bundle = build(options, keys, agent, place.address)
+        bundle = bundle_for(options, session, place.client, place.address)
         known = (place.client.meta.endpoint_url, place.bucket, place.key(bundle.digest))
         if known not in _published:
             _published[known] = upload(bundle, place)
         return _published[known]
+
+
+def bundle_for(options: SSHOptions, session: Any, client: Any, announce: str = "") -> Bundle:
+    """The bundle for these options, with the keys and the agent that they name.
+
+    Args:
+        options: what was asked for.
+        session: see `destination`.
+        client: a boto3 client of S3; its region has the agent.
+        announce: see `build`.
+
+    Raises:
+        SmsshError: see `authorized_keys`, `agent_for` and `build`.
+    """
+    keys = authorized_keys(options, session)
+    return build(
+        options, keys, agent_for(options, client.meta.endpoint_url, client.meta.region_name), announce
+    )
 
 
 def job_variables(options: SSHOptions, session: Any) -> dict[str, str]:

@@ -58,7 +58,7 @@ def check_given(options: SSHOptions, session: Any, client: Any) -> str:
         raise _not_usable(options, f"its {OPTIONS} cannot be read: {error}") from None
     except SmsshError as error:
         raise _not_usable(options, error.message) from None
-    there = place.names()
+    there = place.files()
     gone = sorted(set(manifest.files) - set(there)) if there is not None else []
     if gone:
         raise _not_usable(options, f"{', '.join(gone)} is missing there")

@@ -13,7 +13,7 @@ from ..agent_package import MACHINES
 from ..errors import ExitStatus, SmsshError
 from ..key_sources import is_source, key_lines
 
-__all__ = ["WAYS", "SSHOptions", "SmsshWarning", "Way", "public_keys", "switched_off"]
+__all__ = ["LISTS", "WAYS", "SSHOptions", "SmsshWarning", "Way", "public_keys", "switched_off"]
 
 AGENT_LATEST = "latest"
 BUNDLES = ("auto", "baked", "offline")
@@ -140,7 +140,7 @@ class SSHOptions:
 
     def __post_init__(self) -> None:
         """Bring lists and comma lists into one form, and refuse what no job could use."""
-        for name, separator in _LISTS.items():
+        for name, separator in LISTS.items():
             object.__setattr__(self, name, _tuple(name, getattr(self, name), separator))
         for name in ("environment", "extra"):
             object.__setattr__(self, name, _mapping(name, getattr(self, name)))
@@ -369,7 +369,7 @@ WAYS: Mapping[str, Way] = {
 }
 """Every option, in the order of `SSHOptions`."""
 
-_LISTS = {
+LISTS = {
     "hold": ",",
     "notify": ",",
     "notify_events": ",",
@@ -456,7 +456,7 @@ def _variable(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{key}={each}" for key, each in sorted(value.items()))
     if isinstance(value, (list, tuple)):
-        return _LISTS.get(name, ",").join(str(each) for each in value)
+        return LISTS.get(name, ",").join(str(each) for each in value)
     return str(value)
 
 

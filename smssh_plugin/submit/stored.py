@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .options import SSHOptions
 
-__all__ = ["Destination", "Finding", "Folder", "Prefix", "destination", "examine", "read", "split", "upload"]
+__all__ = [
+    "OPTIONS",
+    "Destination",
+    "Examination",
+    "Finding",
+    "Folder",
+    "Prefix",
+    "destination",
+    "examine",
+    "read",
+    "split",
+    "upload",
+]
 
 PREFIX = "smssh/bundles"
 OPTIONS = "options.json"
@@ -184,13 +196,10 @@ class Folder:
                 f"{self._path / name}", error.strerror or str(error), missing=missing
             ) from None
 
-    def names(self) -> list[str] | None:
-        """The files that are there."""
-        return [
-            file.relative_to(self._path).as_posix()
-            for file in sorted(self._path.rglob("*"))
-            if not file.is_dir()
-        ]
+    def files(self) -> dict[str, int] | None:
+        """The files that are there, with their sizes in bytes."""
+        found = (file for file in sorted(self._path.rglob("*")) if not file.is_dir())
+        return {file.relative_to(self._path).as_posix(): file.lstat().st_size for file in found}
 
 
 class Prefix:
@@ -225,18 +234,19 @@ class Prefix:
         except BotoCoreError as error:
             raise _not_readable(f"{self.address}{name}", str(error), missing=None) from None
 
-    def names(self) -> list[str] | None:
-        """The objects that are there; None where they may not be listed."""
+    def files(self) -> dict[str, int] | None:
+        """The objects that are there, with their sizes in bytes; None where they may not be listed."""
         from botocore.exceptions import ClientError
 
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=f"{self._prefix}/"
         )
         try:
-            keys = [each["Key"] for page in pages for each in page.get("Contents", ())]
+            found = [each for page in pages for each in page.get("Contents", ())]
         except ClientError:
             return None
-        return sorted(key[len(self._prefix) + 1 :] for key in keys if not key.endswith("/"))
+        cut = len(self._prefix) + 1
+        return {each["Key"][cut:]: each["Size"] for each in found if not each["Key"].endswith("/")}
 
 
 def _not_readable(name: str, problem: str, *, missing: bool | None) -> SmsshError:
@@ -256,7 +266,7 @@ class Finding:
         name: relative to the bundle.
         state: `ok`, `missing`, `changed` (it is not what the manifest says), or `unknown` (the manifest knows none
             of that name).
-        size: bytes; None where it was not read.
+        size: bytes; None where it is missing.
     """
 
     name: str
@@ -264,27 +274,47 @@ class Finding:
     size: int | None = None
 
 
-def examine(place: Folder | Prefix) -> tuple[Manifest, list[Finding]]:
+@dataclass(frozen=True)
+class Examination:
+    """What was found of a bundle.
+
+    Attributes:
+        manifest: what the bundle should be.
+        findings: what was found of each file, the manifest first.
+        named: whether the folder or prefix is named after a digest, so that the manifest could be checked, too.
+        listed: whether files that the manifest does not know could be looked for.
+    """
+
+    manifest: Manifest
+    findings: list[Finding]
+    named: bool
+    listed: bool
+
+    @property
+    def wrong(self) -> list[Finding]:
+        """What is not as it should be."""
+        return [finding for finding in self.findings if finding.state != "ok"]
+
+
+def examine(place: Folder | Prefix) -> Examination:
     """Compare a bundle with its manifest, and its manifest with the digest that it is named after.
 
     Args:
         place: where the bundle is.
-
-    Returns:
-        The manifest, and what was found of each file, the manifest first. A folder that is not named after a digest
-        says nothing about the manifest, so that one is `ok`.
 
     Raises:
         SmsshError: there is no bundle, or it can't be read.
     """
     text = b"".join(place.chunks(MANIFEST))
     manifest = Manifest.parse(text)
-    named = _DIGEST.match(place.name) is None or hashlib.sha256(text).hexdigest() == place.name
-    findings = [Finding(MANIFEST, "ok" if named else "changed", len(text))]
+    named = _DIGEST.match(place.name) is not None
+    changed = named and hashlib.sha256(text).hexdigest() != place.name
+    findings = [Finding(MANIFEST, "changed" if changed else "ok", len(text))]
     findings += [_examined(place, name, digest) for name, digest in manifest.files.items()]
-    known = {MANIFEST, *manifest.files}
-    findings += [Finding(name, "unknown") for name in place.names() or () if name not in known]
-    return manifest, findings
+    there = place.files()
+    unknown = set(there or ()) - {MANIFEST, *manifest.files}
+    findings += [Finding(name, "unknown", (there or {})[name]) for name in sorted(unknown)]
+    return Examination(manifest, findings, named, there is not None)
 
 
 def _examined(place: Folder | Prefix, name: str, digest: str) -> Finding:

@@ -164,21 +164,19 @@ def test_one_whose_options_cannot_be_read(boto_session: boto3.Session, document:
 def test_what_is_found_at_a_prefix(boto_session: boto3.Session, s3: Any) -> None:
     bundle = build(MADE_FOR, [OTHER_KEY])
     place = Prefix(stored(boto_session, bundle, "look"), s3)
-    manifest, findings = examine(place)
-    assert manifest == Manifest.parse(bundle.files[MANIFEST])
-    assert {finding.name: finding.size for finding in findings} == {
-        name: len(data) for name, data in bundle.files.items()
-    }
-    assert {finding.state for finding in findings} == {"ok"}
+    found = examine(place)
+    assert (found.wrong, found.named, found.listed) == ([], True, True)
+    assert found.manifest == Manifest.parse(bundle.files[MANIFEST])
+    sizes = {name: len(data) for name, data in bundle.files.items()}
+    assert {finding.name: finding.size for finding in found.findings} == sizes == place.files()
     key = f"look/{bundle.digest}/"
     s3.put_object(Bucket=BUCKET, Key=key + "run.sh", Body=b"other")
     s3.put_object(Bucket=BUCKET, Key=key + "more/x.py", Body=b"")
     s3.delete_object(Bucket=BUCKET, Key=key + "env.sh")
-    states = {finding.name: finding for finding in examine(place)[1] if finding.state != "ok"}
-    assert states == {
+    assert {finding.name: finding for finding in examine(place).wrong} == {
         "run.sh": Finding("run.sh", "changed", 5),
         "env.sh": Finding("env.sh", "missing"),
-        "more/x.py": Finding("more/x.py", "unknown"),
+        "more/x.py": Finding("more/x.py", "unknown", 0),
     }
 
 
