@@ -7,7 +7,7 @@ import pytest
 from moto import mock_aws
 from smssh_plugin.hooks import keys
 
-from smssh_plugin import key_sources
+from smssh_plugin import key_sources, settings
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.key_sources import is_source, read_source
 from smssh_plugin.submit import authorized
@@ -169,7 +169,8 @@ def test_without_a_bundle_the_job_gets_the_sources(tmp_path):
     """Nobody is asked here, and there is no server to ask."""
     options = SSHOptions(bundle="baked", authorized_keys=(OBJECT, ANN))
     assert authorized_keys(options) == (BOB, OBJECT, ANN)
-    assert options.variables(authorized_keys(options))["SMSSH_AUTHORIZED_KEYS"] == f"{BOB}\n{OBJECT}\n{ANN}"
+    variables = settings.variables(options.document(authorized_keys(options)))
+    assert variables["SMSSH_AUTHORIZED_KEYS"] == f"{BOB}\n{OBJECT}\n{ANN}"
 
 
 # -------------------------------------------------------------------------------- the job

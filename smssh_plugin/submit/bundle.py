@@ -53,7 +53,6 @@ __all__ = [
     "build",
     "bundle_for",
     "destination",
-    "job_variables",
     "publish",
     "sealed",
     "upload",
@@ -244,6 +243,12 @@ def publish(options: SSHOptions, session: Any) -> str:
     Raises:
         SmsshError: see `build`, `destination`, `upload` and `check_given`.
     """
+    if options.baked:
+        raise SmsshError(
+            "a job with bundle='baked' has no bundle that could be stored",
+            reference="no-bundle",
+            status=ExitStatus.USAGE,
+        )
     with _publishing:
         place = destination(options, session)
         if options.given is not None:
@@ -271,21 +276,3 @@ def bundle_for(options: SSHOptions, session: Any, client: Any, announce: str = "
     return build(
         options, keys, agent_for(options, client.meta.endpoint_url, client.meta.region_name), announce
     )
-
-
-def job_variables(options: SSHOptions, session: Any) -> dict[str, str]:
-    """The variables of a job whose image has the package, instead of a bundle (`options.baked`).
-
-    Args:
-        options: what was asked for.
-        session: see `destination`.
-
-    Raises:
-        SmsshError: see `authorized_keys`, `agent_for` and `destination`.
-    """
-    place = destination(options, session)
-    agent = agent_for(options, place.client.meta.endpoint_url, place.client.meta.region_name)
-    found = options.variables(authorized_keys(options, session), agent.options)
-    if options.transport == "native":
-        found.setdefault("SMSSH_ANNOUNCE", place.address)
-    return found

@@ -260,7 +260,7 @@ class SSHOptions:
 
     @property
     def baked(self) -> bool:
-        """Whether the image has the package, so that there is no bundle: see `variables`."""
+        """Whether the image has the package, so that variables are all that a job gets: see `settings.variables`."""
         return self.bundle == "baked"
 
     @property
@@ -315,21 +315,6 @@ class SSHOptions:
             "authorized_keys": list(authorized_keys),
         }
         return {name: value for name, value in found.items() if value not in (None, "", [])}
-
-    def variables(
-        self, authorized_keys: tuple[str, ...], pinned: Mapping[str, Any] | None = None
-    ) -> dict[str, str]:
-        """What `document` says as variables, for a job whose image has the package and which gets no bundle.
-
-        Args:
-            authorized_keys: the public keys that may log in, each one line, and sources of keys.
-            pinned: what is known of the agent; see `submit.agent.Agent.options`.
-        """
-        document = {**self.document(authorized_keys), **(pinned or {})}
-        if document.get("transport") == "ssm":
-            del document["transport"]  # the default, and variables are scarce
-        variables = {each.field: each.variable for each in settings.SETTINGS}
-        return {variables[name]: _variable(name, value) for name, value in sorted(document.items())}
 
 
 class Way(NamedTuple):
@@ -447,17 +432,6 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value):
         raise _refusal(name, "is not a mapping with texts as names")
     return dict(value)
-
-
-def _variable(name: str, value: Any) -> str:
-    """A value of `options.json` as the text of its variable."""
-    if isinstance(value, bool):
-        return "1" if value else "0"
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}={each}" for key, each in sorted(value.items()))
-    if isinstance(value, (list, tuple)):
-        return LISTS.get(name, ",").join(str(each) for each in value)
-    return str(value)
 
 
 def _refusal(name: str, problem: str) -> SmsshError:
