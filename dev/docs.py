@@ -1,10 +1,11 @@
-"""Write docs/hooks.md and docs/settings.md from the code; `--check` only says whether they are up to date.
+"""Write the generated pages of docs/ from the code; `--check` only says whether they are up to date.
 
     .venv/bin/python dev/docs.py [--check]
 
 The hooks and what they are given come from smssh_plugin/hookspecs.py, an example of each from
-examples/plugins/every_hook.py, the settings from smssh_plugin/settings.py. What is missing there is an error
-here: every hook, argument, field and setting is documented.
+examples/plugins/every_hook.py, the settings from smssh_plugin/settings.py, the additions to requests from what
+with_ssh adds (request_docs.py). What is missing there is an error here: every hook, argument, field, setting and
+addition is documented.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import sys
 from pathlib import Path
 
 from smssh_plugin import hookspecs, plugins, settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # whoever loads this file by its path has it elsewhere
+import request_docs
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -120,7 +124,7 @@ def main() -> int:
 
 def pages() -> dict[str, str]:
     """The pages by file name."""
-    return {"hooks.md": hooks_page(), "settings.md": settings_page()}
+    return {"hooks.md": hooks_page(), "requests.md": request_docs.page(), "settings.md": settings_page()}
 
 
 # ------------------------------------------------------------------------------------------------------- hooks
