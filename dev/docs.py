@@ -79,10 +79,11 @@ In the Python that runs the supervisor. That is the one which starts the job whe
 (`.pth`, `smssh-hook run`) or where `sitecustomize` is the carrier (CPython 3.8 or later), and the first `python3` on
 the PATH that works where the entry point is wrapped. `smssh-hook status --json` has the loaded ones in `hooks`.
 
-An unmodified image gets our code through the bundle, and that holds no plugins of others: to travel with the
-bundle, a plugin's wheel would have to be put there at submit time and onto the supervisor's PYTHONPATH, and
-nothing does either yet. Client-side hooks are those of packages that are installed where the pipeline is made, or
-where `smssh` runs.
+An unmodified image gets our code through the bundle, and a plugin that is named in
+`SSHOptions(plugins=("my-package",))` goes with it: by the name of its distribution or module, as it is installed where
+the request is made, pure Python only. What it requires goes along if it is named, too. The supervisor finds it before
+the image's own; the job's interpreters do not see it. Client-side hooks are those of packages that are installed where
+the pipeline is made, or where `smssh` runs.
 
 [`examples/plugins/smssh-triage`](../examples/plugins/smssh-triage) is a whole package, with tests; its hooks decide
 by the exit status what is held, and add the installed packages to the report.

@@ -362,6 +362,7 @@ def bundle_section() -> str:
         "| file | what it is |",
         "| --- | --- |",
         *(f"| `{name}` | {meaning} |" for name, meaning in FILES.items()),
+        "| `plugins.zip` | plugins of others, where `plugins` asks for them |",
         "| `wheels/PYTHON-MACHINE/*.whl` | asyncssh, where `wheels` asks for it |",
         '| `agent/MACHINE/amazon-ssm-agent.deb` | Amazon\'s agent, where `agent="bundle"` asks for it |',
         "\n" + checked(),

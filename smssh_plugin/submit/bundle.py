@@ -4,6 +4,7 @@
     env.sh  chain/              what starts it where that was chosen (BASH_ENV, SAGEMAKER_TRAINING_MODULE)
     smssh.zip                   the container's part of this package, and pluggy; importable as it is
     options.json                the options, see `SSHOptions`
+    plugins.zip                 plugins of others, where they were asked for
     wheels/3.11-x86_64/*.whl    asyncssh, where it was asked for, by Python and machine
     agent/x86_64/*.deb          Amazon's agent, where it was asked for, by machine
     smssh-manifest.json         {"version", "files": {name: SHA-256}}; its own SHA-256 names the prefix
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
-from ..manifest import MANIFEST, Manifest
+from ..manifest import MANIFEST, PLUGINS, Manifest
 from .agent import Agent, agent_for
 from .authorized import authorized_keys
 from .given import check_given
@@ -141,6 +142,10 @@ def build(options: SSHOptions, keys: Sequence[str], agent: Agent | None = None, 
     for version in options.wheels:
         folder = f"wheels/{platform_of(version)}"
         files.update({f"{folder}/{name}": data for name, data in wheels_for(version).items()})
+    if options.plugins:
+        from .plugin_files import plugin_files
+
+        files[PLUGINS] = _archive(plugin_files(options.plugins))
     files.update(agent.files)
     return sealed(files)
 

@@ -101,6 +101,9 @@ class SSHOptions:
             (SMSSH_BUNDLE says where it is in the container; auto).
         bundle_prefix: `s3://bucket/prefix` under which bundles are stored. The job's role must be able to read it
             (no variable; `smssh/bundles` in the SageMaker SDK's default bucket).
+        plugins: plugins that go into the bundle, by the name of their distribution or module: pure Python, installed
+            where the request is made. What they require is not taken along unless it is named, too (no variable; in
+            images that have them, they are found without).
         environment: more variables of the job, name to text; a text may be a pipeline variable. What the request
             has already stays (their own names).
         extra: further keys of `options.json`, for settings that have no field here (`strict`, `hosts`, `ssh_port`,
@@ -134,6 +137,7 @@ class SSHOptions:
     wheels: tuple[str, ...] = ()
     bundle: str = "auto"
     bundle_prefix: str | None = None
+    plugins: tuple[str, ...] = ()
     # Neither compared: see `role`.
     environment: Mapping[str, Any] = field(default_factory=dict, compare=False)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -223,7 +227,11 @@ class SSHOptions:
             self._check_offline()
 
     def _check_baked(self) -> None:
-        for name, value in (("wheels", self.wheels), ("agent", self.agent == "bundle")):
+        for name, value in (
+            ("wheels", self.wheels),
+            ("agent", self.agent == "bundle"),
+            ("plugins", self.plugins),
+        ):
             if value:
                 raise _refusal(name, "asks for files in a bundle, and a job with bundle='baked' has none")
         known = {each.field for each in settings.SETTINGS}
@@ -311,6 +319,7 @@ class SSHOptions:
             "owner": self.owner or os.environ.get("SMSSH_OWNER"),
             "transport": self.transport,
             "ssh_server": self.ssh_server,
+            "plugins": list(self.plugins),
             "agent": None if self.agent == "auto" else self.agent,
             "authorized_keys": list(authorized_keys),
         }
@@ -349,6 +358,7 @@ WAYS: Mapping[str, Way] = {
     "wheels": Way((), "bundle"),
     "bundle": Way(("SMSSH_BUNDLE",), "request"),
     "bundle_prefix": Way((), "nowhere"),
+    "plugins": Way((), "bundle"),
     "environment": Way((), "request"),
     "extra": Way((), "options.json"),
 }
@@ -361,6 +371,7 @@ LISTS = {
     "authorized_keys": "\n",
     "machines": ",",
     "wheels": ",",
+    "plugins": ",",
 }
 """The options that are tuples of texts -> what separates them in one text."""
 

@@ -73,6 +73,7 @@ def test_the_container_reads_what_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         ({"bundle_prefix": "s3://b-1/p", "bundle": "baked"}, "bundle_prefix"),
         ({"bundle": "baked", "wheels": "3.11"}, "wheels"),
         ({"bundle": "baked", "agent": "bundle"}, "agent"),
+        ({"bundle": "baked", "plugins": "mine"}, "plugins"),
         ({"bundle": "baked", "extra": {"mine": 1}}, "extra"),
         ({"bundle": "offline"}, "wheels"),
         ({"bundle": "offline", "wheels": "3.11-aarch64"}, "wheels"),
