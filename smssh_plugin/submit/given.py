@@ -1,4 +1,4 @@
-"""A bundle that somebody named: used as it is, once it was found to be there, whole, and made for what is asked."""
+"""A bundle that somebody named: used as it is, once it was found to be complete and made for what is asked."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_given"]
 
+SECRET = frozenset({"notify"})
+"""What is not repeated in messages: the address of a webhook."""
+
 _checked: set[tuple[str, str, str]] = set()
 
 
@@ -39,11 +42,14 @@ def check_given(options: SSHOptions, session: Any, client: Any) -> str:
         The bundle's S3 prefix, ending in its digest and a slash.
 
     Raises:
-        SmsshError: it is not there, not whole, or was made for something else.
+        SmsshError: it is not there, not complete, or was made for something else.
     """
     assert options.given is not None
     asked = _asked(options, tuple(named_keys(options, session)))
-    known = (str(client.meta.endpoint_url), options.given, json.dumps(asked, sort_keys=True, default=repr))
+    wanted = json.dumps(
+        [asked, options.wheels, options.agent, options.machines], sort_keys=True, default=repr
+    )
+    known = (str(client.meta.endpoint_url), options.given, wanted)
     if known in _checked:
         return options.given
     place = Prefix(options.given, client)
@@ -58,10 +64,13 @@ def check_given(options: SSHOptions, session: Any, client: Any) -> str:
         raise _not_usable(options, f"its {OPTIONS} cannot be read: {error}") from None
     except SmsshError as error:
         raise _not_usable(options, error.message) from None
-    there = place.files()
-    gone = sorted(set(manifest.files) - set(there)) if there is not None else []
-    if gone:
-        raise _not_usable(options, f"{', '.join(gone)} is missing there")
+    there, files = place.files(), {MANIFEST, *manifest.files}
+    for names, problem in (
+        (files - set(files if there is None else there), "missing there"),
+        (set(there or ()) - files, f"there and not in its {MANIFEST}"),
+    ):
+        if names:
+            raise _not_usable(options, f"{', '.join(sorted(names))} is {problem}")
     differences = [*_differences(asked, document, read_there), *_absent(options, manifest)]
     if differences:
         raise _not_usable(options, f"it was made for other options: {'; '.join(differences)}")
@@ -91,13 +100,12 @@ def _differences(
             lacking = set(here.authorized_keys) - set(there.authorized_keys)
             if lacking:
                 found.append(f"{len(lacking)} of the authorized_keys may not log in there")
-        elif name in known:
-            if getattr(here, name) != getattr(there, name):
-                found.append(
-                    f"{name} is {_shown(getattr(there, name))} there and {_shown(getattr(here, name))} here"
-                )
-        elif document.get(name) != value:
-            found.append(f"{name} is {_shown(document.get(name))} there and {_shown(value)} here")
+            continue
+        pair = (getattr(there, name), getattr(here, name)) if name in known else (document.get(name), value)
+        if pair[0] != pair[1] and name in SECRET:
+            found.append(f"{name} is another there")
+        elif pair[0] != pair[1]:
+            found.append(f"{name} is {_shown(pair[0])} there and {_shown(pair[1])} here")
     return found
 
 

@@ -97,7 +97,7 @@ class SSHOptions:
             stated `machines` are in it, so that the job needs nothing but S3 and Session Manager; `baked`, the
             image has smssh-plugin, so that variables are all that the request gets;
             `s3://bucket/prefix/DIGEST/`, a bundle that is there (`smssh bundle build`), used as it is once it was
-            found to be whole and made for these options; any other `s3://bucket/prefix`, `auto` stored there
+            found to be complete and made for these options; any other `s3://bucket/prefix`, `auto` stored there
             (SMSSH_BUNDLE says where it is in the container; auto).
         bundle_prefix: `s3://bucket/prefix` under which bundles are stored. The job's role must be able to read it
             (no variable; `smssh/bundles` in the SageMaker SDK's default bucket).

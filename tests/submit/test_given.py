@@ -8,6 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from smssh_plugin import SmsshError, SSHOptions
 from smssh_plugin.errors import ExitStatus
@@ -87,6 +88,8 @@ def test_it_is_asked_once(boto_session: boto3.Session, address: str) -> None:
         ({"authorized_keys": KEY.replace("AAAAIO7", "AAAAIO9")}, "1 of the authorized_keys may not log in"),
         ({"wheels": "3.11"}, "it has no wheels for Python 3.11"),
         ({"agent": "bundle"}, "agent is 'auto' there and 'bundle' here; it has no agent for x86_64"),
+        ({"plugins": "mine"}, r"plugins is None there and \['mine'\] here"),
+        ({"notify": "https://hooks.example.com/secret"}, "notify is another there"),
         ({"agent_version": "3.3.1.0"}, "agent_version is '' there and '3.3.1.0' here"),
     ],
 )
@@ -99,6 +102,10 @@ def test_made_for_something_else(
         publish(SSHOptions(bundle=address, **asked), boto_session)
     assert caught.value.reference == "given-bundle"
     assert caught.value.status is ExitStatus.USAGE
+    assert "secret" not in str(caught.value)
+    publish(SSHOptions(bundle=address), boto_session)
+    with pytest.raises(SmsshError):  # what was found for other options says nothing for these
+        publish(SSHOptions(bundle=address, **asked), boto_session)
 
 
 def test_the_owner_of_this_process_is_only_a_default(
@@ -120,12 +127,34 @@ def test_one_that_is_not_there(boto_session: boto3.Session) -> None:
     assert caught.value.status is ExitStatus.NOT_FOUND
 
 
-def test_one_that_is_not_whole(boto_session: boto3.Session, s3: Any) -> None:
+def test_one_that_is_not_complete(boto_session: boto3.Session, s3: Any) -> None:
     bundle = build(MADE_FOR, [KEY])
     address = stored(boto_session, bundle, "cut")
     s3.delete_object(Bucket=BUCKET, Key=f"cut/{bundle.digest}/run.sh")
     with pytest.raises(SmsshError, match=r"can't be used: run\.sh is missing there"):
         publish(SSHOptions(bundle=address), boto_session)
+
+
+def test_one_with_something_else_in_it(boto_session: boto3.Session, s3: Any) -> None:
+    """It would be mounted, and its folder is on PYTHONPATH."""
+    bundle = build(MADE_FOR, [KEY])
+    address = stored(boto_session, bundle, "more")
+    s3.put_object(Bucket=BUCKET, Key=f"more/{bundle.digest}/json.py", Body=b"")
+    with pytest.raises(SmsshError, match=r"can't be used: json\.py is there and not in its smssh-manifest"):
+        publish(SSHOptions(bundle=address), boto_session)
+
+
+def test_one_that_may_not_be_listed(boto_session: boto3.Session, address: str) -> None:
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied"}}, "ListObjectsV2")
+
+    boto_session.events.register("before-call.s3.ListObjectsV2", refuse, unique_id="no-list")
+    try:
+        found = examine(Prefix(address, boto_session.client("s3")))
+        assert (found.listed, found.wrong) == (False, [])
+        assert publish(SSHOptions(bundle=address), boto_session) == address
+    finally:
+        boto_session.events.unregister("before-call.s3.ListObjectsV2", unique_id="no-list")
 
 
 @pytest.mark.parametrize(
