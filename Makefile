@@ -2,7 +2,8 @@
 PYTHON ?= python3
 GROUPS := --group examples --group test --group lint --group types
 
-.PHONY: demo test test-containers test-cuts test-fuzz test-kills bench docs lint types environments clean
+.PHONY: demo test test-containers test-cuts test-fuzz test-kills test-properties bench docs lint types \
+	environments clean
 
 demo: environments
 	@.venv/bin/python examples/pipelines/churn/pipeline.py --local .venv-image --report report
@@ -10,6 +11,10 @@ demo: environments
 
 test: environments
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+# 10,000 requests of the service model's shapes a property, with pipeline variables anywhere; SMSSH_TEST_EXAMPLES=...
+test-properties: environments
+	SMSSH_TEST_EXAMPLES=$${SMSSH_TEST_EXAMPLES:-10000} .venv/bin/python -m pytest tests/submit/test_properties.py $(PYTEST_ARGS)
 
 # 500 random kills over the fast jobs; SMSSH_TEST_SEED=... repeats a run, SMSSH_TEST_KILLS=... does fewer.
 test-kills: environments

@@ -1,10 +1,11 @@
-"""Write docs/hooks.md and docs/settings.md from the code; `--check` only says whether they are up to date.
+"""Write the generated pages of docs/ from the code; `--check` only says whether they are up to date.
 
     .venv/bin/python dev/docs.py [--check]
 
 The hooks and what they are given come from smssh_plugin/hookspecs.py, an example of each from
-examples/plugins/every_hook.py, the settings from smssh_plugin/settings.py. What is missing there is an error
-here: every hook, argument, field and setting is documented.
+examples/plugins/every_hook.py, the settings from smssh_plugin/settings.py, the additions to requests from what
+with_ssh adds (request_docs.py). What is missing there is an error here: every hook, argument, field, setting and
+addition is documented.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import sys
 from pathlib import Path
 
 from smssh_plugin import hookspecs, plugins, settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # whoever loads this file by its path has it elsewhere
+import request_docs
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -75,10 +79,11 @@ In the Python that runs the supervisor. That is the one which starts the job whe
 (`.pth`, `smssh-hook run`) or where `sitecustomize` is the carrier (CPython 3.8 or later), and the first `python3` on
 the PATH that works where the entry point is wrapped. `smssh-hook status --json` has the loaded ones in `hooks`.
 
-An unmodified image gets our code through the bundle, and that holds no plugins of others: to travel with the
-bundle, a plugin's wheel would have to be put there at submit time and onto the supervisor's PYTHONPATH, and
-nothing does either yet. Client-side hooks are those of packages that are installed where the pipeline is made, or
-where `smssh` runs.
+An unmodified image gets our code through the bundle, and a plugin that is named in
+`SSHOptions(plugins=("my-package",))` goes with it: by the name of its distribution or module, as it is installed where
+the request is made, pure Python only. What it requires goes along if it is named, too. The supervisor finds it before
+the image's own; the job's interpreters do not see it. Client-side hooks are those of packages that are installed where
+the pipeline is made, or where `smssh` runs.
 
 [`examples/plugins/smssh-triage`](../examples/plugins/smssh-triage) is a whole package, with tests; its hooks decide
 by the exit status what is held, and add the installed packages to the report.
@@ -120,7 +125,7 @@ def main() -> int:
 
 def pages() -> dict[str, str]:
     """The pages by file name."""
-    return {"hooks.md": hooks_page(), "settings.md": settings_page()}
+    return {"hooks.md": hooks_page(), "requests.md": request_docs.page(), "settings.md": settings_page()}
 
 
 # ------------------------------------------------------------------------------------------------------- hooks

@@ -21,7 +21,7 @@ from typing import Any, Callable
 from ..errors import SmsshError
 from ..hooks import announce, apt, asyncssh_server, hold, hosts, keys, native, notify, report, sshd, ssm
 from ..hookspecs import Context
-from ..manifest import MANIFEST, Manifest
+from ..manifest import MANIFEST, PLUGINS, Manifest
 from ..plugins import Plugins
 from ..settings import Settings, deprecated, load
 from . import boot, job, parent
@@ -109,6 +109,8 @@ class Supervisor:
         options = parent.read_options(None if bundle is None else str(bundle))
         settings = self._load_settings(environ, options)
         self._deprecated = deprecated(environ, options)
+        if bundle is not None:
+            _add_plugins(bundle)
         identity = job.identify(environ, settings.step, _command_line(entry))
         self._plugins = Plugins(BUILTIN, disabled=settings.disable_hooks)
         self._context = Context(
@@ -282,6 +284,18 @@ class Supervisor:
         self.keeper.stopped.set()
         time.sleep(0.1)
         os._exit(1)
+
+
+def _add_plugins(bundle: Path) -> None:
+    """Let the plugins that travel in the bundle be found, before those of the image."""
+    archive = bundle / PLUGINS
+    if archive.is_file():
+        try:
+            Manifest.of_folder(bundle).check_file(bundle, PLUGINS)
+        except SmsshError as error:
+            _log.warning("plugins of the bundle are skipped: %s", error.message)
+        else:
+            sys.path.insert(0, str(archive))
 
 
 def _command_line(pid: int) -> list[str]:

@@ -18,10 +18,12 @@ from .errors import SmsshError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["MANIFEST", "Manifest"]
+__all__ = ["MANIFEST", "PLUGINS", "Manifest"]
 
 MANIFEST = "smssh-manifest.json"
 """Not manifest.json: Multi Model Server takes one below its model for that of an old model archive, and ends."""
+PLUGINS = "plugins.zip"
+"""The plugins of others, as an archive to import from."""
 
 
 @dataclass(frozen=True)

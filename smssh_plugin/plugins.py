@@ -289,4 +289,8 @@ def _entry_points() -> Iterable[Any]:
         points = list(found.select(group=GROUP))
     else:  # a dict of groups before 3.10
         points = list(found.get(GROUP, ()))
-    return {point.name: point for point in points}.values()
+    each: dict[str, Any] = {}
+    for point in points:
+        # The first on sys.path, where two have one name: a bundle's goes before the image's.
+        each.setdefault(point.name, point)
+    return each.values()

@@ -30,7 +30,7 @@ def generator():
     return load(ROOT / "dev" / "docs.py")
 
 
-@pytest.mark.parametrize("name", ["hooks.md", "settings.md"])
+@pytest.mark.parametrize("name", ["hooks.md", "requests.md", "settings.md"])
 def test_a_generated_page_is_up_to_date(generator, name):
     assert (DOCS / name).read_text() == generator.pages()[name], "run .venv/bin/python dev/docs.py"
 
@@ -54,6 +54,36 @@ def test_every_setting_is_on_the_page():
         assert f"\n| `{setting.variable}` | `{setting.field}` |" in page
         assert setting.doc.replace("|", "\\|") in page
         assert all(f"`{name}`" in page for name in setting.deprecated)
+
+
+def test_an_addition_without_a_reason_is_an_error(generator, monkeypatch):
+    """And so is a reason for what is not added, a file of the bundle or an option that is not explained."""
+    docs = generator.request_docs
+    for table in (docs.REASONS, docs.FILES):
+        for name in list(table):
+            with monkeypatch.context() as patch:
+                patch.delitem(table, name)
+                with pytest.raises(ValueError, match=r"nothing in|differ"):
+                    docs.page()
+        with monkeypatch.context() as patch:
+            patch.setitem(table, "gone", "")
+            with pytest.raises(ValueError, match="gone"):
+                docs.page()
+    with monkeypatch.context() as patch:
+        patch.delitem(docs.WAYS, "hold")
+        with pytest.raises(ValueError, match="hold"):
+            docs.page()
+
+
+def test_every_call_of_aws_has_its_permission(generator):
+    docs = generator.request_docs
+    for rows, places in ((docs.JOB, docs.IN_CONTAINER), (docs.SUBMITTER, docs.AT_SUBMIT)):
+        assert {call for row in rows for call in row.calls} == docs.calls(places)
+    needs = (ROOT / "README.md").read_text().partition("## What AWS needs")[2]
+    for row in docs.JOB:
+        assert f"`{row.action}`" in needs or row.action.startswith("s3:Get") or "only" in row.reason, (
+            row.action
+        )
 
 
 def test_a_hook_without_an_example_or_an_argument_without_a_word_is_an_error(generator, monkeypatch):

@@ -12,8 +12,10 @@ from pathlib import Path
 import pluggy
 import pytest
 
+from smssh_plugin.submit.bundle import build
+from smssh_plugin.submit.options import SSHOptions
 from tests.entrypoints.conftest import bundle, container, key
-from tests.entrypoints.container import IMAGE
+from tests.entrypoints.container import IMAGE, poll
 from tests.entrypoints.test_wheel import SOURCES
 from tests.faults.images import image, packages
 
@@ -117,8 +119,60 @@ def test_it_works_in_a_container(container, carrier):
     container.assert_quiet()
 
 
+@pytest.mark.parametrize("carrier", ["run.sh", "sitecustomize"])
+@pytest.mark.parametrize("named", ["smssh-triage", "smssh_triage"])
+def test_it_travels_in_the_bundle(container, monkeypatch, carrier, named):
+    """By its distribution and by its module; the image has neither it nor us."""
+    if named == "smssh_triage":
+        monkeypatch.syspath_prepend(PLUGIN)
+    else:
+        submitting = image(container.folder)
+        install(submitting, container.folder, "smssh-triage")
+        monkeypatch.syspath_prepend(packages(submitting))
+    bundle = container.folder / "with-plugins"
+    build(SSHOptions(transport="none", plugins=(named,)), []).write(bundle)
+    container.bundle = bundle
+    script = container.script(
+        "import importlib.util\nprint('seen by the job:', importlib.util.find_spec('smssh_triage'))\n" + FAIL
+    )
+    command = ["python", script]
+    environ = {"SMSSH_HOLD": "failure", "TRIAGE_NO_HOLD": "9"}
+    if carrier == "run.sh":
+        command = ["/bin/sh", bundle / "run.sh", *command]
+    else:
+        environ["PYTHONPATH"] = bundle
+    process = container.start(*command, **environ)
+    assert ("triage" if named == "smssh-triage" else named) in container.wait_for("running")["hooks"]
+    container.script("7", name="go")
+    container.wait_for("held")
+    assert json.loads(container.hook("report", "--json").stdout)["packages"]
+    container.script("9", name="go")
+    container.hook("retry", "--no-wait")
+    assert process.wait(60) == 9
+    assert "triage: exit status 9 is not held" in container.output()
+    assert "seen by the job: None" in container.output()
+    container.assert_quiet()
+
+
+def test_a_plugin_that_was_changed_on_the_way_is_not_run(container, monkeypatch):
+    monkeypatch.syspath_prepend(PLUGIN)
+    bundle = container.folder / "with-plugins"
+    build(SSHOptions(transport="none", plugins=("smssh_triage",)), []).write(bundle)
+    archive = bundle / "plugins.zip"
+    archive.write_bytes(archive.read_bytes() + b" ")
+    process = container.start(
+        "/bin/sh", bundle / "run.sh", "python", container.script(FAIL), SMSSH_HOLD="failure"
+    )
+    poll(lambda: "no login is possible" in container.output(), what=container.log())
+    assert "the bundle is damaged: plugins.zip is not what" in container.output()
+    assert "plugins of the bundle are skipped" in container.log()
+    container.script("9", name="go")
+    assert process.wait(60) == 9
+    container.assert_quiet()
+
+
 def test_an_image_without_it_has_no_triage(container):
-    """What the bundle brings is ours alone: a plugin has to be installed in the image."""
+    """Unless it was asked for, what the bundle brings is ours alone."""
     made = image(container.folder)
     process = job(container, made, "run.sh", TRIAGE_NO_HOLD="9")
     assert "triage" not in container.wait_for("running")["hooks"]

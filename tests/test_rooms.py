@@ -24,18 +24,19 @@ IMPORTS: dict[str, set[str]] = {
     "settings": set(),
     "agent_package": set(),
     "manifest": set(),
+    "key_sources": {"agent_package"},
     "hookspecs": {"settings"},
     "plugins": {"hookspecs", "settings"},  # the built-in hooks are loaded by name
     "aws": set(),
     "home": set(),
     "keys": {"home"},
-    "hooks": {"agent_package", "hookspecs", "manifest", "settings"},
+    "hooks": {"agent_package", "hookspecs", "key_sources", "manifest", "settings"},
     "entrypoints": {"hooks", "hookspecs", "manifest", "plugins", "settings"},
-    "submit": {"agent_package", "home", "keys", "manifest", "plugins", "settings"},
+    "submit": {"agent_package", "home", "key_sources", "keys", "manifest", "plugins", "settings"},
     "session": {"aws"},
     "client": {"aws", "home", "keys"},
     "debug": {"aws", "client", "plugins"},
-    "cli": {"aws", "client", "debug", "local", "plugins", "session", "submit"},
+    "cli": {"aws", "client", "debug", "local", "manifest", "plugins", "session", "submit"},
     "local": {"home", "session"},
 }
 """What each room imports of the others; a new room, or a new way between two, is written down here."""

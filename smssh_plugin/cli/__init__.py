@@ -12,6 +12,7 @@ import sys
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "bundle": ("bundle", "bundle", "Build, show and verify what goes into a job's container."),
     "certify": ("certify", "certify", "Make a short-lived SSH certificate for a key."),
     "connect": ("connect", "connect", "Log in to a job's container, or run a command there."),
     "debug": ("debug", "debug", "Watch a pipeline, fix the step that fails while it is held, and report."),

@@ -4,6 +4,7 @@
     env.sh  chain/              what starts it where that was chosen (BASH_ENV, SAGEMAKER_TRAINING_MODULE)
     smssh.zip                   the container's part of this package, and pluggy; importable as it is
     options.json                the options, see `SSHOptions`
+    plugins.zip                 plugins of others, where they were asked for
     wheels/3.11-x86_64/*.whl    asyncssh, where it was asked for, by Python and machine
     agent/x86_64/*.deb          Amazon's agent, where it was asked for, by machine
     smssh-manifest.json         {"version", "files": {name: SHA-256}}; its own SHA-256 names the prefix
@@ -27,24 +28,37 @@ import hashlib
 import importlib.util
 import io
 import json
-import sys
 import threading
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
-from ..manifest import MANIFEST, Manifest
+from ..manifest import MANIFEST, PLUGINS, Manifest
 from .agent import Agent, agent_for
-from .options import SSHOptions, public_keys
+from .authorized import authorized_keys
+from .given import check_given
 from .slim import slim
-from .wheels import wheels_for
+from .stored import OPTIONS, Destination, destination, upload
+from .wheels import platform_of, wheels_for
 
-__all__ = ["Bundle", "Destination", "authorized_keys", "build", "destination", "publish", "sealed", "upload"]
+if TYPE_CHECKING:
+    from .options import SSHOptions
 
-PREFIX = "smssh/bundles"
+__all__ = [
+    "Bundle",
+    "Destination",
+    "authorized_keys",
+    "build",
+    "bundle_for",
+    "destination",
+    "publish",
+    "sealed",
+    "upload",
+]
+
 PLUGGY = "pluggy-1.5.0-py3-none-any.whl"
 PLUGGY_SHA256 = "44e1ad92c8ca002de6377e165f3e0f1be63266ab4d554740532335b9d75ea669"
 
@@ -55,6 +69,7 @@ MODULES = (
     "agent_package.py",
     "errors.py",
     "hookspecs.py",
+    "key_sources.py",
     "manifest.py",
     "plugins.py",
     "settings.py",
@@ -68,8 +83,6 @@ DOORS = {
     "chain/smssh_chain.py": "chain.py",
 }
 """The carriers: name in the bundle -> file of entrypoints/."""
-LARGE = 1_000_000
-"""Bytes from which an upload is worth a line of progress."""
 
 
 @dataclass(frozen=True)
@@ -97,46 +110,7 @@ class Bundle:
             target.write_bytes(data)
 
 
-@dataclass(frozen=True)
-class Destination:
-    """Where bundles are stored.
-
-    Attributes:
-        client: a boto3 client of S3.
-        bucket: the bucket.
-        prefix: the prefix, without slashes at its ends; may be empty.
-    """
-
-    client: Any
-    bucket: str
-    prefix: str
-
-    def key(self, digest: str, name: str = "") -> str:
-        """The key of a file of the bundle with that digest."""
-        return "/".join(part for part in (self.prefix, digest) if part) + "/" + name
-
-
 # -------------------------------------------------------------------------------- build
-
-
-def authorized_keys(options: SSHOptions) -> tuple[str, ...]:
-    """The public keys that may log in: your own smssh key (made where there is none), then the options' keys.
-
-    Raises:
-        SmsshError: there is no key at all and none can be made.
-    """
-    from ..keys import ensure_key
-
-    named = [key for entry in options.authorized_keys for key in public_keys(entry)]
-    try:
-        own = [ensure_key().public]
-    except SmsshError as error:
-        # A build machine without ssh-keygen submits for others.
-        if not named:
-            raise
-        print(f"smssh: only the keys in SSHOptions can log in: {error.message}", file=sys.stderr)
-        own = []
-    return tuple(dict.fromkeys(own + named))
 
 
 def build(options: SSHOptions, keys: Sequence[str], agent: Agent | None = None, announce: str = "") -> Bundle:
@@ -164,10 +138,14 @@ def build(options: SSHOptions, keys: Sequence[str], agent: Agent | None = None, 
             status=ExitStatus.USAGE,
         ) from error
     files = {**_own_files()}
-    files["options.json"] = described + b"\n"
+    files[OPTIONS] = described + b"\n"
     for version in options.wheels:
-        platform = version if "-" in version else f"{version}-x86_64"
-        files.update({f"wheels/{platform}/{name}": data for name, data in wheels_for(version).items()})
+        folder = f"wheels/{platform_of(version)}"
+        files.update({f"{folder}/{name}": data for name, data in wheels_for(version).items()})
+    if options.plugins:
+        from .plugin_files import plugin_files
+
+        files[PLUGINS] = _archive(plugin_files(options.plugins))
     files.update(agent.files)
     return sealed(files)
 
@@ -258,7 +236,7 @@ _publishing = threading.Lock()
 
 
 def publish(options: SSHOptions, session: Any) -> str:
-    """Build the bundle for these options, store it where it is not stored yet, and answer its S3 prefix.
+    """The S3 prefix of the bundle for these options: built and stored where it is not stored yet, or given.
 
     Args:
         options: what was asked for.
@@ -268,100 +246,38 @@ def publish(options: SSHOptions, session: Any) -> str:
         `s3://bucket/prefix/<digest>/`.
 
     Raises:
-        SmsshError: see `build`, `destination` and `upload`.
+        SmsshError: see `build`, `destination`, `upload` and `check_given`.
     """
+    if options.baked:
+        raise SmsshError(
+            "a job with bundle='baked' has no bundle that could be stored",
+            reference="no-bundle",
+            status=ExitStatus.USAGE,
+        )
     with _publishing:
-        keys = authorized_keys(options)
         place = destination(options, session)
-        agent = agent_for(options, place.client.meta.endpoint_url, place.client.meta.region_name)
-        bundle = build(options, keys, agent, "s3://" + "/".join(filter(None, (place.bucket, place.prefix))))
+        if options.given is not None:
+            return check_given(options, session, place.client)
+        bundle = bundle_for(options, session, place.client, place.address)
         known = (place.client.meta.endpoint_url, place.bucket, place.key(bundle.digest))
         if known not in _published:
             _published[known] = upload(bundle, place)
         return _published[known]
 
 
-def destination(options: SSHOptions, session: Any) -> Destination:
-    """Where bundles go: the options' place, else the default bucket of the SageMaker session.
+def bundle_for(options: SSHOptions, session: Any, client: Any, announce: str = "") -> Bundle:
+    """The bundle for these options, with the keys and the agent that they name.
 
     Args:
         options: what was asked for.
-        session: a SageMaker SDK session (anything with a `boto_session`), a boto3 session, or None for
-            boto3's default.
+        session: see `destination`.
+        client: a boto3 client of S3; its region has the agent.
+        announce: see `build`.
 
     Raises:
-        SmsshError: there is no region, or the account can't be found out.
+        SmsshError: see `authorized_keys`, `agent_for` and `build`.
     """
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    boto_session = getattr(session, "boto_session", session) or boto3.Session()
-    try:
-        client = boto_session.client("s3")
-        if options.bundle is not None:
-            bucket, _, prefix = options.bundle[len("s3://") :].partition("/")
-            return Destination(client, bucket, prefix.strip("/"))
-        if callable(getattr(session, "default_bucket", None)):
-            # The SDK's own way: honours its configuration, and makes the bucket where there is none.
-            bucket = session.default_bucket()
-            above = getattr(session, "default_bucket_prefix", None)
-            return Destination(client, bucket, "/".join(part for part in (above, PREFIX) if part))
-        if not boto_session.region_name:
-            raise SmsshError(
-                "there is no AWS region to store the bundle in",
-                hint="set AWS_DEFAULT_REGION, or name a place in SSHOptions(bundle='s3://bucket/prefix')",
-                reference="no-region",
-                status=ExitStatus.USAGE,
-            )
-        account = boto_session.client("sts").get_caller_identity()["Account"]
-    except (BotoCoreError, ClientError) as error:
-        raise SmsshError(
-            f"cannot find out where to store the bundle: {error}",
-            hint="check your AWS credentials, or name a place in SSHOptions(bundle='s3://bucket/prefix')",
-            reference="no-bundle-place",
-            status=ExitStatus.REFUSED,
-        ) from error
-    return Destination(client, f"sagemaker-{boto_session.region_name}-{account}", PREFIX)
-
-
-def upload(bundle: Bundle, place: Destination) -> str:
-    """Store the bundle, unless it is there already, and answer its S3 prefix.
-
-    The manifest goes last: where it is, the rest is.
-
-    Raises:
-        SmsshError: the prefix is not writable.
-    """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    prefix = f"s3://{place.bucket}/{place.key(bundle.digest)}"
-    try:
-        place.client.head_object(Bucket=place.bucket, Key=place.key(bundle.digest, MANIFEST))
-        return prefix
-    except ClientError as error:
-        # Without s3:ListBucket, a key that does not exist is a 403.
-        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in (403, 404):
-            raise _not_writable(place, error) from error
-    except BotoCoreError as error:
-        raise _not_writable(place, error) from error
-    if bundle.size >= LARGE:
-        print(f"smssh: uploading {bundle.size / 1e6:.1f} MB to {prefix}", file=sys.stderr, flush=True)
-    try:
-        for name in [*sorted(set(bundle.files) - {MANIFEST}), MANIFEST]:
-            place.client.put_object(
-                Bucket=place.bucket, Key=place.key(bundle.digest, name), Body=bundle.files[name]
-            )
-    except (BotoCoreError, ClientError) as error:
-        raise _not_writable(place, error) from error
-    return prefix
-
-
-def _not_writable(place: Destination, error: Exception) -> SmsshError:
-    where = f"{place.bucket}/{place.prefix}" if place.prefix else place.bucket
-    return SmsshError(
-        f"cannot write the bundle to s3://{where}: {error}",
-        hint=f"allow s3:PutObject and s3:GetObject on {where}/* (the job's role needs s3:GetObject and "
-        "s3:ListBucket), or name another place in SSHOptions(bundle='s3://bucket/prefix')",
-        reference="bundle-not-writable",
-        status=ExitStatus.REFUSED,
+    keys = authorized_keys(options, session)
+    return build(
+        options, keys, agent_for(options, client.meta.endpoint_url, client.meta.region_name), announce
     )

@@ -6,17 +6,21 @@ import os
 import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, NamedTuple
 
 from .. import settings
 from ..agent_package import MACHINES
 from ..errors import ExitStatus, SmsshError
+from ..key_sources import is_source, key_lines
 
-__all__ = ["SSHOptions", "SmsshWarning", "switched_off"]
+__all__ = ["LISTS", "WAYS", "SSHOptions", "SmsshWarning", "Way", "public_keys", "switched_off"]
 
 AGENT_LATEST = "latest"
+BUNDLES = ("auto", "baked", "offline")
 
-_BUNDLE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?\Z")
+_PLACE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?\Z")
+_GIVEN = re.compile(r"s3://[^/]+/(\S+/)?[0-9a-f]{64}/?\Z")
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _PYTHON = re.compile(r"3\.\d{1,2}(-(x86_64|aarch64))?\Z")
 # The types of the OpenSSH manual (sshd, AUTHORIZED_KEYS FILE FORMAT); a line may start with options instead.
 _KEY = re.compile(
@@ -47,14 +51,31 @@ class SSHOptions:
             (SMSSH_HOLD_SECONDS, `hold_seconds`; 600).
         hold_max_seconds: how long a hold lasts at most, whoever is connected (SMSSH_HOLD_MAX_SECONDS,
             `hold_max_seconds`; 14400).
+        idle_seconds: how long a hold goes on after the last person has left (SMSSH_IDLE_SECONDS,
+            `idle_seconds`; as long as hold_seconds).
+        hold_hosts: which hosts of a job with several are held: `own`, the one that failed, or `all`
+            (SMSSH_HOLD_HOSTS, `hold_hosts`; own).
+        price_per_hour: what one instance costs an hour, such as 1.21 or "1.21 USD", so that a hold can say what
+            waiting costs (SMSSH_PRICE_PER_HOUR, `price_per_hour`; nothing is said).
+        notify: who is told of events: SNS topics' ARNs, webhooks' https addresses. They are in the bundle, where
+            whoever may read that can read them (SMSSH_NOTIFY, `notify`; nobody).
+        notify_events: which events they are told of (SMSSH_NOTIFY_EVENTS, `notify_events`; ready, failed, held,
+            expiring, released).
+        notify_template: what they are told, with $names (SMSSH_NOTIFY_TEMPLATE, `notify_template`;
+            "$address: $message").
         wait: delays the entry point: "ready" until a login is possible, or a duration in which a person can
             connect and release it (SMSSH_WAIT, `wait`; no wait).
         owner: the SSHOwner tag of the job's managed nodes, for IAM conditions (SMSSH_OWNER, `owner`; by
             default SMSSH_OWNER of the submitting process, else none).
         authorized_keys: public keys that may log in beside your own smssh key: lines as in an authorized_keys
-            file, or paths of files of such lines (SMSSH_AUTHORIZED_KEYS, `authorized_keys`).
+            file, paths of files of such lines, or sources of them: `s3://bucket/key`, `ssm:PARAMETER`,
+            `github:USER`, `https://...`. They are read when the request is made, and the bundle holds what was
+            read: who may log in is fixed then, what cannot be read is an error then, and the job needs no right
+            and no way to read it. Sources that change later need a new request; so a job without a bundle
+            (`bundle="baked"`) is given the sources, and reads them with its own role
+            (SMSSH_AUTHORIZED_KEYS, `authorized_keys`).
         role: the IAM role, name or ARN, that the hybrid activation gives to the job's managed node; it may be
-            a pipeline variable (SMSSH_ROLE, in the request; by default the job's own role).
+            a pipeline variable (SMSSH_ROLE; by default the job's own role).
         transport: `ssm`, `none`, or `native` (SageMaker remote debugging, training only)
             (SMSSH_TRANSPORT, `transport`; ssm).
         ssh_server: `auto`, `sshd` (the image's own), `asyncssh`, or `apt`, which installs openssh-server where there is
@@ -65,15 +86,29 @@ class SSHOptions:
             bundle, about 30 MB, for jobs that reach S3 through an endpoint of their own only). What is pinned is
             a version and its SHA-256 (SMSSH_AGENT, `agent`; auto).
         agent_version: the version that is pinned, or "latest" for the newest at the time of the submission, which
-            makes new bundles, and so runs cached steps again, whenever AWS releases one (`agent_version`).
+            makes new bundles, and so runs cached steps again, whenever AWS releases one (SMSSH_AGENT_VERSION,
+            `agent_version`).
         machines: the machines of the jobs' instances whose agent is pinned: "x86_64", "aarch64" (Graviton)
-            (x86_64).
+            (SMSSH_AGENT_SHA256, `agent_sha256`; x86_64).
         wheels: Python versions of images without sshd, such as "3.11" or "3.11-aarch64", whose asyncssh
-            wheels go into the bundle (about 5 MB each).
-        bundle: `s3://bucket/prefix` under which bundles are stored; by default `smssh/bundles` in the
-            SageMaker SDK's default bucket. The job's role must be able to read it.
-        extra: further keys of `options.json`, for settings that have no field here (`strict`, `ssh_port`,
-            `disable_hooks`) and for hooks of your own; values that JSON can hold.
+            wheels go into the bundle, about 5 MB each (no variable).
+        bundle: how our files get into the container: `auto`, a bundle is made for these options and stored;
+            `offline`, the same, and complete: asyncssh's wheels for the stated `wheels` and the agent for the
+            stated `machines` are in it, so that the job needs nothing but S3 and Session Manager; `baked`, the
+            image has smssh-plugin, so that variables are all that the request gets;
+            `s3://bucket/prefix/DIGEST/`, a bundle that is there (`smssh bundle build`), used as it is once it was
+            found to be complete and made for these options; any other `s3://bucket/prefix`, `auto` stored there
+            (SMSSH_BUNDLE says where it is in the container; auto).
+        bundle_prefix: `s3://bucket/prefix` under which bundles are stored. The job's role must be able to read it
+            (no variable; `smssh/bundles` in the SageMaker SDK's default bucket).
+        plugins: plugins that go into the bundle, by the name of their distribution or module: pure Python, installed
+            where the request is made. What they require is not taken along unless it is named, too (no variable; in
+            images that have them, they are found without).
+        environment: more variables of the job, name to text; a text may be a pipeline variable. What the request
+            has already stays (their own names).
+        extra: further keys of `options.json`, for settings that have no field here (`strict`, `hosts`, `ssh_port`,
+            `log_to_stdout`, `agent_url`, `announce`, `disable_hooks`) and for hooks of your own; values that JSON
+            can hold (SMSSH_ and the key in capitals).
 
     Raises:
         SmsshError: an option is outside its limits.
@@ -83,6 +118,12 @@ class SSHOptions:
     hold: tuple[str, ...] = ()
     hold_seconds: int | str | None = None
     hold_max_seconds: int | str | None = None
+    idle_seconds: int | str | None = None
+    hold_hosts: str | None = None
+    price_per_hour: float | str | None = None
+    notify: tuple[str, ...] = field(default=(), repr=False)  # a webhook's address is a secret
+    notify_events: tuple[str, ...] = ()
+    notify_template: str | None = None
     wait: int | str | None = None
     owner: str | None = None
     authorized_keys: tuple[str, ...] = ()
@@ -94,19 +135,19 @@ class SSHOptions:
     agent_version: str | None = None
     machines: tuple[str, ...] = ("x86_64",)
     wheels: tuple[str, ...] = ()
-    bundle: str | None = None
+    bundle: str = "auto"
+    bundle_prefix: str | None = None
+    plugins: tuple[str, ...] = ()
+    # Neither compared: see `role`.
+    environment: Mapping[str, Any] = field(default_factory=dict, compare=False)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Bring lists and comma lists into one form, and refuse what no job could use."""
-        for name, separator in (
-            ("hold", ","),
-            ("authorized_keys", "\n"),
-            ("machines", ","),
-            ("wheels", ","),
-        ):
+        for name, separator in LISTS.items():
             object.__setattr__(self, name, _tuple(name, getattr(self, name), separator))
-        object.__setattr__(self, "extra", dict(self.extra))
+        for name in ("environment", "extra"):
+            object.__setattr__(self, name, _mapping(name, getattr(self, name)))
         if self.enabled is not None and not isinstance(self.enabled, bool):
             raise _refusal("enabled", f"is {self.enabled!r}, not True, False or None")
         for version in self.wheels:
@@ -119,16 +160,31 @@ class SSHOptions:
                 raise _refusal("machines", f"has {machine!r}, not {' or '.join(map(repr, MACHINES))}")
         if not self.machines:
             raise _refusal("machines", "is empty")
-        if self.bundle is not None and not (isinstance(self.bundle, str) and _BUNDLE.match(self.bundle)):
-            raise _refusal("bundle", f"is {self.bundle!r}, not an s3://bucket/prefix address")
         reserved = sorted({each.name for each in fields(self)} & set(self.extra))
         if reserved:
             raise _refusal("extra", f"has {reserved[0]!r}, which is an option of its own")
         for entry in self.authorized_keys:
-            public_keys(entry)
+            if not is_source(entry):
+                public_keys(entry)
         if isinstance(self.role, str) and not self.role.strip():
             raise _refusal("role", "is empty")
+        self._check_environment()
         self._check_settings()
+        self._check_bundle()
+
+    def _check_environment(self) -> None:
+        for name, value in self.environment.items():
+            if not _NAME.match(name):
+                raise _refusal("environment", f"has {name!r}, which is no name of a variable")
+            own = next((each for each in settings.SETTINGS if name == each.variable), None)
+            if own is not None or name == "PYTHONPATH":
+                instead = (
+                    "the job's own environment" if own is None else f"the option or `extra` for {own.field!r}"
+                )
+                raise _refusal("environment", f"has {name}, which SSH sets itself; use {instead}")
+            # Of a pipeline variable nothing but its type may be asked for.
+            if issubclass(type(value), (bool, int, float, bytes, type(None))):
+                raise _refusal("environment", f"has {name} = {value!r}, which is no text")
 
     def _check_settings(self) -> None:
         """Let the container's own reader judge what it will be given."""
@@ -146,11 +202,84 @@ class SSHOptions:
                 "hold_max_seconds",
                 f"is {read.hold_max_seconds}, less than hold_seconds ({read.hold_seconds})",
             )
+        if read.hold_hosts == "all" and read.transport != "ssm":
+            raise _refusal("hold_hosts", "is 'all', and hosts find each other over the ssm transport only")
+
+    def _check_bundle(self) -> None:
+        """Refuse what contradicts the way in which our files get into the container."""
+        if not self.bundle:
+            object.__setattr__(self, "bundle", "auto")
+        address = self.bundle not in BUNDLES
+        if address and not (isinstance(self.bundle, str) and _PLACE.match(self.bundle)):
+            raise _refusal(
+                "bundle", f"is {self.bundle!r}, not {', '.join(BUNDLES)} or an s3://bucket/prefix address"
+            )
+        if self.bundle_prefix is not None:
+            if not (isinstance(self.bundle_prefix, str) and _PLACE.match(self.bundle_prefix)):
+                raise _refusal(
+                    "bundle_prefix", f"is {self.bundle_prefix!r}, not an s3://bucket/prefix address"
+                )
+            if address or self.bundle == "baked":
+                raise _refusal("bundle_prefix", f"has no meaning with bundle={self.bundle!r}")
+        if self.bundle == "baked":
+            self._check_baked()
+        if self.bundle == "offline":
+            self._check_offline()
+
+    def _check_baked(self) -> None:
+        for name, value in (
+            ("wheels", self.wheels),
+            ("agent", self.agent == "bundle"),
+            ("plugins", self.plugins),
+        ):
+            if value:
+                raise _refusal(name, "asks for files in a bundle, and a job with bundle='baked' has none")
+        known = {each.field for each in settings.SETTINGS}
+        for name in self.extra:
+            if name not in known:
+                raise _refusal(
+                    "extra", f"has {name!r}, which only a bundle can carry; put it into `environment`"
+                )
+
+    def _check_offline(self) -> None:
+        if self.transport == "ssm":
+            if self.agent == "download":
+                raise _refusal("agent", "is 'download', and a job with bundle='offline' downloads nothing")
+            if self.agent == "auto":
+                object.__setattr__(self, "agent", "bundle")
+        if self.ssh_server == "apt":
+            raise _refusal("ssh_server", "is 'apt', and a job with bundle='offline' downloads nothing")
+        if self.ssh_server == "sshd":
+            return
+        have = {version.partition("-")[2] or "x86_64" for version in self.wheels}
+        for machine in self.machines:
+            if machine not in have:
+                suffix = "" if machine == "x86_64" else f"-{machine}"
+                raise _refusal(
+                    "wheels",
+                    f"has none for {machine}, and bundle='offline' brings all that a job needs: name the Python of "
+                    f"its image, such as '3.11{suffix}', or say ssh_server='sshd' where the image has one",
+                )
 
     @property
     def active(self) -> bool:
         """Whether requests are changed, in this process and now."""
         return self.enabled is not False and not switched_off()
+
+    @property
+    def baked(self) -> bool:
+        """Whether the image has the package, so that variables are all that a job gets: see `settings.variables`."""
+        return self.bundle == "baked"
+
+    @property
+    def given(self) -> str | None:
+        """The S3 prefix of the bundle that is to be used as it is, ending in a slash; None where one is made."""
+        return self.bundle.rstrip("/") + "/" if _GIVEN.match(self.bundle) else None
+
+    @property
+    def place(self) -> str | None:
+        """The S3 prefix under which bundles are stored; None for the default one."""
+        return self.bundle_prefix if self.bundle in BUNDLES else self.bundle
 
     def merged(self, changes: Mapping[str, Any]) -> SSHOptions:
         """These options with some of them replaced.
@@ -173,21 +302,78 @@ class SSHOptions:
         """What `options.json` of the bundle holds: only what was asked for; defaults stay the container's.
 
         Args:
-            authorized_keys: the public keys that may log in, each one line.
+            authorized_keys: the public keys that may log in, each one line, and sources of keys.
         """
         found = {
             **self.extra,
             "hold": ",".join(self.hold),
             "hold_seconds": self.hold_seconds,
             "hold_max_seconds": self.hold_max_seconds,
+            "idle_seconds": self.idle_seconds,
+            "hold_hosts": self.hold_hosts,
+            "price_per_hour": self.price_per_hour,
+            "notify": list(self.notify),
+            "notify_events": ",".join(self.notify_events),
+            "notify_template": self.notify_template,
             "wait": self.wait,
             "owner": self.owner or os.environ.get("SMSSH_OWNER"),
             "transport": self.transport,
             "ssh_server": self.ssh_server,
+            "plugins": list(self.plugins),
             "agent": None if self.agent == "auto" else self.agent,
             "authorized_keys": list(authorized_keys),
         }
         return {name: value for name, value in found.items() if value not in (None, "", [])}
+
+
+class Way(NamedTuple):
+    """How an option reaches the job."""
+
+    variables: tuple[str, ...]
+    """The variables that say the same on a job; none for what is no setting of the container's."""
+    place: str
+    """Where it travels: `request`, `options.json`, `bundle` (files of it), or `nowhere` (it decides what is sent)."""
+
+
+WAYS: Mapping[str, Way] = {
+    "enabled": Way(("SMSSH_ENABLE",), "request"),
+    "hold": Way(("SMSSH_HOLD",), "options.json"),
+    "hold_seconds": Way(("SMSSH_HOLD_SECONDS",), "options.json"),
+    "hold_max_seconds": Way(("SMSSH_HOLD_MAX_SECONDS",), "options.json"),
+    "idle_seconds": Way(("SMSSH_IDLE_SECONDS",), "options.json"),
+    "hold_hosts": Way(("SMSSH_HOLD_HOSTS",), "options.json"),
+    "price_per_hour": Way(("SMSSH_PRICE_PER_HOUR",), "options.json"),
+    "notify": Way(("SMSSH_NOTIFY",), "options.json"),
+    "notify_events": Way(("SMSSH_NOTIFY_EVENTS",), "options.json"),
+    "notify_template": Way(("SMSSH_NOTIFY_TEMPLATE",), "options.json"),
+    "wait": Way(("SMSSH_WAIT",), "options.json"),
+    "owner": Way(("SMSSH_OWNER",), "options.json"),
+    "authorized_keys": Way(("SMSSH_AUTHORIZED_KEYS",), "options.json"),
+    "role": Way(("SMSSH_ROLE",), "request"),
+    "transport": Way(("SMSSH_TRANSPORT",), "options.json"),
+    "ssh_server": Way(("SMSSH_SSH_SERVER",), "options.json"),
+    "agent": Way(("SMSSH_AGENT",), "options.json"),
+    "agent_version": Way(("SMSSH_AGENT_VERSION",), "options.json"),
+    "machines": Way(("SMSSH_AGENT_SHA256",), "options.json"),
+    "wheels": Way((), "bundle"),
+    "bundle": Way(("SMSSH_BUNDLE",), "request"),
+    "bundle_prefix": Way((), "nowhere"),
+    "plugins": Way((), "bundle"),
+    "environment": Way((), "request"),
+    "extra": Way((), "options.json"),
+}
+"""Every option, in the order of `SSHOptions`."""
+
+LISTS = {
+    "hold": ",",
+    "notify": ",",
+    "notify_events": ",",
+    "authorized_keys": "\n",
+    "machines": ",",
+    "wheels": ",",
+    "plugins": ",",
+}
+"""The options that are tuples of texts -> what separates them in one text."""
 
 
 def switched_off() -> bool:
@@ -219,14 +405,26 @@ def public_keys(entry: str) -> list[str]:
         ) from None
     if "PRIVATE KEY" in text:
         raise _refusal("authorized_keys", f"names {path}, a private key; name {path.name}.pub instead")
-    lines = [line.strip() for line in text.splitlines()]
-    keys = [line for line in lines if line and not line.startswith("#")]
-    for line in keys:
-        if not _KEY.search(line):
-            raise _refusal("authorized_keys", f"names {path}, which has a line that is no public key")
+    keys = key_lines(text)
+    check_public_keys(str(path), keys)
     if not keys:
         raise _refusal("authorized_keys", f"names {path}, which has no public key in it")
     return keys
+
+
+def check_public_keys(origin: str, lines: list[str]) -> None:
+    """Refuse lines that are no public keys.
+
+    Args:
+        origin: the file or source that has them.
+        lines: see `key_sources.key_lines`.
+
+    Raises:
+        SmsshError: one of them is none; it is not repeated.
+    """
+    for line in lines:
+        if not _KEY.search(line):
+            raise _refusal("authorized_keys", f"names {origin}, which has a line that is no public key")
 
 
 def _tuple(name: str, value: Any, separator: str) -> tuple[str, ...]:
@@ -239,6 +437,12 @@ def _tuple(name: str, value: Any, separator: str) -> tuple[str, ...]:
     if not all(isinstance(part, str) for part in parts):
         raise _refusal(name, f"is {value!r}, not a tuple of texts")
     return tuple(part.strip() for part in parts if part.strip())
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value):
+        raise _refusal(name, "is not a mapping with texts as names")
+    return dict(value)
 
 
 def _refusal(name: str, problem: str) -> SmsshError:

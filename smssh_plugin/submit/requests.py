@@ -15,7 +15,7 @@ as they are.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from .limits import LIMITS, check_count, check_environment, refuse
@@ -59,12 +59,14 @@ class Injection:
         step: the name of the pipeline step, if there is one.
         role: role for the activation (may be a pipeline variable); None takes the request's own.
         transport: `ssm`, `none` or `native`.
+        environment: more variables of the job; values may be pipeline variables.
     """
 
     bundle: str
     step: str | None = None
     role: Any = None
     transport: str = "ssm"
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 def transform_request(kind: str, request: Request, injection: Injection) -> Request:
@@ -320,7 +322,7 @@ def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:
             found["SMSSH_ROLE"] = role
     if injection.step is not None:
         found["SMSSH_STEP"] = injection.step
-    return found
+    return {**injection.environment, **found}
 
 
 def _environment(

@@ -289,7 +289,9 @@ def inject(
     options = attachment.options
     if not options.active:
         return request
-    injection = Injection(_PLACEHOLDER, name, options.role, options.transport)
+    # A model's variables would be those of every job and endpoint that is made from it.
+    environment = {} if kind == "model" else options.environment
+    injection = Injection(_PLACEHOLDER, name, options.role, options.transport, environment)
     try:
         # With a placeholder first: what can't be entered needs no bundle.
         changed = transform_request(kind, request, injection)

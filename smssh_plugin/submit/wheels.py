@@ -19,7 +19,7 @@ from typing import Mapping
 
 from ..errors import ExitStatus, SmsshError
 
-__all__ = ["WHEELS", "wheels_for"]
+__all__ = ["WHEELS", "platform_of", "wheels_for"]
 
 DOWNLOAD_SECONDS = 300.0
 
@@ -126,6 +126,11 @@ WHEELS: Mapping[tuple[str, str], tuple[tuple[str, str, str], ...]] = {
 """Name, version and SHA-256 of each wheel, by Python version and machine (Linux with glibc 2.28 or newer)."""
 
 
+def platform_of(version: str) -> str:
+    """Python and machine of an entry of `SSHOptions.wheels`: `3.11` is `3.11-x86_64`."""
+    return version if "-" in version else f"{version}-x86_64"
+
+
 def wheels_for(version: str) -> dict[str, bytes]:
     """The wheels for one Python: file name to contents; downloaded where they are not in the cache.
 
@@ -138,8 +143,8 @@ def wheels_for(version: str) -> dict[str, bytes]:
     # The client owns the place of its files; it imports nothing but the standard library.
     from ..home import home
 
-    python, _, machine = version.partition("-")
-    locked = WHEELS.get((python, machine or "x86_64"))
+    python, _, machine = platform_of(version).partition("-")
+    locked = WHEELS.get((python, machine))
     if locked is None:
         raise SmsshError(
             f"there are no asyncssh wheels for Python {version}",
@@ -148,11 +153,11 @@ def wheels_for(version: str) -> dict[str, bytes]:
             reference="no-wheels",
             status=ExitStatus.USAGE,
         )
-    cache = home() / "wheels" / f"{python}-{machine or 'x86_64'}"
+    cache = home() / "wheels" / f"{python}-{machine}"
     digests = {digest for _, _, digest in locked}
     found = _cached(cache, digests)
     if len(found) != len(digests):
-        _download(python, machine or "x86_64", locked, cache)
+        _download(python, machine, locked, cache)
         found = _cached(cache, digests)
     if len(found) != len(digests):
         raise _failed(version, "the files that came are not the expected ones")

@@ -13,6 +13,7 @@ from smssh_plugin import SSHOptions, agent_package
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.settings import load
 from smssh_plugin.submit import agent as agents
+from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit.agent import VERSION, Agent, agent_for
 from smssh_plugin.submit.bundle import build, publish
 from tests.hooks.agents import Mirror, silence
@@ -85,6 +86,22 @@ def test_in_the_bundle(mirror: Mirror, tmp_path: Path) -> None:
     assert document["agent"] == "bundle"
     assert document["agent_sha256"] == {"aarch64": sha256(b"for graviton")}
     assert json.loads(bundle.files["smssh-manifest.json"])["files"]["agent/aarch64/amazon-ssm-agent.deb"]
+
+
+def test_offline_brings_wheels_and_agent(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a job needs, for what was stated, and nothing else."""
+    monkeypatch.setattr(bundles, "wheels_for", lambda version: {f"asyncssh-for-{version}.whl": b"wheel"})
+    options = SSHOptions(bundle="offline", wheels=("3.11", "3.12-aarch64"), machines=("x86_64", "aarch64"))
+    bundle = build(options, [KEY], agent_for(options, AWS, "eu-west-1"))
+    assert {name for name in bundle.files if "/" in name and not name.startswith("chain/")} == {
+        "wheels/3.11-x86_64/asyncssh-for-3.11.whl",
+        "wheels/3.12-aarch64/asyncssh-for-3.12-aarch64.whl",
+        "agent/x86_64/amazon-ssm-agent.deb",
+        "agent/aarch64/amazon-ssm-agent.deb",
+    }
+    document = json.loads(bundle.files["options.json"])
+    assert document["agent"] == "bundle"
+    assert set(document["agent_sha256"]) == {"x86_64", "aarch64"}
 
 
 def test_another_version_and_the_newest(mirror: Mirror) -> None:

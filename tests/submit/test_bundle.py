@@ -71,6 +71,7 @@ def test_containers_get_their_part_only() -> None:
         "agent_package",
         "errors",
         "hookspecs",
+        "key_sources",
         "manifest",
         "plugins",
         "settings",

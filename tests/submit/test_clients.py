@@ -89,6 +89,16 @@ def test_each_operation_of_a_client(boto_session: boto3.Session, operation: str)
     assert before == REQUESTS[operation]
 
 
+def test_more_variables_go_to_jobs_and_not_to_models(boto_session: boto3.Session) -> None:
+    client = enable(
+        boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session, environment={"MORE": "x"}
+    )
+    for operation, request in REQUESTS.items():
+        assert ('"MORE": "x"' in json.dumps(sent(client, operation, request))) is (
+            operation != "create_model"
+        )
+
+
 def test_the_bundle_of_a_client_goes_to_its_region(boto_session: boto3.Session) -> None:
     client = enable(boto_session.client("sagemaker"), OPTIONS)
     assert "/bundles/" in json.dumps(sent(client, "create_model", REQUESTS["create_model"]))

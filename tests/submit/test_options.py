@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from smssh_plugin import settings
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.submit.options import SSHOptions, public_keys, switched_off
+from smssh_plugin.submit.options import WAYS, SSHOptions, public_keys, switched_off
 
 from .conftest import KEY
 
@@ -64,6 +67,34 @@ def test_the_container_reads_what_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         ({"wheels": ("3.11-arm",)}, "wheels"),
         ({"bundle": "bucket/prefix"}, "bundle"),
         ({"bundle": "s3://UPPER/case"}, "bundle"),
+        ({"bundle": "online"}, "bundle"),
+        ({"bundle_prefix": "bucket/prefix"}, "bundle_prefix"),
+        ({"bundle_prefix": "s3://b-1/p", "bundle": "s3://b-2/p"}, "bundle_prefix"),
+        ({"bundle_prefix": "s3://b-1/p", "bundle": "baked"}, "bundle_prefix"),
+        ({"bundle": "baked", "wheels": "3.11"}, "wheels"),
+        ({"bundle": "baked", "agent": "bundle"}, "agent"),
+        ({"bundle": "baked", "plugins": "mine"}, "plugins"),
+        ({"bundle": "baked", "extra": {"mine": 1}}, "extra"),
+        ({"bundle": "offline"}, "wheels"),
+        ({"bundle": "offline", "wheels": "3.11-aarch64"}, "wheels"),
+        ({"bundle": "offline", "wheels": "3.11", "machines": "x86_64,aarch64"}, "wheels"),
+        ({"bundle": "offline", "wheels": "3.11", "agent": "download"}, "agent"),
+        ({"bundle": "offline", "wheels": "3.11", "ssh_server": "apt"}, "ssh_server"),
+        ({"idle_seconds": "forever"}, "idle_seconds"),
+        ({"hold_hosts": "some"}, "hold_hosts"),
+        ({"hold_hosts": "all", "transport": "native"}, "hold_hosts"),
+        ({"price_per_hour": "cheap"}, "price_per_hour"),
+        ({"notify": "http://example.com/plain"}, "notify"),
+        ({"notify_events": "lunch"}, "notify_events"),
+        ({"notify_template": "$password"}, "notify_template"),
+        ({"environment": {"1A": "x"}}, "environment"),
+        ({"environment": {"A": 1}}, "environment"),
+        ({"environment": {"A": None}}, "environment"),
+        ({"environment": {"SMSSH_HOLD": "failure"}}, "environment"),
+        ({"environment": {"PYTHONPATH": "/x"}}, "environment"),
+        ({"environment": ("A", "x")}, "environment"),
+        ({"extra": {1: 2}}, "extra"),
+        ({"extra": "strict"}, "extra"),
         ({"role": " "}, "role"),
         ({"extra": {"hold": "end"}}, "extra"),
         ({"authorized_keys": ("no such file",)}, "authorized_keys"),
@@ -126,3 +157,130 @@ def test_a_switch_that_is_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMSSH_ENABLE", "perhaps")
     with pytest.raises(SmsshError, match="SMSSH_ENABLE"):
         switched_off()
+
+
+# -------------------------------------------------------------------------------- every option, and its variable
+
+SAME: dict[str, tuple[Any, dict[str, str]]] = {
+    "hold": (("failure", "end"), {"SMSSH_HOLD": "failure,end"}),
+    "hold_seconds": ("20m", {"SMSSH_HOLD_SECONDS": "20m"}),
+    "hold_max_seconds": (7200, {"SMSSH_HOLD_MAX_SECONDS": "7200"}),
+    "idle_seconds": (90, {"SMSSH_IDLE_SECONDS": "90"}),
+    "hold_hosts": ("all", {"SMSSH_HOLD_HOSTS": "all"}),
+    "price_per_hour": (1.21, {"SMSSH_PRICE_PER_HOUR": "1.21"}),
+    "notify": (
+        ("arn:aws:sns:eu-west-1:123456789012:jobs", "https://hooks.example.com/x"),
+        {"SMSSH_NOTIFY": "arn:aws:sns:eu-west-1:123456789012:jobs,https://hooks.example.com/x"},
+    ),
+    "notify_events": ("held, released", {"SMSSH_NOTIFY_EVENTS": "held,released"}),
+    "notify_template": ("$step: $message", {"SMSSH_NOTIFY_TEMPLATE": "$step: $message"}),
+    "wait": ("ready", {"SMSSH_WAIT": "ready"}),
+    "owner": ("ann", {"SMSSH_OWNER": "ann"}),
+    "authorized_keys": ((KEY,), {"SMSSH_AUTHORIZED_KEYS": KEY}),
+    "transport": ("native", {"SMSSH_TRANSPORT": "native"}),
+    "ssh_server": ("asyncssh", {"SMSSH_SSH_SERVER": "asyncssh"}),
+    "agent": ("found", {"SMSSH_AGENT": "found"}),
+    "extra": (
+        {"strict": True, "disable_hooks": ["ssm", "apt"]},
+        {"SMSSH_STRICT": "1", "SMSSH_DISABLE_HOOKS": "ssm,apt"},
+    ),
+}
+"""Option -> a value of it, and the variables that say the same."""
+PINNED = {"agent_version", "machines"}
+"""Are in `options.json` as what was pinned: tests/submit/test_agent.py."""
+INTERNAL = {
+    "SMSSH_STEP",  # the step's own name
+    "SMSSH_TRAINING_MODULE",  # what an image sets, for a carrier that users set
+    "SMSSH_RUN_DIR",  # the container's own affair
+}
+
+
+def described() -> dict[str, str]:
+    """What the docstring says of each option."""
+    section = (inspect.getdoc(SSHOptions) or "").partition("Attributes:\n")[2].partition("\nRaises:")[0]
+    entries = re.split(r"\n(?=    \w)", section.rstrip())
+    pairs = (entry.strip().partition(":") for entry in entries)
+    return {name: " ".join(text.split()) for name, _, text in pairs}
+
+
+def test_every_option_is_documented_with_its_variable() -> None:
+    names = [each.name for each in dataclasses.fields(SSHOptions)]
+    texts = described()
+    assert sorted(WAYS) == sorted(texts) == sorted(names)
+    for name, way in WAYS.items():
+        assert len(texts[name]) > 30
+        for variable in way.variables:
+            assert variable in texts[name], name
+        if way.place == "options.json" and name != "extra":
+            assert "`" + way.variables[0][len("SMSSH_") :].lower() + "`" in texts[name], name
+
+
+def test_every_variable_has_its_option() -> None:
+    """Or is reached through `extra`, whose text names it then."""
+    settled = {variable for way in WAYS.values() for variable in way.variables} | INTERNAL
+    assert settled <= {setting.variable for setting in settings.SETTINGS}
+    for setting in settings.SETTINGS:
+        if setting.variable not in settled:
+            assert f"`{setting.field}`" in described()["extra"], setting.variable
+            SSHOptions(extra={setting.field: setting.default})
+
+
+def test_options_and_variables_say_the_same() -> None:
+    assert set(SAME) | PINNED == {name for name, way in WAYS.items() if way.place == "options.json"}
+    for name, (value, variables) in SAME.items():
+        options = SSHOptions(**{name: value})
+        keys = options.authorized_keys
+        read = settings.load({}, options.document(keys))
+        assert read != settings.Settings(), name
+        assert read == settings.load(variables), name
+        said = settings.variables(options.document(keys))
+        assert {**said, "SMSSH_TRANSPORT": ""} == {**variables, "SMSSH_TRANSPORT": ""}, name
+        assert settings.load(said) == read, name
+
+
+def test_secrets_are_not_shown() -> None:
+    assert "hooks.example.com" not in repr(SSHOptions(notify="https://hooks.example.com/x"))
+
+
+def test_variables_of_a_job_may_be_pipeline_variables() -> None:
+    class Variable:
+        def __getattribute__(self, name: str) -> Any:
+            raise AssertionError("a pipeline variable was touched")
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("a pipeline variable was compared")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    variable = Variable()
+    options = SSHOptions(environment={"A": "x", "B": variable})
+    assert options.environment["B"] is variable
+    assert options == SSHOptions(environment={"B": Variable()})
+    assert options.merged({"hold": "end"}).environment["B"] is variable
+
+
+# -------------------------------------------------------------------------------- ways in
+
+DIGEST = "a" * 64
+
+
+def test_where_bundles_are_and_go() -> None:
+    given = f"s3://bucket/prefix/{DIGEST}"
+    assert SSHOptions().bundle == SSHOptions(bundle="").bundle == "auto"
+    assert (SSHOptions().given, SSHOptions().place, SSHOptions().baked) == (None, None, False)
+    assert (SSHOptions(bundle=given).given, SSHOptions(bundle=given).baked) == (given + "/", False)
+    assert SSHOptions(bundle=given + "/").given == given + "/"
+    named = SSHOptions(bundle="s3://bucket/prefix")
+    assert (named.given, named.place) == (None, "s3://bucket/prefix")
+    other = SSHOptions(bundle="offline", wheels="3.11", bundle_prefix="s3://bucket/prefix")
+    assert (other.given, other.place) == (None, "s3://bucket/prefix")
+    assert SSHOptions(bundle="baked").baked
+
+
+def test_offline_brings_the_agent_where_one_is_needed() -> None:
+    assert SSHOptions(bundle="offline", wheels="3.11").agent == "bundle"
+    assert SSHOptions(bundle="offline", wheels="3.11", agent="found").agent == "found"
+    assert SSHOptions(bundle="offline", wheels="3.11", transport="none").agent == "auto"
+    assert SSHOptions(bundle="offline", ssh_server="sshd").agent == "bundle"
+    both = SSHOptions(bundle="offline", wheels=("3.11", "3.11-aarch64"), machines=("x86_64", "aarch64"))
+    assert both.agent == "bundle"

@@ -1,0 +1,397 @@
+"""docs/requests.md: what with_ssh adds to a request, found by letting it, and why, as it is said here.
+
+What is added and has no reason here, or has a reason and is not added, is an error; so is a call of AWS in the code
+that no row of PERMISSIONS stands for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from smssh_plugin.submit import bundle as bundles
+from smssh_plugin.submit.options import WAYS, SSHOptions
+from smssh_plugin.submit.requests import Injection, transform_request
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACE = "s3://BUCKET/PREFIX/DIGEST/"
+# As the pattern of a bundle's address has it; shown as PLACE.
+BUNDLE = f"s3://bucket/prefix/{'0' * 64}/"
+ROLE = "arn:aws:iam::123456789012:role/Job"
+
+
+class Sample(NamedTuple):
+    """A request of the usual shape."""
+
+    title: str
+    kind: str
+    request: dict[str, Any]
+    transport: str = "ssm"
+
+
+def _training(**algorithm: Any) -> dict[str, Any]:
+    return {
+        "AlgorithmSpecification": {"TrainingImage": "IMAGE", **algorithm},
+        "InputDataConfig": [{"ChannelName": "train"}],
+        "RoleArn": ROLE,
+    }
+
+
+SAMPLES = (
+    Sample(
+        "Training, with an entry point in the request (`ModelTrainer` with `source_code`, `@step`, your own)",
+        "training",
+        _training(ContainerEntrypoint=["/bin/bash"]),
+    ),
+    Sample("Training, with the image's own entry point (SDK v2's estimators)", "training", _training()),
+    Sample(
+        'Training, reached by SageMaker\'s remote debugging (`transport="native"`)',
+        "training",
+        _training(ContainerEntrypoint=["/bin/bash"]),
+        "native",
+    ),
+    Sample(
+        "Processing, with an entry point in the request (Script-, Framework-, PySparkProcessor)",
+        "processing",
+        {"AppSpecification": {"ImageUri": "IMAGE", "ContainerEntrypoint": ["python3"]}, "RoleArn": ROLE},
+    ),
+    Sample(
+        "Processing, with the image's own entry point (a bare `Processor`)",
+        "processing",
+        {"AppSpecification": {"ImageUri": "IMAGE"}, "RoleArn": ROLE},
+    ),
+    Sample("Batch transform: the job", "transform", {"ModelName": "MODEL"}),
+    Sample(
+        "Batch transform: its model",
+        "model",
+        {"PrimaryContainer": {"Image": "IMAGE"}, "ExecutionRoleArn": ROLE},
+    ),
+    Sample("Tuning", "tuning", {"TrainingJobDefinition": _training()}),
+)
+
+REASONS = {
+    "InputDataConfig[]": "The bundle, as one more channel. `File`, whatever the job's own mode is: a pipe is no "
+    "folder.",
+    "ProcessingInputs[]": "The bundle, as one more input.",
+    "AdditionalModelDataSources[]": "The bundle; a model has no channels.",
+    "ContainerEntrypoint": "Starts us, and is the parent of your entry point, which it can hold and retry. Through "
+    "`/bin/sh`, because S3 keeps no x bits.",
+    "SMSSH_ENABLE": "The switch: without it nothing of ours runs. It is here because it is read before all else.",
+    "SMSSH_ROLE": "The role that the managed node is registered with: that of the request. It may be a pipeline "
+    "variable, which a file in S3 can't hold.",
+    "SMSSH_STEP": "The step's name, for addresses and reports: the bundle is the same for all steps.",
+    "SMSSH_BUNDLE": "Where the bundle is, for the interpreters that are started from somewhere else.",
+    "PYTHONPATH": "Starts us where no entry point is named: our `sitecustomize.py` is in that folder. What the request "
+    "has there stays behind it.",
+    "RemoteDebugConfig": "Turns SageMaker's remote debugging on, which is the transport then. What the request says "
+    "itself stays.",
+}
+"""The end of a path -> why it is there."""
+
+CACHE_KEYS = {
+    "training": (
+        "AlgorithmSpecification",
+        "CheckpointConfig",
+        "DebugHookConfig",
+        "DebugRuleConfigurations",
+        "Environment",
+        "HyperParameters",
+        "InputDataConfig",
+    ),
+    "processing": ("AppSpecification", "Environment", "ProcessingInputs"),
+    "transform": ("DataProcessing", "Environment", "ModelName", "TransformInput"),
+    "model": (),
+    "tuning": (
+        "HyperParameterTuningJobConfig",
+        "TrainingJobDefinition.AlgorithmSpecification",
+        "TrainingJobDefinition.HyperParameterRanges",
+        "TrainingJobDefinition.InputDataConfig",
+        "TrainingJobDefinition.StaticHyperParameters",
+        "TrainingJobDefinition.TuningObjective",
+    ),
+}
+"""What SageMaker compares (developer guide, "Default cache key attributes by pipeline step type")."""
+
+CACHING = {
+    "training": "Turning SSH on or off, another bundle and another role each run a cached step once.",
+    "processing": "Turning SSH on or off, another bundle and another role each run a cached step once.",
+    "transform": "Turning SSH on or off runs a cached step once; so does a model with another name, which the model's "
+    "step makes when its bundle is another one.",
+    "model": "Steps that make models are not cached.",
+    "tuning": "Turning SSH on or off and another bundle each run a cached step once; SageMaker does not compare the "
+    "variables.",
+}
+
+S3_READ = "The job's role reads the bundle: `s3:GetObject` on `BUCKET/PREFIX/*`, `s3:ListBucket` on `BUCKET`."
+NODE = "It registers the container as a managed node: the rows for `ssm` below."
+ACCESS = {
+    ("training", "ssm"): f"{S3_READ} {NODE}",
+    (
+        "training",
+        "native",
+    ): f"{S3_READ} It announces its host key: the row for `native` below. No node, no activation.",
+    ("processing", "ssm"): f"{S3_READ} {NODE}",
+    ("transform", "ssm"): "The job runs with the role of its model.",
+    ("model", "ssm"): f"{S3_READ} {NODE}",
+    ("tuning", "ssm"): f"{S3_READ} {NODE} Each trial is a job of its own.",
+}
+
+
+class Permission(NamedTuple):
+    """What IAM must allow, and the calls of boto3 that need it."""
+
+    action: str
+    resource: str
+    reason: str
+    calls: tuple[str, ...] = ()
+
+
+JOB = (
+    Permission("s3:GetObject", "`BUCKET/PREFIX/*`", "SageMaker mounts the bundle with the job's role"),
+    Permission("s3:ListBucket", "`BUCKET`", "the same"),
+    Permission("ssm:CreateActivation", "`*`", "`ssm`: a managed node for each host", ("create_activation",)),
+    Permission(
+        "ssm:AddTagsToResource",
+        "managed instances",
+        "`ssm`: SSHOwner, the job, its host key, its state",
+        ("add_tags_to_resource",),
+    ),
+    Permission(
+        "iam:PassRole",
+        "the role in SMSSH_ROLE",
+        "`ssm`: the node gets that role, whose trust policy names `ssm.amazonaws.com`, and which has "
+        "`AmazonSSMManagedInstanceCore`",
+    ),
+    Permission("ssm:DeleteActivation", "`*`", "`ssm`: once it is used", ("delete_activation",)),
+    Permission(
+        "ssm:DeregisterManagedInstance",
+        "managed instances",
+        "`ssm`: at the job's end",
+        ("deregister_managed_instance",),
+    ),
+    Permission(
+        "ssm:DescribeInstanceInformation",
+        "`*`",
+        "`ssm`: hosts that are held together, and registrations that were cut",
+        ("describe_instance_information",),
+    ),
+    Permission(
+        "ssm:ListTagsForResource",
+        "managed instances",
+        "`ssm`: hosts that are held together",
+        ("list_tags_for_resource",),
+    ),
+    Permission(
+        "s3:PutObject", "`BUCKET/PREFIX/hosts/*`", "`native`: the host key and the state", ("put_object",)
+    ),
+    Permission("sns:Publish", "the topics", "`notify`", ("publish",)),
+    Permission(
+        "s3:GetObject", "the object", "`authorized_keys` in S3, without a bundle only", ("get_object",)
+    ),
+    Permission(
+        "ssm:GetParameter",
+        "the parameter",
+        "`authorized_keys` in a parameter, without a bundle only",
+        ("get_parameter",),
+    ),
+)
+"""What the job's role needs."""
+
+SUBMITTER = (
+    Permission(
+        "s3:GetObject",
+        "`BUCKET/PREFIX/*`",
+        "whether the bundle is there (HEAD); a bundle that was named; `authorized_keys` in S3",
+        ("head_object", "get_object"),
+    ),
+    Permission("s3:PutObject", "`BUCKET/PREFIX/*`", "storing the bundle where it is not", ("put_object",)),
+    Permission("s3:ListBucket", "`BUCKET`", "whether a bundle that was named is whole", ("get_paginator",)),
+    Permission(
+        "sts:GetCallerIdentity",
+        "`*`",
+        "the name of the default bucket, outside of the SageMaker SDK",
+        ("get_caller_identity",),
+    ),
+    Permission("ssm:GetParameter", "the parameter", "`authorized_keys` in a parameter", ("get_parameter",)),
+)
+"""What whoever makes the request needs; nothing in SageMaker beyond what the request needed before."""
+
+IN_CONTAINER = ("hooks", "entrypoints", "smssh_plugin/key_sources.py")
+AT_SUBMIT = ("smssh_plugin/submit", "smssh_plugin/key_sources.py")
+CALLS = re.compile(
+    r"client\w*(?:\([^()]*\))?\.((?:create|delete|add|deregister|describe|list|put|get|head|publish|update|send|start)\w*)\b"
+)
+
+FILES = {
+    "run.sh": "the parent of a wrapped entry point begins here",
+    "sitecustomize.py": "begins in every Python with that folder on PYTHONPATH; runs the image's own too",
+    "env.sh": "for BASH_ENV, where that was chosen",
+    "chain/smssh_chain.py": "for SAGEMAKER_TRAINING_MODULE, where that was chosen",
+    "smssh.zip": "the container's part of the package, and pluggy",
+    "options.json": "the options; who may read the bundle reads them",
+    "smssh-manifest.json": "the SHA-256 of each file; its own names the prefix",
+}
+
+PAGE = """\
+# What we add to your request, and why
+
+<!-- Written by dev/docs.py: the additions by smssh_plugin/submit/requests.py, the reasons by dev/request_docs.py. -->
+
+`with_ssh` and `enable` change requests where they are made. What they add is on this page, found by letting them.
+Nothing is taken away; a variable, a channel or a setting that the request has already stays as it is; pipeline
+variables are passed on untouched. The same options, keys and version of this package add the same bytes, on every
+machine and in every compilation. `SSHOptions(enabled=False)`, and `SMSSH_ENABLE=0` where the request is made, add
+nothing at all.
+
+`DIGEST` is the SHA-256 of all that is in the bundle, so a bundle is stored once and never changed: see
+[below](#the-bundle). `smssh bundle show` and `smssh bundle verify` look at one.
+"""
+
+VARIABLES = """
+## Variables, and what travels in options.json
+
+A job's environment is scarce: 256 characters a value in a processing job, 16 entries in a transform job. So only what
+can't wait until the bundle is read goes into the request, and the rest travels in the bundle's `options.json`. A
+variable that is set on the job wins over it. In an image that has smssh-plugin, with `bundle="baked"`, there is no
+bundle: then every option travels as its variable.
+"""
+
+BUDGET = 300_000
+BUNDLES = f"""
+## The bundle
+
+Less than {BUDGET:,} bytes, without wheels and agent. It is stored uncompressed, because no two versions of zlib write
+the same bytes; the sources come without comments and docstrings instead.
+"""
+
+
+def page() -> str:
+    """The page."""
+    used: set[str] = set()
+    parts = [PAGE, "\n## By kind of request\n", *(section(sample, used) for sample in SAMPLES)]
+    if used != set(REASONS):
+        raise ValueError(f"these reasons are for nothing that is added: {sorted(set(REASONS) - used)}")
+    parts += [variables_section(), bundle_section(), access_section()]
+    return "".join(parts)
+
+
+def section(sample: Sample, used: set[str]) -> str:
+    """One kind of request: what is added, why, and what that means for caching and access."""
+    injection = Injection(BUNDLE, step="Step", transport=sample.transport)
+    changed = transform_request(sample.kind, sample.request, injection)
+    lines = [
+        f"\n### {sample.title}\n",
+        "| member | what is added | why | compared by step caching |",
+        "| --- | --- | --- | --- |",
+    ]
+    for path, value in additions(sample.request, changed):
+        reason = next((end for end in REASONS if path.endswith(end)), None)
+        if reason is None:
+            raise ValueError(f"{path} is added to {sample.kind} requests, and nothing in {__file__} says why")
+        used.add(reason)
+        shown = json.dumps(value).replace(BUNDLE, PLACE)
+        keyed = "yes" if path.startswith(CACHE_KEYS[sample.kind]) else "no"
+        lines.append(f"| `{path}` | `{shown}` | {REASONS[reason]} | {keyed} |")
+    lines.append(f"\n**Caching.** {CACHING[sample.kind]}")
+    lines.append(f"\n**IAM.** {ACCESS[sample.kind, sample.transport]}")
+    return "\n".join(lines) + "\n"
+
+
+def additions(before: Any, after: Any, path: str = "") -> list[tuple[str, Any]]:
+    """What is in a request that was not, by path: whole members of lists, and what an entry point begins with."""
+    if isinstance(before, list):
+        if path.endswith("ContainerEntrypoint"):
+            return [(path, after[: len(after) - len(before)])]
+        return [(f"{path}[]", each) for each in after[len(before) :]]
+    if not isinstance(before, dict):
+        if before != after:
+            raise ValueError(f"{path} is changed: {before!r} is {after!r} now")
+        return []
+    found = []
+    for name, value in after.items():
+        inner = f"{path}.{name}".lstrip(".")
+        if name in before:
+            found += additions(before[name], value, inner)
+        elif isinstance(value, list) and name != "ContainerEntrypoint":
+            found += additions([], value, inner)
+        elif name == "Environment":
+            found += additions({}, value, inner)
+        else:
+            found.append((inner, value))
+    return found
+
+
+def variables_section() -> str:
+    """Every option, the variable that it is, and where it travels."""
+    places = {
+        "request": "the request",
+        "options.json": "`options.json`",
+        "bundle": "files of the bundle",
+        "nowhere": "nowhere: it decides what is sent",
+    }
+    defaults = {each.name: each for each in dataclasses.fields(SSHOptions)}
+    lines = [
+        VARIABLES,
+        "| option | variable | travels in |",
+        "| --- | --- | --- |",
+    ]
+    if set(WAYS) != set(defaults):
+        raise ValueError(f"WAYS and SSHOptions differ: {sorted(set(WAYS) ^ set(defaults))}")
+    for name, way in WAYS.items():
+        variables = ", ".join(f"`{each}`" for each in way.variables) or "-"
+        lines.append(f"| `{name}` | {variables} | {places[way.place]} |")
+    lines.append(
+        "\nThe options are explained in the docstring of `SSHOptions`, the variables in [settings.md](settings.md)."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def bundle_section() -> str:
+    """What is in a bundle."""
+    built = bundles.build(SSHOptions(), ())
+    if built.size >= BUDGET:
+        raise ValueError(f"the bundle has {built.size} bytes, not less than {BUDGET}")
+    if set(built.files) != set(FILES):
+        raise ValueError(f"FILES and the bundle differ: {sorted(set(built.files) ^ set(FILES))}")
+    lines = [
+        BUNDLES,
+        "| file | what it is |",
+        "| --- | --- |",
+        *(f"| `{name}` | {meaning} |" for name, meaning in FILES.items()),
+        "| `plugins.zip` | plugins of others, where `plugins` asks for them |",
+        "| `wheels/PYTHON-MACHINE/*.whl` | asyncssh, where `wheels` asks for it |",
+        '| `agent/MACHINE/amazon-ssm-agent.deb` | Amazon\'s agent, where `agent="bundle"` asks for it |',
+        "\n" + checked(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def checked() -> str:
+    """What the container checks: the paragraph of bundle.py's docstring."""
+    paragraphs = (inspect.getdoc(bundles) or "").split("\n\n")
+    (found,) = [" ".join(each.split()) for each in paragraphs if each.startswith("In the container,")]
+    return found
+
+
+def access_section() -> str:
+    """IAM, for the job and for who makes the request."""
+    lines = ["\n## IAM\n"]
+    for title, rows in (("The job's role", JOB), ("Whoever makes the request", SUBMITTER)):
+        lines += [f"### {title}\n", "| action | resource | for |", "| --- | --- | --- |"]
+        lines += [f"| `{row.action}` | {row.resource} | {row.reason} |" for row in rows]
+        lines.append("")
+    lines.append("Who logs in needs what [the README](../README.md#what-aws-needs) says.")
+    return "\n".join(lines) + "\n"
+
+
+def calls(places: tuple[str, ...]) -> set[str]:
+    """The calls of boto3 clients in these folders and files."""
+    files: list[Path] = []
+    for place in places:
+        path = ROOT / place
+        files += [path] if path.is_file() else sorted(path.rglob("*.py"))
+    return {name for file in files for name in CALLS.findall(file.read_text(encoding="utf-8"))}

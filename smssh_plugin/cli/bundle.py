@@ -1,0 +1,290 @@
+"""`smssh bundle build|show|verify`: what goes into a job's container, made and looked at by hand."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ExitStatus, SmsshError
+from .app import aws_options, json_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..submit.options import SSHOptions
+    from ..submit.stored import Folder, Prefix
+
+__all__ = ["bundle"]
+
+
+@click.group()
+def bundle() -> None:
+    """Build, show and verify the bundle that goes into a job's container.
+
+    with_ssh and enable build one by themselves. By hand it is for a bucket that only some may write to, and for
+    pipelines that are to use the same one for long: SSHOptions(bundle="s3://bucket/prefix/DIGEST/").
+    """
+
+
+@bundle.command(short_help="Build a bundle and store it; prints where it is.")
+@click.option(
+    "-o",
+    "--option",
+    "pairs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option as SSHOptions has it; lists as comma lists or one by one. extra.NAME=VALUE for `extra`.",
+)
+@click.option(
+    "--to",
+    metavar="PLACE",
+    help="s3://bucket/prefix or a folder, in which the bundle is named after its digest. [default: where with_ssh "
+    "puts it]",
+)
+@json_option
+@aws_options
+def build(
+    pairs: tuple[str, ...], to: str | None, as_json: bool, region: str | None, profile: str | None
+) -> int:
+    """Build a bundle and store it, unless it is there already; prints where it is.
+
+    For instance: smssh bundle build -o hold=failure -o wheels=3.11 --to s3://bucket/smssh
+    """
+    from ..submit.bundle import bundle_for, upload
+    from ..submit.stored import destination
+
+    in_s3 = to is None or to.startswith("s3://")
+    options = _options(pairs, to if in_s3 else None)
+    with _aws(region, profile) as session:
+        if in_s3:
+            place = destination(options, session)
+            made = bundle_for(options, session, place.client, place.address)
+            address = upload(made, place)
+        else:
+            if options.transport == "native" and "announce" not in options.extra:
+                raise SmsshError(
+                    "the transport native announces itself in S3, and a folder does not say where",
+                    hint="say it: -o extra.announce=s3://bucket/prefix",
+                    reference="no-announce-place",
+                    status=ExitStatus.USAGE,
+                )
+            made = bundle_for(options, session, session.client("s3"))
+            folder = Path(str(to), made.digest)
+            try:
+                made.write(folder)
+            except OSError as error:
+                raise SmsshError(
+                    f"cannot write the bundle to {folder}: {error.strerror}", reference="bundle-not-writable"
+                ) from None
+            address = str(folder)
+    if as_json:
+        click.echo(
+            json.dumps({"version": 1, "bundle": address, "digest": made.digest, "bytes": made.size}, indent=2)
+        )
+    else:
+        click.echo(address)
+    return 0
+
+
+@bundle.command(short_help="Show its options, who may log in, and its files.")
+@click.argument("where")
+@json_option
+@aws_options
+def show(where: str, as_json: bool, region: str | None, profile: str | None) -> int:
+    """Show what is in the bundle at WHERE, an s3:// prefix or a folder: its options, who may log in, its files."""
+    from ..manifest import MANIFEST, Manifest
+    from ..submit.stored import OPTIONS, read
+
+    with _place(where, region, profile) as place:
+        text = b"".join(place.chunks(MANIFEST))
+        manifest = Manifest.parse(text)
+        options = _document(read(place, manifest, OPTIONS))
+        sizes = place.files() or {}
+    keys = [_fingerprint(line) for line in options.pop("authorized_keys", ())]
+    digest = hashlib.sha256(text).hexdigest()
+    if as_json:
+        document = {
+            "version": 1,
+            "bundle": place.address,
+            "digest": digest,
+            "plugin_version": manifest.version,
+            "options": options,
+            "keys": keys,
+            "files": {
+                name: {"sha256": each, "bytes": sizes.get(name)} for name, each in manifest.files.items()
+            },
+        }
+        click.echo(json.dumps(document, indent=2))
+        return 0
+    click.echo(f"{place.address}\ndigest   {digest}\nversion  smssh-plugin {manifest.version}\n\noptions")
+    for name, value in sorted(options.items()):
+        click.echo(f"  {name} = {value if isinstance(value, str) else json.dumps(value)}")
+    click.echo("\nwho may log in")
+    for key in keys:
+        click.echo(f"  {key}")
+    click.echo("\nfiles")
+    width = max(len(f"{size:,}") for size in (*sizes.values(), 0))
+    for name in sorted(manifest.files):
+        click.echo(f"  {manifest.files[name][:12]}  {_size(sizes.get(name)).rjust(width)}  {name}")
+    return 0
+
+
+@bundle.command(short_help="Compare every file with the manifest.")
+@click.argument("where")
+@json_option
+@aws_options
+def verify(where: str, as_json: bool, region: str | None, profile: str | None) -> int:
+    """Read every file of the bundle at WHERE, an s3:// prefix or a folder, and compare it with the manifest.
+
+    The exit status is 0 if it is whole, 1 if it is not, 3 if there is none, 4 if S3 cannot be reached, and 5 if it
+    may not be read.
+    """
+    from ..submit.stored import examine
+
+    with _place(where, region, profile) as place:
+        found = examine(place)
+    size = sum(finding.size or 0 for finding in found.findings)
+    if as_json:
+        document = {
+            "version": 1,
+            "bundle": place.address,
+            "plugin_version": found.manifest.version,
+            "whole": not found.wrong,
+            "named_after_its_digest": found.named,
+            "listed": found.listed,
+            "files": [
+                {"name": each.name, "state": each.state, "bytes": each.size} for each in found.findings
+            ],
+        }
+        click.echo(json.dumps(document, indent=2))
+    else:
+        for finding in found.wrong:
+            click.echo(f"{finding.state.ljust(7)}  {finding.name}")
+        if not found.wrong:
+            count = f"{len(found.findings)} files, {size:,} bytes"
+            click.echo(f"{place.address}: whole, {count}, built by smssh-plugin {found.manifest.version}")
+        if not found.named:
+            click.echo(
+                "note: it is not named after its digest, so its manifest itself was not checked", err=True
+            )
+        if not found.listed:
+            click.echo(
+                "note: it may not be listed, so files that do not belong there were not looked for", err=True
+            )
+    if found.wrong:
+        raise SmsshError(
+            f"{place.address} is damaged: {len(found.wrong)} of {len(found.findings)} files are not as they should be",
+            hint="remove it; `smssh bundle build`, or the next compile, stores it once more",
+            reference="bundle-damaged",
+            status=ExitStatus.FAILED,
+        )
+    return 0
+
+
+# -------------------------------------------------------------------------------- words of the command line
+
+
+def _options(pairs: tuple[str, ...], to: str | None) -> SSHOptions:
+    """The options that the command line names."""
+    from ..submit.options import LISTS, WAYS, SSHOptions
+
+    single: dict[str, Any] = {} if to is None else {"bundle_prefix": to}
+    several: dict[str, list[str]] = {}
+    extra: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise click.UsageError(f"{pair!r} is not NAME=VALUE")
+        if name.startswith("extra."):
+            extra[name[len("extra.") :]] = _json_or_text(value)
+        elif name in LISTS:
+            several.setdefault(name, []).extend(value.split(LISTS[name]))
+        elif name in WAYS and WAYS[name].place in ("request", "nowhere") and name != "bundle":
+            raise click.UsageError(
+                f"the option {name!r} is not part of a bundle: with_ssh and enable take it"
+            )
+        else:
+            single[name] = value
+    options = SSHOptions().merged({**single, **several, **({"extra": extra} if extra else {})})
+    if options.bundle not in ("auto", "offline"):
+        raise click.UsageError(f"bundle={options.bundle} is no bundle to build; PLACE says where it goes")
+    return options
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+@contextlib.contextmanager
+def _aws(region: str | None, profile: str | None) -> Iterator[Any]:
+    """A boto3 session; what botocore raises has a message for people."""
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        # boto3 itself reads AWS_DEFAULT_REGION only.
+        yield boto3.Session(region_name=region or os.environ.get("AWS_REGION") or None, profile_name=profile)
+    except BotoCoreError as error:
+        raise SmsshError(
+            f"AWS cannot be asked: {error}",
+            hint="check --region, --profile and your credentials",
+            reference="aws-error",
+            status=ExitStatus.UNREACHABLE,
+        ) from error
+
+
+@contextlib.contextmanager
+def _place(where: str, region: str | None, profile: str | None) -> Iterator[Folder | Prefix]:
+    from ..submit.stored import Folder, Prefix
+
+    if not where.startswith("s3://"):
+        yield Folder(Path(where))
+        return
+    if not where[len("s3://") :].strip("/").partition("/")[2]:
+        raise click.UsageError(f"{where} is not s3://bucket/prefix")
+    with _aws(region, profile) as session:
+        yield Prefix(where, session.client("s3"))
+
+
+def _document(text: bytes) -> dict[str, Any]:
+    """The bundle's options; the addresses of webhooks, which are secrets, without their paths."""
+    try:
+        options: dict[str, Any] = dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise SmsshError(
+            f"the bundle's options cannot be read: {error}", reference="bundle-damaged"
+        ) from None
+    if "notify" in options:
+        options["notify"] = [_without_path(target) for target in options["notify"]]
+    return options
+
+
+def _without_path(target: str) -> str:
+    return "/".join([*target.split("/")[:3], "..."]) if "://" in target else target
+
+
+def _fingerprint(line: str) -> str:
+    """A public key as `ssh-keygen -l` shows it: fingerprint, comment, type."""
+    words = line.split()
+    for index, word in enumerate(words):
+        if word.startswith("AAAA"):
+            with contextlib.suppress(binascii.Error):
+                digest = hashlib.sha256(base64.b64decode(word, validate=True)).digest()
+                shown = base64.b64encode(digest).decode().rstrip("=")
+                return f"SHA256:{shown} {' '.join(words[index + 1 :]) or 'no comment'} ({words[index - 1]})"
+    return line
+
+
+def _size(size: int | None) -> str:
+    return "?" if size is None else f"{size:,}"

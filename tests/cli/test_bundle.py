@@ -1,0 +1,220 @@
+"""`smssh bundle`: built, shown and verified, in a folder and in S3 as moto has it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from smssh_plugin import __version__
+from smssh_plugin.cli import main
+from smssh_plugin.errors import ExitStatus
+from smssh_plugin.submit.bundle import build
+from smssh_plugin.submit.options import SSHOptions
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO7tHAuphTTyE5a9CYRfcOTPNUOEeZ0zJlOA+XjiM8Wo tests"
+FINGERPRINT = "SHA256:MGrSOaGXxWeleYFfTjooGc56oI0iwRMG0MbY1gS1oB0"
+"""As `ssh-keygen -l` says it."""
+OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPmghorh9zx1v9BThkn2f25Zqh3y0mVMUvTzLDbHrAB0"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "id_ed25519").write_text("not a key\n")
+    (home / "id_ed25519.pub").write_text(KEY + "\n")
+    monkeypatch.setenv("SMSSH_HOME", str(home))
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with mock_aws():
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="mine")
+        yield "mine"
+
+
+def smssh(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = main(["bundle", *words])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+BUILD = ("build", "-o", "hold=failure, end", "-o", "agent=found")
+EXPECTED = SSHOptions(hold=("failure", "end"), agent="found")
+
+
+def test_build_into_a_folder(capsys, tmp_path):
+    status, out, err = smssh(capsys, *BUILD, "--to", "there")
+    expected = build(EXPECTED, [KEY])
+    assert (status, out, err) == (0, f"there/{expected.digest}\n", "")
+    folder = tmp_path / "there" / expected.digest
+    assert {name: (folder / name).read_bytes() for name in expected.files} == expected.files
+    assert smssh(capsys, *BUILD, "--to", "there")[:2] == (0, out)
+
+
+def test_build_into_s3_and_use_it(capsys, bucket):
+    status, out, _ = smssh(capsys, *BUILD, "--to", f"s3://{bucket}/deep", "--json")
+    made = json.loads(out)
+    expected = build(EXPECTED, [KEY])
+    assert status == 0
+    assert made == {
+        "version": 1,
+        "bundle": f"s3://{bucket}/deep/{expected.digest}/",
+        "digest": expected.digest,
+        "bytes": expected.size,
+    }
+    assert smssh(capsys, "verify", made["bundle"])[0] == 0
+    from smssh_plugin.submit.bundle import publish
+
+    session = boto3.Session(region_name="us-east-1")
+    assert publish(SSHOptions(bundle=made["bundle"], hold="failure,end"), session) == made["bundle"]
+
+
+def test_build_where_with_ssh_would(capsys, bucket):
+    client = boto3.client("s3", region_name="us-east-1")
+    client.create_bucket(Bucket="sagemaker-us-east-1-123456789012")
+    _, out, _ = smssh(capsys, *BUILD)
+    assert out == f"s3://sagemaker-us-east-1-123456789012/smssh/bundles/{build(EXPECTED, [KEY]).digest}/\n"
+
+
+def test_options_of_all_kinds(capsys, tmp_path):
+    keys = tmp_path / "team.pub"
+    keys.write_text(f"{OTHER} ann b\n")
+    words = [
+        "-o",
+        "hold=failure",
+        "-o",
+        "hold=end",
+        "-o",
+        "price_per_hour=1.21",
+        "-o",
+        f"authorized_keys={keys}",
+    ]
+    words += [
+        "-o",
+        "extra.strict=true",
+        "-o",
+        "extra.mine=text",
+        "-o",
+        'extra.deep={"a": [1]}',
+        "-o",
+        "agent=found",
+    ]
+    words += ["-o", "notify=https://hooks.example.com/T0/secret,arn:aws:sns:eu-west-1:123456789012:jobs"]
+    _, out, _ = smssh(capsys, "build", *words, "--to", ".")
+    status, text, _ = smssh(capsys, "show", out.strip())
+    assert status == 0
+    assert "secret" not in text
+    shown = [line.strip() for line in text.splitlines()]
+    for line in (
+        f"version  smssh-plugin {__version__}",
+        "hold = failure,end",
+        "price_per_hour = 1.21",
+        "strict = true",
+        "mine = text",
+        'deep = {"a": [1]}',
+        'notify = ["https://hooks.example.com/...", "arn:aws:sns:eu-west-1:123456789012:jobs"]',
+        f"{FINGERPRINT} tests (ssh-ed25519)",
+    ):
+        assert line in shown
+    assert any(line.endswith("ann b (ssh-ed25519)") for line in shown)
+
+
+def test_show_for_programs(capsys):
+    _, out, _ = smssh(capsys, *BUILD, "--to", ".")
+    status, text, _ = smssh(capsys, "show", out.strip(), "--json")
+    shown = json.loads(text)
+    expected = build(EXPECTED, [KEY])
+    assert status == 0
+    assert (shown["version"], shown["digest"], shown["plugin_version"]) == (1, expected.digest, __version__)
+    assert shown["options"] == {"hold": "failure,end", "agent": "found", "transport": "ssm"}
+    assert shown["keys"] == [f"{FINGERPRINT} tests (ssh-ed25519)"]
+    assert {name: each["bytes"] for name, each in shown["files"].items()} == {
+        name: len(data) for name, data in expected.files.items() if name != "smssh-manifest.json"
+    }
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_verify_a_damaged_one(capsys, tmp_path, form):
+    _, out, _ = smssh(capsys, *BUILD, "--to", ".")
+    folder = Path(shutil.copytree(out.strip(), tmp_path / "copy"))
+    status, text, err = smssh(capsys, "verify", str(folder))
+    assert (status, "whole, 7 files" in text) == (0, True)
+    assert err == "note: it is not named after its digest, so its manifest itself was not checked\n"
+    (folder / "run.sh").write_text("exit 1\n")
+    (folder / "env.sh").unlink()
+    (folder / "json.py").touch()
+    status, text, err = smssh(capsys, "verify", str(folder), *form)
+    assert status == ExitStatus.FAILED
+    assert f"error: {folder} is damaged: 3 of 8 files are not as they should be" in err
+    if form:
+        found = json.loads(text)
+        assert (found["whole"], found["named_after_its_digest"], found["listed"]) == (False, False, True)
+        states = {each["name"]: each["state"] for each in found["files"] if each["state"] != "ok"}
+    else:
+        states = {name: state for state, name in (line.split() for line in text.splitlines())}
+    assert states == {"run.sh": "changed", "env.sh": "missing", "json.py": "unknown"}
+
+
+def test_verify_a_manifest_that_is_another_ones(capsys):
+    _, out, _ = smssh(capsys, *BUILD, "--to", ".")
+    manifest = Path(out.strip(), "smssh-manifest.json")
+    manifest.write_bytes(manifest.read_bytes() + b"\n")
+    status, text, _ = smssh(capsys, "verify", out.strip())
+    assert (status, text) == (ExitStatus.FAILED, "changed  smssh-manifest.json\n")
+
+
+def test_where_there_is_none(capsys, bucket, tmp_path):
+    for where in ("nowhere", f"s3://{bucket}/nothing", "s3://nobodys-bucket/prefix"):
+        for command in ("show", "verify"):
+            status, out, err = smssh(capsys, command, where)
+            assert (status, out) == (ExitStatus.NOT_FOUND, "")
+            assert "smssh-manifest.json cannot be read" in err
+    (tmp_path / "smssh-manifest.json").write_text("{}")
+    assert smssh(capsys, "verify", ".")[0] == ExitStatus.FAILED
+
+
+def test_where_it_may_not_be_read(capsys, bucket):
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::mine/*"}
+    client = boto3.client("s3", region_name="us-east-1")
+    _, out, _ = smssh(capsys, *BUILD, "--to", f"s3://{bucket}/closed")
+    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [deny]}))
+    assert smssh(capsys, "verify", out.strip())[0] == ExitStatus.REFUSED
+
+
+def test_a_profile_that_is_not_there(capsys):
+    status, _, err = smssh(capsys, "verify", "s3://mine/prefix", "--profile", "nobody")
+    assert status == ExitStatus.UNREACHABLE
+    assert "The config profile (nobody) could not be found" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["build", "-o", "hold"], "'hold' is not NAME=VALUE"),
+        (["build", "-o", "role=x"], "the option 'role' is not part of a bundle"),
+        (["build", "-o", "nonsense=x"], "there is no SSH option 'nonsense'"),
+        (["build", "-o", "bundle=baked"], "bundle=baked is no bundle to build"),
+        (["build", "-o", "bundle=s3://a-b/c"], "bundle=s3://a-b/c is no bundle to build"),
+        (["build", "-o", "transport=native", "--to", "here"], "the transport native announces itself in S3"),
+        (["build", "--to", "s3://A"], "bundle_prefix is 's3://A'"),
+        (["verify", "s3://bucket"], "s3://bucket is not s3://bucket/prefix"),
+    ],
+)
+def test_what_is_wrong_is_named(capsys, words, error):
+    status, out, err = smssh(capsys, *words)
+    assert (status, out) == (ExitStatus.USAGE, "")
+    assert f"error: {error}" in err or error in err
+    assert "hint: " in err or "SSHOptions" in err
