@@ -341,7 +341,8 @@ def variables_section() -> str:
     ]
     if set(WAYS) != set(defaults):
         raise ValueError(f"WAYS and SSHOptions differ: {sorted(set(WAYS) ^ set(defaults))}")
-    for name, way in WAYS.items():
+    for name in defaults:  # in the order of the dataclass
+        way = WAYS[name]
         variables = ", ".join(f"`{each}`" for each in way.variables) or "-"
         lines.append(f"| `{name}` | {variables} | {places[way.place]} |")
     lines.append(
