@@ -1,5 +1,6 @@
 # The two commands of the README, `make demo` and `make test`, and what stands behind them.
 PYTHON ?= python3
+WORKERS ?= 3
 GROUPS := --group examples --group test --group lint --group types
 
 .PHONY: demo test test-containers test-cuts test-fuzz test-kills test-properties bench docs lint types \
@@ -9,8 +10,9 @@ demo: environments
 	@.venv/bin/python examples/pipelines/churn/pipeline.py --local .venv-image --report report
 	@cat examples/pipelines/churn/next-steps.txt
 
+# Most of a test is waiting for other processes, so there is room for more workers than cores. One file stays together.
 test: environments
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # 10,000 requests of the service model's shapes a property, with pipeline variables anywhere; SMSSH_TEST_EXAMPLES=...
 test-properties: environments
