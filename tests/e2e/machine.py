@@ -16,7 +16,7 @@ CHURN = ROOT / "examples" / "pipelines" / "churn"
 IMAGE = Path(os.environ.get("SMSSH_TEST_IMAGE_ENV", ROOT / ".venv-image"))
 TRAIN = "Train.churn.pipeline.sagemaker"
 SMSSH = [sys.executable, "-m", "smssh_plugin.cli"]
-PATIENCE = 180
+PATIENCE = 400
 """Seconds that the longest single program of these tests may take on a slow machine."""
 
 
