@@ -11,6 +11,9 @@ from typing import Any
 import boto3
 import pytest
 
+from smssh_plugin.submit import bundle as bundles
+from smssh_plugin.submit import given
+
 BUCKET = "tests-bucket"
 REGION = "us-east-1"
 ROLE = "arn:aws:iam::123456789012:role/job"
@@ -81,6 +84,9 @@ def bucket(s3: Any) -> None:
     """Before each test: moto's state is one a process, and tests of other rooms begin with none."""
     if BUCKET not in [found["Name"] for found in s3.list_buckets()["Buckets"]]:
         s3.create_bucket(Bucket=BUCKET)
+        # What this process has stored is gone as well.
+        bundles._published.clear()
+        given._checked.clear()
 
 
 @pytest.fixture(scope="session")
