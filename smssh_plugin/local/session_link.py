@@ -138,9 +138,11 @@ class Link:
         and has not read may be lost with it.
         """
         if self._closing is not None:
-            await asyncio.shield(self._closing)
+            await asyncio.wait({self._closing})
 
     async def _close(self, code: int, text: bytes) -> None:
+        if self.request.transport is None or self.request.transport.is_closing():
+            return
         try:
             await asyncio.wait_for(self.socket.close(code=code, message=text), _SEND_SECONDS)
         except (ConnectionError, RuntimeError):
