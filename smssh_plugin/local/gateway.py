@@ -12,17 +12,24 @@ import socket
 import uuid
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import parse_qs
+from xml.sax.saxutils import escape
 
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from .faults import HangUpError
 from .service_error import ServiceError
+from .session_channels import access_key_of
+from .session_signatures import SignedRequest
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
+    from .faults import Faults
     from .sagemaker import SageMaker
 
 __all__ = ["Gateway", "Sessions", "listen"]
@@ -47,16 +54,26 @@ _HOP = {
     # Answered by aiohttp's server before we see the request.
     "expect",
 }
-_TAG_OPERATIONS = {"AddTagsToResource", "RemoveTagsFromResource", "ListTagsForResource"}
-_CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/")
+_FORM = "application/x-www-form-urlencoded"
+_SCOPE = re.compile(r"[^/,\s]+/[0-9]{8}/[^/,\s]+/([^/,\s]+)/aws4_request")
 
 
 class Sessions(Protocol):
     """The Session Manager service; `smssh_plugin.local.session_service.SessionService`."""
 
     operations: frozenset[str]
+    faults: Faults
 
-    async def handle(self, operation: str, body: dict[str, Any], access_key: str | None) -> dict[str, Any]:
+    def serves(self, operation: str, body: dict[str, Any]) -> bool:
+        """Whether one of its operations is for it this time."""
+
+    async def handle(
+        self,
+        operation: str,
+        body: dict[str, Any],
+        access_key: str | None,
+        request: SignedRequest | None = None,
+    ) -> dict[str, Any]:
         """Answer one AmazonSSM operation."""
 
     def add_routes(self, app: web.Application) -> None:
@@ -91,8 +108,10 @@ class Gateway:
         self._client: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
 
-    async def start(self, listener: socket.socket) -> None:
-        """Answer what comes to `listener`, a socket of `listen`."""
+    async def start(
+        self, listener: socket.socket, secure: tuple[socket.socket, ssl.SSLContext] | None = None
+    ) -> None:
+        """Answer what comes to `listener`, a socket of `listen`; and to the one of `secure`, over TLS."""
         app = web.Application()
         self._sessions.add_routes(app)
         app.router.add_route("*", "/{path:.*}", self._dispatch)
@@ -107,6 +126,8 @@ class Gateway:
         )
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
+        if secure is not None:
+            await web.SockSite(self._runner, secure[0], ssl_context=secure[1]).start()
         self._client = aiohttp.ClientSession(
             auto_decompress=False,
             connector=aiohttp.TCPConnector(limit=0),
@@ -127,23 +148,49 @@ class Gateway:
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         service, _, operation = request.headers.get("X-Amz-Target", "").rpartition(".")
+        body: bytes | None = None
         try:
             if service == "SageMaker":
+                await self._sessions.faults.apply(f"sagemaker:{operation}")
                 return _answer(await self._sagemaker.handle(operation, _members(await _body(request))))
             if service == "AmazonSSM" and operation in self._sessions.operations:
                 body = await _body(request)
                 members = _members(body)
-                if operation in _TAG_OPERATIONS and members.get("ResourceType") != "ManagedInstance":
-                    return await self._pass_on(request, body)
-                return _answer(await self._sessions.handle(operation, members, _access_key(request)))
+                if self._sessions.serves(operation, members):
+                    signed = SignedRequest(
+                        request.method, request.rel_url.raw_path, request.query_string, request.headers, body
+                    )
+                    return _answer(
+                        await self._sessions.handle(operation, members, access_key_of(request), signed)
+                    )
+            body = await self._fail_on_demand(request, operation, body)
+        except HangUpError:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=500)
         except ServiceError as error:
             log.info("%s.%s: %s", service, operation, error.code)
-            return _answer(error.to_json(), error.status, error.code)
+            return _failure(request, error)
         except Exception:
             log.exception("%s.%s: the stand-in failed", service, operation)
             internal = ServiceError("InternalFailure", "smssh local failed; see its log.", 500)
             return _answer(internal.to_json(), 500, internal.code)
-        return await self._pass_on(request)
+        return await self._pass_on(request, body)
+
+    async def _fail_on_demand(self, request: web.Request, operation: str, body: bytes | None) -> bytes | None:
+        """Let happen to one of moto's operations what is to happen to it; answers its body if it was read.
+
+        Raises:
+            ServiceError: it fails.
+        """
+        if not any(self._sessions.faults):
+            return body
+        service = _service_of(request)
+        if not operation and request.content_type == _FORM:
+            body = await _body(request)
+            operation = parse_qs(body.decode("utf-8", "replace")).get("Action", [""])[0]
+        await self._sessions.faults.apply(f"{service}:{operation or request.method}")
+        return body
 
     async def _pass_on(self, request: web.Request, body: bytes | None = None) -> web.StreamResponse:
         """Send the request to moto and its answer back, without touching either.
@@ -180,13 +227,27 @@ def _not_implemented(request: web.Request) -> web.Response:
     Its own is a page of HTML with status 500: SDKs repeat the request, and then complain about the page.
     """
     text = "smssh local: moto does not implement this operation, or failed; see the log of smssh local."
-    failure = ServiceError("NotImplemented", text, HTTPStatus.NOT_IMPLEMENTED)
+    return _failure(request, ServiceError("NotImplemented", text, HTTPStatus.NOT_IMPLEMENTED))
+
+
+def _failure(request: web.Request, failure: ServiceError) -> web.Response:
+    """An error in the protocol of the request's service."""
     if "X-Amz-Target" in request.headers:
         return _answer(failure.to_json(), failure.status, failure.code)
-    error = f"<Error><Type>Receiver</Type><Code>{failure.code}</Code><Message>{text}</Message></Error>"
-    if "/s3/" not in request.headers.get("Authorization", ""):
+    kind = "Sender" if failure.status < HTTPStatus.INTERNAL_SERVER_ERROR else "Receiver"
+    text = escape(failure.message)
+    error = f"<Error><Type>{kind}</Type><Code>{escape(failure.code)}</Code><Message>{text}</Message></Error>"
+    if _service_of(request) != "s3":
         error = f"<ErrorResponse>{error}</ErrorResponse>"
     return web.Response(body=error.encode(), status=failure.status, content_type="text/xml")
+
+
+def _service_of(request: web.Request) -> str:
+    """The service in a request's signature; S3 where there is none, since others want one."""
+    found = _SCOPE.search(request.headers.get("Authorization", "")) or _SCOPE.search(
+        request.query.get("X-Amz-Credential", "")
+    )
+    return found.group(1) if found else "s3"
 
 
 async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
@@ -223,11 +284,6 @@ def _members(body: bytes) -> dict[str, Any]:
     if not isinstance(members, dict):
         raise ServiceError("SerializationException", "Start of structure or map found where not expected.")
     return members
-
-
-def _access_key(request: web.Request) -> str | None:
-    found = _CREDENTIAL.search(request.headers.get("Authorization", ""))
-    return found.group(1) if found else None
 
 
 def _answer(members: dict[str, Any], status: int = 200, error: str | None = None) -> web.Response:

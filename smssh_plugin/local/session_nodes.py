@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import bisect
+import itertools
+import math
 import re
 import secrets
 import time
@@ -19,6 +22,7 @@ __all__ = ["Activation", "Node", "Nodes", "page"]
 
 ONLINE_SECONDS = 330.0
 """How long a node counts as Online after its last ping. Agents ping every 300 s, connected or not."""
+TOKEN_SECONDS = 3600.0
 _DAY = 86400.0
 _EXPIRATION_MAX = 30 * _DAY
 _TAGS_MAX = 50
@@ -76,15 +80,19 @@ class Node:
     """A managed node that an agent registered. Times are seconds since the epoch."""
 
     id: str
+    number: int
+    """In the order of registration."""
     activation: Activation
     public_key: str
     fingerprint: str
     registered: float
     tags: dict[str, str]
     pinged: float = 0.0
+    rotate: bool = False
+    """Whether the agent is to replace its key the next time it asks for the role's credentials."""
     information: dict[str, Any] = field(default_factory=dict)
-    access_keys: set[str] = field(default_factory=set)
-    """The access key ids that were given out to its agent."""
+    access_keys: dict[str, float] = field(default_factory=dict)
+    """The access key ids that were given out to its agent, and when each expires."""
 
     def ping_status(self, now: float) -> str:
         """Online, ConnectionLost, or Inactive for a node that never pinged."""
@@ -121,6 +129,8 @@ class Node:
 class Nodes:
     """Activations, managed nodes and their tags, in memory.
 
+    What costs time is looked up, not searched: an account has ten thousand nodes as well as one.
+
     Args:
         clock: the time in seconds since the epoch.
     """
@@ -128,7 +138,17 @@ class Nodes:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.activations: dict[str, Activation] = {}
         self.nodes: dict[str, Node] = {}
+        self.token_seconds = TOKEN_SECONDS
+        """The life of the role's credentials."""
+        self.examined = 0
+        """Nodes that were looked at by listings, one by one; for tests of what a call costs."""
         self._clock = clock
+        self._numbers = itertools.count()
+        self._ordered: list[Node] = []
+        self._tagged_with: dict[tuple[str, str | None], dict[str, Node]] = {}
+        """By a tag's key and value, and by its key alone (None)."""
+        self._activated_by: dict[str, dict[str, Node]] = {}
+        self._key_of: dict[str, Node] = {}
 
     def create_activation(self, body: dict[str, Any]) -> dict[str, Any]:
         """CreateActivation."""
@@ -202,6 +222,7 @@ class Nodes:
         activation.registrations += 1
         node = Node(
             id="mi-0" + secrets.token_hex(8),
+            number=next(self._numbers),
             activation=activation,
             public_key=str(body["PublicKey"]),
             fingerprint=str(body["Fingerprint"]),
@@ -209,6 +230,9 @@ class Nodes:
             tags=dict(activation.tags),
         )
         self.nodes[node.id] = node
+        self._ordered.append(node)
+        self._activated_by.setdefault(activation.id, {})[node.id] = node
+        self._index_tags(node, {})
         return {"InstanceId": node.id}
 
     def role_token(self, body: dict[str, Any], access_key: str | None) -> dict[str, Any]:
@@ -218,19 +242,30 @@ class Nodes:
             raise ServiceError("AccessDeniedException", f"{access_key} is not a registered managed instance.")
         if body.get("Fingerprint") != node.fingerprint:
             raise ServiceError("MachineFingerprintDoesNotMatch", "The machine fingerprint does not match.")
+        now = self._clock()
+        for expired in [key for key, expires in node.access_keys.items() if expires <= now]:
+            del node.access_keys[expired]
+            del self._key_of[expired]
         key = "ASIA" + secrets.token_hex(8).upper()
-        node.access_keys.add(key)
+        node.access_keys[key] = now + self.token_seconds
+        self._key_of[key] = node
         return {
             "AccessKeyId": key,
             "SecretAccessKey": secrets.token_urlsafe(30),
             "SessionToken": secrets.token_urlsafe(48),
-            "TokenExpirationDate": self._clock() + 3600,
-            "UpdateKeyPair": False,  # the agent dereferences it unseen: it must be there
+            "TokenExpirationDate": now + self.token_seconds,
+            "UpdateKeyPair": node.rotate,  # the agent dereferences it unseen: it must be there
         }
 
     def update_public_key(self, body: dict[str, Any], access_key: str | None) -> dict[str, Any]:
-        """UpdateManagedInstancePublicKey."""
-        self.of_access_key(access_key).public_key = str(body.get("NewPublicKey", ""))
+        """UpdateManagedInstancePublicKey, signed with the key that is replaced."""
+        node = self.nodes.get(access_key or "")
+        if node is None:
+            raise ServiceError("AccessDeniedException", f"{access_key} is not a registered managed instance.")
+        if not body.get("NewPublicKey"):
+            raise ServiceError("ValidationException", "NewPublicKey must not be null")
+        node.public_key = str(body["NewPublicKey"])
+        node.rotate = False
         return {}
 
     def update_information(self, body: dict[str, Any], access_key: str | None) -> dict[str, Any]:
@@ -245,11 +280,19 @@ class Nodes:
         return {}
 
     def of_access_key(self, access_key: str | None) -> Node:
-        """The node whose agent holds this access key."""
-        for node in self.nodes.values():
-            if access_key == node.id or access_key in node.access_keys:
-                return node
-        raise ServiceError("AccessDeniedException", f"{access_key} is not the key of a managed instance.")
+        """The node whose agent holds this access key.
+
+        Raises:
+            ServiceError: nobody's, or its time is over.
+        """
+        node = self.nodes.get(access_key or "") or self._key_of.get(access_key or "")
+        if node is None:
+            raise ServiceError("AccessDeniedException", f"{access_key} is not the key of a managed instance.")
+        if node.access_keys.get(access_key or "", math.inf) <= self._clock():
+            raise ServiceError(
+                "ExpiredTokenException", "The security token included in the request is expired"
+            )
+        return node
 
     def describe(self, body: dict[str, Any]) -> dict[str, Any]:
         """DescribeInstanceInformation, with either kind of filter."""
@@ -262,30 +305,88 @@ class Nodes:
                 "ValidationException", "Use either Filters or InstanceInformationFilterList, not both."
             )
         now = self._clock()
-        found: Iterable[Node] = self.nodes.values()
-        for key, values in filters + old:
-            found = _filtered(found, str(key), values or (), now)
-        return page("InstanceInformationList", [node.to_json(now) for node in found], body, smallest=5)
+        wanted = [(str(key), _checked_filter(str(key), values)) for key, values in filters + old]
+        size, start = _page_of(body, smallest=5)
+        candidates = self._candidates(wanted)
+        first = bisect.bisect_left(candidates, start, key=lambda node: node.number)
+        found: list[Node] = []
+        for node in itertools.islice(candidates, first, None):
+            self.examined += 1
+            if all(_matches(node, key, values, now) for key, values in wanted):
+                found.append(node)
+                if len(found) > size:
+                    break
+        answer: dict[str, Any] = {"InstanceInformationList": [one.to_json(now) for one in found[:size]]}
+        if len(found) > size:
+            answer["NextToken"] = str(found[size].number)
+        return answer
+
+    def _candidates(self, wanted: list[tuple[str, Sequence[str]]]) -> list[Node]:
+        """The nodes that can match, in order, by the filter that leaves the fewest."""
+        best: list[Node] | None = None
+        for key, values in wanted:
+            found: dict[str, Node] = {}
+            for value in values:
+                if key.startswith("tag:"):
+                    found.update(self._tagged_with.get((key[4:], value), {}))
+                elif key == "tag-key":
+                    found.update(self._tagged_with.get((value, None), {}))
+                elif key == "ActivationIds":
+                    found.update(self._activated_by.get(value, {}))
+                elif key == "InstanceIds":
+                    found.update({value: self.nodes[value]} if value in self.nodes else {})
+                else:
+                    break
+            else:
+                if best is None or len(found) < len(best):
+                    best = sorted(found.values(), key=lambda node: node.number)
+        return self._ordered if best is None else best
 
     def deregister(self, node_id: str) -> Node:
         """DeregisterManagedInstance."""
         node = self.nodes.pop(node_id, None)
         if node is None:
             raise ServiceError("InvalidInstanceId", f"The instance ID {node_id} isn't valid.")
+        del self._ordered[bisect.bisect_left(self._ordered, node.number, key=lambda one: one.number)]
+        del self._activated_by[node.activation.id][node.id]
+        for key in node.access_keys:
+            del self._key_of[key]
+        before, node.tags = node.tags, {}
+        self._index_tags(node, before)
         return node
 
     def add_tags(self, body: dict[str, Any]) -> dict[str, Any]:
         """AddTagsToResource for a managed node."""
         node = self._tagged(body)
-        node.tags = _checked_tags(body.get("Tags") or (), node.tags)
+        before, node.tags = node.tags, _checked_tags(body.get("Tags") or (), node.tags)
+        self._index_tags(node, before)
         return {}
 
     def remove_tags(self, body: dict[str, Any]) -> dict[str, Any]:
         """RemoveTagsFromResource for a managed node."""
         node = self._tagged(body)
+        before, node.tags = node.tags, dict(node.tags)
         for key in body.get("TagKeys") or ():
             node.tags.pop(key, None)
+        self._index_tags(node, before)
         return {}
+
+    def _index_tags(self, node: Node, before: dict[str, str]) -> None:
+        """Bring the look-up by tags up to date with a node's tags."""
+        old, new = set(before.items()), set(node.tags.items())
+        gone: set[tuple[str, str | None]] = {
+            *(old - new),
+            *((key, None) for key in before.keys() - node.tags),
+        }
+        come: set[tuple[str, str | None]] = {
+            *(new - old),
+            *((key, None) for key in node.tags.keys() - before),
+        }
+        for tag in gone:
+            # A test may have changed the tags behind our back.
+            self._tagged_with.get(tag, {}).pop(node.id, None)
+        for tag in come:
+            self._tagged_with.setdefault(tag, {})[node.id] = node
 
     def list_tags(self, body: dict[str, Any]) -> dict[str, Any]:
         """ListTagsForResource for a managed node."""
@@ -307,6 +408,15 @@ class Nodes:
 
 def page(name: str, entries: Sequence[Any], body: dict[str, Any], *, smallest: int) -> dict[str, Any]:
     """One page of a list: 10 entries unless MaxResults says otherwise, which may be `smallest` to 50."""
+    size, start = _page_of(body, smallest=smallest)
+    answer: dict[str, Any] = {name: list(entries[start : start + size])}
+    if start + size < len(entries):
+        answer["NextToken"] = str(start + size)
+    return answer
+
+
+def _page_of(body: dict[str, Any], *, smallest: int) -> tuple[int, int]:
+    """How many entries a page has, and the number that its token names."""
     size = body.get("MaxResults", 10)
     if not isinstance(size, int) or not smallest <= size <= 50:
         raise ServiceError(
@@ -314,31 +424,31 @@ def page(name: str, entries: Sequence[Any], body: dict[str, Any], *, smallest: i
             f"1 validation error detected: Value '{size}' at 'maxResults' failed to satisfy constraint: "
             f"Member must have value between {smallest} and 50",
         )
-    token = body.get("NextToken") or "0"
-    if not token.isdigit():
+    token = str(body.get("NextToken") or "0")
+    if not (token.isascii() and token.isdigit()):
         raise ServiceError("InvalidNextToken", "The specified token isn't valid.")
-    start = int(token)
-    answer: dict[str, Any] = {name: list(entries[start : start + size])}
-    if start + size < len(entries):
-        answer["NextToken"] = str(start + size)
-    return answer
+    return size, int(token)
 
 
-def _filtered(nodes: Iterable[Node], key: str, values: Sequence[str], now: float) -> list[Node]:
+def _checked_filter(key: str, values: Sequence[str] | None) -> Sequence[str]:
     if not values:
         raise ServiceError("InvalidInstanceInformationFilterValue", f"The filter {key} has no values.")
-    if key.startswith("tag:"):
-        return [node for node in nodes if node.tags.get(key[4:]) in values]
-    if key == "tag-key":
-        return [node for node in nodes if not node.tags.keys().isdisjoint(values)]
-    if key not in _FILTERS:
+    if not key.startswith("tag:") and key not in _FILTERS:
         raise ServiceError("InvalidFilterKey", f"The specified filter key {key} isn't valid.")
+    return values
+
+
+def _matches(node: Node, key: str, values: Sequence[str], now: float) -> bool:
+    if key.startswith("tag:"):
+        return node.tags.get(key[4:]) in values
+    if key == "tag-key":
+        return not node.tags.keys().isdisjoint(values)
     shown = {
         "ActivationIds": "ActivationId",
         "InstanceIds": "InstanceId",
         "PlatformTypes": "PlatformType",
     }.get(key, key)
-    return [node for node in nodes if node.to_json(now).get(shown) in values]
+    return node.to_json(now).get(shown) in values
 
 
 def _checked_tags(tags: Iterable[dict[str, str]], before: dict[str, str]) -> dict[str, str]:

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import contextlib
 import http.client
 import json
 import time
@@ -14,12 +17,19 @@ from xml.etree import ElementTree as ET
 
 import botocore.session
 import pytest
+from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ClientError
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from multidict import CIMultiDict
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from smssh_plugin.local.agent.identity import _private_key, _RsaAuth
 from smssh_plugin.local.service_error import ServiceError
+from smssh_plugin.local.session_nodes import Nodes
 from smssh_plugin.local.session_service import SessionService
+from smssh_plugin.local.session_signatures import SignedRequest
 from smssh_plugin.session.frames import Message, MessageType
 from tests.session.conftest import stack  # noqa: F401 - a fixture
 from tests.session.support import KEYS, Stack, until
@@ -253,6 +263,133 @@ def test_tags_of_a_node_are_added_replaced_and_removed(stack: Stack, ssm: Any) -
     assert code_of(caught) == "InvalidResourceType"
 
 
+def test_ten_thousand_nodes_cost_a_look_up_what_one_costs() -> None:
+    """By what is looked at, and not by time."""
+    nodes = Nodes()
+    made = nodes.create_activation({"IamRole": "r", "RegistrationLimit": 1000})
+    activation = nodes.activations[made["ActivationId"]]
+    ids: list[str] = []
+
+    def register(number: int) -> None:
+        activation.registrations = 0
+        activation.tags = {"SMSSH": "1", "SMSSHJob": f"job-{number}"}
+        body = {**made, "PublicKey": "k", "Fingerprint": f"f-{number}"}
+        ids.append(nodes.register(body)["InstanceId"])
+
+    def cost(**body: Any) -> int:
+        before = nodes.examined
+        nodes.describe(body)
+        return nodes.examined - before
+
+    def costs(number: int) -> list[int]:
+        online = {"Key": "PingStatus", "Values": ["Online"]}
+        return [
+            cost(Filters=[{"Key": "tag:SMSSHJob", "Values": [f"job-{number}"]}, online]),
+            cost(Filters=[online, {"Key": "InstanceIds", "Values": [ids[number]]}]),
+            cost(InstanceInformationFilterList=[{"key": "InstanceIds", "valueSet": [ids[number]]}]),
+            cost(Filters=[{"Key": "tag:SMSSHJob", "Values": ["none"]}]),
+        ]
+
+    register(0)
+    alone = costs(0)
+    for number in range(1, 10_000):
+        register(number)
+    assert alone == [1, 1, 1, 0]
+    for number in (0, 4711, 9_999):
+        assert costs(number) == alone
+    # A page costs a page, wherever it is.
+    for token in ("0", "5000"):
+        assert cost(MaxResults=50, NextToken=token) == 51
+    everything: list[str] = []
+    page: dict[str, Any] = {}
+    while not everything or "NextToken" in page:
+        page = nodes.describe({"MaxResults": 50, **({"NextToken": page["NextToken"]} if page else {})})
+        everything += [one["InstanceId"] for one in page["InstanceInformationList"]]
+    assert everything == ids
+    token = nodes.role_token({"Fingerprint": "f-77"}, ids[77])
+    assert nodes.of_access_key(token["AccessKeyId"]).id == ids[77]
+    nodes.deregister(ids[77])
+    assert costs(78) == alone
+    assert not nodes.describe({"Filters": [{"Key": "tag:SMSSHJob", "Values": ["job-77"]}]})[
+        "InstanceInformationList"
+    ]
+
+
+def test_a_changed_tag_is_found_under_its_new_value_only(stack: Stack, ssm: Any) -> None:
+    node = FakeNode(stack, Tags=[{"Key": "SMSSHState", "Value": "ready"}])
+    where = {"ResourceType": "ManagedInstance", "ResourceId": node.id}
+
+    def found(key: str, *values: str) -> list[str]:
+        filters = [{"Key": key, "Values": list(values)}]
+        answer = ssm.describe_instance_information(Filters=filters)["InstanceInformationList"]
+        return [one["InstanceId"] for one in answer]
+
+    ssm.add_tags_to_resource(**where, Tags=[{"Key": "SMSSHState", "Value": "held"}])
+    assert found("tag:SMSSHState", "ready") == []
+    assert found("tag:SMSSHState", "held", "ready") == [node.id]
+    assert found("tag-key", "SMSSHState") == [node.id]
+    ssm.remove_tags_from_resource(**where, TagKeys=["SMSSHState"])
+    assert found("tag:SMSSHState", "held") == found("tag-key", "SMSSHState") == []
+
+
+def test_credentials_of_a_node_are_over_some_day(stack: Stack) -> None:
+    stack.service.nodes.token_seconds = 0.01
+    node = FakeNode(stack)
+    time.sleep(0.02)  # which is what this is about
+    with pytest.raises(ServiceError, match="ExpiredTokenException"):
+        node.ping()
+    assert node.post(f"control-channel/{node.id}")[0] == 403
+    stack.service.nodes.token_seconds = 3600.0
+    token = stack.call("RequestManagedInstanceRoleToken", node.id, Fingerprint=node.fingerprint)
+    node.key = token["AccessKeyId"]
+    node.ping()
+    assert len(stack.service.nodes.nodes[node.id].access_keys) == 1  # the one that was over is forgotten
+
+
+def signed(key: Any, node: str, body: dict[str, Any], **changes: Any) -> SignedRequest:
+    """A request as an agent signs it."""
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    auth = _RsaAuth(_private_key(private.decode()), node, "us-east-1")
+    headers = {"X-Amz-Target": "AmazonSSM.RequestManagedInstanceRoleToken"}
+    request = AWSRequest("POST", "http://127.0.0.1:1/", headers=headers, data=json.dumps(body))
+    auth.add_auth(request)
+    lowered = CIMultiDict(request.headers.items())
+    lowered.setdefault("Host", "127.0.0.1:1")
+    return SignedRequest("POST", "/", "", lowered, json.dumps(body).encode())._replace(**changes)
+
+
+def test_a_node_proves_itself_with_its_key(stack: Stack) -> None:
+    key, other = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
+    public = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    node = FakeNode(stack)
+    stack.service.nodes.nodes[node.id].public_key = base64.b64encode(public).decode()
+    body = {"Fingerprint": node.fingerprint}
+
+    def ask(request: SignedRequest) -> dict[str, Any]:
+        return stack.do(stack.service.handle("RequestManagedInstanceRoleToken", body, node.id, request))
+
+    good = signed(key, node.id, body)
+    assert ask(good)["AccessKeyId"]
+    for wrong in (
+        signed(other, node.id, body),
+        good._replace(body=b"{}"),
+        good._replace(headers=CIMultiDict({**good.headers, "X-Amz-Date": "20200101T000000Z"})),
+        good._replace(headers=CIMultiDict()),
+        good._replace(headers=CIMultiDict({"Authorization": node.header()["Authorization"]})),
+    ):
+        with pytest.raises(ServiceError, match="signature"):
+            ask(wrong)
+    stack.service.nodes.nodes[node.id].public_key = "no key"
+    with pytest.raises(ServiceError, match="signature"):
+        ask(good)
+
+
 def test_an_operation_that_is_not_served_is_named(stack: Stack) -> None:
     with pytest.raises(ServiceError, match="UnknownOperationException: PutInventory"):
         stack.call("PutInventory")
@@ -381,6 +518,15 @@ class Pair:
         until(lambda: self.session.client and self.session.agent)
 
 
+def until_closed(socket: ClientConnection) -> Any:
+    """The close frame that comes in the end."""
+    while True:
+        try:
+            socket.recv(timeout=10)
+        except ConnectionClosed as closed:  # noqa: PERF203 - once
+            return closed.rcvd
+
+
 def test_frames_go_unchanged_to_the_other_side(stack: Stack) -> None:
     pair = Pair(stack)
     for socket, other, kind in (
@@ -396,7 +542,6 @@ def test_frames_go_unchanged_to_the_other_side(stack: Stack) -> None:
 def test_what_is_not_the_others_business_does_not_reach_it(stack: Stack) -> None:
     pair = Pair(stack)
     pair.agent.send(Message.of(MessageType.AGENT_SESSION_STATE, {}).encode())
-    pair.agent.send(b"short")
     pair.client.send(Message.new(MessageType.OUTPUT, b"the wrong way").encode())
     pair.client.send(Message.of(MessageType.CHANNEL_CLOSED, {}).encode())
     frame = Message.new(MessageType.INPUT, b"x").encode()
@@ -405,7 +550,92 @@ def test_what_is_not_the_others_business_does_not_reach_it(stack: Stack) -> None
     frame = Message.new(MessageType.OUTPUT, b"x").encode()
     pair.agent.send(frame)
     assert pair.client.recv(timeout=10) == frame
-    assert stack.events("malformed") == [pair.id] * 3
+    assert stack.events("malformed") == [pair.id] * 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda frame: b"short", "at least 120 bytes"),
+        (lambda frame: b"\0" * 500, "header's length"),
+        (lambda frame: b"\xff\xff\xff\xff" + frame[4:], "header's length"),
+        (lambda frame: frame + b"x", "payload were announced"),
+        (lambda frame: frame[:-1], "payload were announced"),
+        (lambda frame: frame[:4] + b"\xff" * 32 + frame[36:], "not ASCII"),
+        (lambda frame: frame[:4] + b" " * 32 + frame[36:], "not ASCII"),
+        (lambda frame: "text", "of text"),
+    ],
+)
+def test_what_is_no_message_closes_the_channel_with_the_reason(
+    stack: Stack, damage: Any, reason: str
+) -> None:
+    pair = Pair(stack)
+    whole = Message.new(MessageType.INPUT, b"payload").encode()
+    for socket, subject in ((pair.client, pair.id), (pair.agent, pair.id), (pair.control, pair.node.id)):
+        socket.send(damage(whole))
+        closed = until_closed(socket)
+        assert closed.code == 1007
+        assert reason in closed.reason
+        assert subject in stack.events("malformed")
+    assert pair.session.ended is None  # a message may have been damaged on its way
+
+
+def test_one_who_does_not_read_is_cut_off_and_holds_up_nobody(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smssh_plugin.local.session_link._SEND_SECONDS", 0.2)
+    pair, other = Pair(stack), Pair(stack)
+    deaf = pair.session.client
+    assert deaf is not None
+    frame = Message.new(MessageType.OUTPUT, b"x" * 1_000_000).encode()
+
+    async def fill() -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            for _ in range(200):
+                await asyncio.wait_for(deaf.forward(frame), 0.2)
+            raise AssertionError("it reads")
+
+    stack.do(fill())
+    stack.call("TerminateSession", SessionId=pair.id)
+    stack.call("TerminateSession", SessionId=other.id)
+    assert received(other.client).type == MessageType.CHANNEL_CLOSED
+
+
+def test_the_history_and_the_tokens_are_bounded(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smssh_plugin.local.session_service._HISTORY_MAX", 5)
+    monkeypatch.setattr("smssh_plugin.local.session_channels._TOKENS_MAX", 5)
+    pair = Pair(stack)
+    for _ in range(12):
+        made = stack.call("StartSession", Target=pair.node.id, DocumentName="AWS-StartSSHSession")
+        stack.call("TerminateSession", SessionId=made["SessionId"])
+        pair.node.post(f"data-channel/{pair.id}")
+    assert len(stack.service.sessions) <= 7
+    assert pair.id in stack.service.sessions
+    assert len(stack.service.channels._tokens) <= 5
+
+
+def test_an_agent_without_a_control_channel_is_told_on_its_data_channel(stack: Stack) -> None:
+    pair = Pair(stack)
+    pair.control.close()
+    until(lambda: pair.node.id not in stack.service.channels.control)
+    stack.call("TerminateSession", SessionId=pair.id)
+    assert received(pair.agent).type == MessageType.CHANNEL_CLOSED
+
+
+def test_sessions_are_described_by_their_time_and_owner(stack: Stack, ssm: Any) -> None:
+    pair = Pair(stack)
+
+    def found(state: str = "Active", **filters: str) -> list[str]:
+        chosen = [{"key": key, "value": value} for key, value in filters.items()]
+        return [one["SessionId"] for one in ssm.describe_sessions(State=state, Filters=chosen)["Sessions"]]
+
+    assert found(InvokedAfter="2020-01-01T00:00:00Z") == [pair.id]
+    assert found(InvokedBefore="2020-01-01T00:00:00Z") == []
+    assert found(Target=pair.node.id, Status="Connected") == [pair.id]
+    assert found("History", SessionId=pair.id) == []
+    with pytest.raises(ClientError) as caught:
+        found(InvokedAfter="yesterday")
+    assert code_of(caught) == "ValidationException"
 
 
 def test_tokens_of_a_data_channel_are_checked_on_both_sides(stack: Stack) -> None:
@@ -498,7 +728,7 @@ def test_a_session_whose_client_vanished_waits_paused_for_a_resume(stack: Stack)
 
 def test_an_idle_session_ends_and_data_keeps_it_alive(stack: Stack) -> None:
     pair = Pair(stack)
-    stack.service._idle = 1.0
+    stack.service.idle_seconds = 1.0
     until_ = time.monotonic() + 2.0
     while time.monotonic() < until_:
         pair.client.send(Message.new(MessageType.INPUT, b"keep-alive").encode())

@@ -9,6 +9,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -181,6 +182,7 @@ class Agent:
                 env={"HOME": str(self.folder), **environment},
                 stdin=subprocess.DEVNULL,
                 stderr=log,
+                start_new_session=True,
             )
 
     def wait_connected(self) -> None:
@@ -195,8 +197,10 @@ class Agent:
         return self.process.wait(10)
 
     def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
+        """Kill it and its sessions, which outlive an agent that only stops."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
 

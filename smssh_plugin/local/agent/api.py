@@ -1,4 +1,4 @@
-"""The agent double's HTTP calls: the SSM API and the creation of channels, signed as by the real agent."""
+"""The agent double's calls: the SSM API, KMS and the channels, signed as by the real agent."""
 
 from __future__ import annotations
 
@@ -6,22 +6,30 @@ import base64
 import http.client
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials, ReadOnlyCredentials
+from websockets.protocol import OPEN
 
 from ...errors import SmsshError
+from ...session.websocket import WebSocket, WebSocketRefusedError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from botocore.credentials import ReadOnlyCredentials
 
-__all__ = ["Api", "CallFailed"]
+    from .setup import Configuration
+
+__all__ = ["SESSION_ENDED", "Api", "CallFailed", "Socket", "Source", "json_call"]
+
+SESSION_ENDED = "Session is already terminated"
+"""The service's words for which no data channel is asked for again (`SessionAlreadyTerminatedError`)."""
 
 _SECONDS = 10.0
+_BODY_MAX = 1 << 20
+_REASON_MAX = 123
 
 
 class CallFailed(Exception):  # noqa: N818 - a refusal, or no answer
@@ -32,98 +40,140 @@ class CallFailed(Exception):  # noqa: N818 - a refusal, or no answer
         self.code = code
 
 
-class _RsaAuth(SigV4Auth):
-    """SigV4 that ends in an RSA-PSS signature by the node's key: how the role's token is asked for."""
+class Source(Protocol):
+    """Where credentials come from."""
 
-    def __init__(self, key: RSAPrivateKey, node: str, region: str) -> None:
-        super().__init__(Credentials(node, "not used"), "ssm", region)
-        self._key = key
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        """Credentials that are good now.
 
-    def signature(self, string_to_sign: str, _request: AWSRequest) -> str:
-        """The signature in base64, instead of an HMAC in hex."""
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import padding
+        Raises:
+            CallFailed: there are none.
+        """
 
-        scheme = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.MAX_LENGTH)
-        return base64.b64encode(self._key.sign(string_to_sign.encode(), scheme, hashes.SHA256())).decode()
+
+class Socket(WebSocket):
+    """A channel's websocket."""
+
+    def refuse(self, code: int, reason: str) -> None:
+        """Close it, and say why.
+
+        Args:
+            code: the close code.
+            reason: for the other end's log; cut to what a close frame holds.
+        """
+        if self._protocol.state is OPEN:
+            self._protocol.send_close(code, reason.encode("ascii", "replace").decode()[:_REASON_MAX])
+            self._collect()
+        self.close()
 
 
 class Api:
     """The calls of one agent.
 
     Args:
-        ssm: the endpoint of the SSM API.
-        mgs: the endpoint of the channels.
+        configuration: the endpoints.
         region: the region in signatures.
+        source: the credentials of everything.
     """
 
-    def __init__(self, ssm: str, mgs: str, region: str) -> None:
-        self.credentials: ReadOnlyCredentials | None = None
-        """The role's, once there are some."""
-        self.region = region
-        self._ssm = ssm
-        self._mgs = mgs
+    def __init__(self, configuration: Configuration, region: str, source: Source) -> None:
+        self._region = region
+        self._ssm = configuration.ssm
+        self._mgs = configuration.mgs
+        self._kms = configuration.kms
+        self._source = source
 
-    def call(self, operation: str, body: dict[str, Any], *, auth: SigV4Auth | None = None) -> dict[str, Any]:
-        """Call the SSM API; signed by `auth`, else by the role's credentials if there are some.
+    def call(self, operation: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Call the SSM API.
 
         Raises:
             CallFailed: no answer, or an error.
         """
-        if auth is None and self.credentials is not None:
-            auth = SigV4Auth(self.credentials, "ssm", self.region)
-        headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"AmazonSSM.{operation}"}
-        status, answer = _post(f"{self._ssm}/", json.dumps(body), headers, auth)
-        try:
-            parsed: dict[str, Any] = json.loads(answer or b"{}")
-        except ValueError:
-            raise CallFailed("", f"{operation}: HTTP {status}, and no JSON") from None
-        if status != 200:
-            code = str(parsed.get("__type", status)).rpartition("#")[2]
-            raise CallFailed(code, str(parsed.get("message") or parsed.get("Message") or ""))
-        return parsed
+        return json_call(self._ssm, f"AmazonSSM.{operation}", body, self._auth("ssm"))
 
-    def role_token(self, key: RSAPrivateKey, node: str, fingerprint: str) -> dict[str, Any]:
-        """Ask for the role's credentials, and use them from now on.
+    def decrypt(self, blob: bytes, context: dict[str, str], key_id: str) -> bytes:
+        """Call kms:Decrypt.
 
         Raises:
-            CallFailed: refused.
+            SmsshError: no, or not to be had.
         """
-        auth = _RsaAuth(key, node, self.region)
-        answer = self.call("RequestManagedInstanceRoleToken", {"Fingerprint": fingerprint}, auth=auth)
-        self.credentials = ReadOnlyCredentials(
-            answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"]
-        )
-        return answer
+        if not self._kms:
+            raise SmsshError("Fetching data key failed: amazon-ssm-agent.json names no Kms.Endpoint")
+        body = {
+            "CiphertextBlob": base64.b64encode(blob).decode(),
+            "EncryptionContext": context,
+            "KeyId": key_id,
+        }
+        try:
+            answer = json_call(self._kms, "TrentService.Decrypt", body, self._auth("kms"))
+            return base64.b64decode(answer["Plaintext"])
+        except (CallFailed, KeyError, ValueError) as error:
+            raise SmsshError(f"Fetching data key failed: Unable to retrieve data key, {error}") from error
 
-    def create_channel(self, path: str, body: dict[str, str]) -> tuple[str, str]:
-        """Create a control or data channel.
+    def open_channel(self, path: str, body: dict[str, str], query: str, hello: dict[str, str]) -> Socket:
+        """Create a control or data channel and connect to it.
 
         Args:
             path: `control-channel/<node>` or `data-channel/<session>`.
             body: what the request carries besides the schema version and a request id.
-
-        Returns:
-            The token of the channel's first message, and the websocket address without a query.
+            query: the websocket address' query.
+            hello: what the first message carries besides those and the token.
 
         Raises:
-            CallFailed: anything but 201.
+            CallFailed: anything but 201 and an upgrade.
         """
         url = f"{self._mgs}/v1/{path}"
         request = {"MessageSchemaVersion": "1.0", "RequestId": str(uuid.uuid4()), **body}
-        assert self.credentials is not None
-        auth = SigV4Auth(self.credentials, "ssmmessages", self.region)
-        status, answer = _post(url, json.dumps(request), {"Content-Type": "application/json"}, auth)
+        headers = {"Content-Type": "application/json"}
+        status, answer = _post(url, json.dumps(request), headers, self._auth("ssmmessages"))
         text = answer.decode("utf-8", "replace")
         if status != 201:
-            raise CallFailed(str(status), text[:200])
+            raise CallFailed(str(status), text[:300])
         try:
             token = ET.fromstring(text).findtext("TokenValue")  # noqa: S314 - of the endpoint that we trust with a shell
         except ET.ParseError as error:
             raise CallFailed("", f"the answer is no XML: {error}") from None
         if not token:
             raise CallFailed("", "the answer carries no TokenValue")
-        return token, "ws" + url.removeprefix("http")
+        signed = AWSRequest("GET", f"{url}?{query}")
+        self._auth("ssmmessages").add_auth(signed)
+        try:
+            opened = Socket(f"ws{url.removeprefix('http')}?{query}", dict(signed.headers.items()))
+        except WebSocketRefusedError as error:
+            raise CallFailed(str(error.status or ""), str(error)) from error
+        first = {"MessageSchemaVersion": "1.0", "RequestId": str(uuid.uuid4()), "TokenValue": token, **hello}
+        opened.send_text(json.dumps(first))
+        return opened
+
+    def _auth(self, service: str) -> SigV4Auth:
+        # The class asks for no more than this of its credentials.
+        return SigV4Auth(self._source.get_frozen_credentials(), service, self._region)
+
+
+def json_call(url: str, target: str, body: dict[str, Any], auth: SigV4Auth | None) -> dict[str, Any]:
+    """One call of an API that speaks JSON.
+
+    Args:
+        url: the endpoint.
+        target: X-Amz-Target.
+        body: the request.
+        auth: signs it; None for a call without a signature.
+
+    Raises:
+        CallFailed: no answer, or an error.
+    """
+    headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": target}
+    status, answer = _post(f"{url}/", json.dumps(body), headers, auth)
+    try:
+        parsed = json.loads(answer or b"{}")
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise CallFailed("", f"{target}: HTTP {status}, and no JSON")
+    if status != 200:
+        code = str(parsed.get("__type", status)).rpartition("#")[2]
+        raise CallFailed(code, str(parsed.get("message") or parsed.get("Message") or ""))
+    return parsed
 
 
 def _post(url: str, body: str, headers: dict[str, str], auth: SigV4Auth | None) -> tuple[int, bytes]:
@@ -138,7 +188,7 @@ def _post(url: str, body: str, headers: dict[str, str], auth: SigV4Auth | None) 
     try:
         connection.request("POST", parts.path or "/", body.encode(), dict(request.headers.items()))
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, response.read(_BODY_MAX)
     except (OSError, http.client.HTTPException) as error:
         raise CallFailed("", f"cannot reach {parts.netloc}: {error}") from error
     finally:

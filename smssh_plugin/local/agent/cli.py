@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import logging
 import sys
 import time
@@ -22,7 +21,6 @@ _LOG = logging.getLogger("amazon-ssm-agent")
 _CODE_MIN = 20
 _REGISTER_SECONDS = 8.0
 """How long the real agent tries to register on a network that does not answer."""
-_RETRY_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 
 
@@ -51,12 +49,12 @@ def main(argv: list[str]) -> int:
     try:
         if arguments.register:
             return _register(arguments, folder)
-        registration = Registration.load(state_folder(folder))
-        if registration is None:
-            raise SmsshError("this machine is not registered", hint="run -register -id ID -code CODE first")
+        if arguments.fingerprint:
+            return 0
+        configuration = Configuration.load(folder)
         from .control import Agent
 
-        return Agent(Configuration.load(folder), registration).run()
+        return Agent(configuration, state_folder(folder)).run()
     except SmsshError as error:
         _LOG.error("%s", error)
         return 1
@@ -64,9 +62,9 @@ def main(argv: list[str]) -> int:
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = _Parser(prog="amazon-ssm-agent", add_help=False, allow_abbrev=False)
-    for name in ("register", "clear", "y", "disableSimilarityCheck", "version"):
+    for name in ("register", "clear", "y", "disableSimilarityCheck", "fingerprint", "version"):
         parser.add_argument(f"-{name}", f"--{name}", action="store_true")
-    for name in ("id", "code", "region"):
+    for name in ("id", "code", "region", "similarityThreshold"):
         parser.add_argument(f"-{name}", f"--{name}", default="")
     return parser.parse_args(argv)
 
@@ -85,8 +83,8 @@ def _register(arguments: argparse.Namespace, folder: Path) -> int:
     if before is not None and not arguments.y:
         question = "Would you like to override existing with new registration information?"
         print(f"Instance already registered. {question}\n[Yes/No]: ", end="", flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            return 0
+        if not sys.stdin.readline().strip().lower().startswith("y"):
+            raise SmsshError("Registration canceled by user")
     registration = _registered(arguments, folder)
     registration.save(state)
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -104,34 +102,23 @@ def _registered(arguments: argparse.Namespace, folder: Path) -> Registration:
     Raises:
         SmsshError: refused, or no answer for 8 s.
     """
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    from .api import Api, CallFailed
+    from .api import CallFailed, json_call
+    from .identity import key_pair
 
     configuration = Configuration.load(folder)
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    public = key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.NoEncryption(),
-    )
+    private, public = key_pair()
     fingerprint = str(uuid.uuid4())
     body = {
         "ActivationId": arguments.id,
         "ActivationCode": arguments.code,
-        "PublicKey": base64.b64encode(public).decode(),
+        "PublicKey": public,
         "PublicKeyType": "Rsa",
         "Fingerprint": fingerprint,
     }
-    api = Api(configuration.ssm, configuration.mgs, arguments.region)
     deadline = time.monotonic() + _REGISTER_SECONDS
     while True:
         try:
-            node = str(api.call("RegisterManagedInstance", body)["InstanceId"])
+            answer = json_call(configuration.ssm, "AmazonSSM.RegisterManagedInstance", body, None)
         except CallFailed as error:  # noqa: PERF203 - it sleeps
             if error.code or time.monotonic() > deadline:
                 raise SmsshError(
@@ -139,4 +126,5 @@ def _registered(arguments: argparse.Namespace, folder: Path) -> Registration:
                 ) from error
             time.sleep(_RETRY_SECONDS)
         else:
-            return Registration(node, arguments.region, fingerprint, private.decode())
+            node = str(answer["InstanceId"])
+            return Registration(node, arguments.region, fingerprint, private, time.time())

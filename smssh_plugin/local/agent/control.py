@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import configparser
 import contextlib
-import json
 import logging
 import os
 import platform
@@ -13,22 +11,27 @@ import signal
 import socket
 import time
 from collections import deque
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...session.channel import open_websocket, signed_headers
+from ...errors import SmsshError
 from ...session.frames import FrameError, Message, MessageType
-from ...session.websocket import WebSocket, WebSocketClosedError, WebSocketRefusedError
+from ...session.websocket import WebSocketClosedError
 from .api import Api, CallFailed
-from .port_session import PortSession
+from .document import task_of
+from .identity import RegisteredNode, node_of
+from .plugin import Result
 from .setup import AGENT_VERSION
+from .tasks import Sessions
+from .worker import Worker
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import FrameType
 
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-
-    from .setup import Configuration, Registration
+    from .api import Socket
+    from .plugin import Task
+    from .setup import Configuration
 
 __all__ = ["Agent"]
 
@@ -43,6 +46,10 @@ _PAUSE_LONGEST = 30.0
 _STOP_SECONDS = 2.0
 _COMPLETE_TRIES = 3
 _COMPLETE_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
+_SUBMIT_TRIES = 5
+_SUBMIT_SECONDS = 1.0
+_INVALID = 1007
 
 
 class _Completion:
@@ -55,27 +62,33 @@ class _Completion:
 
 
 class Agent:
-    """The agent of one managed node.
+    """The agent of one node.
 
     Args:
-        configuration: the endpoints, and whether credentials are shared.
-        registration: the node's identity.
+        configuration: the endpoints, limits, and who it is.
+        state: the folder of its registration and its sessions.
+
+    Raises:
+        SmsshError: it is nobody.
     """
 
-    def __init__(self, configuration: Configuration, registration: Registration) -> None:
+    def __init__(self, configuration: Configuration, state: Path) -> None:
         self._configuration = configuration
-        self._registration = registration
-        self._api = Api(configuration.ssm, configuration.mgs, registration.region)
-        self._key = _private_key(registration.private_key)
+        self._node = node_of(configuration, state)
+        self._api = Api(configuration, self._node.region, self._node)
         self._wake, self._waker = os.pipe()
         for fd in (self._wake, self._waker):
             os.set_blocking(fd, False)
         self._stopping = False
-        self._socket: WebSocket | None = None
-        self._sessions: dict[str, PortSession] = {}
-        self._finished: deque[tuple[str, str, str]] = deque()
+        self._socket: Socket | None = None
+        self._sessions = Sessions(state / "sessions")
+        self._submitted: deque[Task] = deque()
+        """Sessions that wait for a worker; each has a place in the worker buffer."""
+        self._unsubmitted: deque[Message] = deque()
+        """Messages behind one that found no place, and that one first."""
+        self._submit_at = 0.0
+        self._submit_tries = 0
         self._completions: dict[str, _Completion] = {}
-        self._refresh_at = 0.0
         self._ping_at = 0.0
         self._pinged = 0.0
 
@@ -87,6 +100,7 @@ class Agent:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, self._awake)
         pause = _PAUSE_FIRST
         while not self._stopping:
             try:
@@ -96,10 +110,8 @@ class Agent:
                 while not self._stopping:
                     self._report()
                     self._step()
-            except (CallFailed, WebSocketRefusedError, WebSocketClosedError, FrameError) as error:  # noqa: PERF203 - it waits
-                if self._socket is not None:
-                    self._socket.abort()
-                    self._socket = None
+            except (CallFailed, WebSocketClosedError) as error:  # noqa: PERF203 - it waits
+                self._drop()
                 if not self._stopping:
                     _LOG.warning("no control channel: %s; again in %.1f s", error, pause)
                     self._sleep(pause)
@@ -107,11 +119,11 @@ class Agent:
         self._shut_down()
         return 0
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+    def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
-        self._awake()
+        self._awake(number, frame)
 
-    def _awake(self) -> None:
+    def _awake(self, _number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(BlockingIOError):  # it is awake already
             os.write(self._waker, b"x")
 
@@ -126,39 +138,37 @@ class Agent:
             while os.read(self._wake, 512):
                 pass
 
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.abort()
+            self._socket = None
+
     def _report(self) -> None:
-        """Refresh the role's credentials and ping, if it is time."""
+        """Refresh the credentials and ping, if it is time."""
         now = time.monotonic()
-        node = self._registration.node
-        if now >= self._refresh_at:
-            answer = self._api.role_token(self._key, node, self._registration.fingerprint)
-            life = float(answer["TokenExpirationDate"]) - time.time()
-            self._refresh_at = now + max(30.0, life / 2)
-            if self._configuration.share_credentials:
-                _share(answer, self._configuration.share_profile)
-        if now >= self._ping_at:
+        if now >= self._node.refresh_at:
+            self._node.refresh()
+        if now >= self._ping_at and not self._configuration.container:
             if not self._ping_at:
-                self._api.call("UpdateInstanceInformation", {"InstanceId": node})
-            self._api.call("UpdateInstanceInformation", {"InstanceId": node, **_information()})
+                self._api.call("UpdateInstanceInformation", {"InstanceId": self._node.id})
+            self._api.call("UpdateInstanceInformation", {"InstanceId": self._node.id, **_information()})
             self._ping_at = now + _PING_SECONDS
 
     def _open(self) -> None:
-        node = self._registration.node
-        token, url = self._api.create_channel(f"control-channel/{node}", {})
-        url += "?role=subscribe&stream=input"
         hello = {"AgentVersion": AGENT_VERSION, "PlatformType": "linux"}
-        self._socket = open_websocket(
-            url, token, hello, headers=signed_headers(url, self._api.credentials, self._registration.region)
-        )
+        query = "role=subscribe&stream=input"
+        self._socket = self._api.open_channel(f"control-channel/{self._node.id}", {}, query, hello)
         self._socket.flush()
         self._pinged = time.monotonic()
-        _LOG.info("control channel of %s is open", node)
+        _LOG.info("control channel of %s is open", self._node.id)
 
     def _step(self) -> None:
         """Wait for something to do, and do it."""
         assert self._socket is not None
         now = time.monotonic()
         self._complete(now)
+        self._submit_again(now)
+        self._start_submitted()
         heard = self._socket.last_received
         if now - heard > _KEEPALIVE_SECONDS + _SILENCE_SECONDS:
             raise WebSocketClosedError(None, "nothing was heard for two minutes")
@@ -167,68 +177,137 @@ class Agent:
             self._socket.ping()
         self._socket.flush()
         writing = [self._socket.fileno()] if self._socket.pending else []
-        due = min((one.due for one in self._completions.values()), default=now + _KEEPALIVE_SECONDS)
-        timeout = max(0.0, min(due, self._ping_at, self._refresh_at, now + _KEEPALIVE_SECONDS) - now)
-        readable, _, _ = select.select([self._socket.fileno(), self._wake], writing, [], timeout)
+        reading = [self._socket.fileno(), self._wake]
+        readable, _, _ = select.select(reading, writing, [], self._timeout(now))
         if self._wake in readable:
             self._drain()
-        if self._socket.fileno() in readable:
-            for data in self._socket.receive():
-                self._act(Message.decode(data))
+        if self._socket.fileno() in readable or self._socket.ended:
+            self._receive(self._socket)
 
-    def _act(self, message: Message) -> None:
-        if message.type == MessageType.INTERACTIVE_SHELL:
-            self._start_session(message.json())
-        elif message.type == MessageType.CHANNEL_CLOSED:
-            session = self._sessions.get(str(message.json().get("SessionId")))
-            if session is not None:
-                session.stop()
-        elif message.type == MessageType.AGENT_TASK_ACKNOWLEDGE:
-            self._completions.pop(str(message.json().get("TaskId")), None)
+    def _timeout(self, now: float) -> float:
+        assert self._socket is not None
+        due = [now + _KEEPALIVE_SECONDS, self._node.refresh_at]
+        due += [one.due for one in self._completions.values()]
+        if not self._configuration.container:
+            due.append(self._ping_at)
+        if self._unsubmitted and self._submit_tries < _SUBMIT_TRIES:
+            due.append(self._submit_at)
+        if self._sessions.adopted:
+            due.append(now + _LOOK_SECONDS)
+        if self._socket.ended or (self._submitted and self._free):
+            due.append(now)
+        return max(0.0, min(due) - now)
 
-    def _start_session(self, task: dict[str, Any]) -> None:
+    def _receive(self, channel: Socket) -> None:
+        for data in channel.receive():
+            try:
+                message = Message.decode(data)
+                if message.type in (MessageType.INTERACTIVE_SHELL, MessageType.CHANNEL_CLOSED):
+                    self._unsubmitted.append(message)
+                elif message.type == MessageType.AGENT_TASK_ACKNOWLEDGE:
+                    self._completions.pop(str(message.json().get("TaskId")), None)
+            except FrameError as error:  # noqa: PERF203 - it ends the loop
+                channel.refuse(_INVALID, str(error))
+                raise WebSocketClosedError(_INVALID, f"what is no message: {error}") from error
+        self._submit_all()
+
+    # Sessions.
+
+    @property
+    def _free(self) -> bool:
+        """Whether there is a worker for another session."""
+        return len(self._sessions) < self._configuration.workers
+
+    def _submit_all(self) -> None:
+        """Act on what has come, up to a session that finds no place in the worker buffer.
+
+        The real agent tries that one again each second, five times in all, and nothing of its control channel
+        is acted on meanwhile; after the fifth, nothing ever is.
+        """
+        while self._unsubmitted:
+            try:
+                placed = self._submit(self._unsubmitted[0])
+            except FrameError as error:
+                _LOG.error("a message that cannot be read: %s", error)
+                placed = True
+            if not placed:
+                self._submit_tries += 1
+                self._submit_at = time.monotonic() + _SUBMIT_SECONDS
+                _LOG.error("received error code ProcessorBufferFull (%d)", self._submit_tries)
+                if self._submit_tries == _SUBMIT_TRIES:
+                    _LOG.error("blocking control channel because of error code ProcessorBufferFull")
+                return
+            self._unsubmitted.popleft()
+            self._submit_tries = 0
+
+    def _submit_again(self, now: float) -> None:
+        if self._unsubmitted and now >= self._submit_at and self._submit_tries < _SUBMIT_TRIES:
+            self._submit_all()
+
+    def _submit(self, message: Message) -> bool:
+        """Whether there was a place for it."""
+        body = message.json()
+        if message.type == MessageType.CHANNEL_CLOSED:
+            session = str(body.get("SessionId"))
+            self._submitted = deque(task for task in self._submitted if task.session != session)
+            self._sessions.cancel(session)
+            return True
+        if len(self._submitted) >= self._configuration.worker_buffer:
+            return False
         try:
-            content = json.loads(task["Content"])
-            session = str(content["SessionId"])
-            document, parameters = content["DocumentContent"], content.get("Parameters") or {}
-        except (KeyError, ValueError, TypeError) as error:
+            session, task = task_of(body, self._node.id, self._configuration)
+        except (ValueError, RecursionError) as error:
             _LOG.error("a task that cannot be read: %r", error)
-            return
-        trouble, properties = _properties(document, parameters)
-        if trouble:
-            self._finish(session, "Failed", trouble)
-            return
-        _LOG.info("session %s to port %s", session, properties["portNumber"])
-        thread = PortSession(self._api, self._registration.node, session, properties, self._finish)
-        self._sessions[session] = thread
-        thread.start()
+            return True
+        if isinstance(task, SmsshError):
+            self._finish(session, Result.failed(task.message))
+        elif session in self._sessions or any(one.session == session for one in self._submitted):
+            _LOG.warning("session %s runs already", session)
+        else:
+            self._submitted.append(task)
+        return True
 
-    def _finish(self, session: str, status: str, output: str) -> None:
-        """Called in a session's thread at its end."""
-        self._finished.append((session, status, output))
-        self._awake()
+    def _start_submitted(self) -> None:
+        """Give workers to the sessions that wait for one."""
+        while self._submitted and self._free:
+            task = self._submitted.popleft()
+            _LOG.info("session %s (%s) starts", task.session, task.session_type)
+            try:
+                self._sessions.start(task.session, partial(self._work, task))
+            except OSError as error:
+                self._finish(task.session, Result.failed(f"no session worker: {error}"))
+
+    def _work(self, task: Task, cancel: int) -> Result:
+        """In the process of a session."""
+        if isinstance(self._node, RegisteredNode):
+            self._node.rotates = False
+        return Worker(task, self._api, cancel).run()
+
+    def _finish(self, session: str, result: Result) -> None:
+        """Have the service told that a session is over."""
+        _LOG.info("session %s ended: %s %s", session, result.status, result.output)
+        body = {
+            "SchemaVersion": 1,
+            "TaskId": session,
+            "Topic": _SHELL_TOPIC,
+            "FinalTaskStatus": result.status,
+            "IsRoutingFailure": False,
+            "AwsAccountId": "",
+            "InstanceId": self._node.id,
+            "Output": result.output,
+            "S3Bucket": "",
+            "S3UrlSuffix": "",
+            "CwlGroup": "",
+            "CwlStream": "",
+            "RetryNumber": 0,
+        }
+        self._completions[session] = _Completion(Message.of(MessageType.AGENT_TASK_COMPLETE, body).encode())
 
     def _complete(self, now: float) -> None:
         """Tell the service of sessions that have ended, up to three times each."""
         assert self._socket is not None
-        while self._finished:
-            session, status, output = self._finished.popleft()
-            self._sessions.pop(session, None)
-            _LOG.info("session %s ended: %s %s", session, status, output)
-            body = {
-                "SchemaVersion": 1,
-                "TaskId": session,
-                "Topic": _SHELL_TOPIC,
-                "FinalTaskStatus": status,
-                "IsRoutingFailure": False,
-                "AwsAccountId": "",
-                "InstanceId": self._registration.node,
-                "Output": output,
-                "RetryNumber": 0,
-            }
-            self._completions[session] = _Completion(
-                Message.of(MessageType.AGENT_TASK_COMPLETE, body).encode()
-            )
+        for session, result in self._sessions.ended():
+            self._finish(session, result)
         for session, completion in list(self._completions.items()):
             if now < completion.due:
                 continue
@@ -240,76 +319,24 @@ class Agent:
             self._socket.send_binary(completion.frame)
 
     def _shut_down(self) -> None:
-        """End the sessions, tell the service, go. The real agent leaves its sessions behind, as processes."""
+        """Tell the service what there is to tell, and go. The sessions go on, as those of the real agent do."""
         deadline = time.monotonic() + _STOP_SECONDS
-        for session in list(self._sessions.values()):
-            session.stop()
         if self._socket is None:
             return
         try:
-            while (self._sessions or self._finished or self._completions) and time.monotonic() < deadline:
-                self._complete(time.monotonic())
+            self._complete(time.monotonic())
+            while self._completions and time.monotonic() < deadline:
                 self._socket.flush()
                 select.select([self._socket.fileno(), self._wake], [], [], 0.1)
                 self._drain()
-                for data in self._socket.receive():
-                    message = Message.decode(data)
-                    if message.type == MessageType.AGENT_TASK_ACKNOWLEDGE:
-                        self._act(message)
-        except (WebSocketClosedError, FrameError) as error:
+                self._receive(self._socket)
+                self._complete(time.monotonic())
+        except WebSocketClosedError as error:
             _LOG.info("the control channel ended first: %s", error)
         self._socket.close()
 
 
-def _properties(document: dict[str, Any], parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What keeps the double from this session ("" for nothing), and the properties with the parameters in."""
-    kind = document.get("sessionType")
-    if kind != "Port":
-        return f"the agent double serves sessions of type Port only, not {kind}", {}
-    properties: dict[str, Any] = {}
-    for name, template in (document.get("properties") or {}).items():
-        value = template
-        for key, given in parameters.items():
-            if not isinstance(given, str):
-                # The real agent's words for what it answers to a list here.
-                return f"json: cannot unmarshal array into Go struct field {key} of type string", {}
-            value = value.replace("{{ " + key + " }}", given).replace("{{" + key + "}}", given)
-        properties[name] = value
-    if properties.get("type") == "LocalPortForwarding":
-        return "the agent double has no multiplexed port forwarding: use AWS-StartSSHSession", {}
-    if properties.get("host"):
-        return "the agent double connects to its own host only", {}
-    if not str(properties.get("portNumber", "")).isdigit():
-        return f"not a port: {properties.get('portNumber')!r}", {}
-    return "", properties
-
-
-def _private_key(pem: str) -> RSAPrivateKey:
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    key = load_pem_private_key(pem.encode(), None)
-    assert isinstance(key, RSAPrivateKey)
-    return key
-
-
-def _share(token: dict[str, Any], profile: str) -> None:
-    """Write the role's credentials where the real agent does: over the user's, unless told otherwise."""
-    named = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
-    path = Path(named) if named else Path.home() / ".aws" / "credentials"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    parser = configparser.RawConfigParser()
-    parser.read(path)
-    parser[profile] = {
-        "aws_access_key_id": token["AccessKeyId"],
-        "aws_secret_access_key": token["SecretAccessKey"],
-        "aws_session_token": token["SessionToken"],
-    }
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        parser.write(file)
-
-
-def _information() -> dict[str, str]:
+def _information() -> dict[str, Any]:
     try:
         release = platform.freedesktop_os_release()
     except OSError:
