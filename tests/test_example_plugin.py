@@ -12,7 +12,8 @@ from pathlib import Path
 import pluggy
 import pytest
 
-from smssh_plugin.submit.bundle import build
+from smssh_plugin.manifest import MANIFEST, PLUGINS
+from smssh_plugin.submit.bundle import build, sealed
 from smssh_plugin.submit.options import SSHOptions
 from tests.entrypoints.conftest import bundle, container, key
 from tests.entrypoints.container import IMAGE, poll
@@ -119,6 +120,19 @@ def test_it_works_in_a_container(container, carrier):
     container.assert_quiet()
 
 
+def with_plugin(container, named):
+    """The container's bundle, which somebody can log in with, and the plugin in it."""
+    files = {
+        file.relative_to(container.bundle).as_posix(): file.read_bytes()
+        for file in container.bundle.rglob("*")
+        if file.is_file() and file.name != MANIFEST and file.suffix != ".pyc"
+    }
+    built = build(SSHOptions(transport="none", plugins=(named,)), []).files
+    container.bundle = container.folder / "with-plugins"
+    sealed({**files, PLUGINS: built[PLUGINS], "options.json": built["options.json"]}).write(container.bundle)
+    return container.bundle
+
+
 @pytest.mark.parametrize("carrier", ["run.sh", "sitecustomize"])
 @pytest.mark.parametrize("named", ["smssh-triage", "smssh_triage"])
 def test_it_travels_in_the_bundle(container, monkeypatch, carrier, named):
@@ -129,9 +143,7 @@ def test_it_travels_in_the_bundle(container, monkeypatch, carrier, named):
         submitting = image(container.folder)
         install(submitting, container.folder, "smssh-triage")
         monkeypatch.syspath_prepend(packages(submitting))
-    bundle = container.folder / "with-plugins"
-    build(SSHOptions(transport="none", plugins=(named,)), []).write(bundle)
-    container.bundle = bundle
+    bundle = with_plugin(container, named)
     script = container.script(
         "import importlib.util\nprint('seen by the job:', importlib.util.find_spec('smssh_triage'))\n" + FAIL
     )
@@ -156,8 +168,7 @@ def test_it_travels_in_the_bundle(container, monkeypatch, carrier, named):
 
 def test_a_plugin_that_was_changed_on_the_way_is_not_run(container, monkeypatch):
     monkeypatch.syspath_prepend(PLUGIN)
-    bundle = container.folder / "with-plugins"
-    build(SSHOptions(transport="none", plugins=("smssh_triage",)), []).write(bundle)
+    bundle = with_plugin(container, "smssh_triage")
     archive = bundle / "plugins.zip"
     archive.write_bytes(archive.read_bytes() + b" ")
     process = container.start(
