@@ -30,6 +30,7 @@ __all__ = [
     "deprecated",
     "load",
     "parse_seconds",
+    "variables",
 ]
 
 POINTS = ("start", "failure", "end")
@@ -576,6 +577,36 @@ def load(environ: Mapping[str, str] | None = None, options: Mapping[str, Any] | 
                 status=ExitStatus.USAGE,
             ) from None
     return Settings(**values)
+
+
+def variables(options: Mapping[str, Any]) -> dict[str, str]:
+    """The environment variables that say the same as an `options.json`, for a job that gets none.
+
+    Args:
+        options: what `options.json` would hold.
+
+    Raises:
+        SmsshError: a key is no setting of a job; it could only travel in the file.
+    """
+    known = {setting.field: setting for setting in SETTINGS}
+    found = {}
+    for field, value in options.items():
+        if field not in known:
+            raise SmsshError(
+                f"{field!r} is no setting that a variable of the job could carry.",
+                reference="bad-setting",
+                status=ExitStatus.USAGE,
+            )
+        if isinstance(value, bool):
+            text = "1" if value else "0"
+        elif isinstance(value, dict):
+            text = ",".join(f"{name}={each}" for name, each in sorted(value.items()))
+        elif isinstance(value, (list, tuple)):
+            text = ("\n" if field == "authorized_keys" else ",").join(map(str, value))
+        else:
+            text = str(value)
+        found[known[field].variable] = text
+    return found
 
 
 def deprecated(environ: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, str]:

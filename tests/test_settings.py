@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.settings import SETTINGS, Settings, deprecated, load, parse_seconds
+from smssh_plugin.settings import SETTINGS, Settings, deprecated, load, parse_seconds, variables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -145,6 +145,28 @@ def test_sagemaker_ssh_helpers_names_are_understood():
     assert load({**environ, "SMSSH_OWNER": "you"}).owner == "you"
     assert "SSH_OWNER_TAG" not in deprecated({**environ, "SMSSH_OWNER": "you"}, {})
     assert "SSH_OWNER_TAG" not in deprecated(environ, {"owner": "you"})
+
+
+def test_variables_say_what_the_file_would():
+    options = {
+        "hold": "failure,end",
+        "hold_seconds": 900,
+        "strict": True,
+        "log_to_stdout": False,
+        "owner": "ann",
+        "authorized_keys": ["ssh-ed25519 AAAA ann", "ssh-ed25519 BBBB bob"],
+        "agent_sha256": {"aarch64": "b" * 64, "x86_64": "a" * 64},
+        "disable_hooks": ["price", "report"],
+    }
+    found = variables(options)
+    assert found["SMSSH_STRICT"] == "1"
+    assert load(found, {}) == load({}, options)
+    assert variables(dict(reversed(options.items()))) == found
+
+
+def test_variables_carry_settings_only():
+    with pytest.raises(SmsshError, match="'mine' is no setting"):
+        variables({"mine": 1})
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["", "s", "m", "h", " s", " m"]))

@@ -11,9 +11,13 @@ from typing import Any, Mapping
 from .. import settings
 from ..agent_package import MACHINES
 from ..errors import ExitStatus, SmsshError
+from . import switch
+from .switch import switched_off
 
-__all__ = ["SSHOptions", "SmsshWarning", "switched_off"]
+__all__ = ["CACHES", "CARRIERS", "SSHOptions", "SmsshWarning", "switched_off"]
 
+CARRIERS = ("auto", "wrap", "sitecustomize", "chain", "bash_env", "baked")
+CACHES = ("warn", "keep", "drop")
 AGENT_LATEST = "latest"
 
 _BUNDLE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?\Z")
@@ -40,7 +44,10 @@ class SSHOptions:
     Attributes:
         enabled: False leaves the request as it is, byte for byte; None and True turn SSH on, unless
             `SMSSH_ENABLE=0` stands in the environment of the submitting process, which turns every `with_ssh`
-            off.
+            off. The name of an environment variable of the submitting process, in capitals, is a switch from
+            outside: on where it is 1, off where it is 0, empty or not set. A pipeline parameter (a
+            ParameterString or ParameterInteger that is 1 or 0) is a switch for each execution: it is what
+            SMSSH_ENABLE of the jobs is, while the rest of the request stays (`with_ssh` only).
         hold: points at which the container is held until it is released, retried or out of time: any of
             `start`, `failure`, `end`; a comma list will do (SMSSH_HOLD, `hold`).
         hold_seconds: how long a hold lasts while nobody is connected: seconds, or a duration such as "30m"
@@ -72,6 +79,18 @@ class SSHOptions:
             wheels go into the bundle (about 5 MB each).
         bundle: `s3://bucket/prefix` under which bundles are stored; by default `smssh/bundles` in the
             SageMaker SDK's default bucket. The job's role must be able to read it.
+        carrier: what starts SSH in the container. `auto` wraps the entry point that the request names (`wrap`), and
+            where it names none puts a `sitecustomize` of ours on PYTHONPATH; `chain` goes through the training
+            toolkits' SAGEMAKER_TRAINING_MODULE, and `bash_env` through BASH_ENV, for images that neither of the
+            former suits. `baked` is for images that have smssh-plugin installed: they get variables and no bundle.
+        cache: what becomes of step caching, because a cache hit starts no container: `warn` says so, `keep` says
+            nothing, `drop` takes the step's CacheConfig away while SSH is on.
+        hosts: how many hosts of a job, from the first on, can be entered; None and 0 are all of them (SMSSH_HOSTS,
+            `hosts`; 0).
+        endpoints: True lets endpoints be entered that are made from the model, and models of several containers;
+            without it, models only carry what transform jobs need.
+        repack: True brings the bundle in the `code/` folder of a model that the SDK repacks in the pipeline, instead
+            of the model's AdditionalModelDataSources.
         extra: further keys of `options.json`, for settings that have no field here (`strict`, `ssh_port`,
             `disable_hooks`) and for hooks of your own; values that JSON can hold.
 
@@ -79,7 +98,8 @@ class SSHOptions:
         SmsshError: an option is outside its limits.
     """
 
-    enabled: bool | None = None
+    # May be a pipeline variable, and of those not all have a hash.
+    enabled: Any = field(default=None, hash=False)
     hold: tuple[str, ...] = ()
     hold_seconds: int | str | None = None
     hold_max_seconds: int | str | None = None
@@ -95,6 +115,11 @@ class SSHOptions:
     machines: tuple[str, ...] = ("x86_64",)
     wheels: tuple[str, ...] = ()
     bundle: str | None = None
+    carrier: str = "auto"
+    cache: str = "warn"
+    hosts: int | None = None
+    endpoints: bool = False
+    repack: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -107,8 +132,14 @@ class SSHOptions:
         ):
             object.__setattr__(self, name, _tuple(name, getattr(self, name), separator))
         object.__setattr__(self, "extra", dict(self.extra))
-        if self.enabled is not None and not isinstance(self.enabled, bool):
-            raise _refusal("enabled", f"is {self.enabled!r}, not True, False or None")
+        problem = switch.problem(self.enabled)
+        if problem is not None:
+            raise _refusal("enabled", problem)
+        for name, choices in (("carrier", CARRIERS), ("cache", CACHES)):
+            if getattr(self, name) not in choices:
+                raise _refusal(name, f"is {getattr(self, name)!r}, not one of {', '.join(choices)}")
+        if self.carrier == "baked" and (self.wheels or self.agent == "bundle"):
+            raise _refusal("carrier", "is 'baked', without a bundle that could bring wheels or the agent")
         for version in self.wheels:
             if not _PYTHON.match(version):
                 raise _refusal(
@@ -150,7 +181,7 @@ class SSHOptions:
     @property
     def active(self) -> bool:
         """Whether requests are changed, in this process and now."""
-        return self.enabled is not False and not switched_off()
+        return switch.is_on(self.enabled)
 
     def merged(self, changes: Mapping[str, Any]) -> SSHOptions:
         """These options with some of them replaced.
@@ -184,20 +215,11 @@ class SSHOptions:
             "owner": self.owner or os.environ.get("SMSSH_OWNER"),
             "transport": self.transport,
             "ssh_server": self.ssh_server,
+            "hosts": self.hosts,
             "agent": None if self.agent == "auto" else self.agent,
             "authorized_keys": list(authorized_keys),
         }
         return {name: value for name, value in found.items() if value not in (None, "", [])}
-
-
-def switched_off() -> bool:
-    """Whether `SMSSH_ENABLE=0` in the submitting process turns every `with_ssh` and `enable` off.
-
-    Raises:
-        SmsshError: the variable is neither 1 nor 0.
-    """
-    value = os.environ.get("SMSSH_ENABLE", "")
-    return bool(value.strip()) and not settings.load({"SMSSH_ENABLE": value}).enable
 
 
 def public_keys(entry: str) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,6 +86,11 @@ def every_step(sdk: SDK, session: Any) -> list[Any]:
         model,
         sdk.transform(session, model.properties.ModelName),
     ]
+
+
+def entered(pipeline: Any) -> set[str]:
+    """The names of the steps with SSH."""
+    return {name for name, step in steps_of(pipeline).items() if additions(json.dumps(step))}
 
 
 def uri_in(step: Any) -> str:
@@ -250,6 +257,26 @@ def test_options_travel_in_the_bundle(sdk: SDK, boto_session: boto3.Session) -> 
     assert found == {"hold": "failure", "hold_seconds": "20m", "owner": "ann", "transport": "ssm"}
 
 
+def test_a_notebook_job_finds_its_session_by_itself(sdk: SDK, tmp_path: Path) -> None:
+    from sagemaker.mlops.workflow.notebook_job_step import NotebookJobStep
+
+    (tmp_path / "a.ipynb").write_text("{}")
+    step = NotebookJobStep(
+        name="Notebook",
+        input_notebook=str(tmp_path / "a.ipynb"),
+        image_uri=IMAGE,
+        kernel_name="python3",
+        role=ROLE,
+        s3_root_uri=f"s3://{BUCKET}/notebooks",
+    )
+    found = steps_of(sdk.pipeline(with_ssh(step), session=sdk.session()))["Notebook"]
+    assert uri_in(found).startswith(f"s3://{BUCKET}/smssh/bundles/")
+    assert (
+        found["Arguments"]["AlgorithmSpecification"]["ContainerEntrypoint"][-1]
+        == "amazon_sagemaker_scheduler"
+    )
+
+
 def test_a_transform_step_takes_its_model_with_it(sdk: SDK) -> None:
     session = sdk.session()
     model = sdk.model(session)
@@ -367,6 +394,132 @@ def test_steps_added_later_belong_to_the_pipeline(sdk: SDK) -> None:
     assert uri_in(steps_of(pipeline)["B"])
 
 
+def test_some_steps_of_a_pipeline(sdk: SDK) -> None:
+    session = sdk.session()
+    names = ("Prepare-1", "Prepare-2", "Other")
+    pipeline = sdk.pipeline(*[sdk.processing(session, name) for name in names], session=session)
+    assert with_ssh(pipeline, steps="Prepare*") is pipeline
+    assert entered(pipeline) == {"Prepare-1", "Prepare-2"}
+
+
+def test_steps_of_some_kinds(sdk: SDK) -> None:
+    session = sdk.session()
+    pipeline = sdk.pipeline(*every_step(sdk, session), session=session)
+    with_ssh(pipeline, steps=["training", "Bare"])
+    assert entered(pipeline) == {"Train", "Script", "Bare"}
+
+
+def test_a_chosen_transform_step_takes_its_model_with_it(sdk: SDK) -> None:
+    session = sdk.session()
+    pipeline = sdk.pipeline(*every_step(sdk, session), session=session)
+    assert entered(with_ssh(pipeline, steps="Score")) == {"Score", "Model"}
+
+
+def test_other_options_for_other_steps(sdk: SDK) -> None:
+    session = sdk.session()
+    pipeline = sdk.pipeline(*[sdk.processing(session, name) for name in "ABC"], session=session)
+    with_ssh(pipeline, steps="A", hold="failure")
+    with_ssh(pipeline, steps="*", hold="end")
+    found = steps_of(pipeline)
+    assert uri_in(found["B"]) == uri_in(found["C"]) != uri_in(found["A"])
+
+
+def test_functions_behind_others_are_chosen_by_name_too(sdk: SDK) -> None:
+    session = sdk.session()
+
+    @function_step(sdk, session, name="First")
+    def first() -> str:
+        return "x"
+
+    step = sdk.bare_processing(session, env={"FROM": first()})
+    assert entered(with_ssh(sdk.pipeline(step, session=session), steps="First")) == {"First"}
+
+
+def test_a_step_that_is_not_there(sdk: SDK) -> None:
+    session = sdk.session()
+    pipeline = with_ssh(sdk.pipeline(sdk.processing(session), session=session), steps="Prepares")
+    pipeline.steps.append(sdk.processing(session, "Later"))
+    with pytest.raises(SmsshError, match="'Prepares' chooses no step") as caught:
+        pipeline.definition()
+    assert caught.value.hint == "the steps are Later, Prepare"
+
+
+def test_some_steps_of_a_list(sdk: SDK) -> None:
+    session = sdk.session()
+    steps = with_ssh([sdk.processing(session, "A"), sdk.processing(session, "B")], steps="B")
+    assert entered(sdk.pipeline(*steps, session=session)) == {"B"}
+    with pytest.raises(SmsshError, match="'C' chooses no step"):
+        with_ssh(steps, steps="C")
+
+
+def test_several_pipelines(sdk: SDK) -> None:
+    session = sdk.session()
+    pipelines = [sdk.pipeline(sdk.processing(session, name), session=session) for name in "AB"]
+    with_ssh(pipelines)
+    assert [entered(pipeline) for pipeline in pipelines] == [{"A"}, {"B"}]
+
+
+def test_steps_that_users_subclass(sdk: SDK) -> None:
+    from sagemaker.mlops.workflow.steps import ProcessingStep
+
+    class Tagged(ProcessingStep):
+        """Adds a tag, and counts."""
+
+        made = 0
+
+        @property
+        def arguments(self) -> Any:
+            Tagged.made += 1
+            return {**super().arguments, "Tags": [{"Key": "team", "Value": "a"}]}
+
+        def to_request(self) -> Any:
+            return {**super().to_request(), "Description": f"by {type(self).__name__}"}
+
+    session = sdk.session()
+    step = Tagged(name="Mine", step_args=sdk.processing(session).step_args)
+    pipeline = sdk.pipeline(step, session=session)
+    before = pipeline.definition()
+    assert with_ssh(with_ssh(step)) is step
+    assert isinstance(step, Tagged)
+    found = steps_of(pipeline)["Mine"]
+    assert found["Arguments"]["Tags"] == [{"Key": "team", "Value": "a"}]
+    assert found["Description"] == "by Tagged"
+    assert without_ssh(found) == plain(json.loads(before)["Steps"][0])
+    assert Tagged.made == 2
+
+
+def test_beside_other_decorators(sdk: SDK) -> None:
+    session = sdk.session()
+    calls = []
+
+    def logged(function: Any) -> Any:
+        @functools.wraps(function)
+        def logging(*args: Any, **kwargs: Any) -> Any:
+            calls.append(function.__name__)
+            return function(*args, **kwargs)
+
+        return logging
+
+    class Factory:
+        @logged
+        @with_ssh(hold="failure")
+        @logged
+        @functools.cache  # noqa: B019 - one of the decorators that people use
+        def make(self, name: str) -> Any:
+            return sdk.processing(session, name)
+
+        @staticmethod
+        @with_ssh
+        def other(name: str) -> Any:
+            return sdk.processing(session, name)
+
+    factory = Factory()
+    step = factory.make("A")
+    assert factory.make("A") is step
+    assert entered(sdk.pipeline(step, Factory.other("B"), session=session)) == {"A", "B"}
+    assert calls == ["make"] * 4
+
+
 def test_upsert_sends_it(sdk: SDK, boto_session: boto3.Session) -> None:
     session = sdk.session()
     pipeline = with_ssh(sdk.pipeline(sdk.processing(session), session=session, name="upserted"))
@@ -398,12 +551,236 @@ def test_off_is_off_byte_for_byte(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> 
     assert pipeline.definition() != before
 
 
+def test_a_switch_in_the_environment(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = sdk.session()
+    pipeline = sdk.pipeline(
+        sdk.bare_processing(session, "A"), sdk.bare_processing(session, "B"), session=session
+    )
+    before = pipeline.definition()
+    with_ssh(pipeline.steps[0], enabled="DEBUG_A")
+    with_ssh(pipeline, enabled="DEBUG_ALL")
+    assert pipeline.definition() == before
+    monkeypatch.setenv("DEBUG_ALL", "1")
+    assert entered(pipeline) == {"B"}
+    monkeypatch.setenv("DEBUG_A", "1")
+    assert entered(pipeline) == {"A", "B"}
+    monkeypatch.setenv("DEBUG_ALL", "0")
+    assert entered(pipeline) == {"A"}
+    monkeypatch.delenv("DEBUG_A")
+    assert pipeline.definition() == before
+
+
+def test_a_switch_for_each_execution(sdk: SDK) -> None:
+    from sagemaker.core.workflow.parameters import ParameterString
+
+    session = sdk.session()
+    debug = ParameterString("Debug", default_value="0", enum_values=["0", "1"])
+    steps = every_step(sdk, session)
+    pipeline = with_ssh(sdk.pipeline(*steps, session=session, parameters=[debug]), enabled=debug)
+    with pytest.warns(SmsshWarning) as record:
+        found = steps_of(pipeline)
+    (said,) = [str(each.message) for each in record if "enabled is a pipeline parameter" in str(each.message)]
+    assert "still has the bundle and what starts it" in said
+    for name, step in found.items():
+        environment = step["Arguments"].get("PrimaryContainer", step["Arguments"])["Environment"]
+        if name == "Model":
+            assert "SMSSH_ENABLE" not in environment
+        else:
+            assert environment["SMSSH_ENABLE"] == {"Get": "Parameters.Debug"}
+
+
+def test_variables_reach_steps_that_only_the_definition_shows(sdk: SDK) -> None:
+    from sagemaker.core.workflow.parameters import ParameterInteger, ParameterString
+
+    session = sdk.session()
+
+    @function_step(sdk, session, name="First")
+    def first() -> str:
+        return "x"
+
+    debug, role = ParameterInteger("Debug", default_value=0), ParameterString("Role", default_value=ROLE)
+    step = sdk.bare_processing(session, env={"FROM": first()})
+    pipeline = sdk.pipeline(step, session=session, parameters=[debug, role])
+    for arguments in (
+        each["Arguments"] for each in steps_of(with_ssh(pipeline, enabled=debug, role=role)).values()
+    ):
+        assert arguments["Environment"]["SMSSH_ENABLE"] == {
+            "Std:Join": {"On": "", "Values": [{"Get": "Parameters.Debug"}]}
+        }
+        assert arguments["Environment"]["SMSSH_ROLE"] == {"Get": "Parameters.Role"}
+
+
 def test_one_step_of_a_pipeline_can_be_left_out(sdk: SDK) -> None:
     session = sdk.session()
     steps = [with_ssh(sdk.processing(session, "A"), enabled=False), sdk.processing(session, "B")]
     found = steps_of(with_ssh(sdk.pipeline(*steps, session=session)))
     assert additions(json.dumps(found["A"])) == []
     assert uri_in(found["B"])
+
+
+# -------------------------------------------------------------------------------- options
+
+
+def cached(sdk: SDK, session: Any, name: str = "Cached") -> Any:
+    from sagemaker.mlops.workflow.steps import CacheConfig, ProcessingStep
+
+    return ProcessingStep(
+        name=name,
+        step_args=sdk.bare_processing(session).step_args,
+        cache_config=CacheConfig(enable_caching=True, expire_after="P1D"),
+    )
+
+
+CACHING = {"Enabled": True, "ExpireAfter": "P1D"}
+
+
+def test_caching_is_warned_of(sdk: SDK) -> None:
+    session = sdk.session()
+    pipeline = with_ssh(sdk.pipeline(cached(sdk, session, "A"), cached(sdk, session, "B"), session=session))
+    with pytest.warns(
+        SmsshWarning, match=r"^steps 'A' and 'B': step caching is on, and a cache hit starts no"
+    ):
+        found = steps_of(pipeline)
+    assert found["A"]["CacheConfig"] == CACHING
+
+
+def test_caching_can_be_kept_in_silence(sdk: SDK, recwarn: pytest.WarningsRecorder) -> None:
+    session = sdk.session()
+    step = steps_of(sdk.pipeline(with_ssh(cached(sdk, session), cache="keep"), session=session))["Cached"]
+    assert step["CacheConfig"] == CACHING
+    assert not [each for each in recwarn if "caching" in str(each.message)]
+
+
+def test_caching_can_be_dropped(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = sdk.session()
+    pipeline = sdk.pipeline(cached(sdk, session), session=session)
+    before = pipeline.definition()
+    with_ssh(pipeline, cache="drop")
+    assert "CacheConfig" not in steps_of(pipeline)["Cached"]
+    monkeypatch.setenv("SMSSH_ENABLE", "0")
+    assert pipeline.definition() == before
+
+
+def test_caching_of_a_step_that_cannot_be_entered_stays(sdk: SDK) -> None:
+    from sagemaker.core.network import NetworkConfig
+
+    session = sdk.session()
+    step = cached(sdk, session)
+    step.step_args.func_args[0].network_config = NetworkConfig(enable_network_isolation=True)
+    pipeline = with_ssh(sdk.pipeline(step, session=session), cache="drop")
+    with pytest.warns(SmsshWarning, match="no SSH for step 'Cached'"):
+        assert steps_of(pipeline)["Cached"]["CacheConfig"] == CACHING
+
+
+def test_an_image_with_the_package_gets_no_bundle(sdk: SDK) -> None:
+    session = sdk.session()
+    step = with_ssh(sdk.bare_processing(session), carrier="baked", hold="failure", owner="ann", hosts=2)
+    arguments = steps_of(sdk.pipeline(step, session=session))["Bare"]["Arguments"]
+    assert "ProcessingInputs" not in arguments
+    keys = arguments["Environment"].pop("SMSSH_AUTHORIZED_KEYS")
+    assert keys.startswith("ssh-ed25519 ")
+    assert arguments["Environment"] == {
+        "SMSSH_ENABLE": "1",
+        "SMSSH_ROLE": ROLE,
+        "SMSSH_STEP": "Bare",
+        "SMSSH_HOLD": "failure",
+        "SMSSH_HOSTS": "2",
+        "SMSSH_OWNER": "ann",
+    }
+
+
+def test_what_only_a_bundle_can_carry(sdk: SDK) -> None:
+    session = sdk.session()
+    step = with_ssh(sdk.bare_processing(session), carrier="baked", extra={"mine": 1})
+    with pytest.raises(SmsshError, match="'mine' is no setting") as caught:
+        sdk.pipeline(step, session=session).definition()
+    assert "options.json" in (caught.value.hint or "")
+    with pytest.raises(SmsshError, match="carrier is 'baked', without a bundle"):
+        SSHOptions(carrier="baked", wheels=("3.11",))
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("carrier", "pth"), ("cache", "off"), ("hosts", -1)])
+def test_options_of_requests_have_limits(name: str, wrong: Any) -> None:
+    with pytest.raises(SmsshError, match=f"SSHOptions: {name}"):
+        SSHOptions(**{name: wrong})
+
+
+def test_the_first_hosts(sdk: SDK, boto_session: boto3.Session) -> None:
+    session = sdk.session()
+    step = with_ssh(sdk.processing(session), hosts=2)
+    bucket, _, key = uri_in(steps_of(sdk.pipeline(step, session=session)))[len("s3://") :].partition("/")
+    body = boto_session.client("s3").get_object(Bucket=bucket, Key=key + "options.json")["Body"].read()
+    assert json.loads(body)["hosts"] == 2
+
+
+def test_a_hold_that_the_job_would_not_live_to_see(sdk: SDK) -> None:
+    """An hour is what SDK v3 gives a training job."""
+    session = sdk.session()
+    step = with_ssh(sdk.training(session), hold="failure")
+    with pytest.warns(SmsshWarning, match="a hold of up to 14400 s in all may be cut short: .* after 3600 s"):
+        sdk.pipeline(step, session=session).definition()
+
+
+# -------------------------------------------------------------------------------- repacked models
+
+
+def repacked(sdk: SDK, session: Any, folder: Path) -> tuple[Any, Any]:
+    """A step, and the model of what it leaves with a script of its own."""
+    from sagemaker.core.training.configs import SourceCode
+    from sagemaker.mlops.workflow.model_step import ModelStep
+    from sagemaker.serve.model_builder import ModelBuilder
+
+    folder.mkdir()
+    (folder / "inference.py").write_text("print('served')\n")
+    trained = sdk.script_mode(session)
+    builder = ModelBuilder(
+        image_uri=IMAGE,
+        role_arn=ROLE,
+        sagemaker_session=session,
+        s3_model_data_url=trained.properties.ModelArtifacts.S3ModelArtifacts,
+        model_path=str(folder.with_name("model")),
+        source_code=SourceCode(source_dir=str(folder), entry_script="inference.py"),
+    )
+    return trained, ModelStep(name="Model", step_args=builder.build())
+
+
+def test_a_repacked_model_brings_the_bundle_in_its_code(sdk: SDK, s3: Any, tmp_path: Path) -> None:
+    session = sdk.session()
+    trained, model = repacked(sdk, session, tmp_path / "inference")
+    score = with_ssh(sdk.transform(session, model.properties.ModelName), repack=True)
+    pipeline = sdk.pipeline(trained, *model.steps, model, score, session=session)
+    found = steps_of(pipeline)
+    container = found["Model"]["Arguments"]["PrimaryContainer"]
+    assert "AdditionalModelDataSources" not in container
+    assert container["Environment"]["PYTHONPATH"] == "/opt/ml/model/code/smssh"
+    (repack,) = [step for name, step in found.items() if "RepackModel" in name]
+    channels = {each["ChannelName"]: each for each in repack["Arguments"]["InputDataConfig"]}
+    bucket, _, prefix = channels["code"]["DataSource"]["S3DataSource"]["S3Uri"][len("s3://") :].partition("/")
+    keys = [each["Key"] for each in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+    names = {key[len(prefix) :].lstrip("/") for key in keys}
+    assert {"inference.py", "smssh/sitecustomize.py", "smssh/smssh.zip", "smssh/options.json"} <= names
+    assert sorted(each.name for each in (tmp_path / "inference").iterdir()) == ["inference.py"]
+
+
+def test_a_model_that_nobody_repacks(sdk: SDK) -> None:
+    session = sdk.session()
+    pipeline = sdk.pipeline(with_ssh(sdk.model(session), repack=True), session=session)
+    with pytest.raises(
+        SmsshError, match="step 'Model': repack=True needs a model that the SDK repacks"
+    ) as caught:
+        pipeline.definition()
+    assert caught.value.reference == "not-repacked"
+
+
+def test_a_folder_of_the_users_is_not_written_over(sdk: SDK, tmp_path: Path) -> None:
+    session = sdk.session()
+    trained, model = repacked(sdk, session, tmp_path / "inference")
+    staged = Path(model.steps[0]._staged_source_dir)
+    (staged / "smssh").mkdir()
+    pipeline = sdk.pipeline(trained, *with_ssh([*model.steps, model], repack=True), session=session)
+    with pytest.raises(SmsshError, match="smssh is there already") as caught:
+        pipeline.definition()
+    assert caught.value.reference == "name-taken"
 
 
 # -------------------------------------------------------------------------------- trouble
@@ -467,6 +844,17 @@ def test_a_step_without_a_container(sdk: SDK) -> None:
         with_ssh(FailStep(name="Stop", error_message="stop"))
 
 
+def test_whoever_submits_at_once_is_told_of_enable(sdk: SDK) -> None:
+    with pytest.raises(SmsshError, match=r"with_ssh can't decorate a sagemaker\.") as caught:
+        with_ssh(sdk.trainer(sdk.session()))
+    assert "smssh_plugin.enable(session)" in (caught.value.hint or "")
+
+
+def test_a_list_with_something_else_in_it(sdk: SDK) -> None:
+    with pytest.raises(SmsshError, match=r"with_ssh can't decorate a builtins\.list"):
+        with_ssh([sdk.processing(sdk.session()), 1])
+
+
 def test_an_unknown_option() -> None:
     with pytest.raises(SmsshError, match="there is no SSH option 'holds'"):
         with_ssh(holds="failure")
@@ -479,7 +867,7 @@ def test_definitions_of_which_nothing_changes_are_left_alone() -> None:
     definition = {
         "Steps": [{"Name": "A", "Type": "Training", "Arguments": {}}, {"Name": "B", "Type": "Fail"}]
     }
-    assert transform_definition(definition, lambda kind, name, request: request) is definition
+    assert transform_definition(definition, lambda kind, step, names: step) is definition
     assert transform_definition({}, lambda *_: {}) == {}
 
 
@@ -492,11 +880,11 @@ def test_nested_definitions() -> None:
     loop = step("Each", "ForEach", ForEachBody=[step("B", "Processing"), condition])
     seen = []
 
-    def change(kind: str, name: str, request: Any) -> Any:
-        seen.append((kind, name))
-        return {**request, "Changed": True}
+    def change(kind: str, step: Any, names: Any) -> Any:
+        seen.append((kind, names))
+        return {**step, "Changed": True}
 
     changed = transform_definition({"Version": "1", "Steps": [loop, inner]}, change)
-    assert seen == [("processing", "B"), ("training", "A"), ("training", "C")]
+    assert seen == [("processing", ("B", "Each")), ("training", ("A", "If", "Each")), ("training", ("C",))]
     assert json.dumps(changed).count('"Changed": true') == 3
     assert "Changed" not in json.dumps([loop, inner])
