@@ -2,7 +2,7 @@
 PYTHON ?= python3
 GROUPS := --group examples --group test --group lint --group types
 
-.PHONY: demo test test-containers test-kills bench docs lint types environments clean
+.PHONY: demo test test-containers test-kills test-sdks bench docs lint types environments clean
 
 demo: environments
 	@.venv/bin/python examples/pipelines/churn/pipeline.py --local .venv-image --report report
@@ -14,6 +14,10 @@ test: environments
 # 500 random kills over the fast jobs; SMSSH_TEST_SEED=... repeats a run, SMSSH_TEST_KILLS=... does fewer.
 test-kills: environments
 	SMSSH_TEST_KILLS=$${SMSSH_TEST_KILLS:-500} .venv/bin/python -m pytest -s tests/faults/test_kills.py $(PYTEST_ARGS)
+
+# Every kind of step and job of each supported version of the SageMaker SDK, before and after, as one table.
+test-sdks: environments
+	SMSSH_TEST_SDKS=all .venv/bin/python -m pytest -q -p no:randomly -W ignore tests/submit/test_sdks.py $(PYTEST_ARGS)
 
 # The budgets of the design, each against its reference; BENCH_ARGS=--check fails where one is not met.
 bench: environments
