@@ -25,6 +25,26 @@ WAITING = """import os, time
 while os.environ.get("SMSSH_ENABLE") == "1" and not os.path.exists("/opt/ml/go"):
     time.sleep(0.1)
 """
+TRAINING = """import os
+with open(os.path.join(os.environ["SM_MODEL_DIR"], "weights"), "w") as file:
+    file.write("1")
+"""
+INFERENCE = f"""def model_fn(model_dir):
+    return open(model_dir + "/weights").read()
+
+
+def input_fn(data, content_type):
+    return data
+
+
+def predict_fn(data, model):
+    exec({WAITING!r})
+    return model
+
+
+def output_fn(prediction, accept):
+    return prediction
+"""
 COMMAND = ["python3", "-c", f"exec({WAITING!r})"]
 """On one line: the service takes no others in an entry point."""
 STEPS = ("decorated", "optioned", "step", "list", "pipeline")
@@ -64,6 +84,58 @@ def pipelines(code: Path) -> None:
     switch.upsert(role_arn=ROLE)
     switch.start()
     switch.start(parameters={"Debug": "1"})
+
+
+def repacked(folder: Path) -> None:
+    """A transform step whose model brings the bundle in its code/ folder: train, repack, model, score."""
+    from sagemaker.core.s3 import S3Uploader
+    from sagemaker.core.training.configs import Compute, SourceCode
+    from sagemaker.core.transformer import Transformer
+    from sagemaker.core.workflow.pipeline_context import PipelineSession
+    from sagemaker.mlops.workflow.model_step import ModelStep
+    from sagemaker.mlops.workflow.pipeline import Pipeline
+    from sagemaker.mlops.workflow.steps import TrainingStep, TransformStep
+    from sagemaker.serve.model_builder import ModelBuilder
+    from sagemaker.train.model_trainer import ModelTrainer
+
+    session = PipelineSession()
+    for name, text in (("train", TRAINING), ("inference", INFERENCE)):
+        (folder / name).mkdir()
+        (folder / name / f"{name}.py").write_text(text)
+    rows = S3Uploader.upload_string_as_file_body(
+        "1\n", f"s3://{bucket()}/rows/a.csv", sagemaker_session=session
+    )
+    trainer = ModelTrainer(
+        training_image="image",
+        role=ROLE,
+        sagemaker_session=session,
+        base_job_name="repacked-train",
+        compute=Compute(**ONE),
+        source_code=SourceCode(source_dir=str(folder / "train"), entry_script="train.py"),
+    )
+    train = TrainingStep(name="train", step_args=trainer.train())
+    builder = ModelBuilder(
+        image_uri="image",
+        role_arn=ROLE,
+        sagemaker_session=session,
+        model_path=str(folder / "model"),
+        s3_model_data_url=train.properties.ModelArtifacts.S3ModelArtifacts,
+        source_code=SourceCode(source_dir=str(folder / "inference"), entry_script="inference.py"),
+    )
+    model = ModelStep(name="model", step_args=builder.build())
+    transformer = Transformer(
+        model_name=model.properties.ModelName,
+        output_path=f"s3://{bucket()}/scores",
+        sagemaker_session=session,
+        **ONE,
+    )
+    score = TransformStep(
+        name="repacked", step_args=transformer.transform(data=rows, content_type="text/csv")
+    )
+    steps = [train, *model.steps, model, with_ssh(score, repack=True)]
+    pipeline = Pipeline(name="repack", steps=steps, sagemaker_session=session)
+    pipeline.upsert(role_arn=ROLE)
+    pipeline.start()
 
 
 def definition() -> None:
@@ -156,6 +228,8 @@ def main() -> None:
         pipelines(code)
         addresses.update({name: f"{name}.forms.pipeline.sagemaker" for name in STEPS})
         addresses["parameter"] = "parameter.switch.pipeline.sagemaker"
+        repacked(folder.parent)
+        addresses["repacked"] = "repacked.repack.pipeline.sagemaker"
         definition()
         addresses["definition"] = "definition.raw.pipeline.sagemaker"
         job(smssh_plugin.enable(boto3.client("sagemaker")), "client")

@@ -61,9 +61,9 @@ def nodes(machine):
 
 
 def enter(machine, address):
-    """Log in, and let the job go."""
-    done = machine.smssh("connect", address, "--", "touch /opt/ml/go && hostname && id -un")
-    assert len(done.stdout.split()) == 2, done.stdout
+    """Log in, and let the job go; it may be over before the login is."""
+    done = machine.smssh("connect", address, "--", "hostname && id -un && touch /opt/ml/go", check=False)
+    assert len(done.stdout.split()) == 2, done.stdout + done.stderr
 
 
 def status(machine, job, kind):
@@ -101,6 +101,15 @@ def test_a_step_by_the_parameter_of_its_execution(submitted):
     wait_for(lambda: nodes(machine).get("parameter"))
     enter(machine, addresses["parameter"])
     wait_for(lambda: executions(machine, "switch")["1"] == "Succeeded")
+
+
+def test_a_transform_step_whose_model_was_repacked_with_the_bundle(submitted):
+    machine, addresses = submitted
+    wait_for(lambda: nodes(machine).get("repacked"))
+    found = machine.smssh("connect", addresses["repacked"], "--", "ls /opt/ml/model/code/smssh").stdout
+    assert "sitecustomize.py" in found.split()
+    enter(machine, addresses["repacked"])
+    wait_for(lambda: executions(machine, "repack")[""] == "Succeeded")
 
 
 @pytest.mark.parametrize("form", JOBS)
