@@ -21,6 +21,7 @@ CACHES = ("warn", "keep", "drop")
 AGENT_LATEST = "latest"
 
 _BUNDLE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?\Z")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}\Z")
 _PYTHON = re.compile(r"3\.\d{1,2}(-(x86_64|aarch64))?\Z")
 # The types of the OpenSSH manual (sshd, AUTHORIZED_KEYS FILE FORMAT); a line may start with options instead.
 _KEY = re.compile(
@@ -91,6 +92,8 @@ class SSHOptions:
             without it, models only carry what transform jobs need.
         repack: True brings the bundle in the `code/` folder of a model that the SDK repacks in the pipeline, instead
             of the model's AdditionalModelDataSources.
+        environment: further variables of the jobs, by name: texts, or pipeline variables. What a request has already
+            stays, and endpoints get them with `endpoints`.
         extra: further keys of `options.json`, for settings that have no field here (`strict`, `ssh_port`,
             `disable_hooks`) and for hooks of your own; values that JSON can hold.
 
@@ -120,6 +123,7 @@ class SSHOptions:
     hosts: int | None = None
     endpoints: bool = False
     repack: bool = False
+    environment: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -132,6 +136,14 @@ class SSHOptions:
         ):
             object.__setattr__(self, name, _tuple(name, getattr(self, name), separator))
         object.__setattr__(self, "extra", dict(self.extra))
+        object.__setattr__(self, "environment", dict(self.environment))
+        for name, value in self.environment.items():
+            if not isinstance(name, str) or not _VARIABLE.match(name):
+                raise _refusal("environment", f"has {name!r}, which is no name of a variable")
+            if not isinstance(value, str) and not switch.is_variable(value):
+                raise _refusal(
+                    "environment", f"has {name} as {value!r}, which is no text and no pipeline variable"
+                )
         problem = switch.problem(self.enabled)
         if problem is not None:
             raise _refusal("enabled", problem)

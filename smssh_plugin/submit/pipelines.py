@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
+from ..errors import ExitStatus, SmsshError
 from . import steps
 from .cautions import together
 from .leaves import at
@@ -91,13 +92,27 @@ def _completed(pipeline: Any, text: str, choices: list[Choice]) -> str:
     seen = {step.name for step, _ in _walk(pipeline) if steps.attachment_of(step) is not None}
     session = getattr(pipeline, "sagemaker_session", None)
     changed = definition
+    declared = {each.get("Name") for each in definition.get("Parameters") or ()}
     for choice in choices:
         choice.selection.check(known)
+        _check_parameter(choice.options.enabled, declared)
         changed = inject_definition(
             changed, choice.options, choice.selection, lambda: session, except_for=seen
         )
         seen |= {names[0] for kind, names in known if choice.selection.has(kind, names)}
     return text if changed is definition else json.dumps(changed)
+
+
+def _check_parameter(enabled: Any, declared: set[Any]) -> None:
+    """Refuse a switch that the pipeline does not know: the service would, and not say by whom it was asked for."""
+    name = getattr(enabled, "name", None) if hasattr(enabled, "parameter_type") else None
+    if name is not None and name not in declared:
+        raise SmsshError(
+            f"enabled is the parameter {name!r}, which is none of the pipeline's",
+            hint="declare it: Pipeline(parameters=[...])",
+            reference="no-such-parameter",
+            status=ExitStatus.USAGE,
+        )
 
 
 def inject_definition(

@@ -52,7 +52,7 @@ class Injection:
         transport: `ssm`, `none` or `native`.
         carrier: one of `options.CARRIERS`.
         enable: the value of SMSSH_ENABLE; may be a pipeline variable.
-        settings: the variables that say what `options.json` would, for `carrier="baked"`.
+        variables: further variables of the job; values may be pipeline variables.
         endpoints: whether models turn SSH on by themselves.
         repacked: whether models have the bundle in their `code/` folder.
     """
@@ -63,7 +63,7 @@ class Injection:
     transport: str = "ssm"
     carrier: str = "auto"
     enable: Any = "1"
-    settings: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, Any] = field(default_factory=dict)
     endpoints: bool = False
     repacked: bool = False
 
@@ -345,7 +345,7 @@ _TRANSFORMS: dict[str, Callable[[Request, Injection, str], Request]] = {
 
 
 def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:
-    """The variables that can't wait for `options.json`, or all where there is none."""
+    """The variables that can't wait for `options.json`, and those that were asked for."""
     found: dict[str, Any] = {"SMSSH_ENABLE": injection.enable}
     if injection.transport == "ssm":
         role = own_role if injection.role is None else injection.role
@@ -353,9 +353,7 @@ def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:
             found["SMSSH_ROLE"] = role
     if injection.step is not None:
         found["SMSSH_STEP"] = injection.step
-    if injection.baked:
-        found.update(injection.settings)
-    return found
+    return {**found, **{name: value for name, value in injection.variables.items() if name not in found}}
 
 
 def _environment_of(holder: Request, where: str, field_name: str) -> Mapping[str, Any]:

@@ -388,7 +388,9 @@ def _injection(kind: str, name: str | None, attachment: Attachment, session: Cal
     """What is to be added, but for the address of the bundle."""
     options = attachment.options
     as_leaf = switch.as_json if attachment.compiled else _same
-    baked = options.carrier == "baked"
+    variables = {name: as_leaf(value) for name, value in options.environment.items()}
+    if options.carrier == "baked":
+        variables = {**_settings(options, session()), **variables}
     return Injection(
         _PLACEHOLDER,
         name,
@@ -396,7 +398,7 @@ def _injection(kind: str, name: str | None, attachment: Attachment, session: Cal
         options.transport,
         options.carrier,
         as_leaf(switch.as_text(options.enabled)) if switch.is_variable(options.enabled) else "1",
-        _settings(options, session()) if baked else {},
+        variables,
         options.endpoints,
         options.repack and kind == "model",
     )

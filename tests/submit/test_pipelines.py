@@ -589,6 +589,17 @@ def test_a_switch_for_each_execution(sdk: SDK) -> None:
             assert environment["SMSSH_ENABLE"] == {"Get": "Parameters.Debug"}
 
 
+def test_a_switch_that_the_pipeline_does_not_know(sdk: SDK) -> None:
+    from sagemaker.core.workflow.parameters import ParameterString
+
+    session = sdk.session()
+    pipeline = with_ssh(
+        sdk.pipeline(sdk.processing(session), session=session), enabled=ParameterString("Debug")
+    )
+    with pytest.raises(SmsshError, match="enabled is the parameter 'Debug', which is none of the pipeline's"):
+        pipeline.definition()
+
+
 def test_variables_reach_steps_that_only_the_definition_shows(sdk: SDK) -> None:
     from sagemaker.core.workflow.parameters import ParameterInteger, ParameterString
 
@@ -703,6 +714,30 @@ def test_what_only_a_bundle_can_carry(sdk: SDK) -> None:
 def test_options_of_requests_have_limits(name: str, wrong: Any) -> None:
     with pytest.raises(SmsshError, match=f"SSHOptions: {name}"):
         SSHOptions(**{name: wrong})
+
+
+def test_further_variables(sdk: SDK) -> None:
+    from sagemaker.core.workflow.parameters import ParameterString
+
+    session = sdk.session()
+    region = ParameterString("Region", default_value="eu-west-1")
+    steps = every_step(sdk, session)
+    steps[1].step_args.func_args[0].env = {"THEIRS": "kept"}
+    pipeline = sdk.pipeline(*steps, session=session, parameters=[region])
+    asked = {"REGION": region, "SMSSH_LOG_TO_STDOUT": "1", "THEIRS": "changed"}
+    found = steps_of(with_ssh(pipeline, environment=asked))
+    for name in ("Prepare", "Train", "Score"):
+        environment = found[name]["Arguments"]["Environment"]
+        assert environment["REGION"] == {"Get": "Parameters.Region"}
+        assert environment["SMSSH_LOG_TO_STDOUT"] == "1"
+    assert found["Bare"]["Arguments"]["Environment"]["THEIRS"] == "kept"
+    assert "REGION" not in found["Model"]["Arguments"]["PrimaryContainer"]["Environment"]
+
+
+@pytest.mark.parametrize("wrong", [{"A B": "x"}, {"": "x"}, {1: "x"}, {"A": 1}, {"A": None}])
+def test_what_is_no_variable(wrong: Any) -> None:
+    with pytest.raises(SmsshError, match="SSHOptions: environment has"):
+        SSHOptions(environment=wrong)
 
 
 def test_the_first_hosts(sdk: SDK, boto_session: boto3.Session) -> None:

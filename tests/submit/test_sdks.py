@@ -166,6 +166,12 @@ def test_nothing_else_is_different(sdk_outcome: Outcome) -> None:
             assert changed <= OURS, (case, name)
 
 
+def test_off_is_as_if_it_had_never_been(sdk_outcome: Outcome) -> None:
+    for case in sdk_outcome.cases("off"):
+        given, folder = sdk_outcome.found[0][case], sdk_outcome.folders[0]
+        assert golden.steady(given["off"], folder) == golden.steady(given["before"], folder), case
+
+
 def test_a_pipeline_gives_what_its_steps_give(sdk_outcome: Outcome) -> None:
     for case in sdk_outcome.cases("whole"):
         assert sdk_outcome.normal(case, "whole") == sdk_outcome.normal(case, "after"), case

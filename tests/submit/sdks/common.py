@@ -181,6 +181,9 @@ class Table:
         found = {"before": json.loads(pipeline.definition()), "options": options}
         with_ssh(steps if only is None else only(steps), **options)
         found["after"] = json.loads(pipeline.definition())
+        os.environ["SMSSH_ENABLE"] = "0"
+        found["off"] = json.loads(pipeline.definition())
+        del os.environ["SMSSH_ENABLE"]
         if only is None:
             whole, _ = self._made(world, name, make)
             found["whole"] = json.loads(with_ssh(whole, **options).definition())
