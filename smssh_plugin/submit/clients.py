@@ -16,11 +16,11 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 from ..errors import ExitStatus, SmsshError
 from . import bundle, switch
 from .cautions import say
+from .inject import Attachment, inject
 from .limits import check_definition
 from .options import SSHOptions
 from .pipelines import inject_definition
 from .selection import EVERYTHING, Selection
-from .steps import Attachment, inject
 
 __all__ = ["enable"]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 from ..errors import ExitStatus, SmsshError
 from . import steps
 from .cautions import together
+from .inject import Attachment, inject, step_with_ssh
 from .leaves import at
 from .requests import KINDS
 
@@ -132,7 +133,7 @@ def inject_definition(
         session_of: answers the session that knows where bundles go.
         except_for: names of steps to leave alone.
     """
-    attachment = steps.Attachment(options, named=False, compiled=True)
+    attachment = Attachment(options, named=False, compiled=True)
     models = set(_models_of(definition.get("Steps"), (), selection))
 
     def change(kind: str, step: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
@@ -140,10 +141,10 @@ def inject_definition(
         if not meant or names[0] in except_for:
             return step
         request = step["Arguments"]
-        changed = steps.inject(kind, names[0], request, attachment, session_of)
+        changed = inject(kind, names[0], request, attachment, session_of)
         if changed is request:
             return step
-        return steps.step_with_ssh({**step, "Arguments": changed}, kind, options)
+        return step_with_ssh({**step, "Arguments": changed}, kind, options)
 
     with together():
         return transform_definition(definition, change)
