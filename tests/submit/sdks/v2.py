@@ -33,11 +33,23 @@ from sagemaker.workflow.steps import (
     TransformStep,
     TuningStep,
 )
-
-from smssh_plugin import with_ssh
+from shared import ONE, SDK, add_cases
 
 table = Table(Pipeline, lambda boto: PipelineSession(boto_session=boto, default_bucket=BUCKET))
-ONE = {"instance_count": 1, "instance_type": "ml.m5.large"}
+sdk = SDK(
+    condition_equals=ConditionEquals,
+    condition_step=ConditionStep,
+    notebook_job_step=NotebookJobStep,
+    parameter_string=ParameterString,
+    processing_step=ProcessingStep,
+    processor=Processor,
+    py_spark_processor=PySparkProcessor,
+    script_processor=ScriptProcessor,
+    session=Session,
+    step=step,
+    transform_step=TransformStep,
+    transformer=Transformer,
+)
 
 
 def script_mode(world: World, session: Any = None, **more: Any) -> PyTorch:
@@ -59,17 +71,6 @@ def byoc(world: World, session: Any = None, **more: Any) -> Estimator:
 
 def data(world: World, **more: Any) -> dict[str, TrainingInput]:
     return {"train": TrainingInput(world.s3("data"), **more)}
-
-
-def processor(world: World, session: Any = None, **more: Any) -> ScriptProcessor:
-    return ScriptProcessor(
-        role=ROLE,
-        image_uri=IMAGE,
-        command=["python3"],
-        sagemaker_session=session or world.session,
-        **ONE,
-        **more,
-    )
 
 
 # ------------------------------------------------------------------------------------------- training
@@ -108,16 +109,6 @@ def training_heterogeneous(world: World) -> Any:
 # ------------------------------------------------------------------------------------------- processing
 
 
-@table.steps("processing-script")
-def processing_script(world: World) -> Any:
-    parameter = ParameterString("Path", default_value="/mine")
-    made = processor(world, env={"WHERE": parameter})
-    return [
-        ProcessingStep(name="Prepare", step_args=made.run(code=str(world.code / "prepare.py"))),
-        parameter,
-    ]
-
-
 @table.steps("processing-framework")
 def processing_framework(world: World) -> Any:
     made = FrameworkProcessor(
@@ -131,18 +122,6 @@ def processing_framework(world: World) -> Any:
     return ProcessingStep(name="Prepare", step_args=made.run(code="prepare.py", source_dir=str(world.code)))
 
 
-@table.steps("processing-pyspark")
-def processing_pyspark(world: World) -> Any:
-    made = PySparkProcessor(framework_version="3.3", role=ROLE, sagemaker_session=world.session, **ONE)
-    return ProcessingStep(name="Prepare", step_args=made.run(submit_app=str(world.code / "prepare.py")))
-
-
-@table.steps("processing-bare")
-def processing_bare(world: World) -> Any:
-    made = Processor(role=ROLE, image_uri=IMAGE, sagemaker_session=world.session, **ONE)
-    return ProcessingStep(name="Prepare", step_args=made.run())
-
-
 # ------------------------------------------------------------------------------------------- models
 
 
@@ -152,23 +131,10 @@ def model_step(world: World, **more: Any) -> ModelStep:
     return ModelStep(name="Model", step_args=model.create(instance_type="ml.m5.large"))
 
 
-def transformer(world: World, name: Any, session: Any = None) -> Transformer:
-    return Transformer(
-        model_name=name,
-        output_path=world.s3("scores"),
-        sagemaker_session=session or world.session,
-        **ONE,
-    )
-
-
-def transform(world: World, name: Any) -> TransformStep:
-    return TransformStep(name="Score", step_args=transformer(world, name).transform(data=world.s3("score")))
-
-
 @table.steps("transform-model-create")
 def transform_model(world: World) -> Any:
     model = model_step(world, env={"SAGEMAKER_PROGRAM": "inference.py"})
-    return [model, transform(world, model.properties.ModelName)]
+    return [model, sdk.score(world, model.properties.ModelName)]
 
 
 @table.steps("transform-alone", only=lambda steps: steps[-1])
@@ -189,7 +155,7 @@ def transform_repack(world: World) -> Any:
         entry_point="inference.py",
         source_dir=str(source),
     )
-    return [train, model, transform(world, model.properties.ModelName)]
+    return [train, model, sdk.score(world, model.properties.ModelName)]
 
 
 @table.steps("transform-model-repack-with-bundle", repack=True)
@@ -211,7 +177,7 @@ def transform_repack_script_with_bundle(world: World) -> Any:
         sagemaker_session=world.session,
     )
     step = ModelStep(name="Model", step_args=model.create(instance_type="ml.m5.large"))
-    return [train, step, transform(world, step.properties.ModelName)]
+    return [train, step, sdk.score(world, step.properties.ModelName)]
 
 
 @table.steps("collection-estimator-transformer")
@@ -246,99 +212,31 @@ def tuning(world: World) -> Any:
     return TuningStep(name="Tune", step_args=tuner(world).fit(data(world)))
 
 
-def function(name: str) -> Any:
-    return step(name=name, image_uri=IMAGE, role=ROLE, instance_type="ml.m5.large", dependencies=None)
-
-
-def two_functions(world: World) -> tuple[Any, Any]:
-    @function("First")
-    def first() -> int:
-        return 1
-
-    @function("Second")
-    def second(number: int) -> int:
-        return number
-
-    one = first()
-    return one, second(one)
-
-
-@table.steps("function")
-def functions(world: World) -> Any:
-    return list(two_functions(world))
-
-
-@table.pipeline("function-by-delayed-return")
-def delayed(world: World) -> Any:
-    """The first step is in no list: the second takes what it returns."""
-    return two_functions(world)[1]
-
-
-@table.error("function-wrong-order")
-def wrong_order(world: World) -> Any:
-    @function("Function")
-    @with_ssh
-    def double(number: int) -> int:
-        return 2 * number
-
-    return double(2)
-
-
-@table.steps("notebook-job")
-def notebook(world: World) -> Any:
-    return NotebookJobStep(
-        name="Notebook",
-        input_notebook=world.notebook,
-        image_uri=IMAGE,
-        kernel_name="python3",
-        role=ROLE,
-        s3_root_uri=world.s3("notebooks"),
-        notebook_job_name="job",
-    )
-
-
-@table.steps("condition")
-def condition(world: World) -> Any:
-    return ConditionStep(
-        name="If",
-        conditions=[ConditionEquals(left="a", right="a")],
-        if_steps=[processing_bare(world)],
-        else_steps=[training_byoc(world)],
-    )
-
-
 # ------------------------------------------------------------------------------------------- jobs
-
-
-def plain(world: World) -> Session:
-    return Session(boto_session=world.boto_session, default_bucket=BUCKET)
 
 
 @table.job("job-estimator")
 def job_estimator(world: World) -> None:
-    script_mode(world, plain(world)).fit(data(world), wait=False)
-
-
-@table.job("job-processor")
-def job_processor(world: World) -> None:
-    processor(world, plain(world)).run(code=str(world.code / "prepare.py"), wait=False, logs=False)
+    script_mode(world, sdk.plain(world)).fit(data(world), wait=False)
 
 
 @table.job("job-tuner")
 def job_tuner(world: World) -> None:
-    tuner(world, plain(world)).fit(data(world), job_name=world.new_name("tune"), wait=False)
+    tuner(world, sdk.plain(world)).fit(data(world), job_name=world.new_name("tune"), wait=False)
 
 
 @table.job("job-transformer")
 def job_transformer(world: World) -> None:
-    session = plain(world)
+    session = sdk.plain(world)
     name = world.new_name("model")
     Model(
         image_uri=IMAGE, role=ROLE, model_data=world.s3("model.tar.gz"), name=name, sagemaker_session=session
     ).create(instance_type="ml.m5.large")
-    made = transformer(world, name, session)
+    made = sdk.batch(world, name, session)
     made.transform(world.s3("score"), job_name=world.new_name("score"), wait=False, logs=False)
 
+
+add_cases(table, sdk, training_byoc)
 
 if __name__ == "__main__":
     table.main()

@@ -30,11 +30,23 @@ from sagemaker.mlops.workflow.steps import (
 from sagemaker.serve.model_builder import ModelBuilder
 from sagemaker.train.model_trainer import ModelTrainer
 from sagemaker.train.tuner import HyperparameterTuner
-
-from smssh_plugin import with_ssh
+from shared import ONE, SDK, add_cases
 
 table = Table(Pipeline, lambda boto: PipelineSession(boto_session=boto, default_bucket=BUCKET))
-ONE = {"instance_count": 1, "instance_type": "ml.m5.large"}
+sdk = SDK(
+    condition_equals=ConditionEquals,
+    condition_step=ConditionStep,
+    notebook_job_step=NotebookJobStep,
+    parameter_string=ParameterString,
+    processing_step=ProcessingStep,
+    processor=Processor,
+    py_spark_processor=PySparkProcessor,
+    script_processor=ScriptProcessor,
+    session=Session,
+    step=step,
+    transform_step=TransformStep,
+    transformer=Transformer,
+)
 INSTANCE = Compute(**ONE)
 
 
@@ -55,12 +67,6 @@ def source(world: World) -> SourceCode:
 
 def data(world: World, **more: Any) -> list[InputData]:
     return [InputData(channel_name="train", data_source=world.s3("data"), **more)]
-
-
-def processor(world: World, session: Any = None) -> ScriptProcessor:
-    return ScriptProcessor(
-        role=ROLE, image_uri=IMAGE, command=["python3"], sagemaker_session=session or world.session, **ONE
-    )
 
 
 # ------------------------------------------------------------------------------------------- training
@@ -95,7 +101,6 @@ def training_heterogeneous(world: World) -> Any:
         InstanceGroup(instance_type="ml.g5.xlarge", instance_count=1, instance_group_name="gpu"),
     ]
     made = trainer(world, source_code=source(world), compute=Compute(instance_groups=groups))
-
     where = S3DataSource(
         s3_data_type="S3Prefix",
         s3_uri=world.s3("data"),
@@ -109,33 +114,10 @@ def training_heterogeneous(world: World) -> Any:
 # ------------------------------------------------------------------------------------------- processing
 
 
-@table.steps("processing-script")
-def processing_script(world: World) -> Any:
-    parameter = ParameterString("Path", default_value="/mine")
-    made = processor(world)
-    made.env = {"WHERE": parameter}
-    return [
-        ProcessingStep(name="Prepare", step_args=made.run(code=str(world.code / "prepare.py"))),
-        parameter,
-    ]
-
-
 @table.steps("processing-framework")
 def processing_framework(world: World) -> Any:
     made = FrameworkProcessor(image_uri=IMAGE, role=ROLE, sagemaker_session=world.session, **ONE)
     return ProcessingStep(name="Prepare", step_args=made.run(code="prepare.py", source_dir=str(world.code)))
-
-
-@table.steps("processing-pyspark")
-def processing_pyspark(world: World) -> Any:
-    made = PySparkProcessor(framework_version="3.3", role=ROLE, sagemaker_session=world.session, **ONE)
-    return ProcessingStep(name="Prepare", step_args=made.run(submit_app=str(world.code / "prepare.py")))
-
-
-@table.steps("processing-bare")
-def processing_bare(world: World) -> Any:
-    made = Processor(role=ROLE, image_uri=IMAGE, sagemaker_session=world.session, **ONE)
-    return ProcessingStep(name="Prepare", step_args=made.run())
 
 
 # ------------------------------------------------------------------------------------------- models
@@ -153,17 +135,10 @@ def model_step(world: World, **more: Any) -> ModelStep:
     return ModelStep(name="Model", step_args=builder.build())
 
 
-def transform(world: World, name: Any) -> TransformStep:
-    made = Transformer(
-        model_name=name, output_path=world.s3("scores"), sagemaker_session=world.session, **ONE
-    )
-    return TransformStep(name="Score", step_args=made.transform(data=world.s3("score")))
-
-
 @table.steps("transform-model-create")
 def transform_model(world: World) -> Any:
     model = model_step(world, env_vars={"SAGEMAKER_PROGRAM": "inference.py"})
-    return [model, transform(world, model.properties.ModelName)]
+    return [model, sdk.score(world, model.properties.ModelName)]
 
 
 @table.steps("transform-alone", only=lambda steps: steps[-1])
@@ -180,12 +155,11 @@ def transform_repack(world: World) -> Any:
         s3_model_data_url=train.properties.ModelArtifacts.S3ModelArtifacts,
         source_code=SourceCode(source_dir=str(world.code), entry_script="inference.py"),
     )
-    return [train, *model.steps, model, transform(world, model.properties.ModelName)]
+    return [train, *model.steps, model, sdk.score(world, model.properties.ModelName)]
 
 
-if hasattr(
-    ModelStep, "_repack_inputs_for"
-):  # before 3.2x, ModelBuilder leaves models in a pipeline as they are
+# Before, ModelBuilder leaves models in a pipeline as they are.
+if hasattr(ModelStep, "_repack_inputs_for"):
 
     @table.steps("transform-model-repack-with-bundle", repack=True)
     def transform_repack_with_bundle(world: World) -> Any:
@@ -211,67 +185,6 @@ def tuning(world: World) -> Any:
     return TuningStep(name="Tune", step_args=tuner(world).tune(data(world)))
 
 
-def function(name: str) -> Any:
-    return step(name=name, image_uri=IMAGE, role=ROLE, instance_type="ml.m5.large", dependencies=None)
-
-
-def two_functions(world: World) -> tuple[Any, Any]:
-    @function("First")
-    def first() -> int:
-        return 1
-
-    @function("Second")
-    def second(number: int) -> int:
-        return number
-
-    one = first()
-    return one, second(one)
-
-
-@table.steps("function")
-def functions(world: World) -> Any:
-    return list(two_functions(world))
-
-
-@table.pipeline("function-by-delayed-return")
-def delayed(world: World) -> Any:
-    """The first step is in no list: the second takes what it returns."""
-    return two_functions(world)[1]
-
-
-@table.error("function-wrong-order")
-def wrong_order(world: World) -> Any:
-    @function("Function")
-    @with_ssh
-    def double(number: int) -> int:
-        return 2 * number
-
-    return double(2)
-
-
-@table.steps("notebook-job")
-def notebook(world: World) -> Any:
-    return NotebookJobStep(
-        name="Notebook",
-        input_notebook=world.notebook,
-        image_uri=IMAGE,
-        kernel_name="python3",
-        role=ROLE,
-        s3_root_uri=world.s3("notebooks"),
-        notebook_job_name="job",
-    )
-
-
-@table.steps("condition")
-def condition(world: World) -> Any:
-    return ConditionStep(
-        name="If",
-        conditions=[ConditionEquals(left="a", right="a")],
-        if_steps=[processing_bare(world)],
-        else_steps=[training_byoc(world)],
-    )
-
-
 try:
     from sagemaker.mlops.workflow.for_each_step import CurrentItem, ForEachStep
 except ImportError:  # before 3.27
@@ -280,34 +193,24 @@ else:
 
     @table.steps("for-each")
     def for_each(world: World) -> Any:
-        made = Processor(
-            role=ROLE, image_uri=IMAGE, sagemaker_session=world.session, env={"ITEM": CurrentItem()}, **ONE
-        )
-        body = ProcessingStep(name="Prepare", step_args=made.run())
+        body = sdk.bare(world, env={"ITEM": CurrentItem()})
         return ForEachStep(name="Each", iterable_items=["a", "b"], max_concurrency=1, for_each_body=[body])
 
 
 # ------------------------------------------------------------------------------------------- jobs
 
 
-def plain(world: World) -> Session:
-    return Session(boto_session=world.boto_session, default_bucket=BUCKET)
-
-
 @table.job("job-model-trainer")
 def job_trainer(world: World) -> None:
-    trainer(world, plain(world), source_code=source(world)).train(data(world), wait=False, logs=False)
-
-
-@table.job("job-processor")
-def job_processor(world: World) -> None:
-    processor(world, plain(world)).run(code=str(world.code / "prepare.py"), wait=False, logs=False)
+    trainer(world, sdk.plain(world), source_code=source(world)).train(data(world), wait=False, logs=False)
 
 
 @table.job("job-tuner")
 def job_tuner(world: World) -> None:
-    tuner(world, plain(world)).tune(data(world), job_name=world.new_name("tune"), wait=False)
+    tuner(world, sdk.plain(world)).tune(data(world), job_name=world.new_name("tune"), wait=False)
 
+
+add_cases(table, sdk, training_byoc)
 
 if __name__ == "__main__":
     table.main()
