@@ -35,6 +35,7 @@ BUNDLES = ("auto", "baked", "offline")
 _PLACE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?\Z")
 _GIVEN = re.compile(r"s3://[^/]+/(\S+/)?[0-9a-f]{64}/?\Z")
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
+_OURS = frozenset({"PYTHONPATH", "SMSSH_BUNDLE", "SMSSH_ENABLE", "SMSSH_ROLE", "SMSSH_STEP"})
 _PYTHON = re.compile(r"3\.\d{1,2}(-(x86_64|aarch64))?\Z")
 # The types of the OpenSSH manual (sshd, AUTHORIZED_KEYS FILE FORMAT); a line may start with options instead.
 _KEY = re.compile(
@@ -216,15 +217,21 @@ class SSHOptions:
         for name, value in self.environment.items():
             if not _NAME.match(name):
                 raise _refusal("environment", f"has {name!r}, which is no name of a variable")
-            own = next((each for each in settings.SETTINGS if name == each.variable), None)
-            if own is not None or name == "PYTHONPATH":
-                instead = (
-                    "the job's own environment" if own is None else f"the option or `extra` for {own.field!r}"
-                )
-                raise _refusal("environment", f"has {name}, which SSH sets itself; use {instead}")
+            if name in _OURS:
+                raise _refusal("environment", f"has {name}, which SSH sets itself")
             # Of a pipeline variable nothing but its type may be asked for.
             if issubclass(type(value), (bool, int, float, bytes, type(None))):
                 raise _refusal("environment", f"has {name} = {value!r}, which is no text")
+        texts = {name: value for name, value in self.environment.items() if issubclass(type(value), str)}
+        try:
+            settings.load(texts, {})
+        except SmsshError as error:
+            raise SmsshError(
+                f"SSHOptions: environment: {error.message}",
+                hint=error.hint,
+                reference=error.reference,
+                status=error.status,
+            ) from None
 
     def _check_settings(self) -> None:
         """Let the container's own reader judge what it will be given."""
@@ -482,8 +489,11 @@ def _tuple(name: str, value: Any, separator: str) -> tuple[str, ...]:
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value):
-        raise _refusal(name, "is not a mapping with texts as names")
+    if not isinstance(value, Mapping):
+        raise _refusal(name, "is not a mapping of names to values")
+    for each in value:
+        if not isinstance(each, str):
+            raise _refusal(name, f"has {each!r}, which is no text, as a name")
     return dict(value)
 
 

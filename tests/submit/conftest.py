@@ -11,7 +11,8 @@ from typing import Any
 import boto3
 import pytest
 
-from smssh_plugin.submit import cautions
+from smssh_plugin.submit import bundle as bundles
+from smssh_plugin.submit import cautions, given
 
 BUCKET = "tests-bucket"
 REGION = "us-east-1"
@@ -89,6 +90,9 @@ def bucket(s3: Any) -> None:
     """Before each test: moto's state is one a process, and tests of other rooms begin with none."""
     if BUCKET not in [found["Name"] for found in s3.list_buckets()["Buckets"]]:
         s3.create_bucket(Bucket=BUCKET)
+        # What this process has stored is gone as well.
+        bundles._published.clear()
+        given._checked.clear()
 
 
 @pytest.fixture(scope="session")

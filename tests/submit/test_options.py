@@ -91,7 +91,9 @@ def test_the_container_reads_what_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         ({"environment": {"1A": "x"}}, "environment"),
         ({"environment": {"A": 1}}, "environment"),
         ({"environment": {"A": None}}, "environment"),
-        ({"environment": {"SMSSH_HOLD": "failure"}}, "environment"),
+        ({"environment": {"SMSSH_HOLD": "failures"}}, "environment"),
+        ({"environment": {"SMSSH_ENABLE": "1"}}, "environment"),
+        ({"environment": {1: "x"}}, "environment"),
         ({"environment": {"PYTHONPATH": "/x"}}, "environment"),
         ({"environment": ("A", "x")}, "environment"),
         ({"extra": {1: 2}}, "extra"),
@@ -255,9 +257,10 @@ def test_variables_of_a_job_may_be_pipeline_variables() -> None:
         __hash__ = None  # type: ignore[assignment]
 
     variable = Variable()
-    options = SSHOptions(environment={"A": "x", "B": variable})
+    options = SSHOptions(environment={"A": "x", "B": variable, "SMSSH_LOG_TO_STDOUT": "1"})
     assert options.environment["B"] is variable
     assert options == SSHOptions(environment={"B": Variable()})
+    assert options.environment["SMSSH_LOG_TO_STDOUT"] == "1"
     assert options.merged({"hold": "end"}).environment["B"] is variable
 
 
