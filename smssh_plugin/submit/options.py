@@ -150,7 +150,7 @@ class SSHOptions:
         for name, choices in (("carrier", CARRIERS), ("cache", CACHES)):
             if getattr(self, name) not in choices:
                 raise _refusal(name, f"is {getattr(self, name)!r}, not one of {', '.join(choices)}")
-        if self.carrier == "baked" and (self.wheels or self.agent == "bundle"):
+        if self.baked and (self.wheels or self.agent == "bundle"):
             raise _refusal("carrier", "is 'baked', without a bundle that could bring wheels or the agent")
         for version in self.wheels:
             if not _PYTHON.match(version):
@@ -194,6 +194,11 @@ class SSHOptions:
     def active(self) -> bool:
         """Whether requests are changed, in this process and now."""
         return switch.is_on(self.enabled)
+
+    @property
+    def baked(self) -> bool:
+        """Whether the image has the package, so that variables are all that a job gets: see `settings.variables`."""
+        return self.carrier == "baked"
 
     def merged(self, changes: Mapping[str, Any]) -> SSHOptions:
         """These options with some of them replaced.
