@@ -73,7 +73,7 @@ SAMPLES = (
         'An image that has smssh-plugin (`bundle="baked"`, here with `hold="failure"`; the same for each kind)',
         "training",
         _training(ContainerEntrypoint=["/bin/bash"]),
-        {"carrier": "baked", "variables": settings.variables({"hold": "failure"})},
+        {"baked": True, "environment": settings.variables({"hold": "failure"})},
     ),
     Sample(
         "Processing, with an entry point in the request (Script-, Framework-, PySparkProcessor)",

@@ -6,9 +6,9 @@
 | sitecustomize | PYTHONPATH | whatever runs Python |
 | chain | SAGEMAKER_TRAINING_MODULE, PYTHONPATH | `train` of the training toolkits |
 | bash_env | BASH_ENV | whatever begins with bash |
-| baked | nothing: the image starts us | images with the package |
 
-`auto` is wrap where the request names an entry point, else sitecustomize.
+`auto` is wrap where the request names an entry point, else sitecustomize. An image that has the package starts us by
+itself: nothing of all this is asked for then.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def start(
     """What a carrier changes in a request.
 
     Args:
-        carrier: one of `options.CARRIERS`.
+        carrier: one of `options.CARRIERS`, but `baked`.
         kind: the kind of request.
         folder: where the bundle is in the container.
         entry_point: the request's own entry point, if it names one.
@@ -75,8 +75,6 @@ def start(
         SmsshError: it can't work in this request.
     """
     named = is_list(entry_point) and len(entry_point) > 0
-    if carrier == "baked":
-        return Start()
     if carrier == "wrap" and not named:
         problem = f"{field_name} is not set" if field_name else f"no {LIMITS[kind].call} names an entry point"
         raise refuse(

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import sys
-from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
@@ -20,7 +19,7 @@ from .inject import Attachment, inject
 from .limits import check_definition
 from .options import SSHOptions
 from .pipelines import inject_definition
-from .selection import EVERYTHING, Selection
+from .selection import EVERYTHING, Choice, Selection
 
 __all__ = ["enable"]
 
@@ -33,19 +32,6 @@ OPERATIONS: Mapping[str, str] = {
     "CreateHyperParameterTuningJob": "tuning",
 }
 PIPELINES = ("CreatePipeline", "UpdatePipeline")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a call of `enable` asks for.
-
-    Attributes:
-        options: what is asked for.
-        selection: which steps of pipelines are meant.
-    """
-
-    options: SSHOptions
-    selection: Selection
 
 
 def enable(
@@ -67,7 +53,7 @@ def enable(
 
     With the last, a script that calls `enable()` before it makes sessions is as without it, until somebody runs it with
     `SMSSH_ENABLE=1`. A request that can't have SSH is sent as it is, with a warning. A second call replaces the options
-    of the first.
+    of the first; without a target, for sessions that are made from then on.
 
     Args:
         target: see above.
@@ -97,18 +83,18 @@ def enable(
     if target is None:
         if asked.enabled is None:
             asked = asked.merged({"enabled": switch.ENABLE})
-        _enable_process(Wanted(asked, selection), boto_session)
+        _enable_process(Choice(asked, selection), boto_session)
         return None
-    wanted = Wanted(asked, selection)
-    for holder, session_of in _holders(target, boto_session):
-        _register(holder.register, holder.unregister, wanted, session_of)
+    wanted = Choice(asked, selection)
+    for events, session_of in _events_of(target, boto_session):
+        _register(events, wanted, session_of)
     return target
 
 
 # -------------------------------------------------------------------------------- what is enabled
 
 
-def _holders(target: Any, boto_session: Any) -> Iterator[tuple[Any, Callable[[], Any]]]:
+def _events_of(target: Any, boto_session: Any) -> Iterator[tuple[Any, Callable[[], Any]]]:
     """The event systems behind a target, each with what answers the session that stores its bundles.
 
     Raises:
@@ -117,7 +103,7 @@ def _holders(target: Any, boto_session: Any) -> Iterator[tuple[Any, Callable[[],
     own = getattr(target, "boto_session", None)
     if own is not None:  # a session of the SDK, whose client was made with it
         for part in (own, getattr(target, "sagemaker_client", None)):
-            for events, _ in () if part is None else _holders(part, boto_session):
+            for events, _ in () if part is None else _events_of(part, boto_session):
                 yield events, lambda: boto_session or target
     elif _is_client(target):
         yield target.meta.events, lambda: boto_session or _default_session(target.meta.region_name)
@@ -160,7 +146,7 @@ def _clients_of_sdk(session: Any) -> Iterator[Any]:
                 yield client
 
 
-def _enable_process(wanted: Wanted, boto_session: Any) -> None:
+def _enable_process(wanted: Choice, boto_session: Any) -> None:
     """Every session of this process: those to come, and boto3's default one, if there is one already."""
     import boto3
     import botocore
@@ -168,19 +154,15 @@ def _enable_process(wanted: Wanted, boto_session: Any) -> None:
     global _initializer  # noqa: PLW0603 - botocore's list of them is one a process, too
 
     def initialize(session: Any) -> None:
-        def unregister(event: str, unique_id: str) -> None:
-            session.unregister(event, unique_id=unique_id)
-
-        _register(session.register, unregister, wanted, lambda: boto_session or _like(session))
+        _register(session, wanted, lambda: boto_session or _like(session))
 
     if _initializer is not None:
         botocore.unregister_initializer(_initializer)
     botocore.register_initializer(initialize)
     _initializer = initialize
     default = boto3.DEFAULT_SESSION
-    if default is not None:
-        for events, session_of in _holders(default, boto_session):
-            _register(events.register, events.unregister, wanted, session_of)
+    for events, session_of in () if default is None else _events_of(default, boto_session):
+        _register(events, wanted, session_of)
 
 
 _initializer: Callable[[Any], None] | None = None
@@ -196,23 +178,28 @@ def _like(session: Any) -> Any:
     """A boto3 session with the credentials, profile and region of a botocore session."""
     import boto3
 
-    found = session.get_credentials()
-    frozen = None if found is None else found.get_frozen_credentials()
+    keys = {}
+    credentials = session.get_credentials()
+    if credentials is not None:
+        frozen = credentials.get_frozen_credentials()
+        keys["aws_access_key_id"] = frozen.access_key
+        keys["aws_secret_access_key"] = frozen.secret_key
+        keys["aws_session_token"] = frozen.token
     return boto3.Session(
-        aws_access_key_id=frozen and frozen.access_key,
-        aws_secret_access_key=frozen and frozen.secret_key,
-        aws_session_token=frozen and frozen.token,
         region_name=session.get_config_variable("region"),
         profile_name=session.get_config_variable("profile"),
+        **keys,
     )
 
 
-def _register(
-    register: Callable[..., Any],
-    unregister: Callable[..., Any],
-    wanted: Wanted,
-    session_of: Callable[[], Any],
-) -> None:
+def _register(events: Any, wanted: Choice, session_of: Callable[[], Any]) -> None:
+    """Register for all calls that are changed, in place of what was registered before.
+
+    Args:
+        events: an event system of botocore's, or a botocore session.
+        wanted: what is asked for.
+        session_of: answers the session that stores the bundle.
+    """
     handlers: dict[str, Callable[..., None]] = {
         operation: functools.partial(_on_job, kind, wanted, session_of)
         for operation, kind in OPERATIONS.items()
@@ -220,14 +207,14 @@ def _register(
     handlers.update(dict.fromkeys(PIPELINES, functools.partial(_on_pipeline, wanted, session_of)))
     for operation, handler in handlers.items():
         event, name = f"provide-client-params.{SERVICE}.{operation}", f"smssh-{operation}"
-        unregister(event, unique_id=name)
-        register(event, handler, unique_id=name)
+        events.unregister(event, unique_id=name)
+        events.register(event, handler, unique_id=name)
 
 
 # -------------------------------------------------------------------------------- what is changed
 
 
-def _on_job(kind: str, wanted: Wanted, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
+def _on_job(kind: str, wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
     """Change the parameters of a call in place: the dict is botocore's own, and other handlers may follow."""
     attachment = Attachment(wanted.options, named=False)
     changed = inject(kind, None, dict(params), attachment, session_of)
@@ -235,7 +222,7 @@ def _on_job(kind: str, wanted: Wanted, session_of: Callable[[], Any], params: An
     params.update(changed)
 
 
-def _on_pipeline(wanted: Wanted, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
+def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
     """The same for the definition of a pipeline, wherever it is."""
     options = wanted.options
     if not options.active:
@@ -255,7 +242,7 @@ def _on_pipeline(wanted: Wanted, session_of: Callable[[], Any], params: Any, **_
         params["PipelineDefinitionS3Location"] = _store(changed, options, session_of())
 
 
-def _changed(text: str, wanted: Wanted, session_of: Callable[[], Any]) -> str | None:
+def _changed(text: str, wanted: Choice, session_of: Callable[[], Any]) -> str | None:
     """The definition with SSH in it; None where nothing is changed, or the service is to judge it."""
     try:
         definition = json.loads(text)

@@ -7,7 +7,9 @@ one of these names and does not lie in the account of the job's role.
 from __future__ import annotations
 
 import re
-from typing import Any, Mapping, NamedTuple
+from typing import Any, NamedTuple
+
+from .leaves import is_map, is_text
 
 __all__ = ["Image", "is_algorithm", "keeps_python_path", "parse"]
 
@@ -65,12 +67,12 @@ def parse(address: Any, role: Any) -> Image | None:
         address: the image's address; may be a pipeline variable.
         role: the role of the job; may be a pipeline variable.
     """
-    if not issubclass(type(address), str):
+    if not is_text(address):
         return None
     found = _ADDRESS.match(address)
     if found is None:
         return None
-    own = _ROLE.match(role) if issubclass(type(role), str) else None
+    own = _ROLE.match(role) if is_text(role) else None
     if own is not None and own.group(1) == found["account"]:
         return None
     return Image(found["account"], found["name"])
@@ -89,7 +91,7 @@ def is_algorithm(address: Any, role: Any, hyperparameters: Any) -> bool:
         return False
     if image.name in ALGORITHMS:
         return True
-    scripted = isinstance(hyperparameters, Mapping) and "sagemaker_program" in hyperparameters
+    scripted = is_map(hyperparameters) and "sagemaker_program" in hyperparameters
     return image.name in XGBOOST and not scripted
 
 

@@ -102,7 +102,7 @@ def _injection(kind: str, name: str | None, attachment: Attachment, session: Cal
     options = attachment.options
     as_leaf = switch.as_json if attachment.compiled else _same
     variables = {name: as_leaf(value) for name, value in options.environment.items()}
-    if options.carrier == "baked":
+    if options.baked:
         variables = {**_settings(options, session()), **variables}
     return Injection(
         _PLACEHOLDER,
@@ -112,6 +112,7 @@ def _injection(kind: str, name: str | None, attachment: Attachment, session: Cal
         options.carrier,
         as_leaf(switch.as_text(options.enabled)) if switch.is_variable(options.enabled) else "1",
         variables,
+        options.baked,
         options.endpoints,
         options.repack and kind == "model",
     )
@@ -139,7 +140,7 @@ def _settings(options: SSHOptions, session: Any) -> Mapping[str, str]:
     except SmsshError as error:
         raise SmsshError(
             f"SSHOptions: {error.message}",
-            hint="with carrier='baked' there is no options.json to carry it; use another carrier",
+            hint="an image that has smssh-plugin gets variables only, and no options.json to carry it",
             reference="bad-option",
             status=ExitStatus.USAGE,
         ) from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
@@ -18,6 +17,7 @@ from .cautions import together
 from .inject import Attachment, inject, step_with_ssh
 from .leaves import at
 from .requests import KINDS
+from .selection import Choice
 
 if TYPE_CHECKING:
     from .options import SSHOptions
@@ -29,19 +29,6 @@ _MARK = "__smssh__"
 _NESTED = ("IfSteps", "ElseSteps", "ForEachBody")
 
 Change = Callable[[str, Mapping[str, Any], "tuple[str, ...]"], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was asked for some steps of a pipeline.
-
-    Attributes:
-        options: what is asked for.
-        selection: which steps are meant.
-    """
-
-    options: SSHOptions
-    selection: Selection
 
 
 def attach_pipeline(pipeline: Any, options: SSHOptions, selection: Selection) -> None:

@@ -46,13 +46,14 @@ class Injection:
 
     Attributes:
         bundle: the S3 prefix of the bundle, ending in its digest and a slash; not used by transform requests, nor
-            by `carrier="baked"`.
+            where `baked`.
         step: the name of the pipeline step, if there is one.
         role: role for the activation (may be a pipeline variable); None takes the request's own.
         transport: `ssm`, `none` or `native`.
         carrier: one of `options.CARRIERS`.
         enable: the value of SMSSH_ENABLE; may be a pipeline variable.
-        variables: further variables of the job; values may be pipeline variables.
+        environment: more variables of the job; values may be pipeline variables.
+        baked: whether the image brings our code, and the request gets variables and nothing else.
         endpoints: whether models turn SSH on by themselves.
         repacked: whether models have the bundle in their `code/` folder.
     """
@@ -63,14 +64,10 @@ class Injection:
     transport: str = "ssm"
     carrier: str = "auto"
     enable: Any = "1"
-    variables: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    baked: bool = False
     endpoints: bool = False
     repacked: bool = False
-
-    @property
-    def baked(self) -> bool:
-        """Whether the image brings our code, and the request only variables."""
-        return self.carrier == "baked"
 
 
 def transform_request(kind: str, request: Request, injection: Injection) -> Request:
@@ -193,7 +190,7 @@ def _trained(
             "built-in-algorithm",
         )
     environment = _environment_of(request, where, f"{prefix}Environment")
-    start = carriers.start(injection.carrier, kind, FOLDERS[kind], entry_point, environment, where, own)
+    start = _start(injection, kind, FOLDERS[kind], entry_point, environment, where, own)
     variables = _variables(injection, role)
     if injection.baked and all(name in environment for name in variables):
         return request
@@ -219,8 +216,8 @@ def _processing(request: Request, injection: Injection, where: str) -> Request:
     if not is_map(specification):
         raise _unreadable(where, "AppSpecification")
     environment = _environment_of(request, where, "Environment")
-    start = carriers.start(
-        injection.carrier,
+    start = _start(
+        injection,
         "processing",
         FOLDERS["processing"],
         specification.get("ContainerEntrypoint"),
@@ -306,7 +303,7 @@ def _container(container: Any, role: Any, injection: Injection, where: str, fiel
         return container
     environment = _environment_of(container, where, f"{field_name}.Environment")
     folder = carriers.REPACKED if injection.repacked else FOLDERS["model"]
-    start = carriers.start(injection.carrier, "model", folder, None, environment, where, "")
+    start = _start(injection, "model", folder, None, environment, where, "")
     variables = _variables(injection, role)
     variables.pop("SMSSH_STEP", None)  # the name of the transform step is what counts
     if not injection.endpoints:
@@ -344,6 +341,20 @@ _TRANSFORMS: dict[str, Callable[[Request, Injection, str], Request]] = {
 # -------------------------------------------------------------------------------- the parts
 
 
+def _start(
+    injection: Injection,
+    kind: str,
+    folder: str,
+    entry_point: Any,
+    environment: Mapping[str, Any],
+    where: str,
+    field_name: str,
+) -> carriers.Start:
+    if injection.baked:
+        return carriers.Start()
+    return carriers.start(injection.carrier, kind, folder, entry_point, environment, where, field_name)
+
+
 def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:
     """The variables that can't wait for `options.json`, and those that were asked for."""
     found: dict[str, Any] = {"SMSSH_ENABLE": injection.enable}
@@ -353,7 +364,7 @@ def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:
             found["SMSSH_ROLE"] = role
     if injection.step is not None:
         found["SMSSH_STEP"] = injection.step
-    return {**found, **{name: value for name, value in injection.variables.items() if name not in found}}
+    return {**injection.environment, **found}
 
 
 def _environment_of(holder: Request, where: str, field_name: str) -> Mapping[str, Any]:

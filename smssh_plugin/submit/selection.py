@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import Any, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 from ..errors import ExitStatus, SmsshError
 from .requests import KINDS
 
-__all__ = ["EVERYTHING", "Selection"]
+if TYPE_CHECKING:
+    from .options import SSHOptions
+
+__all__ = ["EVERYTHING", "Choice", "Selection"]
 
 
 class Selection:
@@ -80,3 +84,16 @@ def _matches(wanted: str, kind: str | None, names: Sequence[str]) -> bool:
 
 
 EVERYTHING = Selection()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for some steps.
+
+    Attributes:
+        options: what is asked for.
+        selection: which steps are meant.
+    """
+
+    options: SSHOptions
+    selection: Selection

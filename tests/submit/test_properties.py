@@ -192,9 +192,10 @@ def injections(variables: Any) -> Any:
         step=st.sampled_from([None, "Step", "S" * 64]),
         role=role,
         transport=st.sampled_from(["ssm", "ssm", "none", "native"]),
-        carrier=st.sampled_from(CARRIERS),
+        carrier=st.sampled_from([each for each in CARRIERS if each != "baked"]),
+        baked=st.booleans(),
         enable=st.one_of(st.just("1"), role.filter(lambda each: each is not None)),
-        variables=st.dictionaries(
+        environment=st.dictionaries(
             st.sampled_from(["EXTRA", "B", "SMSSH_HOLD"]), role.filter(lambda each: each is not None)
         ),
         endpoints=st.booleans(),
