@@ -178,9 +178,10 @@ def test_caching_of_a_step_that_cannot_be_entered_stays(sdk: SDK) -> None:
         assert steps_of(pipeline)["Cached"]["CacheConfig"] == CACHING
 
 
-def test_an_image_with_the_package_gets_no_bundle(sdk: SDK) -> None:
+@pytest.mark.parametrize("named", ["carrier", "bundle"])
+def test_an_image_with_the_package_gets_no_bundle(sdk: SDK, named: str) -> None:
     session = sdk.session()
-    step = with_ssh(sdk.bare_processing(session), carrier="baked", hold="failure", owner="ann", hosts=2)
+    step = with_ssh(sdk.bare_processing(session), hold="failure", owner="ann", hosts=2, **{named: "baked"})
     arguments = steps_of(sdk.pipeline(step, session=session))["Bare"]["Arguments"]
     assert "ProcessingInputs" not in arguments
     keys = arguments["Environment"].pop("SMSSH_AUTHORIZED_KEYS")
