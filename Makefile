@@ -3,7 +3,7 @@ PYTHON ?= python3
 WORKERS ?= 3
 GROUPS := --group examples --group test --group lint --group types
 
-.PHONY: demo test test-containers test-cuts test-fuzz test-kills test-properties bench docs lint types \
+.PHONY: demo test test-containers test-cuts test-fuzz test-kills test-properties test-sdks bench docs lint types \
 	environments clean
 
 demo: environments
@@ -31,6 +31,10 @@ test-cuts: environments
 # A million malformed frames against client, service and agent double; SMSSH_TEST_FRAMES=... sends fewer.
 test-fuzz: environments
 	SMSSH_TEST_FRAMES=$${SMSSH_TEST_FRAMES:-1000000} .venv/bin/python -m pytest -s tests/session/test_fuzz.py $(PYTEST_ARGS)
+
+# Every kind of step and job of each supported version of the SageMaker SDK, before and after, as one table.
+test-sdks: environments
+	SMSSH_TEST_SDKS=all .venv/bin/python -m pytest -q -p no:randomly -W ignore tests/submit/test_sdks.py $(PYTEST_ARGS)
 
 # The budgets of the design, each against its reference; BENCH_ARGS=--check fails where one is not met.
 bench: environments

@@ -11,8 +11,10 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Mapping, NamedTuple
 
+from smssh_plugin import settings
 from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit.options import WAYS, SSHOptions
 from smssh_plugin.submit.requests import Injection, transform_request
@@ -30,7 +32,8 @@ class Sample(NamedTuple):
     title: str
     kind: str
     request: dict[str, Any]
-    transport: str = "ssm"
+    asked: Mapping[str, Any] = MappingProxyType({})
+    """What else is asked for: fields of `Injection`."""
 
 
 def _training(**algorithm: Any) -> dict[str, Any]:
@@ -52,7 +55,25 @@ SAMPLES = (
         'Training, reached by SageMaker\'s remote debugging (`transport="native"`)',
         "training",
         _training(ContainerEntrypoint=["/bin/bash"]),
-        "native",
+        {"transport": "native"},
+    ),
+    Sample(
+        'Training, started by the training toolkit (`carrier="chain"`)',
+        "training",
+        _training(),
+        {"carrier": "chain"},
+    ),
+    Sample(
+        'Training, started by bash (`carrier="bash_env"`; the same for processing)',
+        "training",
+        _training(),
+        {"carrier": "bash_env"},
+    ),
+    Sample(
+        'An image that has smssh-plugin (`bundle="baked"`, here with `hold="failure"`; the same for each kind)',
+        "training",
+        _training(ContainerEntrypoint=["/bin/bash"]),
+        {"baked": True, "environment": settings.variables({"hold": "failure"})},
     ),
     Sample(
         "Processing, with an entry point in the request (Script-, Framework-, PySparkProcessor)",
@@ -70,6 +91,18 @@ SAMPLES = (
         "model",
         {"PrimaryContainer": {"Image": "IMAGE"}, "ExecutionRoleArn": ROLE},
     ),
+    Sample(
+        "A model whose endpoints are entered, too (`endpoints=True`)",
+        "model",
+        {"PrimaryContainer": {"Image": "IMAGE"}, "ExecutionRoleArn": ROLE},
+        {"endpoints": True},
+    ),
+    Sample(
+        "A model that has the bundle in its `code/` folder (`repack=True`)",
+        "model",
+        {"PrimaryContainer": {"Image": "IMAGE"}, "ExecutionRoleArn": ROLE},
+        {"repacked": True},
+    ),
     Sample("Tuning", "tuning", {"TrainingJobDefinition": _training()}),
 )
 
@@ -85,8 +118,11 @@ REASONS = {
     "variable, which a file in S3 can't hold.",
     "SMSSH_STEP": "The step's name, for addresses and reports: the bundle is the same for all steps.",
     "SMSSH_BUNDLE": "Where the bundle is, for the interpreters that are started from somewhere else.",
-    "PYTHONPATH": "Starts us where no entry point is named: our `sitecustomize.py` is in that folder. What the request "
-    "has there stays behind it.",
+    "PYTHONPATH": "Where Python finds what starts us: our `sitecustomize.py`, or the module that "
+    "SAGEMAKER_TRAINING_MODULE names. What the request has there stays behind it.",
+    "SAGEMAKER_TRAINING_MODULE": "What `train` of the toolkits imports and calls; it calls the image's own in turn.",
+    "BASH_ENV": "What bash reads before a script or a command line.",
+    "SMSSH_HOLD": "An option: without a bundle, each that is set is a variable.",
     "RemoteDebugConfig": "Turns SageMaker's remote debugging on, which is the transport then. What the request says "
     "itself stays.",
 }
@@ -127,7 +163,7 @@ CACHING = {
 }
 
 S3_READ = "The job's role reads the bundle: `s3:GetObject` on `BUCKET/PREFIX/*`, `s3:ListBucket` on `BUCKET`."
-NODE = "It registers the container as a managed node: the rows for `ssm` below."
+NODE = "The container is registered as a managed node: the rows for `ssm` below."
 ACCESS = {
     ("training", "ssm"): f"{S3_READ} {NODE}",
     (
@@ -281,7 +317,7 @@ def page() -> str:
 
 def section(sample: Sample, used: set[str]) -> str:
     """One kind of request: what is added, why, and what that means for caching and access."""
-    injection = Injection(BUNDLE, step="Step", transport=sample.transport)
+    injection = Injection(BUNDLE, step="Step", **sample.asked)
     changed = transform_request(sample.kind, sample.request, injection)
     lines = [
         f"\n### {sample.title}\n",
@@ -297,7 +333,8 @@ def section(sample: Sample, used: set[str]) -> str:
         keyed = "yes" if path.startswith(CACHE_KEYS[sample.kind]) else "no"
         lines.append(f"| `{path}` | `{shown}` | {REASONS[reason]} | {keyed} |")
     lines.append(f"\n**Caching.** {CACHING[sample.kind]}")
-    lines.append(f"\n**IAM.** {ACCESS[sample.kind, sample.transport]}")
+    access = NODE if injection.baked else ACCESS[sample.kind, injection.transport]
+    lines.append(f"\n**IAM.** {access}")
     return "\n".join(lines) + "\n"
 
 
@@ -305,7 +342,8 @@ def additions(before: Any, after: Any, path: str = "") -> list[tuple[str, Any]]:
     """What is in a request that was not, by path: whole members of lists, and what an entry point begins with."""
     if isinstance(before, list):
         if path.endswith("ContainerEntrypoint"):
-            return [(path, after[: len(after) - len(before)])]
+            added = after[: len(after) - len(before)]
+            return [(path, added)] if added else []
         return [(f"{path}[]", each) for each in after[len(before) :]]
     if not isinstance(before, dict):
         if before != after:

@@ -9,6 +9,7 @@ from ._version import __version__
 __all__ = [
     "SSHOptions",
     "SmsshError",
+    "SmsshWarning",
     "Tunnel",
     "__version__",
     "connect",
@@ -21,6 +22,7 @@ __all__ = [
 _HOMES = {
     "SSHOptions": "submit.options",
     "SmsshError": "errors",
+    "SmsshWarning": "submit.options",
     "Tunnel": "client.tunnels",
     "connect": "client.connect",
     "enable": "submit.clients",
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from .errors import SmsshError
     from .hookspecs import hookimpl
     from .submit.clients import enable
-    from .submit.options import SSHOptions
+    from .submit.options import SmsshWarning, SSHOptions
     from .submit.steps import with_ssh
 
 

@@ -242,7 +242,8 @@ class Jobs:
                 "SecondaryStatusTransitions": record.transitions,
                 "TrainingTimeInSeconds": seconds,
                 "BillableTimeInSeconds": seconds,
-                "ModelArtifacts": {"S3ModelArtifacts": record.artifacts},
+                # Whole or not at all: SDK v3 reads a job as soon as it is created, and takes no other.
+                "ModelArtifacts": {"S3ModelArtifacts": record.artifacts} if record.artifacts else None,
             }
         return answer
 

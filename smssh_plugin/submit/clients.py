@@ -1,19 +1,29 @@
 """`enable`: SSH for whatever a boto3 session or client of SageMaker creates.
 
-For `ModelTrainer.train()`, `Estimator.fit()`, `Processor.run()` and plain boto3, outside pipelines.
+For `ModelTrainer.train()`, `Estimator.fit()`, `Processor.run()` and plain boto3, outside pipelines; and for pipelines
+whose definition is made elsewhere: CreatePipeline and UpdatePipeline are changed step by step.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, Mapping
+import hashlib
+import json
+import sys
+from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
+from . import bundle, switch
+from .cautions import say
+from .inject import Attachment, inject
+from .limits import check_definition
 from .options import SSHOptions
-from .steps import Attachment, inject
+from .pipelines import inject_definition
+from .selection import EVERYTHING, Choice, Selection
 
 __all__ = ["enable"]
 
+SERVICE = "sagemaker"
 OPERATIONS: Mapping[str, str] = {
     "CreateTrainingJob": "training",
     "CreateProcessingJob": "processing",
@@ -21,59 +31,259 @@ OPERATIONS: Mapping[str, str] = {
     "CreateModel": "model",
     "CreateHyperParameterTuningJob": "tuning",
 }
+PIPELINES = ("CreatePipeline", "UpdatePipeline")
 
 
 def enable(
-    target: Any, options: SSHOptions | None = None, *, boto_session: Any = None, **changes: Any
+    target: Any = None,
+    options: SSHOptions | None = None,
+    *,
+    boto_session: Any = None,
+    steps: str | Iterable[str] | None = None,
+    **changes: Any,
 ) -> Any:
     """Let the jobs that a boto3 session or client creates from now on be entered over SSH.
 
-    A request that can't have SSH is sent as it is, with a warning. A second call replaces the options of the
-    first.
+    Forms:
+
+        enable(boto3_session)      all SageMaker clients that it makes from now on
+        enable(client)             one client of SageMaker
+        enable(sagemaker_session)  a session of the SageMaker SDK, v2 or v3: its boto3 session, its client
+        enable()                   all of that in this process, and only where SMSSH_ENABLE=1 is in its environment
+
+    With the last, a script that calls `enable()` before it makes sessions is as without it, until somebody runs it with
+    `SMSSH_ENABLE=1`. A request that can't have SSH is sent as it is, with a warning. A second call replaces the options
+    of the first; without a target, for sessions that are made from then on.
 
     Args:
-        target: a boto3 session (all SageMaker clients that it makes from now on), or a client of SageMaker.
+        target: see above.
         options: what is asked for; see `SSHOptions`.
-        boto_session: the boto3 session that stores the bundle; by default the target, or boto3's default
-            session in the client's region.
+        boto_session: the boto3 session that stores the bundle; by default the target, or, for a client, boto3's
+            default session in the client's region.
+        steps: which steps of pipelines are meant, whose definition is given to CreatePipeline or UpdatePipeline: names,
+            patterns or kinds, as for `with_ssh`; all, if it is left out.
         changes: single options, which go before `options`.
 
     Returns:
         The target.
 
     Raises:
-        SmsshError: the target is neither, or an option is wrong.
+        SmsshError: the target is nothing of these, or an option is wrong.
     """
-    wanted = (options if options is not None else SSHOptions()).merged(changes)
-    meta = getattr(target, "meta", None)
-    events: Any = getattr(meta, "events", None) or getattr(target, "events", None)
-    if not callable(getattr(events, "register", None)):
+    asked = (options if options is not None else SSHOptions()).merged(changes)
+    if switch.is_variable(asked.enabled):
         raise SmsshError(
-            f"enable takes a boto3 session or a SageMaker client, not a {type(target).__qualname__}",
+            "enable: enabled is a pipeline parameter, which means nothing to a request outside of a pipeline",
+            hint="give True, False or the name of an environment variable; or decorate the pipeline: "
+            "with_ssh(pipeline, enabled=parameter)",
+            reference="bad-option",
+            status=ExitStatus.USAGE,
+        )
+    selection = EVERYTHING if steps is None else Selection(steps)
+    if target is None:
+        if asked.enabled is None:
+            asked = asked.merged({"enabled": switch.ENABLE})
+        _enable_process(Choice(asked, selection), boto_session)
+        return None
+    wanted = Choice(asked, selection)
+    for events, session_of in _events_of(target, boto_session):
+        _register(events, wanted, session_of)
+    return target
+
+
+# -------------------------------------------------------------------------------- what is enabled
+
+
+def _events_of(target: Any, boto_session: Any) -> Iterator[tuple[Any, Callable[[], Any]]]:
+    """The event systems behind a target, each with what answers the session that stores its bundles.
+
+    Raises:
+        SmsshError: there is none.
+    """
+    own = getattr(target, "boto_session", None)
+    if own is not None:  # a session of the SDK, whose client was made with it
+        for part in (own, getattr(target, "sagemaker_client", None)):
+            for events, _ in () if part is None else _events_of(part, boto_session):
+                yield events, lambda: boto_session or target
+    elif _is_client(target):
+        yield target.meta.events, lambda: boto_session or _default_session(target.meta.region_name)
+    elif _is_boto_session(target):
+        for events in (target.events, *(client.meta.events for client in _clients_of_sdk(target))):
+            yield events, lambda: boto_session or target
+    else:
+        raise SmsshError(
+            f"enable takes a boto3 session, a SageMaker client or a session of the SageMaker SDK, not {_named(target)}",
             hint="steps and pipelines are for with_ssh",
             reference="not-a-client",
             status=ExitStatus.USAGE,
         )
-    if boto_session is None:
-        boto_session = _session_for(target, meta)
-    attachment = Attachment(wanted, named=False, session=boto_session)
-    for operation, kind in OPERATIONS.items():
-        event, name = f"provide-client-params.sagemaker.{operation}", f"smssh-{operation}"
-        events.unregister(event, unique_id=name)
-        events.register(event, functools.partial(_on_call, kind, attachment), unique_id=name)
-    return target
 
 
-def _session_for(target: Any, meta: Any) -> Any:
+def _is_client(target: Any) -> bool:
+    model = getattr(getattr(target, "meta", None), "service_model", None)
+    return model is not None and model.service_name == SERVICE
+
+
+def _is_boto_session(target: Any) -> bool:
+    events = getattr(target, "events", None)
+    return callable(getattr(events, "register", None)) and callable(getattr(target, "client", None))
+
+
+def _named(target: Any) -> str:
+    model = getattr(getattr(target, "meta", None), "service_model", None)
+    return f"a client of {model.service_name}" if model is not None else f"a {type(target).__qualname__}"
+
+
+def _clients_of_sdk(session: Any) -> Iterator[Any]:
+    """The clients that SDK v3 keeps and goes on using: one a process up to 3.2x, then one a boto3 session."""
+    module = sys.modules.get("sagemaker.core.utils.utils")
+    cached: Any = getattr(getattr(module, "SageMakerClient", None), "_instances", None)
+    for entry in list(cached.values()) if isinstance(cached, dict) else ():
+        shared = not isinstance(entry, dict)
+        for keeper in [entry] if shared else list(entry.values()):
+            client = getattr(keeper, "sagemaker_client", None)
+            if _is_client(client) and (shared or getattr(keeper, "session", None) is session):
+                yield client
+
+
+def _enable_process(wanted: Choice, boto_session: Any) -> None:
+    """Every session of this process: those to come, and boto3's default one, if there is one already."""
+    import boto3
+    import botocore
+
+    global _initializer  # noqa: PLW0603 - botocore's list of them is one a process, too
+
+    def initialize(session: Any) -> None:
+        _register(session, wanted, lambda: boto_session or _like(session))
+
+    if _initializer is not None:
+        botocore.unregister_initializer(_initializer)
+    botocore.register_initializer(initialize)
+    _initializer = initialize
+    default = boto3.DEFAULT_SESSION
+    for events, session_of in () if default is None else _events_of(default, boto_session):
+        _register(events, wanted, session_of)
+
+
+_initializer: Callable[[Any], None] | None = None
+
+
+def _default_session(region: str | None) -> Any:
     import boto3
 
-    if isinstance(target, boto3.Session):
-        return target
-    return boto3.Session(region_name=getattr(meta, "region_name", None))
+    return boto3.Session(region_name=region)
 
 
-def _on_call(kind: str, attachment: Attachment, params: Any, **_: Any) -> None:
+def _like(session: Any) -> Any:
+    """A boto3 session with the credentials, profile and region of a botocore session."""
+    import boto3
+
+    keys = {}
+    credentials = session.get_credentials()
+    if credentials is not None:
+        frozen = credentials.get_frozen_credentials()
+        keys["aws_access_key_id"] = frozen.access_key
+        keys["aws_secret_access_key"] = frozen.secret_key
+        keys["aws_session_token"] = frozen.token
+    return boto3.Session(
+        region_name=session.get_config_variable("region"),
+        profile_name=session.get_config_variable("profile"),
+        **keys,
+    )
+
+
+def _register(events: Any, wanted: Choice, session_of: Callable[[], Any]) -> None:
+    """Register for all calls that are changed, in place of what was registered before.
+
+    Args:
+        events: an event system of botocore's, or a botocore session.
+        wanted: what is asked for.
+        session_of: answers the session that stores the bundle.
+    """
+    handlers: dict[str, Callable[..., None]] = {
+        operation: functools.partial(_on_job, kind, wanted, session_of)
+        for operation, kind in OPERATIONS.items()
+    }
+    handlers.update(dict.fromkeys(PIPELINES, functools.partial(_on_pipeline, wanted, session_of)))
+    for operation, handler in handlers.items():
+        event, name = f"provide-client-params.{SERVICE}.{operation}", f"smssh-{operation}"
+        events.unregister(event, unique_id=name)
+        events.register(event, handler, unique_id=name)
+
+
+# -------------------------------------------------------------------------------- what is changed
+
+
+def _on_job(kind: str, wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
     """Change the parameters of a call in place: the dict is botocore's own, and other handlers may follow."""
-    changed = inject(kind, None, dict(params), attachment, lambda: attachment.session)
+    attachment = Attachment(wanted.options, named=False)
+    changed = inject(kind, None, dict(params), attachment, session_of)
     params.clear()
     params.update(changed)
+
+
+def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
+    """The same for the definition of a pipeline, wherever it is."""
+    options = wanted.options
+    if not options.active:
+        return
+    pipeline = str(params.get("PipelineName"))
+    location = params.get("PipelineDefinitionS3Location")
+    text = params.get("PipelineDefinition")
+    if text is None and location is not None:
+        text = _read(pipeline, location, session_of)
+    changed = None if text is None else _changed(text, wanted, session_of)
+    if changed is None:
+        return
+    if location is None:
+        check_definition(pipeline, text, changed)
+        params["PipelineDefinition"] = changed
+    else:
+        params["PipelineDefinitionS3Location"] = _store(changed, options, session_of())
+
+
+def _changed(text: str, wanted: Choice, session_of: Callable[[], Any]) -> str | None:
+    """The definition with SSH in it; None where nothing is changed, or the service is to judge it."""
+    try:
+        definition = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(definition, dict):
+        return None
+    changed = inject_definition(definition, wanted.options, wanted.selection, session_of)
+    return None if changed is definition else json.dumps(changed)
+
+
+def _read(pipeline: str, location: Mapping[str, Any], session_of: Callable[[], Any]) -> str | None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    version = {name: location[name] for name in ("VersionId",) if location.get(name)}
+    try:
+        answer = _s3(session_of()).get_object(Bucket=location["Bucket"], Key=location["ObjectKey"], **version)
+        text: str = answer["Body"].read().decode()
+    except (BotoCoreError, ClientError, KeyError, UnicodeDecodeError) as error:
+        say(f"no SSH for pipeline {pipeline!r}", [f"its definition in S3 can't be read: {error}"])
+        return None
+    return text
+
+
+def _store(text: str, options: SSHOptions, session: Any) -> Mapping[str, str]:
+    """Put a definition beside the bundles, under a name of its own: the one that was given is somebody else's."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    place = bundle.destination(options, session)
+    key = place.key(hashlib.sha256(text.encode()).hexdigest(), "pipeline.json")
+    try:
+        place.client.put_object(Bucket=place.bucket, Key=key, Body=text.encode())
+    except (BotoCoreError, ClientError) as error:
+        raise SmsshError(
+            f"cannot write the pipeline's definition with SSH to s3://{place.bucket}/{key}: {error}",
+            hint="allow s3:PutObject there, or name another place in SSHOptions(bundle='s3://bucket/prefix')",
+            reference="definition-not-writable",
+            status=ExitStatus.REFUSED,
+        ) from error
+    return {"Bucket": place.bucket, "ObjectKey": key}
+
+
+def _s3(session: Any) -> Any:
+    return getattr(session, "boto_session", session).client("s3")

@@ -11,7 +11,24 @@ from typing import Any, Mapping, NamedTuple
 
 from ..errors import ExitStatus, SmsshError
 
-__all__ = ["LIMITS", "Limits", "check_count", "check_environment", "refuse"]
+__all__ = [
+    "DEFINITION",
+    "LIMITS",
+    "OFF",
+    "Limits",
+    "check_count",
+    "check_definition",
+    "check_environment",
+    "check_length",
+    "refuse",
+]
+
+DEFINITION = 1_048_576
+"""Characters of a pipeline definition in a request."""
+URI = 1024
+"""Characters of an address in S3."""
+ENVIRONMENT = 32 * 1024
+"""Bytes of all the variables of a model's container: API reference, CreateModel."""
 
 
 class Limits(NamedTuple):
@@ -36,11 +53,13 @@ LIMITS: Mapping[str, Limits] = {
     "training": Limits("training job", 100, 512, 20, 100),
     "processing": Limits("processing job", 100, 256, 10, 100),
     "transform": Limits("transform job", 16, 10240, 0, 0),
-    # The API reference also wants all of a container's environment within 32 KB; ours is a few hundred bytes.
     "model": Limits("model", 100, 1024, 5, 0),
     # Over all definitions of the tuning job together.
     "tuning": Limits("tuning job", 48, 512, 20, 0),
 }
+
+
+OFF = "leave SSH off here (SSHOptions(enabled=False))"
 
 
 def refuse(where: str, problem: str, way_out: str | None, reference: str) -> SmsshError:
@@ -55,7 +74,9 @@ def refuse(where: str, problem: str, way_out: str | None, reference: str) -> Sms
     return SmsshError(f"{where}: {problem}", hint=way_out, reference=reference, status=ExitStatus.USAGE)
 
 
-def check_count(where: str, field: str, count: int, added: int, limit: int, thing: str) -> None:
+def check_count(
+    where: str, field: str, count: int, added: int, limit: int, thing: str, instead: str = ""
+) -> None:
     """Refuse what has too many entries once ours are in.
 
     Args:
@@ -65,6 +86,7 @@ def check_count(where: str, field: str, count: int, added: int, limit: int, thin
         added: how many of them are ours.
         limit: what the service takes.
         thing: what the entries are, in the plural.
+        instead: what else can be done than taking some out.
 
     Raises:
         SmsshError: there are too many.
@@ -73,13 +95,13 @@ def check_count(where: str, field: str, count: int, added: int, limit: int, thin
         raise refuse(
             where,
             f"{field} has {count - added} {thing} and SSH adds {added}; SageMaker takes {limit}",
-            f"take {count - limit} out, or leave SSH off here (SSHOptions(enabled=False))",
+            ", ".join(filter(None, [f"take {count - limit} out", instead, f"or {OFF}"])),
             "too-many-" + thing.replace(" ", "-"),
         )
 
 
 def check_environment(
-    where: str, kind: str, field: str, environment: Mapping[str, Any], ours: Mapping[str, Any]
+    where: str, kind: str, field: str, before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> None:
     """Refuse an environment that the service would, because of what was added to it.
 
@@ -87,20 +109,79 @@ def check_environment(
         where: the step or request.
         kind: the kind of request, a key of `LIMITS`.
         field: the member of the request that holds the environment.
-        environment: all entries, ours included; values may be pipeline variables.
-        ours: the entries that were added or lengthened.
+        before: the environment as it was; values may be pipeline variables.
+        after: the environment with ours in it.
 
     Raises:
         SmsshError: there are too many entries, or one of ours is too long.
     """
     limits = LIMITS[kind]
-    check_count(where, field, len(environment), len(ours), limits.entries, "entries")
-    for name, value in ours.items():
-        if issubclass(type(value), str) and len(value) > limits.value:
+    check_count(where, field, len(after), len(after) - len(before), limits.entries, "entries")
+    for name, value in after.items():
+        ours = name not in before or before[name] is not value
+        if ours and issubclass(type(value), str) and len(value) > limits.value:
             raise refuse(
                 where,
                 f"{field}.{name} would have {len(value)} characters; SageMaker takes {limits.value} "
                 f"for a {limits.call}",
-                "shorten it: for SMSSH_ROLE a role's name does as well as its ARN",
+                _SHORTER.get(name, f"make it shorter, or {OFF}"),
                 "value-too-long",
             )
+    if kind == "model":
+        total = _bytes(after)
+        if total > ENVIRONMENT >= _bytes(before):
+            raise refuse(
+                where,
+                f"{field} would have {total} bytes in all; SageMaker takes {ENVIRONMENT} for a container of a model",
+                f"make it shorter, or {OFF}",
+                "environment-too-large",
+            )
+
+
+def _bytes(environment: Mapping[str, Any]) -> int:
+    texts = [text for pair in environment.items() for text in pair if issubclass(type(text), str)]
+    return sum(len(text.encode()) for text in texts)
+
+
+_SHORTER = {
+    "SMSSH_ROLE": "a role's name does as well as its ARN",
+    "PYTHONPATH": "make the request's own PYTHONPATH shorter, or name a ContainerEntrypoint, which is wrapped instead",
+    "SMSSH_STEP": "give the step a shorter name",
+    "SMSSH_AUTHORIZED_KEYS": "let fewer keys in (Ed25519 keys are the shortest), or let the job have a bundle, which "
+    "takes any number",
+}
+
+
+def check_length(where: str, field: str, uri: str) -> None:
+    """Refuse an address in S3 that is longer than the service takes.
+
+    Raises:
+        SmsshError: it is.
+    """
+    if len(uri) > URI:
+        raise refuse(
+            where,
+            f"{field} would have {len(uri)} characters; SageMaker takes {URI}",
+            "name a shorter place in SSHOptions(bundle='s3://bucket/prefix')",
+            "address-too-long",
+        )
+
+
+def check_definition(pipeline: str, before: str, after: str) -> None:
+    """Refuse a pipeline definition that is too long for a request, because of what was added to it.
+
+    Args:
+        pipeline: the pipeline's name.
+        before: the definition as it was.
+        after: the definition with SSH in it.
+
+    Raises:
+        SmsshError: it is too long now.
+    """
+    if len(after) > DEFINITION >= len(before):
+        raise refuse(
+            f"pipeline {pipeline!r}",
+            f"PipelineDefinition has {len(before)} characters, and {len(after)} with SSH; SageMaker takes {DEFINITION}",
+            "choose fewer steps (steps=...), or put the definition in S3 (PipelineDefinitionS3Location)",
+            "definition-too-long",
+        )

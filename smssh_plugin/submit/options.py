@@ -12,9 +12,23 @@ from .. import settings
 from ..agent_package import MACHINES
 from ..errors import ExitStatus, SmsshError
 from ..key_sources import is_source, key_lines
+from . import switch
+from .switch import switched_off
 
-__all__ = ["LISTS", "WAYS", "SSHOptions", "SmsshWarning", "Way", "public_keys", "switched_off"]
+__all__ = [
+    "CACHES",
+    "CARRIERS",
+    "LISTS",
+    "WAYS",
+    "SSHOptions",
+    "SmsshWarning",
+    "Way",
+    "public_keys",
+    "switched_off",
+]
 
+CARRIERS = ("auto", "wrap", "sitecustomize", "chain", "bash_env", "baked")
+CACHES = ("warn", "keep", "drop")
 AGENT_LATEST = "latest"
 BUNDLES = ("auto", "baked", "offline")
 
@@ -45,7 +59,10 @@ class SSHOptions:
     Attributes:
         enabled: False leaves the request as it is, byte for byte; None and True turn SSH on, unless
             `SMSSH_ENABLE=0` stands in the environment of the submitting process, which turns every `with_ssh`
-            off.
+            off. The name of an environment variable of the submitting process, in capitals, is a switch from
+            outside: on where it is 1, off where it is 0, empty or not set. A pipeline parameter (a
+            ParameterString or ParameterInteger that is 1 or 0) is a switch for each execution: it is what
+            SMSSH_ENABLE of the jobs is, while the rest of the request stays (`with_ssh` only).
         hold: points at which the container is held until it is released, retried or out of time: any of
             `start`, `failure`, `end`; a comma list will do (SMSSH_HOLD, `hold`).
         hold_seconds: how long a hold lasts while nobody is connected: seconds, or a duration such as "30m"
@@ -105,9 +122,22 @@ class SSHOptions:
         plugins: plugins that go into the bundle, by the name of their distribution or module: pure Python, installed
             where the request is made. What they require is not taken along unless it is named, too (no variable; in
             images that have them, they are found without).
-        environment: more variables of the job, name to text; a text may be a pipeline variable. What the request
-            has already stays (their own names).
-        extra: further keys of `options.json`, for settings that have no field here (`strict`, `hosts`, `ssh_port`,
+        carrier: what starts SSH in the container. `auto` wraps the entry point that the request names (`wrap`), and
+            where it names none puts a `sitecustomize` of ours on PYTHONPATH; `chain` goes through the training
+            toolkits' SAGEMAKER_TRAINING_MODULE, and `bash_env` through BASH_ENV, for images that neither of the
+            former suits. `baked` is for images that have smssh-plugin installed: they get variables and no bundle, as
+            with `bundle="baked"`.
+        cache: what becomes of step caching, because a cache hit starts no container: `warn` says so, `keep` says
+            nothing, `drop` takes the step's CacheConfig away while SSH is on.
+        hosts: how many hosts of a job, from the first on, can be entered; None and 0 are all of them (SMSSH_HOSTS,
+            `hosts`; 0).
+        endpoints: True lets endpoints be entered that are made from the model, and models of several containers;
+            without it, models only carry what transform jobs need.
+        repack: True brings the bundle in the `code/` folder of a model that the SDK repacks in the pipeline, instead
+            of the model's AdditionalModelDataSources.
+        environment: further variables of the jobs, by name: texts, or pipeline variables. What a request has already
+            stays, and endpoints get them with `endpoints`.
+        extra: further keys of `options.json`, for settings that have no field here (`strict`, `ssh_port`,
             `log_to_stdout`, `agent_url`, `announce`, `disable_hooks`) and for hooks of your own; values that JSON
             can hold (SMSSH_ and the key in capitals).
 
@@ -115,7 +145,8 @@ class SSHOptions:
         SmsshError: an option is outside its limits.
     """
 
-    enabled: bool | None = None
+    # May be a pipeline variable, and of those not all have a hash.
+    enabled: Any = field(default=None, hash=False)
     hold: tuple[str, ...] = ()
     hold_seconds: int | str | None = None
     hold_max_seconds: int | str | None = None
@@ -139,6 +170,11 @@ class SSHOptions:
     bundle: str = "auto"
     bundle_prefix: str | None = None
     plugins: tuple[str, ...] = ()
+    carrier: str = "auto"
+    cache: str = "warn"
+    hosts: int | None = None
+    endpoints: bool = False
+    repack: bool = False
     # Neither compared: see `role`.
     environment: Mapping[str, Any] = field(default_factory=dict, compare=False)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -149,8 +185,12 @@ class SSHOptions:
             object.__setattr__(self, name, _tuple(name, getattr(self, name), separator))
         for name in ("environment", "extra"):
             object.__setattr__(self, name, _mapping(name, getattr(self, name)))
-        if self.enabled is not None and not isinstance(self.enabled, bool):
-            raise _refusal("enabled", f"is {self.enabled!r}, not True, False or None")
+        problem = switch.problem(self.enabled)
+        if problem is not None:
+            raise _refusal("enabled", problem)
+        for name, choices in (("carrier", CARRIERS), ("cache", CACHES)):
+            if getattr(self, name) not in choices:
+                raise _refusal(name, f"is {getattr(self, name)!r}, not one of {', '.join(choices)}")
         for version in self.wheels:
             if not _PYTHON.match(version):
                 raise _refusal(
@@ -226,9 +266,13 @@ class SSHOptions:
                 raise _refusal(
                     "bundle_prefix", f"is {self.bundle_prefix!r}, not an s3://bucket/prefix address"
                 )
-            if address or self.bundle == "baked":
+            if address:
                 raise _refusal("bundle_prefix", f"has no meaning with bundle={self.bundle!r}")
         if self.bundle == "baked":
+            if self.carrier not in ("auto", "baked"):
+                raise _refusal("carrier", f"is {self.carrier!r}, and with bundle='baked' nothing is carried")
+            object.__setattr__(self, "carrier", "baked")
+        if self.baked:
             self._check_baked()
         if self.bundle == "offline":
             self._check_offline()
@@ -240,7 +284,9 @@ class SSHOptions:
             ("plugins", self.plugins),
         ):
             if value:
-                raise _refusal(name, "asks for files in a bundle, and a job with bundle='baked' has none")
+                raise _refusal(
+                    name, "asks for files in a bundle, and an image with smssh-plugin (baked) gets none"
+                )
         known = {each.field for each in settings.SETTINGS}
         for name in self.extra:
             if name not in known:
@@ -271,12 +317,12 @@ class SSHOptions:
     @property
     def active(self) -> bool:
         """Whether requests are changed, in this process and now."""
-        return self.enabled is not False and not switched_off()
+        return switch.is_on(self.enabled)
 
     @property
     def baked(self) -> bool:
         """Whether the image has the package, so that variables are all that a job gets: see `settings.variables`."""
-        return self.bundle == "baked"
+        return "baked" in (self.bundle, self.carrier)
 
     @property
     def given(self) -> str | None:
@@ -327,6 +373,7 @@ class SSHOptions:
             "transport": self.transport,
             "ssh_server": self.ssh_server,
             "plugins": list(self.plugins),
+            "hosts": self.hosts,
             "agent": None if self.agent == "auto" else self.agent,
             "authorized_keys": list(authorized_keys),
         }
@@ -366,6 +413,11 @@ WAYS: Mapping[str, Way] = {
     "bundle": Way(("SMSSH_BUNDLE",), "request"),
     "bundle_prefix": Way((), "nowhere"),
     "plugins": Way((), "bundle"),
+    "carrier": Way((), "request"),
+    "cache": Way((), "nowhere"),
+    "hosts": Way(("SMSSH_HOSTS",), "options.json"),
+    "endpoints": Way((), "request"),
+    "repack": Way((), "request"),
     "environment": Way((), "request"),
     "extra": Way((), "options.json"),
 }
@@ -381,16 +433,6 @@ LISTS = {
     "plugins": ",",
 }
 """The options that are tuples of texts -> what separates them in one text."""
-
-
-def switched_off() -> bool:
-    """Whether `SMSSH_ENABLE=0` in the submitting process turns every `with_ssh` and `enable` off.
-
-    Raises:
-        SmsshError: the variable is neither 1 nor 0.
-    """
-    value = os.environ.get("SMSSH_ENABLE", "")
-    return bool(value.strip()) and not settings.load({"SMSSH_ENABLE": value}).enable
 
 
 def public_keys(entry: str) -> list[str]:

@@ -11,39 +11,55 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
+from ..errors import ExitStatus, SmsshError
 from . import steps
+from .cautions import together
+from .inject import Attachment, inject, step_with_ssh
+from .leaves import at
 from .requests import KINDS
+from .selection import Choice
 
 if TYPE_CHECKING:
     from .options import SSHOptions
+    from .selection import Selection
 
-__all__ = ["attach_pipeline", "transform_definition"]
+__all__ = ["attach_pipeline", "inject_definition", "transform_definition"]
 
 _MARK = "__smssh__"
+_NESTED = ("IfSteps", "ElseSteps", "ForEachBody")
 
-Change = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
+Change = Callable[[str, Mapping[str, Any], "tuple[str, ...]"], Mapping[str, Any]]
 
 
-def attach_pipeline(pipeline: Any, options: SSHOptions) -> None:
-    """Let the jobs of all steps be entered; does nothing where that was done before.
+def attach_pipeline(pipeline: Any, options: SSHOptions, selection: Selection) -> None:
+    """Let the jobs of some steps be entered, or of all.
 
     Steps with options of their own keep them. A step that can't be entered is left as it is, with a warning.
 
     Args:
         pipeline: a pipeline of SageMaker SDK v2 or v3.
         options: what is asked for.
+        selection: which steps are meant.
     """
-    if hasattr(type(pipeline), _MARK):
-        return
+    choices: list[Choice] | None = getattr(type(pipeline), _MARK, None)
+    if choices is None:
+        choices = []
+        _hook(pipeline, choices)
+    choices.append(Choice(options, selection))
+    # Now as well: local mode compiles the steps without asking for a definition.
+    _attach_steps(pipeline, choices)
+
+
+def _hook(pipeline: Any, choices: list[Choice]) -> None:
     base = type(pipeline)
 
     def definition(self: Any, *args: Any, **kwargs: Any) -> str:
-        if not options.active:
-            text: str = base.definition(self, *args, **kwargs)
-            return text
+        active = [choice for choice in choices if choice.options.active]
         # Once more: steps may have been added since.
-        _attach_steps(self, options)
-        return _completed(self, base.definition(self, *args, **kwargs), options)
+        _attach_steps(self, active)
+        with together():
+            text: str = base.definition(self, *args, **kwargs)
+            return _completed(self, text, active) if active else text
 
     functools.update_wrapper(definition, base.definition)
     namespace: dict[str, Any] = {
@@ -51,84 +67,163 @@ def attach_pipeline(pipeline: Any, options: SSHOptions) -> None:
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
         "definition": definition,
-        _MARK: options,
+        _MARK: choices,
     }
-    hooked = type(base.__name__, (base,), namespace)
-    pipeline.__class__ = hooked
-    # Now as well: local mode compiles the steps without asking for a definition.
-    _attach_steps(pipeline, options)
+    pipeline.__class__ = type(base.__name__, (base,), namespace)
 
 
-def transform_definition(definition: Mapping[str, Any], change: Change) -> Mapping[str, Any]:
-    """A pipeline definition with each request changed, nested ones too; the same object if nothing is.
+def _completed(pipeline: Any, text: str, choices: list[Choice]) -> str:
+    """The definition with those steps changed too that were not seen before it was compiled."""
+    definition = json.loads(text)
+    known = list(_kinds_and_names(definition.get("Steps"), ()))
+    known += [(steps.kind_of(step), names) for step, names in _walk(pipeline)]
+    seen = {step.name for step, _ in _walk(pipeline) if steps.attachment_of(step) is not None}
+    session = getattr(pipeline, "sagemaker_session", None)
+    changed = definition
+    declared = {each.get("Name") for each in definition.get("Parameters") or ()}
+    for choice in choices:
+        choice.selection.check(known)
+        _check_parameter(choice.options.enabled, declared)
+        changed = inject_definition(
+            changed, choice.options, choice.selection, lambda: session, except_for=seen
+        )
+        seen |= {names[0] for kind, names in known if choice.selection.has(kind, names)}
+    return text if changed is definition else json.dumps(changed)
+
+
+def _check_parameter(enabled: Any, declared: set[Any]) -> None:
+    """Refuse a switch that the pipeline does not know: the service would, and not say by whom it was asked for."""
+    name = getattr(enabled, "name", None) if hasattr(enabled, "parameter_type") else None
+    if name is not None and name not in declared:
+        raise SmsshError(
+            f"enabled is the parameter {name!r}, which is none of the pipeline's",
+            hint="declare it: Pipeline(parameters=[...])",
+            reference="no-such-parameter",
+            status=ExitStatus.USAGE,
+        )
+
+
+def inject_definition(
+    definition: Mapping[str, Any],
+    options: SSHOptions,
+    selection: Selection,
+    session_of: Callable[[], Any],
+    *,
+    except_for: set[str] | frozenset[str] = frozenset(),
+) -> Mapping[str, Any]:
+    """A pipeline definition with SSH in its steps; the same object where nothing is changed.
 
     Args:
         definition: the definition, as parsed from JSON.
-        change: (kind, step name, arguments) -> arguments, for steps that can be entered.
+        options: what is asked for.
+        selection: which steps are meant; a transform step takes the step that makes its model with it.
+        session_of: answers the session that knows where bundles go.
+        except_for: names of steps to leave alone.
+    """
+    attachment = Attachment(options, named=False, compiled=True)
+    models = set(_models_of(definition.get("Steps"), (), selection))
+
+    def change(kind: str, step: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
+        meant = selection.has(kind, names) or (kind == "model" and names[0] in models)
+        if not meant or names[0] in except_for:
+            return step
+        request = step["Arguments"]
+        changed = inject(kind, names[0], request, attachment, session_of)
+        if changed is request:
+            return step
+        return step_with_ssh({**step, "Arguments": changed}, kind, options)
+
+    with together():
+        return transform_definition(definition, change)
+
+
+def transform_definition(definition: Mapping[str, Any], change: Change) -> Mapping[str, Any]:
+    """A pipeline definition with each step changed, nested ones too; the same object if nothing is.
+
+    Args:
+        definition: the definition, as parsed from JSON.
+        change: (kind, step, its name before those of the steps around it) -> step, for steps that can be entered.
     """
     found = definition.get("Steps")
     if not isinstance(found, list):
         return definition
-    changed = _transform_steps(found, change)
+    changed = _transform_steps(found, change, ())
     return definition if changed is found else {**definition, "Steps": changed}
 
 
-def _transform_steps(found: list[Any], change: Change) -> list[Any]:
-    changed = [_transform_step(step, change) for step in found]
+def _transform_steps(found: list[Any], change: Change, around: tuple[str, ...]) -> list[Any]:
+    changed = [_transform_step(step, change, around) for step in found]
     return found if all(new is old for new, old in zip(changed, found)) else changed
 
 
-def _transform_step(step: Any, change: Change) -> Any:
+def _transform_step(step: Any, change: Change, around: tuple[str, ...]) -> Any:
     arguments = step.get("Arguments") if isinstance(step, dict) else None
     if not isinstance(arguments, dict):
         return step
+    names = (str(step.get("Name", "")), *around)
     kind = KINDS.get(step.get("Type", ""))
     if kind is not None:
-        new: Mapping[str, Any] = change(kind, step.get("Name", ""), arguments)
-        return step if new is arguments else {**step, "Arguments": new}
+        return change(kind, step, names)
     nested = {}
-    for name in ("IfSteps", "ElseSteps", "ForEachBody"):
+    for name in _NESTED:
         inner = arguments.get(name)
         if isinstance(inner, list):
-            changed = _transform_steps(inner, change)
+            changed = _transform_steps(inner, change, names)
             if changed is not inner:
                 nested[name] = changed
     return {**step, "Arguments": {**arguments, **nested}} if nested else step
 
 
-def _completed(pipeline: Any, text: str, options: SSHOptions) -> str:
-    """The definition with those steps changed too that were not seen before it was compiled."""
-    seen = {step.name for step in _walk(pipeline) if steps.attachment_of(step) is not None}
+def _steps_of(found: Any, around: tuple[str, ...]) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
+    """The steps of a definition, nested ones too, each with its name before those of the steps around it."""
+    for step in found if isinstance(found, list) else ():
+        if not isinstance(step, dict):
+            continue
+        names = (str(step.get("Name", "")), *around)
+        yield step, names
+        for name in _NESTED:
+            yield from _steps_of(at(step, "Arguments", name), names)
+
+
+def _kinds_and_names(found: Any, around: tuple[str, ...]) -> Iterator[tuple[str | None, tuple[str, ...]]]:
+    for step, names in _steps_of(found, around):
+        yield KINDS.get(step.get("Type", "")), names
+
+
+def _models_of(found: Any, around: tuple[str, ...], selection: Selection) -> Iterator[str]:
+    """The names of the steps that make the models of the transform steps that are meant."""
+    for step, names in _steps_of(found, around):
+        if step.get("Type") != "Transform":
+            continue
+        model: Any = at(step, "Arguments", "ModelName")
+        reference = model.get("Get") if isinstance(model, dict) else None
+        if (
+            selection.has("transform", names)
+            and isinstance(reference, str)
+            and reference.startswith("Steps.")
+        ):
+            yield reference.split(".")[1]
+
+
+def _attach_steps(pipeline: Any, choices: list[Choice]) -> None:
     session = getattr(pipeline, "sagemaker_session", None)
-    attachment = steps.Attachment(options, named=False, session=session)
-
-    def change(kind: str, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        if name in seen:
-            return request
-        return steps.inject(kind, name, request, attachment, lambda: session)
-
-    definition = json.loads(text)
-    changed = transform_definition(definition, change)
-    return text if changed is definition else json.dumps(changed)
+    for step, names in _walk(pipeline):
+        kind = steps.kind_of(step)
+        for choice in choices:
+            if kind is not None and choice.selection.has(kind, names):
+                steps.attach(step, choice.options, named=False, session=session)
 
 
-def _attach_steps(pipeline: Any, options: SSHOptions) -> None:
-    session = getattr(pipeline, "sagemaker_session", None)
-    for step in _walk(pipeline):
-        if steps.kind_of(step) is not None:
-            steps.attach(step, options, named=False, session=session)
-
-
-def _walk(pipeline: Any) -> Iterator[Any]:
-    """The steps of a pipeline and those that they depend on, each once."""
+def _walk(pipeline: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """The steps of a pipeline and those that they depend on, each once, with its names."""
     known: set[int] = set()
     waiting = list(getattr(pipeline, "steps", None) or ())
     while waiting:
-        for step in steps.steps_in(waiting.pop(0)):
+        for step, names in steps.steps_in(waiting.pop(0)):
             if id(step) in known:
                 continue
             known.add(id(step))
-            yield step
+            yield step, names
             # A dependency is a step, something that stands for one, or a name.
             waiting.extend(each for each in _depends_on(step) if not isinstance(each, str))
 

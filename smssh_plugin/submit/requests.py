@@ -3,39 +3,30 @@
 Pipeline variables of the SageMaker SDKs raise on str(), len(), hash() and `in`, answer == with False and
 bool() with True, and hold their whole step, so that copying one copies the pipeline. So here containers are
 copied, leaves are passed on by reference, and nothing is done to a leaf before its type is known to be str or
-bool. In a pipeline definition (JSON) a variable is a dict with one key: see `_is_map`.
+bool. In a pipeline definition (JSON) a variable is a dict with one key: see `leaves.is_map`.
 
 What is added, by kind: the channel `smssh` with the bundle (training, processing, tuning, model), what starts
-it (the entry point wrapped in `run.sh` where the request names one, else PYTHONPATH with the bundle's
-`sitecustomize.py`), and the few variables that must be known before the bundle's `options.json` can be read.
+it (see `carriers`), and the few variables that must be known before the bundle's `options.json` can be read.
 A model gets the bundle but not the switch: transform jobs turn it on, endpoints made from the same model stay
-as they are.
+as they are, unless they are asked for.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
-from .limits import LIMITS, check_count, check_environment, refuse
+from . import carriers, images
+from .carriers import FOLDERS
+from .leaves import at, is_list, is_map, is_text
+from .limits import LIMITS, OFF, check_count, check_environment, check_length, refuse
 
-if TYPE_CHECKING:
-    from typing import TypeGuard
-
-__all__ = ["CHANNEL", "FOLDERS", "KINDS", "Injection", "cautions", "transform_request"]
+__all__ = ["CHANNEL", "KINDS", "Injection", "definitions_of", "name_of", "transform_request"]
 
 Request = Mapping[str, Any]
 
 CHANNEL = "smssh"
-FOLDERS = {
-    "training": "/opt/ml/input/data/smssh",
-    "tuning": "/opt/ml/input/data/smssh",
-    "processing": "/opt/ml/processing/input/smssh",
-    "model": "/opt/ml/additional-model-data-sources/smssh",
-}
-"""Where the bundle is in the container, by kind."""
-
 KINDS = {
     "Training": "training",
     "Processing": "processing",
@@ -45,9 +36,8 @@ KINDS = {
 }
 """The kind of request behind each type of pipeline step that can be entered."""
 
-_VARIABLES = frozenset({"Std:Join", "Std:JsonGet"})
-_REFERENCE = re.compile(r"[A-Za-z]+\.")
 _BUNDLE_URI = re.compile(r"s3://.+/[0-9a-f]{64}/\Z")
+_SEVERAL = "TrainingJobDefinitions"
 
 
 @dataclass(frozen=True)
@@ -55,18 +45,29 @@ class Injection:
     """What is added to a request, decided beforehand.
 
     Attributes:
-        bundle: the S3 prefix of the bundle, ending in its digest and a slash; not used by transform requests.
+        bundle: the S3 prefix of the bundle, ending in its digest and a slash; not used by transform requests, nor
+            where `baked`.
         step: the name of the pipeline step, if there is one.
         role: role for the activation (may be a pipeline variable); None takes the request's own.
         transport: `ssm`, `none` or `native`.
+        carrier: one of `options.CARRIERS`.
+        enable: the value of SMSSH_ENABLE; may be a pipeline variable.
         environment: more variables of the job; values may be pipeline variables.
+        baked: whether the image brings our code, and the request gets variables and nothing else.
+        endpoints: whether models turn SSH on by themselves.
+        repacked: whether models have the bundle in their `code/` folder.
     """
 
-    bundle: str
+    bundle: str = ""
     step: str | None = None
     role: Any = None
     transport: str = "ssm"
+    carrier: str = "auto"
+    enable: Any = "1"
     environment: Mapping[str, Any] = field(default_factory=dict)
+    baked: bool = False
+    endpoints: bool = False
+    repacked: bool = False
 
 
 def transform_request(kind: str, request: Request, injection: Injection) -> Request:
@@ -83,7 +84,7 @@ def transform_request(kind: str, request: Request, injection: Injection) -> Requ
     Raises:
         SmsshError: this request can't have SSH; says what stands in the way and what can be done.
     """
-    where = _where(kind, injection.step)
+    where = name_of(kind, injection.step)
     if injection.transport == "native" and kind != "training":
         raise refuse(
             where,
@@ -94,37 +95,17 @@ def transform_request(kind: str, request: Request, injection: Injection) -> Requ
     return _TRANSFORMS[kind](request, injection, where)
 
 
-def cautions(kind: str, request: Request, step: str | None) -> list[str]:
-    """What can't be decided from the request, and may keep people out: one sentence each.
-
-    Args:
-        kind: one of the values of `KINDS`.
-        request: the request, before or after `transform_request`.
-        step: the name of the pipeline step, if there is one.
-    """
-    where = _where(kind, step)
-    holders: dict[str, list[tuple[str, Any]]] = {
-        "training": [("", request)],
-        "model": [("", request)],
-        "processing": [("NetworkConfig.", request.get("NetworkConfig"))],
-        "tuning": [("TrainingJobDefinition.", request.get("TrainingJobDefinition"))],
-    }
-    several = request.get("TrainingJobDefinitions")
-    if kind == "tuning" and _is_list(several):
-        holders["tuning"] = [("TrainingJobDefinitions.", each) for each in several]
-    found = []
-    for prefix, holder in holders.get(kind, ()):
-        value = holder.get("EnableNetworkIsolation") if _is_map(holder) else None
-        if value is not None and value is not False and value is not True:
-            found.append(
-                f"{where}: {prefix}EnableNetworkIsolation is a pipeline variable; where it is true, the "
-                "container can't be entered"
-            )
-    return found
-
-
-def _where(kind: str, step: str | None) -> str:
+def name_of(kind: str, step: str | None) -> str:
+    """A request as a person knows it: by its step, or by what it is."""
     return f"step {step!r}" if step is not None else f"the {LIMITS[kind].call}"
+
+
+def definitions_of(request: Request) -> tuple[str, Sequence[Any]]:
+    """The training definitions of a tuning job: the member of the request, and what it holds, as a list."""
+    several = request.get(_SEVERAL)
+    if is_list(several) and several:
+        return _SEVERAL, several
+    return "TrainingJobDefinition", [request.get("TrainingJobDefinition")]
 
 
 # -------------------------------------------------------------------------------- the kinds
@@ -134,171 +115,218 @@ def _training(request: Request, injection: Injection, where: str) -> Request:
     if request.get("ServerlessJobConfig") is not None:
         raise refuse(where, "a serverless training job has no container to enter", None, "serverless")
     _refuse_isolation(request, where, "EnableNetworkIsolation")
-    channels = _sequence(request.get("InputDataConfig"), where, "InputDataConfig")
-    if _has_bundle(channels, "ChannelName", _channel_uri, where, "InputDataConfig"):
+    changed = _trained("training", request, injection, where, "", "HyperParameters")
+    if changed is request or injection.transport != "native":
+        return changed
+    debug = request.get("RemoteDebugConfig")
+    if at(debug, "EnableRemoteDebug") is False:
+        raise refuse(
+            where,
+            "RemoteDebugConfig.EnableRemoteDebug is off, and the native transport is SageMaker's remote debugging",
+            "turn it on, or use SSHOptions(transport='ssm')",
+            "remote-debug-off",
+        )
+    return changed if debug is not None else {**changed, "RemoteDebugConfig": {"EnableRemoteDebug": True}}
+
+
+def _tuning(request: Request, injection: Injection, where: str) -> Request:
+    field_name, definitions = definitions_of(request)
+    changed = [_tuning_definition(each, injection, where, field_name) for each in definitions]
+    if all(new is old for new, old in zip(changed, definitions)):
         return request
-    algorithm = _algorithm(request, where)
-    changed = dict(request)
-    changed["InputDataConfig"] = _with_channel(channels, request, injection.bundle, where, "InputDataConfig")
-    variables = _variables(injection, request.get("RoleArn"))
-    entry_point = algorithm.get("ContainerEntrypoint")
-    if _is_list(entry_point) and entry_point:
-        changed["AlgorithmSpecification"] = {
-            **algorithm,
-            "ContainerEntrypoint": _wrapped(
-                entry_point, "training", where, "AlgorithmSpecification.ContainerEntrypoint"
-            ),
-        }
-        folder = None
-    else:
-        folder = FOLDERS["training"]
-    changed["Environment"] = _environment(request.get("Environment"), variables, folder, "training", where)
-    if injection.transport == "native":
-        changed.setdefault("RemoteDebugConfig", {"EnableRemoteDebug": True})
+    total = sum(len(each.get("Environment") or ()) for each in changed)
+    before = sum(len(each.get("Environment") or ()) for each in definitions)
+    check_count(
+        where, f"{field_name}.Environment", total, total - before, LIMITS["tuning"].entries, "entries"
+    )
+    return {**request, field_name: changed if field_name == _SEVERAL else changed[0]}
+
+
+def _tuning_definition(definition: Any, injection: Injection, where: str, field_name: str) -> Request:
+    if not is_map(definition):
+        raise _unreadable(where, field_name)
+    _refuse_isolation(definition, where, f"{field_name}.EnableNetworkIsolation")
+    return _trained("tuning", definition, injection, where, f"{field_name}.", "StaticHyperParameters")
+
+
+def _trained(
+    kind: str, request: Request, injection: Injection, where: str, prefix: str, parameters: str
+) -> Request:
+    """A training request, or a definition of a tuning job's, with bundle and environment.
+
+    Args:
+        kind: `training` or `tuning`.
+        request: the request or definition.
+        injection: what to add.
+        where: the step or request.
+        prefix: what stands before the names of members in messages.
+        parameters: the member with the hyperparameters.
+    """
+    name = f"{prefix}InputDataConfig"
+    channels = _sequence(request.get("InputDataConfig"), where, name)
+    if _has_bundle(channels, "ChannelName", _channel_uri, where, name):
+        return request
+    algorithm = request.get("AlgorithmSpecification")
+    if not is_map(algorithm):
+        raise _unreadable(where, f"{prefix}AlgorithmSpecification")
+    if algorithm.get("AlgorithmName") is not None:
+        raise refuse(
+            where,
+            f"{prefix}AlgorithmSpecification.AlgorithmName names an algorithm, which takes no further channel",
+            f"use its training image instead, or {OFF}",
+            "algorithm-resource",
+        )
+    # Only the request of a training job has an entry point (HyperParameterAlgorithmSpecification has none).
+    own = "AlgorithmSpecification.ContainerEntrypoint" if kind == "training" else ""
+    entry_point = algorithm.get("ContainerEntrypoint") if own else None
+    image, role = algorithm.get("TrainingImage"), request.get("RoleArn")
+    named = is_list(entry_point) and len(entry_point) > 0
+    if not named and images.is_algorithm(image, role, request.get(parameters)):
+        raise refuse(
+            where,
+            f"{prefix}AlgorithmSpecification.TrainingImage is a built-in algorithm, which runs no code of yours and "
+            "may end at a channel that it does not know",
+            OFF,
+            "built-in-algorithm",
+        )
+    environment = _environment_of(request, where, f"{prefix}Environment")
+    start = _start(injection, kind, FOLDERS[kind], entry_point, environment, where, own)
+    variables = _variables(injection, role)
+    if injection.baked and all(name in environment for name in variables):
+        return request
+    changed = {
+        **request,
+        "Environment": _with_variables(environment, variables, start, kind, where, f"{prefix}Environment"),
+    }
+    if not injection.baked:
+        changed["InputDataConfig"] = _with_channel(channels, request, injection.bundle, where, name)
+    if start.entry_point is not None:
+        changed["AlgorithmSpecification"] = {**algorithm, "ContainerEntrypoint": start.entry_point}
     return changed
 
 
 def _processing(request: Request, injection: Injection, where: str) -> Request:
     network = request.get("NetworkConfig")
-    if _is_map(network):
+    if is_map(network):
         _refuse_isolation(network, where, "NetworkConfig.EnableNetworkIsolation")
     inputs = _sequence(request.get("ProcessingInputs"), where, "ProcessingInputs")
     if _has_bundle(inputs, "InputName", _input_uri, where, "ProcessingInputs"):
         return request
     specification = request.get("AppSpecification")
-    if not _is_map(specification):
+    if not is_map(specification):
         raise _unreadable(where, "AppSpecification")
-    check_count(where, "ProcessingInputs", len(inputs) + 1, 1, LIMITS["processing"].inputs, "inputs")
-    changed = dict(request)
-    changed["ProcessingInputs"] = [
-        *inputs,
-        {
-            "InputName": CHANNEL,
-            "S3Input": {
-                "S3Uri": injection.bundle,
-                "LocalPath": FOLDERS["processing"],
-                "S3DataType": "S3Prefix",
-                "S3InputMode": "File",
-                "S3DataDistributionType": "FullyReplicated",
-                "S3CompressionType": "None",
-            },
-        },
-    ]
-    entry_point = specification.get("ContainerEntrypoint")
-    if _is_list(entry_point) and entry_point:
-        changed["AppSpecification"] = {
-            **specification,
-            "ContainerEntrypoint": _wrapped(
-                entry_point, "processing", where, "AppSpecification.ContainerEntrypoint"
-            ),
-        }
-        folder = None
-    else:
-        folder = FOLDERS["processing"]
+    environment = _environment_of(request, where, "Environment")
+    start = _start(
+        injection,
+        "processing",
+        FOLDERS["processing"],
+        specification.get("ContainerEntrypoint"),
+        environment,
+        where,
+        "AppSpecification.ContainerEntrypoint",
+    )
     variables = _variables(injection, request.get("RoleArn"))
-    changed["Environment"] = _environment(request.get("Environment"), variables, folder, "processing", where)
+    if injection.baked and all(name in environment for name in variables):
+        return request
+    changed = {
+        **request,
+        "Environment": _with_variables(environment, variables, start, "processing", where, "Environment"),
+    }
+    if not injection.baked:
+        limit = LIMITS["processing"].inputs
+        check_count(where, "ProcessingInputs", len(inputs) + 1, 1, limit, "inputs")
+        check_length(where, f"ProcessingInputs[{CHANNEL}].S3Input.S3Uri", injection.bundle)
+        added = {
+            "S3Uri": injection.bundle,
+            "LocalPath": FOLDERS["processing"],
+            "S3DataType": "S3Prefix",
+            "S3InputMode": "File",
+            "S3DataDistributionType": "FullyReplicated",
+            "S3CompressionType": "None",
+        }
+        changed["ProcessingInputs"] = [*inputs, {"InputName": CHANNEL, "S3Input": added}]
+    if start.entry_point is not None:
+        changed["AppSpecification"] = {**specification, "ContainerEntrypoint": start.entry_point}
     return changed
 
 
 def _transform(request: Request, injection: Injection, where: str) -> Request:
     # The model brings the bundle and its own role; this turns it on for this job.
     variables = _variables(injection, None)
-    environment = request.get("Environment")
-    if _is_map(environment) and all(name in environment for name in variables):
+    environment = _environment_of(request, where, "Environment")
+    if all(name in environment for name in variables):
         return request
-    return {**request, "Environment": _environment(environment, variables, None, "transform", where)}
+    start = carriers.Start()
+    merged = _with_variables(environment, variables, start, "transform", where, "Environment")
+    return {**request, "Environment": merged}
 
 
 def _model(request: Request, injection: Injection, where: str) -> Request:
     _refuse_isolation(request, where, "EnableNetworkIsolation")
     containers = request.get("Containers")
-    if _is_list(containers) and containers:
-        if len(containers) > 1:
-            raise refuse(
-                where,
-                f"the model has {len(containers)} containers, and SSH can enter models of one",
-                "leave SSH off here (SSHOptions(enabled=False))",
-                "several-containers",
-            )
-        container, field = containers[0], "Containers[0]"
-    else:
-        container, field = request.get("PrimaryContainer"), "PrimaryContainer"
-    if not _is_map(container):
-        raise _unreadable(where, field)
+    role = request.get("ExecutionRoleArn")
+    if not (is_list(containers) and containers):
+        container = request.get("PrimaryContainer")
+        changed = _container(container, role, injection, where, "PrimaryContainer")
+        return request if changed is container else {**request, "PrimaryContainer": changed}
+    if len(containers) > 1 and not injection.endpoints:
+        raise refuse(
+            where,
+            f"Containers has {len(containers)} entries, and a transform job of such a model has as many hosts of one "
+            "name",
+            f"ask for all of them with SSHOptions(endpoints=True), or {OFF}",
+            "several-containers",
+        )
+    several = [
+        _container(each, role, injection, where, f"Containers[{number}]")
+        for number, each in enumerate(containers)
+    ]
+    if all(new is old for new, old in zip(several, containers)):
+        return request
+    return {**request, "Containers": several}
+
+
+def _container(container: Any, role: Any, injection: Injection, where: str, field_name: str) -> Any:
+    """A container of a model with the bundle, and whatever else it needs."""
+    if not is_map(container):
+        raise _unreadable(where, field_name)
     if container.get("ModelPackageName") is not None:
         raise refuse(
             where,
-            f"{field} comes from a model package, to which no files can be added",
+            f"{field_name} comes from a model package, to which no files can be added",
             "make the model from its image and artefact instead",
             "model-package",
         )
-    name = f"{field}.AdditionalModelDataSources"
+    name = f"{field_name}.AdditionalModelDataSources"
     sources = _sequence(container.get("AdditionalModelDataSources"), where, name)
     if _has_bundle(sources, "ChannelName", _source_uri, where, name):
-        return request
-    check_count(where, name, len(sources) + 1, 1, LIMITS["model"].inputs, "data sources")
-    variables = _variables(injection, request.get("ExecutionRoleArn"))
-    del variables["SMSSH_ENABLE"]
+        return container
+    environment = _environment_of(container, where, f"{field_name}.Environment")
+    folder = carriers.REPACKED if injection.repacked else FOLDERS["model"]
+    start = _start(injection, "model", folder, None, environment, where, "")
+    variables = _variables(injection, role)
     variables.pop("SMSSH_STEP", None)  # the name of the transform step is what counts
+    if not injection.endpoints:
+        # Of jobs made from the model, those that are to be entered bring the rest.
+        variables = {each: value for each, value in variables.items() if each == "SMSSH_ROLE"}
+    brought = injection.baked or injection.repacked
+    if brought and all(each in environment for each in (*variables, *start.variables)):
+        return container
     changed = {
         **container,
-        "AdditionalModelDataSources": [
-            *sources,
-            {
-                "ChannelName": CHANNEL,
-                # With S3Prefix the address must end in a slash (API reference, S3ModelDataSource).
-                "S3DataSource": {
-                    "S3Uri": injection.bundle,
-                    "S3DataType": "S3Prefix",
-                    "CompressionType": "None",
-                },
-            },
-        ],
-        "Environment": _environment(
-            container.get("Environment"), variables, FOLDERS["model"], "model", where, f"{field}.Environment"
+        "Environment": _with_variables(
+            environment, variables, start, "model", where, f"{field_name}.Environment"
         ),
     }
-    if field == "PrimaryContainer":
-        return {**request, "PrimaryContainer": changed}
-    return {**request, "Containers": [changed]}
-
-
-def _tuning(request: Request, injection: Injection, where: str) -> Request:
-    several = request.get("TrainingJobDefinitions")
-    if _is_list(several) and several:
-        field, definitions = "TrainingJobDefinitions", several
-    else:
-        field, definitions = "TrainingJobDefinition", [request.get("TrainingJobDefinition")]
-    changed = [_tuning_definition(each, injection, where, field) for each in definitions]
-    if all(new is old for new, old in zip(changed, definitions)):
-        return request
-    total = sum(len(each["Environment"]) for each in changed)
-    before = sum(len(each.get("Environment") or ()) for each in definitions)
-    check_count(where, f"{field}.Environment", total, total - before, LIMITS["tuning"].entries, "entries")
-    return {**request, field: changed if definitions is several else changed[0]}
-
-
-def _tuning_definition(definition: Any, injection: Injection, where: str, field: str) -> Request:
-    if not _is_map(definition):
-        raise _unreadable(where, field)
-    _refuse_isolation(definition, where, f"{field}.EnableNetworkIsolation")
-    name = f"{field}.InputDataConfig"
-    channels = _sequence(definition.get("InputDataConfig"), where, name)
-    if _has_bundle(channels, "ChannelName", _channel_uri, where, name):
-        return definition
-    _algorithm(definition, where)
-    return {
-        **definition,
-        "InputDataConfig": _with_channel(channels, definition, injection.bundle, where, name),
-        "Environment": _environment(
-            definition.get("Environment"),
-            _variables(injection, definition.get("RoleArn")),
-            FOLDERS["tuning"],
-            "tuning",
-            where,
-            f"{field}.Environment",
-        ),
-    }
+    if brought:
+        return changed
+    limit, instead = LIMITS["model"].inputs, "repack the model with the bundle (SSHOptions(repack=True))"
+    check_count(where, name, len(sources) + 1, 1, limit, "data sources", instead)
+    check_length(where, f"{name}[{CHANNEL}].S3DataSource.S3Uri", injection.bundle)
+    # With S3Prefix the address must end in a slash (API reference, S3ModelDataSource).
+    added = {"S3Uri": injection.bundle, "S3DataType": "S3Prefix", "CompressionType": "None"}
+    changed["AdditionalModelDataSources"] = [*sources, {"ChannelName": CHANNEL, "S3DataSource": added}]
+    return changed
 
 
 _TRANSFORMS: dict[str, Callable[[Request, Injection, str], Request]] = {
@@ -313,9 +341,23 @@ _TRANSFORMS: dict[str, Callable[[Request, Injection, str], Request]] = {
 # -------------------------------------------------------------------------------- the parts
 
 
+def _start(
+    injection: Injection,
+    kind: str,
+    folder: str,
+    entry_point: Any,
+    environment: Mapping[str, Any],
+    where: str,
+    field_name: str,
+) -> carriers.Start:
+    if injection.baked:
+        return carriers.Start()
+    return carriers.start(injection.carrier, kind, folder, entry_point, environment, where, field_name)
+
+
 def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:
-    """The variables that can't wait for `options.json`."""
-    found: dict[str, Any] = {"SMSSH_ENABLE": "1"}
+    """The variables that can't wait for `options.json`, and those that were asked for."""
+    found: dict[str, Any] = {"SMSSH_ENABLE": injection.enable}
     if injection.transport == "ssm":
         role = own_role if injection.role is None else injection.role
         if role is not None:
@@ -325,68 +367,60 @@ def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:
     return {**injection.environment, **found}
 
 
-def _environment(
-    environment: Any,
+def _environment_of(holder: Request, where: str, field_name: str) -> Mapping[str, Any]:
+    environment = holder.get("Environment")
+    if environment is None:
+        return {}
+    if not is_map(environment):
+        raise _unreadable(where, field_name)
+    return environment
+
+
+def _with_variables(
+    environment: Mapping[str, Any],
     variables: Mapping[str, Any],
-    folder: str | None,
+    start: carriers.Start,
     kind: str,
     where: str,
-    field: str = "Environment",
+    field_name: str,
 ) -> dict[str, Any]:
     """The environment with ours in it; what stands there already is the user's, and stays.
 
     Args:
-        environment: the environment so far, if any.
+        environment: the environment so far.
         variables: ours.
-        folder: the bundle's folder, where PYTHONPATH is what starts it.
+        start: what the carrier changes.
         kind: a key of `LIMITS`.
         where: the step or request.
-        field: the member of the request.
+        field_name: the member of the request.
     """
-    if environment is None:
-        environment = {}
-    elif not _is_map(environment):
-        raise _unreadable(where, field)
     ours = {name: value for name, value in variables.items() if name not in environment}
-    if folder is not None:
-        if "SMSSH_BUNDLE" not in environment:
-            ours["SMSSH_BUNDLE"] = folder
-        ours["PYTHONPATH"] = _python_path(environment.get("PYTHONPATH"), folder, where, field)
+    ours.update(start.variables)
+    if start.python_path is not None:
+        ours["PYTHONPATH"] = _python_path(environment.get("PYTHONPATH"), start.python_path, where, field_name)
     merged = {**environment, **ours}
-    # Against the entries, PYTHONPATH counts as ours only where there was none.
-    added = {name: value for name, value in ours.items() if name not in environment}
-    check_environment(where, kind, field, merged, added)
-    if folder is not None:
-        check_environment(where, kind, field, {}, {"PYTHONPATH": merged["PYTHONPATH"]})
+    check_environment(where, kind, field_name, environment, merged)
     return merged
 
 
-def _python_path(present: Any, folder: str, where: str, field: str) -> str:
+def _python_path(present: Any, folder: str, where: str, field_name: str) -> str:
     if present is None:
         return folder
-    if not _is_text(present):
+    if not is_text(present):
         raise refuse(
             where,
-            f"{field}.PYTHONPATH is a pipeline variable, to which the bundle's folder can't be prepended",
+            f"{field_name}.PYTHONPATH is a pipeline variable, to which the bundle's folder can't be prepended",
             "give PYTHONPATH as a literal text, or name a ContainerEntrypoint, which is wrapped instead",
             "pythonpath-is-variable",
         )
     return f"{folder}:{present}" if present else folder
 
 
-def _wrapped(entry_point: Sequence[Any], kind: str, where: str, field: str) -> list[Any]:
-    """The entry point behind `run.sh`; through sh, because S3 keeps no x bits."""
-    wrapper = ["/bin/sh", f"{FOLDERS[kind]}/run.sh"]
-    check_count(
-        where, field, len(entry_point) + len(wrapper), len(wrapper), LIMITS[kind].entry_point, "items"
-    )
-    return [*wrapper, *entry_point]
-
-
 def _with_channel(
-    channels: Sequence[Any], request: Request, bundle: str, where: str, field: str
+    channels: Sequence[Any], request: Request, bundle: str, where: str, field_name: str
 ) -> list[Any]:
-    check_count(where, field, len(channels) + 1, 1, LIMITS["training"].inputs, "channels")
+    check_count(where, field_name, len(channels) + 1, 1, LIMITS["training"].inputs, "channels")
+    check_length(where, f"{field_name}[{CHANNEL}].DataSource.S3DataSource.S3Uri", bundle)
     source: dict[str, Any] = {
         "S3DataType": "S3Prefix",
         "S3Uri": bundle,
@@ -406,51 +440,35 @@ def _instance_groups(channels: Sequence[Any], request: Request) -> list[Any]:
     """Every instance group of a heterogeneous cluster, if its channels name groups: then all have to."""
     named: list[Any] = []
     for channel in channels:
-        source = _path(channel, "DataSource", "S3DataSource")
-        groups = source.get("InstanceGroupNames") if _is_map(source) else None
-        if _is_list(groups):
+        groups = at(channel, "DataSource", "S3DataSource", "InstanceGroupNames")
+        if is_list(groups):
             named.extend(groups)
     if not named:
         return []
-    resources = request.get("ResourceConfig")
-    declared = resources.get("InstanceGroups") if _is_map(resources) else None
-    if _is_list(declared):
-        names = [each.get("InstanceGroupName") for each in declared if _is_map(each)]
+    declared = at(request.get("ResourceConfig"), "InstanceGroups")
+    if is_list(declared):
+        names = [each.get("InstanceGroupName") for each in declared if is_map(each)]
         if names and all(name is not None for name in names):
             return names
     unique: list[Any] = []
     for name in named:
-        if not (_is_text(name) and any(_is_text(other) and other == name for other in unique)):
+        if not (is_text(name) and any(is_text(other) and other == name for other in unique)):
             unique.append(name)
     return unique
 
 
-def _algorithm(request: Request, where: str) -> Request:
-    algorithm = request.get("AlgorithmSpecification")
-    if not _is_map(algorithm):
-        raise _unreadable(where, "AlgorithmSpecification")
-    if algorithm.get("AlgorithmName") is not None:
-        raise refuse(
-            where,
-            "AlgorithmSpecification.AlgorithmName names an algorithm, which takes no further channel",
-            "use its training image instead, or leave SSH off here (SSHOptions(enabled=False))",
-            "algorithm-resource",
-        )
-    return algorithm
-
-
-def _refuse_isolation(holder: Request, where: str, field: str) -> None:
+def _refuse_isolation(holder: Request, where: str, field_name: str) -> None:
     if holder.get("EnableNetworkIsolation") is True:
         raise refuse(
             where,
-            f"{field} is on, and an isolated container has no network to be reached through",
-            "turn network isolation off for this step, or leave SSH off here (SSHOptions(enabled=False))",
+            f"{field_name} is on, and an isolated container has no network to be reached through",
+            f"turn network isolation off for this step, or {OFF}",
             "network-isolation",
         )
 
 
 def _has_bundle(
-    entries: Sequence[Any], name: str, uri_of: Callable[[Any], Any], where: str, field: str
+    entries: Sequence[Any], name: str, uri_of: Callable[[Any], Any], where: str, field_name: str
 ) -> bool:
     """Whether one of the inputs is a bundle of ours.
 
@@ -458,14 +476,14 @@ def _has_bundle(
         SmsshError: an input of the user's has our name.
     """
     for entry in entries:
-        if not _is_map(entry) or not _is_text(entry.get(name)) or entry[name] != CHANNEL:
+        if not is_map(entry) or not is_text(entry.get(name)) or entry[name] != CHANNEL:
             continue
         uri = uri_of(entry)
-        if _is_text(uri) and _BUNDLE_URI.match(uri):
+        if is_text(uri) and _BUNDLE_URI.match(uri):
             return True
         raise refuse(
             where,
-            f"{field} has an input named {CHANNEL!r} already, and SSH needs that name",
+            f"{field_name} has an input named {CHANNEL!r} already, and SSH needs that name",
             "give your input another name",
             "name-taken",
         )
@@ -473,58 +491,29 @@ def _has_bundle(
 
 
 def _channel_uri(channel: Request) -> Any:
-    return _path(channel, "DataSource", "S3DataSource", "S3Uri")
+    return at(channel, "DataSource", "S3DataSource", "S3Uri")
 
 
 def _input_uri(entry: Request) -> Any:
-    return _path(entry, "S3Input", "S3Uri")
+    return at(entry, "S3Input", "S3Uri")
 
 
 def _source_uri(source: Request) -> Any:
-    return _path(source, "S3DataSource", "S3Uri")
+    return at(source, "S3DataSource", "S3Uri")
 
 
-def _path(value: Any, *names: str) -> Any:
-    for name in names:
-        if not _is_map(value):
-            return None
-        value = value.get(name)
-    return value
-
-
-def _sequence(value: Any, where: str, field: str) -> Sequence[Any]:
+def _sequence(value: Any, where: str, field_name: str) -> Sequence[Any]:
     if value is None:
         return ()
-    if not _is_list(value):
-        raise _unreadable(where, field)
+    if not is_list(value):
+        raise _unreadable(where, field_name)
     return value
 
 
-def _unreadable(where: str, field: str) -> Exception:
+def _unreadable(where: str, field_name: str) -> Exception:
     return refuse(
         where,
-        f"{field} is missing or a pipeline variable as a whole, so that nothing can be added to it",
+        f"{field_name} is missing or a pipeline variable as a whole, so that nothing can be added to it",
         "give it as a literal; its values may be pipeline variables",
         "unreadable-request",
     )
-
-
-# isinstance() asks a leaf for its __class__; type() asks nothing.
-
-
-def _is_text(value: Any) -> TypeGuard[str]:
-    return issubclass(type(value), str)
-
-
-def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
-    return issubclass(type(value), (list, tuple))
-
-
-def _is_map(value: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether it is a dict of the request's, and no pipeline variable of a definition."""
-    if not issubclass(type(value), dict):
-        return False
-    if len(value) != 1:
-        return True
-    reference = value.get("Get")
-    return _VARIABLES.isdisjoint(value) and not (_is_text(reference) and _REFERENCE.match(reference))

@@ -9,20 +9,19 @@ late: the SDK uploads code then, under keys that depend on the pipeline that is 
 from __future__ import annotations
 
 import functools
-import warnings
-from dataclasses import dataclass, replace
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterable, Iterator
 
 from ..errors import ExitStatus, SmsshError
-from ..plugins import Plugins
-from . import bundle
-from .options import SmsshWarning, SSHOptions
-from .requests import KINDS, Injection, cautions, transform_request
+from . import repack
+from .cautions import say
+from .inject import Attachment, inject, step_with_ssh
+from .options import SSHOptions
+from .requests import KINDS, name_of
+from .selection import EVERYTHING, Selection
 
-__all__ = ["Attachment", "attach", "attachment_of", "inject", "kind_of", "steps_in", "with_ssh"]
+__all__ = ["attach", "attachment_of", "kind_of", "steps_in", "with_ssh"]
 
 _MARK = "__smssh__"
-_PLACEHOLDER = "s3://bundle/{}/".format("0" * 64)
 
 _RIGHT_ORDER = """write @with_ssh above @step, not below it:
 
@@ -30,9 +29,19 @@ _RIGHT_ORDER = """write @with_ssh above @step, not below it:
     @step(...)
     def {}(...):
         ..."""
+_MODEL_UNSEEN = (
+    "its model is not made by a step seen from here; decorate what makes it too, or use an image that has smssh-plugin "
+    "installed"
+)
 
 
-def with_ssh(target: Any = None, options: SSHOptions | None = None, **changes: Any) -> Any:
+def with_ssh(
+    target: Any = None,
+    options: SSHOptions | None = None,
+    *,
+    steps: str | Iterable[str] | None = None,
+    **changes: Any,
+) -> Any:
     """Let the jobs of a step, or of many, be entered over SSH.
 
     Forms:
@@ -43,6 +52,7 @@ def with_ssh(target: Any = None, options: SSHOptions | None = None, **changes: A
         @step(...)
         with_ssh(step), with_ssh([a, b])       steps there are already
         with_ssh(pipeline, SSHOptions(...))    all steps of a pipeline that run in a container
+        with_ssh(pipeline, steps="Train*")     some of them
 
     A transform step takes the step that makes its model with it, because the model carries what the job
     needs. Decorating twice is decorating once: the options that came first stay.
@@ -50,6 +60,8 @@ def with_ssh(target: Any = None, options: SSHOptions | None = None, **changes: A
     Args:
         target: what to decorate; None, or an `SSHOptions`, makes a decorator.
         options: what is asked for; see `SSHOptions`.
+        steps: which steps of the target are meant: names, patterns as in a shell, or kinds (`training`, `processing`,
+            `transform`, `model`, `tuning`); all, if it is left out.
         changes: single options, which go before `options`.
 
     Returns:
@@ -62,29 +74,31 @@ def with_ssh(target: Any = None, options: SSHOptions | None = None, **changes: A
     if isinstance(target, SSHOptions):
         target, options = None, target
     wanted = (options if options is not None else SSHOptions()).merged(changes)
+    selection = EVERYTHING if steps is None else Selection(steps)
     if target is None:
-        return lambda later: _decorate(later, wanted)
-    return _decorate(target, wanted)
+        return lambda later: _decorate(later, wanted, selection)
+    return _decorate(target, wanted, selection)
 
 
-def _decorate(target: Any, options: SSHOptions) -> Any:
+def _decorate(target: Any, options: SSHOptions, selection: Selection) -> Any:
     if _is_function(target):
-        return _decorated(target, options)
-    if not _attach_all(target, options):
+        return _decorated(target, options, selection)
+    if not _attach_all(target, options, selection):
         raise SmsshError(
             f"with_ssh can't decorate {_describe(target)}",
-            hint="it takes a step, a list of steps, a pipeline, or a function that returns steps",
+            hint="it takes a step, a list of steps, a pipeline, or a function that returns steps; for estimators, "
+            "trainers, processors and clients outside of pipelines there is smssh_plugin.enable(session)",
             reference="not-a-step",
             status=ExitStatus.USAGE,
         )
     return target
 
 
-def _decorated(function: Callable[..., Any], options: SSHOptions) -> Callable[..., Any]:
+def _decorated(function: Callable[..., Any], options: SSHOptions, selection: Selection) -> Callable[..., Any]:
     @functools.wraps(function)
     def with_steps(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        if not _attach_all(result, options):
+        if not _attach_all(result, options, selection):
             name = getattr(function, "__name__", "it")
             raise SmsshError(
                 f"with_ssh decorates functions that return a step, and {name} returned {_describe(result)}; "
@@ -117,22 +131,25 @@ class _NeverInJob:
         )
 
 
-def _attach_all(target: Any, options: SSHOptions) -> bool:
+def _attach_all(target: Any, options: SSHOptions, selection: Selection) -> bool:
     """Attach to whatever it is; False if it is nothing that has steps."""
     if _is_pipeline(target):
         from .pipelines import attach_pipeline
 
-        attach_pipeline(target, options)
+        attach_pipeline(target, options, selection)
         return True
-    if isinstance(target, (list, tuple)):
-        results = [_attach_all(each, options) for each in target]
-        return bool(results) and all(results)
+    if isinstance(target, (list, tuple)) and any(_is_pipeline(each) for each in target):
+        return all(_attach_all(each, options, selection) for each in target)
+    if isinstance(target, (list, tuple)) and not all(any(steps_in(each)) for each in target):
+        return False
     found = list(steps_in(target))
-    for step in found:
+    selection.check((kind_of(step), names) for step, names in found)
+    for step, names in found:
+        kind = kind_of(step)
         # In a collection (a v2 ModelStep registering a model, say) what can't be entered is passed over.
-        if kind_of(step) is not None:
+        if kind is not None and selection.has(kind, names):
             attach(step, options)
-        elif step is _plain(target):
+        elif kind is None and step is _plain(target):
             raise SmsshError(
                 f"step {step.name!r} is of type {_type_of(step)}, and no container runs there to be entered",
                 hint="the types that can be entered are " + ", ".join(KINDS),
@@ -188,19 +205,35 @@ def kind_of(step: Any) -> str | None:
     return KINDS.get(_type_of(step))
 
 
-def steps_in(target: Any) -> Iterator[Any]:
-    """The steps behind one thing, nested ones too: of a DelayedReturn, a collection, a condition, a loop."""
-    step = _plain(target)
-    nested = [*(getattr(step, "if_steps", None) or ()), *(getattr(step, "else_steps", None) or ())]
-    body = getattr(step, "for_each_body", None) or ()
-    nested.extend(body if isinstance(body, (list, tuple)) else [body])
-    if _is_step(step) and not nested:
-        yield step
+def steps_in(target: Any, around: tuple[str, ...] = ()) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """The steps behind one thing, nested ones too: of a DelayedReturn, a collection, a condition, a loop, a list.
+
+    Args:
+        target: the thing.
+        around: the names of what it is part of.
+
+    Yields:
+        Each step, and its name before the names of what it is part of.
+    """
+    if isinstance(target, (list, tuple)):
+        for each in target:
+            yield from steps_in(each, around)
         return
-    if not nested and isinstance(getattr(step, "steps", None), (list, tuple)):
-        nested.extend(step.steps)  # a StepCollection
-    for each in nested:
-        yield from steps_in(each)
+    step = _plain(target)
+    inner = [*_listed(step, "if_steps"), *_listed(step, "else_steps"), *_listed(step, "for_each_body")]
+    beside = _listed(step, "steps")
+    name = getattr(step, "name", None)
+    names = (name, *around) if isinstance(name, str) else around
+    if _is_step(step) and not inner:
+        yield step, names
+    # `steps` are those of a StepCollection, or what a ModelStep of v3 needs: the step that repacks its model.
+    for each in (*inner, *beside):
+        yield from steps_in(each, names)
+
+
+def _listed(step: Any, name: str) -> list[Any]:
+    found = getattr(step, name, None)
+    return list(found) if isinstance(found, (list, tuple)) else []
 
 
 def _describe(target: Any) -> str:
@@ -208,21 +241,6 @@ def _describe(target: Any) -> str:
 
 
 # -------------------------------------------------------------------------------- attach
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """What was attached to a step.
-
-    Attributes:
-        options: what was asked for.
-        named: whether a person named this step; what can't be entered is an error then, else a warning.
-        session: a SageMaker session to fall back on where the step has none.
-    """
-
-    options: SSHOptions
-    named: bool = True
-    session: Any = None
 
 
 def attach(step: Any, options: SSHOptions, *, named: bool = True, session: Any = None) -> None:
@@ -239,25 +257,42 @@ def attach(step: Any, options: SSHOptions, *, named: bool = True, session: Any =
     base = type(step)
     own: property = base.arguments
     attachment = Attachment(options, named, session)
+    entered = False  # whether the request that was made last has SSH in it
 
     def arguments(self: Any) -> Any:
-        request = own.__get__(self)
+        nonlocal entered
+        session_of = functools.partial(_session_of, self)
+        with repack.staged(self, options, lambda: session_of() or session):
+            request = own.__get__(self)
         kind = kind_of(self)
         if kind is None:
             return request
-        return inject(kind, self.name, request, attachment, functools.partial(_session_of, self))
+        request = repack.whole_source(self, request, options)
+        changed = inject(kind, self.name, request, attachment, session_of)
+        entered = changed is not request
+        return changed
+
+    @functools.wraps(base.to_request)
+    def to_request(self: Any) -> Any:
+        whole = base.to_request(self)
+        kind = kind_of(self)
+        return step_with_ssh(whole, kind, options) if entered and kind is not None else whole
 
     namespace: dict[str, Any] = {
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
         "arguments": property(arguments, doc=own.__doc__),
+        "to_request": to_request,
         _MARK: attachment,
     }
     hooked = type(base.__name__, (base,), namespace)
     step.__class__ = hooked
     if kind_of(step) == "transform":
         _attach_model(step, options, named=named, session=session)
+    elif kind_of(step) == "model" and options.repack:
+        for maker in repack.makers(step):
+            attach(maker, options, named=named, session=session)
 
 
 def attachment_of(step: Any) -> Attachment | None:
@@ -266,61 +301,13 @@ def attachment_of(step: Any) -> Attachment | None:
     return found if isinstance(found, Attachment) else None
 
 
-def inject(
-    kind: str,
-    name: str | None,
-    request: Mapping[str, Any],
-    attachment: Attachment,
-    session_of: Callable[[], Any],
-) -> Mapping[str, Any]:
-    """The request with SSH in it, or as it is where SSH is off.
-
-    Args:
-        kind: a value of `KINDS`.
-        name: the name of the step, if there is one.
-        request: the request.
-        attachment: what was asked for.
-        session_of: answers the SageMaker or boto3 session that knows where bundles go; asked only if one is
-            needed.
-
-    Raises:
-        SmsshError: this request can't have SSH and was named, or the bundle can't be stored.
-    """
-    options = attachment.options
-    if not options.active:
-        return request
-    # A model's variables would be those of every job and endpoint that is made from it.
-    environment = {} if kind == "model" else options.environment
-    injection = Injection(_PLACEHOLDER, name, options.role, options.transport, environment)
-    try:
-        # With a placeholder first: what can't be entered needs no bundle.
-        changed = transform_request(kind, request, injection)
-    except SmsshError as error:
-        if attachment.named:
-            raise
-        warnings.warn(f"no SSH for {error.message}", SmsshWarning, stacklevel=2)
-        return request
-    if changed is request:
-        return request
-    for caution in cautions(kind, request, name):
-        warnings.warn(caution, SmsshWarning, stacklevel=2)
-    if kind != "transform":
-        uri = bundle.publish(options, session_of() or attachment.session)
-        changed = transform_request(kind, request, replace(injection, bundle=uri))
-    return _plugins().transform_request(kind, changed, options)
-
-
-@functools.lru_cache(maxsize=None)
-def _plugins() -> Plugins:
-    return Plugins()
-
-
 # -------------------------------------------------------------------------------- sessions and models
 
 
 def _session_of(step: Any) -> Any:
     """The SageMaker session of what the step runs; None where none is found."""
-    for holder in _jobs_of(step):
+    # NotebookJobStep is its own job, and has the session once its request has been made.
+    for holder in (*_jobs_of(step), step):
         session = getattr(holder, "sagemaker_session", None)
         if getattr(session, "boto_session", None) is not None:
             return session
@@ -349,10 +336,5 @@ def _attach_model(step: Any, options: SSHOptions, *, named: bool, session: Any) 
         maker = None
     if maker is not None and _is_step(maker) and kind_of(maker) == "model":
         attach(maker, options, named=named, session=session)
-    elif named:
-        warnings.warn(
-            f"step {step.name!r}: its model is not made by a step seen from here; decorate what makes "
-            "it too, or use an image that has smssh-plugin installed",
-            SmsshWarning,
-            stacklevel=2,
-        )
+    elif named and options.active:
+        say(name_of("transform", step.name), [_MODEL_UNSEEN])

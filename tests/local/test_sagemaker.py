@@ -48,6 +48,7 @@ def test_a_training_job_from_create_to_end(service):
             assert found[member] == given
     assert found["TrainingJobStatus"] == "InProgress"
     assert "TrainingEndTime" not in found
+    assert "ModelArtifacts" not in found  # an empty one is not read by SDK v3
     assert service.sagemaker.list_tags(ResourceArn=made["TrainingJobArn"])["Tags"] == request["Tags"]
     service.until(lambda: "job-1" in service.runner.released, "the job runs")
     service.release("job-1")

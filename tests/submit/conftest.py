@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from smssh_plugin.submit import bundle as bundles
-from smssh_plugin.submit import given
+from smssh_plugin.submit import cautions, given
 
 BUCKET = "tests-bucket"
 REGION = "us-east-1"
@@ -67,6 +67,12 @@ def home(offline: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
     (folder / "id_ed25519.pub").write_text(KEY + "\n")
     monkeypatch.setenv("SMSSH_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said once is said once in a process."""
+    monkeypatch.setattr(cautions, "_said", set())
 
 
 @pytest.fixture(scope="session")

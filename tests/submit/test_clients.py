@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, enable
+from smssh_plugin.submit import clients
 from smssh_plugin.submit.options import SmsshWarning
 
 from .conftest import BUCKET, IMAGE, REGION, ROLE, SDK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 OPTIONS = SSHOptions(bundle=f"s3://{BUCKET}/bundles")
 RESOURCES = {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 10}
@@ -142,6 +146,225 @@ def test_other_operations_are_left_alone(boto_session: boto3.Session) -> None:
         assert client.list_training_jobs()["TrainingJobSummaries"] is not None
 
 
+# -------------------------------------------------------------------------------- definitions of pipelines
+
+
+def step(name: str, kind: str = "Training", **more: Any) -> dict[str, Any]:
+    request = {
+        "Training": "create_training_job",
+        "Processing": "create_processing_job",
+        "Model": "create_model",
+    }
+    arguments = dict(REQUESTS[request.get(kind, "create_transform_job")])
+    return {"Name": name, "Type": kind, "Arguments": {**arguments, **more.pop("arguments", {})}, **more}
+
+
+SCORE = step("Score", "Transform", arguments={"ModelName": {"Get": "Steps.Model.ModelName"}})
+DEFINITION: dict[str, Any] = {
+    "Version": "2020-12-01",
+    "Parameters": [{"Name": "Role", "Type": "String", "DefaultValue": ROLE}],
+    "Steps": [
+        step("Train", CacheConfig={"Enabled": True, "ExpireAfter": "P1D"}, DependsOn=["Prepare"]),
+        step("Prepare", "Processing", arguments={"RoleArn": {"Get": "Parameters.Role"}}),
+        {
+            "Name": "If",
+            "Type": "Condition",
+            "Arguments": {"Conditions": [], "IfSteps": [step("Model", "Model"), SCORE]},
+        },
+        {"Name": "Stop", "Type": "Fail", "Arguments": {"ErrorMessage": "stopped"}},
+    ],
+}
+
+
+def steps_sent(client: Any, operation: str, definition: Any = DEFINITION) -> dict[str, Any]:
+    """The steps of the definition that is sent, by name."""
+    text = json.dumps(definition)
+    body = sent(
+        client, operation, {"PipelineName": "p", "PipelineDefinition": text, **CREATE.get(operation, {})}
+    )
+    found = json.loads(body["PipelineDefinition"])
+    assert {**found, "Steps": 0} == {**definition, "Steps": 0}
+    return {each["Name"]: each for each in flat(found["Steps"])}
+
+
+def flat(steps: list[Any]) -> list[Any]:
+    inner = [
+        each["Arguments"].get(name, []) for each in steps for name in ("IfSteps", "ElseSteps", "ForEachBody")
+    ]
+    return [*steps, *(one for found in inner for one in flat(found))]
+
+
+CREATE = {"create_pipeline": {"RoleArn": ROLE, "ClientRequestToken": "t" * 32}}
+
+
+@pytest.mark.parametrize("operation", ["create_pipeline", "update_pipeline"])
+def test_definitions_of_pipelines(boto_session: boto3.Session, operation: str) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session, cache="drop")
+    found = steps_sent(client, operation)
+    assert found["Train"]["DependsOn"] == ["Prepare"]
+    assert "CacheConfig" not in found["Train"]
+    assert found["Train"]["Arguments"]["Environment"]["SMSSH_STEP"] == "Train"
+    assert found["Prepare"]["Arguments"]["Environment"]["SMSSH_ROLE"] == {"Get": "Parameters.Role"}
+    assert "AdditionalModelDataSources" in found["Model"]["Arguments"]["PrimaryContainer"]
+    assert found["Score"]["Arguments"]["Environment"] == {"SMSSH_ENABLE": "1", "SMSSH_STEP": "Score"}
+    assert found["Stop"] == DEFINITION["Steps"][-1]
+
+
+def test_once_is_enough_for_definitions(boto_session: boto3.Session) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
+    text = json.dumps(DEFINITION)
+    once = sent(client, "update_pipeline", {"PipelineName": "p", "PipelineDefinition": text})[
+        "PipelineDefinition"
+    ]
+    twice = sent(client, "update_pipeline", {"PipelineName": "p", "PipelineDefinition": once})[
+        "PipelineDefinition"
+    ]
+    assert twice == once != text
+
+
+def test_some_steps_of_a_definition(boto_session: boto3.Session) -> None:
+    client = enable(
+        boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session, steps="Score, processing"
+    )
+    found = steps_sent(client, "update_pipeline")
+    # The transform step takes the one that makes its model with it.
+    assert {name for name, each in found.items() if "SMSSH" in json.dumps(each)} == {
+        "If",
+        "Prepare",
+        "Model",
+        "Score",
+    }
+
+
+def test_a_definition_is_sent_as_it_is_when_off(boto_session: boto3.Session) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, enabled=False)
+    text = json.dumps(DEFINITION, indent=3)
+    assert sent(client, "update_pipeline", {"PipelineName": "p", "PipelineDefinition": text}) == {
+        "PipelineName": "p",
+        "PipelineDefinition": text,
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["not json", "[]", '{"Steps": 1}', '{"Steps": [1, {"Type": "Training"}]}', "{} "]
+)
+def test_the_service_judges_what_is_no_definition(boto_session: boto3.Session, text: str) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
+    body = sent(client, "update_pipeline", {"PipelineName": "p", "PipelineDefinition": text})
+    assert body["PipelineDefinition"] == text
+
+
+def test_a_definition_that_would_be_too_long(boto_session: boto3.Session) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
+    text = json.dumps({**DEFINITION, "Metadata": {"a": "x" * (1_048_000 - len(json.dumps(DEFINITION)))}})
+    with pytest.raises(
+        SmsshError, match=r"^pipeline 'p': PipelineDefinition has \d+ characters, and"
+    ) as caught:
+        client.update_pipeline(PipelineName="p", PipelineDefinition=text)
+    assert caught.value.reference == "definition-too-long"
+    assert "1048576" in caught.value.message
+    assert "steps=" in (caught.value.hint or "")
+
+
+def test_a_definition_in_s3(boto_session: boto3.Session, s3: Any) -> None:
+    """The SDK puts there what has more than 100 KB."""
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
+    s3.put_object(Bucket=BUCKET, Key="p.json", Body=json.dumps(DEFINITION).encode())
+    given = {"Bucket": BUCKET, "ObjectKey": "p.json"}
+    body = sent(client, "update_pipeline", {"PipelineName": "p", "PipelineDefinitionS3Location": given})
+    location = body["PipelineDefinitionS3Location"]
+    assert location["ObjectKey"].startswith("bundles/")
+    stored = s3.get_object(Bucket=location["Bucket"], Key=location["ObjectKey"])["Body"].read()
+    assert "SMSSH_ENABLE" in stored.decode()
+    assert json.loads(s3.get_object(Bucket=BUCKET, Key="p.json")["Body"].read()) == DEFINITION
+
+
+def test_a_definition_in_s3_that_is_not_there(boto_session: boto3.Session) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
+    request = {
+        "PipelineName": "p",
+        "PipelineDefinitionS3Location": {"Bucket": BUCKET, "ObjectKey": "nowhere"},
+    }
+    with pytest.warns(SmsshWarning, match="no SSH for pipeline 'p': its definition in S3 can't be read"):
+        assert sent(client, "update_pipeline", request) == request
+
+
+# -------------------------------------------------------------------------------- sessions
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A process of which nothing is left afterwards."""
+    import botocore
+
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    monkeypatch.setattr(clients, "_initializer", None)
+    yield monkeypatch
+    if clients._initializer is not None:
+        botocore.unregister_initializer(clients._initializer)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_whole_process_by_its_environment(process: pytest.MonkeyPatch, early: bool) -> None:
+    if early:
+        boto3.setup_default_session(region_name=REGION)
+    assert enable(None, OPTIONS) is None
+    request = REQUESTS["create_training_job"]
+    makers = [boto3.client, boto3.Session(region_name=REGION).client]
+    for make in makers:
+        assert sent(make("sagemaker"), "create_training_job", request) == request
+    process.setenv("SMSSH_ENABLE", "1")
+    for make in makers:
+        assert sent(make("sagemaker"), "create_training_job", request)["Environment"]["SMSSH_ENABLE"] == "1"
+    enable(None, OPTIONS, enabled=False)
+    assert sent(boto3.client("sagemaker"), "create_training_job", request) == request
+
+
+def test_the_bundle_of_a_process_is_stored_with_the_sessions_credentials(process: pytest.MonkeyPatch) -> None:
+    enable(None, OPTIONS, enabled=True)
+    session = boto3.Session(
+        aws_access_key_id="theirs", aws_secret_access_key="secret", region_name="eu-west-1"
+    )
+    assert "Environment" in sent(
+        session.client("sagemaker"), "create_training_job", REQUESTS["create_training_job"]
+    )
+    like = clients._like(session._session)
+    assert like.get_credentials().access_key == "theirs"
+    assert like.region_name == "eu-west-1"
+
+
+def test_a_session_of_the_sdk(sdk: SDK) -> None:
+    from sagemaker.core.helper.session_helper import Session
+
+    session = Session(boto_session=boto3.Session(region_name=REGION), default_bucket=BUCKET)
+    assert enable(session) is session
+    for client in (session.sagemaker_client, session.boto_session.client("sagemaker")):
+        body = sent(client, "create_training_job", REQUESTS["create_training_job"])
+        # In the SDK session's own place for files.
+        assert f"s3://{BUCKET}/smssh/bundles/" in json.dumps(body)
+
+
+def test_a_client_that_the_sdk_made_before(sdk: SDK) -> None:
+    """SDK v3 makes one client for a boto3 session, and keeps it."""
+    from sagemaker.core.utils.utils import SageMakerClient
+
+    mine, other = boto3.Session(region_name=REGION), boto3.Session(region_name=REGION)
+    kept = [SageMakerClient(session=each, region_name=REGION) for each in (mine, other)]
+    enable(mine, OPTIONS)
+    request = REQUESTS["create_training_job"]
+    assert "Environment" in sent(kept[0].sagemaker_client, "create_training_job", request)
+    assert "Environment" not in sent(kept[1].sagemaker_client, "create_training_job", request)
+    SageMakerClient.reset()
+
+
+def test_a_pipeline_parameter_is_for_pipelines(sdk: SDK) -> None:
+    from sagemaker.core.workflow.parameters import ParameterString
+
+    with pytest.raises(SmsshError, match="enable: enabled is a pipeline parameter") as caught:
+        enable(sdk.boto_session, enabled=ParameterString("Debug"))
+    assert "with_ssh(pipeline, enabled=parameter)" in (caught.value.hint or "")
+
+
 @pytest.mark.timeout(300)
 def test_a_processor_without_a_pipeline(sdk: SDK) -> None:
     """The SDK goes through a boto3 client, too."""
@@ -172,7 +395,13 @@ def test_a_processor_without_a_pipeline(sdk: SDK) -> None:
     ]
 
 
-@pytest.mark.parametrize("target", [None, 1, "sagemaker", object()])
+@pytest.mark.parametrize("target", [1, "sagemaker", object(), dict])
 def test_what_is_no_client(target: Any) -> None:
-    with pytest.raises(SmsshError, match="enable takes a boto3 session or a SageMaker client"):
+    with pytest.raises(SmsshError, match="enable takes a boto3 session, a SageMaker client or") as caught:
         enable(target)
+    assert caught.value.reference == "not-a-client"
+
+
+def test_a_client_of_another_service(boto_session: boto3.Session) -> None:
+    with pytest.raises(SmsshError, match="not a client of s3"):
+        enable(boto_session.client("s3"))

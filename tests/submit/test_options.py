@@ -70,7 +70,8 @@ def test_the_container_reads_what_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         ({"bundle": "online"}, "bundle"),
         ({"bundle_prefix": "bucket/prefix"}, "bundle_prefix"),
         ({"bundle_prefix": "s3://b-1/p", "bundle": "s3://b-2/p"}, "bundle_prefix"),
-        ({"bundle_prefix": "s3://b-1/p", "bundle": "baked"}, "bundle_prefix"),
+        ({"bundle": "baked", "carrier": "wrap"}, "carrier"),
+        ({"carrier": "baked", "wheels": "3.11"}, "wheels"),
         ({"bundle": "baked", "wheels": "3.11"}, "wheels"),
         ({"bundle": "baked", "agent": "bundle"}, "agent"),
         ({"bundle": "baked", "plugins": "mine"}, "plugins"),
@@ -182,6 +183,7 @@ SAME: dict[str, tuple[Any, dict[str, str]]] = {
     "transport": ("native", {"SMSSH_TRANSPORT": "native"}),
     "ssh_server": ("asyncssh", {"SMSSH_SSH_SERVER": "asyncssh"}),
     "agent": ("found", {"SMSSH_AGENT": "found"}),
+    "hosts": (2, {"SMSSH_HOSTS": "2"}),
     "extra": (
         {"strict": True, "disable_hooks": ["ssm", "apt"]},
         {"SMSSH_STRICT": "1", "SMSSH_DISABLE_HOOKS": "ssm,apt"},
@@ -277,7 +279,8 @@ def test_where_bundles_are_and_go() -> None:
     assert (named.given, named.place) == (None, "s3://bucket/prefix")
     other = SSHOptions(bundle="offline", wheels="3.11", bundle_prefix="s3://bucket/prefix")
     assert (other.given, other.place) == (None, "s3://bucket/prefix")
-    assert SSHOptions(bundle="baked").baked
+    for baked in (SSHOptions(bundle="baked"), SSHOptions(carrier="baked")):
+        assert (baked.baked, baked.carrier) == (True, "baked")
 
 
 def test_offline_brings_the_agent_where_one_is_needed() -> None:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
 
 from smssh_plugin.errors import SmsshError
+from smssh_plugin.submit.cautions import Held, cautions
 from smssh_plugin.submit.limits import LIMITS
-from smssh_plugin.submit.requests import Injection, cautions, transform_request
+from smssh_plugin.submit.requests import Injection, transform_request
 
 BUNDLE = "s3://bucket/smssh/bundles/" + "a" * 64 + "/"
 OTHER = "s3://bucket/smssh/bundles/" + "b" * 64 + "/"
 INJECTION = Injection(BUNDLE, step="Step")
+PYTORCH = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6-cpu-py312"
+NOT_HELD = Held(0, 0)
+OPERATIONS = {
+    "training": "CreateTrainingJob",
+    "processing": "CreateProcessingJob",
+    "transform": "CreateTransformJob",
+    "model": "CreateModel",
+    "tuning": "CreateHyperParameterTuningJob",
+}
 INPUTS = {
     "training": ("InputDataConfig",),
     "processing": ("ProcessingInputs",),
@@ -103,6 +114,12 @@ REQUESTS = {
     "model": model(),
     "tuning": tuning(),
 }
+
+
+def cautions_of(
+    kind: str, request: Any, injection: Injection = INJECTION, held: Held = NOT_HELD
+) -> list[str]:
+    return cautions(kind, request, transform_request(kind, request, injection), injection, held)
 
 
 def at(request: Any, *path: str) -> Any:
@@ -235,20 +252,52 @@ def test_only_the_ssm_transport_needs_a_role() -> None:
     assert "SMSSH_ROLE" not in changed["Environment"]
 
 
-@pytest.mark.parametrize("kind", ["training", "processing", "transform", "tuning"])
-def test_more_variables_of_the_job(kind: str) -> None:
+def test_remote_debugging_of_the_users_stays() -> None:
+    given = {"EnableRemoteDebug": Variable()}
+    changed = transform_request(
+        "training", training(RemoteDebugConfig=given), Injection(BUNDLE, transport="native")
+    )
+    assert changed["RemoteDebugConfig"] is given
+
+
+def test_the_switch_may_be_a_variable() -> None:
     variable = Variable()
-    injection = Injection(BUNDLE, step="Step", environment={"MORE": "x", "ANY": variable, "OWN": "ours"})
-    request = copy.deepcopy(REQUESTS[kind])
-    holder = request["TrainingJobDefinition"] if kind == "tuning" else request
-    holder["Environment"] = {"OWN": "theirs"}
-    changed = transform_request(kind, request, injection)
-    found = (changed["TrainingJobDefinition"] if kind == "tuning" else changed)["Environment"]
-    assert (found["MORE"], found["OWN"]) == ("x", "theirs")
-    assert found["ANY"] is variable
-    assert transform_request(kind, changed, injection) is changed
-    too_long = Injection(BUNDLE, step="Step", environment={"MORE": "x" * (LIMITS[kind].value + 1)})
-    assert "Environment.MORE would have" in refusal(kind, request, too_long).message
+    for kind, request in REQUESTS.items():
+        changed = transform_request(kind, request, Injection(BUNDLE, step="Step", enable=variable))
+        holder = changed["TrainingJobDefinition"] if kind == "tuning" else changed
+        if kind != "model":
+            assert holder["Environment"]["SMSSH_ENABLE"] is variable
+
+
+def test_endpoints_are_entered_on_request() -> None:
+    container = transform_request("model", model(), Injection(BUNDLE, endpoints=True))["PrimaryContainer"]
+    assert container["Environment"]["SMSSH_ENABLE"] == "1"
+    several = {
+        "ExecutionRoleArn": "role",
+        "Containers": [{"Image": "a"}, {"Image": "b", "Mode": "MultiModel"}],
+    }
+    changed = transform_request("model", several, Injection(BUNDLE, endpoints=True))
+    for container in changed["Containers"]:
+        assert container["AdditionalModelDataSources"][0]["ChannelName"] == "smssh"
+        assert container["Environment"]["SMSSH_ENABLE"] == "1"
+    assert changed["Containers"][1]["Mode"] == "MultiModel"
+    assert transform_request("model", changed, Injection(BUNDLE, endpoints=True)) is changed
+
+
+def test_a_repacked_model_has_the_bundle_in_its_code_folder() -> None:
+    injection = Injection(BUNDLE, repacked=True)
+    full = [{"ChannelName": f"c{number}"} for number in range(LIMITS["model"].inputs)]
+    before = model(AdditionalModelDataSources=full)
+    changed = transform_request("model", before, injection)
+    assert changed["PrimaryContainer"] == {
+        **before["PrimaryContainer"],
+        "Environment": {
+            "SMSSH_ROLE": "role",
+            "SMSSH_BUNDLE": "/opt/ml/model/code/smssh",
+            "PYTHONPATH": "/opt/ml/model/code/smssh",
+        },
+    }
+    assert transform_request("model", changed, injection) is changed
 
 
 def test_what_the_user_set_stays() -> None:
@@ -311,15 +360,15 @@ def test_network_isolation(kind: str, request_: Any, field: str) -> None:
     ],
 )
 def test_network_isolation_by_a_variable_is_a_caution(kind: str, request_: Any) -> None:
-    transform_request(kind, request_, INJECTION)
-    (caution,) = cautions(kind, request_, "Step")
+    caution = cautions_of(kind, request_)[0]
     assert "EnableNetworkIsolation is a pipeline variable" in caution
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
 def test_nothing_to_be_cautious_about(kind: str) -> None:
-    assert cautions(kind, REQUESTS[kind], "Step") == []
-    assert cautions(kind, {**REQUESTS[kind], "EnableNetworkIsolation": False}, None) == []
+    request = json.loads(json.dumps(REQUESTS[kind]).replace('"image"', f'"{PYTORCH}"'))
+    assert cautions_of(kind, request) == []
+    assert cautions_of(kind, {**request, "EnableNetworkIsolation": False}) == []
 
 
 @pytest.mark.parametrize("kind", ["training", "processing", "model", "tuning"])
@@ -356,6 +405,96 @@ def test_the_definitions_of_a_tuning_job_share_a_limit() -> None:
     environment = {f"V{number}": "x" for number in range(20)}
     request = {"TrainingJobDefinitions": [training(Environment=environment) for _ in range(2)]}
     assert refusal("tuning", request).reference == "too-many-entries"
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        ("training", "InputDataConfig[smssh].DataSource.S3DataSource.S3Uri"),
+        ("processing", "ProcessingInputs[smssh].S3Input.S3Uri"),
+        ("model", "PrimaryContainer.AdditionalModelDataSources[smssh].S3DataSource.S3Uri"),
+        ("tuning", "TrainingJobDefinition.InputDataConfig[smssh].DataSource.S3DataSource.S3Uri"),
+    ],
+)
+def test_addresses_have_a_limit(kind: str, field: str) -> None:
+    bundle = "s3://bucket/" + "p" * (1024 - 12 - 66) + "/" + "a" * 64 + "/"
+    transform_request(kind, REQUESTS[kind], Injection(bundle, step="Step"))
+    error = refusal(kind, REQUESTS[kind], Injection(bundle.replace("/p", "/pp"), step="Step"))
+    assert error.reference == "address-too-long"
+    assert f" {field} would have 1025 characters; SageMaker takes 1024" in error.message
+    assert "SSHOptions(bundle=" in (error.hint or "")
+
+
+def test_the_environment_of_a_model_has_a_limit_as_a_whole() -> None:
+    own = {f"V{number:02}": "x" * 1000 for number in range(32)}
+    transform_request("model", model(Environment=own), INJECTION)
+    error = refusal("model", model(Environment={**own, "MORE": "x" * 600, "VARIABLE": Variable()}))
+    assert error.reference == "environment-too-large"
+    assert "PrimaryContainer.Environment would have 3" in error.message
+    assert "SageMaker takes 32768" in error.message
+
+
+def test_what_is_too_much_already_is_left_to_the_service() -> None:
+    own = {f"V{number:02}": "x" * 1000 for number in range(40)}
+    transform_request("model", model(Environment=own), INJECTION)
+    transform_request("processing", processing(Environment={"LONG": "x" * 300}), INJECTION)
+
+
+def test_a_model_with_all_its_data_sources_can_be_repacked_instead() -> None:
+    full = [{"ChannelName": f"c{number}"} for number in range(LIMITS["model"].inputs)]
+    error = refusal("model", model(AdditionalModelDataSources=full))
+    assert error.reference == "too-many-data-sources"
+    assert "SSHOptions(repack=True)" in (error.hint or "")
+
+
+@pytest.mark.parametrize("name", ["kmeans", "linear-learner", "sagemaker-xgboost"])
+@pytest.mark.parametrize("kind", ["training", "tuning"])
+def test_built_in_algorithms(kind: str, name: str) -> None:
+    image = f"382416733822.dkr.ecr.us-east-1.amazonaws.com/{name}:1"
+    specification = {"TrainingImage": image}
+    role = "arn:aws:iam::123456789012:role/job"
+    request = training(AlgorithmSpecification=specification, RoleArn=role)
+    error = refusal(kind, {"TrainingJobDefinition": request} if kind == "tuning" else request)
+    assert error.reference == "built-in-algorithm"
+    assert "AlgorithmSpecification.TrainingImage is a built-in algorithm" in error.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"RoleArn": "arn:aws:iam::382416733822:role/job"},  # an image of one's own of that name
+        {
+            "AlgorithmSpecification": {
+                "TrainingImage": "382416733822.dkr.ecr.us-east-1.amazonaws.com/my-kmeans:1"
+            }
+        },
+        {"AlgorithmSpecification": {"TrainingImage": "registry/kmeans"}},
+        {"AlgorithmSpecification": {"TrainingImage": Variable()}},
+    ],
+)
+def test_what_is_no_built_in_algorithm(change: Any) -> None:
+    image = "382416733822.dkr.ecr.us-east-1.amazonaws.com/kmeans:1"
+    role = "arn:aws:iam::123456789012:role/job"
+    request = training(**{"AlgorithmSpecification": {"TrainingImage": image}, "RoleArn": role, **change})
+    assert transform_request("training", request, INJECTION)["InputDataConfig"]
+
+
+@pytest.mark.parametrize("field", ["HyperParameters", "StaticHyperParameters"])
+def test_xgboost_with_a_script_is_a_framework(field: str) -> None:
+    image = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1"
+    request = training(
+        AlgorithmSpecification={"TrainingImage": image}, **{field: {"sagemaker_program": "train.py"}}
+    )
+    kind = "training" if field == "HyperParameters" else "tuning"
+    whole = request if kind == "training" else {"TrainingJobDefinition": request}
+    assert transform_request(kind, whole, INJECTION) is not whole
+
+
+def test_remote_debugging_that_is_off() -> None:
+    injection = Injection(BUNDLE, step="Step", transport="native")
+    error = refusal("training", training(RemoteDebugConfig={"EnableRemoteDebug": False}), injection)
+    assert error.reference == "remote-debug-off"
+    assert "RemoteDebugConfig.EnableRemoteDebug is off" in error.message
 
 
 def test_entry_points_have_a_limit() -> None:

@@ -1,0 +1,228 @@
+"""What can't be decided from a request, and may keep people out or cost them money. Said once.
+
+`cautions` is pure: it finds what is to be said of one request. `said` says it: a pipeline compiles its steps one after
+the other, and whoever gives SSH to all of them wants one line for all, and not again at the next compilation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import sys
+import warnings
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
+
+from . import images
+from .carriers import FOLDERS, REPACKED
+from .leaves import at, is_list, is_map, is_text
+from .options import SmsshWarning
+from .requests import Injection, definitions_of
+
+__all__ = ["Held", "cache_caution", "cautions", "say", "together"]
+
+Request = Mapping[str, Any]
+
+CACHE_KEYS = {
+    "training": "InputDataConfig, Environment and AlgorithmSpecification",
+    "processing": "ProcessingInputs, Environment and AppSpecification",
+    "transform": "Environment",
+    "tuning": "TrainingJobDefinition.InputDataConfig",
+}
+"""What SSH changes of what SageMaker compares for step caching (developer guide, "Default cache key attributes by
+pipeline step type"); a ContainerEntrypoint is part of the specification."""
+
+
+_PYTHON_PATH = (
+    "PYTHONPATH is set for SSH and takes the place of the image's own; if the image has one, give it in the request's "
+    "Environment, or name the entry point, which is wrapped instead"
+)
+
+
+class Held(NamedTuple):
+    """How long a job may be kept from going on.
+
+    Attributes:
+        wait: seconds before the entry point starts, at most; 0 for no wait.
+        hold: seconds of a hold, at most; 0 where none was asked for.
+    """
+
+    wait: int = 0
+    hold: int = 0
+
+
+def cautions(kind: str, before: Request, after: Request, injection: Injection, held: Held) -> list[str]:
+    """What is to be said of a request: what each sentence says holds for other requests word for word.
+
+    Args:
+        kind: one of the values of `KINDS`.
+        before: the request as it was.
+        after: the request with SSH in it.
+        injection: what was added.
+        held: what was asked for in the way of waits and holds.
+    """
+    if kind == "tuning":
+        _, old = definitions_of(before)
+        _, new = definitions_of(after)
+        several = [_of_training(*pair, injection, held) for pair in zip(old, new)]
+        return list(dict.fromkeys(text for texts in several for text in texts))
+    if kind == "training":
+        return _of_training(before, after, injection, held)
+    if kind == "processing":
+        network = before.get("NetworkConfig")
+        image, role = at(before, "AppSpecification", "ImageUri"), before.get("RoleArn")
+        return [
+            *_of_network(network, injection, "NetworkConfig."),
+            *_of_python_path(image, role, before, after),
+            *_of_limits(before, held),
+        ]
+    if kind == "model":
+        found = _of_network(before, injection, "")
+        for old, new in zip(_containers(before), _containers(after)):
+            found += _of_python_path(at(old, "Image"), before.get("ExecutionRoleArn"), old, new)
+        return list(dict.fromkeys(found))
+    return []
+
+
+def cache_caution(kind: str) -> str | None:
+    """What is to be said of a step with SSH whose results are cached; None for a step that starts no container."""
+    if kind not in CACHE_KEYS:
+        return None
+    return (
+        "step caching is on, and a cache hit starts no container that could be entered; SSH is part of the key "
+        f"({CACHE_KEYS[kind]}), so that turning it on or off, and a new bundle, run the step once; "
+        "SSHOptions(cache='drop') runs it always, cache='keep' says no more"
+    )
+
+
+def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> list[str]:
+    if not is_map(before) or not is_map(after):
+        return []
+    found = _of_network(before, injection, "")
+    found += _of_python_path(
+        at(before, "AlgorithmSpecification", "TrainingImage"), before.get("RoleArn"), before, after
+    )
+    found += _of_limits(before, held)
+    if held.hold and before.get("EnableManagedSpotTraining") is True:
+        found.append("spot capacity can be taken away at any time, and with it a container that is held")
+    debug = at(before, "RemoteDebugConfig", "EnableRemoteDebug")
+    if injection.transport == "native":
+        if debug is not None and debug is not True:
+            found.append(
+                "RemoteDebugConfig.EnableRemoteDebug is a pipeline variable; where it is false, the container can't "
+                "be entered"
+            )
+        image = at(before, "AlgorithmSpecification", "TrainingImage")
+        if images.is_algorithm(image, before.get("RoleArn"), before.get("HyperParameters")):
+            found.append(
+                "SageMaker's remote debugging, which is the native transport, is not for images of built-in algorithms"
+            )
+    return found
+
+
+def _of_network(holder: Any, injection: Injection, prefix: str) -> list[str]:
+    if not is_map(holder):
+        return []
+    found = []
+    isolation = holder.get("EnableNetworkIsolation")
+    if isolation is not None and isolation is not False and isolation is not True:
+        found.append(
+            f"{prefix}EnableNetworkIsolation is a pipeline variable; where it is true, the container can't be entered"
+        )
+    if holder.get("VpcConfig") is not None and injection.transport != "none":
+        needed = "ssmmessages" if injection.transport == "native" else "ssm, ssmmessages and ec2messages"
+        found.append(
+            f"{prefix}VpcConfig is set: without a way to the internet, its subnets need the interface endpoints "
+            f"{needed}, and the gateway endpoint of S3"
+        )
+    return found
+
+
+def _of_python_path(image: Any, role: Any, before: Any, after: Any) -> list[str]:
+    """A job's PYTHONPATH takes the place of the image's own."""
+    if at(before, "Environment", "PYTHONPATH") is not None or images.keeps_python_path(image, role):
+        return []
+    path = at(after, "Environment", "PYTHONPATH")
+    if not is_text(path) or not path.startswith((*FOLDERS.values(), REPACKED)):
+        return []
+    return [_PYTHON_PATH]
+
+
+def _of_limits(before: Request, held: Held) -> list[str]:
+    """A hold does not stop the clock."""
+    limit = at(before, "StoppingCondition", "MaxRuntimeInSeconds")
+    longest = held.wait + held.hold
+    if type(limit) is not int or longest < limit:
+        return []
+    what = " and ".join(name for name, seconds in (("a wait", held.wait), ("a hold", held.hold)) if seconds)
+    if not what:
+        return []
+    text = f"{what} of up to {longest} s in all may be cut short: StoppingCondition.MaxRuntimeInSeconds ends the job "
+    return [f"{text}after {limit} s, whatever it is doing"]
+
+
+def _containers(model: Request) -> list[Any]:
+    several = model.get("Containers")
+    return list(several) if is_list(several) and several else [model.get("PrimaryContainer")]
+
+
+# -------------------------------------------------------------------------------- saying it
+
+_STEP = "step "
+_INSIDE = ("smssh_plugin", "sagemaker", "boto", "contextlib", "functools", "pydantic")
+_said: set[tuple[str, str]] = set()
+"""(subject, text) of what was said in this process."""
+_waiting: contextvars.ContextVar[list[tuple[str, str]] | None] = contextvars.ContextVar(
+    "waiting", default=None
+)
+
+
+def say(subject: str, texts: Iterable[str]) -> None:
+    """Warn of something, unless that was done before.
+
+    Args:
+        subject: what it is about, as a person knows it.
+        texts: what is to be said of it.
+    """
+    for text in texts:
+        if (subject, text) in _said:
+            continue
+        _said.add((subject, text))
+        waiting = _waiting.get()
+        if waiting is None:
+            _warn(f"{subject}: {text}")
+        else:
+            waiting.append((subject, text))
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Say at the end, and of all at once, what is to be said of several steps."""
+    if _waiting.get() is not None:
+        yield
+        return
+    waiting: list[tuple[str, str]] = []
+    token = _waiting.set(waiting)
+    try:
+        yield
+    finally:
+        _waiting.reset(token)
+        for text in dict.fromkeys(text for _, text in waiting):
+            subjects = [subject for subject, each in waiting if each == text]
+            _warn(f"{_joined(subjects)}: {text}")
+
+
+def _warn(text: str) -> None:
+    """Warn at the line of the user's that asked for the request, not somewhere inside of the SDK."""
+    level, frame = 1, sys._getframe()  # noqa: SLF001 - what warnings.warn itself counts
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_INSIDE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, SmsshWarning, stacklevel=level)
+
+
+def _joined(subjects: Sequence[str]) -> str:
+    """Several subjects as one: `steps 'A', 'B' and 'C'`."""
+    head = subjects[0].partition(_STEP)[0]
+    names = [subject[len(head + _STEP) :] for subject in subjects if subject.startswith(head + _STEP)]
+    if len(subjects) == 1 or len(names) < len(subjects):
+        return ", ".join(subjects)
+    return f"{head}steps {', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,99 @@
+"""Which steps are meant: `with_ssh(pipeline, steps=...)`."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Iterable, Sequence
+
+from ..errors import ExitStatus, SmsshError
+from .requests import KINDS
+
+if TYPE_CHECKING:
+    from .options import SSHOptions
+
+__all__ = ["EVERYTHING", "Choice", "Selection"]
+
+
+class Selection:
+    """Steps by name, pattern or kind; whatever is chosen by one of several is chosen.
+
+    Args:
+        wanted: names (`Train`), patterns as in a shell (`Train*`), or kinds (`training`, `processing`, `transform`,
+            `model`, `tuning`); a text with one or several, with commas between, or any iterable of such. None is all.
+
+    Raises:
+        SmsshError: it is nothing of these.
+    """
+
+    def __init__(self, wanted: str | Iterable[str] | None = None) -> None:
+        parts: Any = wanted.split(",") if isinstance(wanted, str) else wanted
+        try:
+            found = None if parts is None else tuple(dict.fromkeys(part.strip() for part in parts))
+        except (AttributeError, TypeError):
+            found = ()
+        if found is not None and not all(found or ("",)):
+            raise SmsshError(
+                f"steps is {wanted!r}, and takes names, patterns or kinds of steps",
+                hint="for example steps='Train', steps=['Train*', 'processing']; the kinds are "
+                + ", ".join(KINDS.values()),
+                reference="bad-selection",
+                status=ExitStatus.USAGE,
+            )
+        self._wanted = found
+
+    @property
+    def everything(self) -> bool:
+        """Whether all steps are meant."""
+        return self._wanted is None
+
+    def has(self, kind: str | None, names: Sequence[str]) -> bool:
+        """Whether a step is meant.
+
+        Args:
+            kind: its kind.
+            names: its name, and those of the steps and collections that it is part of.
+        """
+        return self._wanted is None or any(_matches(each, kind, names) for each in self._wanted)
+
+    def check(self, known: Iterable[tuple[str | None, Sequence[str]]]) -> None:
+        """Refuse what chooses nothing: it is misspelt, or the step has another name by now.
+
+        Args:
+            known: kind and names of each step.
+
+        Raises:
+            SmsshError: a name, pattern or kind chooses no step.
+        """
+        steps = list(known)
+        for each in self._wanted or ():
+            if not any(_matches(each, kind, names) for kind, names in steps):
+                entered = sorted({names[0] for kind, names in steps if kind is not None})
+                raise SmsshError(
+                    f"steps: {each!r} chooses no step that can be entered",
+                    hint=f"the steps are {', '.join(entered)}" if entered else "there is none",
+                    reference="no-such-step",
+                    status=ExitStatus.NOT_FOUND,
+                )
+
+
+def _matches(wanted: str, kind: str | None, names: Sequence[str]) -> bool:
+    if kind is None:
+        return False
+    return wanted == kind or any(fnmatch.fnmatchcase(name, wanted) for name in names)
+
+
+EVERYTHING = Selection()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for some steps.
+
+    Attributes:
+        options: what is asked for.
+        selection: which steps are meant.
+    """
+
+    options: SSHOptions
+    selection: Selection

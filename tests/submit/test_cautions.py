@@ -1,0 +1,191 @@
+"""What is said of requests that are sent all the same, and that it is said once."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import Any
+
+import pytest
+
+from smssh_plugin.submit.cautions import Held, cache_caution, cautions, say, together
+from smssh_plugin.submit.options import SmsshWarning
+from smssh_plugin.submit.requests import Injection, transform_request
+
+BUNDLE = "s3://bucket/smssh/bundles/" + "a" * 64 + "/"
+PYTORCH = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6"
+MINE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:mine"
+ROLE = "arn:aws:iam::123456789012:role/job"
+NOT_HELD = Held(0, 0)
+KINDS = ("training", "processing", "tuning", "model")
+
+
+def request(kind: str, image: Any = PYTORCH, **more: Any) -> dict[str, Any]:
+    training = {"AlgorithmSpecification": {"TrainingImage": image}, "RoleArn": ROLE, **more}
+    if kind == "training":
+        return training
+    if kind == "tuning":
+        return {"TrainingJobDefinitions": [training, training]}
+    if kind == "processing":
+        network = {name: more.pop(name) for name in ("VpcConfig",) if name in more}
+        return {
+            "AppSpecification": {"ImageUri": image},
+            "RoleArn": ROLE,
+            **({"NetworkConfig": network} if network else {}),
+            **more,
+        }
+    container = {
+        "Image": image,
+        **({"Environment": more.pop("Environment")} if "Environment" in more else {}),
+    }
+    return {"PrimaryContainer": container, "ExecutionRoleArn": ROLE, **more}
+
+
+def of(kind: str, before: Any, held: Held = NOT_HELD, **injection: Any) -> list[str]:
+    given = Injection(BUNDLE, step="Step", **injection)
+    return cautions(kind, before, transform_request(kind, before, given), given, held)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_to_say(kind: str) -> None:
+    assert of(kind, request(kind)) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_vpc_needs_endpoints(kind: str) -> None:
+    before = request(kind, VpcConfig={"Subnets": ["s"], "SecurityGroupIds": ["g"]})
+    (text,) = of(kind, before)
+    field = "NetworkConfig.VpcConfig" if kind == "processing" else "VpcConfig"
+    assert text.startswith(f"{field} is set: ")
+    assert "ssm, ssmmessages and ec2messages" in text
+    assert of(kind, before, transport="none") == []
+
+
+def test_a_vpc_with_the_native_transport_needs_one() -> None:
+    (text,) = of("training", request("training", VpcConfig={}), transport="native")
+    assert "endpoints ssmmessages, and the gateway endpoint of S3" in text
+
+
+@pytest.mark.parametrize("image", [MINE, "mine", object(), {"Get": "Parameters.Image"}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_images_python_path_is_lost(kind: str, image: Any) -> None:
+    (text,) = of(kind, request(kind, image))
+    assert "takes the place of the image's own" in text
+    assert of(kind, request(kind, image, Environment={"PYTHONPATH": "/mine"})) == []
+    assert of(kind, request(kind, image), carrier="bash_env") == []
+    assert of(kind, request(kind, image), baked=True) == []
+
+
+def test_a_wrapped_entry_point_hides_no_python_path() -> None:
+    before = {"AppSpecification": {"ImageUri": MINE, "ContainerEntrypoint": ["x"]}, "RoleArn": ROLE}
+    assert of("processing", before) == []
+
+
+@pytest.mark.parametrize("kind", ["training", "processing", "tuning"])
+def test_a_hold_does_not_stop_the_clock(kind: str) -> None:
+    before = request(kind, StoppingCondition={"MaxRuntimeInSeconds": 3600})
+    (text,) = of(kind, before, Held(0, 14400))
+    assert text.startswith(
+        "a hold of up to 14400 s in all may be cut short: StoppingCondition.MaxRuntimeInSeconds"
+    )
+    assert "3600 s" in text
+    assert of(kind, before, Held(600, 0)) == []
+    assert of(kind, before, Held(600, 3000))[0].startswith("a wait and a hold of up to 3600 s")
+    assert of(kind, request(kind, StoppingCondition={"MaxRuntimeInSeconds": object()}), Held(0, 14400)) == []
+
+
+def test_spot_capacity_and_a_hold() -> None:
+    before = request("training", EnableManagedSpotTraining=True)
+    (text,) = of("training", before, Held(0, 600))
+    assert "spot" in text
+    assert of("training", before) == []
+    assert of("training", request("training", EnableManagedSpotTraining=object()), Held(0, 600)) == []
+
+
+def test_remote_debugging_by_a_variable() -> None:
+    before = request("training", RemoteDebugConfig={"EnableRemoteDebug": object()})
+    (text,) = of("training", before, transport="native")
+    assert "RemoteDebugConfig.EnableRemoteDebug is a pipeline variable" in text
+    assert of("training", before) == []
+
+
+def test_remote_debugging_and_images_that_it_is_not_for() -> None:
+    kmeans = "382416733822.dkr.ecr.us-east-1.amazonaws.com/kmeans:1"
+    before = request("training", kmeans)
+    before["AlgorithmSpecification"]["ContainerEntrypoint"] = ["python3", "mine.py"]
+    (text,) = of("training", before, transport="native")
+    assert "not for images of built-in algorithms" in text
+    assert of("training", before) == []
+
+
+def test_caching_names_what_is_in_the_key() -> None:
+    text = cache_caution("training") or ""
+    assert "a cache hit starts no container" in text
+    assert "(InputDataConfig, Environment and AlgorithmSpecification)" in text
+    assert cache_caution("model") is None
+
+
+# -------------------------------------------------------------------------------- saying it
+
+
+def saying(*what: tuple[str, list[str]], at_once: bool = False) -> list[str]:
+    """What is warned of where all this is said, one after the other or at once."""
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        with together() if at_once else contextlib.nullcontext():
+            for subject, texts in what:
+                say(subject, texts)
+    assert all(warning.category is SmsshWarning for warning in record)
+    return [str(warning.message) for warning in record]
+
+
+def test_once_each() -> None:
+    given = [("step 'A'", ["one", "two"]), ("step 'B'", ["one"])]
+    assert saying(*given, *given) == ["step 'A': one", "step 'A': two", "step 'B': one"]
+
+
+def test_of_several_at_once() -> None:
+    given = [
+        ("step 'A'", ["one"]),
+        ("no SSH for step 'C'", ["closed"]),
+        ("step 'B'", ["one", "two"]),
+        ("no SSH for step 'D'", ["closed"]),
+        ("step 'C'", ["one"]),
+        ("the model", ["two"]),
+    ]
+    assert saying(*given, at_once=True) == [
+        "steps 'A', 'B' and 'C': one",
+        "no SSH for steps 'C' and 'D': closed",
+        "step 'B', the model: two",
+    ]
+    assert saying(*given, at_once=True) == []
+
+
+def test_one_inside_of_another_waits_for_it() -> None:
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        with together():
+            with together():
+                say("step 'A'", ["one"])
+            assert record == []
+    assert len(record) == 1
+
+
+def failing() -> None:
+    with together():
+        say("step 'A'", ["one"])
+        raise ValueError("broken")
+
+
+def test_it_is_said_even_where_the_compilation_fails() -> None:
+    with pytest.warns(SmsshWarning, match="step 'A': one"), pytest.raises(ValueError, match="broken"):
+        failing()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_line_is_the_users(at_once: bool) -> None:
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        with together() if at_once else contextlib.nullcontext():
+            say("step 'A'", ["one"])
+    assert record[0].filename == __file__
