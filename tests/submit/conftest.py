@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
-from smssh_plugin.submit import cautions
+from smssh_plugin.submit import bundle, cautions
 
 BUCKET = "tests-bucket"
 REGION = "us-east-1"
@@ -89,6 +89,7 @@ def bucket(s3: Any) -> None:
     """Before each test: moto's state is one a process, and tests of other rooms begin with none."""
     if BUCKET not in [found["Name"] for found in s3.list_buckets()["Buckets"]]:
         s3.create_bucket(Bucket=BUCKET)
+        bundle._published.clear()
 
 
 @pytest.fixture(scope="session")
