@@ -114,14 +114,27 @@ def staged(step: Any, options: SSHOptions, session: Callable[[], Any]) -> Iterat
 
 def _download(uri: str, target: Path, session: Any) -> None:
     import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
 
     client = (getattr(session, "boto_session", session) or boto3.Session()).client("s3")
     bucket, _, prefix = uri[len("s3://") :].partition("/")
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for found in page.get("Contents", ()):
-            file = target / found["Key"][len(prefix) :]
+    try:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
+        for key in keys:
+            file = target / key[len(prefix) :]
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(client.get_object(Bucket=bucket, Key=found["Key"])["Body"].read())
+            file.write_bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        problem = None if keys else "it is gone"
+    except (BotoCoreError, ClientError) as error:
+        problem = str(error)
+    if problem is not None:
+        raise SmsshError(
+            f"the bundle {uri}, which repack=True puts beside the model's script, can't be read: {problem}",
+            hint=f"allow s3:ListBucket on {bucket} and s3:GetObject on {bucket}/{prefix}*",
+            reference="bundle-not-readable",
+            status=ExitStatus.REFUSED,
+        )
 
 
 def whole_source(step: Any, request: Mapping[str, Any], options: SSHOptions) -> Mapping[str, Any]:

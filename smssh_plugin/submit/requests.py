@@ -194,14 +194,14 @@ def _trained(
     variables = _variables(injection, role)
     if injection.baked and all(name in environment for name in variables):
         return request
-    changed = {
-        **request,
-        "Environment": _with_variables(environment, variables, start, kind, where, f"{prefix}Environment"),
-    }
+    changed = dict(request)
     if not injection.baked:
         changed["InputDataConfig"] = _with_channel(channels, request, injection.bundle, where, name)
     if start.entry_point is not None:
         changed["AlgorithmSpecification"] = {**algorithm, "ContainerEntrypoint": start.entry_point}
+    changed["Environment"] = _with_variables(
+        environment, variables, start, kind, where, f"{prefix}Environment"
+    )
     return changed
 
 
@@ -228,10 +228,7 @@ def _processing(request: Request, injection: Injection, where: str) -> Request:
     variables = _variables(injection, request.get("RoleArn"))
     if injection.baked and all(name in environment for name in variables):
         return request
-    changed = {
-        **request,
-        "Environment": _with_variables(environment, variables, start, "processing", where, "Environment"),
-    }
+    changed = dict(request)
     if not injection.baked:
         limit = LIMITS["processing"].inputs
         check_count(where, "ProcessingInputs", len(inputs) + 1, 1, limit, "inputs")
@@ -247,6 +244,9 @@ def _processing(request: Request, injection: Injection, where: str) -> Request:
         changed["ProcessingInputs"] = [*inputs, {"InputName": CHANNEL, "S3Input": added}]
     if start.entry_point is not None:
         changed["AppSpecification"] = {**specification, "ContainerEntrypoint": start.entry_point}
+    changed["Environment"] = _with_variables(
+        environment, variables, start, "processing", where, "Environment"
+    )
     return changed
 
 
@@ -309,24 +309,19 @@ def _container(container: Any, role: Any, injection: Injection, where: str, fiel
     if not injection.endpoints:
         # Of jobs made from the model, those that are to be entered bring the rest.
         variables = {each: value for each, value in variables.items() if each == "SMSSH_ROLE"}
-    brought = injection.baked or injection.repacked
-    if brought and all(each in environment for each in (*variables, *start.variables)):
+    elsewhere = injection.baked or injection.repacked  # our files come by another way
+    if elsewhere and all(each in environment for each in (*variables, *start.variables)):
         return container
-    changed = {
-        **container,
-        "Environment": _with_variables(
-            environment, variables, start, "model", where, f"{field_name}.Environment"
-        ),
-    }
-    if brought:
-        return changed
+    merged = _with_variables(environment, variables, start, "model", where, f"{field_name}.Environment")
+    if elsewhere:
+        return {**container, "Environment": merged}
     limit, instead = LIMITS["model"].inputs, "repack the model with the bundle (SSHOptions(repack=True))"
     check_count(where, name, len(sources) + 1, 1, limit, "data sources", instead)
     check_length(where, f"{name}[{CHANNEL}].S3DataSource.S3Uri", injection.bundle)
     # With S3Prefix the address must end in a slash (API reference, S3ModelDataSource).
     added = {"S3Uri": injection.bundle, "S3DataType": "S3Prefix", "CompressionType": "None"}
-    changed["AdditionalModelDataSources"] = [*sources, {"ChannelName": CHANNEL, "S3DataSource": added}]
-    return changed
+    extended = [*sources, {"ChannelName": CHANNEL, "S3DataSource": added}]
+    return {**container, "AdditionalModelDataSources": extended, "Environment": merged}
 
 
 _TRANSFORMS: dict[str, Callable[[Request, Injection, str], Request]] = {

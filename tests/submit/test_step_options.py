@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, with_ssh
+from smssh_plugin.submit import bundle
 from smssh_plugin.submit.options import SmsshWarning
 
 from .conftest import IMAGE, ROLE, SDK, steps_of
@@ -298,6 +299,20 @@ def test_a_model_that_nobody_repacks(sdk: SDK) -> None:
     ) as caught:
         pipeline.definition()
     assert caught.value.reference == "not-repacked"
+
+
+def test_a_bundle_that_was_taken_away(sdk: SDK, s3: Any, tmp_path: Path) -> None:
+    session = sdk.session()
+    trained, model = repacked(sdk, session, tmp_path / "inference")
+    options = SSHOptions(repack=True, owner="taken-away")
+    pipeline = sdk.pipeline(trained, *with_ssh([*model.steps, model], options), session=session)
+    bucket, _, prefix = bundle.publish(options, session)[len("s3://") :].partition("/")
+    for each in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]:
+        s3.delete_object(Bucket=bucket, Key=each["Key"])
+    with pytest.raises(SmsshError, match="can't be read: it is gone") as caught:
+        pipeline.definition()
+    assert caught.value.reference == "bundle-not-readable"
+    assert list((tmp_path / "inference").iterdir()) == [tmp_path / "inference" / "inference.py"]
 
 
 def test_a_folder_of_the_users_is_not_written_over(sdk: SDK, tmp_path: Path) -> None:
