@@ -40,8 +40,8 @@ BLIND_LIMIT = 3
 """Looks that may fail in a row before the others count as gone."""
 REPORT_LIMIT = 5.0
 """Seconds that a report waits for what the others have told."""
-FOLLOW_LIMIT = 20.0
-"""Seconds that a released host stays for the others to learn of it: its tags go with it."""
+FOLLOW_LIMIT = 30.0
+"""Seconds that a host stays at least for the others to learn what was decided: its tags go with it."""
 
 _log = logging.getLogger("smssh.together")
 
@@ -113,7 +113,7 @@ class Together:
         return any(other.connected for other in self.others.values())
 
     def others_go_on(self, since: float) -> bool:
-        """Whether another host runs or is held; True as long as that is not known.
+        """Whether another host runs, is held or has yet to follow into our attempt; True until that is known.
 
         Args:
             since: only what was seen after this moment of time.monotonic() counts.
@@ -123,17 +123,23 @@ class Together:
                 return False
             if self._looked < since or self._others is None:
                 return True
-            return any(other.state not in ("succeeded", "released") for other in self._others.values())
+            # What it succeeded with is an attempt that a retry has made void. It may be unable to learn of it.
+            void = self._own.attempt if time.monotonic() < since + self._follow_limit() else 0
+            return any(
+                other.state not in ("succeeded", "released")
+                or (other.state == "succeeded" and other.attempt < void)
+                for other in self._others.values()
+            )
 
     def held(self) -> list[str]:
         """The other hosts that are held, sorted."""
         return sorted(host for host, other in self.others.items() if other.state == "held")
 
     def let_others_follow(self) -> None:
-        """Stay until no other host is held any more, at most FOLLOW_LIMIT."""
+        """Stay until no other host is held any more, at most FOLLOW_LIMIT or two of the others' looks."""
         if not self.all:
             return
-        deadline = time.monotonic() + FOLLOW_LIMIT
+        deadline = time.monotonic() + self._follow_limit()
         waiting = ("held", "succeeded")
         with self._lock:
             self._lock.wait_for(
@@ -181,6 +187,9 @@ class Together:
         tellers = sum(1 for other in (self._others or {}).values() if other.state != "running")
         seconds = min(LOOK_SECONDS, self._context.settings.hold_seconds / 5)
         return max(seconds, tellers * tellers / CALLS_PER_SECOND)
+
+    def _follow_limit(self) -> float:
+        return max(FOLLOW_LIMIT, 2 * self._interval())
 
     def _run(self) -> None:
         due = 0.0

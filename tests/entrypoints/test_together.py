@@ -108,10 +108,11 @@ def test_by_default_a_host_that_succeeds_does_not_wait(hosts):
 
 
 def test_held_together_a_retry_is_for_all(hosts):
-    """One fails, one still runs; then: one fails, one has succeeded."""
+    """One fails, one still runs; then: one fails, one has succeeded, and is late to see that it is to run again."""
     one, two = hosts
     processes = [
-        start(one, WAITS, SMSSH_HOLD_HOSTS="all"),
+        # It looks every 10 s, and the other one has succeeded long before.
+        start(one, WAITS, SMSSH_HOLD_HOSTS="all", SMSSH_HOLD_SECONDS="50"),
         start(two, FAILS_UNTIL_FIXED, SMSSH_HOLD_HOSTS="all", SMSSH_WAIT="ready"),
     ]
     two.wait_for("held")
