@@ -19,7 +19,7 @@ from ..errors import ExitStatus, SmsshError
 if TYPE_CHECKING:
     from ..hookspecs import Context
 
-__all__ = ["call", "client", "explain", "region"]
+__all__ = ["call", "client", "explain", "region", "session"]
 
 THROTTLED_SECONDS = 600.0
 """How long a throttled call is tried again: hundreds of hosts may start in the same minute."""
@@ -115,13 +115,27 @@ def _boto3() -> Any:
     return boto3
 
 
-def client(service: str, region_name: str) -> Any:
-    """A boto3 client with the container's own credentials, one attempt a call: see `call`.
+def session() -> Any:
+    """A boto3 session, for several clients: its first one of a service costs the most.
 
     Raises:
         SmsshError: there is no boto3.
     """
-    boto3 = _boto3()
+    return _boto3().session.Session()
+
+
+def client(service: str, region_name: str, of: Any = None) -> Any:
+    """A boto3 client with the container's own credentials, one attempt a call: see `call`.
+
+    Args:
+        service: botocore's name of it.
+        region_name: the region, for instance eu-west-1.
+        of: the session; by default one of its own.
+
+    Raises:
+        SmsshError: there is no boto3.
+    """
+    made = of or session()
     from botocore.config import Config
 
     config = Config(
@@ -130,7 +144,7 @@ def client(service: str, region_name: str) -> Any:
         read_timeout=READ_SECONDS,
         user_agent_extra=f"smssh-plugin/{__version__}",
     )
-    return boto3.session.Session(region_name=region_name).client(service, config=config)
+    return made.client(service, region_name=region_name, config=config)
 
 
 def call(operation: Callable[..., Any], ending: threading.Event, **parameters: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
 from ..hookspecs import Context, Hold, Job, Transport, hookimpl
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 AGENT_STOP_SECONDS = 1.0
 """The agent takes 7 s to end by itself; its sessions have ended with the node."""
+ANY_REGION = "us-east-1"
+"""For a client that calls nothing."""
 STATES = {
     "ready": "ready",
     "running": "running",
@@ -34,20 +36,26 @@ STATES = {
 class _State:
     """The node of this supervisor; there is one supervisor in a process."""
 
+    preparation: threading.Thread | None = None
+    session: Any = None
     node: Node | None = None
     agent: _agent.Running | None = None
 
 
 @hookimpl
 def smssh_configure(settings: Settings, job: Job) -> None:  # noqa: ARG001 - the hook's signature
-    """Import boto3 (150 ms and more) while the SSH server starts."""
+    """Import boto3 and read its model of the service (400 ms and more) while the SSH server starts."""
     if settings.transport == "ssm":
-        threading.Thread(target=_import_boto3, name="import-boto3", daemon=True).start()
+        _State.preparation = threading.Thread(target=_prepare, name="prepare-boto3", daemon=True)
+        _State.preparation.start()
 
 
-def _import_boto3() -> None:
-    with contextlib.suppress(ImportError):
-        import boto3  # noqa: F401
+def _prepare() -> None:
+    # Whatever is wrong here is wrong again, and told, when the client is needed.
+    with contextlib.suppress(Exception):
+        session = _aws.session()
+        _aws.client("ssm", ANY_REGION, session)
+        _State.session = session
 
 
 @hookimpl
@@ -74,7 +82,9 @@ def _start(context: Context) -> str:
         )
     installed = _agent.install(context, region)
     context.log.info("the agent is %s", installed.origin)
-    node = _State.node = Node(context, _aws.client("ssm", region))
+    if _State.preparation is not None:
+        _State.preparation.join()
+    node = _State.node = Node(context, _aws.client("ssm", region, _State.session))
     node.register(installed, region)
     agent = _State.agent = _agent.Running(context, installed)
     try:
