@@ -90,6 +90,7 @@ class Keeper:
         self._say_outside = say
         self._say_inside: Callable[[str], None] | None = None
         self._events: queue.Queue[tuple[str, str, Hold | None] | None] = queue.Queue()
+        self._configured = threading.Event()
         self._before: threading.Thread | None = None
         self._notifier = threading.Thread(target=self._notify_all, name="notify", daemon=True)
         self._notifier.start()
@@ -104,6 +105,10 @@ class Keeper:
         else:
             self._say_outside(line)
 
+    def configured(self) -> None:
+        """No plugin changes the settings any more: what has happened so far, and whatever will, is told."""
+        self._configured.set()
+
     def ready(self, error: str | None = None, *, wanted: bool = True) -> None:
         """The start is over: a login is possible, or `error` says why not.
 
@@ -117,6 +122,7 @@ class Keeper:
             self._error = error
             self._changed.notify_all()
         self._together.start_over()
+        self.configured()
         if error is None:
             self._notify("ready", f"ready: {self.context.connect_command}", self._hold)
 
@@ -130,6 +136,7 @@ class Keeper:
             self._changed.notify_all()
         self._together.flush(seconds / 2)
         self._notify("ended", "ended")
+        self.configured()
         self._events.put(None)
         self._notifier.join(seconds)
 
@@ -720,6 +727,7 @@ class Keeper:
         self._events.put((event, message, hold))
 
     def _notify_all(self) -> None:
+        self._configured.wait()
         while True:
             event = self._events.get()
             if event is None:

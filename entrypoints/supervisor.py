@@ -205,6 +205,7 @@ class Supervisor:
         changes = plugins.configure(context.settings, context.job)
         if changes:
             context.settings = dataclasses.replace(context.settings, **changes)
+        self.keeper.configured()
         self._write_launcher()
         context.authorized_keys = plugins.authorized_keys(context)
         if not context.authorized_keys:

@@ -8,7 +8,6 @@ behind when it is killed before that is found by its tags.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import logging
 import os
 import queue
@@ -99,7 +98,7 @@ class Node:
 
     Args:
         context: the supervisor's.
-        client: a boto3 client of SSM.
+        client: of SSM, see `_aws.client`.
     """
 
     def __init__(self, context: Context, client: Any) -> None:
@@ -142,7 +141,7 @@ class Node:
         }
         while True:
             # Anew for each attempt: throttled for long, it would be over before it is created.
-            expires = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=ACTIVATION_SECONDS)
+            expires = int(time.time()) + ACTIVATION_SECONDS
             try:
                 answer = _aws.call(
                     self._client.create_activation,
@@ -235,7 +234,7 @@ class Node:
                 Tags=[{"Key": "SMSSHState", "Value": state}],
             )
             self._state = state
-        except Exception as error:  # noqa: BLE001 - botocore's errors share no base worth naming
+        except Exception as error:  # noqa: BLE001 - errors of the network, the service and botocore
             _log.warning("SMSSHState=%s is not set: %s", state, _aws.explain(error, self._client).message)
 
     def _later(self, chore: Callable[[], None]) -> None:
@@ -258,7 +257,7 @@ class Node:
         try:
             self._client.delete_activation(ActivationId=self._activation)
             self._activation_deleted = True
-        except Exception as error:  # noqa: BLE001 - botocore's errors share no base worth naming
+        except Exception as error:  # noqa: BLE001 - errors of the network, the service and botocore
             _log.info("the activation is not deleted: %s", _aws.explain(error, self._client).message)
 
     # ------------------------------------------------------------------------------------------------- the end
@@ -276,7 +275,7 @@ class Node:
         for node in [self.id] if self.id else self._nodes_of_activation():
             try:
                 self._client.deregister_managed_instance(InstanceId=node)
-            except Exception as error:  # noqa: BLE001, PERF203 - botocore's errors share no base worth naming
+            except Exception as error:  # noqa: BLE001, PERF203 - errors of the network, the service and botocore
                 _log.warning(
                     "the node %s is not deregistered: %s", node, _aws.explain(error, self._client).message
                 )

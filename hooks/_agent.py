@@ -94,7 +94,7 @@ PASSED_ON = frozenset(
 )
 
 SEELOG = """\
-<seelog type="adaptive" mininterval="2000000" maxinterval="100000000" critmsgcount="500" minlevel="info">
+<seelog type="sync" minlevel="info">
   <outputs formatid="line">
     <console formatid="line"/>
     <rollingfile type="size" filename="{file}" maxsize="{size}" maxrolls="2"/>

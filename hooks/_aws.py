@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
+import http.client
 import json
 import os
 import random
 import re
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
+from ._ssm import Refused, Ssm, suffices
 
 if TYPE_CHECKING:
     from ..hookspecs import Context
@@ -125,7 +128,9 @@ def session() -> Any:
 
 
 def client(service: str, region_name: str, of: Any = None) -> Any:
-    """A boto3 client with the container's own credentials, one attempt a call: see `call`.
+    """A client with the container's own credentials, one attempt a call: see `call`.
+
+    It is boto3's, or for Systems Manager one of ours, where that suffices.
 
     Args:
         service: botocore's name of it.
@@ -135,6 +140,8 @@ def client(service: str, region_name: str, of: Any = None) -> Any:
     Raises:
         SmsshError: there is no boto3.
     """
+    if service == Ssm.service and suffices(region_name, os.environ):
+        return Ssm(region_name, CONNECT_SECONDS, READ_SECONDS)
     made = of or session()
     from botocore.config import Config
 
@@ -153,15 +160,13 @@ def call(operation: Callable[..., Any], ending: threading.Event, **parameters: A
     AWS_MAX_ATTEMPTS, where it is set, bounds the attempts as it does for every AWS program.
 
     Args:
-        operation: a bound method of a boto3 client.
+        operation: a bound method of a client.
         ending: set when the job is over; then nothing is tried again.
         parameters: the operation's.
 
     Raises:
         SmsshError: it failed; see `explain`.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     began = time.monotonic()
     limit = os.environ.get("AWS_MAX_ATTEMPTS", "")
     attempts = int(limit) if limit.isdigit() else 0
@@ -170,7 +175,11 @@ def call(operation: Callable[..., Any], ending: threading.Event, **parameters: A
         attempt += 1
         try:
             return _unless_over(operation, ending, parameters)
-        except (BotoCoreError, ClientError) as error:
+        except SmsshError:
+            raise
+        except Exception as error:
+            if not _is_of_aws(error):
+                raise
             seconds = _worth_seconds(error)
             over = time.monotonic() - began >= seconds or attempt == attempts or ending.is_set()
             # Full jitter: hosts that were throttled together do not come back together.
@@ -209,25 +218,49 @@ def _unless_over(
 
 def _worth_seconds(error: Exception) -> float:
     """For how long it is worth trying again after this error."""
-    from botocore.exceptions import ClientError
-
-    if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if _code(error) in THROTTLED or status == 429:
+    refused = _refused(error)
+    if refused is not None:
+        if refused.code in THROTTLED or refused.status == 429:
             return THROTTLED_SECONDS
-        return NETWORK_SECONDS if status >= 500 else 0.0
+        return NETWORK_SECONDS if refused.status >= 500 else 0.0
     return NETWORK_SECONDS if _is_of_the_network(error) else 0.0
 
 
+def _botocore() -> Any:
+    """The module of botocore's errors; None where it is not loaded, and no error can be one of them."""
+    return sys.modules.get("botocore.exceptions")
+
+
+def _is_of_aws(error: Exception) -> bool:
+    known = _botocore()
+    return (
+        isinstance(error, Refused)
+        or _is_of_the_network(error)
+        or (known is not None and isinstance(error, (known.BotoCoreError, known.ClientError)))
+    )
+
+
 def _is_of_the_network(error: Exception) -> bool:
-    from botocore.exceptions import ConnectionError as NoConnectionError
-    from botocore.exceptions import HTTPClientError
+    known = _botocore()
+    return isinstance(error, (OSError, http.client.HTTPException)) or (
+        known is not None and isinstance(error, (known.ConnectionError, known.HTTPClientError))
+    )
 
-    return isinstance(error, (NoConnectionError, HTTPClientError))
 
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+def _refused(error: Exception) -> Refused | None:
+    """What the service has answered; None for any other error."""
+    known = _botocore()
+    if known is not None and isinstance(error, known.ClientError):
+        response: Any = error.response
+        details, metadata = response.get("Error", {}), response.get("ResponseMetadata", {})
+        return Refused(
+            error.operation_name,
+            str(details.get("Code", "")),
+            str(details.get("Message", "")),
+            metadata.get("HTTPStatusCode", 0),
+            metadata.get("HTTPHeaders", {}).get("date", ""),
+        )
+    return error if isinstance(error, Refused) else None
 
 
 def explain(error: Exception, of: Any) -> SmsshError:
@@ -236,17 +269,19 @@ def explain(error: Exception, of: Any) -> SmsshError:
     Never the service's whole answer: that to a wrong signature has the session token in it.
 
     Args:
-        error: botocore's.
+        error: of a call.
         of: the client whose call it was.
     """
-    from botocore.exceptions import ClientError
-
-    service = of.meta.service_model.service_name
-    if isinstance(error, ClientError):
-        return _explain_answer(error, service)
+    if isinstance(error, SmsshError):
+        return error
+    ours = isinstance(of, Ssm)
+    service = of.service if ours else of.meta.service_model.service_name
+    refused = _refused(error)
+    if refused is not None:
+        return _explain_answer(refused, service)
     if _is_of_the_network(error):
         return SmsshError(
-            f"There is no answer from {of.meta.endpoint_url} ({type(error).__name__}).",
+            f"There is no answer from {of.endpoint if ours else of.meta.endpoint_url} ({type(error).__name__}).",
             hint="A job in a VPC without internet needs the interface endpoints ssm, ssmmessages and ec2messages, "
             "and the gateway endpoint of S3; with network isolation nothing can be reached at all.",
             reference="no-network",
@@ -262,9 +297,8 @@ def explain(error: Exception, of: Any) -> SmsshError:
     return SmsshError(f"{service} cannot be called: {error}.", reference="aws-error")
 
 
-def _explain_answer(error: Any, service: str) -> SmsshError:
-    code, operation = _code(error), error.operation_name
-    message = str(error.response.get("Error", {}).get("Message", ""))
+def _explain_answer(refused: Refused, service: str) -> SmsshError:
+    code, operation, message = refused.code, refused.operation, refused.message
     if "trust policy" in message:
         return SmsshError(
             f"Systems Manager may not use the job's role: {message[:300]}",
@@ -274,7 +308,7 @@ def _explain_answer(error: Any, service: str) -> SmsshError:
         )
     if code in DENIED:
         return _explain_denial(message, service, operation)
-    skew = _skew(error)
+    skew = _skew(refused.date)
     if code in SKEWED and abs(skew) >= SKEW_SECONDS:
         return SmsshError(
             "The clock of this container is {:.0f} s {} AWS's, so AWS refuses what it signs.".format(
@@ -317,11 +351,10 @@ def _explain_denial(message: str, service: str, operation: str) -> SmsshError:
     )
 
 
-def _skew(error: Any) -> float:
+def _skew(date: str) -> float:
     """Seconds that this container's clock is ahead of the service's, by the answer's Date; 0 without one."""
-    headers: Mapping[str, str] = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     try:
-        theirs = email.utils.parsedate_to_datetime(headers["date"])
-    except (KeyError, TypeError, ValueError):
+        theirs = email.utils.parsedate_to_datetime(date)
+    except (TypeError, ValueError):
         return 0.0
     return (dt.datetime.now(dt.timezone.utc) - theirs).total_seconds()

@@ -7,6 +7,7 @@ is not possible stands in the job's log, in one line.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..errors import SmsshError
 from ..hookspecs import Context, Hold, Job, Transport, hookimpl
 from . import _agent, _aws
 from ._activation import Node
+from ._ssm import suffices
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -44,8 +46,8 @@ class _State:
 
 @hookimpl
 def smssh_configure(settings: Settings, job: Job) -> None:  # noqa: ARG001 - the hook's signature
-    """Import boto3 and read its model of the service (400 ms and more) while the SSH server starts."""
-    if settings.transport == "ssm":
+    """Import boto3 and read its model of the service (400 ms and more) while the SSH server starts, if need be."""
+    if settings.transport == "ssm" and not suffices(ANY_REGION, os.environ):
         _State.preparation = threading.Thread(target=_prepare, name="prepare-boto3", daemon=True)
         _State.preparation.start()
 

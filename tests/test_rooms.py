@@ -30,7 +30,7 @@ IMPORTS: dict[str, set[str]] = {
     "aws": set(),
     "home": set(),
     "keys": {"home"},
-    "hooks": {"agent_package", "hookspecs", "key_sources", "manifest", "settings"},
+    "hooks": {"agent_package", "aws", "hookspecs", "key_sources", "manifest", "settings"},
     "entrypoints": {"hooks", "hookspecs", "manifest", "plugins", "settings"},
     "submit": {"agent_package", "home", "key_sources", "keys", "manifest", "plugins", "settings"},
     "session": {"aws"},

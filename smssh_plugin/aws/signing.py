@@ -41,7 +41,8 @@ def host_of(url: str) -> str:
     """The Host header of an address: without user, and without a port that is its scheme's own."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2].lower()
-    return host.removesuffix(":" + _DEFAULT_PORTS.get(parts.scheme, ""))
+    own = ":" + _DEFAULT_PORTS.get(parts.scheme, "")
+    return host[: -len(own)] if host.endswith(own) else host  # noqa: FURB188 - containers have Python 3.8
 
 
 def signed(

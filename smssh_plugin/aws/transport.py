@@ -11,8 +11,9 @@ import base64
 import os
 import socket
 import ssl
+import sys
 import time
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -53,6 +54,8 @@ def open_socket(host: str, port: int, timeout: float, *, secure: bool) -> socket
 
 def proxy_of(host: str, port: int, *, secure: bool) -> str | None:
     """The proxy that leads to `host`; None where none is needed."""
+    if sys.platform == "linux" and not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None  # and no import of what reads them
     from urllib.request import getproxies, proxy_bypass
 
     proxy = getproxies().get("https" if secure else "http")
@@ -101,7 +104,7 @@ def context(ca_bundle: str | None) -> ssl.SSLContext:
         raise OSError(f"the bundle of certificates {bundle} cannot be used: {error}") from error
 
 
-@cache
+@lru_cache(maxsize=None)  # noqa: UP033 - containers have Python 3.8
 def _context(bundle: str | None) -> ssl.SSLContext:
     # Once: the system's list takes some milliseconds to read, and a login makes two connections.
     if bundle and Path(bundle).is_dir():

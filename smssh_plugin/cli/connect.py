@@ -51,7 +51,7 @@ def connect(
     ~/.ssh/config holds for what smssh does not need to decide itself. The exit status is that of ssh: the
     command's, or 255.
     """
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from ..client import known_hosts, ssh
     from ..client.endpoint import reach
 

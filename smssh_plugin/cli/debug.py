@@ -57,7 +57,7 @@ def debug(
     Ends with 0 if the pipeline succeeded, 7 if it did not, 6 after --timeout, 130 after Ctrl-C; what is held
     then stays held.
     """
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from ..debug import report as reports
     from ..debug import run
     from ..debug.view import PlainView, view_for

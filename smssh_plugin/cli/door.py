@@ -58,7 +58,7 @@ def known_hosts(address: str, name: str, region: str | None, profile: str | None
         key = keys.recall(address)
         if key is None:
             # Not resolved lately, so not behind our proxy: ask.
-            from ..aws import AwsSession
+            from ..aws.session import AwsSession
             from ..client.lookup import resolve
 
             key = keys.checked(resolve(address, AwsSession(region, profile)).host_key, address)

@@ -37,7 +37,7 @@ def enable(job: str, wait: float, install: bool, idle: str, region: str | None, 
     job carries smssh, `smssh connect` and ssh do as well; if it does not, --install makes it so, for this machine's
     key and from this machine.
     """
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from ..client import native
     from ..client.addresses import DEFAULT_HOST, JobAddress, parse
     from ..client.lookup import job_of, resolve

@@ -50,7 +50,7 @@ def forward(
     PORT unless it is named; 0: a free one. Needs no SSH server in the container; with one, `smssh connect -L` goes
     through the login. Ends with Ctrl-C.
     """
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from ..client.lookup import resolve
     from ..session import forwarding
 

@@ -20,7 +20,7 @@ __all__ = ["list_"]
 @aws_options
 def list_(everything: bool, owner: str | None, as_json: bool, region: str | None, profile: str | None) -> int:
     """List the hosts that can be reached."""
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from ..client.lookup import list_nodes
 
     session = AwsSession(region, profile)

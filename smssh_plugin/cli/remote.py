@@ -64,7 +64,7 @@ def status(address: str, as_json: bool, region: str | None, profile: str | None)
 
 def _hook(address: str, words: list[str], region: str | None, profile: str | None) -> int:
     """Run `smssh-hook WORDS` there, its output passed on as it comes."""
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from ..client.connect import connect
 
     def pass_on(stream: str, piece: bytes) -> None:

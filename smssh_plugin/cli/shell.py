@@ -28,7 +28,7 @@ def shell(
     else (`smssh enable`). Files and ports need SSH: `smssh connect`. One COMMAND word is a line for the shell;
     of several, each is taken literally. A line that begins with ~. ends the session.
     """
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from ..client.lookup import resolve
     from ..session import shell as shells
 

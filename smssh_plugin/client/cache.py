@@ -19,7 +19,7 @@ from ..home import forget_old, home, private_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
 
 __all__ = ["recall", "remember"]
 

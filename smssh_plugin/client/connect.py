@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from .tunnels import Tunnel
 
 __all__ = ["Connection", "Result", "connect"]
@@ -97,7 +97,7 @@ def connect(
         SmsshError: NOT_FOUND, UNREACHABLE, REFUSED (the key, the host key, IAM) or TIMEOUT.
     """
     if session is None:
-        from ..aws import AwsSession
+        from ..aws.session import AwsSession
 
         session = AwsSession(region)
     return Connection(reach(address, session, wait=wait, on_wait=on_wait), timeout=timeout)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..aws import AwsSession
+from ..aws.session import AwsSession
 from ..keys import ensure_key
 from . import certificates, known_hosts
 from .addresses import parse

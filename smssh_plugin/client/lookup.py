@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..aws import AwsSession, ServiceRefused
+from ..aws.session import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
 from . import cache, known_hosts, native
 from .addresses import DEFAULT_HOST, Address, JobAddress, StepAddress, parse

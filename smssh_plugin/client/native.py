@@ -12,7 +12,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..aws import AwsSession, ServiceRefused
+from ..aws.session import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
 from ..home import forget_old, home, private_folder
 

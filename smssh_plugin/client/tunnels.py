@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer, Self
 
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
 
 __all__ = ["Tunnel"]
 
@@ -74,7 +74,7 @@ class Tunnel:
     ) -> None:
         if isinstance(target, str):
             if session is None:
-                from ..aws import AwsSession
+                from ..aws.session import AwsSession
 
                 session = AwsSession(region)
             target = reach(target, session, wait=wait)

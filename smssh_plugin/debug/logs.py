@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SmsshError
 
 if TYPE_CHECKING:
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
 
 __all__ = ["tail"]
 

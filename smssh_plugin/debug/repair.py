@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from ..client.lookup import Node
     from .probes import Probe
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
 
 __all__ = ["Options", "View", "debug", "exit_status", "start"]
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ..aws import AwsSession, ServiceRefused
+from ..aws.session import AwsSession, ServiceRefused
 from ..client.addresses import StepAddress
 from ..client.lookup import Node, StepJob, describe_step, no_pipeline, node_of, steps_of
 from ..errors import ExitStatus, SmsshError

@@ -15,7 +15,7 @@ from .signals import Signals, Stopped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
 
 __all__ = ["Shell", "converse"]
 

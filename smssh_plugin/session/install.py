@@ -19,7 +19,7 @@ from .converse import converse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from .converse import Shell
 
 __all__ = ["Container", "install"]

@@ -19,7 +19,7 @@ from ..errors import ExitStatus, SmsshError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from .channel import ClientChannel, Opening
     from .encryption import DataKey
     from .signals import Signals
@@ -192,7 +192,7 @@ def _start(
     signals: Signals,
     wait: float,
 ) -> Lifetime:
-    from ..aws import ServiceRefused
+    from ..aws.session import ServiceRefused
 
     deadline = time.monotonic() + wait
     pause, waited, sure = _PAUSE_FIRST, False, False
@@ -227,7 +227,7 @@ def _start(
 
 def _first_allowed(aws: AwsSession, target: str, documents: Sequence[Document]) -> tuple[Document, Opening]:
     """Start the first of the documents that this account and this target allow."""
-    from ..aws import ServiceRefused
+    from ..aws.session import ServiceRefused
     from .channel import Opening
 
     first: SmsshError | None = None

@@ -16,7 +16,7 @@ from .signals import Signals, Stopped
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from .channel import ClientChannel
 
 __all__ = ["WAIT_SECONDS", "Reachable", "Resolve", "run"]
@@ -89,7 +89,7 @@ def run(
     Returns:
         The exit status: 0, one of `ExitStatus` with an explanation on stderr, or 128 + the signal.
     """
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
 
     with Signals() as signals:
         session = AwsSession(region, profile)

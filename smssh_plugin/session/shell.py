@@ -19,7 +19,7 @@ from ..errors import ExitStatus, SmsshError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..aws import AwsSession
+    from ..aws.session import AwsSession
     from .lifetime import Lifetime
     from .signals import Signals
 

@@ -1,4 +1,4 @@
-"""Python sources without what an interpreter does not need: comments, docstrings and most of the indentation.
+"""Python sources without what an interpreter does not need: comments, docstrings and most of the spaces.
 
 Containers compile our modules anew at each start, out of an archive that is stored uncompressed; what is not in it
 need not be uploaded, mounted and read. Line numbers stay, so that tracebacks are right. What is left is decided by
@@ -17,6 +17,7 @@ __all__ = ["slim"]
 # Python 3.12 and later see the parts of an f-string, those before see one string.
 _OPENS = {getattr(token, name, None) for name in ("FSTRING_START", "TSTRING_START")} - {None}
 _CLOSES = {getattr(token, name, None) for name in ("FSTRING_END", "TSTRING_END")} - {None}
+_BRACKETS = frozenset("()[]{}")
 _NOTHING = (tokenize.COMMENT, tokenize.NL, token.INDENT, token.DEDENT, token.ENDMARKER)
 
 
@@ -38,12 +39,15 @@ def slim(source: bytes) -> bytes:
     opening: set[int] = set()  # rows that end inside a string: so do these
     strings: list[int] = []
     depth, begins = 0, True
+    before: tokenize.TokenInfo | None = None
     for index, each in enumerate(tokens):
         if each.type == tokenize.COMMENT:
             cuts.append((each.start, each.end, ""))
         depth += (each.type == token.INDENT) - (each.type == token.DEDENT)
         if each.type in _NOTHING:
             continue
+        if before is not None and not strings and _need_no_space(before, each):
+            cuts.append((before.end, each.start, ""))
         first = last = each.start[0]
         if begins:
             depths[first] = depth
@@ -58,6 +62,7 @@ def slim(source: bytes) -> bytes:
         within.update(range(first + 1, last + 1))
         opening.update(range(first, last))
         begins = each.type == token.NEWLINE
+        before = None if begins else each
     for (row, column), (last, end), new in reversed(cuts):
         rows[row] = rows[row][:column] + new + rows[last][end:]
         rows[row + 1 : last + 1] = [""] * (last - row)
@@ -65,6 +70,16 @@ def slim(source: bytes) -> bytes:
         kept = rows[row].lstrip() if row in opening else rows[row].strip()
         rows[row] = " " * depths.get(row, 0) + kept if kept else ""
     return "\n".join(rows[1:]).encode("utf-8")
+
+
+def _need_no_space(one: tokenize.TokenInfo, other: tokenize.TokenInfo) -> bool:
+    """Whether two tokens that follow each other on one row stay two without the spaces between them."""
+    if one.end[0] != other.start[0] or one.end == other.start or token.NEWLINE in (one.type, other.type):
+        return False
+    if one.type == token.OP == other.type:
+        return one.string in _BRACKETS or other.string in _BRACKETS or one.string in ",=:"
+    # 1 .real is not 1.real.
+    return one.type == token.OP or (other.type == token.OP and not other.string.startswith("."))
 
 
 def _ends(tokens: list[tokenize.TokenInfo], index: int) -> bool:

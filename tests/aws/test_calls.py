@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.aws import AwsSession, ServiceRefused
 from smssh_plugin.aws import session as sessions
+from smssh_plugin.aws.session import AwsSession, ServiceRefused
 from smssh_plugin.aws.transport import proxy_of
 from smssh_plugin.errors import ExitStatus, SmsshError
 

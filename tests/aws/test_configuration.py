@@ -12,7 +12,7 @@ import pytest
 from botocore.loaders import create_loader
 from botocore.session import Session
 
-from smssh_plugin.aws import AwsSession
+from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.errors import ExitStatus, SmsshError
 
 if TYPE_CHECKING:
@@ -233,7 +233,8 @@ def botocores_key(profile: str) -> str:
 
 def test_simple_credentials_need_nothing_of_botocore():
     program = (
-        "import sys; from smssh_plugin.aws import AwsSession; s = AwsSession(); s.credentials(); s.endpoint('ssm');"
+        "import sys; from smssh_plugin.aws.session import AwsSession; s = AwsSession(); s.credentials();"
+        "s.endpoint('ssm');"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('botocore', 'boto3', 'urllib3')))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

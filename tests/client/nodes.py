@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from smssh_plugin.aws import AwsSession
+from smssh_plugin.aws.session import AwsSession
 
 if TYPE_CHECKING:
     import pytest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.aws import AwsSession, ServiceRefused
+from smssh_plugin.aws.session import AwsSession, ServiceRefused
 from smssh_plugin.client import cache, known_hosts, lookup
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.home import home

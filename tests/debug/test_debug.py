@@ -23,7 +23,7 @@ from .container import GOOD_PATCH, Container
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from smssh_plugin.aws import AwsSession
+    from smssh_plugin.aws.session import AwsSession
     from smssh_plugin.debug.model import Event, Report
     from tests.client.conftest import SshServer
 

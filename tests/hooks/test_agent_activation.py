@@ -325,14 +325,6 @@ def test_a_role_with_a_path_is_tried_without(tmp_path, here, monkeypatch):
     assert asked == ["service-role/Nodes", "Nodes"]
 
 
-def test_a_job_without_boto3(tmp_path, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(SmsshError, match="boto3"):
-        _aws.client("ssm", "us-east-1")
-
-
 # ------------------------------------------------------------------------------------------------- one node, and none
 
 

@@ -68,11 +68,12 @@ def receiver():
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """The supervisor's state, as at its start; and no long pauses."""
+    """The supervisor's state, as at its start; no long pauses, and time to send on a busy machine."""
     for name, value in (("events", queue.Queue(100)), ("sender", None)):
         monkeypatch.setattr(notify._State, name, value)
     monkeypatch.setattr(notify._State, "over", threading.Event())
     monkeypatch.setattr(notify, "PAUSE", 0.01)
+    monkeypatch.setattr(notify, "STOP_LIMIT", 30.0)
     yield
     notify.smssh_stop()
 

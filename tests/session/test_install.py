@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from smssh_plugin.aws import AwsSession
+from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.cli import main
 from smssh_plugin.client.connect import Connection
 from smssh_plugin.client.endpoint import Endpoint

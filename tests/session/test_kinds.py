@@ -33,7 +33,8 @@ class Forward:
 
     def __init__(self, world: World, port: int, *more: str) -> None:
         arguments = ", ".join(["AwsSession()", f"lambda _anew: {world.node!r}", str(port), *more])
-        code = "import sys; from smssh_plugin.aws import AwsSession; from smssh_plugin.session import forwarding; "
+        code = "import sys; from smssh_plugin.aws.session import AwsSession; "
+        code += "from smssh_plugin.session import forwarding; "
         self.process = subprocess.Popen(
             [sys.executable, "-c", f"{code}sys.exit(forwarding.run({arguments}))"],
             stdout=subprocess.PIPE,
@@ -154,7 +155,7 @@ def test_a_port_that_is_taken_here_is_an_error(world: World) -> None:
 
 def run_shell(stack: Stack, node: str, *more: str, typed: bytes) -> subprocess.CompletedProcess[bytes]:
     arguments = ", ".join(["AwsSession()", f"lambda _anew: {node!r}", *more])
-    code = "import sys; from smssh_plugin.aws import AwsSession; from smssh_plugin.session import shell; "
+    code = "import sys; from smssh_plugin.aws.session import AwsSession; from smssh_plugin.session import shell; "
     return subprocess.run(
         [sys.executable, "-c", f"{code}sys.exit(shell.run({arguments}))"],
         input=typed,

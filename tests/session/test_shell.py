@@ -108,7 +108,7 @@ class Terminal:
 
 def program(*arguments: str) -> list[str]:
     more = ", ".join(["AwsSession()", "lambda _anew: 'mi-1'", *arguments])
-    code = "import sys; from smssh_plugin.aws import AwsSession; from smssh_plugin.session import shell; "
+    code = "import sys; from smssh_plugin.aws.session import AwsSession; from smssh_plugin.session import shell; "
     return [sys.executable, "-c", f"{code}sys.exit(shell.run({more}))"]
 
 

@@ -77,6 +77,7 @@ def test_containers_get_their_part_only() -> None:
         "settings",
     )
     assert tops == {f"smssh_plugin/{name}.py" for name in modules} | {
+        "smssh_plugin/aws",
         "smssh_plugin/hooks",
         "smssh_plugin/entrypoints",
     }

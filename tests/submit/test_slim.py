@@ -79,13 +79,13 @@ SLIMMED = '''\
 ""
 import os
 
-VALUE = 1
+VALUE=1
 ""
 
 
 def f(a,
 b=("x"
-"y"), c=[1, \\
+"y"),c=[1, \\
 2]):
  ""
 
@@ -98,16 +98,16 @@ b=("x"
     """.strip()
  return f"""{a
         } and # {b!r}~~
-   end""" ; "alone";
+   end""";"alone";
 
 
 class C:
- def only(self): "in one line"
+ def only(self):"in one line"
 
  def text(self):
   ""
 
-  x = "a" \\
+  x="a" \\
 "b"
   return x
 '''.replace("~", " ")
@@ -125,7 +125,17 @@ def test_what_goes_and_what_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["", "\n", "# only this", "x = 1", '"""doc"""', "if x:\n    pass\n# end\n"]
+    "source",
+    [
+        *("", "\n", "# only this", "x = 1", '"""doc"""', "if x:\n    pass\n# end\n"),
+        *("x = 1 .real", "x = y if 0x1f else - - z", "x: int = f (* a, ** b) [1 : ..., - 1 : : 2]"),
+        *(
+            "x = 'a' 'b' if c in 'd' else f'{ e!r:>{ 10 }}' % g",
+            "lambda * a, b = 1 : ~ a @ b",
+            "x = a < - b",
+        ),
+        *('x = f"""a\n  { b }\n  c""" % d', '"""a\n  b""" . join (c)', "async def f ( ) -> None : ..."),
+    ],
 )
 def test_small_ones(source: str) -> None:
     assert tree(slim(source.encode())) == tree(source.encode())

@@ -1,0 +1,268 @@
+"""Calls of Systems Manager without boto3, whose import and models take longer than all else up to a login.
+
+Only where the environment says all, which is so in SageMaker's containers: credentials in variables or from the
+container's endpoint, a region of the commercial partition or a configured endpoint, and no configuration files.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any, Mapping, NamedTuple
+from urllib.parse import urlsplit
+
+from .._version import __version__
+from ..aws import transport
+from ..aws.signing import signed
+from ..errors import ExitStatus, SmsshError
+
+__all__ = ["Refused", "Ssm", "suffices"]
+
+CONTAINER_HOST = "http://169.254.170.2"
+"""Where AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is (botocore.utils.ContainerMetadataFetcher)."""
+CREDENTIALS_SECONDS = 2.0
+CREDENTIALS_ATTEMPTS = 3
+FRESH_SECONDS = 900.0
+"""Credentials with less life left are fetched again, as botocore does."""
+_LOCAL = ("localhost", "127.0.0.1", "::1", "169.254.170.2", "169.254.170.23", "fd00:ec2::23")
+_COMMERCIAL = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-[a-z]+-\d+")
+_NEEDS_MORE = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_USE_FIPS_ENDPOINT",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+)
+_FILES = (
+    ("AWS_CONFIG_FILE", "~/.aws/config"),
+    ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+    ("BOTO_CONFIG", "~/.boto"),
+)
+
+
+class Refused(Exception):  # noqa: N818 - what the service said, not what went wrong here
+    """The service answered with an error.
+
+    Args:
+        operation: for instance CreateActivation.
+        code: the service's, for instance ThrottlingException.
+        message: the service's.
+        status: of HTTP.
+        date: the answer's Date header, "" without one.
+    """
+
+    def __init__(self, operation: str, code: str, message: str, status: int, date: str) -> None:
+        super().__init__(f"{operation}: {code}")
+        self.operation = operation
+        self.code = code
+        self.message = message
+        self.status = status
+        self.date = date
+
+
+class _Keys(NamedTuple):
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+def suffices(region: str, environ: Mapping[str, str]) -> bool:
+    """Whether no configuration file and none of boto3's other ways has a say."""
+    if any(environ.get(name) for name in _NEEDS_MORE):
+        return False
+    if any(Path(environ.get(name) or path).expanduser().is_file() for name, path in _FILES):
+        return False
+    if not (_endpoint(environ) or _COMMERCIAL.fullmatch(region)):
+        return False
+    return _from_variables(environ) is not None or _container_url(environ) is not None
+
+
+class Ssm:
+    """One attempt a call, as a boto3 client of SSM that retries nothing: for any number of threads.
+
+    Its methods take and give what the API does, as JSON has it: times are seconds since the epoch. They raise
+    Refused for an error of the service, OSError or http.client.HTTPException where nobody answers.
+
+    Args:
+        region: the AWS region.
+        connect_seconds: for a connection.
+        read_seconds: for an answer.
+    """
+
+    service = "ssm"
+
+    def __init__(self, region: str, connect_seconds: float, read_seconds: float) -> None:
+        self._region = region
+        self._seconds = (connect_seconds, read_seconds)
+        self._lock = threading.Lock()
+        self._fetched: tuple[_Keys, float] | None = None
+        self.endpoint = _endpoint(os.environ) or f"https://ssm.{region}.amazonaws.com"
+
+    def add_tags_to_resource(self, **parameters: Any) -> dict[str, Any]:
+        """API_AddTagsToResource."""
+        return self._call("AddTagsToResource", parameters)
+
+    def create_activation(self, **parameters: Any) -> dict[str, Any]:
+        """API_CreateActivation."""
+        return self._call("CreateActivation", parameters)
+
+    def delete_activation(self, **parameters: Any) -> dict[str, Any]:
+        """API_DeleteActivation."""
+        return self._call("DeleteActivation", parameters)
+
+    def deregister_managed_instance(self, **parameters: Any) -> dict[str, Any]:
+        """API_DeregisterManagedInstance."""
+        return self._call("DeregisterManagedInstance", parameters)
+
+    def describe_instance_information(self, **parameters: Any) -> dict[str, Any]:
+        """API_DescribeInstanceInformation."""
+        return self._call("DescribeInstanceInformation", parameters)
+
+    def list_tags_for_resource(self, **parameters: Any) -> dict[str, Any]:
+        """API_ListTagsForResource."""
+        return self._call("ListTagsForResource", parameters)
+
+    def _call(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        body = json.dumps(parameters, separators=(",", ":")).encode()
+        headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"AmazonSSM.{operation}"}
+        sent = signed("POST", f"{self.endpoint}/", headers, body, self._keys(), self._region, "ssm")
+        sent["User-Agent"] = f"smssh-plugin/{__version__}"
+        connection = _connect(self.endpoint, *self._seconds)
+        try:
+            connection.request("POST", urlsplit(self.endpoint).path + "/", body, sent)
+            answer = connection.getresponse()
+            data, date = answer.read(), answer.getheader("Date") or ""
+        finally:
+            connection.close()
+        try:
+            parsed = json.loads(data or b"{}")
+        except ValueError:
+            parsed = {}
+        if not isinstance(parsed, dict):
+            parsed = {}
+        if answer.status == 200:
+            return parsed
+        code = str(parsed.get("__type") or parsed.get("code") or answer.status)
+        code = code.rpartition("#")[2].partition(":")[0]
+        message = str(parsed.get("message") or parsed.get("Message") or "")
+        raise Refused(operation, code, message, answer.status, date)
+
+    def _keys(self) -> _Keys:
+        found = _from_variables(os.environ)
+        if found is not None:
+            return found
+        with self._lock:
+            left = 0.0 if self._fetched is None else self._fetched[1] - time.time()
+            if self._fetched is None or left < FRESH_SECONDS:
+                try:
+                    self._fetched = _fetch(os.environ)
+                except SmsshError:
+                    if self._fetched is None or left <= 0:
+                        raise
+            return self._fetched[0]
+
+
+def _endpoint(environ: Mapping[str, str]) -> str | None:
+    found = environ.get("AWS_ENDPOINT_URL_SSM") or environ.get("AWS_ENDPOINT_URL") or ""
+    return found.rstrip("/") if re.match(r"https?://[^/]", found) else None
+
+
+def _connect(url: str, connect_seconds: float, read_seconds: float) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    sock = transport.open_socket(parts.hostname, port, connect_seconds, secure=secure)
+    if secure:
+        sock = transport.wrap(sock, parts.hostname, None)
+    sock.settimeout(read_seconds)
+    connection = http.client.HTTPConnection(parts.hostname, port)
+    connection.auto_open = 0
+    connection.sock = sock
+    return connection
+
+
+# ------------------------------------------------------------------------------------------------- credentials
+
+
+def _from_variables(environ: Mapping[str, str]) -> _Keys | None:
+    access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if not access or not secret:
+        return None
+    return _Keys(access, secret, environ.get("AWS_SESSION_TOKEN") or environ.get("AWS_SECURITY_TOKEN"))
+
+
+def _container_url(environ: Mapping[str, str]) -> str | None:
+    relative = environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+    if relative:
+        return CONTAINER_HOST + relative
+    full = environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI") or ""
+    parts = urlsplit(full)
+    if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOCAL):
+        return full
+    return None
+
+
+def _fetch(environ: Mapping[str, str]) -> tuple[_Keys, float]:
+    """The credentials of the container's endpoint, and when they end.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
+    """
+    url = _container_url(environ)
+    assert url is not None
+    headers = {"Accept": "application/json"}
+    trouble: Exception | None = None
+    for _ in range(CREDENTIALS_ATTEMPTS):
+        try:
+            token = environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN")
+            path = environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+            if path:
+                token = Path(path).read_text(encoding="utf-8")
+            if token:
+                headers["Authorization"] = token.strip()
+            return _parse(_get(url, headers))
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:  # noqa: PERF203
+            trouble = error
+    raise SmsshError(
+        f"There are no AWS credentials in this container: {urlsplit(url).netloc} does not give them "
+        f"({type(trouble).__name__}).",
+        hint="They are those of the job's execution role.",
+        reference="no-credentials",
+        status=ExitStatus.REFUSED,
+    )
+
+
+def _get(url: str, headers: Mapping[str, str]) -> bytes:
+    """Without a proxy, which could not reach what is in the container's host."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=CREDENTIALS_SECONDS)
+    try:
+        connection.request(
+            "GET", parts.path + (f"?{parts.query}" if parts.query else ""), headers=dict(headers)
+        )
+        answer = connection.getresponse()
+        data = answer.read()
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise ValueError(answer.status)
+    return data
+
+
+def _parse(data: bytes) -> tuple[_Keys, float]:
+    found = json.loads(data)
+    keys = _Keys(found["AccessKeyId"], found["SecretAccessKey"], found.get("Token"))
+    text = str(found.get("Expiration") or "")
+    if not text:
+        return keys, float("inf")
+    import calendar
+
+    # 2026-01-02T03:04:05Z, perhaps with a fraction.
+    return keys, float(calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")))
