@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import email.utils
-import http.client
 import json
 import os
 import random
@@ -241,9 +238,11 @@ def _is_of_aws(error: Exception) -> bool:
 
 
 def _is_of_the_network(error: Exception) -> bool:
-    known = _botocore()
-    return isinstance(error, (OSError, http.client.HTTPException)) or (
-        known is not None and isinstance(error, (known.ConnectionError, known.HTTPClientError))
+    known, http = _botocore(), sys.modules.get("http.client")
+    return (
+        isinstance(error, OSError)
+        or (http is not None and isinstance(error, http.HTTPException))
+        or (known is not None and isinstance(error, (known.ConnectionError, known.HTTPClientError)))
     )
 
 
@@ -353,8 +352,9 @@ def _explain_denial(message: str, service: str, operation: str) -> SmsshError:
 
 def _skew(date: str) -> float:
     """Seconds that this container's clock is ahead of the service's, by the answer's Date; 0 without one."""
+    from email.utils import parsedate_to_datetime
+
     try:
-        theirs = email.utils.parsedate_to_datetime(date)
+        return time.time() - parsedate_to_datetime(date).timestamp()
     except (TypeError, ValueError):
         return 0.0
-    return (dt.datetime.now(dt.timezone.utc) - theirs).total_seconds()

@@ -6,22 +6,22 @@ container's endpoint, a region of the commercial partition or a configured endpo
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import threading
 import time
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Any, Mapping, NamedTuple
 from urllib.parse import urlsplit
 
 from .._version import __version__
-from ..aws import transport
-from ..aws.signing import signed
 from ..errors import ExitStatus, SmsshError
 
-__all__ = ["Refused", "Ssm", "suffices"]
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
+__all__ = ["Refused", "Ssm", "prepare", "suffices"]
 
 CONTAINER_HOST = "http://169.254.170.2"
 """Where AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is (botocore.utils.ContainerMetadataFetcher)."""
@@ -83,6 +83,13 @@ def suffices(region: str, environ: Mapping[str, str]) -> bool:
     return _from_variables(environ) is not None or _container_url(environ) is not None
 
 
+def prepare() -> None:
+    """Import what a call needs, which takes as long as the rest of this package, in a thread beside other work."""
+    from http.client import HTTPConnection  # noqa: F401
+
+    from ..aws import signing, transport  # noqa: F401
+
+
 class Ssm:
     """One attempt a call, as a boto3 client of SSM that retries nothing: for any number of threads.
 
@@ -129,6 +136,8 @@ class Ssm:
         return self._call("ListTagsForResource", parameters)
 
     def _call(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        from ..aws.signing import signed
+
         body = json.dumps(parameters, separators=(",", ":")).encode()
         headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"AmazonSSM.{operation}"}
         sent = signed("POST", f"{self.endpoint}/", headers, body, self._keys(), self._region, "ssm")
@@ -173,7 +182,11 @@ def _endpoint(environ: Mapping[str, str]) -> str | None:
     return found.rstrip("/") if re.match(r"https?://[^/]", found) else None
 
 
-def _connect(url: str, connect_seconds: float, read_seconds: float) -> http.client.HTTPConnection:
+def _connect(url: str, connect_seconds: float, read_seconds: float) -> HTTPConnection:
+    from http.client import HTTPConnection
+
+    from ..aws import transport
+
     parts = urlsplit(url)
     assert parts.hostname is not None
     secure = parts.scheme == "https"
@@ -182,7 +195,7 @@ def _connect(url: str, connect_seconds: float, read_seconds: float) -> http.clie
     if secure:
         sock = transport.wrap(sock, parts.hostname, None)
     sock.settimeout(read_seconds)
-    connection = http.client.HTTPConnection(parts.hostname, port)
+    connection = HTTPConnection(parts.hostname, port)
     connection.auto_open = 0
     connection.sock = sock
     return connection
@@ -214,6 +227,8 @@ def _fetch(environ: Mapping[str, str]) -> tuple[_Keys, float]:
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
     """
+    from http.client import HTTPException
+
     url = _container_url(environ)
     assert url is not None
     headers = {"Accept": "application/json"}
@@ -227,7 +242,7 @@ def _fetch(environ: Mapping[str, str]) -> tuple[_Keys, float]:
             if token:
                 headers["Authorization"] = token.strip()
             return _parse(_get(url, headers))
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:  # noqa: PERF203
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:  # noqa: PERF203
             trouble = error
     raise SmsshError(
         f"There are no AWS credentials in this container: {urlsplit(url).netloc} does not give them "
@@ -240,6 +255,8 @@ def _fetch(environ: Mapping[str, str]) -> tuple[_Keys, float]:
 
 def _get(url: str, headers: Mapping[str, str]) -> bytes:
     """Without a proxy, which could not reach what is in the container's host."""
+    import http.client
+
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=CREDENTIALS_SECONDS)

@@ -15,7 +15,7 @@ from ..errors import SmsshError
 from ..hookspecs import Context, Hold, Job, Transport, hookimpl
 from . import _agent, _aws
 from ._activation import Node
-from ._ssm import suffices
+from ._ssm import prepare, suffices
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -46,18 +46,21 @@ class _State:
 
 @hookimpl
 def smssh_configure(settings: Settings, job: Job) -> None:  # noqa: ARG001 - the hook's signature
-    """Import boto3 and read its model of the service (400 ms and more) while the SSH server starts, if need be."""
-    if settings.transport == "ssm" and not suffices(ANY_REGION, os.environ):
-        _State.preparation = threading.Thread(target=_prepare, name="prepare-boto3", daemon=True)
+    """Import what the calls need while the SSH server starts: boto3 and its models take 400 ms and more."""
+    if settings.transport == "ssm":
+        _State.preparation = threading.Thread(target=_prepare, name="prepare", daemon=True)
         _State.preparation.start()
 
 
 def _prepare() -> None:
-    # Whatever is wrong here is wrong again, and told, when the client is needed.
+    # Whatever is wrong here is wrong again, and told, when it is needed.
     with contextlib.suppress(Exception):
-        session = _aws.session()
-        _aws.client("ssm", ANY_REGION, session)
-        _State.session = session
+        if suffices(ANY_REGION, os.environ):
+            prepare()
+        else:
+            session = _aws.session()
+            _aws.client("ssm", ANY_REGION, session)
+            _State.session = session
 
 
 @hookimpl
