@@ -147,8 +147,8 @@ _SHORTER = {
     "SMSSH_ROLE": "a role's name does as well as its ARN",
     "PYTHONPATH": "make the request's own PYTHONPATH shorter, or name a ContainerEntrypoint, which is wrapped instead",
     "SMSSH_STEP": "give the step a shorter name",
-    "SMSSH_AUTHORIZED_KEYS": "let fewer keys in (Ed25519 keys are the shortest), or let the job have a bundle, which "
-    "takes any number",
+    "SMSSH_AUTHORIZED_KEYS": "let fewer keys in (Ed25519 keys are the shortest), keep them where the job can read them "
+    "(authorized_keys=('ssm:PARAMETER',) or 's3://bucket/key'), or let the job have a bundle, which takes any number",
 }
 
 
