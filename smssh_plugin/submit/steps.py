@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Iterator
 
 from ..errors import ExitStatus, SmsshError
 from . import repack
-from .cautions import say
+from .cautions import Caution, say
 from .inject import Attachment, inject, step_with_ssh
 from .options import SSHOptions
 from .requests import KINDS, name_of
@@ -29,9 +29,9 @@ _RIGHT_ORDER = """write @with_ssh above @step, not below it:
     @step(...)
     def {}(...):
         ..."""
-_MODEL_UNSEEN = (
-    "its model is not made by a step seen from here; decorate what makes it too, or use an image that has smssh-plugin "
-    "installed"
+_MODEL_UNSEEN = Caution(
+    "its model is not made by a step seen from here",
+    "; decorate what makes it too, or use an image that has smssh-plugin installed",
 )
 
 

@@ -119,7 +119,8 @@ REQUESTS = {
 def cautions_of(
     kind: str, request: Any, injection: Injection = INJECTION, held: Held = NOT_HELD
 ) -> list[str]:
-    return cautions(kind, request, transform_request(kind, request, injection), injection, held)
+    changed = transform_request(kind, request, injection)
+    return [each.text for each in cautions(kind, request, changed, injection, held)]
 
 
 def at(request: Any, *path: str) -> Any:
