@@ -514,6 +514,21 @@ def test_values_have_a_limit(kind: str) -> None:
     assert "Environment.PYTHONPATH" in refusal(kind, too_long).message
 
 
+@pytest.mark.parametrize("kind", sorted(LIMITS))
+def test_names_have_a_limit(kind: str) -> None:
+    limit = LIMITS[kind].name
+    more = {"endpoints": kind == "model"}
+    transform_request(
+        kind, REQUESTS[kind], Injection(BUNDLE, step="Step", environment={"N" * limit: "x"}, **more)
+    )
+    error = refusal(
+        kind, REQUESTS[kind], Injection(BUNDLE, step="Step", environment={"N" * (limit + 1): "x"}, **more)
+    )
+    assert error.reference == "name-too-long"
+    assert "Environment.NNNN" in error.message
+    assert f"{limit + 1} characters; SageMaker takes {limit}" in error.message
+
+
 @pytest.mark.parametrize(
     ("kind", "request_", "reference"),
     [
