@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -312,6 +313,14 @@ def test_once_is_enough(kind: str) -> None:
     once = transform_request(kind, REQUESTS[kind], INJECTION)
     assert transform_request(kind, once, INJECTION) is once
     assert transform_request(kind, once, Injection(OTHER, step="Step")) is once
+
+
+@pytest.mark.parametrize("kind", ["training", "processing", "transform"])
+def test_the_options_that_came_first_stay(kind: str) -> None:
+    """Where there is no bundle to be known by: a decorated step, and a client that is enabled."""
+    once = transform_request(kind, REQUESTS[kind], replace(INJECTION, baked=True))
+    later = Injection(environment={"MORE": "x"}, baked=True)
+    assert transform_request(kind, once, later) is once
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
