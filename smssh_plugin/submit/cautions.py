@@ -2,8 +2,8 @@
 
 `cautions` is pure: it finds what is to be said of one request. `say` says it: a pipeline compiles its steps one after
 the other, and whoever gives SSH to all of them wants one line for all, and not again at the next compilation. Steps
-that are decorated one by one are compiled with nobody to say when the last is reached: so the first to which something
-applies gets the whole of it, and the others what they need to be known by.
+that are decorated one by one are compiled with nobody to tell which is the last: so the whole is said of the first that
+something is true of, and of the others the headline.
 """
 
 from __future__ import annotations

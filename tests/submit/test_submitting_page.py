@@ -110,7 +110,6 @@ def code(title: str) -> list[str]:
 @pytest.fixture
 def names(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the examples take for granted."""
-    from sagemaker.core.processing import ScriptProcessor
     from sagemaker.core.workflow.parameters import ParameterString
     from sagemaker.mlops.workflow.function_step import step
     from sagemaker.mlops.workflow.pipeline import Pipeline
@@ -118,21 +117,13 @@ def names(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.chdir(sdk.code)
     session = sdk.session()
-    processor = ScriptProcessor(
-        role=ROLE,
-        image_uri=IMAGE,
-        command=["python3"],
-        instance_count=1,
-        instance_type="ml.m5.large",
-        sagemaker_session=session,
-    )
     return {
         "ProcessingStep": ProcessingStep,
         "TrainingStep": TrainingStep,
         "Pipeline": Pipeline,
         "step": step,
         "ParameterString": ParameterString,
-        "processor": processor,
+        "processor": sdk.processing(session).step_args.func_args[0],
         "trainer": sdk.trainer(session),
         "session": session,
         "image": IMAGE,
