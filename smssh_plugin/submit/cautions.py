@@ -1,7 +1,9 @@
 """What can't be decided from a request, and may keep people out or cost them money. Said once.
 
-`cautions` is pure: it finds what is to be said of one request. `said` says it: a pipeline compiles its steps one after
-the other, and whoever gives SSH to all of them wants one line for all, and not again at the next compilation.
+`cautions` is pure: it finds what is to be said of one request. `say` says it: a pipeline compiles its steps one after
+the other, and whoever gives SSH to all of them wants one line for all, and not again at the next compilation. Steps
+that are decorated one by one are compiled with nobody to tell which is the last: so the whole is said of the first that
+something is true of, and of the others the headline.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from .leaves import at, is_list, is_map, is_text
 from .options import SmsshWarning
 from .requests import Injection, definitions_of
 
-__all__ = ["Held", "cache_caution", "cautions", "say", "together"]
+__all__ = ["Caution", "Held", "cache_caution", "cautions", "say", "together"]
 
 Request = Mapping[str, Any]
 
@@ -32,10 +34,24 @@ CACHE_KEYS = {
 pipeline step type"); a ContainerEntrypoint is part of the specification."""
 
 
-_PYTHON_PATH = (
-    "PYTHONPATH is set for SSH and takes the place of the image's own; if the image has one, give it in the request's "
-    "Environment, or name the entry point, which is wrapped instead"
-)
+class Caution(NamedTuple):
+    """What is to be said of a request.
+
+    Attributes:
+        headline: what is so, in words that hold for other requests as well.
+        rest: what comes of it and what to do, with the punctuation before it; said once in a process.
+        each: whether the headline is said of every step; False for what is not about the step, but about something
+            that it shares with others, such as the image.
+    """
+
+    headline: str
+    rest: str = ""
+    each: bool = True
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return self.headline + self.rest
 
 
 class Held(NamedTuple):
@@ -50,8 +66,8 @@ class Held(NamedTuple):
     hold: int = 0
 
 
-def cautions(kind: str, before: Request, after: Request, injection: Injection, held: Held) -> list[str]:
-    """What is to be said of a request: what each sentence says holds for other requests word for word.
+def cautions(kind: str, before: Request, after: Request, injection: Injection, held: Held) -> list[Caution]:
+    """What is to be said of a request.
 
     Args:
         kind: one of the values of `KINDS`.
@@ -64,7 +80,8 @@ def cautions(kind: str, before: Request, after: Request, injection: Injection, h
         _, old = definitions_of(before)
         _, new = definitions_of(after)
         several = [_of_training(*pair, injection, held) for pair in zip(old, new)]
-        return list(dict.fromkeys(text for texts in several for text in texts))
+        several.append(_of_limit(before, held, "HyperParameterTuningJobConfig", "ResourceLimits"))
+        return list(dict.fromkeys(caution for found in several for caution in found))
     if kind == "training":
         return _of_training(before, after, injection, held)
     if kind == "processing":
@@ -73,7 +90,7 @@ def cautions(kind: str, before: Request, after: Request, injection: Injection, h
         return [
             *_of_network(network, injection, "NetworkConfig."),
             *_of_python_path(image, role, before, after),
-            *_of_limits(before, held),
+            *_of_limit(before, held, "StoppingCondition"),
         ]
     if kind == "model":
         found = _of_network(before, injection, "")
@@ -83,81 +100,109 @@ def cautions(kind: str, before: Request, after: Request, injection: Injection, h
     return []
 
 
-def cache_caution(kind: str) -> str | None:
+def cache_caution(kind: str) -> Caution | None:
     """What is to be said of a step with SSH whose results are cached; None for a step that starts no container."""
     if kind not in CACHE_KEYS:
         return None
-    return (
-        "step caching is on, and a cache hit starts no container that could be entered; SSH is part of the key "
-        f"({CACHE_KEYS[kind]}), so that turning it on or off, and a new bundle, run the step once; "
-        "SSHOptions(cache='drop') runs it always, cache='keep' says no more"
+    return Caution(
+        "step caching is on, and a cache hit starts no container that could be entered",
+        f"; SSH is part of the key ({CACHE_KEYS[kind]}), so that turning it on or off, and a new bundle, run the step "
+        "once; SSHOptions(cache='drop') runs it always, cache='keep' says no more",
     )
 
 
-def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> list[str]:
+def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> list[Caution]:
     if not is_map(before) or not is_map(after):
         return []
     found = _of_network(before, injection, "")
     found += _of_python_path(
         at(before, "AlgorithmSpecification", "TrainingImage"), before.get("RoleArn"), before, after
     )
-    found += _of_limits(before, held)
+    found += _of_limit(before, held, "StoppingCondition")
     if held.hold and before.get("EnableManagedSpotTraining") is True:
-        found.append("spot capacity can be taken away at any time, and with it a container that is held")
+        found.append(
+            Caution("spot capacity can be taken away at any time", ", and with it a container that is held")
+        )
     debug = at(before, "RemoteDebugConfig", "EnableRemoteDebug")
     if injection.transport == "native":
         if debug is not None and debug is not True:
-            found.append(
-                "RemoteDebugConfig.EnableRemoteDebug is a pipeline variable; where it is false, the container can't "
-                "be entered"
-            )
+            found.append(_of_variable("RemoteDebugConfig.EnableRemoteDebug", "false"))
         image = at(before, "AlgorithmSpecification", "TrainingImage")
         if images.is_algorithm(image, before.get("RoleArn"), before.get("HyperParameters")):
             found.append(
-                "SageMaker's remote debugging, which is the native transport, is not for images of built-in algorithms"
+                Caution(
+                    "the native transport is SageMaker's remote debugging, which is not for images of built-in "
+                    "algorithms"
+                )
             )
     return found
 
 
-def _of_network(holder: Any, injection: Injection, prefix: str) -> list[str]:
+def _of_network(holder: Any, injection: Injection, prefix: str) -> list[Caution]:
     if not is_map(holder):
         return []
     found = []
     isolation = holder.get("EnableNetworkIsolation")
     if isolation is not None and isolation is not False and isolation is not True:
-        found.append(
-            f"{prefix}EnableNetworkIsolation is a pipeline variable; where it is true, the container can't be entered"
-        )
+        found.append(_of_variable(f"{prefix}EnableNetworkIsolation", "true"))
     if holder.get("VpcConfig") is not None and injection.transport != "none":
         needed = "ssmmessages" if injection.transport == "native" else "ssm, ssmmessages and ec2messages"
         found.append(
-            f"{prefix}VpcConfig is set: without a way to the internet, its subnets need the interface endpoints "
-            f"{needed}, and the gateway endpoint of S3"
+            Caution(
+                f"{prefix}VpcConfig is set",
+                f": without a way to the internet, its subnets need the interface endpoints {needed}, and the gateway "
+                "endpoint of S3",
+            )
         )
     return found
 
 
-def _of_python_path(image: Any, role: Any, before: Any, after: Any) -> list[str]:
+def _of_variable(member: str, value: str) -> Caution:
+    return Caution(
+        f"{member} is a pipeline variable", f"; where it is {value}, the container can't be entered"
+    )
+
+
+def _of_python_path(image: Any, role: Any, before: Any, after: Any) -> list[Caution]:
     """A job's PYTHONPATH takes the place of the image's own."""
     if at(before, "Environment", "PYTHONPATH") is not None or images.keeps_python_path(image, role):
         return []
     path = at(after, "Environment", "PYTHONPATH")
     if not is_text(path) or not path.startswith((*FOLDERS.values(), REPACKED)):
         return []
-    return [_PYTHON_PATH]
+    named = image if is_text(image) else "the image"
+    return [
+        Caution(
+            "PYTHONPATH is set for SSH and takes the place of the image's own",
+            f"; if {named} has one, give it in the request's Environment, or name the entry point, which is wrapped "
+            "instead",
+            each=False,
+        )
+    ]
 
 
-def _of_limits(before: Request, held: Held) -> list[str]:
-    """A hold does not stop the clock."""
-    limit = at(before, "StoppingCondition", "MaxRuntimeInSeconds")
+def _of_limit(before: Request, held: Held, *members: str) -> list[Caution]:
+    """A hold does not stop the clock.
+
+    Args:
+        before: the request.
+        held: what was asked for in the way of waits and holds.
+        members: the path to the structure with the limit.
+    """
+    limit = at(before, *members, "MaxRuntimeInSeconds")
     longest = held.wait + held.hold
     if type(limit) is not int or longest < limit:
         return []
     what = " and ".join(name for name, seconds in (("a wait", held.wait), ("a hold", held.hold)) if seconds)
     if not what:
         return []
-    text = f"{what} of up to {longest} s in all may be cut short: StoppingCondition.MaxRuntimeInSeconds ends the job "
-    return [f"{text}after {limit} s, whatever it is doing"]
+    return [
+        Caution(
+            f"{what} of up to {longest} s in all may be cut short",
+            f": {'.'.join(members)}.MaxRuntimeInSeconds ends the job after {limit} s, whatever it is doing; give the "
+            "job more time, or ask for less (hold_max_seconds, wait)",
+        )
+    ]
 
 
 def _containers(model: Request) -> list[Any]:
@@ -169,29 +214,33 @@ def _containers(model: Request) -> list[Any]:
 
 _STEP = "step "
 _INSIDE = ("smssh_plugin", "sagemaker", "boto", "contextlib", "functools", "pydantic")
-_said: set[tuple[str, str]] = set()
-"""(subject, text) of what was said in this process."""
-_waiting: contextvars.ContextVar[list[tuple[str, str]] | None] = contextvars.ContextVar(
+_said: dict[Caution, set[str]] = {}
+"""What was said in this process, and of what."""
+_waiting: contextvars.ContextVar[dict[str, list[str]] | None] = contextvars.ContextVar(
     "waiting", default=None
 )
+"""What is to be said at the end of `together`, and of what."""
 
 
-def say(subject: str, texts: Iterable[str]) -> None:
-    """Warn of something, unless that was done before.
+def say(subject: str, cautions: Iterable[Caution]) -> None:
+    """Warn of something, unless that was done before; of what was said of others, the headline will do.
 
     Args:
         subject: what it is about, as a person knows it.
-        texts: what is to be said of it.
+        cautions: what is to be said of it.
     """
-    for text in texts:
-        if (subject, text) in _said:
+    waiting = _waiting.get()
+    for caution in cautions:
+        known = _said.setdefault(caution, set())
+        whole = not known or (waiting is not None and caution.text in waiting)
+        if subject in known or not (whole or caution.each):
             continue
-        _said.add((subject, text))
-        waiting = _waiting.get()
+        known.add(subject)
+        text = caution.text if whole else caution.headline
         if waiting is None:
             _warn(f"{subject}: {text}")
         else:
-            waiting.append((subject, text))
+            waiting.setdefault(text, []).append(subject)
 
 
 @contextlib.contextmanager
@@ -200,14 +249,13 @@ def together() -> Iterator[None]:
     if _waiting.get() is not None:
         yield
         return
-    waiting: list[tuple[str, str]] = []
+    waiting: dict[str, list[str]] = {}
     token = _waiting.set(waiting)
     try:
         yield
     finally:
         _waiting.reset(token)
-        for text in dict.fromkeys(text for _, text in waiting):
-            subjects = [subject for subject, each in waiting if each == text]
+        for text, subjects in waiting.items():
             _warn(f"{_joined(subjects)}: {text}")
 
 

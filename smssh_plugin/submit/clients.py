@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
 from . import bundle, switch
-from .cautions import say
+from .cautions import Caution, say
 from .inject import Attachment, inject
 from .limits import check_definition
 from .options import SSHOptions
@@ -262,7 +262,7 @@ def _read(pipeline: str, location: Mapping[str, Any], session_of: Callable[[], A
         answer = _s3(session_of()).get_object(Bucket=location["Bucket"], Key=location["ObjectKey"], **version)
         text: str = answer["Body"].read().decode()
     except (BotoCoreError, ClientError, KeyError, UnicodeDecodeError) as error:
-        say(f"no SSH for pipeline {pipeline!r}", [f"its definition in S3 can't be read: {error}"])
+        say(f"no SSH for pipeline {pipeline!r}", [Caution(f"its definition in S3 can't be read: {error}")])
         return None
     return text
 

@@ -15,7 +15,7 @@ from ..errors import ExitStatus, SmsshError
 from ..plugins import Plugins
 from . import bundle, repack, switch
 from .agent import agent_for
-from .cautions import Held, cache_caution, cautions, say
+from .cautions import Caution, Held, cache_caution, cautions, say
 from .requests import Injection, name_of, transform_request
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def inject(
     except SmsshError as error:
         if attachment.named:
             raise
-        say(f"no SSH for {where}", [error.message.replace(f"{where}: ", "", 1)])
+        say(f"no SSH for {where}", [Caution(error.message.replace(f"{where}: ", "", 1))])
         return request
     if changed is request:
         return request
@@ -90,10 +90,11 @@ def inject(
     return _plugins().transform_request(kind, changed, options)
 
 
-_PARAMETER = (
-    "enabled is a pipeline parameter, which an execution can only use as the value of SMSSH_ENABLE: where it is 0, the "
-    "container's side does nothing, and the request still has the bundle and what starts it, in the key of step "
-    "caching too; a bool or an environment variable leaves no trace"
+_PARAMETER = Caution(
+    "enabled is a pipeline parameter, which an execution can only use as the value of SMSSH_ENABLE",
+    ": where it is 0, the container's side does nothing, and the request still has the bundle and what starts it, in "
+    "the key of step caching too; a bool or an environment variable leaves no trace",
+    each=False,
 )
 
 
@@ -165,9 +166,9 @@ def step_with_ssh(step: Mapping[str, Any], kind: str, options: SSHOptions) -> Ma
         return step
     if options.cache == "drop":
         return {name: value for name, value in step.items() if name != "CacheConfig"}
-    text = cache_caution(kind)
-    if text is not None:
-        say(name_of(kind, step.get("Name")), [text])
+    caution = cache_caution(kind)
+    if caution is not None:
+        say(name_of(kind, step.get("Name")), [caution])
     return step
 
 

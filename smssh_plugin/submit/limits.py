@@ -37,6 +37,7 @@ class Limits(NamedTuple):
     Attributes:
         call: what the request is called in messages.
         entries: environment entries.
+        name: characters of the name of an environment variable.
         value: characters of one environment value.
         inputs: channels, processing inputs or additional model data sources; 0 where there are none.
         entry_point: items of the entry point; 0 where a request has no such field.
@@ -44,18 +45,19 @@ class Limits(NamedTuple):
 
     call: str
     entries: int
+    name: int
     value: int
     inputs: int
     entry_point: int
 
 
 LIMITS: Mapping[str, Limits] = {
-    "training": Limits("training job", 100, 512, 20, 100),
-    "processing": Limits("processing job", 100, 256, 10, 100),
-    "transform": Limits("transform job", 16, 10240, 0, 0),
-    "model": Limits("model", 100, 1024, 5, 0),
+    "training": Limits("training job", 100, 512, 512, 20, 100),
+    "processing": Limits("processing job", 100, 256, 256, 10, 100),
+    "transform": Limits("transform job", 16, 1024, 10240, 0, 0),
+    "model": Limits("model", 100, 1024, 1024, 5, 0),
     # Over all definitions of the tuning job together.
-    "tuning": Limits("tuning job", 48, 512, 20, 0),
+    "tuning": Limits("tuning job", 48, 512, 512, 20, 0),
 }
 
 
@@ -113,11 +115,19 @@ def check_environment(
         after: the environment with ours in it.
 
     Raises:
-        SmsshError: there are too many entries, or one of ours is too long.
+        SmsshError: there are too many entries, or one of ours is too long, by its name or its value.
     """
     limits = LIMITS[kind]
     check_count(where, field, len(after), len(after) - len(before), limits.entries, "entries")
     for name, value in after.items():
+        if name not in before and len(name) > limits.name:
+            raise refuse(
+                where,
+                f"{field}.{name[:20]}... would have a name of {len(name)} characters; SageMaker takes {limits.name} "
+                f"for a {limits.call}",
+                "give the variable a shorter name (SSHOptions(environment=...))",
+                "name-too-long",
+            )
         ours = name not in before or before[name] is not value
         if ours and issubclass(type(value), str) and len(value) > limits.value:
             raise refuse(
@@ -147,8 +157,8 @@ _SHORTER = {
     "SMSSH_ROLE": "a role's name does as well as its ARN",
     "PYTHONPATH": "make the request's own PYTHONPATH shorter, or name a ContainerEntrypoint, which is wrapped instead",
     "SMSSH_STEP": "give the step a shorter name",
-    "SMSSH_AUTHORIZED_KEYS": "let fewer keys in (Ed25519 keys are the shortest), or let the job have a bundle, which "
-    "takes any number",
+    "SMSSH_AUTHORIZED_KEYS": "let fewer keys in (Ed25519 keys are the shortest), keep them where the job can read them "
+    "(authorized_keys=('ssm:PARAMETER',) or 's3://bucket/key'), or let the job have a bundle, which takes any number",
 }
 
 

@@ -192,7 +192,7 @@ def _trained(
     environment = _environment_of(request, where, f"{prefix}Environment")
     start = _start(injection, kind, FOLDERS[kind], entry_point, environment, where, own)
     variables = _variables(injection, role)
-    if injection.baked and all(name in environment for name in variables):
+    if injection.baked and _has_variables(environment, variables):
         return request
     changed = dict(request)
     if not injection.baked:
@@ -226,7 +226,7 @@ def _processing(request: Request, injection: Injection, where: str) -> Request:
         "AppSpecification.ContainerEntrypoint",
     )
     variables = _variables(injection, request.get("RoleArn"))
-    if injection.baked and all(name in environment for name in variables):
+    if injection.baked and _has_variables(environment, variables):
         return request
     changed = dict(request)
     if not injection.baked:
@@ -254,7 +254,7 @@ def _transform(request: Request, injection: Injection, where: str) -> Request:
     # The model brings the bundle and its own role; this turns it on for this job.
     variables = _variables(injection, None)
     environment = _environment_of(request, where, "Environment")
-    if all(name in environment for name in variables):
+    if _has_variables(environment, variables):
         return request
     start = carriers.Start()
     merged = _with_variables(environment, variables, start, "transform", where, "Environment")
@@ -360,6 +360,14 @@ def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:
     if injection.step is not None:
         found["SMSSH_STEP"] = injection.step
     return {**injection.environment, **found}
+
+
+def _has_variables(environment: Mapping[str, Any], variables: Mapping[str, Any]) -> bool:
+    """Whether SSH is there already, where no bundle tells; it may have come with other options.
+
+    The name of the step is nothing that a person would set.
+    """
+    return "SMSSH_STEP" in environment or all(name in environment for name in variables)
 
 
 def _environment_of(holder: Request, where: str, field_name: str) -> Mapping[str, Any]:

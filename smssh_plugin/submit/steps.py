@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Iterator
 
 from ..errors import ExitStatus, SmsshError
 from . import repack
-from .cautions import say
+from .cautions import Caution, say
 from .inject import Attachment, inject, step_with_ssh
 from .options import SSHOptions
 from .requests import KINDS, name_of
@@ -29,9 +29,9 @@ _RIGHT_ORDER = """write @with_ssh above @step, not below it:
     @step(...)
     def {}(...):
         ..."""
-_MODEL_UNSEEN = (
-    "its model is not made by a step seen from here; decorate what makes it too, or use an image that has smssh-plugin "
-    "installed"
+_MODEL_UNSEEN = Caution(
+    "its model is not made by a step seen from here",
+    "; decorate what makes it too, or use an image that has smssh-plugin installed",
 )
 
 
@@ -144,18 +144,19 @@ def _attach_all(target: Any, options: SSHOptions, selection: Selection) -> bool:
         return False
     found = list(steps_in(target))
     selection.check((kind_of(step), names) for step, names in found)
+    # Beside steps that can be entered, those that can't (a model that is registered, say) are passed over.
+    if found and all(kind_of(step) is None for step, _ in found):
+        step, _ = found[0]
+        raise SmsshError(
+            f"step {step.name!r} is of type {_type_of(step)}, and no container runs there to be entered",
+            hint="the types that can be entered are " + ", ".join(KINDS),
+            reference="step-type",
+            status=ExitStatus.USAGE,
+        )
     for step, names in found:
         kind = kind_of(step)
-        # In a collection (a v2 ModelStep registering a model, say) what can't be entered is passed over.
         if kind is not None and selection.has(kind, names):
             attach(step, options)
-        elif kind is None and step is _plain(target):
-            raise SmsshError(
-                f"step {step.name!r} is of type {_type_of(step)}, and no container runs there to be entered",
-                hint="the types that can be entered are " + ", ".join(KINDS),
-                reference="step-type",
-                status=ExitStatus.USAGE,
-            )
     return bool(found)
 
 

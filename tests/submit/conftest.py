@@ -72,7 +72,7 @@ def home(offline: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said once is said once in a process."""
-    monkeypatch.setattr(cautions, "_said", set())
+    monkeypatch.setattr(cautions, "_said", {})
 
 
 @pytest.fixture(scope="session")

@@ -176,6 +176,7 @@ def test_too_many_keys_for_a_variable() -> None:
         transform_request("processing", request("processing"), injection)
     assert caught.value.reference == "value-too-long"
     assert "let fewer keys in" in (caught.value.hint or "")
+    assert "authorized_keys=('ssm:PARAMETER',)" in (caught.value.hint or "")
 
 
 def test_transform_jobs_take_16_variables() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from smssh_plugin.submit.cautions import Held, cache_caution, cautions, say, together
+from smssh_plugin.submit.cautions import Caution, Held, cache_caution, cautions, say, together
 from smssh_plugin.submit.options import SmsshWarning
 from smssh_plugin.submit.requests import Injection, transform_request
 
@@ -43,7 +43,7 @@ def request(kind: str, image: Any = PYTORCH, **more: Any) -> dict[str, Any]:
 
 def of(kind: str, before: Any, held: Held = NOT_HELD, **injection: Any) -> list[str]:
     given = Injection(BUNDLE, step="Step", **injection)
-    return cautions(kind, before, transform_request(kind, before, given), given, held)
+    return [each.text for each in cautions(kind, before, transform_request(kind, before, given), given, held)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,9 +89,34 @@ def test_a_hold_does_not_stop_the_clock(kind: str) -> None:
         "a hold of up to 14400 s in all may be cut short: StoppingCondition.MaxRuntimeInSeconds"
     )
     assert "3600 s" in text
+    assert "hold_max_seconds" in text
     assert of(kind, before, Held(600, 0)) == []
     assert of(kind, before, Held(600, 3000))[0].startswith("a wait and a hold of up to 3600 s")
     assert of(kind, request(kind, StoppingCondition={"MaxRuntimeInSeconds": object()}), Held(0, 14400)) == []
+
+
+def test_a_tuning_job_has_a_clock_of_its_own() -> None:
+    limits = {"MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 3600}
+    before = {**request("tuning"), "HyperParameterTuningJobConfig": {"ResourceLimits": limits}}
+    (text,) = of("tuning", before, Held(0, 14400))
+    assert (
+        "HyperParameterTuningJobConfig.ResourceLimits.MaxRuntimeInSeconds ends the job after 3600 s" in text
+    )
+
+
+@pytest.mark.parametrize("image", [MINE, {"Get": "Parameters.Image"}])
+def test_the_python_path_is_the_images(image: Any) -> None:
+    """Said of the image, once, whatever steps run in it."""
+    given = Injection(BUNDLE, step="Step")
+    found = [
+        cautions(
+            kind, request(kind, image), transform_request(kind, request(kind, image), given), given, NOT_HELD
+        )
+        for kind in KINDS
+    ]
+    assert found[0] == found[1] == found[2] == found[3]
+    assert (f"if {MINE} has one" if image == MINE else "if the image has one") in found[0][0].rest
+    assert not found[0][0].each
 
 
 def test_spot_capacity_and_a_hold() -> None:
@@ -119,16 +144,21 @@ def test_remote_debugging_and_images_that_it_is_not_for() -> None:
 
 
 def test_caching_names_what_is_in_the_key() -> None:
-    text = cache_caution("training") or ""
-    assert "a cache hit starts no container" in text
-    assert "(InputDataConfig, Environment and AlgorithmSpecification)" in text
+    caution = cache_caution("training")
+    assert caution is not None
+    assert "a cache hit starts no container" in caution.headline
+    assert "(InputDataConfig, Environment and AlgorithmSpecification)" in caution.rest
     assert cache_caution("model") is None
 
 
 # -------------------------------------------------------------------------------- saying it
 
 
-def saying(*what: tuple[str, list[str]], at_once: bool = False) -> list[str]:
+ONE, TWO = Caution("one", ", and so on"), Caution("two")
+SHARED = Caution("of the image", "; do this", each=False)
+
+
+def saying(*what: tuple[str, list[Caution]], at_once: bool = False) -> list[str]:
     """What is warned of where all this is said, one after the other or at once."""
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
@@ -139,26 +169,39 @@ def saying(*what: tuple[str, list[str]], at_once: bool = False) -> list[str]:
     return [str(warning.message) for warning in record]
 
 
-def test_once_each() -> None:
-    given = [("step 'A'", ["one", "two"]), ("step 'B'", ["one"])]
-    assert saying(*given, *given) == ["step 'A': one", "step 'A': two", "step 'B': one"]
+def test_once_each_and_the_whole_once() -> None:
+    given = [("step 'A'", [ONE, TWO]), ("step 'B'", [ONE])]
+    assert saying(*given, *given) == ["step 'A': one, and so on", "step 'A': two", "step 'B': one"]
+
+
+def test_what_is_shared_is_said_of_the_first() -> None:
+    assert saying(("step 'A'", [SHARED]), ("step 'B'", [SHARED])) == ["step 'A': of the image; do this"]
 
 
 def test_of_several_at_once() -> None:
+    closed = Caution("closed")
     given = [
-        ("step 'A'", ["one"]),
-        ("no SSH for step 'C'", ["closed"]),
-        ("step 'B'", ["one", "two"]),
-        ("no SSH for step 'D'", ["closed"]),
-        ("step 'C'", ["one"]),
-        ("the model", ["two"]),
+        ("step 'A'", [ONE, SHARED]),
+        ("no SSH for step 'C'", [closed]),
+        ("step 'B'", [ONE, TWO, SHARED]),
+        ("no SSH for step 'D'", [closed]),
+        ("step 'C'", [ONE]),
+        ("the model", [TWO]),
     ]
     assert saying(*given, at_once=True) == [
-        "steps 'A', 'B' and 'C': one",
+        "steps 'A', 'B' and 'C': one, and so on",
+        "steps 'A' and 'B': of the image; do this",
         "no SSH for steps 'C' and 'D': closed",
         "step 'B', the model: two",
     ]
     assert saying(*given, at_once=True) == []
+
+
+def test_of_further_ones_at_once() -> None:
+    """Of another pipeline, or after one was added."""
+    saying(("step 'A'", [ONE, SHARED]))
+    given = [(f"step '{name}'", [ONE, SHARED]) for name in "ABC"]
+    assert saying(*given, at_once=True) == ["steps 'B' and 'C': one"]
 
 
 def test_one_inside_of_another_waits_for_it() -> None:
@@ -166,19 +209,22 @@ def test_one_inside_of_another_waits_for_it() -> None:
         warnings.simplefilter("always")
         with together():
             with together():
-                say("step 'A'", ["one"])
+                say("step 'A'", [ONE])
             assert record == []
     assert len(record) == 1
 
 
 def failing() -> None:
     with together():
-        say("step 'A'", ["one"])
+        say("step 'A'", [ONE])
         raise ValueError("broken")
 
 
 def test_it_is_said_even_where_the_compilation_fails() -> None:
-    with pytest.warns(SmsshWarning, match="step 'A': one"), pytest.raises(ValueError, match="broken"):
+    with (
+        pytest.warns(SmsshWarning, match="step 'A': one, and so on"),
+        pytest.raises(ValueError, match="broken"),
+    ):
         failing()
 
 
@@ -187,5 +233,5 @@ def test_the_line_is_the_users(at_once: bool) -> None:
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         with together() if at_once else contextlib.nullcontext():
-            say("step 'A'", ["one"])
+            say("step 'A'", [ONE])
     assert record[0].filename == __file__

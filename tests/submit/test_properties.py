@@ -326,7 +326,7 @@ def test_any_request_with_variables_anywhere_goes_through_or_is_refused(
     if changed is None:
         return
     for caution in cautions(kind, request, changed, injection, Held(60, 60)):
-        assert isinstance(caution, str)
+        assert isinstance(caution.text, str)
     assert frozen(request) == before
     found = changes(request, changed)
     for change in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,7 +120,8 @@ REQUESTS = {
 def cautions_of(
     kind: str, request: Any, injection: Injection = INJECTION, held: Held = NOT_HELD
 ) -> list[str]:
-    return cautions(kind, request, transform_request(kind, request, injection), injection, held)
+    changed = transform_request(kind, request, injection)
+    return [each.text for each in cautions(kind, request, changed, injection, held)]
 
 
 def at(request: Any, *path: str) -> Any:
@@ -311,6 +313,14 @@ def test_once_is_enough(kind: str) -> None:
     once = transform_request(kind, REQUESTS[kind], INJECTION)
     assert transform_request(kind, once, INJECTION) is once
     assert transform_request(kind, once, Injection(OTHER, step="Step")) is once
+
+
+@pytest.mark.parametrize("kind", ["training", "processing", "transform"])
+def test_the_options_that_came_first_stay(kind: str) -> None:
+    """Where there is no bundle to be known by: a decorated step, and a client that is enabled."""
+    once = transform_request(kind, REQUESTS[kind], replace(INJECTION, baked=True))
+    later = Injection(environment={"MORE": "x"}, baked=True)
+    assert transform_request(kind, once, later) is once
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
@@ -511,6 +521,21 @@ def test_values_have_a_limit(kind: str) -> None:
     assert "Environment.SMSSH_ROLE" in error.message
     too_long = {**REQUESTS[kind], "Environment": {"PYTHONPATH": "/" * limit}}
     assert "Environment.PYTHONPATH" in refusal(kind, too_long).message
+
+
+@pytest.mark.parametrize("kind", sorted(LIMITS))
+def test_names_have_a_limit(kind: str) -> None:
+    limit = LIMITS[kind].name
+    more = {"endpoints": kind == "model"}
+    transform_request(
+        kind, REQUESTS[kind], Injection(BUNDLE, step="Step", environment={"N" * limit: "x"}, **more)
+    )
+    error = refusal(
+        kind, REQUESTS[kind], Injection(BUNDLE, step="Step", environment={"N" * (limit + 1): "x"}, **more)
+    )
+    assert error.reference == "name-too-long"
+    assert "Environment.NNNN" in error.message
+    assert f"{limit + 1} characters; SageMaker takes {limit}" in error.message
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def rows(outcome: Outcome) -> list[str]:
         before, after = (golden.requests_in(outcome.normal(case, moment)) for moment in ("before", "after"))
         for name, request in before.items():
             what = ", ".join(golden.changes(request, after[name])) or "nothing"
-            lines.append(f"  {case:34}{name[:34]:36}{what}")
+            lines.append(f"  {case:43}{name[:34]:36}{what}")
     return lines
 
 

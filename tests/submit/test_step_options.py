@@ -197,6 +197,19 @@ def test_an_image_with_the_package_gets_no_bundle(sdk: SDK, named: str) -> None:
     }
 
 
+def test_more_keys_than_a_variable_takes(sdk: SDK) -> None:
+    session = sdk.session()
+    step = with_ssh(
+        sdk.bare_processing(session), bundle="baked", authorized_keys="ssh-rsa AAAA" + "B" * 300 + " ann"
+    )
+    with pytest.raises(SmsshError, match=r"step 'Bare': .*SMSSH_AUTHORIZED_KEYS .* takes 256") as caught:
+        sdk.pipeline(step, session=session).definition()
+    assert "ssm:PARAMETER" in (caught.value.hint or "")
+    step = with_ssh(sdk.bare_processing(session), bundle="baked", authorized_keys="ssm:/team/keys")
+    arguments = steps_of(sdk.pipeline(step, session=session))["Bare"]["Arguments"]
+    assert arguments["Environment"]["SMSSH_AUTHORIZED_KEYS"].endswith("\nssm:/team/keys")
+
+
 def test_what_only_a_bundle_can_carry() -> None:
     with pytest.raises(SmsshError, match="extra has 'mine', which only a bundle can carry"):
         SSHOptions(carrier="baked", extra={"mine": 1})
@@ -245,9 +258,26 @@ def test_the_first_hosts(sdk: SDK, boto_session: boto3.Session) -> None:
 def test_a_hold_that_the_job_would_not_live_to_see(sdk: SDK) -> None:
     """An hour is what SDK v3 gives a training job."""
     session = sdk.session()
-    step = with_ssh(sdk.training(session), hold="failure")
-    with pytest.warns(SmsshWarning, match="a hold of up to 14400 s in all may be cut short: .* after 3600 s"):
-        sdk.pipeline(step, session=session).definition()
+    steps = [with_ssh(sdk.training(session, name), hold="failure") for name in "AB"]
+    with pytest.warns(SmsshWarning) as record:
+        sdk.pipeline(*steps, session=session).definition()
+    first, second = [str(each.message) for each in record if "a hold" in str(each.message)]
+    assert first.startswith(
+        "step 'A': a hold of up to 14400 s in all may be cut short: StoppingCondition.Max"
+    )
+    assert "after 3600 s" in first
+    assert second == "step 'B': a hold of up to 14400 s in all may be cut short"
+
+
+def test_an_image_is_said_to_be_doubtful_once(sdk: SDK) -> None:
+    """And not of each step that runs in it."""
+    session = sdk.session()
+    steps = [with_ssh(sdk.bare_processing(session, name)) for name in "AB"]
+    with pytest.warns(SmsshWarning) as record:
+        sdk.pipeline(*steps, session=session).definition()
+    (said,) = [str(each.message) for each in record if issubclass(each.category, SmsshWarning)]
+    assert said.startswith("step 'A': PYTHONPATH is set for SSH and takes the place of the image's own; ")
+    assert f"if {IMAGE} has one" in said
 
 
 # -------------------------------------------------------------------------------- repacked models

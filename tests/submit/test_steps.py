@@ -397,6 +397,19 @@ def test_a_step_without_a_container(sdk: SDK) -> None:
         with_ssh(FailStep(name="Stop", error_message="stop"))
 
 
+def test_several_steps_without_a_container(sdk: SDK) -> None:
+    """Beside others they are passed over; alone, nothing would be left to enter, and nobody told."""
+    from sagemaker.mlops.workflow.fail_step import FailStep
+
+    session = sdk.session()
+    stops = [FailStep(name=name, error_message="stop") for name in ("Stop", "Halt")]
+    with pytest.raises(SmsshError, match="step 'Stop' is of type Fail") as caught:
+        with_ssh(stops)
+    assert caught.value.reference == "step-type"
+    steps = with_ssh([*stops, sdk.processing(session)])
+    assert entered(sdk.pipeline(*steps, session=session)) == {"Prepare"}
+
+
 def test_whoever_submits_at_once_is_told_of_enable(sdk: SDK) -> None:
     with pytest.raises(SmsshError, match=r"with_ssh can't decorate a sagemaker\.") as caught:
         with_ssh(sdk.trainer(sdk.session()))

@@ -23,7 +23,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from smssh_plugin import SSHOptions, with_ssh
+from smssh_plugin import SmsshWarning, SSHOptions, with_ssh
 
 HERE = Path(__file__).resolve().parent
 NAME = "churn"
@@ -33,6 +33,8 @@ INSTANCE = "ml.m5.large"
 # for images without an sshd of their own: name the image's Python there.
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}-{platform.machine()}"
 SSH = SSHOptions(hold=("failure",), wheels=(PYTHON,))
+# A hold does not stop SageMaker's clock: an hour of work, and four of somebody who is logged in.
+MAX_SECONDS = 5 * 3600
 
 
 def build(role: str, image: str):
@@ -40,7 +42,7 @@ def build(role: str, image: str):
     from sagemaker.core.processing import ScriptProcessor
     from sagemaker.core.s3 import S3Uploader
     from sagemaker.core.shapes import ProcessingInput, ProcessingOutput, ProcessingS3Input, ProcessingS3Output
-    from sagemaker.core.training.configs import Compute, InputData, SourceCode
+    from sagemaker.core.training.configs import Compute, InputData, SourceCode, StoppingCondition
     from sagemaker.core.transformer import Transformer
     from sagemaker.core.workflow.pipeline_context import PipelineSession
     from sagemaker.mlops.workflow.model_step import ModelStep
@@ -113,6 +115,7 @@ def build(role: str, image: str):
             sagemaker_session=session,
             base_job_name="churn-train",
             compute=Compute(instance_type=INSTANCE, instance_count=1),
+            stopping_condition=StoppingCondition(max_runtime_in_seconds=MAX_SECONDS),
             hyperparameters={
                 "sagemaker_program": "train.py",
                 "sagemaker_submit_directory": code,
@@ -134,6 +137,7 @@ def build(role: str, image: str):
             sagemaker_session=session,
             base_job_name="churn-segment",
             compute=Compute(instance_type=INSTANCE, instance_count=1),
+            stopping_condition=StoppingCondition(max_runtime_in_seconds=MAX_SECONDS),
             source_code=SourceCode(source_dir=str(HERE / "segment"), entry_script="segment.py"),
             hyperparameters={"clusters": 4},
         )
@@ -210,6 +214,8 @@ def main() -> int:
     # The SDK logs every request; what a person wants to see here is the pipeline.
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore", message="Running within a PipelineSession")
+    # The image has no PYTHONPATH of its own that would be lost.
+    warnings.filterwarnings("ignore", message=".*PYTHONPATH", category=SmsshWarning)
     pipeline = build(args.role, args.image)
     pipeline.upsert(role_arn=args.role)
     execution = pipeline.start()

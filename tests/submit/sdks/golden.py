@@ -155,6 +155,9 @@ def _differences(before: Any, after: Any, path: tuple[Any, ...]) -> list[tuple[t
         return found
     if isinstance(after, list) and path[-1] == "ContainerEntrypoint":
         return [] if before == after else [(path, before, after)]
+    if path[-1:] == ("Containers",) and isinstance(before, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        return [one for number, pair in pairs for one in _differences(*pair, (*path, number))]
     if isinstance(before, list) and isinstance(after, list) and before == after[: len(before)]:
         return [((*path, number), _GONE, each) for number, each in enumerate(after[len(before) :])]
     if before is _GONE and path[-1] in ("Environment", "InputDataConfig", "ProcessingInputs", *_SOURCES):

@@ -10,6 +10,7 @@ from sagemaker.estimator import Estimator
 from sagemaker.inputs import TrainingInput, TransformInput
 from sagemaker.instance_group import InstanceGroup
 from sagemaker.model import Model
+from sagemaker.pipeline import PipelineModel
 from sagemaker.processing import FrameworkProcessor, Processor, ScriptProcessor
 from sagemaker.pytorch import PyTorch, PyTorchModel
 from sagemaker.session import Session
@@ -178,6 +179,23 @@ def transform_repack_script_with_bundle(world: World) -> Any:
     )
     step = ModelStep(name="Model", step_args=model.create(instance_type="ml.m5.large"))
     return [train, step, sdk.score(world, step.properties.ModelName)]
+
+
+@table.steps("model-endpoints", endpoints=True)
+def model_endpoints(world: World) -> Any:
+    return model_step(world)
+
+
+@table.steps("model-of-several-containers", endpoints=True)
+def model_of_several(world: World) -> Any:
+    models = [
+        Model(
+            image_uri=IMAGE, role=ROLE, sagemaker_session=world.session, model_data=world.s3(f"{name}.tar.gz")
+        )
+        for name in ("first", "second")
+    ]
+    made = PipelineModel(models=models, role=ROLE, sagemaker_session=world.session)
+    return ModelStep(name="Models", step_args=made.create(instance_type="ml.m5.large"))
 
 
 @table.steps("collection-estimator-transformer")

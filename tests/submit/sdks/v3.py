@@ -158,6 +158,11 @@ def transform_repack(world: World) -> Any:
     return [train, *model.steps, model, sdk.score(world, model.properties.ModelName)]
 
 
+@table.steps("model-endpoints", endpoints=True)
+def model_endpoints(world: World) -> Any:
+    return model_step(world)
+
+
 # Before, ModelBuilder leaves models in a pipeline as they are.
 if hasattr(ModelStep, "_repack_inputs_for"):
 
