@@ -42,6 +42,7 @@ class SteeredRunner:
     running: set[str] = field(default_factory=set)
     most: int = 0
     stopped: set[str] = field(default_factory=set)
+    debugged: list[tuple[str, bool]] = field(default_factory=list)
     released: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def run(self, job: Job) -> Outcome:
@@ -76,6 +77,9 @@ class SteeredRunner:
     async def stop(self, name: str, kind: Any = None) -> None:
         self.stopped.add(name)
         self.released.setdefault(name, asyncio.Event()).set()
+
+    async def remote_debug(self, name: str, enabled: bool) -> None:
+        self.debugged.append((name, enabled))
 
     async def close(self) -> None:
         for name in list(self.running):
