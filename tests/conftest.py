@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+
 
 def pytest_configure():
     """Have ^C mean something in what the tests start, as in a terminal.
@@ -11,3 +13,9 @@ def pytest_configure():
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left alone with one at the end; all else stays in random order."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)

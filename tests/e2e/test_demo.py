@@ -150,7 +150,7 @@ def test_a_server_in_the_held_job_is_reached_from_python(held):
     assert page.strip() == (CHURN / "train" / "train.py").read_text().strip()
 
 
-@pytest.mark.parametrize("moment", ["started arn:", "Train"])
+@pytest.mark.parametrize("moment", ["started arn:", "Train: training step runs"])
 def test_ctrl_c_in_the_demo_leaves_nothing_behind(machine, moment):
     running = machine.start(*demo())
     for line in running.stdout:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,6 +26,15 @@ def poll(condition, seconds=LIMIT, what="it"):
             return value
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
         time.sleep(0.02)
+
+
+def let_others_in(folder: Path) -> None:
+    """Let other users reach a folder below pytest's, which is closed to all but us."""
+    here = Path(tempfile.gettempdir()).resolve()
+    for each in (folder, *folder.resolve().parents):
+        if each == here or here not in each.parents:
+            return
+        each.chmod(0o755)
 
 
 class Container:

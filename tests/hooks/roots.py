@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.entrypoints.container import ROOT, Container, poll
+from tests.entrypoints.container import ROOT, Container, let_others_in, poll
 
 ROOTS = Path(os.environ.get("SMSSH_TEST_ROOTS", ROOT / ".work" / "roots"))
 ENTER = r"""
@@ -66,8 +66,8 @@ class Root(Container):
         self.user = "0:0"
         self.namespaces: list[str] = []
         """Others than its own mounts, as options of unshare."""
-        for path in [folder, *folder.parents[:2], bundle]:
-            path.chmod(0o755)
+        for path in (folder, bundle):
+            let_others_in(path)
         self.environ = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/root",

@@ -12,7 +12,7 @@ from smssh_plugin.hooks import _login, sshd
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Context, Job
 from smssh_plugin.settings import load
-from tests.entrypoints.container import IMAGE, poll
+from tests.entrypoints.container import IMAGE, let_others_in, poll
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
 
@@ -144,8 +144,8 @@ def test_without_an_account_asyncssh_takes_over(container):
     version = subprocess.run([system, "-V"], capture_output=True, text=True, check=False).stdout
     if not version.startswith(f"Python {sys.version_info[0]}.{sys.version_info[1]}."):
         pytest.skip("the system's Python is another version than the wheels")
-    for folder in [container.folder, *container.folder.parents[:2], container.bundle]:
-        folder.chmod(0o755)
+    for folder in (container.folder, container.bundle):
+        let_others_in(folder)
     container.run_dir.mkdir(mode=0o700)
     os.chown(container.run_dir, 54321, 54321)
     os.chown(container.folder, 54321, 54321)
