@@ -169,7 +169,7 @@ ACCESS = {
     (
         "training",
         "native",
-    ): f"{S3_READ} It announces its host key: the row for `native` below. No node, no activation.",
+    ): f"{S3_READ} It announces its host key: the rows for `native` below. No node, no activation.",
     ("processing", "ssm"): f"{S3_READ} {NODE}",
     ("transform", "ssm"): "The job runs with the role of its model.",
     ("model", "ssm"): f"{S3_READ} {NODE}",
@@ -223,6 +223,11 @@ JOB = (
     ),
     Permission(
         "s3:PutObject", "`BUCKET/PREFIX/hosts/*`", "`native`: the host key and the state", ("put_object",)
+    ),
+    Permission(
+        "ssmmessages:*Channel",
+        "`*`",
+        "`native`: SageMaker's agent has the job's role (Create and Open, ControlChannel and DataChannel)",
     ),
     Permission("sns:Publish", "the topics", "`notify`", ("publish",)),
     Permission(

@@ -303,11 +303,11 @@ def _configure(context: Context, folder: Path, region: str) -> None:
 
 
 def endpoints(environ: Mapping[str, str]) -> dict[str, str]:
-    """Endpoints that the job's environment names: `ssm`, `ssmmessages`; what is missing is AWS's own."""
+    """Endpoints that the job's environment names: `ssm`, `ssmmessages`, `kms`; what is missing is AWS's own."""
     everything = environ.get("AWS_ENDPOINT_URL")
     found = {
-        "ssm": environ.get("AWS_ENDPOINT_URL_SSM") or everything,
-        "ssmmessages": environ.get("AWS_ENDPOINT_URL_SSMMESSAGES") or everything,
+        service: environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or everything
+        for service in ("ssm", "ssmmessages", "kms")
     }
     # The agent passes over an endpoint without a scheme, in silence, and calls AWS's own.
     return {service: url for service, url in found.items() if url and urlsplit(url).scheme}
@@ -332,6 +332,9 @@ def agent_configuration(region: str, environ: Mapping[str, str]) -> dict[str, An
         configuration["Mds"] = {"Endpoint": urls["ssm"]}
     if "ssmmessages" in urls:
         configuration["Mgs"]["Endpoint"] = urls["ssmmessages"]
+    if "kms" in urls:
+        # Of shells that the account's preferences have encrypted.
+        configuration["Kms"] = {"Endpoint": urls["kms"]}
     return configuration
 
 

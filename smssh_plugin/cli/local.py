@@ -122,6 +122,7 @@ def status(as_json: bool) -> None:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.started))
         click.echo(f"smssh local is running at {state.endpoint} since {since}.")
         click.echo(f"  process {state.pid}, image {state.image_env}, log {folder.log_file}")
+        click.echo(f"  agents' channels {state.channels}, certified by {state.authority}")
     if state is None:
         sys.exit(ExitStatus.NOT_FOUND)
 

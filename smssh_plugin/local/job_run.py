@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .job_logs import LogStream
 from .job_types import Job, JobStopped, host_names
-from .sandbox import HOME, TEMPORARY, Sandbox, SandboxSpec
+from .native_agent import NativeAgent, target_of
+from .sandbox import HOME, TEMPORARY, Sandbox, SandboxSpec, SandboxStartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -88,6 +89,9 @@ class Container:
         self._run = run
         self._log: LogStream | None = None
         self._sandbox: Sandbox | None = None
+        self._environment: dict[str, str] = {}
+        self._native: NativeAgent | None = None
+        self._native_turn = asyncio.Lock()
         self._ending: asyncio.Task[int] | None = None
         self.folder = run.folder / host
         self.ml = self.folder / "ml"
@@ -129,16 +133,17 @@ class Container:
         """
         tools = self._run.tools
         path = f"{tools.bin}:{tools.image}/bin:{_SYSTEM_PATH}"
+        # Of the container itself, whatever the request adds for its own program.
+        self._environment = {
+            "PATH": path,
+            "HOME": HOME,
+            "TMPDIR": TEMPORARY,
+            **_IMAGE_ENVIRONMENT,
+            **tools.environment,
+        }
         spec = SandboxSpec(
             argv=argv,
-            environment={
-                "PATH": path,
-                "HOME": HOME,
-                "TMPDIR": TEMPORARY,
-                **_IMAGE_ENVIRONMENT,
-                **tools.environment,
-                **environment,
-            },
+            environment={**self._environment, **environment},
             folder=self.folder,
             ml=self.ml,
             hosts=hosts,
@@ -159,6 +164,26 @@ class Container:
     def running(self) -> bool:
         """Whether its command runs."""
         return self._sandbox is not None and self._sandbox.running
+
+    async def remote_debug(self, enabled: bool) -> None:
+        """Start or stop SageMaker's own agent in it. That it does not start is no reason for a job to fail."""
+        async with self._native_turn:
+            if self._native is not None and (not enabled or not self._native.running):
+                await self._native.stop()
+                self._native = None
+            if not enabled or self._native is not None or self._sandbox is None or not self.running:
+                return
+            job = self._run.job.name
+            try:
+                self._native = await NativeAgent.start(
+                    self._sandbox,
+                    target_of(job, self.host),
+                    self.folder / "native",
+                    self._run.folder / f"{self.host}-remote-debug.log",
+                    self._environment,
+                )
+            except (OSError, SandboxStartError) as error:
+                _log.warning("%s: no remote debugging on %s: %s", job, self.host, error)
 
     async def wait(self) -> int:
         """Wait for its end, and until its log is delivered.
@@ -184,6 +209,7 @@ class Container:
 
     async def close(self) -> None:
         """Kill it if it still runs; deliver its log."""
+        await self.remote_debug(False)
         if self._sandbox is not None:
             self._sandbox.kill()
             await self.wait()
@@ -221,6 +247,7 @@ class JobRun:
         self.started: float | None = None
         self.ended: float | None = None
         self.stop_asked = asyncio.Event()
+        self._remote_debug = bool((job.request.get("RemoteDebugConfig") or {}).get("EnableRemoteDebug"))
         self._hurry = asyncio.Event()
 
     def status(self, status: str, message: str) -> None:
@@ -303,6 +330,14 @@ class JobRun:
         self.started = time.time()
         for container, environment in zip(self.containers, environments, strict=True):
             await container.start(argv, environment, names)
+        if self._remote_debug:
+            await self.remote_debug(True)
+
+    async def remote_debug(self, enabled: bool) -> None:
+        """Turn SageMaker's remote debugging on or off, at once where containers run, else when they start."""
+        self._remote_debug = enabled
+        for container in self.containers:
+            await container.remote_debug(enabled)
 
     async def finish(self, limit: float | None) -> int:
         """Wait for the end of the containers; the first one to fail ends the others, and so does a stop.

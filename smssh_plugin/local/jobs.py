@@ -150,6 +150,12 @@ class JobRunner:
             if its_name == name and kind in (None, its_kind):
                 run.stop()
 
+    async def remote_debug(self, name: str, enabled: bool) -> None:
+        """Turn remote debugging of a training job on or off; a job that does not run (any more) is no error."""
+        run = self._runs.get(("training", name))
+        if run is not None:
+            await run.remote_debug(enabled)
+
     async def close(self) -> None:
         """Kill every job and wait until nothing of them is left. No job starts afterwards."""
         self._closed = True

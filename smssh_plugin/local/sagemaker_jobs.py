@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 10.0
 """How long jobs may take to report their end, once the runner has stopped them."""
+_UPDATABLE = ("Downloading", "Training")
+"""The secondary statuses in which remote debugging can be changed (botocore's model of UpdateTrainingJob)."""
 _AT_WORK = ("Training", "Processing", "Transforming")
 """The secondary statuses of a job whose container runs."""
 _INTERNAL = "InternalServerError: We encountered an internal error. Please try again."
@@ -38,6 +40,9 @@ class Runner(Protocol):
 
     async def stop(self, name: str, kind: Kind | None = None) -> None:
         """Ask a running job to end."""
+
+    async def remote_debug(self, name: str, enabled: bool) -> None:
+        """Turn remote debugging of a running training job on or off."""
 
     async def close(self) -> None:
         """Stop every job, and leave nothing behind."""
@@ -114,6 +119,7 @@ class Jobs:
             table[f"Describe{kind.prefix}Job"] = self._bound(self._describe, kind)
             table[f"List{kind.prefix}Jobs"] = self._bound(self._list, kind)
             table[f"Stop{kind.prefix}Job"] = self._bound(self._stop, kind)
+        table["UpdateTrainingJob"] = self._update_training
         return table
 
     @staticmethod
@@ -280,6 +286,26 @@ class Jobs:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return {}
+
+    async def _update_training(self, request: dict[str, Any]) -> dict[str, Any]:
+        """UpdateTrainingJob, as far as it is about remote debugging."""
+        record = self._find(self._kinds["training"], request)
+        config = request.get("RemoteDebugConfig")
+        others = sorted(request.keys() - {"TrainingJobName", "RemoteDebugConfig"})
+        if others:
+            raise validation_error(f"smssh local can update RemoteDebugConfig only, not {', '.join(others)}.")
+        if config is None:
+            raise validation_error("There is nothing to update: RemoteDebugConfig is missing.")
+        if record.secondary not in _UPDATABLE:
+            raise validation_error(
+                "The remote debugging configuration can be updated when the SecondaryStatus of the job is "
+                f"{' or '.join(_UPDATABLE)}; it is {record.secondary}."
+            )
+        enabled = bool(config.get("EnableRemoteDebug"))
+        record.request = {**record.request, "RemoteDebugConfig": {"EnableRemoteDebug": enabled}}
+        record.modified = time.time()
+        await self._runner.remote_debug(record.name, enabled)
+        return {"TrainingJobArn": record.arn}
 
     async def _stopped(self, record: JobRecord) -> None:
         try:

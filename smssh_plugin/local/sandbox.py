@@ -33,7 +33,7 @@ from . import sandbox_init
 if TYPE_CHECKING:
     import signal
 
-__all__ = ["Sandbox", "SandboxSpec", "SandboxStartError", "check_support", "hosts_file", "mode"]
+__all__ = ["Program", "Sandbox", "SandboxSpec", "SandboxStartError", "check_support", "hosts_file", "mode"]
 
 _log = logging.getLogger(__name__)
 
@@ -96,13 +96,48 @@ class SandboxStartError(SmsshError):
         self.number = number
 
 
-class Sandbox:
-    """A running container. Made by `start`."""
+class Program:
+    """A program in a container, by the process that stands for it outside. Made by `Sandbox`."""
 
     def __init__(self, process: asyncio.subprocess.Process, pid: int) -> None:
         self._process = process
         self.pid = pid
-        """The container's PID 1, as this machine numbers it."""
+        """The program itself, as this machine numbers it."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.returncode is None
+
+    def terminate(self) -> None:
+        """Send it SIGTERM, which a container's PID 1 ignores if it has no handler for it."""
+        self._signal(sandbox_init.FORWARDED)
+
+    def kill(self) -> None:
+        """Send it SIGKILL; with a container's PID 1, every process of the container ends at once."""
+        self._signal(sandbox_init.KILL)
+
+    async def wait(self) -> int:
+        """Wait for its end; with a container's PID 1, every process of the container is gone then.
+
+        Returns:
+            The exit status; 128 + N after signal N.
+        """
+        return await self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.running:
+            try:
+                self._process.send_signal(number)
+            except ProcessLookupError:
+                return
+
+
+class Sandbox(Program):
+    """A running container, and its command. Made by `start`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, pid: int) -> None:
+        super().__init__(process, pid)
         assert process.stdout is not None
         self.output: asyncio.StreamReader = process.stdout
         """Standard output and standard error of the container, as they come; to be read to its end."""
@@ -117,80 +152,33 @@ class Sandbox:
         Raises:
             SandboxStartError: no namespaces, no mounts, or no such command (`stage` says which).
         """
-        document = _document(spec)
-        status_read, status_write = os.pipe()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *_program(status_write),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=[status_write],
-                env={},
-                cwd="/",
-                # Ctrl-C on the stand-in's terminal is for the stand-in, which then ends its jobs in order.
-                start_new_session=True,
-            )
-        except BaseException:
-            os.close(status_read)
-            raise
-        finally:
-            os.close(status_write)
-        sandbox = cls(process, 0)
-        try:
-            assert process.stdin is not None
-            process.stdin.write(document)
-            process.stdin.close()
-            messages = await _read_status(status_read)
-        except BaseException:
-            await asyncio.shield(sandbox._abandon())
-            raise
-        for message in messages:
-            if "pid" in message:
-                sandbox.pid = message["pid"]
-            elif "note" in message:
-                _log.warning("%s: %s", spec.folder.parent.name, message["note"])
-        for message in messages:
-            if "error" in message:
-                await sandbox._abandon()
-                raise SandboxStartError(
-                    message["error"]["stage"], message["error"]["errno"], message["error"]["text"]
-                )
-        return sandbox
+        process, pid = await _launch(_document(spec), subprocess.PIPE, spec.folder.parent.name)
+        return cls(process, pid)
 
-    @property
-    def running(self) -> bool:
-        """Whether the container has not ended."""
-        return self._process.returncode is None
+    async def run(self, argv: list[str], environment: dict[str, str], log: Path) -> Program:
+        """Start another program in the container, as `docker exec` does; return when it runs.
 
-    def terminate(self) -> None:
-        """Send SIGTERM to the container's PID 1, which ignores it if it has no handler for it."""
-        self._signal(sandbox_init.FORWARDED)
+        It ends with the container, and with the calling thread. What it starts itself ends with the container.
 
-    def kill(self) -> None:
-        """End every process of the container at once."""
-        self._signal(sandbox_init.KILL)
+        Args:
+            argv: the command; its program is looked for on the PATH of `environment`.
+            environment: the whole environment.
+            log: a file of this machine that its output is added to.
 
-    async def wait(self) -> int:
-        """Wait for the end of the container: every process of it is gone then.
-
-        Returns:
-            The exit status; 128 + N after signal N.
+        Raises:
+            SandboxStartError: the container has ended, or there is no such command.
+            OSError: the log cannot be written.
         """
-        return await self._process.wait()
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.running:
-            try:
-                self._process.send_signal(number)
-            except ProcessLookupError:
-                return
-
-    async def _abandon(self) -> None:
-        """Kill, read the output away, wait."""
-        self.kill()
-        await self.output.read()
-        await self.wait()
+        document = {
+            "parent": os.getpid(),
+            "user": mode() == "user",
+            "enter": self.pid,
+            "argv": argv,
+            "environment": environment,
+            "cwd": "/",
+        }
+        with log.open("ab") as out:
+            return Program(*await _launch(document, out.fileno(), log.stem))
 
 
 @functools.lru_cache(maxsize=1)
@@ -265,7 +253,67 @@ def _devpts() -> str:
     return "newinstance,ptmxmode=0666,mode=620" + (",gid=5" if mode() == "root" else "")
 
 
-def _document(spec: SandboxSpec) -> bytes:
+async def _launch(document: dict[str, Any], output: int, name: str) -> tuple[asyncio.subprocess.Process, int]:
+    """Run `sandbox_init.py`; return it and the PID of what it started, once that runs.
+
+    Args:
+        document: what it reads.
+        output: subprocess.PIPE, or a descriptor.
+        name: whose notes are logged.
+
+    Raises:
+        SandboxStartError: it does not run.
+    """
+    status_read, status_write = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *_program(status_write),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[status_write],
+            env={},
+            cwd="/",
+            # Ctrl-C on the stand-in's terminal is for the stand-in, which then ends its jobs in order.
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(status_read)
+        raise
+    finally:
+        os.close(status_write)
+    try:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(document).encode())
+        process.stdin.close()
+        messages = await _read_status(status_read)
+    except BaseException:
+        await asyncio.shield(_abandon(process))
+        raise
+    pid = 0
+    failure = None
+    for message in messages:
+        if "pid" in message:
+            pid = message["pid"]
+        elif "note" in message:
+            _log.warning("%s: %s", name, message["note"])
+        elif failure is None:
+            failure = message["error"]
+    if failure is not None:
+        await _abandon(process)
+        raise SandboxStartError(failure["stage"], failure["errno"], failure["text"])
+    return process, pid
+
+
+async def _abandon(process: asyncio.subprocess.Process) -> None:
+    """Kill it, read its output away, wait."""
+    Program(process, 0).kill()
+    if process.stdout is not None:
+        await process.stdout.read()
+    await process.wait()
+
+
+def _document(spec: SandboxSpec) -> dict[str, Any]:
     """Write what belongs to the container into its folder; return what `sandbox_init.py` reads."""
     for name in ("stage", "home", "tmp"):
         (spec.folder / name).mkdir(exist_ok=True)
@@ -286,7 +334,7 @@ def _document(spec: SandboxSpec) -> bytes:
             *(_escape(path) for path in (folder, layer / "upper", layer / "work"))
         )
         overlays.append((str(folder), options + (",userxattr" if mode() == "user" else "")))
-    document: dict[str, Any] = {
+    return {
         "parent": os.getpid(),
         "user": mode() == "user",
         "argv": spec.argv,
@@ -298,7 +346,6 @@ def _document(spec: SandboxSpec) -> bytes:
         "overlays": overlays,
         "devpts": _devpts(),
     }
-    return json.dumps(document).encode()
 
 
 def _escape(path: Path) -> str:

@@ -13,7 +13,10 @@ Signals that the outer process obeys: SIGTERM is handed to the container's PID 1
 has a handler, as in a container on AWS); SIGUSR2 kills the container. The kernel sends SIGUSR2 too when the
 stand-in dies.
 
-STATUS_FD gets one JSON object a line: `{"pid": N}` (the container's PID 1, as the stand-in sees it),
+A program that is started in a container beside its command comes the same way: the document names the
+container's PID 1 as `enter`, and both processes do the same but for making namespaces and mounting.
+
+STATUS_FD gets one JSON object a line: `{"pid": N}` (the second process, as the stand-in sees it),
 `{"note": text}` (something was skipped) and `{"error": {"stage", "errno", "text"}}`. It is closed by the
 exec: end of file without an error means that the container's command runs.
 """
@@ -137,6 +140,31 @@ def enter_namespaces(user: bool) -> None:
         raise SetupError("namespaces", error.errno or 0, describe(error)) from None
 
 
+def enter_container(pid: int, user: bool) -> None:
+    """Enter the namespaces of a container that runs; its PID namespace is that of our children: setns(2).
+
+    Args:
+        pid: its PID 1, as the stand-in numbers it.
+        user: whether it has a user namespace.
+
+    Raises:
+        SetupError: it is gone, or the kernel says no.
+    """
+    kinds = [("mnt", CLONE_NEWNS), ("pid", CLONE_NEWPID)]
+    if user:
+        kinds.insert(0, ("user", CLONE_NEWUSER))
+    try:
+        # All are opened first: behind the first of them, PIDs are others.
+        opened = [(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY), kind) for name, kind in kinds]
+        if os.path.samestat(os.fstat(opened[-1][0]), os.stat("/proc/self/ns/pid")):
+            raise SetupError("namespaces", errno.ESRCH, "the container has ended, and its PID is another's")
+        for descriptor, kind in opened:
+            _call(_libc.setns(descriptor, kind), "setns")
+            os.close(descriptor)
+    except OSError as error:
+        raise SetupError("namespaces", error.errno or 0, describe(error)) from None
+
+
 def rebuild(folder: str, stage: str, hidden: list[str], notes: list[str]) -> None:
     """Make a folder a tmpfs that holds its old entries, bound, but for some that the container is not to see.
 
@@ -235,7 +263,7 @@ def become(spec: dict[str, Any]) -> NoReturn:
 
 
 def inner(spec: dict[str, Any], status: Status, ready: int, go: int) -> NoReturn:
-    """PID 1 of the container, until it becomes the container's command."""
+    """The process in the container (PID 1, unless it was there before), until it becomes the command."""
     try:
         os.setsid()
         die_with_parent(signal.SIGKILL)
@@ -245,8 +273,9 @@ def inner(spec: dict[str, Any], status: Status, ready: int, go: int) -> NoReturn
         os.close(ready)
         if os.read(go, 1) != b".":
             os._exit(1)
-        for note in build(spec):
-            status.send({"note": note})
+        if "enter" not in spec:
+            for note in build(spec):
+                status.send({"note": note})
         become(spec)
     except SetupError as failure:
         status.error(failure)
@@ -284,7 +313,10 @@ def main() -> NoReturn:
         die_with_parent(KILL)
         if os.getppid() != spec["parent"]:
             os._exit(1)
-        enter_namespaces(spec["user"])
+        if "enter" in spec:
+            enter_container(spec["enter"], spec["user"])
+        else:
+            enter_namespaces(spec["user"])
         # Taking new credentials clears the request: prctl(2).
         die_with_parent(KILL)
         if os.getppid() != spec["parent"]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
+from .certificate import Certificate
 from .environment import client_environment
 from .gateway import Gateway, listen
 from .jobs import JobRunner
@@ -97,6 +98,10 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
             raise port_in_use(config.port) from None
         raise
     stack.callback(listener.close)
+    # Agents speak TLS on their channels and nothing else: Amazon's cannot be told otherwise.
+    secure = listen(0)
+    stack.callback(secure.close)
+    certificate = Certificate.make(folder.path)
     port = listener.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}"
     moto = MotoBackend()
@@ -111,24 +116,41 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
 
         return await asyncio.to_thread(read)
 
-    environment = container_environment(endpoint, folder.path)
+    channels = f"https://127.0.0.1:{secure.getsockname()[1]}"
+    environment = container_environment(endpoint, folder.path, channels, certificate.authority)
     runner = JobRunner(folder.path, s3, logs, config.image_env, environment)
     stack.push_async_callback(runner.close)
     sagemaker = SageMaker(runner, read_object)
     runner.on_status(sagemaker.jobs.progress)
     sessions = SessionService(endpoint)
     gateway = Gateway(sagemaker, sessions, moto.endpoint)
-    await gateway.start(listener)
+    await gateway.start(listener, (secure, certificate.context()))
     stack.push_async_callback(gateway.stop)
     stack.push_async_callback(sessions.close)
     stack.push_async_callback(sagemaker.close)
     birth = process_birth(os.getpid())
     assert birth is not None  # we are here
-    return State(os.getpid(), birth, port, endpoint, time.time(), str(config.image_env))
+    return State(
+        pid=os.getpid(),
+        birth=birth,
+        port=port,
+        endpoint=endpoint,
+        started=time.time(),
+        image_env=str(config.image_env),
+        channels=channels,
+        authority=str(certificate.authority),
+    )
 
 
-def container_environment(endpoint: str, folder: Path) -> dict[str, str]:
-    """The part of a client's environment that a container gets: endpoint, region and keys; no host paths."""
+def container_environment(endpoint: str, folder: Path, channels: str, authority: Path) -> dict[str, str]:
+    """The part of a client's environment that a container gets, and what an agent in it needs.
+
+    Args:
+        endpoint: of everything.
+        folder: the state folder.
+        channels: the endpoint of agents' channels, https.
+        authority: the file of the certificate authority that it is signed by.
+    """
     names = (
         "AWS_ENDPOINT_URL",
         "AWS_ACCESS_KEY_ID",
@@ -138,7 +160,11 @@ def container_environment(endpoint: str, folder: Path) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED",
     )
     variables = client_environment(endpoint, folder, {})
-    return {name: variables[name] for name in names}
+    return {
+        **{name: variables[name] for name in names},
+        "AWS_ENDPOINT_URL_SSMMESSAGES": channels,
+        "AWS_CA_BUNDLE": str(authority),
+    }
 
 
 def run(config: Config, ready: Callable[[State], None]) -> None:

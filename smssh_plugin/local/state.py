@@ -36,6 +36,10 @@ class State:
     started: float
     """Seconds since the epoch."""
     image_env: str
+    channels: str = ""
+    """Where agents open their channels: https, which Amazon's insists on."""
+    authority: str = ""
+    """The PEM file of the authority that the certificate there is signed by."""
 
 
 class StateFolder:

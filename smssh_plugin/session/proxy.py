@@ -23,6 +23,7 @@ __all__ = ["WAIT_SECONDS", "Reachable", "Resolve", "run"]
 
 WAIT_SECONDS = 600.0
 """How long a job that is still starting is waited for."""
+_REFUSED = ("access-denied", "session-refused")
 _UP = "is the SSH server in the container up? the job's log says what smssh did there"
 
 
@@ -158,11 +159,17 @@ class _Way:
     def explain(self, error: SmsshError) -> None:
         """Say what the lookup says of a target that is not connected: it knows of the job's end.
 
+        Where no document of ours is allowed for SageMaker's own target, its shell may be.
+
         Raises:
             SmsshError: it does.
         """
+        target = self._target or (self._found.target if self._found is not None else "")
         if error.reference == "target-not-connected" and self._target is None:
             self._look(0.0, remembered=False)
+        elif error.reference in _REFUSED and target and not target.startswith("mi-"):
+            shell = f"`smssh shell {self._address}` may be allowed all the same"
+            error.hint = shell if error.hint is None else f"{error.hint}; {shell}"
 
     def _look(self, wait: float, *, remembered: bool) -> Reachable:
         if self._resolve is None:

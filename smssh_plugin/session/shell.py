@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import termios
 import time
@@ -86,7 +87,9 @@ def run(
     from . import lifetime
     from .signals import Signals, Stopped
 
-    document = lifetime.Document(COMMAND_DOCUMENT, {"command": command}) if command else lifetime.Document("")
+    # An agent in container mode, as SageMaker's own is, runs words and no line (its `shell_unix.go`).
+    words = {"command": shlex.join(["sh", "-c", command])} if command else {}
+    document = lifetime.Document(COMMAND_DOCUMENT if command else "", words)
     with Signals(resize=True) as signals:
         try:
             with lifetime.started(aws, find, [document], signals, wait=wait) as session:

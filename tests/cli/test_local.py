@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -106,7 +108,12 @@ def test_up_twice_status_use_down(home):
 
     facts = json.loads(home.do("status", "--json").stdout)
     assert (facts["running"], facts["endpoint"], facts["pid"]) == (True, state.endpoint, state.pid)
-    assert state.endpoint in home.do("status").stdout
+    status = home.do("status").stdout
+    assert state.endpoint in status
+    assert f"agents' channels {state.channels}, certified by {state.authority}" in status
+    trusting = ssl.create_default_context(cafile=state.authority)
+    with urllib.request.urlopen(f"{state.channels}/_smssh/sessions", context=trusting) as answer:
+        assert json.load(answer) == {"sessions": []}
     other = home.do("run", "--", "sh", "-c", "echo $AWS_ENDPOINT_URL")
     assert other.stdout.strip() == state.endpoint, "a command uses the one that is up"
 

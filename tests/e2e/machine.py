@@ -8,8 +8,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncssh
 import boto3
 import pytest
+import typing_extensions
 
 ROOT = Path(__file__).resolve().parents[2]
 CHURN = ROOT / "examples" / "pipelines" / "churn"
@@ -18,6 +20,21 @@ TRAIN = "Train.churn.pipeline.sagemaker"
 SMSSH = [sys.executable, "-m", "smssh_plugin.cli"]
 PATIENCE = 400
 """Seconds that the longest single program of these tests may take on a slow machine."""
+
+
+def image_with_asyncssh(folder):
+    """The image's environment, with an SSH server in it: whoever just decorates asks for no wheels."""
+    theirs = next((IMAGE / "lib").glob("python3.*")) / "site-packages"
+    ours = folder / "lib" / theirs.parent.name / "site-packages"
+    ours.mkdir(parents=True)
+    (ours / "theirs.pth").write_text(f"{theirs}\n")
+    (folder / "pyvenv.cfg").write_text((IMAGE / "pyvenv.cfg").read_text())
+    (folder / "bin").mkdir()
+    for name in ("python", "python3"):
+        (folder / "bin" / name).symlink_to((IMAGE / "bin" / "python").resolve())
+    (ours / "asyncssh").symlink_to(Path(asyncssh.__file__).parent)
+    (ours / "typing_extensions.py").symlink_to(typing_extensions.__file__)
+    return folder
 
 
 @dataclass

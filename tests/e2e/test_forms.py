@@ -5,13 +5,11 @@ import re
 import sys
 from pathlib import Path
 
-import asyncssh
 import pytest
-import typing_extensions
 
 from .conftest import make, unmake
 from .forms import JOBS, STEPS
-from .machine import IMAGE, PATIENCE, client, wait_for
+from .machine import IMAGE, PATIENCE, client, image_with_asyncssh, wait_for
 
 pytestmark = [
     pytest.mark.e2e,
@@ -20,21 +18,6 @@ pytestmark = [
 ]
 FORMS = Path(__file__).with_name("forms.py")
 KINDS = {"processing": "describe_processing_job", "training": "describe_training_job"}
-
-
-def image_with_asyncssh(folder):
-    """The image's environment, with an SSH server in it: whoever just decorates asks for no wheels."""
-    theirs = next((IMAGE / "lib").glob("python3.*")) / "site-packages"
-    ours = folder / "lib" / theirs.parent.name / "site-packages"
-    ours.mkdir(parents=True)
-    (ours / "theirs.pth").write_text(f"{theirs}\n")
-    (folder / "pyvenv.cfg").write_text((IMAGE / "pyvenv.cfg").read_text())
-    (folder / "bin").mkdir()
-    for name in ("python", "python3"):
-        (folder / "bin" / name).symlink_to((IMAGE / "bin" / "python").resolve())
-    (ours / "asyncssh").symlink_to(Path(asyncssh.__file__).parent)
-    (ours / "typing_extensions.py").symlink_to(typing_extensions.__file__)
-    return folder
 
 
 @pytest.fixture(scope="module")

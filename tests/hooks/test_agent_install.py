@@ -329,8 +329,10 @@ def test_the_agents_configuration():
     assert found["Agent"]["SelfUpdate"] is False
     assert "Ssm" not in found
     both = {"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_SSMMESSAGES": "http://b"}
-    assert _agent.endpoints(both) == {"ssm": "http://a", "ssmmessages": "http://b"}
-    assert _agent.agent_configuration("r", both)["Mds"] == {"Endpoint": "http://a"}
+    assert _agent.endpoints(both) == {"ssm": "http://a", "ssmmessages": "http://b", "kms": "http://a"}
+    found = _agent.agent_configuration("r", both)
+    assert found["Mds"] == found["Kms"] == {"Endpoint": "http://a"}
+    assert found["Mgs"]["Endpoint"] == "http://b"
     # The agent takes one without a scheme for none, and calls AWS: better to say AWS's own by leaving it out.
     assert _agent.endpoints({"AWS_ENDPOINT_URL": "127.0.0.1:4580"}) == {}
     json.dumps(_agent.agent_configuration("r", both))

@@ -4,8 +4,6 @@ SMSSH_TEST_SSM_AGENT names a folder with its programs (amazon-ssm-agent, ssm-age
 """
 
 import contextlib
-import datetime as dt
-import ipaddress
 import os
 import shutil
 import signal
@@ -19,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from smssh_plugin.local.certificate import Certificate
 from smssh_plugin.local.service_error import ServiceError
+from tests.amazon.programs import loopback_only
 from tests.entrypoints.container import poll
 from tests.session.support import proxy_command
 
@@ -33,13 +33,18 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def alone():
+    """Nothing that is wrong may reach AWS."""
+    with loopback_only():
+        yield
+
+
 @pytest.fixture
 def tls(tmp_path, stack):
     """The session service behind TLS: the agent takes nothing else for its channels."""
-    certificate = tmp_path / "server.pem"
-    certificate.write_bytes(self_signed())
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate)
+    certificate = Certificate.make(tmp_path)
+    server = certificate.context()
     inner = int(stack.url.rpartition(":")[2])
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -65,43 +70,15 @@ def tls(tmp_path, stack):
                 threading.Thread(target=pump, args=pair, daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
-    yield f"https://127.0.0.1:{listener.getsockname()[1]}", certificate
+    yield f"https://127.0.0.1:{listener.getsockname()[1]}", certificate.authority
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
-
-
-def self_signed():
-    """A certificate for 127.0.0.1 and its key, PEM."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return made.public_bytes(serialization.Encoding.PEM) + private
 
 
 @pytest.fixture
 def job(container, stack, tls):
     """Starts a wrapped job that has its own /var/lib and /var/log, as a container has, and waits for its node."""
-    url, certificate = tls
+    url, authority = tls
 
     def entered():
         found = container.wait_for("running")
@@ -121,7 +98,7 @@ def job(container, stack, tls):
                 "AWS_ACCESS_KEY_ID": "ASIAJOBJOBJOBJOBJOBJ",
                 "AWS_SECRET_ACCESS_KEY": "the-jobs-secret",
                 "AWS_EC2_METADATA_DISABLED": "true",
-                "SSL_CERT_FILE": str(certificate),
+                "SSL_CERT_FILE": str(authority),
                 **environ,
             },
         )

@@ -260,7 +260,6 @@ class Somebody:
 
     prefix: list[str]
     python: str
-    environment: dict[str, str]
 
     def run(
         self, *arguments: str, folder: Path, timeout: float, **more: str
@@ -269,7 +268,7 @@ class Somebody:
         return subprocess.run(
             [*self.prefix, self.python, *arguments],
             cwd=folder,
-            env={**self.environment, "HOME": str(folder), "PATH": os.environ["PATH"], **more},
+            env={"HOME": str(folder), "PATH": os.environ["PATH"], **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -286,21 +285,31 @@ def somebody(folder: Path) -> Somebody:
     Args:
         folder: becomes that user's.
     """
-    environment = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *(path for path in sys.path if path)])}
     if os.geteuid() != 0:
-        return Somebody([], sys.executable, environment)
+        return Somebody([], sys.executable)
     if shutil.which("setpriv") is None:
         pytest.skip("no setpriv")
     prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
     os.chown(folder, 65534, 65534)
-    # An interpreter below a home folder is not for nobody; one of the same version, with our packages on its
-    # path, will do.
+    # An interpreter below a home folder is not for nobody; one of the same version will do, in an environment that
+    # has our packages. (On PYTHONPATH they would be missing in the agent double, which does not look there.)
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for python in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"):
+        made = Path(tempfile.mkdtemp(prefix="python-", dir=folder))
+        made.chmod(0o755)
+        packages = made / "lib" / name / "site-packages"
+        packages.mkdir(parents=True)
+        (packages / "ours.pth").write_text("\n".join([str(REPOSITORY), *filter(None, sys.path)]) + "\n")
+        (made / "pyvenv.cfg").write_text(f"home = {Path(python).resolve().parent}\n")
+        (made / "bin").mkdir()
+        (made / "bin" / "python").symlink_to(Path(python).resolve())
         try:
             done = subprocess.run(
-                [*prefix, "sh", "-c", 'exec "$0" -c "import boto3, smssh_plugin.errors"', python],
-                env=environment,
+                [
+                    *prefix,
+                    *("sh", "-c", 'exec "$0" -I -c "import boto3, smssh_plugin.errors"'),
+                    made / "bin" / "python",
+                ],
                 capture_output=True,
                 timeout=30,
                 check=False,
@@ -309,7 +318,7 @@ def somebody(folder: Path) -> Somebody:
         except OSError:
             continue
         if done.returncode == 0:
-            return Somebody(prefix, python, environment)
+            return Somebody(prefix, str(made / "bin" / "python"))
     pytest.skip("an ordinary user cannot reach a Python with our packages")
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
+from smssh_plugin.local.certificate import Certificate
 from smssh_plugin.local.gateway import Gateway, listen
 from smssh_plugin.local.job_types import Job, Outcome
 from smssh_plugin.local.moto_backend import MotoBackend
@@ -27,6 +28,7 @@ from smssh_plugin.local.session_service import SessionService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/job:1"
@@ -42,6 +44,7 @@ class SteeredRunner:
     running: set[str] = field(default_factory=set)
     most: int = 0
     stopped: set[str] = field(default_factory=set)
+    debugged: list[tuple[str, bool]] = field(default_factory=list)
     released: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def run(self, job: Job) -> Outcome:
@@ -77,6 +80,9 @@ class SteeredRunner:
         self.stopped.add(name)
         self.released.setdefault(name, asyncio.Event()).set()
 
+    async def remote_debug(self, name: str, enabled: bool) -> None:
+        self.debugged.append((name, enabled))
+
     async def close(self) -> None:
         for name in list(self.running):
             await self.stop(name)
@@ -85,9 +91,11 @@ class SteeredRunner:
 class Service:
     """The running service, and clients of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, secure: Path | None = None) -> None:
+        """`secure` is a folder for the certificate of agents' channels, where TLS is wanted for them."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._secure = secure
 
     def start(self) -> None:
         self._thread.start()
@@ -108,8 +116,14 @@ class Service:
             self.sagemaker_service = SageMaker(self.runner, read_object)
             self.sessions = SessionService()
             self.gateway = Gateway(self.sagemaker_service, self.sessions, self.moto.endpoint)
-            await self.gateway.start(listener)
+            await self.gateway.start(listener, secure)
 
+        secure = None
+        if self._secure is not None:
+            certificate = Certificate.make(self._secure)
+            self.authority = certificate.authority
+            secure = (listen(0), certificate.context())
+            self.channels = f"https://127.0.0.1:{secure[0].getsockname()[1]}"
         listener = listen(0)
         self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.do(build())

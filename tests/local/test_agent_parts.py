@@ -81,6 +81,30 @@ def test_what_nobody_takes_is_not_acknowledged_and_comes_again(ready: list[bool]
     assert taken == list(range(len(taken)))
 
 
+def test_what_waited_for_its_turn_is_offered_again() -> None:
+    room = 1
+    taken: list[int] = []
+
+    def take(message: Message) -> bool:
+        if len(taken) < room:
+            taken.append(message.sequence)
+            return True
+        return False
+
+    stream = Stream(take)
+    for sequence in (2, 1, 0):
+        stream.receive(incoming(sequence), 0.0)
+    # All are acknowledged, so that none of them is sent again.
+    assert (sorted(acknowledged(stream)), taken) == ([0, 1, 2], [0])
+    room = 2
+    stream.take_early()
+    assert taken == [0, 1]
+    room = 9
+    stream.take_early()
+    stream.take_early()
+    assert taken == [0, 1, 2]
+
+
 def test_a_message_ahead_is_acknowledged_and_waits_for_its_turn() -> None:
     ready = False
     taken: list[int] = []

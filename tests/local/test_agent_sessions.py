@@ -392,6 +392,30 @@ def test_a_slow_destination_loses_nothing(start: Callable[..., Client]) -> None:
         connection.close()
 
 
+def test_what_came_early_is_not_forgotten_by_a_slow_destination(start: Callable[..., Client]) -> None:
+    """Once it is acknowledged nobody sends it again: after a cut, most of what is under way comes early."""
+    pieces = [os.urandom(65536) for _ in range(200)]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = start(SSH, portNumber=str(listener.getsockname()[1]))
+        client.wait_complete()
+        connection, _ = listener.accept()
+        frames = [
+            Message.new(MessageType.INPUT, piece, payload_type=1, sequence=number).encode()
+            for number, piece in enumerate(pieces, 1)
+        ]
+        for frame in frames[1:]:
+            client.put(frame)
+        until(lambda: len(pieces) in client.acknowledged, seconds=60)
+        client.put(frames[0])
+        until(lambda: 1 in client.acknowledged, seconds=60)
+        connection.settimeout(30)
+        received = bytearray()
+        while len(received) < sum(map(len, pieces)):
+            received += connection.recv(1 << 20)
+        assert received == b"".join(pieces)
+        connection.close()
+
+
 # Other hosts.
 
 

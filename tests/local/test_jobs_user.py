@@ -18,17 +18,19 @@ FILES = [
     f"tests/local/test_{name}.py"
     for name in ("jobs_training", "jobs_processing", "jobs_ending", "transform", "sandbox")
 ]
+NATIVE = ["tests/local/test_native_agent.py"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as an ordinary user already")
-def test_everything_as_an_ordinary_user(common: Path) -> None:
+@pytest.mark.parametrize("files", [FILES, NATIVE], ids=["jobs", "native"])
+def test_everything_as_an_ordinary_user(common: Path, files: list[str]) -> None:
     who = somebody(common)
     image = image_for(who, common)
     before = mounts()
     done = who.run(
         *("-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(REPOSITORY / "pyproject.toml")),
         *("--rootdir", str(REPOSITORY), "--basetemp", str(common / "inner")),
-        *(str(REPOSITORY / file) for file in FILES),
+        *(str(REPOSITORY / file) for file in files),
         folder=common,
         timeout=220,
         SMSSH_TEST_IMAGE_ENV=str(image),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.local.job_run import remove_tree
 from smssh_plugin.local.sandbox import (
+    Program,
     Sandbox,
     SandboxSpec,
     SandboxStartError,
@@ -27,11 +29,8 @@ from smssh_plugin.local.sandbox import (
 from .jobs_support import mounts, somebody
 
 if TYPE_CHECKING:
-    from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -182,6 +181,55 @@ def test_kill_and_terminate(folder: Path) -> None:
         return await killed.wait(), await other.wait(), alive
 
     assert asyncio.run(main()) == (128 + signal.SIGKILL, 4, True)
+
+
+def test_another_program_in_it(folder: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    async def main() -> None:
+        sandbox = await Sandbox.start(_spec(folder, "sh", "-c", "echo ready; sleep 1000 & wait"))
+        assert await asyncio.wait_for(sandbox.output.readline(), 30) == b"ready\n"
+        (folder / "ml" / "in").write_text("hello\n")
+
+        async def run(*argv: str) -> Program:
+            return await sandbox.run(list(argv), {"PATH": PATH, "A": "1"}, log)
+
+        script = "cat /opt/ml/in; env | grep A=; tr '\\0' ' ' < /proc/1/cmdline; cat; exit 7"
+        assert await asyncio.wait_for((await run("sh", "-c", script)).wait(), 30) == 7
+        assert log.read_text() == "hello\nA=1\nsh -c echo ready; sleep 1000 & wait "
+        asleep = await run("sleep", "1000")
+        assert asleep.running
+        asleep.terminate()
+        assert await asyncio.wait_for(asleep.wait(), 30) == 128 + signal.SIGTERM
+        with pytest.raises(SandboxStartError) as caught:
+            await run("/nowhere/program")
+        assert (caught.value.stage, caught.value.number) == ("exec", errno.ENOENT)
+        stubborn = [await run("sh", "-c", "trap '' TERM; sleep 1000 & wait; wait") for _ in range(2)]
+        stubborn[0].kill()
+        assert await asyncio.wait_for(stubborn[0].wait(), 30) == 128 + signal.SIGKILL
+        sandbox.kill()
+        await asyncio.wait_for(sandbox.wait(), 30)
+        assert await asyncio.wait_for(stubborn[1].wait(), 30) == 128 + signal.SIGKILL
+        with pytest.raises(SandboxStartError) as caught:
+            await run("true")
+        assert caught.value.stage == "namespaces"
+
+    asyncio.run(main())
+
+
+def test_it_is_not_this_machine_that_is_entered(folder: Path, tmp_path: Path) -> None:
+    """Where the PID of a container that has ended is another process' by now."""
+
+    async def main() -> None:
+        sandbox = await Sandbox.start(_spec(folder, "true"))
+        await asyncio.wait_for(sandbox.output.read(), 30)
+        await asyncio.wait_for(sandbox.wait(), 30)
+        sandbox.pid = os.getpid()
+        with pytest.raises(SandboxStartError) as caught:
+            await sandbox.run(["true"], {"PATH": PATH}, tmp_path / "log")
+        assert caught.value.number == errno.ESRCH
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,6 @@ from smssh_plugin.local.service_error import ServiceError
 
 from .support import Stack, proxy, read_exactly, until
 
-# Of all kinds, and not of raw ports alone.
-pytest.importorskip(
-    "smssh_plugin.local.agent.worker", reason="the agent double serves ports without smux only"
-)
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

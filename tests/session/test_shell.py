@@ -286,7 +286,7 @@ def test_a_command_without_a_terminal(api: Api) -> None:
     assert done.stderr == b"smssh: be kind\nerr"
     assert typed == b"counted\x04"
     assert api.asked[0][1]["DocumentName"] == "AWS-StartInteractiveCommand"
-    assert api.asked[0][1]["Parameters"] == {"command": ["wc -c"]}
+    assert api.asked[0][1]["Parameters"] == {"command": ["sh -c 'wc -c'"]}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import ssl
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -81,6 +82,7 @@ class Api:
         self._ssm = configuration.ssm
         self._mgs = configuration.mgs
         self._kms = configuration.kms
+        self._authority = configuration.authority
         self._source = source
 
     def call(self, operation: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +127,7 @@ class Api:
         url = f"{self._mgs}/v1/{path}"
         request = {"MessageSchemaVersion": "1.0", "RequestId": str(uuid.uuid4()), **body}
         headers = {"Content-Type": "application/json"}
-        status, answer = _post(url, json.dumps(request), headers, self._auth("ssmmessages"))
+        status, answer = _post(url, json.dumps(request), headers, self._auth("ssmmessages"), self._authority)
         text = answer.decode("utf-8", "replace")
         if status != 201:
             raise CallFailed(str(status), text[:300])
@@ -138,7 +140,11 @@ class Api:
         signed = AWSRequest("GET", f"{url}?{query}")
         self._auth("ssmmessages").add_auth(signed)
         try:
-            opened = Socket(f"ws{url.removeprefix('http')}?{query}", dict(signed.headers.items()))
+            opened = Socket(
+                f"ws{url.removeprefix('http')}?{query}",
+                dict(signed.headers.items()),
+                ca_bundle=self._authority,
+            )
         except WebSocketRefusedError as error:
             raise CallFailed(str(error.status or ""), str(error)) from error
         first = {"MessageSchemaVersion": "1.0", "RequestId": str(uuid.uuid4()), "TokenValue": token, **hello}
@@ -176,15 +182,25 @@ def json_call(url: str, target: str, body: dict[str, Any], auth: SigV4Auth | Non
     return parsed
 
 
-def _post(url: str, body: str, headers: dict[str, str], auth: SigV4Auth | None) -> tuple[int, bytes]:
+def _post(
+    url: str, body: str, headers: dict[str, str], auth: SigV4Auth | None, authority: str | None = None
+) -> tuple[int, bytes]:
     request = AWSRequest("POST", url, headers=headers, data=body)
     if auth is not None:
         auth.add_auth(request)
     parts = urlsplit(url)
     if parts.hostname is None:
         raise SmsshError(f"not an endpoint: {url!r}")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=_SECONDS)
+    connection = (
+        http.client.HTTPSConnection(
+            parts.hostname,
+            parts.port,
+            timeout=_SECONDS,
+            context=ssl.create_default_context(cafile=authority),
+        )
+        if parts.scheme == "https"
+        else http.client.HTTPConnection(parts.hostname, parts.port, timeout=_SECONDS)
+    )
     try:
         connection.request("POST", parts.path or "/", body.encode(), dict(request.headers.items()))
         response = connection.getresponse()

@@ -17,6 +17,7 @@ __all__ = [
     "Configuration",
     "CustomIdentity",
     "Registration",
+    "certificate_of",
     "folder_of",
     "state_folder",
     "write_private",
@@ -50,6 +51,11 @@ _DAY = 86400.0
 def folder_of(program: str) -> Path:
     """The folder that the program was started from."""
     return Path(program).absolute().parent
+
+
+def certificate_of(folder: Path) -> Path:
+    """The file of an authority that is trusted in container mode, for a program that was started from `folder`."""
+    return folder / "certs" / "amazon-ssm-agent.crt"
 
 
 def state_folder(folder: Path) -> Path:
@@ -97,6 +103,8 @@ class Configuration:
     """The age in days at which the node's key is replaced; 0 for never, unless the service asks for it."""
     container: bool = False
     """Container mode: no pings, no other user, commands without a shell."""
+    authority: str | None = None
+    """A PEM file that is trusted instead of the system's, in container mode (the real agent adds it to those)."""
     workers: int = SESSION_WORKERS
     worker_buffer: int = SESSION_WORKER_BUFFER
     denied: tuple[str, ...] = DENIED
@@ -127,6 +135,7 @@ class Configuration:
                     reference="agent-endpoint",
                 )
         profile, mgs = section["Profile"], section["Mgs"]
+        container, certificate = bool(section["Agent"].get("ContainerMode")), certificate_of(folder)
         return cls(
             ssm=endpoints["Ssm"],
             mgs=endpoints["Mgs"],
@@ -134,7 +143,8 @@ class Configuration:
             share_credentials=bool(profile.get("ShareCreds", True)),
             share_profile=str(profile.get("ShareProfile") or "default"),
             rotate_days=_number(profile, "KeyAutoRotateDays", 0, 365, 0),
-            container=bool(section["Agent"].get("ContainerMode")),
+            container=container,
+            authority=str(certificate) if container and certificate.is_file() else None,
             workers=_number(mgs, "SessionWorkersLimit", 1, None, SESSION_WORKERS),
             worker_buffer=_number(mgs, "SessionWorkerBufferLimit", 1, None, SESSION_WORKER_BUFFER),
             denied=tuple(mgs.get("DeniedPortForwardingRemoteIPs") or DENIED),

@@ -144,7 +144,7 @@ class Stream:
         elif self._take(message):
             self._acknowledge(message)
             self._expected += 1
-            self._take_early()
+            self.take_early()
 
     def _keep(self, message: Message) -> None:
         """Keep a message that came before its turn; where there is no room, it has to come again."""
@@ -156,7 +156,12 @@ class Stream:
             self._early_bytes += size
         self._acknowledge(message)
 
-    def _take_early(self) -> None:
+    def take_early(self) -> None:
+        """Give away what came before its turn, as far as it is taken now.
+
+        It has been acknowledged: nothing that the client sends asks for it again, so that whoever did not take it
+        has to be asked.
+        """
         while (following := self._early.get(self._expected)) is not None and self._take(following):
             del self._early[self._expected]
             self._early_bytes -= len(following.payload)

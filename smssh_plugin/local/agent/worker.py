@@ -178,6 +178,7 @@ class Worker:
             self._receive(socket)
         if plugin is not None and plugin.result is None:
             plugin.act(ready)
+            self._stream.take_early()
         self._flush()
 
     def _timeout(self, now: float, plugin: Plugin | None, until: float | None) -> float:

@@ -1,0 +1,184 @@
+"""SageMaker's remote debugging as a person uses it: asked for at submit, and switched on in a job that runs."""
+
+import json
+import os
+import re
+import shutil
+import sys
+import urllib.request
+
+import pytest
+
+from .conftest import make, unmake
+from .machine import IMAGE, PATIENCE, client, image_with_asyncssh, wait_for
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(2 * PATIENCE),
+    pytest.mark.skipif(not IMAGE.exists(), reason="no image environment; make it with dev/environments.py"),
+    pytest.mark.skipif(shutil.which("scp") is None, reason="no OpenSSH client"),
+]
+ROLE = "arn:aws:iam::123456789012:role/native"
+WORK = "while [ ! -e /opt/ml/go ]; do sleep 0.1; done"
+SUBMIT = """
+import json, sys, boto3, smssh_plugin
+client = smssh_plugin.enable(boto3.client("sagemaker"), transport="native", bundle="s3://native/smssh")
+client.create_training_job(**json.loads(sys.argv[1]))
+"""
+# Where the image has no sshd, asyncssh's wheels would come from PyPI; the image of this test has them.
+INSTALL = """
+import sys
+from smssh_plugin.cli import main
+from smssh_plugin.submit import bundle
+bundle.wheels_for = lambda _version: {}
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def stand_in():
+    """A stand-in, and an ssh configuration that leads to its jobs."""
+    machine = make()
+    image = image_with_asyncssh(machine.home / "image")
+    exports = machine.smssh("local", "up", "--port", "0", "--image", image).stdout
+    machine.environ.update(re.findall(r"^export (\w+)='(.*)'$", exports, flags=re.MULTILINE))
+    (machine.home / "config").write_text(machine.smssh("ssh-config").stdout)
+    client(machine, "s3").create_bucket(Bucket="native")
+    yield machine
+    machine.smssh("local", "down")
+    machine.assert_nothing_left()
+    unmake(machine)
+
+
+def request(name, hosts=1):
+    return {
+        "TrainingJobName": name,
+        "AlgorithmSpecification": {
+            "TrainingImage": "image",
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": ["sh", "-c", WORK],
+        },
+        "RoleArn": ROLE,
+        "OutputDataConfig": {"S3OutputPath": "s3://native/out"},
+        "ResourceConfig": {"InstanceCount": hosts, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
+    }
+
+
+def ssh(machine, *words, program="ssh", **options):
+    return machine.run(program, "-F", machine.home / "config", *words, **options)
+
+
+def documents(machine, target):
+    """The documents that the sessions with a target were started with, oldest first."""
+    found = []
+    for state in ("Active", "History"):
+        answer = client(machine, "ssm").describe_sessions(
+            State=state, Filters=[{"key": "Target", "value": target}]
+        )
+        found += answer["Sessions"]
+    return [one["DocumentName"] for one in sorted(found, key=lambda one: one["StartDate"])]
+
+
+def refuse(machine, times):
+    """Have the next calls of StartSession refused."""
+    fault = {
+        "operation": "ssm:StartSession",
+        "code": "AccessDeniedException",
+        "message": "User: me is not authorized to perform: ssm:StartSession on resource: document",
+        "times": times,
+    }
+    url = f"{machine.environ['AWS_ENDPOINT_URL']}/_smssh/faults"
+    headers = {"Content-Type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(url, json.dumps(fault).encode(), headers)).close()
+
+
+def finish(machine, name, *commands):
+    """Let a job go, and see that it ends as it would have."""
+    for command in commands:
+        command("touch /opt/ml/go")
+    describe = client(machine, "sagemaker").describe_training_job
+    wait_for(lambda: describe(TrainingJobName=name)["TrainingJobStatus"] == "Completed")
+    answer = client(machine, "ssm").describe_sessions(State="Active")
+    assert answer["Sessions"] == []
+
+
+def copied(machine, address):
+    """Both ways, to the byte."""
+    content = os.urandom(300_000)
+    (machine.home / "up").write_bytes(content)
+    ssh(machine, "-q", machine.home / "up", f"{address}:/tmp/there", program="scp")
+    ssh(machine, "-q", f"{address}:/tmp/there", machine.home / "down", program="scp")
+    return (machine.home / "down").read_bytes() == content
+
+
+def test_asked_for_at_submit(stand_in):
+    name = "native-submitted"
+    stand_in.run(sys.executable, "-c", SUBMIT, json.dumps(request(name, hosts=2)))
+    first, second = (f"algo-{number}.{name}.training.sagemaker" for number in (1, 2))
+    for address in (first, second):
+        done = ssh(stand_in, address, "cat /opt/ml/input/config/resourceconfig.json")
+        assert json.loads(done.stdout)["current_host"] == address.partition(".")[0]
+    assert copied(stand_in, first)
+    target = f"sagemaker-training-job:{name}_algo-1"
+    assert set(documents(stand_in, target)) == {"AWS-StartSSHSession"}
+    # The host is no managed node.
+    assert json.loads(stand_in.smssh("list", "--json").stdout)["hosts"] == []
+
+    refuse(stand_in, 1)
+    assert ssh(stand_in, first, "echo in").stdout == "in\n"
+    assert documents(stand_in, target)[-1] == "AWS-StartPortForwardingSession"
+
+    refuse(stand_in, 2)
+    done = ssh(stand_in, first, "true", check=False)
+    assert done.returncode == 255
+    assert f"`smssh shell {first}` may be allowed all the same" in done.stderr
+    assert "in-42" in stand_in.smssh("shell", first, "--", "echo in-$((6 * 7))").stdout
+
+    finish(stand_in, name, *(lambda line, to=to: ssh(stand_in, to, line) for to in (first, second)))
+
+
+def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(stand_in):
+    name = "native-enabled"
+    address = f"algo-1.{name}.training.sagemaker"
+    sagemaker = client(stand_in, "sagemaker")
+    sagemaker.create_training_job(**request(name))
+    describe = sagemaker.describe_training_job
+    wait_for(lambda: describe(TrainingJobName=name)["SecondaryStatus"] == "Training")
+    done = stand_in.smssh("connect", address, "--wait", "0", check=False)
+    assert done.returncode == 4
+    assert f"`smssh enable {name}` lets you in" in done.stderr
+
+    done = stand_in.smssh("enable", name, "--wait", "1m")
+    assert done.stdout == f"remote debugging is on: smssh shell {address}\n"
+    seen = stand_in.smssh("shell", address, "--", "cat /opt/ml/input/config/resourceconfig.json").stdout
+    assert '"current_host": "algo-1"' in seen
+    done = ssh(stand_in, address, "true", check=False)
+    assert done.returncode == 255
+    assert f"`smssh enable {name} --install` starts one" in done.stderr
+
+    for _ in range(2):
+        # The second time finds the server of the first.
+        done = stand_in.run(sys.executable, "-c", INSTALL, "enable", name, "--install", "--idle", "5m")
+        assert done.stdout == f"remote debugging is on: smssh connect {address}\n"
+    done = ssh(stand_in, address, "tr '\\0' ' ' </proc/1/cmdline; pgrep -fc 'smssh-hook[ ]placeholder'")
+    assert done.stdout.startswith(f"sh -c {WORK}")
+    assert copied(stand_in, address)
+    finish(stand_in, name, lambda line: stand_in.smssh("connect", address, "--", line))
+
+
+def test_jobs_that_cannot_have_it_say_so(stand_in):
+    done = stand_in.smssh("enable", "native-nobody", check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "'native-nobody'" in done.stderr
+    name = "native-ended"
+    sagemaker = client(stand_in, "sagemaker")
+    made = request(name)
+    made["AlgorithmSpecification"]["ContainerEntrypoint"] = ["true"]
+    sagemaker.create_training_job(**made)
+    wait_for(
+        lambda: sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Completed"
+    )
+    done = stand_in.smssh("enable", name, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "it can be while the job is Downloading or Training" in done.stderr
