@@ -207,7 +207,7 @@ def test_as_sagemakers_own(here: Place, new_agent: Callable[..., AmazonAgent]) -
 
 INSTALL = """
 import json, sys
-from smssh_plugin.aws import AwsSession
+from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.cli.enable import _archive
 from smssh_plugin.session.install import install
 from smssh_plugin.submit import bundle
