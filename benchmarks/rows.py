@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-from smssh_plugin.entrypoints import boot, parent
+from smssh_plugin.entrypoints import boot
 
 from smssh_plugin.local.agent.install import install
 from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit.options import SSHOptions
+from tests.amazon import programs as amazon
 from tests.entrypoints.container import IMAGE, Container, poll
 from tests.faults.images import image, packages
 from tests.session.support import Agent, EchoServer, Stack, proxy, proxy_command, read_exactly
@@ -29,6 +30,7 @@ from .table import Row, Sample, interleaved, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from tests.client.conftest import SshServer
 
@@ -160,23 +162,66 @@ def entry_point(folder: Path, share: float) -> list[Row]:
 
 
 def ready(folder: Path, share: float) -> list[Row]:
-    """From a job's start to its node being connected, against the agent double alone."""
+    """From a job's start to its node being connected, against the agent alone: Amazon's where it is, and the double."""
     bundle, key = _bundle(folder), _key(folder)
+    rows = [_ready(folder, bundle, key, share)]
+    with contextlib.suppress(NotHere):
+        rows.insert(0, _ready_amazons(folder, bundle, key, share))
+        rows[1].met = None
+        rows[1].note = "Amazon's agent decides: the double starts in a fraction of its time"
+    return rows
+
+
+def _ready_amazons(folder: Path, bundle: Path, key: Path, share: float) -> Row:
+    if not amazon.AGENT or os.geteuid() != 0:
+        raise NotHere("SMSSH_TEST_SSM_AGENT names no folder with Amazon's agent, or this is not root")
+    # As in a container, which has places of its own for what the agent knows.
+    own = 'mount -t tmpfs tmpfs /var/lib && mount -t tmpfs tmpfs /var/log && exec /bin/sh "$@"'
+    before = ("unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", own, "sh")
+
+    def alone() -> float:
+        made = amazon.AmazonAgent(stand_in, folder / f"amazons-{time.monotonic_ns()}")
+        began = time.monotonic()
+        made.start()
+        found = time.monotonic() - began
+        made.kill()
+        return found
+
+    with amazon.loopback_only():
+        stand_in = amazon.StandIn(folder / "stand-in")
+        (folder / "stand-in").mkdir()
+        stand_in.start()
+        try:
+            environ = {
+                "AWS_ENDPOINT_URL": stand_in.url,
+                "AWS_ENDPOINT_URL_SSMMESSAGES": stand_in.channels,
+                "SSL_CERT_FILE": str(stand_in.authority),
+            }
+            found = interleaved(
+                {
+                    "ours": lambda: _connects(
+                        folder, bundle, key, stand_in.call, before, Path(amazon.AGENT), **environ
+                    ),
+                    "alone": alone,
+                },
+                _runs(8, share),
+            )
+        finally:
+            stand_in.stop()
+    return ratio(
+        "enabled -> first login possible",
+        "s",
+        found["ours"],
+        "Amazon's agent alone, registration to control channel",
+        found["alone"],
+        1.5,
+    )
+
+
+def _ready(folder: Path, bundle: Path, key: Path, share: float) -> Row:
     programs = folder / "programs"
     install(programs)
     stack = Stack()
-
-    def ours() -> float:
-        with _container(folder, bundle, key) as container:
-            began = time.monotonic()
-            _ssm_job(container, stack, programs)
-            node = poll(lambda: _status(container)["transport"]["target"], what=f"a node; {container.log()}")
-            poll(lambda: _connected(stack, node), what="the control channel")
-            found = time.monotonic() - began
-            container.script("", name="go")
-            container.processes[-1].wait(60)
-            container.assert_quiet()
-            return found
 
     def alone() -> float:
         made = Agent(stack, folder / f"agent-{time.monotonic_ns()}")
@@ -188,20 +233,60 @@ def ready(folder: Path, share: float) -> list[Row]:
         made.kill()
         return found
 
+    def ours() -> float:
+        return _connects(folder, bundle, key, stack.call, ("/bin/sh",), programs, AWS_ENDPOINT_URL=stack.url)
+
     try:
         found = interleaved({"ours": ours, "alone": alone}, _runs(8, share))
     finally:
         stack.close()
-    row = ratio(
-        "enabled -> first login possible",
+    return ratio(
+        "enabled -> first login possible, agent double",
         "s",
         found["ours"],
         "agent double alone, registration to control channel",
         found["alone"],
         1.5,
     )
-    row.note = "the double starts in a fraction of the real agent's time"
-    return [row]
+
+
+def _connects(
+    folder: Path,
+    bundle: Path,
+    key: Path,
+    call: Callable[..., dict[str, Any]],
+    before: tuple[str, ...],
+    programs: Path,
+    **environ: str,
+) -> float:
+    """Seconds from the start of a wrapped job to its node's control channel."""
+    with _container(folder, bundle, key) as container:
+        began = time.monotonic()
+        process = container.start(
+            *(*before, container.bundle / "run.sh"),
+            *("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done"),
+            PATH=f"{programs}:{container.environ['PATH']}",
+            SMSSH_TRANSPORT="ssm",
+            SMSSH_ROLE="arn:aws:iam::123456789012:role/Nodes",
+            AWS_ACCESS_KEY_ID="ASIAJOBJOBJOBJOBJOBJ",
+            AWS_SECRET_ACCESS_KEY="the-jobs-secret",
+            AWS_EC2_METADATA_DISABLED="true",
+            **environ,
+        )
+
+        def connected() -> bool:
+            nodes = call("DescribeInstanceInformation")["InstanceInformationList"]
+            return any(
+                call("GetConnectionStatus", Target=node["InstanceId"])["Status"] == "connected"
+                for node in nodes
+            )
+
+        poll(connected, what=f"the control channel; {container.log()}")
+        found = time.monotonic() - began
+        container.script("", name="go")
+        process.wait(60)
+        container.assert_quiet()
+        return found
 
 
 # ------------------------------------------------------------------------------------------------- the client
@@ -632,34 +717,6 @@ def _container(folder: Path, bundle: Path, key: Path) -> Iterator[Container]:
     finally:
         made.close()
         shutil.rmtree(inside, ignore_errors=True)
-
-
-def _ssm_job(container: Container, stack: Stack, programs: Path) -> None:
-    container.wrap(
-        "sh",
-        "-c",
-        "while [ ! -e go ]; do sleep 0.05; done",
-        PATH=f"{programs}:{container.environ['PATH']}",
-        SMSSH_TRANSPORT="ssm",
-        SMSSH_ROLE="Nodes",
-        AWS_ENDPOINT_URL=stack.url,
-        AWS_ACCESS_KEY_ID="ASIAJOBJOBJOBJOBJOBJ",
-        AWS_SECRET_ACCESS_KEY="the-jobs-secret",
-        AWS_EC2_METADATA_DISABLED="true",
-    )
-
-
-def _status(container: Container) -> dict:
-    """What the supervisor says, asked from here: a program's start would be in the measurement."""
-    try:
-        with contextlib.closing(parent.Link(parent.connect(str(container.run_dir)))) as link:
-            return link.ask({"op": "status"}) or {"transport": {"target": None}}
-    except OSError:  # it is not up yet
-        return {"transport": {"target": None}}
-
-
-def _connected(stack: Stack, node: str) -> bool:
-    return stack.call("GetConnectionStatus", Target=node)["Status"] == "connected"
 
 
 ROWS: dict[str, Callable[[Path, float], list[Row]]] = {

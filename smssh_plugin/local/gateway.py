@@ -54,6 +54,8 @@ _HOP = {
     # Answered by aiohttp's server before we see the request.
     "expect",
 }
+_MESSAGE_DELIVERY = "EC2WindowsMessageDeliveryService"
+"""How Amazon's agent asks ec2messages for documents to run, every few seconds (on Linux, too)."""
 _FORM = "application/x-www-form-urlencoded"
 _SCOPE = re.compile(r"[^/,\s]+/[0-9]{8}/[^/,\s]+/([^/,\s]+)/aws4_request")
 
@@ -163,6 +165,10 @@ class Gateway:
                     return _answer(
                         await self._sessions.handle(operation, members, access_key_of(request), signed)
                     )
+            if service.startswith(_MESSAGE_DELIVERY):
+                raise ServiceError(
+                    "UnknownOperationException", "smssh local delivers no documents of Run Command."
+                )
             body = await self._fail_on_demand(request, operation, body)
         except HangUpError:
             if request.transport is not None:

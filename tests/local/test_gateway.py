@@ -179,6 +179,13 @@ def test_an_unknown_operation_of_sagemaker_is_named(service):
     assert "MakeCoffee is not an operation of SageMaker" in json.loads(body)["message"]
 
 
+def test_agents_that_ask_for_documents_are_told_that_there_are_none(service):
+    target = "EC2WindowsMessageDeliveryService.GetMessages"
+    status, _, answer = _raw(service, "POST", "/", b"{}", {"X-Amz-Target": target})
+    assert (status, json.loads(answer)["__type"]) == (400, "UnknownOperationException")
+    assert "Run Command" in json.loads(answer)["message"]
+
+
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'"x"'])
 def test_what_is_not_json_is_refused(service, body):
     status, _, answer = _raw(service, "POST", "/", body, {"X-Amz-Target": "SageMaker.ListModels"})
