@@ -78,7 +78,10 @@ def suffices(region: str, environ: Mapping[str, str]) -> bool:
         return False
     if any(Path(environ.get(name) or path).expanduser().is_file() for name, path in _FILES):
         return False
-    if not (_endpoint(environ) or _COMMERCIAL.fullmatch(region)):
+    if _configured(environ):
+        if _endpoint(environ) is None:
+            return False  # boto3 says what is wrong with it
+    elif not _COMMERCIAL.fullmatch(region):
         return False
     return _from_variables(environ) is not None or _container_url(environ) is not None
 
@@ -177,8 +180,12 @@ class Ssm:
             return self._fetched[0]
 
 
+def _configured(environ: Mapping[str, str]) -> str:
+    return environ.get("AWS_ENDPOINT_URL_SSM") or environ.get("AWS_ENDPOINT_URL") or ""
+
+
 def _endpoint(environ: Mapping[str, str]) -> str | None:
-    found = environ.get("AWS_ENDPOINT_URL_SSM") or environ.get("AWS_ENDPOINT_URL") or ""
+    found = _configured(environ)
     return found.rstrip("/") if re.match(r"https?://[^/]", found) else None
 
 

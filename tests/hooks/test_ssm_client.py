@@ -38,6 +38,7 @@ def own_environment(monkeypatch, tmp_path):
         (False, "cn-north-1", VARIABLES),
         (False, "us-gov-west-1", VARIABLES),
         (False, "eu-west-1", {}),
+        (False, "eu-west-1", {**VARIABLES, "AWS_ENDPOINT_URL": "127.0.0.1:4580"}),
         (False, "eu-west-1", {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://somebody.example/credentials"}),
         (False, "eu-west-1", {**VARIABLES, "AWS_PROFILE": "other"}),
         (False, "eu-west-1", {**VARIABLES, "AWS_USE_FIPS_ENDPOINT": "true"}),
