@@ -238,12 +238,12 @@ class Container:
 
     def _end_scripts(self):
         """Where only the shell above it was stopped, a job's script goes on, as it would without us."""
-        base = os.fsencode(str(self.base))
+        folder = os.fsencode(f"{self.folder}/")
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
                 try:
-                    told = (entry / "cmdline").read_bytes() + os.fsencode(os.readlink(entry / "cwd"))
-                    if base in told:
+                    told = (entry / "cmdline").read_bytes() + os.fsencode(os.readlink(entry / "cwd") + "/")
+                    if folder in told:
                         os.kill(int(entry.name), signal.SIGKILL)
                 except OSError:
                     continue
