@@ -25,7 +25,7 @@ region = eu-west-1
 region = ap-south-1
 services = mine
 endpoint_url = https://profile.example
-ca_bundle = /work/ca.pem
+ca_bundle = /etc/proxy/ca.pem
 [services mine]
 ssm =
   endpoint_url = https://ssm.example/x
