@@ -331,7 +331,9 @@ class EntryPoint:
         taken = signal.sigtimedwait(self._waited, seconds)
         # Reaped in any case: SIGCHLD says that at least one process has ended, and one may be merged with
         # another.
-        if taken is not None and taken.si_signo != signal.SIGCHLD:
+        # A socket that the supervisor leaves behind raises SIGPIPE here, and blocked signals are never ignored.
+        ours = taken is not None and taken.si_pid == os.getpid()
+        if taken is not None and taken.si_signo != signal.SIGCHLD and not ours:
             number = signal.Signals(taken.si_signo) if taken.si_signo in STOPS else taken.si_signo
             if number in STOPS:
                 self._stopping = self._stopping or int(number)

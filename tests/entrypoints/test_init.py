@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -149,6 +150,41 @@ def test_signals_are_forwarded(container, hold):
     # Stopped from outside: no hold, although it failed.
     assert wait(process) == 9
     container.assert_quiet()
+
+
+RAISES = """\
+import os, resource, signal, sys
+from smssh_plugin.entrypoints import init
+entry = init.EntryPoint(["sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 7"], dict(os.environ), False)
+entry._start()
+try:
+    if sys.argv[1] == "SIGPIPE":
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.write(writer, b".")
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        with open("big", "wb", 0) as file:
+            file.write(b"..")
+            file.write(b"..")
+    sys.exit("nothing was raised")
+except OSError:
+    pass
+entry._handle(1)
+open("go", "w").close()
+while entry.pid is not None:
+    entry._handle(1)
+sys.exit(entry._ended)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGPIPE", "SIGXFSZ"])
+def test_signals_that_init_raises_itself_are_not_the_childs(tmp_path, name):
+    """A supervisor that is killed leaves a socket that we write to, and a blocked signal waits though it is ignored."""
+    done = subprocess.run(
+        [sys.executable, "-c", RAISES, name], cwd=tmp_path, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 7, done.stderr.decode()
 
 
 def test_a_child_that_ignores_sigterm_is_left_to_its_killer(container):
