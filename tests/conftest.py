@@ -1,15 +1,23 @@
 """What holds for all tests."""
 
+import resource
 import signal
 
 import pytest
 
+OPEN_FILES = 20_000
+"""Some tests open a thousand sockets, and a login may have no more than 1024 descriptors."""
+
 
 def pytest_configure():
-    """Have ^C mean something in what the tests start, as in a terminal.
+    """Have ^C mean something in what the tests start, as in a terminal, and let them open what they need.
 
     A shell that runs the tests in the background has SIGINT and SIGQUIT ignored, and that is inherited.
     """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES:
+        wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)

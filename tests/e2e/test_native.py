@@ -107,8 +107,8 @@ def copied(machine, address):
     """Both ways, to the byte."""
     content = os.urandom(300_000)
     (machine.home / "up").write_bytes(content)
-    ssh(machine, "-q", machine.home / "up", f"{address}:/tmp/there", program="scp")
-    ssh(machine, "-q", f"{address}:/tmp/there", machine.home / "down", program="scp")
+    ssh(machine, "-q", machine.home / "up", f"{address}:/opt/ml/there", program="scp")
+    ssh(machine, "-q", f"{address}:/opt/ml/there", machine.home / "down", program="scp")
     return (machine.home / "down").read_bytes() == content
 
 

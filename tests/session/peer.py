@@ -117,7 +117,7 @@ def scripted(*scripts: Callable[[Peer], None]) -> Iterator[Opening]:
             port = server.socket.getsockname()[1]
             yield Opening("s-1", "token", f"ws://127.0.0.1:{port}/v1/data-channel/s-1?role=publish_subscribe")
             for _ in scripts:
-                assert done.acquire(timeout=10)
+                assert done.acquire(timeout=60)
         finally:
             server.shutdown()
             thread.join(10)
