@@ -260,6 +260,12 @@ def _connects(
     **environ: str,
 ) -> float:
     """Seconds from the start of a wrapped job to its node's control channel."""
+
+    def nodes() -> set[str]:
+        return {node["InstanceId"] for node in call("DescribeInstanceInformation")["InstanceInformationList"]}
+
+    # An agent that was killed leaves its node, which is connected for a while.
+    others = nodes()
     with _container(folder, bundle, key) as container:
         began = time.monotonic()
         process = container.start(
@@ -275,10 +281,8 @@ def _connects(
         )
 
         def connected() -> bool:
-            nodes = call("DescribeInstanceInformation")["InstanceInformationList"]
             return any(
-                call("GetConnectionStatus", Target=node["InstanceId"])["Status"] == "connected"
-                for node in nodes
+                call("GetConnectionStatus", Target=node)["Status"] == "connected" for node in nodes() - others
             )
 
         poll(connected, what=f"the control channel; {container.log()}")
