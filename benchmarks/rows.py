@@ -527,6 +527,8 @@ def upload(folder: Path, share: float) -> list[Row]:
         finally:
             process.kill()
             process.wait()
+            # The plugin that is killed ends no session, and the sink takes one connection at a time.
+            stack.call("TerminateSession", SessionId=answer["SessionId"])
 
     variants: dict[str, Callable[[], float]] = {"ours": ours, "paced": lambda: ours(paced=True)}
     if program:
