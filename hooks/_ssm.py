@@ -12,14 +12,11 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple
 from urllib.parse import urlsplit
 
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
-
-if TYPE_CHECKING:
-    from http.client import HTTPConnection
 
 __all__ = ["Refused", "Ssm", "prepare", "suffices"]
 
@@ -139,13 +136,14 @@ class Ssm:
         return self._call("ListTagsForResource", parameters)
 
     def _call(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        from ..aws import transport
         from ..aws.signing import signed
 
         body = json.dumps(parameters, separators=(",", ":")).encode()
         headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"AmazonSSM.{operation}"}
         sent = signed("POST", f"{self.endpoint}/", headers, body, self._keys(), self._region, "ssm")
         sent["User-Agent"] = f"smssh-plugin/{__version__}"
-        connection = _connect(self.endpoint, *self._seconds)
+        connection = transport.connect(self.endpoint, *self._seconds, ca_bundle=None)
         try:
             connection.request("POST", urlsplit(self.endpoint).path + "/", body, sent)
             answer = connection.getresponse()
@@ -187,25 +185,6 @@ def _configured(environ: Mapping[str, str]) -> str:
 def _endpoint(environ: Mapping[str, str]) -> str | None:
     found = _configured(environ)
     return found.rstrip("/") if re.match(r"https?://[^/]", found) else None
-
-
-def _connect(url: str, connect_seconds: float, read_seconds: float) -> HTTPConnection:
-    from http.client import HTTPConnection
-
-    from ..aws import transport
-
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
-    sock = transport.open_socket(parts.hostname, port, connect_seconds, secure=secure)
-    if secure:
-        sock = transport.wrap(sock, parts.hostname, None)
-    sock.settimeout(read_seconds)
-    connection = HTTPConnection(parts.hostname, port)
-    connection.auto_open = 0
-    connection.sock = sock
-    return connection
 
 
 # ------------------------------------------------------------------------------------------------- credentials

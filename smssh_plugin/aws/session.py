@@ -315,18 +315,7 @@ class AwsSession:
         return response.status, answer, response.getheader("Date") or ""
 
     def _connect(self, base: str) -> http.client.HTTPConnection:
-        parts = urlsplit(base)
-        assert parts.hostname is not None
-        secure = parts.scheme == "https"
-        port = parts.port or (443 if secure else 80)
-        sock = transport.open_socket(parts.hostname, port, CONNECT_SECONDS, secure=secure)
-        if secure:
-            sock = transport.wrap(sock, parts.hostname, self.ca_bundle)
-        sock.settimeout(READ_SECONDS)
-        connection = http.client.HTTPConnection(parts.hostname, port)
-        connection.auto_open = 0
-        connection.sock = sock
-        return connection
+        return transport.connect(base, CONNECT_SECONDS, READ_SECONDS, self.ca_bundle)
 
     # ------------------------------------------------------------------------------------------- errors
 

@@ -15,13 +15,45 @@ import sys
 import time
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["open_socket", "proxy_of", "wrap"]
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
+__all__ = ["connect", "open_socket", "proxy_of", "wrap"]
 
 _NOT_THE_LAST = 3.0
 """Seconds for each address of a host but the last: IPv6 that leads nowhere must not cost a login."""
 _ANSWER_MAX = 65536
+
+
+def connect(url: str, connect_seconds: float, read_seconds: float, ca_bundle: str | None) -> HTTPConnection:
+    """A connection for HTTP requests to the host of a URL, which is not opened again by itself.
+
+    Args:
+        url: http:// or https://, with a host.
+        connect_seconds: for the connection.
+        read_seconds: for each read of an answer.
+        ca_bundle: see `wrap`.
+
+    Raises:
+        OSError: no connection, or no TLS.
+    """
+    from http.client import HTTPConnection
+
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    sock = open_socket(parts.hostname, port, connect_seconds, secure=secure)
+    if secure:
+        sock = wrap(sock, parts.hostname, ca_bundle)
+    sock.settimeout(read_seconds)
+    connection = HTTPConnection(parts.hostname, port)
+    connection.auto_open = 0
+    connection.sock = sock
+    return connection
 
 
 def open_socket(host: str, port: int, timeout: float, *, secure: bool) -> socket.socket:
