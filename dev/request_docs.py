@@ -153,8 +153,6 @@ CACHE_KEYS = {
 """What SageMaker compares (developer guide, "Default cache key attributes by pipeline step type")."""
 
 CACHING = {
-    "training": "Turning SSH on or off, another bundle and another role each run a cached step once.",
-    "processing": "Turning SSH on or off, another bundle and another role each run a cached step once.",
     "transform": "Turning SSH on or off runs a cached step once; so does a model with another name, which the model's "
     "step makes when its bundle is another one.",
     "model": "Steps that make models are not cached.",
@@ -261,11 +259,93 @@ SUBMITTER = (
 )
 """What whoever makes the request needs; nothing in SageMaker beyond what the request needed before."""
 
+CLIENT = (
+    Permission(
+        "ssm:StartSession", "managed instances, `AWS-StartSSHSession`", "logging in", ("start_session",)
+    ),
+    Permission(
+        "ssm:TerminateSession", "`session/${aws:userid}-*`", "the end of each session", ("terminate_session",)
+    ),
+    Permission(
+        "ssm:ResumeSession", "`session/${aws:userid}-*`", "after a cut of the network", ("resume_session",)
+    ),
+    Permission(
+        "ssm:DescribeInstanceInformation", "`*`", "finding the host", ("describe_instance_information",)
+    ),
+    Permission(
+        "ssm:ListTagsForResource", "managed instances", "its port and host key", ("list_tags_for_resource",)
+    ),
+    Permission(
+        "sagemaker:ListPipelineExecutions",
+        "the pipeline",
+        "pipeline addresses",
+        ("list_pipeline_executions",),
+    ),
+    Permission(
+        "sagemaker:ListPipelineExecutionSteps",
+        "the execution",
+        "the same",
+        ("list_pipeline_execution_steps",),
+    ),
+    Permission(
+        "sagemaker:DescribePipelineExecution",
+        "the execution",
+        "saying why a step cannot be entered yet; `smssh debug`",
+        ("describe_pipeline_execution",),
+    ),
+    Permission(
+        "sagemaker:DescribePipelineDefinitionForExecution",
+        "the execution",
+        "the same: whether there is such a step",
+        ("describe_pipeline_definition_for_execution",),
+    ),
+    Permission(
+        "sagemaker:DescribeTrainingJob",
+        "the job",
+        "a job that is not, or not yet, a managed node",
+        ("describe_training_job",),
+    ),
+    Permission("sagemaker:DescribeProcessingJob", "the job", "the same", ("describe_processing_job",)),
+    Permission("sagemaker:DescribeTransformJob", "the job", "the same", ("describe_transform_job",)),
+    Permission(
+        "sagemaker:DescribePipeline",
+        "the pipeline",
+        "`smssh debug --fixes`: whether there are such steps",
+        ("describe_pipeline",),
+    ),
+    Permission(
+        "sagemaker:StartPipelineExecution",
+        "the pipeline",
+        "`smssh debug --start`",
+        ("start_pipeline_execution",),
+    ),
+    Permission(
+        "logs:DescribeLogStreams",
+        "SageMaker's log groups",
+        "`smssh debug`: the last lines of a job's log",
+        ("describe_log_streams",),
+    ),
+    Permission("logs:GetLogEvents", "their streams", "the same", ("get_log_events",)),
+    Permission("sagemaker:UpdateTrainingJob", "the training job", "`smssh enable`", ("update_training_job",)),
+    Permission("s3:GetObject", "`BUCKET/PREFIX/hosts/*`", "the host keys of `native` hosts"),
+    Permission(
+        "kms:GenerateDataKey",
+        "the account's key for sessions",
+        "sessions that the account encrypts",
+        ("generate_data_key",),
+    ),
+)
+"""What whoever logs in or debugs needs. The first five are for every login."""
+
 IN_CONTAINER = ("hooks", "entrypoints", "smssh_plugin/key_sources.py")
 AT_SUBMIT = ("smssh_plugin/submit", "smssh_plugin/key_sources.py")
 CALLS = re.compile(
     r"client\w*(?:\([^()]*\))?\.((?:create|delete|add|deregister|describe|list|put|get|head|publish|update|send|start)\w*)\b"
 )
+
+ON_LAPTOP = ("client", "session", "debug", "cli")
+"""The rooms that call AWS by the names of operations: `session.call("ssm", "start_session", ...)`."""
+OPERATION = re.compile(r'"(?:kms|logs|sagemaker|ssm)",\s*"([a-z_]+)"|\("(describe_[a-z]+_job)"')
 
 FILES = {
     "run.sh": "the parent of a wrapped entry point begins here",
@@ -283,13 +363,14 @@ PAGE = """\
 <!-- Written by dev/docs.py: the additions by smssh_plugin/submit/requests.py, the reasons by dev/request_docs.py. -->
 
 `with_ssh` and `enable` change requests where they are made. What they add is on this page, found by letting them.
-Nothing is taken away; a variable, a channel or a setting that the request has already stays as it is; pipeline
-variables are passed on untouched. The same options, keys and version of this package add the same bytes, on every
-machine and in every compilation. `SSHOptions(enabled=False)`, and `SMSSH_ENABLE=0` where the request is made, add
-nothing at all.
+Nothing is taken away, but for the step's `CacheConfig` with `cache="drop"`; a variable, a channel or a setting that
+the request has already stays as it is; pipeline variables are passed on untouched. The same options, keys and version
+of this package add the same bytes, on every machine and in every compilation. `SSHOptions(enabled=False)`, and
+`SMSSH_ENABLE=0` where the request is made, add nothing at all.
 
-`DIGEST` is the SHA-256 of all that is in the bundle, so a bundle is stored once and never changed: see
-[below](#the-bundle). `smssh bundle show` and `smssh bundle verify` look at one.
+`BUCKET/PREFIX` is the SDK's default bucket (`sagemaker-REGION-ACCOUNT`, with its default prefix, if any) and
+`smssh/bundles`, or what `bundle_prefix` says. `DIGEST` is the SHA-256 of all that is in the bundle, so a bundle is
+stored once and never changed: see [below](#the-bundle). `smssh bundle show` and `smssh bundle verify` look at one.
 """
 
 VARIABLES = """
@@ -329,18 +410,32 @@ def section(sample: Sample, used: set[str]) -> str:
         "| member | what is added | why | compared by step caching |",
         "| --- | --- | --- | --- |",
     ]
+    added = {}
     for path, value in additions(sample.request, changed):
         reason = next((end for end in REASONS if path.endswith(end)), None)
         if reason is None:
             raise ValueError(f"{path} is added to {sample.kind} requests, and nothing in {__file__} says why")
         used.add(reason)
-        shown = json.dumps(value).replace(BUNDLE, PLACE)
+        shown = added[path] = json.dumps(value).replace(BUNDLE, PLACE)
         keyed = "yes" if path.startswith(CACHE_KEYS[sample.kind]) else "no"
         lines.append(f"| `{path}` | `{shown}` | {REASONS[reason]} | {keyed} |")
-    lines.append(f"\n**Caching.** {CACHING[sample.kind]}")
+    lines.append(f"\n**Caching.** {CACHING.get(sample.kind) or compared(added)}")
     access = NODE if injection.baked else ACCESS[sample.kind, injection.transport]
     lines.append(f"\n**IAM.** {access}")
     return "\n".join(lines) + "\n"
+
+
+def compared(added: dict[str, str]) -> str:
+    """What makes a cached step run again, by what is added to its request, all of which is compared."""
+    turns = ["turning SSH on or off"]
+    if any(PLACE in value for value in added.values()):
+        turns.append("another bundle")
+    else:
+        turns.append("another value of an option")
+    if any(path.endswith("SMSSH_ROLE") for path in added):
+        turns.append("another role")
+    text = f"{', '.join(turns[:-1])} and {turns[-1]} each run a cached step once."
+    return text[0].upper() + text[1:]
 
 
 def additions(before: Any, after: Any, path: str = "") -> list[tuple[str, Any]]:
@@ -424,11 +519,20 @@ def checked() -> str:
 def access_section() -> str:
     """IAM, for the job and for who makes the request."""
     lines = ["\n## IAM\n"]
-    for title, rows in (("The job's role", JOB), ("Whoever makes the request", SUBMITTER)):
+    for title, rows in (
+        ("The job's role", JOB),
+        ("Whoever makes the request", SUBMITTER),
+        ("Whoever logs in or debugs", CLIENT),
+    ):
         lines += [f"### {title}\n", "| action | resource | for |", "| --- | --- | --- |"]
         lines += [f"| `{row.action}` | {row.resource} | {row.reason} |" for row in rows]
         lines.append("")
-    lines.append("Who logs in needs what [the README](../README.md#what-aws-needs) says.")
+    lines.append(
+        "`StartSession` is allowed for a target and a document: those of a login are above; `smssh forward` takes "
+        "`AWS-StartPortForwardingSession` and, to machines that the container reaches, "
+        "`AWS-StartPortForwardingSessionToRemoteHost`; `smssh shell` takes `SSM-SessionManagerRunShell`, with a "
+        "command `AWS-StartInteractiveCommand`; native targets are `sagemaker-training-job:*`."
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -439,3 +543,10 @@ def calls(places: tuple[str, ...]) -> set[str]:
         path = ROOT / place
         files += [path] if path.is_file() else sorted(path.rglob("*.py"))
     return {name for file in files for name in CALLS.findall(file.read_text(encoding="utf-8"))}
+
+
+def operations() -> set[str]:
+    """The operations of AWS that the laptop's side calls."""
+    files = [file for room in ON_LAPTOP for file in sorted((ROOT / "smssh_plugin" / room).rglob("*.py"))]
+    found = (OPERATION.findall(file.read_text(encoding="utf-8")) for file in files)
+    return {one or other for names in found for one, other in names}

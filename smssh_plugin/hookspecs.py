@@ -76,7 +76,7 @@ class Job:
 
     name: str
     kind: str
-    """training, processing or transform."""
+    """training, processing, transform, or inference (an endpoint)."""
     host: str
     """algo-1, algo-2, ..."""
     arn: str = ""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
+import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from smssh_plugin.plugins import Plugins
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
 HOOKS = [name for name in vars(hookspecs) if name.startswith("smssh_")]
 PAGES = sorted(DOCS.rglob("*.md"))
 
@@ -79,6 +84,7 @@ def test_every_call_of_aws_has_its_permission(generator):
     docs = generator.request_docs
     for rows, places in ((docs.JOB, docs.IN_CONTAINER), (docs.SUBMITTER, docs.AT_SUBMIT)):
         assert {call for row in rows for call in row.calls} == docs.calls(places)
+    assert {call for row in docs.CLIENT for call in row.calls} == docs.operations()
     needs = (ROOT / "README.md").read_text().partition("## What AWS needs")[2]
     for row in docs.JOB:
         assert f"`{row.action}`" in needs or row.action.startswith("s3:Get") or "only" in row.reason, (
@@ -119,6 +125,49 @@ def test_the_examples_are_taken_as_plugins():
     assert [probe.name for probe in plugins.probes()] == ["gpu"]
     job = hookspecs.Job("job", "training", "algo-1", step="nightly-train")
     assert plugins.configure(settings.Settings(), job) == {"hold": ()}
+
+
+@pytest.mark.skipif(SSHD is None, reason="no sshd")
+def test_the_example_of_a_server_lets_its_users_in(monkeypatch, tmp_path):
+    module = load(ROOT / "examples" / "plugins" / "every_hook.py")
+    monkeypatch.setattr(module, "OUR_SSHD", SSHD)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(module, "OUR_PORT", free.getsockname()[1])
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "mine"], check=True)
+    job = hookspecs.Job("job", "training", "algo-1")
+    context = hookspecs.Context(settings.Settings(), job, tmp_path, {}, "/", "")
+    context.authorized_keys = ((tmp_path / "mine.pub").read_text().strip(),)
+    if os.getuid() == 0:
+        os.makedirs("/run/sshd", exist_ok=True)  # Debian's sshd wants it; its service makes it
+    servers = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: servers.append(popen(*a, **k)) or servers[-1])
+    try:
+        server = module.smssh_start_server(context)
+        (tmp_path / "known").write_text(f"[127.0.0.1]:{server.port} {server.host_key}\n")
+        options = [
+            f"IdentityFile={tmp_path / 'mine'}",
+            f"UserKnownHostsFile={tmp_path / 'known'}",
+            "BatchMode=yes",
+        ]
+        flags = [word for option in options for word in ("-o", option)]
+        command = [
+            "ssh",
+            "-F",
+            os.devnull,
+            *flags,
+            "-p",
+            str(server.port),
+            f"{server.user}@127.0.0.1",
+            "echo in",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.stdout, done.returncode) == ("in\n", 0), done.stderr
+    finally:
+        for process in servers:
+            process.kill()
+            process.wait()
 
 
 def named_tests():

@@ -29,15 +29,11 @@ HERE = Path(__file__).resolve().parent
 NAME = "churn"
 INSTANCE = "ml.m5.large"
 
-# A failed step stays up for ten minutes, or for as long as somebody is logged in (four hours at most). The wheels are
-# for images without an sshd of their own: name the image's Python there.
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}-{platform.machine()}"
-SSH = SSHOptions(hold=("failure",), wheels=(PYTHON,))
 # A hold does not stop SageMaker's clock: an hour of work, and four of somebody who is logged in.
 MAX_SECONDS = 5 * 3600
 
 
-def build(role: str, image: str):
+def build(role: str, image: str, python: str):
     """The pipeline: prepare -> train -> model -> score, and segment beside them."""
     from sagemaker.core.processing import ScriptProcessor
     from sagemaker.core.s3 import S3Uploader
@@ -51,13 +47,16 @@ def build(role: str, image: str):
     from sagemaker.serve.model_builder import ModelBuilder
     from sagemaker.train.model_trainer import ModelTrainer
 
+    # A failed step stays up for ten minutes, or for as long as somebody is logged in (four hours at most). The wheels
+    # are for images without an sshd of their own.
+    ssh = SSHOptions(hold=("failure",), wheels=(python,))
     session = PipelineSession()
     root = f"s3://{session.default_bucket()}/{NAME}"
     customers = S3Uploader.upload(
         str(HERE / "data" / "customers.csv"), f"{root}/data", sagemaker_session=session
     )
 
-    @with_ssh(SSH)
+    @with_ssh(ssh)
     def prepare():
         processor = ScriptProcessor(
             role=role,
@@ -100,7 +99,7 @@ def build(role: str, image: str):
     def output(name: str):
         return prepared.properties.ProcessingOutputConfig.Outputs[name].S3Output.S3Uri
 
-    @with_ssh(SSH)
+    @with_ssh(ssh)
     def train():
         # Script mode: the image's own `train` (the sagemaker-training toolkit) fetches the code and runs it.
         with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +128,7 @@ def build(role: str, image: str):
 
     trained = train()
 
-    @with_ssh(SSH)
+    @with_ssh(ssh)
     def segment():
         trainer = ModelTrainer(
             training_image=image,
@@ -146,7 +145,7 @@ def build(role: str, image: str):
             step_args=trainer.train([InputData(channel_name="train", data_source=output("train"))]),
         )
 
-    @with_ssh(SSH)
+    @with_ssh(ssh)
     def model():
         builder = ModelBuilder(
             model_path=tempfile.mkdtemp(prefix=NAME),
@@ -163,7 +162,7 @@ def build(role: str, image: str):
 
     created = model()
 
-    @with_ssh(SSH)
+    @with_ssh(ssh)
     def score():
         transformer = Transformer(
             model_name=created.properties.ModelName,
@@ -183,6 +182,12 @@ def build(role: str, image: str):
     )
 
 
+def this_python() -> str:
+    """The Python that runs this, as wheels are named by."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return f"{version}-aarch64" if platform.machine() == "aarch64" else version
+
+
 def main() -> int:
     """Build, upsert and start the pipeline, then let `smssh debug` see it through."""
     parser = argparse.ArgumentParser(
@@ -192,6 +197,9 @@ def main() -> int:
     parser.add_argument("--role", default="arn:aws:iam::123456789012:role/churn", help="execution role")
     parser.add_argument(
         "--image", default="churn", help="image with sagemaker-training and sagemaker-inference"
+    )
+    parser.add_argument(
+        "--python", default=this_python(), help="the image's Python: 3.12, 3.12-aarch64 (default: this one)"
     )
     parser.add_argument("--report", default="report", help="folder for report.json and report.html")
     parser.add_argument("--by-hand", action="store_true", help="only start the pipeline; you debug it")
@@ -206,6 +214,8 @@ def main() -> int:
             args.role,
             "--image",
             args.image,
+            "--python",
+            args.python,
             "--report",
             args.report,
         ]
@@ -216,7 +226,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", message="Running within a PipelineSession")
     # The image has no PYTHONPATH of its own that would be lost.
     warnings.filterwarnings("ignore", message=".*PYTHONPATH", category=SmsshWarning)
-    pipeline = build(args.role, args.image)
+    pipeline = build(args.role, args.image, args.python)
     pipeline.upsert(role_arn=args.role)
     execution = pipeline.start()
     print(f"started {execution.arn}", flush=True)
