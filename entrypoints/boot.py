@@ -419,7 +419,10 @@ def _spawn_detached(command: list[str], environ: Mapping[str, str], run: str, lo
     """Run a command as nobody's child, in its own session, with no descriptor of ours but the lock."""
     child = os.fork()
     if child:
-        os.waitpid(child, 0)
+        try:  # noqa: SIM105 - contextlib would only be imported for this
+            os.waitpid(child, 0)
+        except ChildProcessError:
+            pass  # reaped by the kernel: SIGCHLD is ignored here
         return
     try:
         os.setsid()

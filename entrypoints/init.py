@@ -51,20 +51,25 @@ def run(command: list[str], carrier: str, bundle: str | None = None) -> int:
         bundle: the folder of the bundle, if there is one; it goes to the front of the child's PYTHONPATH.
     """
     entry_point = None
+    inherited = Inherited()
     try:
+        # Where it was ignored, the kernel would reap the child, and its exit status would be gone.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         environ = original_environment()
         if environ.get("SMSSH_ENTRY") == _entry(os.getppid()):
-            return become(command)  # one init above the entry point is enough, and this would be its child
+            return become(
+                command, inherited
+            )  # one init above the entry point is enough, and this would be its child
         bundle = os.path.abspath(bundle) if bundle else None
         _start_supervisor(carrier, environ)
         tee, early = _wishes(environ, bundle or boot.bundle_dir())
-        entry_point = EntryPoint(command, _child_environment(environ, bundle), tee)
+        entry_point = EntryPoint(command, _child_environment(environ, bundle), tee, inherited)
         return entry_point.run(early)
     except BaseException as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         boot.note(f"init failed: {type(error).__name__}: {error}")
-        if entry_point is not None and entry_point.pid is not None:
+        if entry_point is not None and entry_point.started:
             return entry_point.wait_only()
-        return become(command)
+        return become(command, inherited)
 
 
 def _wishes(environ: Mapping[str, str], bundle: str | None) -> tuple[bool, bool]:
@@ -86,14 +91,26 @@ def _wishes(environ: Mapping[str, str], bundle: str | None) -> tuple[bool, bool]
     return b"failure" in hold, early or b"start" in hold
 
 
-def become(command: list[str]) -> int:
+class Inherited:
+    """The signals' state at the start, which is the entry point's."""
+
+    def __init__(self) -> None:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        ours = [signal.SIGCHLD, *(getattr(signal, name) for name in JOB_CONTROL)]
+        self._handlers = {number: signal.getsignal(number) for number in ours}
+        # The interpreter ignores these; whether they were ignored before, it does not tell.
+        self._handlers.update({signal.SIGPIPE: signal.SIG_DFL, signal.SIGXFSZ: signal.SIG_DFL})
+
+    def restore(self) -> None:
+        """Have it so again, for what is executed next."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+
+def become(command: list[str], inherited: Inherited | None = None) -> int:
     """Be the original command, as if init had never been here; 126 or 127 when it cannot be started."""
-    for number in range(1, signal.NSIG):
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):  # noqa: PERF203 - not every number is a signal
-            continue
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    (inherited or Inherited()).restore()
     try:
         os.execvpe(command[0], command, original_environment())  # noqa: S606 - no shell is wanted
     except OSError as error:
@@ -141,13 +158,17 @@ class EntryPoint:
         command: its command line.
         environ: its environment.
         tee: whether its last lines of output are kept.
+        inherited: the signals' state that its processes get.
     """
 
-    def __init__(self, command: list[str], environ: Mapping[str, str], tee: bool) -> None:
+    def __init__(
+        self, command: list[str], environ: Mapping[str, str], tee: bool, inherited: Inherited
+    ) -> None:
         self.pid: int | None = None
         """The process of the attempt that runs, if one does."""
         self._command = command
         self._environ = environ
+        self._inherited = inherited
         self._stopping = 0
         """The signal that asked for the job's end; 0 for none."""
         self._ended: int | None = None
@@ -163,7 +184,7 @@ class EntryPoint:
         # Blocked, and taken one by one with sigtimedwait: no handler, no race with the start of the child.
         for number in ignored:
             signal.signal(number, signal.SIG_IGN)
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._waited)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._waited)
         self._pipes = _pipes() if tee and not os.isatty(1) else []
         self._tee: parent.Tee | None = None
         self._reporter: parent.Reporter | None = None
@@ -205,23 +226,32 @@ class EntryPoint:
                 continue
             chosen = decision.get("exit_code")
             self._say_goodbye()
+            self._settle()
             return status if chosen is None else chosen
         # Stopped while nothing ran: before the first attempt, or between two.
         self._say_goodbye()
         return 128 + self._stopping if self._ended is None else self._ended
 
+    @property
+    def started(self) -> bool:
+        """Whether an attempt runs or has run."""
+        return self.pid is not None or self._ended is not None
+
     def wait_only(self) -> int:
         """Wait for the child and nothing else; its exit status. For when the rest of init has failed."""
-        import select
-
-        readers = (
-            {} if self._tee is not None else {reader: 1 + n for n, (reader, _) in enumerate(self._pipes)}
-        )
-        while self.pid is not None or select.select(list(readers), [], [], 0)[0]:
-            for reader in select.select(list(readers), [], [], 0.05)[0]:
-                os.write(readers[reader], os.read(reader, 65536))
+        targets = {reader: 1 + n for n, (reader, _) in enumerate(self._pipes)} if self._tee is None else {}
+        while self.pid is not None:
+            _pass_on(targets, 0.05)
             self._handle(0.05)
+        if self._tee is not None:
+            self._settle()
+        _pass_on(targets, 0)  # a pipe holds no more than is passed on at once
         return self._ended or 0
+
+    def _settle(self) -> None:
+        """See that the job's log has what the last attempt wrote, as long as nobody stops the job meanwhile."""
+        if self._tee is not None:
+            self._tee.settle(interrupted=lambda: self._handle(0) in STOPS)
 
     def _prepare(self) -> parent.Reporter:
         """What is needed once the child runs: the settings, the way to the supervisor, the last lines."""
@@ -264,8 +294,10 @@ class EntryPoint:
         return True
 
     def _decide(self, reporter: parent.Reporter, status: int) -> dict[str, Any]:
+        from . import parent
+
         if self._tee is not None:
-            self._tee.drain()
+            self._tee.settle(parent.TAIL_SECONDS)
         if status == 0:
             return reporter.succeeded(0)
         tail = None if self._tee is None else self._tee.tail()
@@ -297,11 +329,9 @@ class EntryPoint:
         try:
             os.setpgid(0, 0)
             self._take_terminal(os.getpid())
-            for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE, signal.SIGXFSZ):
-                signal.signal(number, signal.SIG_DFL)
             for handle, (_, writer) in enumerate(self._pipes, 1):
                 os.dup2(writer, handle)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            self._inherited.restore()
             os.execvpe(self._command[0], self._command, self._environ)  # noqa: S606 - no shell is wanted
         except OSError as error:
             if self._command[0] == OWN_COMMAND and isinstance(error, FileNotFoundError):
@@ -326,19 +356,25 @@ class EntryPoint:
             except OSError:
                 self._terminal = False
 
-    def _handle(self, seconds: float) -> None:
-        """Take one signal, if one comes within `seconds`: forward it, or reap what has ended."""
+    def _handle(self, seconds: float) -> int:
+        """Take one signal, if one comes within `seconds`: forward it, or reap what has ended.
+
+        Returns:
+            The signal that was forwarded; 0 for none.
+        """
         taken = signal.sigtimedwait(self._waited, seconds)
         # Reaped in any case: SIGCHLD says that at least one process has ended, and one may be merged with
         # another.
         # A socket that the supervisor leaves behind raises SIGPIPE here, and blocked signals are never ignored.
         ours = taken is not None and taken.si_pid == os.getpid()
+        number = 0
         if taken is not None and taken.si_signo != signal.SIGCHLD and not ours:
-            number = signal.Signals(taken.si_signo) if taken.si_signo in STOPS else taken.si_signo
+            number = taken.si_signo
             if number in STOPS:
-                self._stopping = self._stopping or int(number)
+                self._stopping = self._stopping or number
             self._forward(number)
         self._reap()
+        return number
 
     def _forward(self, number: int) -> None:
         """Pass a signal on to the entry point, unless it would not have got it without us.
@@ -403,6 +439,20 @@ def _wants(pid: int, number: int) -> bool:
             return file.read().split()[0] == SIGTIMEDWAIT.get(os.uname().machine)
     except (OSError, ValueError, IndexError):
         return True
+
+
+def _pass_on(targets: dict[int, int], seconds: float) -> None:
+    """Take once from each pipe that has something, and write it; a pipe whose target is gone is left out then."""
+    import select
+
+    for reader in select.select(list(targets), [], [], seconds)[0]:
+        rest = os.read(reader, 65536)
+        try:
+            while rest:
+                rest = rest[os.write(targets[reader], rest) :]
+        except OSError:
+            os.close(reader)
+            del targets[reader]
 
 
 def _pipes() -> list[tuple[int, int]]:

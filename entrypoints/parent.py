@@ -34,6 +34,10 @@ REPLY_LIMIT = 5.0
 """Seconds for an answer that needs no thought."""
 SILENCE_LIMIT = 30.0
 """Seconds without a sign of life after which a supervisor that was asked for a decision is given up."""
+SAY_SECONDS = 1.0
+"""Seconds that a line of ours waits for the job's log."""
+TAIL_SECONDS = 2.0
+"""Seconds that a report waits for the last lines, where the job's log is not taken."""
 TAIL_LINES = 200
 LINE_LIMIT = 2000
 """Characters kept of one line of output."""
@@ -358,9 +362,13 @@ def end() -> None:
 
 
 def say_on_stdout(line: str, handle: int = 1) -> None:
-    """One line into the job's log, past Python's buffers."""
-    with contextlib.suppress(OSError):  # nobody reads the log any more
-        os.write(handle, line.encode("utf-8", "replace") + b"\n")
+    """One line into the job's log, past Python's buffers; left out where the log is not taken.
+
+    A hold must not stand still with it: who asks for a retry or a stop is answered.
+    """
+    with contextlib.suppress(OSError, ValueError):  # nobody reads the log any more
+        if select.select([], [handle], [], SAY_SECONDS)[1]:
+            os.write(handle, line.encode("utf-8", "replace")[: select.PIPE_BUF - 1] + b"\n")
 
 
 class Tee:
@@ -381,9 +389,10 @@ class Tee:
         """The descriptors to write stdout and stderr to."""
         self._lines: collections.deque[bytes] = collections.deque(maxlen=TAIL_LINES)
         self._partial: dict[int, bytes] = {}
-        self._draining = threading.Event()
-        self._drained = threading.Event()
-        self._wake, self._waker = os.pipe()
+        self._taken: dict[int, int] = {}
+        self._passed: dict[int, int] = {}
+        """Bytes that were read from each pipe, and how many of them were written."""
+        self._moved = threading.Condition()
         if pipes is None:
             first = os.pipe()
             # What goes to one place goes through one pipe: two would not keep the order.
@@ -391,6 +400,7 @@ class Tee:
         for target, (reader, writer) in zip(targets, pipes):
             self._targets.setdefault(reader, target)
             self._partial[reader] = b""
+            self._taken[reader] = self._passed[reader] = 0
             self.writers.append(writer)
         thread = threading.Thread(target=self._pump, name="smssh-tee")
         thread.daemon = True
@@ -401,39 +411,42 @@ class Tee:
         self._lines.clear()
 
     def tail(self) -> list[str]:
-        """The last lines, oldest first; call `drain` before."""
+        """The last lines, oldest first; call `settle` before."""
         rest = [line for line in self._partial.values() if line]
         return [_text(line) for line in list(self._lines) + rest][-TAIL_LINES:]
 
-    def drain(self, seconds: float = 2.0) -> None:
-        """Pass on what is in the pipes now, within `seconds`."""
-        self._drained.clear()
-        self._draining.set()
-        os.write(self._waker, b".")
-        self._drained.wait(seconds)
+    def settle(self, seconds: float | None = None, interrupted: Callable[[], bool] = lambda: False) -> None:
+        """Wait until what has been written to the pipes is passed on.
+
+        Args:
+            seconds: how long at most. None: without end, as the writer would have waited without us, when nobody
+                takes the job's log.
+            interrupted: called in between; True gives up.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        with self._moved:
+            # Of this moment: whoever has inherited a pipe may write to it for ever.
+            goals = {reader: self._taken[reader] + _waiting(reader) for reader in self._targets}
+            while any(reader in self._targets and self._passed[reader] < goals[reader] for reader in goals):
+                if interrupted() or (deadline is not None and time.monotonic() >= deadline):
+                    return
+                self._moved.wait(0.05)
 
     def _pump(self) -> None:
-        while True:
-            readers = list(self._targets)
+        while self._targets:
             try:
-                ready = select.select(
-                    [*readers, self._wake], [], [], 0.0 if self._draining.is_set() else None
-                )[0]
+                ready = select.select(list(self._targets), [], [])[0]
             except OSError:
                 return
-            if self._wake in ready:
-                os.read(self._wake, 4096)
-                continue
-            if not ready:
-                self._draining.clear()
-                self._drained.set()
-                continue
             for reader in ready:
                 self._pass_on(reader)
 
     def _pass_on(self, reader: int) -> None:
-        data = os.read(reader, 65536)
+        with self._moved:
+            data = os.read(reader, 65536)
+            self._taken[reader] += len(data)
         target = self._targets[reader]
+        gone = False
         try:
             rest = data
             while rest:
@@ -442,12 +455,28 @@ class Tee:
                 except BlockingIOError:  # noqa: PERF203 - a log that is full for a moment
                     select.select([], [target], [], 1.0)
         except OSError:
-            # Nobody reads the job's log: let the writer find that out, as it would without us.
-            os.close(reader)
-            del self._targets[reader]
+            gone = True
         lines = (self._partial[reader] + data).split(b"\n")
         self._partial[reader] = lines.pop()[-BYTE_LIMIT:]
         self._lines.extend(line[-BYTE_LIMIT:] for line in lines[-TAIL_LINES:])
+        with self._moved:
+            self._passed[reader] += len(data)
+            if gone:
+                # Nobody reads the job's log: let the writer find that out, as it would without us.
+                os.close(reader)
+                del self._targets[reader]
+            self._moved.notify_all()
+
+
+def _waiting(reader: int) -> int:
+    """How many bytes are in a pipe."""
+    import array
+    import fcntl
+    import termios
+
+    found = array.array("i", [0])
+    fcntl.ioctl(reader, termios.FIONREAD, found)
+    return found[0]
 
 
 def _text(line: bytes) -> str:

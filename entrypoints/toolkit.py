@@ -290,7 +290,8 @@ class Redirect:
 
     def tail(self) -> list[str]:
         """The last lines until now."""
-        self._drain()
+        self._flush()
+        self._tee.settle(parent.TAIL_SECONDS)
         return self._tee.tail()
 
     def forget(self) -> None:
@@ -298,15 +299,16 @@ class Redirect:
         self._tee.forget()
 
     def restore(self) -> None:
-        """Put stdout and stderr back."""
-        self._drain()
+        """Put stdout and stderr back, once what was written to them is where it would be without us."""
+        self._flush()
+        self._tee.settle()
         for handle, saved in zip((1, 2), self._saved):
             os.dup2(saved, handle)
 
-    def _drain(self) -> None:
+    @staticmethod
+    def _flush() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        self._tee.drain()
 
 
 def _exit_code(error: Exception) -> int:

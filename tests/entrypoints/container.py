@@ -16,6 +16,26 @@ IMAGE = Path(os.environ.get("SMSSH_TEST_IMAGE_ENV", ROOT / ".venv-image"))
 LIMIT = 40.0
 """Seconds that anything here may take on a busy machine."""
 
+STALLED = """\
+import os, sys, time
+os.chdir(os.environ["HOME"])
+while not os.path.exists("pid"): time.sleep(0.02)
+pid = open("pid").read()
+while os.path.exists("/proc/" + pid): time.sleep(0.02)
+time.sleep(6)
+sys.stdout.buffer.write(sys.stdin.buffer.read())
+"""
+"""Takes its input once the script WORDY has ended, and late."""
+# More than the log's own pipe holds, and no more than that and ours together: the script ends.
+WORDY = """\
+import os, sys
+os.chdir(os.environ["HOME"])
+with open("made", "w") as file: file.write(str(os.getpid()))
+os.rename("made", "pid")
+for n in range(1000): print(n, "~" * 100)
+print("last words")
+"""
+
 
 def poll(condition, seconds=LIMIT, what="it"):
     """The first true value of `condition()`; fails after `seconds`."""

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from .container import poll
+from .container import STALLED, WORDY, poll
 
 
 def wait(process, seconds=40):
@@ -155,7 +155,8 @@ def test_signals_are_forwarded(container, hold):
 RAISES = """\
 import os, resource, signal, sys
 from smssh_plugin.entrypoints import init
-entry = init.EntryPoint(["sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 7"], dict(os.environ), False)
+entry = init.EntryPoint(["sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 7"], dict(os.environ), False,
+    init.Inherited())
 entry._start()
 try:
     if sys.argv[1] == "SIGPIPE":
@@ -253,6 +254,83 @@ def test_all_output_arrives_with_the_tee(container):
     assert wait(container.wrap("python", script, SMSSH_HOLD="failure")) == 0
     lines = container.output().splitlines()
     assert [line for line in lines if line.startswith("line ")] == [f"line {n}" for n in range(200000)]
+
+
+@pytest.mark.parametrize("command", ["python {script}", "smssh-hook run -- python {script}"])
+def test_the_last_words_arrive_where_the_log_is_taken_late(container, command):
+    """The script has ended, which it would not have yet without us: its output was not taken."""
+    script = container.script(WORDY)
+    reader = container.script(STALLED, "reader.py")
+    ours = f"/bin/sh '{container.bundle}/run.sh' " if command.startswith("python") else ""
+    hook = f"{sys.executable} -m smssh_plugin.entrypoints.hook"
+    line = ours + command.format(script=f"'{script}'").replace("smssh-hook", hook)
+    process = container.start(
+        "bash",
+        "-c",
+        f"set -o pipefail; {line} 2>&1 | {sys.executable} '{reader}'",
+        SMSSH_HOLD="failure",
+    )
+    assert wait(process) == 0
+    # Lines of ours may stand between: both write to the same place.
+    assert container.output().count("~") == 1000 * 100
+    assert "last words" in container.output()
+
+
+def test_a_stop_ends_the_wait_for_a_log_that_nobody_takes(container):
+    script = container.script(WORDY)
+    reading, writing = os.pipe()
+    ours = f"/bin/sh '{container.bundle}/run.sh'"
+    try:
+        process = container.start(
+            "bash", "-c", f"exec {ours} python '{script}' >/proc/{os.getpid()}/fd/{writing} 2>&1",
+            SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=1,
+        )  # fmt: skip
+        pid = int(
+            poll(lambda: container.home.joinpath("pid").exists()) and (container.home / "pid").read_text()
+        )
+        poll(lambda: not os.path.exists(f"/proc/{pid}"))
+        poll(lambda: not container.strays(), what="the supervisor's end")
+        assert process.poll() is None
+        process.terminate()
+        assert wait(process) == 0
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.parametrize("hold", ["", "failure"])
+def test_a_failure_of_ours_runs_nothing_twice(container, hold):
+    """It fails after a child that has ended already."""
+    code = (
+        "import sys\n"
+        "from smssh_plugin.entrypoints import init\n"
+        "def broken(*_): raise ImportError('no json in this Python')\n"
+        "init.EntryPoint._prepare = broken\n"
+        "sys.exit(init.run(['sh', '-c', 'echo RAN; exit 3'], 'test'))\n"
+    )
+    assert wait(container.start(sys.executable, "-c", code, SMSSH_HOLD=hold)) == 3
+    assert container.output() == "RAN\n"
+
+
+def test_the_child_finds_the_signals_as_they_were(container):
+    """An ignored SIGCHLD would also take the child's exit status from its parent."""
+    show = "grep ^Sig[BIC] /proc/self/status; exit 3"
+    ours = [sys.executable, "-m", "smssh_plugin.entrypoints.hook", "run", "--"]
+    odd = (
+        "import os, signal, sys\n"
+        "for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTTOU): signal.signal(number, signal.SIG_IGN)\n"
+        "for number in (signal.SIGPIPE, signal.SIGXFSZ): signal.signal(number, signal.SIG_DFL)\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
+        "os.execvp(sys.argv[1], sys.argv[1:])\n"
+    )
+    for command in ([], ours):
+        for on in (True, False):
+            process = container.start(sys.executable, "-c", odd, *command, "bash", "-c", show, on=on)
+            assert wait(process) == 3
+    container.assert_quiet()
+    without, *others = [container.output(number) for number in range(4)]
+    assert len(without.splitlines()) == 3
+    assert others == [without] * 3
 
 
 def test_killed_supervisor_changes_nothing(container):

@@ -2,11 +2,12 @@
 
 import json
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from .container import poll
+from .container import IMAGE, STALLED, WORDY, poll
 
 GOOD = "open(__import__('os').environ['SM_MODEL_DIR'] + '/model', 'w').write('weights')\n"
 USER_ERROR = "raise ValueError('user bug')\n"
@@ -199,6 +200,22 @@ def test_capture_error_with_huge_output(container):
     # The toolkit reads blocks, and breaks the lines at their ends.
     assert len(numbers) > 150000
     assert numbers == sorted(numbers)
+
+
+def test_the_last_words_arrive_where_the_log_is_taken_late(container):
+    """`train` ends only when its script's output is taken, as without us."""
+    container.toolkit_job(WORDY)
+    reader = container.script(STALLED, "reader.py")
+    process = container.start(
+        "bash",
+        "-c",
+        f"set -o pipefail; '{IMAGE}/bin/train' 2>&1 | {sys.executable} '{reader}'",
+        PYTHONPATH=container.bundle,
+        SMSSH_HOLD="failure",
+    )
+    assert process.wait(60) == 0
+    assert container.output().count("~") == 1000 * 100
+    assert 0 < container.output().index("last words") < container.output().index("training SUCCESS")
 
 
 @pytest.mark.parametrize("carrier", ["wrapped", "toolkit"])
