@@ -59,7 +59,8 @@ def enable(job: str, wait: float, install: bool, idle: str, region: str | None, 
     node = None
     if wait or install:
         node = resolve(where, session, wait=wait or INSTALL_SECONDS, on_wait=show_waiting, bare=True)
-    if node is not None and install and not node.port:
+    # A server that was started from here ends by itself, and nobody tells us; a living one is found by the start.
+    if node is not None and install and (not node.port or native.installed(session, name, host)):
         from ..session.install import install as install_there
         from ..session.lifetime import say
 

@@ -161,10 +161,16 @@ def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(stand_in)
     assert done.returncode == 255
     assert f"`smssh enable {name} --install` starts one" in done.stderr
 
-    for _ in range(2):
-        # The second time finds the server of the first.
-        done = stand_in.run(sys.executable, "-c", INSTALL, "enable", name, "--install", "--idle", "5m")
+    for idle in ("1s", "5m", "5m"):
+        # The first time's server is gone when it is entered, and says how to have another; the third time finds the
+        # second's.
+        done = stand_in.run(sys.executable, "-c", INSTALL, "enable", name, "--install", "--idle", idle)
         assert done.stdout == f"remote debugging is on: smssh connect {address}\n"
+        if idle == "1s":
+            wait_for(lambda: not any("placeholder" in one for one in stand_in.processes().values()))
+            done = ssh(stand_in, address, "true", check=False)
+            assert done.returncode == 255
+            assert f"`smssh enable {address} --install` starts one" in done.stderr
     done = ssh(stand_in, address, "tr '\\0' ' ' </proc/1/cmdline; pgrep -fc 'smssh-hook[ ]placeholder'")
     assert done.stdout.startswith(f"sh -c {WORK}")
     assert copied(stand_in, address)
