@@ -95,7 +95,9 @@ def run(
 
     with Signals() as signals:
         session = AwsSession(region, profile)
-        way = _Way(session, address, resolve, target, port, user, wait)
+        # With the other document Amazon's plugin would listen on a port here, and leave stdin and stdout alone.
+        names = (SSH_DOCUMENT,) if via == "plugin" else (SSH_DOCUMENT, FORWARD_DOCUMENT)
+        way = _Way(session, address, resolve, target, port, user, wait, names)
         try:
             try:
                 with started(
@@ -132,6 +134,7 @@ class _Way:
         port: int | None,
         user: str | None,
         wait: float,
+        documents: Sequence[str],
     ) -> None:
         self._session = session
         self._address = address
@@ -140,6 +143,7 @@ class _Way:
         self._port = port
         self._user = user
         self._wait = wait
+        self._documents = documents
         self._found: Reachable | None = None
 
     def find(self, anew: bool) -> str:
@@ -153,9 +157,9 @@ class _Way:
         return self._found.target
 
     def documents(self) -> Sequence[Document]:
-        """What to start: SSH's document, and port forwarding's where that is not allowed."""
+        """What to start; a later one where those before it are not allowed."""
         port = str(self._port or (self._found.port if self._found is not None else 22))
-        return [Document(name, {"portNumber": port}) for name in (SSH_DOCUMENT, FORWARD_DOCUMENT)]
+        return [Document(name, {"portNumber": port}) for name in self._documents]
 
     def explain(self, error: SmsshError) -> None:
         """Say what the lookup says of a target that is not connected: it knows of the job's end.
