@@ -22,7 +22,8 @@ ROLE = "arn:aws:iam::123456789012:role/native"
 WORK = "while [ ! -e /opt/ml/go ]; do sleep 0.1; done"
 SUBMIT = """
 import json, sys, boto3, smssh_plugin
-client = smssh_plugin.enable(boto3.client("sagemaker"), transport="native", bundle="s3://native/smssh")
+options = {"bundle": "s3://native/smssh", **json.loads(sys.argv[2])}
+client = smssh_plugin.enable(boto3.client("sagemaker"), transport="native", **options)
 client.create_training_job(**json.loads(sys.argv[1]))
 """
 # Where the image has no sshd, asyncssh's wheels would come from PyPI; the image of this test has them.
@@ -63,6 +64,10 @@ def request(name, hosts=1):
         "ResourceConfig": {"InstanceCount": hosts, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1},
         "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
     }
+
+
+def submit(machine, made, **options):
+    machine.run(sys.executable, "-c", SUBMIT, json.dumps(made), json.dumps(options))
 
 
 def ssh(machine, *words, program="ssh", **options):
@@ -118,7 +123,7 @@ def copied(machine, address):
 
 def test_asked_for_at_submit(stand_in):
     name = "native-submitted"
-    stand_in.run(sys.executable, "-c", SUBMIT, json.dumps(request(name, hosts=2)))
+    submit(stand_in, request(name, hosts=2))
     first, second = (f"algo-{number}.{name}.training.sagemaker" for number in (1, 2))
     for address in (first, second):
         done = ssh(stand_in, address, "cat /opt/ml/input/config/resourceconfig.json")
@@ -140,6 +145,13 @@ def test_asked_for_at_submit(stand_in):
     assert "in-42" in stand_in.smssh("shell", first, "--", "echo in-$((6 * 7))").stdout
 
     finish(stand_in, name, hosts=2)
+
+
+def test_announced_elsewhere(stand_in):
+    name = "native-elsewhere"
+    submit(stand_in, request(name), extra={"announce": "s3://native/hosts-of-ours"})
+    assert ssh(stand_in, f"algo-1.{name}.training.sagemaker", "echo in").stdout == "in\n"
+    finish(stand_in, name)
 
 
 def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(stand_in):
