@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..aws.session import AwsSession
-from ..keys import ensure_key
 from . import certificates, known_hosts
 from .addresses import parse
 from .lookup import Node, resolve
@@ -81,5 +80,5 @@ def reach(
         user=found.user,
         host_key=known_hosts.checked(found.host_key, text),
         proxy=tuple(proxy),
-        key=certificates.renewed(ensure_key()).private,
+        key=certificates.own_key().private,
     )
