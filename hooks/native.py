@@ -10,8 +10,8 @@ The announcement, for clients:
 
 * It is the object `PREFIX/hosts/JOB/HOST.json`; PREFIX is the setting `announce`, an s3:// address. With a bundle
   it is the place of the bundles: a client finds it in the job's own request, as what stands before the digest in
-  the S3 address of the channel that carries the bundle, and needs no option to know it. Without a bundle,
-  SMSSH_ANNOUNCE in the job's environment says it.
+  the S3 address of the channel that carries the bundle, and needs no option to know it. Where it is another place,
+  and without a bundle, SMSSH_ANNOUNCE in the job's environment says it.
 * It is JSON: `version` (1), `job`, `kind`, `host`, `step`, `arn`, `owner`, `target`, `port` (of the SSH server on
   loopback), `user`, `host_key` (type and base64), `state` (ready, running, held, released, ended), `created` and
   `updated` (seconds since the epoch), `plugin_version`. A client must leave alone what it does not know.

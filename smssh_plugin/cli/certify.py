@@ -18,17 +18,23 @@ __all__ = ["certify"]
 @click.option(
     "--authority", is_flag=True, help="Show the line that jobs have to carry to accept certificates."
 )
-def certify(key: Path | None, span: float, name: str | None, authority: bool) -> int:
+@click.option(
+    "--own", is_flag=True, help="Certify this machine's own key anew, if it is time to; prints nothing."
+)
+def certify(key: Path | None, span: float, name: str | None, authority: bool, own: bool) -> int:
     """Make a short-lived certificate for KEY.pub, with this machine as the authority.
 
     Jobs that carry the authority's line (SSHOptions(authorized_keys=...), SMSSH_AUTHORIZED_KEYS) let in whoever has a
-    certificate that is still good; ssh finds it beside the key. This machine's own key is certified by itself at each
-    login once there is an authority.
+    certificate that is still good; ssh finds it beside the key. This machine's own key is certified by itself before a
+    login once there is an authority: by smssh, and by the lines of `smssh ssh-config`, which run --own.
     """
     from ..client import certificates
 
-    if authority:
-        click.echo(certificates.authority())
+    if own or authority:
+        line = certificates.authority() if authority else None
+        certificates.own_key()
+        if line is not None:
+            click.echo(line)
         return 0
     if key is None:
         raise click.UsageError("Missing argument 'KEY': the public key, or --authority.")

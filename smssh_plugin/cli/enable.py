@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -40,26 +41,21 @@ def enable(job: str, wait: float, install: bool, idle: str, region: str | None, 
     from ..aws.session import AwsSession
     from ..client import native
     from ..client.addresses import DEFAULT_HOST, JobAddress, parse
-    from ..client.lookup import job_of, resolve
-    from ..errors import ExitStatus, SmsshError
+    from ..client.lookup import resolve, switch_on
 
     session = AwsSession(region, profile)
     address = parse(job) if "." in job else JobAddress(None, job, "training")
-    found = job_of(address, session)
-    if found.kind != "training":
-        raise SmsshError(
-            f"{job} is a {found.kind} job: SageMaker's remote debugging is for training jobs",
-            hint="submit it with with_ssh or SMSSH_ENABLE=1",
-            reference="native-is-training-only",
-            status=ExitStatus.USAGE,
-        )
-    name, host = found.names[-1], address.host or DEFAULT_HOST
-    native.enable(session, name)
+    patience = wait or (INSTALL_SECONDS if install else 0.0)
+    deadline = time.monotonic() + patience
+    name = switch_on(address, session, wait=patience, on_wait=show_waiting)
+    host = address.host or DEFAULT_HOST
     where = str(JobAddress(host, name, "training"))
     node = None
-    if wait or install:
-        node = resolve(where, session, wait=wait or INSTALL_SECONDS, on_wait=show_waiting, bare=True)
-    if node is not None and install and not node.port:
+    if patience:
+        left = max(0.0, deadline - time.monotonic())
+        node = resolve(where, session, wait=left, on_wait=show_waiting, bare=True)
+    # A server that was started from here ends by itself, and nobody tells us; a living one is found by the start.
+    if node is not None and install and (not node.port or native.installed(session, name, host)):
         from ..session.install import install as install_there
         from ..session.lifetime import say
 

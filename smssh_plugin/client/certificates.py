@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
 from ..home import home, private_folder
-from ..keys import keygen
+from ..keys import ensure_key, keygen
 
 if TYPE_CHECKING:
     from ..keys import KeyPair
 
-__all__ = ["PRINCIPAL", "authority", "beside", "certify", "renewed"]
+__all__ = ["PRINCIPAL", "authority", "authority_file", "beside", "certify", "own_key"]
 
 NAME = "certificate_authority"
 PRINCIPAL = "smssh"
@@ -32,9 +32,14 @@ _BEFORE_SECONDS = 300
 """Certificates are good from so long before they were made: clocks differ."""
 
 
+def authority_file() -> Path:
+    """Where the authority's private key is; this machine is none where that does not exist."""
+    return home() / NAME
+
+
 def authority() -> str:
     """The line for a job's authorized keys. The authority's key pair is made when it is first asked for."""
-    private = _private()
+    private = authority_file()
     if not private.exists():
         folder = private_folder(home())
         with tempfile.TemporaryDirectory(prefix=".ca-", dir=folder) as scratch:
@@ -64,7 +69,7 @@ def certify(public: Path, seconds: float, name: str) -> Path:
             reference="bad-lifetime",
             status=ExitStatus.USAGE,
         )
-    private = _private()
+    private = authority_file()
     if not private.exists():
         raise SmsshError(
             "this machine is no certificate authority",
@@ -94,13 +99,14 @@ def beside(key: Path) -> Path:
     return key.with_name(f"{stem}-cert.pub")
 
 
-def renewed(key: KeyPair) -> KeyPair:
-    """Our key, with a certificate that is good for a while, where this machine is an authority.
+def own_key() -> KeyPair:
+    """Our own key pair, with a certificate that is good for a while where this machine is an authority.
 
     Raises:
-        SmsshError: it cannot be made.
+        SmsshError: see `ensure_key`; or the certificate cannot be made.
     """
-    if _private().exists():
+    key = ensure_key()
+    if authority_file().exists():
         made = beside(key.private)
         try:
             age = time.time() - made.stat().st_mtime
@@ -109,7 +115,3 @@ def renewed(key: KeyPair) -> KeyPair:
         if not 0 <= age < OWN_SECONDS / 2:
             certify(key.private.with_name(f"{key.private.name}.pub"), OWN_SECONDS, f"uid{os.getuid()}")
     return key
-
-
-def _private() -> Path:
-    return home() / NAME

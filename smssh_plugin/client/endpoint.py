@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..aws.session import AwsSession
-from ..keys import ensure_key
 from . import certificates, known_hosts
 from .addresses import parse
 from .lookup import Node, resolve
@@ -71,21 +70,15 @@ def reach(
     text = str(parse(address))
     session = session or AwsSession()
     found = node or resolve(address, session, wait=wait, on_wait=on_wait)
-    proxy = (
-        *own_command(),
-        "proxy",
-        text,
-        "--region",
-        session.region,
-        "--port",
-        str(found.port),
-        "--target",
-        found.target,
-    )
+    proxy = [*own_command(), "proxy", text, "--region", session.region]
+    if session.profile.explicit:
+        # The proxy starts the session with the credentials of who found the host; AWS_PROFILE it inherits.
+        proxy += ["--profile", session.profile.name]
+    proxy += ["--port", str(found.port), "--target", found.target]
     return Endpoint(
         address=text,
         user=found.user,
         host_key=known_hosts.checked(found.host_key, text),
-        proxy=proxy,
-        key=certificates.renewed(ensure_key()).private,
+        proxy=tuple(proxy),
+        key=certificates.own_key().private,
     )

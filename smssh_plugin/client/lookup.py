@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..aws.session import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
@@ -26,14 +26,16 @@ __all__ = [
     "StepJob",
     "describe_step",
     "execution_arn",
-    "job_of",
     "job_state",
     "list_nodes",
     "no_pipeline",
     "node_of",
     "resolve",
     "steps_of",
+    "switch_on",
 ]
+
+T = TypeVar("T")
 
 POLL_FIRST_SECONDS = 0.5
 POLL_LONGEST_SECONDS = 5.0
@@ -162,12 +164,18 @@ def _found(
     bare: bool,
 ) -> Node:
     """Find the node of `wanted`, once or until the time is over, and keep it as that of `address`."""
+    node = _patiently(lambda: _find(wanted, session, bare=bare), wait, on_wait)
+    return _kept(address, session, node)
+
+
+def _patiently(attempt: Callable[[], T], wait: float, on_wait: Callable[[str], None] | None) -> T:
+    """What `attempt` answers, made once or until the time is over; its `_NotYet` becomes the error in it."""
     deadline = time.monotonic() + wait
     pause = POLL_FIRST_SECONDS
     said = None
     while True:
         try:
-            node = _find(wanted, session, bare=bare)
+            return attempt()
         except _NotYet as not_yet:  # noqa: PERF203 - it waits anyway
             left = deadline - time.monotonic()
             if left <= 0:
@@ -179,8 +187,6 @@ def _found(
                 on_wait(said)
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, POLL_LONGEST_SECONDS)
-        else:
-            return _kept(address, session, node)
 
 
 def _kept(address: Address, session: AwsSession, node: Node) -> Node:
@@ -373,11 +379,56 @@ def _names(arn: str, step: str) -> tuple[str, ...]:
     return (name,) if cased == name else (name, cased)
 
 
-def job_of(address: Address, session: AwsSession) -> StepJob:
+def switch_on(
+    address: Address,
+    session: AwsSession,
+    *,
+    wait: float = 0.0,
+    on_wait: Callable[[str], None] | None = None,
+) -> str:
+    """Switch SageMaker's remote debugging on in the training job that an address means.
+
+    Args:
+        address: the job or step.
+        session: the AWS session.
+        wait: seconds to wait for a step that has no job yet, and for a job that is too young for it.
+        on_wait: is told what is waited for.
+
+    Returns:
+        The name of the job.
+
+    Raises:
+        SmsshError: NOT_FOUND (no such job, a step that has none), USAGE (no training job), FAILED (SageMaker does
+            not want to), TIMEOUT (after `wait`).
+    """
+
+    def attempt() -> str:
+        job = _job_of(address, session)
+        if job.kind != "training":
+            raise SmsshError(
+                f"{address} is a {job.kind} job: SageMaker's remote debugging is for training jobs",
+                hint="submit it with with_ssh or SMSSH_ENABLE=1",
+                reference="native-is-training-only",
+                status=ExitStatus.USAGE,
+            )
+        name = job.names[-1]
+        try:
+            native.enable(session, name)
+        except SmsshError as error:
+            if error.reference == "not-enabled" and native.young(_described(session, job.kind, name) or {}):
+                raise _NotYet(error) from error
+            raise
+        return name
+
+    return _patiently(attempt, wait, on_wait)
+
+
+def _job_of(address: Address, session: AwsSession) -> StepJob:
     """The job that an address means.
 
     Raises:
-        SmsshError: NOT_FOUND: a step that has none (any more).
+        SmsshError: a step that has none (any more).
+        _NotYet: a step that may have one soon.
     """
     if isinstance(address, StepAddress):
         return _job_of_step(address, session)
@@ -386,7 +437,7 @@ def job_of(address: Address, session: AwsSession) -> StepJob:
 
 def _find(address: Address, session: AwsSession, *, bare: bool) -> Node:
     """One attempt at finding the node."""
-    job = job_of(address, session)
+    job = _job_of(address, session)
     host = address.host or DEFAULT_HOST
     filters = [
         {"Key": "tag:SMSSHJob", "Values": list(job.names)},

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["announced", "carries_smssh", "enable", "enabled", "installed", "remember_installed", "target"]
+__all__ = [
+    "announced",
+    "carries_smssh",
+    "enable",
+    "enabled",
+    "installed",
+    "remember_installed",
+    "target",
+    "young",
+]
 
 INSTALLED = "installed"
 """Our folder of what `smssh enable --install` has started, one file a host."""
@@ -30,6 +39,18 @@ KEPT_SECONDS = 28 * 24 * 3600.0
 _BUNDLE = re.compile(r"(s3://.+)/[0-9a-f]{64}/?\Z")
 """The place of the bundles, and the digest of one."""
 _VERSION = 1
+_YOUNG = frozenset(
+    {
+        "Starting",
+        "Pending",
+        "LaunchingMLInstances",
+        "PreparingTrainingStack",
+        "DownloadingTrainingImage",
+        "Interrupted",
+        "Restarting",
+    }
+)
+"""What comes before Downloading or Training among a training job's secondary states, also where it starts again."""
 
 
 def target(job: str, host: str) -> str:
@@ -40,6 +61,11 @@ def target(job: str, host: str) -> str:
 def enabled(job: dict[str, Any]) -> bool:
     """Whether a training job, as DescribeTrainingJob has it, can be entered this way at all."""
     return bool((job.get("RemoteDebugConfig") or {}).get("EnableRemoteDebug"))
+
+
+def young(job: dict[str, Any]) -> bool:
+    """Whether it is too early in a training job's life to switch remote debugging on."""
+    return job.get("SecondaryStatus") in _YOUNG
 
 
 def carries_smssh(job: dict[str, Any]) -> bool:

@@ -10,8 +10,7 @@ import shlex
 from pathlib import Path
 
 from ..home import home, private_folder
-from ..keys import ensure_key
-from . import known_hosts, ssh
+from . import certificates, known_hosts, ssh
 from .endpoint import own_command
 
 __all__ = ["block", "install"]
@@ -28,8 +27,12 @@ def block() -> str:
     # keys go by %h; the proxy has written the one in question before the host says a word. (KnownHostsCommand
     # would do as well, but is started twice a login.)
     known = str(known_hosts.folder()).replace("%", "%%")
+    authority = shlex.quote(str(certificates.authority_file())).replace("%", "%%")
     return (
         "# smssh: SageMaker jobs as ssh hosts. Written by `smssh ssh-config --write`.\n"
+        # ssh has read the certificate by the time that its proxy runs; this comes before. Of a machine that is no
+        # authority it takes a shell's `test`.
+        f'Match originalhost *.sagemaker exec "test ! -e {authority} || {command} certify --own"\n'
         "Host *.sagemaker\n"
         f"  ProxyCommand {command} proxy %n --user %r\n"
         f'  UserKnownHostsFile "{known}/%h"\n'
@@ -39,7 +42,7 @@ def block() -> str:
         "  UpdateHostKeys no\n"
         "  CheckHostIP no\n"
         "  User root\n"
-        f"  IdentityFile {ssh.quoted(ensure_key().private)}\n"
+        f"  IdentityFile {ssh.quoted(certificates.own_key().private)}\n"
         "  IdentitiesOnly yes\n"
         "  PreferredAuthentications publickey\n"
         # The proxy waits for a job that is starting, for ten minutes; what comes after that has limits of its own.

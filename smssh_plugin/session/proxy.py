@@ -24,6 +24,7 @@ __all__ = ["WAIT_SECONDS", "Reachable", "Resolve", "run"]
 WAIT_SECONDS = 600.0
 """How long a job that is still starting is waited for."""
 _REFUSED = ("access-denied", "session-refused")
+_DOWN = "ssh-server-down"
 _UP = "is the SSH server in the container up? the job's log says what smssh did there"
 
 
@@ -94,7 +95,9 @@ def run(
 
     with Signals() as signals:
         session = AwsSession(region, profile)
-        way = _Way(session, address, resolve, target, port, user, wait)
+        # With the other document Amazon's plugin would listen on a port here, and leave stdin and stdout alone.
+        names = (SSH_DOCUMENT,) if via == "plugin" else (SSH_DOCUMENT, FORWARD_DOCUMENT)
+        way = _Way(session, address, resolve, target, port, user, wait, names)
         try:
             try:
                 with started(
@@ -131,6 +134,7 @@ class _Way:
         port: int | None,
         user: str | None,
         wait: float,
+        documents: Sequence[str],
     ) -> None:
         self._session = session
         self._address = address
@@ -139,6 +143,7 @@ class _Way:
         self._port = port
         self._user = user
         self._wait = wait
+        self._documents = documents
         self._found: Reachable | None = None
 
     def find(self, anew: bool) -> str:
@@ -152,14 +157,15 @@ class _Way:
         return self._found.target
 
     def documents(self) -> Sequence[Document]:
-        """What to start: SSH's document, and port forwarding's where that is not allowed."""
+        """What to start; a later one where those before it are not allowed."""
         port = str(self._port or (self._found.port if self._found is not None else 22))
-        return [Document(name, {"portNumber": port}) for name in (SSH_DOCUMENT, FORWARD_DOCUMENT)]
+        return [Document(name, {"portNumber": port}) for name in self._documents]
 
     def explain(self, error: SmsshError) -> None:
         """Say what the lookup says of a target that is not connected: it knows of the job's end.
 
-        Where no document of ours is allowed for SageMaker's own target, its shell may be.
+        Where no document of ours is allowed for SageMaker's own target, its shell may be; and a shell can start the
+        server that does not answer there.
 
         Raises:
             SmsshError: it does.
@@ -167,9 +173,13 @@ class _Way:
         target = self._target or (self._found.target if self._found is not None else "")
         if error.reference == "target-not-connected" and self._target is None:
             self._look(0.0, remembered=False)
-        elif error.reference in _REFUSED and target and not target.startswith("mi-"):
-            shell = f"`smssh shell {self._address}` may be allowed all the same"
-            error.hint = shell if error.hint is None else f"{error.hint}; {shell}"
+        elif target and not target.startswith("mi-"):
+            ways = []
+            if error.reference in _REFUSED:
+                ways.append(f"`smssh shell {self._address}` may be allowed all the same")
+            elif error.reference == _DOWN:
+                ways.append(f"`smssh enable {self._address} --install` starts one")
+            error.hint = "; ".join([*([error.hint] if error.hint else []), *ways]) or None
 
     def _look(self, wait: float, *, remembered: bool) -> Reachable:
         if self._resolve is None:
@@ -197,7 +207,7 @@ def _talk(lifetime: Lifetime, source: int, sink: int) -> None:
                 if channel.closed
                 else "the session ended before the SSH server said a word",
                 hint="`smssh status` shows the state of the job" if received else _UP,
-                reference="session-closed",
+                reference="session-closed" if received else _DOWN,
                 status=ExitStatus.UNREACHABLE,
             )
         channel.terminate(time.monotonic())
@@ -224,7 +234,7 @@ def _forward(lifetime: Lifetime, channel: ClientChannel, source: int, sink: int)
             raise SmsshError(
                 "the agent cannot connect to the port",
                 hint=_UP,
-                reference="session-closed",
+                reference=_DOWN,
                 status=ExitStatus.UNREACHABLE,
             )
         return ending, forwarder.received

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Bundle",
     "Destination",
+    "announce_variable",
     "authorized_keys",
     "build",
     "bundle_for",
@@ -260,12 +261,33 @@ def publish(options: SSHOptions, session: Any) -> str:
     with _publishing:
         place = destination(options, session)
         if options.given is not None:
-            return check_given(options, session, place.client)
+            check_given(options, session, place.client)
+            return options.given
         bundle = bundle_for(options, session, place.client, place.address)
         known = (place.client.meta.endpoint_url, place.bucket, place.key(bundle.digest))
         if known not in _published:
             _published[known] = upload(bundle, place)
         return _published[known]
+
+
+def announce_variable(options: SSHOptions, session: Any, address: str) -> dict[str, str]:
+    """The variable by which a job says where its hosts announce themselves, where its bundle's address does not.
+
+    Clients look below the place of the bundle, and read no `options.json`: see `hooks/native.py`.
+
+    Args:
+        options: what was asked for.
+        session: see `destination`.
+        address: what `publish` answered for them.
+    """
+    if options.transport != "native":
+        return {}
+    beside = address.rstrip("/").rpartition("/")[0]
+    if options.given is not None:
+        said = check_given(options, session, destination(options, session).client).announce
+    else:
+        said = str(options.document(()).get("announce", beside))
+    return {} if said.rstrip("/") == beside else {"SMSSH_ANNOUNCE": said or beside}
 
 
 def bundle_for(options: SSHOptions, session: Any, client: Any, announce: str = "") -> Bundle:

@@ -24,10 +24,10 @@ __all__ = ["check_given"]
 SECRET = frozenset({"notify"})
 """What is not repeated in messages: the address of a webhook."""
 
-_checked: set[tuple[str, str, str]] = set()
+_checked: dict[tuple[str, str, str], settings.Settings] = {}
 
 
-def check_given(options: SSHOptions, session: Any, client: Any) -> str:
+def check_given(options: SSHOptions, session: Any, client: Any) -> settings.Settings:
     """See that the bundle in the options can do what the other options ask for; once a process for the same.
 
     What was not asked for is the bundle's affair: it may hold where the options say nothing of holds. A warning says
@@ -39,7 +39,7 @@ def check_given(options: SSHOptions, session: Any, client: Any) -> str:
         client: a boto3 client of S3.
 
     Returns:
-        The bundle's S3 prefix, ending in its digest and a slash.
+        What the bundle's `options.json` says.
 
     Raises:
         SmsshError: it is not there, not complete, or was made for something else.
@@ -51,7 +51,7 @@ def check_given(options: SSHOptions, session: Any, client: Any) -> str:
     )
     known = (str(client.meta.endpoint_url), options.given, wanted)
     if known in _checked:
-        return options.given
+        return _checked[known]
     place = Prefix(options.given, client)
     text = b"".join(place.chunks(MANIFEST))
     if hashlib.sha256(text).hexdigest() != place.name:
@@ -75,8 +75,8 @@ def check_given(options: SSHOptions, session: Any, client: Any) -> str:
     if differences:
         raise _not_usable(options, f"it was made for other options: {'; '.join(differences)}")
     _warn_of_own_key(options, read_there.authorized_keys)
-    _checked.add(known)
-    return options.given
+    _checked[known] = read_there
+    return read_there
 
 
 def _asked(options: SSHOptions, keys: tuple[str, ...]) -> dict[str, Any]:

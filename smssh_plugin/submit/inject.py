@@ -86,7 +86,8 @@ def inject(
         say(where, [_PARAMETER])
     if kind != "transform" and not injection.baked:
         uri = bundle.publish(options, session())
-        changed = transform_request(kind, request, replace(injection, bundle=uri))
+        variables = {**bundle.announce_variable(options, session(), uri), **injection.environment}
+        changed = transform_request(kind, request, replace(injection, bundle=uri, environment=variables))
     return _plugins().transform_request(kind, changed, options)
 
 

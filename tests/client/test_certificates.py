@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import time
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from smssh_plugin.cli import main
-from smssh_plugin.client import certificates
+from smssh_plugin.client import certificates, ssh_config
 from smssh_plugin.client.connect import Connection
 from smssh_plugin.client.tunnels import Tunnel
 from smssh_plugin.errors import ExitStatus, SmsshError
@@ -79,26 +80,71 @@ def test_a_certificate_that_is_no_good_opens_nothing(trusting: SshServer, tmp_pa
 
 def test_our_own_key_is_certified_anew_in_time():
     key = ensure_key()
-    assert certificates.renewed(key) is key
+    assert certificates.own_key() == key
     made = certificates.beside(key.private)
     assert not made.exists()  # no authority, no certificates
     line = certificates.authority()
     assert line == certificates.authority()
     assert line.startswith('cert-authority,principals="smssh" ssh-ed25519 AAAA')
     assert (home() / certificates.NAME).stat().st_mode & 0o777 == 0o600
-    certificates.renewed(key)
+    certificates.own_key()
     first = made.read_text()
-    certificates.renewed(key)
+    certificates.own_key()
     assert made.read_text() == first
     old = time.time() - certificates.OWN_SECONDS / 2 - 1
     os.utime(made, (old, old))
-    certificates.renewed(key)
+    certificates.own_key()
     assert made.read_text() != first
     shown = subprocess.run(
         ["ssh-keygen", "-L", "-f", made], capture_output=True, text=True, check=True
     ).stdout
     assert "user certificate" in shown
     assert shown.split("Principals:")[1].split()[0] == "smssh"
+
+
+def test_plain_ssh_has_a_certificate_that_is_good(trusting: SshServer, tmp_path: Path):
+    """By the lines of `smssh ssh-config`, of which only the way to the container is another here."""
+    (tmp_path / "config").write_text(ssh_config.block())
+    (tmp_path / "known").write_text(f"job.training.sagemaker {trusting.endpoint.host_key}\n")
+    options = {
+        "ProxyCommand": shlex.join(trusting.endpoint.proxy),
+        "UserKnownHostsFile": tmp_path / "known",
+        "BatchMode": "yes",
+        "User": trusting.endpoint.user,
+    }
+    words = ["ssh", "-F", tmp_path / "config", *(f"-o{name}={value}" for name, value in options.items())]
+    words += ["job.training.sagemaker", "echo in"]
+
+    def log_in() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+    made = certificates.beside(ensure_key().private)
+    made.unlink()
+    assert log_in().stdout == "in\n"
+    certificates.certify(made.with_name("id_ed25519.pub"), 60, "me")
+    old = time.time() - certificates.OWN_SECONDS
+    before = made.read_text()
+    os.utime(made, (old, old))
+    done = log_in()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
+    assert made.read_text() != before
+    # Without an authority there is none to make, and no word about it.
+    certificates.authority_file().unlink()
+    made.unlink()
+    done = log_in()
+    assert done.returncode == 255
+    assert done.stderr.count("\n") == 1
+    assert "Permission denied" in done.stderr
+    assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["certify", "--authority"], ["ssh-config", "--write"], ["certify", "--own"]]
+)
+def test_the_commands_make_the_first_certificate(words: list[str]):
+    certificates.authority()
+    assert main(words) == 0
+    assert certificates.beside(ensure_key().private).exists()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

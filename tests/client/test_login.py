@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.session.support import Agent, Stack, until
+from smssh_plugin.aws.session import AwsSession
+from smssh_plugin.client.connect import connect
+from smssh_plugin.client.tunnels import Tunnel
+from tests.session.support import KEYS, Agent, Stack, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +119,31 @@ def test_a_wrong_user_is_told(world: World):
     done = world.run("ssh", *options, ADDRESS, "true")
     user = world.server.endpoint.user
     assert f"smssh: its SSH server lets {user!r} in, not 'nobody-here': ssh -l {user}\n" in done.stderr
+
+
+def test_a_profile_that_was_named_is_the_proxys_too(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = tmp_path / "aws-config"
+    config.write_text(
+        "[profile other account]\naws_access_key_id = AKIAOTHER\naws_secret_access_key = secret\n"
+    )
+    for name in KEYS:
+        del world.environment[name]
+    world.environment["AWS_CONFIG_FILE"] = str(config)
+    assert "no AWS credentials were found" in world.smssh("connect", ADDRESS, "--", "true").stderr
+    done = world.smssh("connect", ADDRESS, "--profile", "other account", "--", "echo in")
+    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+
+    for name in ("AWS_PROFILE", *KEYS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    session = AwsSession(profile="other account")
+    with connect(ADDRESS, session=session) as connection:
+        assert connection.run("echo in").text == "in\n"
+    with Tunnel(ADDRESS, world.server.port, session=session) as tunnel:
+        assert tunnel.alive
 
 
 def test_known_hosts_command_is_another_way(world: World):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,43 @@ def test_a_step_that_comes_later_is_waited_for(session: AwsSession, service: Ser
     node = lookup.resolve("Then.pipe.pipeline.sagemaker", session, wait=30, on_wait=on_wait)
     assert node.job == service.runner.jobs[-1].name
     assert "no step 'Then' has started" in told[0]
+
+
+def test_remote_debugging_of_a_step_that_has_no_job_yet(
+    session: AwsSession,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    from smssh_plugin.cli import main
+
+    monkeypatch.setattr(lookup, "POLL_FIRST_SECONDS", 0.01)
+    first = step("First", "Training", training(Environment={"OUTCOME": "hold"}))
+    then = step("Then", "Training", training(Environment={"OUTCOME": "hold"}), DependsOn=["First"])
+    service.pipeline(definition(first, then))
+    service.start_pipeline()
+    service.until(lambda: service.runner.running, "the first job runs")
+    address = "Then.pipe.pipeline.sagemaker"
+    assert main(["enable", address]) == ExitStatus.NOT_FOUND
+    assert "error: no step 'Then' has started" in capsys.readouterr().err
+    assert main(["enable", address, "--wait", "0.1s"]) == ExitStatus.TIMEOUT
+    assert service.runner.debugged == []
+
+    def go_on() -> None:
+        service.release(next(iter(service.runner.running)))
+        service.until(lambda: len(service.runner.jobs) == 2, "the second job runs")
+        progress = service.sagemaker_service.jobs.progress
+        service._loop.call_soon_threadsafe(progress, service.runner.jobs[-1], "Training", "")
+
+    going = threading.Timer(0.5, go_on)
+    going.start()
+    assert main(["enable", address, "--wait", "30s"]) == 0
+    going.join()
+    job = service.runner.jobs[-1].name
+    assert service.runner.debugged == [(job, True)]
+    shown = capsys.readouterr()
+    assert shown.out == f"remote debugging is on: smssh shell algo-1.{job}.training.sagemaker\n"
+    assert "waiting: no step 'Then' has started" in shown.err
 
 
 def test_pipelines_that_are_not_there(session: AwsSession, service: Service):
@@ -500,6 +538,14 @@ def test_remote_debugging_is_switched_on_in_a_job_that_runs(
     api.answers = [(200, {}), NO_NODES, (200, starting), NO_NODES, (200, NATIVE), (404, b"")]
     assert main(["enable", "algo-2.job.training.sagemaker", "--wait", "30s"]) == 0
     assert not api.answers
+    young = (400, {"__type": "ValidationException", "message": "it is Starting"})
+    starting = {**NATIVE, "SecondaryStatus": "Starting"}
+    api.answers = [young, (200, starting), (200, {}), NO_NODES, (200, NATIVE), (404, b"")]
+    assert main(["enable", "job", "--wait", "30s"]) == 0
+    assert "it is Starting" in capsys.readouterr().err
+    api.answers = [young, (200, starting)]
+    assert main(["enable", "job"]) == ExitStatus.FAILED
+    assert "Downloading or Training" in capsys.readouterr().err
     for code, message, status, hint in (
         ("ValidationException", "not allowed in Stopping", ExitStatus.FAILED, "Downloading or Training"),
         ("ValidationException", "Requested resource not found.", ExitStatus.NOT_FOUND, "check the name"),

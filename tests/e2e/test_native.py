@@ -22,7 +22,8 @@ ROLE = "arn:aws:iam::123456789012:role/native"
 WORK = "while [ ! -e /opt/ml/go ]; do sleep 0.1; done"
 SUBMIT = """
 import json, sys, boto3, smssh_plugin
-client = smssh_plugin.enable(boto3.client("sagemaker"), transport="native", bundle="s3://native/smssh")
+options = {"bundle": "s3://native/smssh", **json.loads(sys.argv[2])}
+client = smssh_plugin.enable(boto3.client("sagemaker"), transport="native", **options)
 client.create_training_job(**json.loads(sys.argv[1]))
 """
 # Where the image has no sshd, asyncssh's wheels would come from PyPI; the image of this test has them.
@@ -63,6 +64,10 @@ def request(name, hosts=1):
         "ResourceConfig": {"InstanceCount": hosts, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1},
         "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
     }
+
+
+def submit(machine, made, **options):
+    machine.run(sys.executable, "-c", SUBMIT, json.dumps(made), json.dumps(options))
 
 
 def ssh(machine, *words, program="ssh", **options):
@@ -118,7 +123,7 @@ def copied(machine, address):
 
 def test_asked_for_at_submit(stand_in):
     name = "native-submitted"
-    stand_in.run(sys.executable, "-c", SUBMIT, json.dumps(request(name, hosts=2)))
+    submit(stand_in, request(name, hosts=2))
     first, second = (f"algo-{number}.{name}.training.sagemaker" for number in (1, 2))
     for address in (first, second):
         done = ssh(stand_in, address, "cat /opt/ml/input/config/resourceconfig.json")
@@ -142,6 +147,13 @@ def test_asked_for_at_submit(stand_in):
     finish(stand_in, name, hosts=2)
 
 
+def test_announced_elsewhere(stand_in):
+    name = "native-elsewhere"
+    submit(stand_in, request(name), extra={"announce": "s3://native/hosts-of-ours"})
+    assert ssh(stand_in, f"algo-1.{name}.training.sagemaker", "echo in").stdout == "in\n"
+    finish(stand_in, name)
+
+
 def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(stand_in):
     name = "native-enabled"
     address = f"algo-1.{name}.training.sagemaker"
@@ -161,10 +173,16 @@ def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(stand_in)
     assert done.returncode == 255
     assert f"`smssh enable {name} --install` starts one" in done.stderr
 
-    for _ in range(2):
-        # The second time finds the server of the first.
-        done = stand_in.run(sys.executable, "-c", INSTALL, "enable", name, "--install", "--idle", "5m")
+    for idle in ("1s", "5m", "5m"):
+        # The first time's server is gone when it is entered, and says how to have another; the third time finds the
+        # second's.
+        done = stand_in.run(sys.executable, "-c", INSTALL, "enable", name, "--install", "--idle", idle)
         assert done.stdout == f"remote debugging is on: smssh connect {address}\n"
+        if idle == "1s":
+            wait_for(lambda: not any("placeholder" in one for one in stand_in.processes().values()))
+            done = ssh(stand_in, address, "true", check=False)
+            assert done.returncode == 255
+            assert f"`smssh enable {address} --install` starts one" in done.stderr
     done = ssh(stand_in, address, "tr '\\0' ' ' </proc/1/cmdline; pgrep -fc 'smssh-hook[ ]placeholder'")
     assert done.stdout.startswith(f"sh -c {WORK}")
     assert copied(stand_in, address)

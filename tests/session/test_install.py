@@ -29,6 +29,7 @@ from tests.aws.peers import Api
 from tests.client.test_lookup import NATIVE, NO_NODES
 
 from .peer import Peer, scripted
+from .support import until
 from .test_shell import STREAM, answer
 
 if TYPE_CHECKING:
@@ -101,10 +102,19 @@ def inside(tmp_path: Path) -> Iterator[dict[str, str]]:
     run.mkdir(mode=0o700)
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
     yield {"PATH": path, "HOME": str(tmp_path), "SMSSH_RUN_DIR": str(run), "TERM": "dumb", "PS1": "# "}
+    for pid in started_in(run):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def started_in(run: Path | str) -> list[int]:
+    """The processes that live of what was started in such a container."""
+    found = []
     for one in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if one.name.isdigit() and str(run).encode() in (one / "environ").read_bytes():
-                os.kill(int(one.name), signal.SIGKILL)
+                found.append(int(one.name))
+    return found
 
 
 def login(server: dict[str, Any], folder: Path) -> str:
@@ -124,6 +134,27 @@ def login(server: dict[str, Any], folder: Path) -> str:
         return connection.run("echo from $0; command -v smssh-hook").text
 
 
+@pytest.fixture
+def _no_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheels of asyncssh would come from PyPI; the container's Python is this one, which has them."""
+    monkeypatch.setattr("smssh_plugin.submit.bundle.wheels_for", lambda _version: {})
+
+
+def enable_install(api: Api, peer: ShellPeer, home: Path, idle: str = "5m") -> dict[str, Any]:
+    """`smssh enable job --install`, where the job's agent is this; answers what is remembered of the server."""
+    native = {**NATIVE, "TrainingJobName": "job", "InputDataConfig": []}
+    with scripted(peer) as opening:
+        answer(api, opening)
+        started = api.answers
+        api.answers = [(200, {}), NO_NODES, (200, native), *started, (200, {}), NO_NODES, (200, native)]
+        assert main(["enable", "job", "--install", "--idle", idle]) == 0
+    assert not api.answers
+    (record,) = (home / "installed").iterdir()
+    found: dict[str, Any] = json.loads(record.read_text())
+    return found
+
+
+@pytest.mark.usefixtures("_no_wheels")
 @pytest.mark.parametrize("shell", [("sh", "-i"), ("bash", "--norc", "-i")])
 def test_a_server_is_started_and_entered(
     api: Api,
@@ -133,35 +164,23 @@ def test_a_server_is_started_and_entered(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The way of `smssh enable --install`, whose second time finds the server of the first."""
-    monkey = pytest.MonkeyPatch()
-    # The wheels of asyncssh would come from PyPI; the container's Python is this one, which has them.
-    monkey.setattr("smssh_plugin.submit.bundle.wheels_for", lambda _version: {})
-    try:
-        for _ in range(2):
-            peer = ShellPeer(*shell, environment=inside)
-            native = {**NATIVE, "TrainingJobName": "job", "InputDataConfig": []}
-            with scripted(peer) as opening:
-                answer(api, opening)
-                started, api.answers = api.answers, []
-                api.answers = [
-                    (200, {}),
-                    NO_NODES,
-                    (200, native),
-                    *started,
-                    (200, {}),
-                    NO_NODES,
-                    (200, native),
-                ]
-                assert main(["enable", "job", "--install", "--idle", "5m"]) == 0
-            shown = capsys.readouterr()
-            assert shown.out == "remote debugging is on: smssh connect algo-1.job.training.sagemaker\n"
-            assert "starting the server" in shown.err
-            (record,) = (tmp_path / "smssh" / "installed").iterdir()
-            server = json.loads(record.read_text())
-            assert "smssh-hook" in login(server, tmp_path)
-            record.unlink()
-    finally:
-        monkey.undo()
+    servers = []
+    for _ in range(2):
+        servers.append(enable_install(api, ShellPeer(*shell, environment=inside), tmp_path / "smssh"))
+        shown = capsys.readouterr()
+        assert shown.out == "remote debugging is on: smssh connect algo-1.job.training.sagemaker\n"
+        assert "starting the server" in shown.err
+        assert "smssh-hook" in login(servers[-1], tmp_path)
+    assert servers[0] == servers[1]
+
+
+@pytest.mark.usefixtures("_no_wheels")
+def test_a_server_that_has_ended_is_started_again(api: Api, inside: dict[str, str], tmp_path: Path) -> None:
+    peer = ShellPeer("sh", "-i", environment=inside)
+    enable_install(api, peer, tmp_path / "smssh", idle="1s")
+    until(lambda: not started_in(inside["SMSSH_RUN_DIR"]), what="the end of a server that nobody uses")
+    server = enable_install(api, peer, tmp_path / "smssh")
+    assert "smssh-hook" in login(server, tmp_path)
 
 
 def test_a_container_that_is_not_fit_says_why(api: Api, inside: dict[str, str]) -> None:

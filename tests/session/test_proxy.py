@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin.errors import ExitStatus, SmsshError
+from smssh_plugin.local.faults import Fault
 from smssh_plugin.local.service_error import ServiceError
 from smssh_plugin.session import proxy as proxies
 
@@ -276,6 +277,17 @@ def test_where_sshs_document_is_not_allowed_port_forwarding_will_do(
     end(proxy(world.stack, world.node, world.echo.port))
     assert asked == ["AWS-StartSSHSession", "AWS-StartPortForwardingSession"]
     nothing_is_left(world.stack, world.echo)
+
+
+def test_port_forwarding_will_not_do_for_amazons_plugin(world: World) -> None:
+    """With its document the plugin listens on a port, and copies nothing: ssh would wait in vain."""
+    refusal = Fault("ssm:StartSession", "AccessDeniedException", "not that document", times=1)
+    world.stack.service.faults.add(refusal)
+    before = world.stack.calls.count("StartSession")
+    status, errors = end(proxy(world.stack, world.node, world.echo.port, "via='plugin'"))
+    assert status == ExitStatus.REFUSED
+    assert errors.startswith("smssh: access denied: StartSession: not that document (")
+    assert world.stack.calls.count("StartSession") == before + 1
 
 
 def test_the_first_refusal_is_the_one_that_is_told(stack: Stack) -> None:

@@ -11,9 +11,11 @@ import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, enable
 from smssh_plugin.submit import clients
+from smssh_plugin.submit.bundle import build, upload
 from smssh_plugin.submit.options import SmsshWarning
+from smssh_plugin.submit.stored import Destination
 
-from .conftest import BUCKET, IMAGE, REGION, ROLE, SDK
+from .conftest import BUCKET, IMAGE, KEY, REGION, ROLE, SDK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +103,41 @@ def test_more_variables_go_to_jobs_and_not_to_models(boto_session: boto3.Session
         assert ('"MORE": "x"' in json.dumps(sent(client, operation, request))) is (
             operation != "create_model"
         )
+
+
+def test_a_native_job_says_where_it_announces_itself_where_its_bundle_does_not(
+    boto_session: boto3.Session,
+) -> None:
+    def announced(**asked: Any) -> tuple[str, str | None]:
+        """The bundle of the job, and what a variable says."""
+        client = enable(boto_session.client("sagemaker"), SSHOptions(transport="native", **asked))
+        body = sent(client, "create_training_job", REQUESTS["create_training_job"])
+        source = body["InputDataConfig"][0]["DataSource"]["S3DataSource"]
+        return source["S3Uri"], body["Environment"].get("SMSSH_ANNOUNCE")
+
+    place, other = f"s3://{BUCKET}/bundles", f"s3://{BUCKET}/hosts-of-ours"
+    usual, said = announced(bundle=place)
+    assert said is None
+    assert announced(bundle=usual) == (usual, None)
+    assert announced(bundle=place, extra={"announce": f"{place}/"})[1] is None
+    named, said = announced(bundle=place, extra={"announce": other})
+    assert said == other
+    assert announced(bundle=named) == (named, other)
+    assert announced(bundle=usual, environment={"SMSSH_ANNOUNCE": other}) == (usual, other)
+    # Copied elsewhere, it announces where its options.json says; and one that says nothing, beside itself.
+    s3 = boto_session.client("s3")
+    key = usual[len(f"s3://{BUCKET}/") :]
+    for found in s3.list_objects_v2(Bucket=BUCKET, Prefix=key)["Contents"]:
+        s3.copy_object(
+            Bucket=BUCKET,
+            Key=found["Key"].replace("bundles/", "copies/", 1),
+            CopySource=f"{BUCKET}/{found['Key']}",
+        )
+    copy = usual.replace("/bundles/", "/copies/")
+    assert announced(bundle=copy) == (copy, place)
+    made = build(SSHOptions(transport="native"), [KEY])
+    silent = upload(made, Destination(s3, BUCKET, "built/by-hand"))
+    assert announced(bundle=silent) == (silent, f"s3://{BUCKET}/built/by-hand")
 
 
 def test_the_bundle_of_a_client_goes_to_its_region(boto_session: boto3.Session) -> None:

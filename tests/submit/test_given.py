@@ -31,7 +31,7 @@ MADE_FOR = SSHOptions(hold="failure", hold_seconds="20m", owner="ann", extra={"m
 
 @pytest.fixture(autouse=True)
 def _nothing_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(given, "_checked", set())
+    monkeypatch.setattr(given, "_checked", {})
 
 
 def stored(boto_session: boto3.Session, bundle: Bundle, prefix: str = "given") -> str:
