@@ -295,7 +295,8 @@ def test_what_is_wrong_from_the_start(world: World, tmp_path: Path):
 
 def test_start_runs_a_new_execution(world: World):
     world.service.pipeline(definition(step("Train", "Training", training())))
-    arn = run.start(world.session, "pipe")
-    assert world.debug(execution=arn).status == "Succeeded"
-    with pytest.raises(SmsshError, match="no pipeline 'nonesuch'"):
-        run.start(world.session, "nonesuch")
+    found = world.debug(start=True)
+    assert found.status == "Succeeded"
+    assert found.arn.endswith(f":pipeline/pipe/execution/{found.execution}")
+    assert world.view.events[0].text == f"started {found.arn}"
+    assert found.events == world.view.events
