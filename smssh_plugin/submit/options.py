@@ -268,10 +268,8 @@ class SSHOptions:
                 )
             if address:
                 raise _refusal("bundle_prefix", f"has no meaning with bundle={self.bundle!r}")
-        if self.bundle == "baked":
-            if self.carrier not in ("auto", "baked"):
-                raise _refusal("carrier", f"is {self.carrier!r}, and with bundle='baked' nothing is carried")
-            object.__setattr__(self, "carrier", "baked")
+        if self.bundle == "baked" and self.carrier not in ("auto", "baked"):
+            raise _refusal("carrier", f"is {self.carrier!r}, and with bundle='baked' nothing is carried")
         if self.baked:
             self._check_baked()
         if self.bundle == "offline":
@@ -295,11 +293,8 @@ class SSHOptions:
                 )
 
     def _check_offline(self) -> None:
-        if self.transport == "ssm":
-            if self.agent == "download":
-                raise _refusal("agent", "is 'download', and a job with bundle='offline' downloads nothing")
-            if self.agent == "auto":
-                object.__setattr__(self, "agent", "bundle")
+        if self.transport == "ssm" and self.agent == "download":
+            raise _refusal("agent", "is 'download', and a job with bundle='offline' downloads nothing")
         if self.ssh_server == "apt":
             raise _refusal("ssh_server", "is 'apt', and a job with bundle='offline' downloads nothing")
         if self.ssh_server == "sshd":
@@ -323,6 +318,12 @@ class SSHOptions:
     def baked(self) -> bool:
         """Whether the image has the package, so that variables are all that a job gets: see `settings.variables`."""
         return "baked" in (self.bundle, self.carrier)
+
+    @property
+    def agent_source(self) -> str:
+        """Where the jobs' agent comes from: `agent`, and where that leaves it open, what an offline bundle needs."""
+        needed = self.bundle == "offline" and self.transport == "ssm"
+        return "bundle" if needed and self.agent == "auto" else self.agent
 
     @property
     def given(self) -> str | None:
@@ -374,7 +375,7 @@ class SSHOptions:
             "ssh_server": self.ssh_server,
             "plugins": list(self.plugins),
             "hosts": self.hosts,
-            "agent": None if self.agent == "auto" else self.agent,
+            "agent": None if self.agent_source == "auto" else self.agent_source,
             "authorized_keys": list(authorized_keys),
         }
         return {name: value for name, value in found.items() if value not in (None, "", [])}

@@ -280,13 +280,25 @@ def test_where_bundles_are_and_go() -> None:
     other = SSHOptions(bundle="offline", wheels="3.11", bundle_prefix="s3://bucket/prefix")
     assert (other.given, other.place) == (None, "s3://bucket/prefix")
     for baked in (SSHOptions(bundle="baked"), SSHOptions(carrier="baked")):
-        assert (baked.baked, baked.carrier) == (True, "baked")
+        assert baked.baked
 
 
 def test_offline_brings_the_agent_where_one_is_needed() -> None:
-    assert SSHOptions(bundle="offline", wheels="3.11").agent == "bundle"
-    assert SSHOptions(bundle="offline", wheels="3.11", agent="found").agent == "found"
-    assert SSHOptions(bundle="offline", wheels="3.11", transport="none").agent == "auto"
-    assert SSHOptions(bundle="offline", ssh_server="sshd").agent == "bundle"
+    assert SSHOptions(bundle="offline", wheels="3.11").agent_source == "bundle"
+    assert SSHOptions(bundle="offline", wheels="3.11", agent="found").agent_source == "found"
+    assert SSHOptions(bundle="offline", wheels="3.11", transport="none").agent_source == "auto"
+    assert SSHOptions(bundle="offline", ssh_server="sshd").agent_source == "bundle"
     both = SSHOptions(bundle="offline", wheels=("3.11", "3.11-aarch64"), machines=("x86_64", "aarch64"))
-    assert both.agent == "bundle"
+    assert both.agent_source == "bundle"
+
+
+def test_another_bundle_leaves_nothing_of_the_first() -> None:
+    """What an option implies goes with it."""
+    kinds = ("auto", "baked", "offline", f"s3://bucket/prefix/{DIGEST}", "s3://bucket/prefix")
+    for first in kinds:
+        for then in kinds:
+            options = SSHOptions(bundle=first, ssh_server="sshd").merged({"bundle": then})
+            fresh = SSHOptions(bundle=then, ssh_server="sshd")
+            assert options == fresh
+            assert options.document(()) == fresh.document(())
+    assert SSHOptions(bundle="baked").merged({"bundle": "auto", "wheels": "3.11"}).wheels == ("3.11",)
