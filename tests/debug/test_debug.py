@@ -174,6 +174,29 @@ def test_a_script_is_a_fix_too(world: World):
     assert [action.what for action in found.incidents[0].actions] == ["script", "retry"]
 
 
+def test_a_step_inside_of_a_loop_and_a_condition_has_its_fix(world: World, monkeypatch: pytest.MonkeyPatch):
+    """The stand-in runs no loops, so the definition says that there is one."""
+    call = world.session.call
+
+    def looped(service: str, operation: str, **parameters: Any) -> Any:
+        answer = call(service, operation, **parameters)
+        if operation != "describe_pipeline":
+            return answer
+        inner = json.loads(answer["PipelineDefinition"])["Steps"]
+        either = {"Name": "Either", "Type": "Condition", "Arguments": {"IfSteps": [], "ElseSteps": inner}}
+        loop = {"Name": "Each", "Type": "ForEach", "Arguments": {"ForEachBody": [either]}}
+        return {**answer, "PipelineDefinition": json.dumps({"Steps": [loop]})}
+
+    monkeypatch.setattr(world.session, "call", looped)
+    world.start()
+    world.follow()
+    found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH))
+    assert [one.resolution for one in found.incidents] == ["fixed"]
+    with pytest.raises(SmsshError, match="'Trian', which the pipeline does not have") as caught:
+        world.debug(fixes=world.container.fixes(Trian_patch=""))
+    assert caught.value.hint == "steps: Each, Either, Prepare, Train"
+
+
 def test_a_fix_that_does_not_help_is_tried_once(world: World):
     world.start()
     world.follow()
