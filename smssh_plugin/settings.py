@@ -24,11 +24,13 @@ __all__ = [
     "EVENTS",
     "POINTS",
     "SETTINGS",
+    "TAG_LIMIT",
     "TEMPLATE_NAMES",
     "Setting",
     "Settings",
     "deprecated",
     "load",
+    "no_tag_holds",
     "parse_seconds",
     "variables",
 ]
@@ -69,6 +71,10 @@ TEMPLATE_NAMES = (
 WAIT_READY_LIMIT = 300
 """Seconds that `SMSSH_WAIT=ready` waits at most: the job starts without a login rather than never."""
 
+TAG_LIMIT = 256
+"""Characters of a tag's value."""
+_TAG_MARKS = "_.:/=+-@"
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)\Z")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _PRICE = re.compile(r"\d{1,6}(?:\.\d{1,6})?(?: ?[A-Za-z]{1,8}| ?[$€£¥])?\Z")
@@ -86,6 +92,17 @@ def parse_seconds(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a duration such as 90, 90s, 30m or 1.5h")
     return int(float(match.group(1)) * _UNITS[match.group(2)])
+
+
+def no_tag_holds(text: str) -> set[str]:
+    """The characters of a text that the value of a tag cannot have.
+
+    It has letters, numbers and spaces of any language, and `_.:/=+-@` (the pattern of TagValue in botocore's model of
+    the service).
+    """
+    import unicodedata  # not on the way of a job that has no owner
+
+    return {each for each in text if each not in _TAG_MARKS and unicodedata.category(each)[0] not in "LNZ"}
 
 
 def _flag(value: Any) -> bool:
@@ -151,6 +168,16 @@ def _port(value: Any) -> int:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+def _tag(value: Any) -> str:
+    text = _text(value).strip()
+    unfit = no_tag_holds(text)
+    if unfit:
+        raise ValueError("no tag can hold {}".format(" ".join(map(repr, sorted(unfit)))))
+    if len(text) > TAG_LIMIT:
+        raise ValueError(f"it has {len(text)} characters, and a tag holds {TAG_LIMIT}")
+    return text
 
 
 def _whole(low: int, high: int) -> Callable[[Any], int]:
@@ -357,8 +384,8 @@ SETTINGS: tuple[Setting, ...] = (
         "SMSSH_OWNER",
         "owner",
         "",
-        _text,
-        "text, up to 256 characters",
+        _tag,
+        f"up to {TAG_LIMIT} letters, numbers, spaces and `{_TAG_MARKS}`",
         "The value of the node's SSHOwner tag, for IAM conditions.",
         ("SSH_OWNER_TAG",),
     ),

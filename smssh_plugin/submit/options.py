@@ -370,7 +370,7 @@ class SSHOptions:
             "notify_events": ",".join(self.notify_events),
             "notify_template": self.notify_template,
             "wait": self.wait,
-            "owner": self.owner or os.environ.get("SMSSH_OWNER"),
+            "owner": self.owner or _own_owner(),
             "transport": self.transport,
             "ssh_server": self.ssh_server,
             "plugins": list(self.plugins),
@@ -475,6 +475,11 @@ def check_public_keys(origin: str, lines: list[str]) -> None:
     for line in lines:
         if not _KEY.search(line):
             raise _refusal("authorized_keys", f"names {origin}, which has a line that is no public key")
+
+
+def _own_owner() -> str:
+    """The owner that the submitting process names; "" for none."""
+    return settings.load({"SMSSH_OWNER": os.environ.get("SMSSH_OWNER", "")}).owner
 
 
 def _tuple(name: str, value: Any, separator: str) -> tuple[str, ...]:

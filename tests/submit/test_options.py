@@ -60,6 +60,8 @@ def test_the_container_reads_what_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         ({"hold_seconds": "soon"}, "hold_seconds"),
         ({"hold_seconds": 900, "hold_max_seconds": 800}, "hold_max_seconds"),
         ({"wait": "forever"}, "wait"),
+        ({"owner": "x" * 257}, "owner"),
+        ({"owner": "ann (ops)"}, "owner"),
         ({"transport": "tcp"}, "transport"),
         ({"ssh_server": "dropbear"}, "ssh_server"),
         ({"enabled": "yes"}, "enabled"),
@@ -240,6 +242,21 @@ def test_options_and_variables_say_the_same() -> None:
         said = settings.variables(options.document(keys))
         assert {**said, "SMSSH_TRANSPORT": ""} == {**variables, "SMSSH_TRANSPORT": ""}, name
         assert settings.load(said) == read, name
+
+
+def test_an_owner_that_no_tag_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tag would be another one or none, and no IAM condition on it would be met."""
+    with pytest.raises(
+        SmsshError, match=r"SSHOptions: owner is not usable: no tag can hold '\(' '\)'"
+    ) as caught:
+        SSHOptions(owner="ann (ops)")
+    assert caught.value.hint == "It takes up to 256 letters, numbers, spaces and `_.:/=+-@`."
+    with pytest.raises(SmsshError, match="owner is not usable: it has 300 characters, and a tag holds 256"):
+        SSHOptions().merged({"owner": "x" * 300})
+    monkeypatch.setenv("SMSSH_OWNER", "ann;bob")
+    with pytest.raises(SmsshError, match=r"^SMSSH_OWNER is not usable: no tag can hold ';'"):
+        SSHOptions()
+    assert SSHOptions(owner="ann").owner == "ann"
 
 
 def test_secrets_are_not_shown() -> None:
