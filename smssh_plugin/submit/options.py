@@ -344,9 +344,12 @@ class SSHOptions:
         known = [each.name for each in fields(self)]
         for name in changes:
             if name not in known:
+                setting = "SMSSH_" + name.upper() in WAYS["extra"].variables
                 raise SmsshError(
                     f"there is no SSH option {name!r}",
-                    hint=f"the options are {', '.join(known)}",
+                    hint=f"it is a setting without an option of its own: SSHOptions(extra={{{name!r}: ...}})"
+                    if setting
+                    else f"the options are {', '.join(known)}",
                     reference="unknown-option",
                     status=ExitStatus.USAGE,
                 )
@@ -385,7 +388,8 @@ class Way(NamedTuple):
     """How an option reaches the job."""
 
     variables: tuple[str, ...]
-    """The variables that say the same on a job; none for what is no setting of the container's."""
+    """The variables that say the same on a job; none for what is no setting of the container's. Of `extra`, those
+    that have no option of their own."""
     place: str
     """Where it travels: `request`, `options.json`, `bundle` (files of it), or `nowhere` (it decides what is sent)."""
 
@@ -420,7 +424,17 @@ WAYS: Mapping[str, Way] = {
     "endpoints": Way((), "request"),
     "repack": Way((), "request"),
     "environment": Way((), "request"),
-    "extra": Way((), "options.json"),
+    "extra": Way(
+        (
+            "SMSSH_STRICT",
+            "SMSSH_LOG_TO_STDOUT",
+            "SMSSH_SSH_PORT",
+            "SMSSH_AGENT_URL",
+            "SMSSH_ANNOUNCE",
+            "SMSSH_DISABLE_HOOKS",
+        ),
+        "options.json",
+    ),
 }
 """Every option, in the order of `SSHOptions`."""
 
