@@ -4,9 +4,10 @@ A setting comes from the job's environment (`SMSSH_HOLD=failure`) or from the bu
 (`{"hold": "failure"}`: the name in lower case, without `SMSSH_`). The job's environment wins. The defaults
 cost nobody money: no wait, no hold.
 
-The exceptions: `entrypoints/boot.py` reads `SMSSH_ENABLE` and `SMSSH_RUN_DIR` itself, because it decides, before
-anything may be imported, whether anything is imported at all, and `entrypoints/chain.py` reads
-`SMSSH_TRAINING_MODULE`, which a job needs even where nothing else of us works.
+The exceptions (EARLY), which the job's environment alone can say: `entrypoints/boot.py` reads `SMSSH_ENABLE`,
+`SMSSH_RUN_DIR` and `SMSSH_BUNDLE` itself, because it decides, before anything may be imported, whether anything is
+imported at all, and from where, and `entrypoints/chain.py` reads `SMSSH_TRAINING_MODULE`, which a job needs even where
+nothing else of us works.
 
 Runs on CPython 3.7 and later, standard library only.
 """
@@ -21,6 +22,7 @@ from typing import Any, Callable, Mapping, NamedTuple
 from .errors import ExitStatus, SmsshError
 
 __all__ = [
+    "EARLY",
     "EVENTS",
     "POINTS",
     "SETTINGS",
@@ -67,6 +69,9 @@ TEMPLATE_NAMES = (
     "cost",
 )
 """What `SMSSH_NOTIFY_TEMPLATE` can name; each is text, empty where there is nothing to say."""
+
+EARLY = ("SMSSH_ENABLE", "SMSSH_BUNDLE", "SMSSH_TRAINING_MODULE", "SMSSH_RUN_DIR")
+"""Are read before `options.json`, and nothing that it says of them counts."""
 
 WAIT_READY_LIMIT = 300
 """Seconds that `SMSSH_WAIT=ready` waits at most: the job starts without a login rather than never."""
@@ -351,8 +356,9 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         _wait,
         "empty, `ready`, or a duration up to 4 h",
-        f"Delays the entry point until a login is possible (`ready`, at most {WAIT_READY_LIMIT} s), or "
-        "until a person connects and releases it.",
+        f"Delays the entry point: `ready` until a login is possible, {WAIT_READY_LIMIT} s at most; a duration until a "
+        "person connects, for so long at most, and from then on until `smssh-hook release`, or until nobody was "
+        "connected for so long (SMSSH_IDLE_SECONDS, where that is set), SMSSH_HOLD_MAX_SECONDS at most.",
         ("SSH_WAIT_TIME_SECONDS",),
     ),
     Setting(

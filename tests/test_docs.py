@@ -51,9 +51,46 @@ def test_every_hook_argument_and_field_is_on_the_page():
 def test_every_setting_is_on_the_page():
     page = (DOCS / "settings.md").read_text()
     for setting in settings.SETTINGS:
-        assert f"\n| `{setting.variable}` | `{setting.field}` |" in page
+        key = "-" if setting.variable in settings.EARLY else f"`{setting.field}`"
+        assert f"\n| `{setting.variable}` | {key} |" in page
         assert setting.doc.replace("|", "\\|") in page
         assert all(f"`{name}`" in page for name in setting.deprecated)
+
+
+def read_from_the_environment(path: Path) -> set[str]:
+    """The SMSSH_* variables that a module reads from `os.environ`, by name or by a constant of its own."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("os.environ.get", "environ.get"):
+            name = node.args[0]
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("os.environ", "environ"):
+            name = node.slice
+        else:
+            continue
+        found.add(name.value if isinstance(name, ast.Constant) else constants.get(ast.unparse(name)))
+    return {name for name in found if isinstance(name, str) and name.startswith("SMSSH_")}
+
+
+def test_every_variable_of_the_machine_is_on_the_page(generator):
+    package = ROOT / "smssh_plugin"
+    ours = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] != "local"]
+    assert set().union(*map(read_from_the_environment, ours)) == set(generator.OF_MACHINE)
+
+
+def test_what_is_read_before_the_options_is_said_to_be():
+    entrypoints = ROOT / "entrypoints"
+    early = read_from_the_environment(entrypoints / "boot.py") | read_from_the_environment(
+        entrypoints / "chain.py"
+    )
+    assert early & {setting.variable for setting in settings.SETTINGS} == set(settings.EARLY)
 
 
 def test_an_addition_without_a_reason_is_an_error(generator, monkeypatch):

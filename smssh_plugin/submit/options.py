@@ -81,8 +81,8 @@ class SSHOptions:
             expiring, released).
         notify_template: what they are told, with $names (SMSSH_NOTIFY_TEMPLATE, `notify_template`;
             "$address: $message").
-        wait: delays the entry point: "ready" until a login is possible, or a duration in which a person can
-            connect and release it (SMSSH_WAIT, `wait`; no wait).
+        wait: delays the entry point: "ready" until a login is possible, or a duration: until a person connects, for so
+            long at most, and from then on until it is released (SMSSH_WAIT, `wait`; no wait).
         owner: the SSHOwner tag of the job's managed nodes, for IAM conditions (SMSSH_OWNER, `owner`; by
             default SMSSH_OWNER of the submitting process, else none).
         authorized_keys: public keys that may log in beside your own smssh key: lines as in an authorized_keys
