@@ -314,7 +314,7 @@ SETTINGS: tuple[Setting, ...] = (
         "hold_seconds",
         600,
         _seconds(1, 86400),
-        "duration, 1 s to 24 h",
+        "a duration, 1s to 24h",
         "How long a hold lasts while nobody is connected.",
     ),
     Setting(
@@ -322,7 +322,7 @@ SETTINGS: tuple[Setting, ...] = (
         "hold_max_seconds",
         14400,
         _seconds(1, 432000),
-        "duration, 1 s to 5 days",
+        "a duration, 1s to 120h (5 days)",
         "How long a hold lasts at most, whoever is connected.",
     ),
     Setting(
@@ -330,7 +330,7 @@ SETTINGS: tuple[Setting, ...] = (
         "idle_seconds",
         0,
         _seconds(0, 86400),
-        "duration, 0 to 24 h",
+        "a duration, 0 to 24h",
         "How long a hold goes on after the last person has left; 0 is as long as SMSSH_HOLD_SECONDS.",
     ),
     Setting(
@@ -355,7 +355,7 @@ SETTINGS: tuple[Setting, ...] = (
         "wait",
         "",
         _wait,
-        "empty, `ready`, or a duration up to 4 h",
+        "empty, `ready`, or a duration up to 4h",
         f"Delays the entry point: `ready` until a login is possible, {WAIT_READY_LIMIT} s at most; a duration until a "
         "person connects, for so long at most, and from then on until `smssh-hook release`, or until nobody was "
         "connected for so long (SMSSH_IDLE_SECONDS, where that is set), SMSSH_HOLD_MAX_SECONDS at most.",

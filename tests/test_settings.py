@@ -109,6 +109,23 @@ def test_a_bad_value_is_refused_by_name(variable, text):
         load({}, {field: text})
 
 
+def test_durations_are_documented_as_they_are_taken():
+    """The limits of each, as a person would type them after reading the page."""
+    page = (ROOT / "docs" / "settings.md").read_text()
+    shown = re.search(r"^A duration is .*: (.*)\.$", page, re.MULTILINE)
+    assert [parse_seconds(each) for each in re.findall(r"`([^`]+)`", shown[1])] == [90, 90, 1800, 5400]
+    durations = [setting for setting in SETTINGS if "duration" in setting.limits]
+    assert len(durations) == 4
+    for setting in durations:
+        *_, highest = texts = re.findall(r"\b(\d+[smh]?)\b(?! days)", setting.limits)
+        for text in texts:
+            load({setting.variable: text})
+        with pytest.raises(SmsshError, match="outside") as caught:
+            load({setting.variable: f"{parse_seconds(highest) + 1}"})
+        assert caught.value.hint == f"It takes {setting.limits}."
+        assert setting.limits in page
+
+
 def test_private_keys_are_not_repeated_in_the_message():
     with pytest.raises(SmsshError) as caught:
         load({"SMSSH_AUTHORIZED_KEYS": "-----BEGIN PRIVATE KEY-----\nsecret"})
