@@ -3,9 +3,9 @@
     .venv/bin/python dev/docs.py [--check]
 
 The hooks and what they are given come from smssh_plugin/hookspecs.py, an example of each from
-examples/plugins/every_hook.py, the settings from smssh_plugin/settings.py, the additions to requests from what
-with_ssh adds (request_docs.py). What is missing there is an error here: every hook, argument, field, setting and
-addition is documented.
+examples/plugins/every_hook.py, the settings from smssh_plugin/settings.py, the options from SSHOptions
+(option_docs.py), the additions to requests from what with_ssh adds (request_docs.py). What is missing there is an
+error here: every hook, argument, field, setting, option and addition is documented.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from smssh_plugin import hookspecs, plugins, settings
 from smssh_plugin.submit.options import WAYS
 
 sys.path.insert(0, str(Path(__file__).parent))  # whoever loads this file by its path has it elsewhere
+import option_docs
 import request_docs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -157,7 +158,12 @@ def main() -> int:
 
 def pages() -> dict[str, str]:
     """The pages by file name."""
-    return {"hooks.md": hooks_page(), "requests.md": request_docs.page(), "settings.md": settings_page()}
+    return {
+        "hooks.md": hooks_page(),
+        "options.md": option_docs.page(),
+        "requests.md": request_docs.page(),
+        "settings.md": settings_page(),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------- hooks

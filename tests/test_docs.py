@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
-from smssh_plugin import hookspecs, settings
+from smssh_plugin import SSHOptions, hookspecs, settings
 from smssh_plugin.plugins import Plugins
+from smssh_plugin.submit.options import BUNDLES, CACHES, CARRIERS, WAYS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -30,7 +32,7 @@ def generator():
     return load(ROOT / "dev" / "docs.py")
 
 
-@pytest.mark.parametrize("name", ["hooks.md", "requests.md", "settings.md"])
+@pytest.mark.parametrize("name", ["hooks.md", "options.md", "requests.md", "settings.md"])
 def test_a_generated_page_is_up_to_date(generator, name):
     assert (DOCS / name).read_text() == generator.pages()[name], "run .venv/bin/python dev/docs.py"
 
@@ -55,6 +57,25 @@ def test_every_setting_is_on_the_page():
         assert f"\n| `{setting.variable}` | {key} |" in page
         assert setting.doc.replace("|", "\\|") in page
         assert all(f"`{name}`" in page for name in setting.deprecated)
+
+
+def test_every_option_is_on_the_page_with_all_that_it_takes(generator, monkeypatch):
+    rows = {
+        cells[1].strip(" `"): cells
+        for line in (DOCS / "options.md").read_text().splitlines()
+        if len(cells := re.split(r"(?<!\\)\|", line)) == 7
+    }
+    for field in dataclasses.fields(SSHOptions):
+        _, _, variables, default, values, meaning, _ = rows[field.name]
+        assert re.findall(r"SMSSH_\w+", variables) == list(WAYS[field.name].variables)
+        assert all(len(cell.strip()) > 1 for cell in (default, values, meaning)), field.name
+    for name, choices in (("carrier", CARRIERS), ("cache", CACHES), ("bundle", BUNDLES)):
+        assert all(choice in rows[name][4] for choice in choices)
+    for name in ("hold_seconds", "hold_max_seconds", "idle_seconds", "wait", "hosts", "owner"):
+        assert [each.limits for each in settings.SETTINGS if each.field == name] == [rows[name][4].strip()]
+    monkeypatch.delitem(generator.option_docs.VALUES, "cache")
+    with pytest.raises(ValueError, match="cache is no setting: say in VALUES what it takes"):
+        generator.pages()
 
 
 def read_from_the_environment(path: Path) -> set[str]:

@@ -62,7 +62,7 @@ class SSHOptions:
             off. The name of an environment variable of the submitting process, in capitals, is a switch from
             outside: on where it is 1, off where it is 0, empty or not set. A pipeline parameter (a
             ParameterString or ParameterInteger that is 1 or 0) is a switch for each execution: it is what
-            SMSSH_ENABLE of the jobs is, while the rest of the request stays (`with_ssh` only).
+            SMSSH_ENABLE of the jobs is, while the rest of the request stays, for `with_ssh` only (SMSSH_ENABLE; on).
         hold: points at which the container is held until it is released, retried or out of time: any of
             `start`, `failure`, `end`; a comma list will do (SMSSH_HOLD, `hold`).
         hold_seconds: how long a hold lasts while nobody is connected: seconds, or a duration such as "30m"
@@ -105,7 +105,7 @@ class SSHOptions:
             a version and its SHA-256 (SMSSH_AGENT, `agent`; auto).
         agent_version: the version that is pinned, or "latest" for the newest at the time of the submission, which
             makes new bundles, and so runs cached steps again, whenever AWS releases one (SMSSH_AGENT_VERSION,
-            `agent_version`).
+            `agent_version`; the version that this release of smssh-plugin names).
         machines: the machines of the jobs' instances whose agent is pinned: "x86_64", "aarch64" (Graviton)
             (SMSSH_AGENT_SHA256, `agent_sha256`; x86_64).
         wheels: Python versions of images without sshd, such as "3.11" or "3.11-aarch64", whose asyncssh
@@ -120,8 +120,8 @@ class SSHOptions:
         bundle_prefix: `s3://bucket/prefix` under which bundles are stored. The job's role must be able to read it
             (no variable; `smssh/bundles` in the SageMaker SDK's default bucket).
         plugins: plugins that go into the bundle, by the name of their distribution or module: pure Python, installed
-            where the request is made. What they require is not taken along unless it is named, too (no variable; in
-            images that have them, they are found without).
+            where the request is made. What they require is not taken along unless it is named, too. In images that
+            have them, they are found without (no variable).
         carrier: what starts SSH in the container. `auto` wraps the entry point that the request names (`wrap`), and
             where it names none puts a `sitecustomize` of ours on PYTHONPATH; `chain` goes through the training
             toolkits' SAGEMAKER_TRAINING_MODULE, and `bash_env` through BASH_ENV, for images that neither of the
