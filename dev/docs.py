@@ -3,9 +3,9 @@
     .venv/bin/python dev/docs.py [--check]
 
 The hooks and what they are given come from smssh_plugin/hookspecs.py, an example of each from
-examples/plugins/every_hook.py, the settings from smssh_plugin/settings.py, the additions to requests from what
-with_ssh adds (request_docs.py). What is missing there is an error here: every hook, argument, field, setting and
-addition is documented.
+examples/plugins/every_hook.py, the settings from smssh_plugin/settings.py, the options from SSHOptions
+(option_docs.py), the additions to requests from what with_ssh adds (request_docs.py). What is missing there is an
+error here: every hook, argument, field, setting, option and addition is documented.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Iterable
 
 from smssh_plugin import hookspecs, plugins, settings
+from smssh_plugin.submit.options import WAYS
 
 sys.path.insert(0, str(Path(__file__).parent))  # whoever loads this file by its path has it elsewhere
+import option_docs
 import request_docs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,8 +97,13 @@ SETTINGS = """\
 
 <!-- Written by dev/docs.py from smssh_plugin/settings.py. -->
 
-Each is an environment variable of the job, and a key of the bundle's `options.json`, which `SSHOptions` fills in. The
-job's environment wins. The defaults cost nobody money: no wait, no hold.
+Each is an environment variable of the job. All but {early},
+which are read before it, are also keys of the bundle's `options.json`, which `SSHOptions` fills in. Those without an
+option of their own go through `SSHOptions(extra={{...}})`:
+{extra}. The job's environment wins.
+The defaults cost nobody money: no wait, no hold.
+
+A duration is a number of seconds, minutes or hours: `90`, `90s`, `30m`, `1.5h`.
 
 A value outside of its limits is refused where the request is made. In a container it is named in the log, and the
 job runs with the defaults and without a login.
@@ -103,6 +111,31 @@ job runs with the defaults and without a login.
 | variable | key | default | values | what it does |
 | --- | --- | --- | --- | --- |
 """
+
+MACHINE = """
+## Variables of your machine
+
+Read where requests are made and where `smssh` runs, beside AWS's own (`AWS_PROFILE`, `AWS_REGION`, ...).
+
+| variable | default | what it does |
+| --- | --- | --- |
+"""
+OF_MACHINE = {
+    "SMSSH_HOME": (
+        "`~/.smssh`",
+        "The folder of your key pair, of host keys, sockets and the packages of Amazon's agent.",
+    ),
+    "SMSSH_ENABLE": (
+        "empty",
+        "0 turns every `with_ssh` and `enable` of the process off. `enable()` without an argument wants 1.",
+    ),
+    "SMSSH_OWNER": ("empty", "The owner where `SSHOptions(owner=...)` names none."),
+    "SMSSH_AGENT_URL": (
+        "empty",
+        "The mirror that the agent to pin is read from, where `extra` has no `agent_url`; jobs do not use it.",
+    ),
+}
+"""Variable -> its default, and what it does."""
 
 
 def main() -> int:
@@ -125,7 +158,12 @@ def main() -> int:
 
 def pages() -> dict[str, str]:
     """The pages by file name."""
-    return {"hooks.md": hooks_page(), "requests.md": request_docs.page(), "settings.md": settings_page()}
+    return {
+        "hooks.md": hooks_page(),
+        "options.md": option_docs.page(),
+        "requests.md": request_docs.page(),
+        "settings.md": settings_page(),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------- hooks
@@ -260,13 +298,24 @@ def settings_page() -> str:
             meaning += f" sagemaker-ssh-helper's {names} is understood too."
         cells = [
             f"`{setting.variable}`",
-            f"`{setting.field}`",
+            "-" if setting.variable in settings.EARLY else f"`{setting.field}`",
             default(setting.default),
             setting.limits,
             meaning,
         ]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return SETTINGS + "\n".join(rows) + "\n"
+    head = SETTINGS.format(
+        early=listed(settings.EARLY),
+        extra=listed(name[len("SMSSH_") :].lower() for name in WAYS["extra"].variables),
+    )
+    machine = [f"| `{name}` | {default} | {meaning} |" for name, (default, meaning) in OF_MACHINE.items()]
+    return "\n".join([head + "\n".join(rows), MACHINE + "\n".join(machine)]) + "\n"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence."""
+    *most, last = (f"`{name}`" for name in names)
+    return f"{', '.join(most)} and {last}"
 
 
 def default(value: object) -> str:

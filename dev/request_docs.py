@@ -484,7 +484,7 @@ def variables_section() -> str:
         variables = ", ".join(f"`{each}`" for each in way.variables) or "-"
         lines.append(f"| `{name}` | {variables} | {places[way.place]} |")
     lines.append(
-        "\nThe options are explained in the docstring of `SSHOptions`, the variables in [settings.md](settings.md)."
+        "\nThe options are explained in [options.md](options.md), the variables in [settings.md](settings.md)."
     )
     return "\n".join(lines) + "\n"
 

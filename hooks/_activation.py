@@ -15,11 +15,11 @@ import re
 import subprocess
 import threading
 import time
-import unicodedata
 from typing import TYPE_CHECKING, Any, Callable
 
 from .._version import __version__
 from ..errors import SmsshError
+from ..settings import TAG_LIMIT, no_tag_holds
 from . import _aws
 from ._agent import AGENT, Installed, agent_environment
 
@@ -36,8 +36,6 @@ GRACE_SECONDS = 1.5
 """What is left to a registration when the job ends in the middle of it."""
 END_SECONDS = 4.0
 """For all calls at the end of the job. Where nobody answers, the job ends this much later and no more."""
-TAG_LIMIT = 256
-"""Characters of a tag's value."""
 ROLE_LIMIT = 64
 """Characters of CreateActivation's IamRole, in botocore's model of the service."""
 
@@ -47,14 +45,9 @@ _log = logging.getLogger("smssh.ssm")
 
 
 def tag_text(text: str) -> str:
-    """The text as a tag can hold it: other characters become `_`; "" when it is too long.
-
-    Letters, numbers and spaces of any language, and `_.:/=+-@` (the pattern of TagValue in botocore's model of
-    the service).
-    """
-    kept = "".join(
-        each if unicodedata.category(each)[0] in "LNZ" or each in "_.:/=+-@" else "_" for each in text
-    ).strip()
+    """The text as a tag can hold it: other characters become `_`; "" when it is too long."""
+    unfit = no_tag_holds(text)
+    kept = "".join("_" if each in unfit else each for each in text).strip()
     return kept if len(kept) <= TAG_LIMIT else ""
 
 

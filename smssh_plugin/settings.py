@@ -4,9 +4,10 @@ A setting comes from the job's environment (`SMSSH_HOLD=failure`) or from the bu
 (`{"hold": "failure"}`: the name in lower case, without `SMSSH_`). The job's environment wins. The defaults
 cost nobody money: no wait, no hold.
 
-The exceptions: `entrypoints/boot.py` reads `SMSSH_ENABLE` and `SMSSH_RUN_DIR` itself, because it decides, before
-anything may be imported, whether anything is imported at all, and `entrypoints/chain.py` reads
-`SMSSH_TRAINING_MODULE`, which a job needs even where nothing else of us works.
+The exceptions (EARLY), which the job's environment alone can say: `entrypoints/boot.py` reads `SMSSH_ENABLE`,
+`SMSSH_RUN_DIR` and `SMSSH_BUNDLE` itself, because it decides, before anything may be imported, whether anything is
+imported at all, and from where, and `entrypoints/chain.py` reads `SMSSH_TRAINING_MODULE`, which a job needs even where
+nothing else of us works.
 
 Runs on CPython 3.7 and later, standard library only.
 """
@@ -21,14 +22,17 @@ from typing import Any, Callable, Mapping, NamedTuple
 from .errors import ExitStatus, SmsshError
 
 __all__ = [
+    "EARLY",
     "EVENTS",
     "POINTS",
     "SETTINGS",
+    "TAG_LIMIT",
     "TEMPLATE_NAMES",
     "Setting",
     "Settings",
     "deprecated",
     "load",
+    "no_tag_holds",
     "parse_seconds",
     "variables",
 ]
@@ -66,8 +70,15 @@ TEMPLATE_NAMES = (
 )
 """What `SMSSH_NOTIFY_TEMPLATE` can name; each is text, empty where there is nothing to say."""
 
+EARLY = ("SMSSH_ENABLE", "SMSSH_BUNDLE", "SMSSH_TRAINING_MODULE", "SMSSH_RUN_DIR")
+"""Are read before `options.json`, and nothing that it says of them counts."""
+
 WAIT_READY_LIMIT = 300
 """Seconds that `SMSSH_WAIT=ready` waits at most: the job starts without a login rather than never."""
+
+TAG_LIMIT = 256
+"""Characters of a tag's value."""
+_TAG_MARKS = "_.:/=+-@"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)\Z")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -86,6 +97,17 @@ def parse_seconds(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a duration such as 90, 90s, 30m or 1.5h")
     return int(float(match.group(1)) * _UNITS[match.group(2)])
+
+
+def no_tag_holds(text: str) -> set[str]:
+    """The characters of a text that the value of a tag cannot have.
+
+    It has letters, numbers and spaces of any language, and `_.:/=+-@` (the pattern of TagValue in botocore's model of
+    the service).
+    """
+    import unicodedata  # not on the way of a job that has no owner
+
+    return {each for each in text if each not in _TAG_MARKS and unicodedata.category(each)[0] not in "LNZ"}
 
 
 def _flag(value: Any) -> bool:
@@ -151,6 +173,16 @@ def _port(value: Any) -> int:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+def _tag(value: Any) -> str:
+    text = _text(value).strip()
+    unfit = no_tag_holds(text)
+    if unfit:
+        raise ValueError("no tag can hold {}".format(" ".join(map(repr, sorted(unfit)))))
+    if len(text) > TAG_LIMIT:
+        raise ValueError(f"it has {len(text)} characters, and a tag holds {TAG_LIMIT}")
+    return text
 
 
 def _whole(low: int, high: int) -> Callable[[Any], int]:
@@ -282,7 +314,7 @@ SETTINGS: tuple[Setting, ...] = (
         "hold_seconds",
         600,
         _seconds(1, 86400),
-        "duration, 1 s to 24 h",
+        "a duration, 1s to 24h",
         "How long a hold lasts while nobody is connected.",
     ),
     Setting(
@@ -290,7 +322,7 @@ SETTINGS: tuple[Setting, ...] = (
         "hold_max_seconds",
         14400,
         _seconds(1, 432000),
-        "duration, 1 s to 5 days",
+        "a duration, 1s to 120h (5 days)",
         "How long a hold lasts at most, whoever is connected.",
     ),
     Setting(
@@ -298,7 +330,7 @@ SETTINGS: tuple[Setting, ...] = (
         "idle_seconds",
         0,
         _seconds(0, 86400),
-        "duration, 0 to 24 h",
+        "a duration, 0 to 24h",
         "How long a hold goes on after the last person has left; 0 is as long as SMSSH_HOLD_SECONDS.",
     ),
     Setting(
@@ -323,9 +355,10 @@ SETTINGS: tuple[Setting, ...] = (
         "wait",
         "",
         _wait,
-        "empty, `ready`, or a duration up to 4 h",
-        f"Delays the entry point until a login is possible (`ready`, at most {WAIT_READY_LIMIT} s), or "
-        "until a person connects and releases it.",
+        "empty, `ready`, or a duration up to 4h",
+        f"Delays the entry point: `ready` until a login is possible, {WAIT_READY_LIMIT} s at most; a duration until a "
+        "person connects, for so long at most, and from then on until `smssh-hook release`, or until nobody was "
+        "connected for so long (SMSSH_IDLE_SECONDS, where that is set), SMSSH_HOLD_MAX_SECONDS at most.",
         ("SSH_WAIT_TIME_SECONDS",),
     ),
     Setting(
@@ -357,8 +390,8 @@ SETTINGS: tuple[Setting, ...] = (
         "SMSSH_OWNER",
         "owner",
         "",
-        _text,
-        "text, up to 256 characters",
+        _tag,
+        f"up to {TAG_LIMIT} letters, numbers, spaces and `{_TAG_MARKS}`",
         "The value of the node's SSHOwner tag, for IAM conditions.",
         ("SSH_OWNER_TAG",),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import os
 import re
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from smssh_plugin import hookspecs, settings
+from smssh_plugin import SSHOptions, hookspecs, settings
 from smssh_plugin.plugins import Plugins
+from smssh_plugin.submit.options import BUNDLES, CACHES, CARRIERS, WAYS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -35,7 +37,7 @@ def generator():
     return load(ROOT / "dev" / "docs.py")
 
 
-@pytest.mark.parametrize("name", ["hooks.md", "requests.md", "settings.md"])
+@pytest.mark.parametrize("name", ["hooks.md", "options.md", "requests.md", "settings.md"])
 def test_a_generated_page_is_up_to_date(generator, name):
     assert (DOCS / name).read_text() == generator.pages()[name], "run .venv/bin/python dev/docs.py"
 
@@ -56,9 +58,65 @@ def test_every_hook_argument_and_field_is_on_the_page():
 def test_every_setting_is_on_the_page():
     page = (DOCS / "settings.md").read_text()
     for setting in settings.SETTINGS:
-        assert f"\n| `{setting.variable}` | `{setting.field}` |" in page
+        key = "-" if setting.variable in settings.EARLY else f"`{setting.field}`"
+        assert f"\n| `{setting.variable}` | {key} |" in page
         assert setting.doc.replace("|", "\\|") in page
         assert all(f"`{name}`" in page for name in setting.deprecated)
+
+
+def test_every_option_is_on_the_page_with_all_that_it_takes(generator, monkeypatch):
+    rows = {
+        cells[1].strip(" `"): cells
+        for line in (DOCS / "options.md").read_text().splitlines()
+        if len(cells := re.split(r"(?<!\\)\|", line)) == 7
+    }
+    for field in dataclasses.fields(SSHOptions):
+        _, _, variables, default, values, meaning, _ = rows[field.name]
+        assert re.findall(r"SMSSH_\w+", variables) == list(WAYS[field.name].variables)
+        assert all(len(cell.strip()) > 1 for cell in (default, values, meaning)), field.name
+    for name, choices in (("carrier", CARRIERS), ("cache", CACHES), ("bundle", BUNDLES)):
+        assert all(choice in rows[name][4] for choice in choices)
+    for name in ("hold_seconds", "hold_max_seconds", "idle_seconds", "wait", "hosts", "owner"):
+        assert [each.limits for each in settings.SETTINGS if each.field == name] == [rows[name][4].strip()]
+    monkeypatch.delitem(generator.option_docs.VALUES, "cache")
+    with pytest.raises(ValueError, match="cache is no setting: say in VALUES what it takes"):
+        generator.pages()
+
+
+def read_from_the_environment(path: Path) -> set[str]:
+    """The SMSSH_* variables that a module reads from `os.environ`, by name or by a constant of its own."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("os.environ.get", "environ.get"):
+            name = node.args[0]
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("os.environ", "environ"):
+            name = node.slice
+        else:
+            continue
+        found.add(name.value if isinstance(name, ast.Constant) else constants.get(ast.unparse(name)))
+    return {name for name in found if isinstance(name, str) and name.startswith("SMSSH_")}
+
+
+def test_every_variable_of_the_machine_is_on_the_page(generator):
+    package = ROOT / "smssh_plugin"
+    ours = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] != "local"]
+    assert set().union(*map(read_from_the_environment, ours)) == set(generator.OF_MACHINE)
+
+
+def test_what_is_read_before_the_options_is_said_to_be():
+    entrypoints = ROOT / "entrypoints"
+    early = read_from_the_environment(entrypoints / "boot.py") | read_from_the_environment(
+        entrypoints / "chain.py"
+    )
+    assert early & {setting.variable for setting in settings.SETTINGS} == set(settings.EARLY)
 
 
 def test_an_addition_without_a_reason_is_an_error(generator, monkeypatch):

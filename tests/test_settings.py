@@ -56,6 +56,8 @@ def test_table_and_dataclass_agree():
         ),
         ("SMSSH_NOTIFY_EVENTS", "held, released", ("held", "released")),
         ("SMSSH_NOTIFY_TEMPLATE", "$step costs $$5: ${message}", "$step costs $$5: ${message}"),
+        ("SMSSH_OWNER", " AROAEXAMPLE:Jürgen 学習@example.com ", "AROAEXAMPLE:Jürgen 学習@example.com"),
+        ("SMSSH_OWNER", "x" * 256, "x" * 256),
         ("SMSSH_TRANSPORT", "NONE", "none"),
         ("SMSSH_SSH_PORT", "2222", 2222),
         ("SMSSH_AUTHORIZED_KEYS", "ssh-ed25519 A\n\n ssh-ed25519 B \n", ("ssh-ed25519 A", "ssh-ed25519 B")),
@@ -86,6 +88,9 @@ def test_parsing(variable, text, value):
         ("SMSSH_NOTIFY_EVENTS", "lunch"),
         ("SMSSH_NOTIFY_TEMPLATE", "$password"),
         ("SMSSH_NOTIFY_TEMPLATE", "5 $"),
+        ("SMSSH_OWNER", "x" * 257),
+        ("SMSSH_OWNER", "ann, bob"),
+        ("SMSSH_OWNER", "ann\tbob"),
         ("SMSSH_TRANSPORT", "pigeon"),
         ("SMSSH_SSH_SERVER", "dropbear"),
         ("SMSSH_SSH_PORT", "22"),
@@ -102,6 +107,23 @@ def test_a_bad_value_is_refused_by_name(variable, text):
     field = variable[6:].lower()
     with pytest.raises(SmsshError, match=f"options.json: {field}"):
         load({}, {field: text})
+
+
+def test_durations_are_documented_as_they_are_taken():
+    """The limits of each, as a person would type them after reading the page."""
+    page = (ROOT / "docs" / "settings.md").read_text()
+    shown = re.search(r"^A duration is .*: (.*)\.$", page, re.MULTILINE)
+    assert [parse_seconds(each) for each in re.findall(r"`([^`]+)`", shown[1])] == [90, 90, 1800, 5400]
+    durations = [setting for setting in SETTINGS if "duration" in setting.limits]
+    assert len(durations) == 4
+    for setting in durations:
+        *_, highest = texts = re.findall(r"\b(\d+[smh]?)\b(?! days)", setting.limits)
+        for text in texts:
+            load({setting.variable: text})
+        with pytest.raises(SmsshError, match="outside") as caught:
+            load({setting.variable: f"{parse_seconds(highest) + 1}"})
+        assert caught.value.hint == f"It takes {setting.limits}."
+        assert setting.limits in page
 
 
 def test_private_keys_are_not_repeated_in_the_message():

@@ -65,8 +65,7 @@ def debug(
     if start and execution is not None:
         raise click.UsageError("--start and --execution exclude each other")
     session = AwsSession(region, profile)
-    arn = run.start(session, pipeline) if start else execution
-    options = run.Options(pipeline, arn, fixes, release, timeout)
+    options = run.Options(pipeline, execution, start=start, fixes=fixes, release=release, timeout=timeout)
     with PlainView(sys.stderr) if as_json else view_for() as view:
         report = run.debug(options, session, view)
     target = folder or Path("smssh-reports") / f"{pipeline}-{report.execution}"

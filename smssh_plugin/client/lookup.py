@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..aws.session import AwsSession, ServiceRefused
+from ..definitions import named_steps
 from ..errors import ExitStatus, SmsshError
 from . import cache, known_hosts, native
 from .addresses import DEFAULT_HOST, Address, JobAddress, StepAddress, parse
@@ -628,20 +629,11 @@ def _job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
 
 
 def _defined(session: AwsSession, arn: str, step: str) -> bool:
-    """Whether the definition that this execution runs knows a step of that name, in conditions too."""
+    """Whether the definition that this execution runs knows a step of that name, in conditions and loops too."""
     import json
 
     answer = session.call("sagemaker", "describe_pipeline_definition_for_execution", PipelineExecutionArn=arn)
-    pending: list[Any] = [json.loads(answer["PipelineDefinition"])]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, dict):
-            if part.get("Name") == step and "Type" in part:
-                return True
-            pending += part.values()
-        elif isinstance(part, list):
-            pending += part
-    return False
+    return any(names[0] == step for _, names in named_steps(json.loads(answer["PipelineDefinition"])))
 
 
 def _instances(session: AwsSession, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

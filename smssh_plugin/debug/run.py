@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..aws.session import AwsSession
 
-__all__ = ["Options", "View", "debug", "exit_status", "start"]
+__all__ = ["Options", "View", "debug", "exit_status"]
 
 POLL_SECONDS = 2.0
 STOP_SECONDS = 10.0
@@ -42,6 +42,7 @@ class Options:
     Attributes:
         pipeline: the name of the pipeline.
         execution: the execution: an id, an ARN, or None for the latest.
+        start: start a new execution, and debug that; `execution` is not asked for then.
         fixes: the folder of fixes; None: there are none.
         release: release a step that cannot be fixed, instead of leaving it held.
         timeout: seconds to watch; None: until the execution ends.
@@ -50,6 +51,7 @@ class Options:
 
     pipeline: str
     execution: str | None = None
+    start: bool = False
     fixes: Path | None = None
     release: bool = False
     timeout: float | None = None
@@ -79,20 +81,6 @@ class _Holds:
     """Held for a person; looked at again only after it was seen not held."""
 
 
-def start(session: AwsSession, pipeline: str) -> str:
-    """Start an execution of the pipeline, and answer its ARN.
-
-    Raises:
-        SmsshError: NOT_FOUND: no such pipeline.
-    """
-    step_names(session, pipeline)
-    once = str(uuid.uuid4())  # attempts of one call start one execution
-    answer = session.call(
-        "sagemaker", "start_pipeline_execution", PipelineName=pipeline, ClientRequestToken=once
-    )
-    return str(answer["PipelineExecutionArn"])
-
-
 def debug(options: Options, session: AwsSession, view: View) -> Report:
     """Watch an execution until it ends, and repair what can be.
 
@@ -100,19 +88,45 @@ def debug(options: Options, session: AwsSession, view: View) -> Report:
     (`stopped_because`).
 
     Raises:
-        SmsshError: there is no such pipeline, execution or fix; nothing was done then.
+        SmsshError: there is no such pipeline, execution or fix; nothing was done then, and nothing started.
     """
     names = step_names(session, options.pipeline)
     if options.fixes is not None:
         fixes.check(options.fixes, names)
-    arn = execution_arn(session, options.pipeline, options.execution)
-    return _Debugger(options, session, view, arn).run()
+    said: list[Event] = []
+    if options.start:
+        arn = _start(session, options.pipeline)
+        # Before all else: whatever happens from here on, a person can find the execution.
+        said.append(Event(time.time(), f"started {arn}"))
+        view.show(said[0])
+    else:
+        arn = execution_arn(session, options.pipeline, options.execution)
+    return _Debugger(options, session, view, arn, said).run()
+
+
+def _start(session: AwsSession, pipeline: str) -> str:
+    """Start an execution of the pipeline, and answer its ARN."""
+    once = str(uuid.uuid4())  # attempts of one call start one execution
+    answer = session.call(
+        "sagemaker", "start_pipeline_execution", PipelineName=pipeline, ClientRequestToken=once
+    )
+    return str(answer["PipelineExecutionArn"])
 
 
 class _Debugger:
-    """One run of the debugger."""
+    """One run of the debugger.
 
-    def __init__(self, options: Options, session: AwsSession, view: View, arn: str) -> None:
+    Args:
+        options: what it shall do.
+        session: the AWS session.
+        view: shows what happens.
+        arn: the ARN of the execution.
+        said: the lines of the protocol that the view was shown before.
+    """
+
+    def __init__(
+        self, options: Options, session: AwsSession, view: View, arn: str, said: list[Event]
+    ) -> None:
         self._options = options
         self._session = session
         self._view = view
@@ -122,6 +136,7 @@ class _Debugger:
             execution=arn.rpartition("/")[2],
             arn=arn,
             region=session.region,
+            events=said,
             generator=f"smssh {__version__}",
         )
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ from typing import Any
 from ..aws.session import AwsSession, ServiceRefused
 from ..client.addresses import StepAddress
 from ..client.lookup import Node, StepJob, describe_step, no_pipeline, node_of, steps_of
+from ..definitions import named_steps
 from ..errors import ExitStatus, SmsshError
 from .model import Event, Step
 
@@ -174,7 +175,7 @@ def changes(before: Snapshot | None, now: Snapshot) -> list[Event]:
 
 
 def step_names(session: AwsSession, pipeline: str) -> set[str]:
-    """The names of all steps in the definition of a pipeline, those inside conditions too.
+    """The names of all steps in the definition of a pipeline, those inside conditions and loops too.
 
     Raises:
         SmsshError: NOT_FOUND: no such pipeline.
@@ -183,18 +184,7 @@ def step_names(session: AwsSession, pipeline: str) -> set[str]:
         answer = session.call("sagemaker", "describe_pipeline", PipelineName=pipeline)
     except ServiceRefused as error:
         raise no_pipeline(session, pipeline) from error
-    names: set[str] = set()
-    pending: list[Any] = [json.loads(answer["PipelineDefinition"]).get("Steps", [])]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, list):
-            pending += part
-        elif isinstance(part, dict) and "Name" in part and "Type" in part:
-            names.add(str(part["Name"]))
-            arguments = part.get("Arguments")
-            if part["Type"] == "Condition" and isinstance(arguments, dict):
-                pending += [arguments.get("IfSteps", []), arguments.get("ElseSteps", [])]
-    return names
+    return {names[0] for _, names in named_steps(json.loads(answer["PipelineDefinition"]))}
 
 
 def _seconds(when: float | None) -> float | None:

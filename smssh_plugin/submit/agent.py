@@ -63,9 +63,9 @@ def agent_for(options: SSHOptions, endpoint: str, region: str | None) -> Agent:
     Raises:
         SmsshError: it was asked for, and cannot be had.
     """
-    if options.transport != "ssm" or options.agent == "found":
+    if options.transport != "ssm" or options.agent_source == "found":
         return Agent()
-    wanted = options.agent != "auto"
+    wanted = options.agent_source != "auto"
     base = _mirror(options)
     if not base:
         named = urlsplit(endpoint).hostname or ""
@@ -110,7 +110,7 @@ def _pinned(options: SSHOptions, base: str, version: str) -> Agent:
     for machine in options.machines:
         package = home() / "agent" / version / machine / PACKAGE
         digests[machine] = _fetch(package_url(base, version, machine), package, f"{version} for {machine}")
-        if options.agent == "bundle":
+        if options.agent_source == "bundle":
             files[f"agent/{machine}/{PACKAGE}"] = package.read_bytes()
     return Agent({"agent_version": version, "agent_sha256": digests}, files)
 

@@ -47,7 +47,7 @@ def check_given(options: SSHOptions, session: Any, client: Any) -> settings.Sett
     assert options.given is not None
     asked = _asked(options, tuple(named_keys(options, session)))
     wanted = json.dumps(
-        [asked, options.wheels, options.agent, options.machines], sort_keys=True, default=repr
+        [asked, options.wheels, options.agent_source, options.machines], sort_keys=True, default=repr
     )
     known = (str(client.meta.endpoint_url), options.given, wanted)
     if known in _checked:
@@ -116,7 +116,7 @@ def _shown(value: Any) -> str:
 def _absent(options: SSHOptions, manifest: Manifest) -> list[str]:
     """What the bundle should bring and does not."""
     wanted = {f"wheels for Python {each}": f"wheels/{platform_of(each)}/" for each in options.wheels}
-    if options.agent == "bundle":
+    if options.agent_source == "bundle":
         wanted.update({f"agent for {each}": f"agent/{each}/{PACKAGE}" for each in options.machines})
     return [
         f"it has no {what}"

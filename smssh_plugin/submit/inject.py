@@ -134,7 +134,7 @@ def _settings(options: SSHOptions, session: Any) -> Mapping[str, str]:
     if options.transport == "native":
         place = bundle.destination(options, session)
         document.setdefault("announce", "s3://" + "/".join(filter(None, (place.bucket, place.prefix))))
-    elif options.transport == "ssm" and options.agent != "found":
+    elif options.transport == "ssm" and options.agent_source != "found":
         client = (getattr(session, "boto_session", session) or boto3.Session()).client("s3")
         document.update(agent_for(options, client.meta.endpoint_url, client.meta.region_name).options)
     try:

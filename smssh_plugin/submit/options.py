@@ -62,7 +62,7 @@ class SSHOptions:
             off. The name of an environment variable of the submitting process, in capitals, is a switch from
             outside: on where it is 1, off where it is 0, empty or not set. A pipeline parameter (a
             ParameterString or ParameterInteger that is 1 or 0) is a switch for each execution: it is what
-            SMSSH_ENABLE of the jobs is, while the rest of the request stays (`with_ssh` only).
+            SMSSH_ENABLE of the jobs is, while the rest of the request stays, for `with_ssh` only (SMSSH_ENABLE; on).
         hold: points at which the container is held until it is released, retried or out of time: any of
             `start`, `failure`, `end`; a comma list will do (SMSSH_HOLD, `hold`).
         hold_seconds: how long a hold lasts while nobody is connected: seconds, or a duration such as "30m"
@@ -81,8 +81,8 @@ class SSHOptions:
             expiring, released).
         notify_template: what they are told, with $names (SMSSH_NOTIFY_TEMPLATE, `notify_template`;
             "$address: $message").
-        wait: delays the entry point: "ready" until a login is possible, or a duration in which a person can
-            connect and release it (SMSSH_WAIT, `wait`; no wait).
+        wait: delays the entry point: "ready" until a login is possible, or a duration: until a person connects, for so
+            long at most, and from then on until it is released (SMSSH_WAIT, `wait`; no wait).
         owner: the SSHOwner tag of the job's managed nodes, for IAM conditions (SMSSH_OWNER, `owner`; by
             default SMSSH_OWNER of the submitting process, else none).
         authorized_keys: public keys that may log in beside your own smssh key: lines as in an authorized_keys
@@ -105,7 +105,7 @@ class SSHOptions:
             a version and its SHA-256 (SMSSH_AGENT, `agent`; auto).
         agent_version: the version that is pinned, or "latest" for the newest at the time of the submission, which
             makes new bundles, and so runs cached steps again, whenever AWS releases one (SMSSH_AGENT_VERSION,
-            `agent_version`).
+            `agent_version`; the version that this release of smssh-plugin names).
         machines: the machines of the jobs' instances whose agent is pinned: "x86_64", "aarch64" (Graviton)
             (SMSSH_AGENT_SHA256, `agent_sha256`; x86_64).
         wheels: Python versions of images without sshd, such as "3.11" or "3.11-aarch64", whose asyncssh
@@ -120,8 +120,8 @@ class SSHOptions:
         bundle_prefix: `s3://bucket/prefix` under which bundles are stored. The job's role must be able to read it
             (no variable; `smssh/bundles` in the SageMaker SDK's default bucket).
         plugins: plugins that go into the bundle, by the name of their distribution or module: pure Python, installed
-            where the request is made. What they require is not taken along unless it is named, too (no variable; in
-            images that have them, they are found without).
+            where the request is made. What they require is not taken along unless it is named, too. In images that
+            have them, they are found without (no variable).
         carrier: what starts SSH in the container. `auto` wraps the entry point that the request names (`wrap`), and
             where it names none puts a `sitecustomize` of ours on PYTHONPATH; `chain` goes through the training
             toolkits' SAGEMAKER_TRAINING_MODULE, and `bash_env` through BASH_ENV, for images that neither of the
@@ -268,10 +268,8 @@ class SSHOptions:
                 )
             if address:
                 raise _refusal("bundle_prefix", f"has no meaning with bundle={self.bundle!r}")
-        if self.bundle == "baked":
-            if self.carrier not in ("auto", "baked"):
-                raise _refusal("carrier", f"is {self.carrier!r}, and with bundle='baked' nothing is carried")
-            object.__setattr__(self, "carrier", "baked")
+        if self.bundle == "baked" and self.carrier not in ("auto", "baked"):
+            raise _refusal("carrier", f"is {self.carrier!r}, and with bundle='baked' nothing is carried")
         if self.baked:
             self._check_baked()
         if self.bundle == "offline":
@@ -295,11 +293,8 @@ class SSHOptions:
                 )
 
     def _check_offline(self) -> None:
-        if self.transport == "ssm":
-            if self.agent == "download":
-                raise _refusal("agent", "is 'download', and a job with bundle='offline' downloads nothing")
-            if self.agent == "auto":
-                object.__setattr__(self, "agent", "bundle")
+        if self.transport == "ssm" and self.agent == "download":
+            raise _refusal("agent", "is 'download', and a job with bundle='offline' downloads nothing")
         if self.ssh_server == "apt":
             raise _refusal("ssh_server", "is 'apt', and a job with bundle='offline' downloads nothing")
         if self.ssh_server == "sshd":
@@ -325,6 +320,12 @@ class SSHOptions:
         return "baked" in (self.bundle, self.carrier)
 
     @property
+    def agent_source(self) -> str:
+        """Where the jobs' agent comes from: `agent`, and where that leaves it open, what an offline bundle needs."""
+        needed = self.bundle == "offline" and self.transport == "ssm"
+        return "bundle" if needed and self.agent == "auto" else self.agent
+
+    @property
     def given(self) -> str | None:
         """The S3 prefix of the bundle that is to be used as it is, ending in a slash; None where one is made."""
         return self.bundle.rstrip("/") + "/" if _GIVEN.match(self.bundle) else None
@@ -343,9 +344,12 @@ class SSHOptions:
         known = [each.name for each in fields(self)]
         for name in changes:
             if name not in known:
+                setting = "SMSSH_" + name.upper() in WAYS["extra"].variables
                 raise SmsshError(
                     f"there is no SSH option {name!r}",
-                    hint=f"the options are {', '.join(known)}",
+                    hint=f"it is a setting without an option of its own: SSHOptions(extra={{{name!r}: ...}})"
+                    if setting
+                    else f"the options are {', '.join(known)}",
                     reference="unknown-option",
                     status=ExitStatus.USAGE,
                 )
@@ -369,12 +373,12 @@ class SSHOptions:
             "notify_events": ",".join(self.notify_events),
             "notify_template": self.notify_template,
             "wait": self.wait,
-            "owner": self.owner or os.environ.get("SMSSH_OWNER"),
+            "owner": self.owner or _own_owner(),
             "transport": self.transport,
             "ssh_server": self.ssh_server,
             "plugins": list(self.plugins),
             "hosts": self.hosts,
-            "agent": None if self.agent == "auto" else self.agent,
+            "agent": None if self.agent_source == "auto" else self.agent_source,
             "authorized_keys": list(authorized_keys),
         }
         return {name: value for name, value in found.items() if value not in (None, "", [])}
@@ -384,7 +388,8 @@ class Way(NamedTuple):
     """How an option reaches the job."""
 
     variables: tuple[str, ...]
-    """The variables that say the same on a job; none for what is no setting of the container's."""
+    """The variables that say the same on a job; none for what is no setting of the container's. Of `extra`, those
+    that have no option of their own."""
     place: str
     """Where it travels: `request`, `options.json`, `bundle` (files of it), or `nowhere` (it decides what is sent)."""
 
@@ -419,7 +424,17 @@ WAYS: Mapping[str, Way] = {
     "endpoints": Way((), "request"),
     "repack": Way((), "request"),
     "environment": Way((), "request"),
-    "extra": Way((), "options.json"),
+    "extra": Way(
+        (
+            "SMSSH_STRICT",
+            "SMSSH_LOG_TO_STDOUT",
+            "SMSSH_SSH_PORT",
+            "SMSSH_AGENT_URL",
+            "SMSSH_ANNOUNCE",
+            "SMSSH_DISABLE_HOOKS",
+        ),
+        "options.json",
+    ),
 }
 """Every option, in the order of `SSHOptions`."""
 
@@ -474,6 +489,11 @@ def check_public_keys(origin: str, lines: list[str]) -> None:
     for line in lines:
         if not _KEY.search(line):
             raise _refusal("authorized_keys", f"names {origin}, which has a line that is no public key")
+
+
+def _own_owner() -> str:
+    """The owner that the submitting process names; "" for none."""
+    return settings.load({"SMSSH_OWNER": os.environ.get("SMSSH_OWNER", "")}).owner
 
 
 def _tuple(name: str, value: Any, separator: str) -> tuple[str, ...]:

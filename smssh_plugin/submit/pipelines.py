@@ -11,6 +11,7 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
+from ..definitions import bodies, named_steps
 from ..errors import ExitStatus, SmsshError
 from . import steps
 from .cautions import together
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["attach_pipeline", "inject_definition", "transform_definition"]
 
 _MARK = "__smssh__"
-_NESTED = ("IfSteps", "ElseSteps", "ForEachBody")
 
 Change = Callable[[str, Mapping[str, Any], "tuple[str, ...]"], Mapping[str, Any]]
 
@@ -75,7 +75,9 @@ def _hook(pipeline: Any, choices: list[Choice]) -> None:
 def _completed(pipeline: Any, text: str, choices: list[Choice]) -> str:
     """The definition with those steps changed too that were not seen before it was compiled."""
     definition = json.loads(text)
-    known = list(_kinds_and_names(definition.get("Steps"), ()))
+    known: list[tuple[str | None, tuple[str, ...]]] = [
+        (KINDS.get(step.get("Type", "")), names) for step, names in named_steps(definition)
+    ]
     known += [(steps.kind_of(step), names) for step, names in _walk(pipeline)]
     seen = {step.name for step, _ in _walk(pipeline) if steps.attachment_of(step) is not None}
     session = getattr(pipeline, "sagemaker_session", None)
@@ -121,7 +123,7 @@ def inject_definition(
         except_for: names of steps to leave alone.
     """
     attachment = Attachment(options, named=False, compiled=True)
-    models = set(_models_of(definition.get("Steps"), (), selection))
+    models = set(_models_of(definition, selection))
 
     def change(kind: str, step: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
         meant = selection.has(kind, names) or (kind == "model" and names[0] in models)
@@ -165,34 +167,16 @@ def _transform_step(step: Any, change: Change, around: tuple[str, ...]) -> Any:
     if kind is not None:
         return change(kind, step, names)
     nested = {}
-    for name in _NESTED:
-        inner = arguments.get(name)
-        if isinstance(inner, list):
-            changed = _transform_steps(inner, change, names)
-            if changed is not inner:
-                nested[name] = changed
+    for name, inner in bodies(step).items():
+        changed = _transform_steps(inner, change, names)
+        if changed is not inner:
+            nested[name] = changed
     return {**step, "Arguments": {**arguments, **nested}} if nested else step
 
 
-def _steps_of(found: Any, around: tuple[str, ...]) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
-    """The steps of a definition, nested ones too, each with its name before those of the steps around it."""
-    for step in found if isinstance(found, list) else ():
-        if not isinstance(step, dict):
-            continue
-        names = (str(step.get("Name", "")), *around)
-        yield step, names
-        for name in _NESTED:
-            yield from _steps_of(at(step, "Arguments", name), names)
-
-
-def _kinds_and_names(found: Any, around: tuple[str, ...]) -> Iterator[tuple[str | None, tuple[str, ...]]]:
-    for step, names in _steps_of(found, around):
-        yield KINDS.get(step.get("Type", "")), names
-
-
-def _models_of(found: Any, around: tuple[str, ...], selection: Selection) -> Iterator[str]:
+def _models_of(definition: Mapping[str, Any], selection: Selection) -> Iterator[str]:
     """The names of the steps that make the models of the transform steps that are meant."""
-    for step, names in _steps_of(found, around):
+    for step, names in named_steps(definition):
         if step.get("Type") != "Transform":
             continue
         model: Any = at(step, "Arguments", "ModelName")

@@ -16,6 +16,7 @@ from smssh_plugin.cli import COMMANDS, main
 from smssh_plugin.client import known_hosts
 from smssh_plugin.errors import ExitStatus
 from tests.client.nodes import HOST_KEY, add_node, use
+from tests.local.service_harness import definition, step, training
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,6 +179,28 @@ def test_connect_to_a_job_there_is_not(
     use(service, monkeypatch)
     assert main(["connect", "job.training.sagemaker"]) == ExitStatus.NOT_FOUND
     assert "there is no training job 'job' in us-east-1" in capsys.readouterr().err
+
+
+def test_debug_starts_nothing_before_it_has_looked_at_the_fixes(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    use(service, monkeypatch)
+    service.pipeline(definition(step("Train", "Training", training())))
+    fixes = tmp_path / "fixes"
+    start = ["debug", "pipe", "--start", "--report", str(tmp_path / "report"), "--fixes", str(fixes)]
+    assert main(start) == ExitStatus.USAGE
+    assert f"there is no folder {fixes}" in capsys.readouterr().err
+    fixes.mkdir()
+    (fixes / "Trian.patch").write_text("")
+    assert main(start) == ExitStatus.NOT_FOUND
+    assert "a step 'Trian', which the pipeline does not have" in capsys.readouterr().err
+    executions = service.sagemaker.list_pipeline_executions
+    assert executions(PipelineName="pipe")["PipelineExecutionSummaries"] == []
+    (fixes / "Trian.patch").rename(fixes / "Train.patch")
+    assert main(start) == ExitStatus.OK
+    (one,) = executions(PipelineName="pipe")["PipelineExecutionSummaries"]
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.endswith(f"  started {one['PipelineExecutionArn']}")
 
 
 def test_ssh_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -174,6 +174,29 @@ def test_a_script_is_a_fix_too(world: World):
     assert [action.what for action in found.incidents[0].actions] == ["script", "retry"]
 
 
+def test_a_step_inside_of_a_loop_and_a_condition_has_its_fix(world: World, monkeypatch: pytest.MonkeyPatch):
+    """The stand-in runs no loops, so the definition says that there is one."""
+    call = world.session.call
+
+    def looped(service: str, operation: str, **parameters: Any) -> Any:
+        answer = call(service, operation, **parameters)
+        if operation != "describe_pipeline":
+            return answer
+        inner = json.loads(answer["PipelineDefinition"])["Steps"]
+        either = {"Name": "Either", "Type": "Condition", "Arguments": {"IfSteps": [], "ElseSteps": inner}}
+        loop = {"Name": "Each", "Type": "ForEach", "Arguments": {"ForEachBody": [either]}}
+        return {**answer, "PipelineDefinition": json.dumps({"Steps": [loop]})}
+
+    monkeypatch.setattr(world.session, "call", looped)
+    world.start()
+    world.follow()
+    found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH))
+    assert [one.resolution for one in found.incidents] == ["fixed"]
+    with pytest.raises(SmsshError, match="'Trian', which the pipeline does not have") as caught:
+        world.debug(fixes=world.container.fixes(Trian_patch=""))
+    assert caught.value.hint == "steps: Each, Either, Prepare, Train"
+
+
 def test_a_fix_that_does_not_help_is_tried_once(world: World):
     world.start()
     world.follow()
@@ -295,7 +318,8 @@ def test_what_is_wrong_from_the_start(world: World, tmp_path: Path):
 
 def test_start_runs_a_new_execution(world: World):
     world.service.pipeline(definition(step("Train", "Training", training())))
-    arn = run.start(world.session, "pipe")
-    assert world.debug(execution=arn).status == "Succeeded"
-    with pytest.raises(SmsshError, match="no pipeline 'nonesuch'"):
-        run.start(world.session, "nonesuch")
+    found = world.debug(start=True)
+    assert found.status == "Succeeded"
+    assert found.arn.endswith(f":pipeline/pipe/execution/{found.execution}")
+    assert world.view.events[0].text == f"started {found.arn}"
+    assert found.events == world.view.events

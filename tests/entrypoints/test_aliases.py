@@ -49,6 +49,17 @@ def test_its_log_setting(container):
     assert shown.count("held (the entry point ended") == 1
 
 
+@pytest.mark.parametrize("name", ["SMSSH_OWNER", "SSH_OWNER_TAG"])
+def test_an_owner_that_no_tag_can_hold_lets_the_job_be(container, name):
+    process = container.wrap(
+        "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 3", SMSSH_STRICT="1", **{name: "ann, bob"}
+    )
+    said = f"no login is possible in this job: {name} is not usable: no tag can hold ','"
+    poll(lambda: said in container.output(), what="the complaint")
+    container.script("", name="go")
+    assert process.wait(60) == 3
+
+
 @pytest.mark.parametrize(("host", "wanted"), [("algo-2", True), ("algo-3", False)])
 def test_only_the_first_hosts(container, host, wanted):
     """SMSSH_STRICT has nothing to refuse on a host that nobody wants to log in to."""

@@ -1,5 +1,6 @@
 """The managed node: its activation and tags, what goes wrong with AWS, and that nothing of it is left behind."""
 
+import dataclasses
 import email.utils
 import http.server
 import json
@@ -100,7 +101,8 @@ def test_tags_hold_what_tags_can_hold(given, expected):
 
 def test_all_tags_and_what_was_changed_is_said(tmp_path, caplog):
     job = Job("job-1", "processing", "algo-2", step="Prepare (all)")
-    made = context(tmp_path, job=job, SMSSH_OWNER="AROA:me,too")
+    made = context(tmp_path, job=job)
+    made.settings = dataclasses.replace(made.settings, owner="AROA:me,too")  # as smssh_configure can
     with caplog.at_level("WARNING"):
         found = tags(made)
     assert found["SMSSHStep"] == "Prepare _all_"

@@ -60,6 +60,8 @@ def test_the_container_reads_what_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         ({"hold_seconds": "soon"}, "hold_seconds"),
         ({"hold_seconds": 900, "hold_max_seconds": 800}, "hold_max_seconds"),
         ({"wait": "forever"}, "wait"),
+        ({"owner": "x" * 257}, "owner"),
+        ({"owner": "ann (ops)"}, "owner"),
         ({"transport": "tcp"}, "transport"),
         ({"ssh_server": "dropbear"}, "ssh_server"),
         ({"enabled": "yes"}, "enabled"),
@@ -213,19 +215,21 @@ def test_every_option_is_documented_with_its_variable() -> None:
     assert sorted(WAYS) == sorted(texts) == sorted(names)
     for name, way in WAYS.items():
         assert len(texts[name]) > 30
+        if name == "extra":  # whose variables have no option of their own
+            assert all(f"`{variable[len('SMSSH_') :].lower()}`" in texts[name] for variable in way.variables)
+            continue
         for variable in way.variables:
             assert variable in texts[name], name
-        if way.place == "options.json" and name != "extra":
+        if way.place == "options.json":
             assert "`" + way.variables[0][len("SMSSH_") :].lower() + "`" in texts[name], name
 
 
 def test_every_variable_has_its_option() -> None:
-    """Or is reached through `extra`, whose text names it then."""
-    settled = {variable for way in WAYS.values() for variable in way.variables} | INTERNAL
-    assert settled <= {setting.variable for setting in settings.SETTINGS}
+    """Or is reached through `extra`."""
+    settled = [variable for way in WAYS.values() for variable in way.variables]
+    assert sorted([*settled, *INTERNAL]) == sorted({setting.variable for setting in settings.SETTINGS})
     for setting in settings.SETTINGS:
-        if setting.variable not in settled:
-            assert f"`{setting.field}`" in described()["extra"], setting.variable
+        if setting.variable in WAYS["extra"].variables:
             SSHOptions(extra={setting.field: setting.default})
 
 
@@ -240,6 +244,21 @@ def test_options_and_variables_say_the_same() -> None:
         said = settings.variables(options.document(keys))
         assert {**said, "SMSSH_TRANSPORT": ""} == {**variables, "SMSSH_TRANSPORT": ""}, name
         assert settings.load(said) == read, name
+
+
+def test_an_owner_that_no_tag_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tag would be another one or none, and no IAM condition on it would be met."""
+    with pytest.raises(
+        SmsshError, match=r"SSHOptions: owner is not usable: no tag can hold '\(' '\)'"
+    ) as caught:
+        SSHOptions(owner="ann (ops)")
+    assert caught.value.hint == "It takes up to 256 letters, numbers, spaces and `_.:/=+-@`."
+    with pytest.raises(SmsshError, match="owner is not usable: it has 300 characters, and a tag holds 256"):
+        SSHOptions().merged({"owner": "x" * 300})
+    monkeypatch.setenv("SMSSH_OWNER", "ann;bob")
+    with pytest.raises(SmsshError, match=r"^SMSSH_OWNER is not usable: no tag can hold ';'"):
+        SSHOptions()
+    assert SSHOptions(owner="ann").owner == "ann"
 
 
 def test_secrets_are_not_shown() -> None:
@@ -280,13 +299,25 @@ def test_where_bundles_are_and_go() -> None:
     other = SSHOptions(bundle="offline", wheels="3.11", bundle_prefix="s3://bucket/prefix")
     assert (other.given, other.place) == (None, "s3://bucket/prefix")
     for baked in (SSHOptions(bundle="baked"), SSHOptions(carrier="baked")):
-        assert (baked.baked, baked.carrier) == (True, "baked")
+        assert baked.baked
 
 
 def test_offline_brings_the_agent_where_one_is_needed() -> None:
-    assert SSHOptions(bundle="offline", wheels="3.11").agent == "bundle"
-    assert SSHOptions(bundle="offline", wheels="3.11", agent="found").agent == "found"
-    assert SSHOptions(bundle="offline", wheels="3.11", transport="none").agent == "auto"
-    assert SSHOptions(bundle="offline", ssh_server="sshd").agent == "bundle"
+    assert SSHOptions(bundle="offline", wheels="3.11").agent_source == "bundle"
+    assert SSHOptions(bundle="offline", wheels="3.11", agent="found").agent_source == "found"
+    assert SSHOptions(bundle="offline", wheels="3.11", transport="none").agent_source == "auto"
+    assert SSHOptions(bundle="offline", ssh_server="sshd").agent_source == "bundle"
     both = SSHOptions(bundle="offline", wheels=("3.11", "3.11-aarch64"), machines=("x86_64", "aarch64"))
-    assert both.agent == "bundle"
+    assert both.agent_source == "bundle"
+
+
+def test_another_bundle_leaves_nothing_of_the_first() -> None:
+    """What an option implies goes with it."""
+    kinds = ("auto", "baked", "offline", f"s3://bucket/prefix/{DIGEST}", "s3://bucket/prefix")
+    for first in kinds:
+        for then in kinds:
+            options = SSHOptions(bundle=first, ssh_server="sshd").merged({"bundle": then})
+            fresh = SSHOptions(bundle=then, ssh_server="sshd")
+            assert options == fresh
+            assert options.document(()) == fresh.document(())
+    assert SSHOptions(bundle="baked").merged({"bundle": "auto", "wheels": "3.11"}).wheels == ("3.11",)

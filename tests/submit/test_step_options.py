@@ -197,6 +197,17 @@ def test_an_image_with_the_package_gets_no_bundle(sdk: SDK, named: str) -> None:
     }
 
 
+def test_one_step_of_a_baked_pipeline_has_another_image(sdk: SDK) -> None:
+    session, shared = sdk.session(), SSHOptions(bundle="baked", hold=("failure",))
+    other = with_ssh(sdk.bare_processing(session, "Other"), shared, bundle="auto")
+    pipeline = with_ssh(sdk.pipeline(other, sdk.bare_processing(session, "Baked"), session=session), shared)
+    found = steps_of(pipeline)
+    assert uri_in(found["Other"])
+    assert "SMSSH_HOLD" not in found["Other"]["Arguments"]["Environment"]
+    assert found["Baked"]["Arguments"]["Environment"]["SMSSH_HOLD"] == "failure"
+    assert "ProcessingInputs" not in found["Baked"]["Arguments"]
+
+
 def test_more_keys_than_a_variable_takes(sdk: SDK) -> None:
     session = sdk.session()
     step = with_ssh(

@@ -424,3 +424,9 @@ def test_a_list_with_something_else_in_it(sdk: SDK) -> None:
 def test_an_unknown_option() -> None:
     with pytest.raises(SmsshError, match="there is no SSH option 'holds'"):
         with_ssh(holds="failure")
+    with pytest.raises(SmsshError, match="there is no SSH option 'strict'") as caught:
+        with_ssh(strict=True)
+    assert caught.value.hint == (
+        "it is a setting without an option of its own: SSHOptions(extra={'strict': ...})"
+    )
+    with_ssh(extra={"strict": True})
