@@ -103,11 +103,15 @@ class Channel:
         """Once the service or the peer ended the session: its text for the user, mostly empty."""
         self.resumable = True
         """Whether a cut is worth a new connection; if not, it closes the channel."""
+        self.listening = True
+        """Whether what arrives is read; the caller says so before it waits. While nobody listens, neither silence
+        nor a missing acknowledgement says anything of the peer."""
         self.reconnects = 0
         self._receives = receives
         self._connect = connect
         self._pause = pause
         self._pinged = 0.0
+        self._deaf = float("-inf")  # when nobody listened last
         self.socket = self._first_connection()
         self._handshake_seconds = handshake_seconds
         self._handshake_deadline = time.monotonic() + handshake_seconds
@@ -176,18 +180,21 @@ class Channel:
                 reference="handshake-timeout",
                 status=ExitStatus.TIMEOUT,
             )
-        try:
-            self.stream.resend_due(now)
-        except StreamLostError as error:
-            raise SmsshError(
-                f"the other end of the session is gone: {error}",
-                reference="session-lost",
-                status=ExitStatus.UNREACHABLE,
-            ) from error
-        heard = self.socket.last_received
-        if now - heard > _KEEPALIVE + _SILENCE:
+        if self.listening:
+            try:
+                self.stream.resend_due(now)
+            except StreamLostError as error:
+                raise SmsshError(
+                    f"the other end of the session is gone: {error}",
+                    reference="session-lost",
+                    status=ExitStatus.UNREACHABLE,
+                ) from error
+        else:
+            self._deaf = now
+            self.stream.excuse(now)
+        if now - max(self.socket.last_received, self._deaf) > _KEEPALIVE + _SILENCE:
             self._reconnect(WebSocketClosedError(None, "nothing was heard for two minutes"))
-        elif now - max(heard, self._pinged) > _KEEPALIVE:
+        elif now - max(self.socket.last_received, self._pinged) > _KEEPALIVE:
             self._pinged = now
             self.socket.ping()
         self.flush()
@@ -206,7 +213,7 @@ class Channel:
         """Seconds until `tick` has something to do."""
         heard = self.socket.last_received
         due = max(heard, self._pinged) + _KEEPALIVE - now
-        resend = self.stream.timeout(now)
+        resend = self.stream.timeout(now) if self.listening else None
         if resend is not None:
             due = min(due, resend)
         if not self.ready:

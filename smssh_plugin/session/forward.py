@@ -155,7 +155,8 @@ class Forwarder:
         now = time.monotonic()
         channel = self._channel
         open_ = channel.closed is None
-        listening = open_ and sum(len(one.waiting) for one in self._connections.values()) < _WAITING_LIMIT
+        channel.listening = sum(len(one.waiting) for one in self._connections.values()) < _WAITING_LIMIT
+        listening = open_ and channel.listening
         wanted: dict[int, int] = {}
 
         def want(fd: int, read: bool, write: bool = False) -> None:

@@ -135,7 +135,9 @@ class Pump:
         now = time.monotonic()
         read, write = selectors.EVENT_READ, selectors.EVENT_WRITE
         open_ = channel.closed is None
-        listening = open_ and len(self._waiting) < _SINK_LIMIT and channel.socket.pending < _ANSWERS_LIMIT
+        # Not while a peer takes no answers: one that lives would, so that its silence counts all the same.
+        channel.listening = len(self._waiting) < _SINK_LIMIT
+        listening = open_ and channel.listening and channel.socket.pending < _ANSWERS_LIMIT
         wanted = {
             channel.socket.fileno(): (read if listening else 0)
             | (write if open_ and channel.socket.pending else 0),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -14,12 +16,15 @@ from botocore.credentials import ReadOnlyCredentials
 
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.session import channel as channels
+from smssh_plugin.session import pump as pumps
+from smssh_plugin.session import websocket as websockets
 from smssh_plugin.session.channel import SHELL, ClientChannel, Opening, signed_headers
 from smssh_plugin.session.encryption import DataKey, Encryption
 from smssh_plugin.session.frames import Flag, Message, MessageType, PayloadType
 from smssh_plugin.session.pump import Ending, Pump
 
-from .peer import Peer, Pipes, scripted
+from .peer import Clock, Peer, Pipes, scripted
+from .support import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,8 +235,6 @@ def test_a_peer_that_sends_and_never_reads_is_not_answered_without_end(
     pipes: Pipes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each message costs an acknowledgement: those that wait to be written are bounded."""
-    from smssh_plugin.session import pump as pumps
-
     limit = 50_000
     monkeypatch.setattr(pumps, "_ANSWERS_LIMIT", limit)
     monkeypatch.setattr(pumps, "_LINGER", 0.2)
@@ -478,7 +481,7 @@ def test_a_slow_sink_holds_the_peer_back_and_loses_nothing(pipes: Pipes) -> None
         while len(got) < total and (data := os.read(pipes.reader, 65536)):
             got.extend(data)
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     with scripted(script) as opening:
         pump(opening, pipes)
@@ -514,6 +517,113 @@ def test_an_idle_connection_is_pinged_and_a_silent_one_is_cut(
         ending, channel = pump(opening, pipes, resume=lambda: opening)
     assert ending is Ending.CLOSED
     assert channel.reconnects == 1
+
+
+CHUNK = b"z" * 16384
+
+
+def test_a_reader_that_stalls_is_no_peer_that_is_gone(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`smssh shell ADDRESS 'cat big' | less`, left open for longer than a peer may be silent."""
+    clock = Clock(monkeypatch, channels, pumps, websockets)
+    total: list[int] = []
+    typed, got = bytearray(), bytearray()
+
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        total.append(peer.send_until(lambda: not channel.listening, CHUNK) * len(CHUNK))
+        for rounds in range(1, 5):
+            clock.ahead += 120
+            os.write(pipes.writer, b"x")  # which wakes the pump
+            until(lambda: peer.pings == rounds, what="a ping")  # noqa: B023 - called here
+        for message in peer.inputs():
+            typed.extend(message.payload)
+            if len(typed) == 4:
+                break
+        reader.start()
+        peer.close_channel()
+        for _ in peer.socket:  # the acknowledgements, without which its end would not be seen
+            pass
+
+    def read() -> None:
+        while len(got) < total[0] and (data := os.read(pipes.reader, 65536)):
+            got.extend(data)
+
+    reader = threading.Thread(target=read, daemon=True)
+    with scripted(script) as opening:
+        channel = ClientChannel(opening, resume=never)
+        assert Pump(channel, pipes.source, pipes.sink).run() is Ending.CLOSED
+        channel.close()
+    reader.join(10)
+    assert (len(got), typed) == (total[0], b"xxxx")
+
+
+def test_silence_counts_again_once_the_reader_reads(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, channels, pumps, websockets)
+    resumed = threading.Event()
+    total: list[int] = []
+
+    def first(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        total.append(peer.send_until(lambda: not channel.listening, CHUNK))
+        clock.ahead += 1000
+        left = total[0] * len(CHUNK)
+        while left:
+            left -= len(os.read(pipes.reader, min(left, 65536)))
+        until(lambda: channel.listening, what="its listening")
+        assert channel.reconnects == 0
+        peer.socket.protocol.receive_data = lambda _data: None  # type: ignore[method-assign] # says nothing more
+        clock.ahead += 120
+        os.write(pipes.writer, b"x")  # which wakes the pump
+        assert resumed.wait(30)
+
+    def second(peer: Peer) -> None:
+        resumed.set()
+        peer.sequence = 2 + total[0]
+        peer.close_channel()
+
+    with scripted(first, second) as opening:
+        channel = ClientChannel(opening, resume=lambda: opening)
+        assert Pump(channel, pipes.source, pipes.sink).run() is Ending.CLOSED
+        channel.close()
+    assert channel.reconnects == 1
+
+
+def test_a_cut_is_noticed_though_the_reader_stalls(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the pings: nothing is read that could tell."""
+    monkeypatch.setattr(channels, "_KEEPALIVE", 0.1)
+    total: list[int] = []
+    got = bytearray()
+
+    def first(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        total.append(peer.send_until(lambda: not channel.listening, CHUNK))
+        raw = peer.socket.socket
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.shutdown(socket.SHUT_RDWR)
+
+    def second(peer: Peer) -> None:
+        reader.start()
+        peer.sequence = 2
+        for _ in range(total[0]):
+            peer.send(CHUNK)
+        peer.close_channel()
+        for _ in peer.socket:
+            pass
+
+    def read() -> None:
+        while len(got) < total[0] * len(CHUNK) and (data := os.read(pipes.reader, 65536)):
+            got.extend(data)
+
+    reader = threading.Thread(target=read, daemon=True)
+    with scripted(first, second) as opening:
+        channel = ClientChannel(opening, resume=lambda: opening)
+        Pump(channel, pipes.source, pipes.sink).run()
+        channel.close()
+    reader.join(10)
+    assert (len(got), channel.reconnects) == (total[0] * len(CHUNK), 1)
 
 
 def test_the_upgrade_is_signed_for_ssmmessages() -> None:
