@@ -92,7 +92,7 @@ def run(
     """
     from ..aws.session import AwsSession
 
-    with Signals() as signals:
+    with Signals(ignored=True) as signals:  # by SIGHUP ssh ends us, under nohup as well
         session = AwsSession(region, profile)
         way = _Way(session, address, resolve, target, port, user, wait)
         try:
