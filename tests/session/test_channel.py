@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.credentials import ReadOnlyCredentials
+from websockets.exceptions import ConnectionClosed
 
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.session import channel as channels
 from smssh_plugin.session import pump as pumps
+from smssh_plugin.session import stream as streams
 from smssh_plugin.session import websocket as websockets
 from smssh_plugin.session.channel import SHELL, ClientChannel, Opening, signed_headers
 from smssh_plugin.session.encryption import DataKey, Encryption
 from smssh_plugin.session.frames import Flag, Message, MessageType, PayloadType
 from smssh_plugin.session.pump import Ending, Pump
+from smssh_plugin.session.shell import Escape
 
 from .peer import Clock, Peer, Pipes, scripted
 from .support import until
@@ -189,9 +192,10 @@ def test_what_is_not_encrypted_in_an_encrypted_session_is_a_breach(pipes: Pipes)
         pump(opening, pipes, kinds=(SHELL,), data_key=lambda _name: key)
 
 
-def test_a_network_that_comes_back_late_is_waited_for(pipes: Pipes) -> None:
-    """ResumeSession itself fails while the network is away."""
-    pauses: list[float] = []
+def test_a_network_that_comes_back_late_is_waited_for(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ResumeSession itself fails while the network is away; what is written meanwhile goes out after that."""
+    assert sum(channels._RECONNECT_PAUSES) > 100
+    monkeypatch.setattr(channels, "_RECONNECT_PAUSES", [pause / 100 for pause in channels._RECONNECT_PAUSES])
     calls: list[int] = []
 
     def first(peer: Peer) -> None:
@@ -201,6 +205,7 @@ def test_a_network_that_comes_back_late_is_waited_for(pipes: Pipes) -> None:
 
     def second(peer: Peer) -> None:
         peer.sequence = 2
+        assert peer.receive().payload == b"meanwhile"
         peer.send(b"back")
         peer.close_channel()
 
@@ -208,14 +213,17 @@ def test_a_network_that_comes_back_late_is_waited_for(pipes: Pipes) -> None:
 
         def resume() -> Opening:
             calls.append(1)
+            if len(calls) == 1:
+                os.write(pipes.writer, b"meanwhile")
             if len(calls) < 8:
-                raise SmsshError("AWS cannot be reached", reference="aws-unreachable")
+                error = SmsshError("AWS cannot be reached")
+                error.passing = True
+                raise error
             return opening
 
-        _, channel = pump(opening, pipes, resume=resume, pause=pauses.append)
+        _, channel = pump(opening, pipes, resume=resume)
     assert os.read(pipes.reader, 100) == b"back"
     assert (channel.reconnects, len(calls)) == (1, 8)
-    assert sum(pauses) > 30
 
 
 def test_a_session_that_has_ended_meanwhile_is_not_waited_for(pipes: Pipes) -> None:
@@ -361,6 +369,26 @@ def test_pause_holds_the_source_and_start_lets_it_go(pipes: Pipes) -> None:
         pump(opening, pipes)
 
 
+def test_the_way_out_is_seen_behind_what_cannot_be_sent(
+    pipes: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "WINDOW", 2)
+    os.write(pipes.writer, b"x" * 5000 + b"\r~.")
+
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        with suppress(ConnectionClosed):
+            while True:
+                peer.socket.recv(timeout=30)  # and acknowledges nothing
+
+    with scripted(script) as opening:
+        channel = ClientChannel(opening, resume=never)
+        made = Pump(channel, pipes.source, pipes.sink, edit=Escape(), ahead=10_000)
+        assert made.run() is Ending.STOPPED
+        channel.close()
+
+
 def test_what_is_not_acknowledged_comes_again(pipes: Pipes) -> None:
     """The agent acknowledges nothing while its own connection to the port is not up."""
     os.write(pipes.writer, b"again")
@@ -412,7 +440,9 @@ def test_a_cut_is_resumed_and_nothing_is_lost(pipes: Pipes) -> None:
     assert client_ids[0] == client_ids[1]
 
 
-def test_a_cut_that_cannot_be_mended_is_an_error(pipes: Pipes) -> None:
+def test_a_cut_that_cannot_be_mended_is_an_error(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "_RECONNECT_PAUSES", (0.0, 0.01, 0.01))
+
     def script(peer: Peer) -> None:
         peer.handshake()
         peer.complete()
@@ -421,7 +451,7 @@ def test_a_cut_that_cannot_be_mended_is_an_error(pipes: Pipes) -> None:
     with scripted(script) as opening:
         nowhere = Opening("s-1", "t", "ws://127.0.0.1:9/")
         with pytest.raises(SmsshError, match="cannot connect") as caught:
-            pump(opening, pipes, resume=lambda: nowhere, pause=lambda _seconds: None)
+            pump(opening, pipes, resume=lambda: nowhere)
     assert caught.value.reference == "session-cut"
 
 
