@@ -43,6 +43,8 @@ class SmsshError(Exception):
     """
 
     reference = "error"
+    passing = False
+    """Whether the same may succeed in a moment: no way to the service now, or too much for it to do."""
     status = ExitStatus.FAILED
 
     def __init__(

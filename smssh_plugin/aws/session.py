@@ -192,19 +192,28 @@ class AwsSession:
             ServiceRefused: the service answered with an error of its own; `code` tells which.
             SmsshError: no credentials, access denied, or no way to the endpoint.
         """
+        return self._call(service, operation, arguments, self._attempts())
+
+    def call_once(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Make one API call as `call` does, for callers that try again themselves, or cannot wait."""
+        return self._call(service, operation, arguments, 1)
+
+    def _call(self, service: str, operation: str, arguments: dict[str, Any], attempts: int) -> dict[str, Any]:
         name = "".join(part.capitalize() for part in operation.split("_"))
         headers = {
             "Content-Type": "application/x-amz-json-1.1",
             "X-Amz-Target": f"{SERVICES[service].target}.{name}",
         }
         body = json.dumps(arguments, separators=(",", ":")).encode()
-        status, answer, date = self._request(service, "POST", "/", headers, body, name)
+        status, answer, date = self._request(service, "POST", "/", headers, body, name, attempts)
         try:
             parsed: dict[str, Any] = json.loads(answer or b"{}")
         except ValueError:
             parsed = {}
         if status != 200 or not isinstance(parsed, dict):
-            raise self._refused(service, name, _error(status, parsed), date)
+            refused = self._refused(service, name, _error(status, parsed), date)
+            refused.passing = bool(_worth_another(status, answer))
+            raise refused
         return parsed
 
     def pages(self, service: str, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
@@ -226,7 +235,7 @@ class AwsSession:
         """
         # With the bucket in the path, which works for names with dots as well.
         path = f"/{bucket}/{quote(key, safe='/-_.~')}"
-        status, answer, date = self._request("s3", "GET", path, {}, b"", "GetObject")
+        status, answer, date = self._request("s3", "GET", path, {}, b"", "GetObject", self._attempts())
         if status == 200:
             return answer
         found = dict(re.findall(r"<(Code|Message)>([^<]*)</", answer.decode("utf-8", "replace")))
@@ -238,7 +247,14 @@ class AwsSession:
     # ------------------------------------------------------------------------------------------- one request
 
     def _request(
-        self, service: str, method: str, path: str, headers: dict[str, str], body: bytes, name: str
+        self,
+        service: str,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        name: str,
+        attempts: int,
     ) -> tuple[int, bytes, str]:
         """Send it, again where that may help: the last status, body and Date header.
 
@@ -246,7 +262,6 @@ class AwsSession:
             SmsshError: no credentials, or no answer.
         """
         base = self.endpoint(service)
-        attempts = self._attempts()
         for attempt in range(1, attempts + 1):
             keys = self._keys()
             url = base + path
@@ -320,13 +335,15 @@ class AwsSession:
     # ------------------------------------------------------------------------------------------- errors
 
     def _unreachable(self, base: str, error: Exception) -> SmsshError:
-        return SmsshError(
+        unreachable = SmsshError(
             f"AWS cannot be reached: {urlsplit(base).netloc}: {str(error) or type(error).__name__}",
             hint=f"check the network, the region ({self.region}, from {self.region_origin}), and HTTPS_PROXY and "
             "AWS_ENDPOINT_URL if they are set",
             reference="aws-unreachable",
             status=ExitStatus.UNREACHABLE,
         )
+        unreachable.passing = True
+        return unreachable
 
     def _refused(self, service: str, name: str, error: tuple[str, str], date: str) -> SmsshError:
         """The error of a service as one of ours."""

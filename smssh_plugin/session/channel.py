@@ -1,7 +1,7 @@
 """Data channels: a websocket, the two streams on it, and the handshake.
 
 `Channel` is what both sides have in common, `ClientChannel` is ours. A channel waits for nothing once it is
-open, save in a reconnect: `pump.Pump` polls it.
+open, save in one attempt to connect again: `pump.Pump` polls it, after a cut, too.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Channel:
         receives: the message type of the peer's stream.
         connect: opens the websocket, first message included; called again after a cut. It raises
             `WebSocketRefusedError` where another attempt may help, and anything else where none will.
-        pause: sleeps between attempts to reconnect; may raise, to end the channel.
+        pause: sleeps between attempts to connect for the first time; may raise, to end the channel.
         handshake_seconds: the time the peer has for the handshake.
     """
 
@@ -103,11 +103,17 @@ class Channel:
         """Once the service or the peer ended the session: its text for the user, mostly empty."""
         self.resumable = True
         """Whether a cut is worth a new connection; if not, it closes the channel."""
+        self.cut: WebSocketClosedError | None = None
+        """Why there is no connection now; `tick` tries to have a new one, and what is sent waits for it."""
+        self.listening = True
+        """Whether what arrives is read; the caller says so before it waits. While nobody listens, neither silence
+        nor a missing acknowledgement says anything of the peer."""
         self.reconnects = 0
         self._receives = receives
         self._connect = connect
         self._pause = pause
         self._pinged = 0.0
+        self._deaf = float("-inf")  # when nobody listened last
         self.socket = self._first_connection()
         self._handshake_seconds = handshake_seconds
         self._handshake_deadline = time.monotonic() + handshake_seconds
@@ -128,7 +134,7 @@ class Channel:
         try:
             arrived = self.socket.receive()
         except WebSocketClosedError as cut:
-            self._reconnect(cut)
+            self._lost(cut)
             return []
         output: list[bytes] = []
         try:
@@ -166,9 +172,14 @@ class Channel:
     def tick(self, now: float) -> None:
         """Do what is due: resends, keep-alive, time-out of the handshake; and write what the socket takes.
 
+        After a cut it is an attempt to connect, which may take its time.
+
         Raises:
             SmsshError: the peer is gone, or the connection is cut and not to be had again.
         """
+        if self.cut is not None:
+            self._reconnect(self.cut, now)
+            return
         if not self.ready and now > self._handshake_deadline:
             raise SmsshError(
                 f"the other end did not complete the handshake within {self._handshake_seconds:.0f} s",
@@ -176,37 +187,44 @@ class Channel:
                 reference="handshake-timeout",
                 status=ExitStatus.TIMEOUT,
             )
-        try:
-            self.stream.resend_due(now)
-        except StreamLostError as error:
-            raise SmsshError(
-                f"the other end of the session is gone: {error}",
-                reference="session-lost",
-                status=ExitStatus.UNREACHABLE,
-            ) from error
-        heard = self.socket.last_received
-        if now - heard > _KEEPALIVE + _SILENCE:
-            self._reconnect(WebSocketClosedError(None, "nothing was heard for two minutes"))
-        elif now - max(heard, self._pinged) > _KEEPALIVE:
+        if self.listening:
+            try:
+                self.stream.resend_due(now)
+            except StreamLostError as error:
+                raise SmsshError(
+                    f"the other end of the session is gone: {error}",
+                    reference="session-lost",
+                    status=ExitStatus.UNREACHABLE,
+                ) from error
+        else:
+            self._deaf = now
+            self.stream.excuse(now)
+        if now - max(self.socket.last_received, self._deaf) > _KEEPALIVE + _SILENCE:
+            self._lost(WebSocketClosedError(None, "nothing was heard for two minutes"))
+        elif now - max(self.socket.last_received, self._pinged) > _KEEPALIVE:
             self._pinged = now
             self.socket.ping()
         self.flush()
 
     def flush(self) -> None:
         """Put the stream's messages on the wire, as far as the socket takes them."""
+        if self.cut is not None:
+            return
         outgoing = self.stream.outgoing
         while outgoing:
             self.socket.send_binary(outgoing.popleft())
         try:
             self.socket.flush()
         except WebSocketClosedError as cut:
-            self._reconnect(cut)
+            self._lost(cut)
 
     def timeout(self, now: float) -> float:
         """Seconds until `tick` has something to do."""
+        if self.cut is not None:
+            return max(0.0, self._attempt_at - now) if self.resumable else 0.0
         heard = self.socket.last_received
         due = max(heard, self._pinged) + _KEEPALIVE - now
-        resend = self.stream.timeout(now)
+        resend = self.stream.timeout(now) if self.listening else None
         if resend is not None:
             due = min(due, resend)
         if not self.ready:
@@ -229,34 +247,40 @@ class Channel:
                 self._pause(seconds)
         return self._connect()
 
-    def _reconnect(self, cut: WebSocketClosedError) -> None:
+    def _lost(self, cut: WebSocketClosedError) -> None:
         self.socket.abort()
+        self.cut = cut
+        self._pauses = iter(_RECONNECT_PAUSES)
+        self._refusals = 0
+        self._attempt_at = time.monotonic() + next(self._pauses)
+
+    def _reconnect(self, cut: WebSocketClosedError, now: float) -> None:
+        """Try to connect again, if it is time to."""
         if not self.resumable:
             self.closed = ""
             return
-        last: Exception = cut
-        refusals = 0
-        for seconds in _RECONNECT_PAUSES:
-            if seconds:
-                self._pause(seconds * random.uniform(0.7, 1.0))  # noqa: S311 - all who were cut come back
-            try:
-                self.socket = self._connect()
-            except WebSocketRefusedError as refused:
-                last = refused
-                refusals += bool(refused.status)
-                if refusals == _RECONNECT_REFUSALS:
-                    break
-                continue
-            self.reconnects += 1
-            self._pinged = 0.0
-            self.stream.resend_all(time.monotonic())
+        if now < self._attempt_at:
             return
-        raise SmsshError(
-            f"the connection to the session was cut ({cut}) and is not to be had again: {last}",
-            hint="check the network",
-            reference="session-cut",
-            status=ExitStatus.UNREACHABLE,
-        )
+        try:
+            self.socket = self._connect()
+        except WebSocketRefusedError as refused:
+            self._refusals += bool(refused.status)
+            pause = next(self._pauses, None)
+            if pause is None or self._refusals == _RECONNECT_REFUSALS:
+                raise SmsshError(
+                    f"the connection to the session was cut ({cut}) and is not to be had again: {refused}",
+                    hint="check the network",
+                    reference="session-cut",
+                    status=ExitStatus.UNREACHABLE,
+                ) from refused
+            pause *= random.uniform(0.7, 1.0)  # noqa: S311 - all who were cut come back
+            self._attempt_at = time.monotonic() + pause
+            return
+        self.cut = None
+        self.reconnects += 1
+        self._pinged = 0.0
+        self.stream.resend_all(time.monotonic())
+        self.flush()
 
 
 class ClientChannel(Channel):
@@ -264,7 +288,7 @@ class ClientChannel(Channel):
 
     Args:
         opening: StartSession's answer.
-        resume: calls ResumeSession, after a cut.
+        resume: calls ResumeSession, after a cut; once, since it is asked again if the error is a passing one.
         sign: the headers of the websocket upgrade for an address; session-manager-plugin signs since 1.2.688.
         pause: see `Channel`.
         ca_bundle: see `WebSocket`.
@@ -309,7 +333,7 @@ class ClientChannel(Channel):
             try:
                 current = self._opening or self._resume()
             except SmsshError as error:
-                if error.reference == "aws-unreachable":  # the network is away, and may come back
+                if error.passing:  # the network is away, and may come back
                     raise WebSocketRefusedError(error.message) from error
                 raise
             hello = {"ClientId": self._client_id, "ClientVersion": CLIENT_VERSION}

@@ -126,10 +126,11 @@ class Forwarder:
 
     def _over(self, now: float) -> bool:
         channel = self._channel
+        if channel.closed is None:
+            channel.tick(now)
         if channel.closed is not None:
             self._end(Ending.CLOSED, now)
             return now >= self._give_up or not any(one.waiting for one in self._connections.values())
-        channel.tick(now)
         if channel.ready and not self._said_ready:
             self._said_ready = True
             self._on_ready()
@@ -155,7 +156,9 @@ class Forwarder:
         now = time.monotonic()
         channel = self._channel
         open_ = channel.closed is None
-        listening = open_ and sum(len(one.waiting) for one in self._connections.values()) < _WAITING_LIMIT
+        channel.listening = sum(len(one.waiting) for one in self._connections.values()) < _WAITING_LIMIT
+        connected = open_ and channel.cut is None
+        listening = connected and channel.listening
         wanted: dict[int, int] = {}
 
         def want(fd: int, read: bool, write: bool = False) -> None:
@@ -163,7 +166,7 @@ class Forwarder:
             if events:
                 wanted[fd] = wanted.get(fd, 0) | events
 
-        want(channel.socket.fileno(), listening, open_ and bool(channel.socket.pending))
+        want(channel.socket.fileno(), listening, connected and bool(channel.socket.pending))
         may_read = open_ and channel.ready and len(self._out) < _OUT_LIMIT and self._ending is None
         for one in self._connections.values():
             want(one.source, may_read and one.reading)

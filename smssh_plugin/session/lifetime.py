@@ -80,6 +80,8 @@ class Lifetime:
     opening: Opening
     signals: Signals
     _said: float = field(default=float("-inf"), repr=False)
+    _away: bool = field(default=False, repr=False)
+    """Whether the service could not be asked when the connection was to be resumed."""
 
     def channel(self, kinds: Collection[str]) -> ClientChannel:
         """Open its data channel.
@@ -109,7 +111,9 @@ class Lifetime:
         if now - self._said > _SAY_AGAIN:  # not at each attempt
             self._said = now
             say("the connection was cut; resuming the session")
-        answer = self.aws.call("ssm", "resume_session", SessionId=self.opening.session_id)
+        self._away = True
+        answer = self.aws.call_once("ssm", "resume_session", SessionId=self.opening.session_id)
+        self._away = False
         if not answer.get("TokenValue"):
             raise SmsshError(
                 "the session ended while the connection was cut",
@@ -137,7 +141,9 @@ class Lifetime:
     def terminate(self) -> None:
         """TerminateSession; says so if that fails: the session costs the container memory until it times out."""
         try:
-            self.aws.call("ssm", "terminate_session", SessionId=self.opening.session_id)
+            # A network that is gone must not keep the terminal.
+            call = self.aws.call_once if self._away else self.aws.call
+            call("ssm", "terminate_session", SessionId=self.opening.session_id)
         except SmsshError as error:
             say(
                 f"session {self.opening.session_id} could not be ended, and stays until its idle time-out: "

@@ -93,7 +93,7 @@ def run(
     """
     from ..aws.session import AwsSession
 
-    with Signals() as signals:
+    with Signals(ignored=True) as signals:  # by SIGHUP ssh ends us, under nohup as well
         session = AwsSession(region, profile)
         # With the other document Amazon's plugin would listen on a port here, and leave stdin and stdout alone.
         names = (SSH_DOCUMENT,) if via == "plugin" else (SSH_DOCUMENT, FORWARD_DOCUMENT)

@@ -28,7 +28,7 @@ an honest one can make us say is a window's worth of acknowledgements."""
 _LINGER = 5.0
 """Seconds that the peer has to acknowledge the rest after the source ended."""
 _LINGER_STOPPED = 1.0
-"""The same after a signal or a broken sink: somebody waits for us to end."""
+"""The same after a signal, a word to end or a broken sink: somebody waits for us to end."""
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ class Ending(enum.Enum):
     SOURCE = "the source ended"
     SINK = "nobody reads the sink any more"
     CLOSED = "the session was closed; see `Channel.closed`"
-    STOPPED = "the wake descriptor became readable"
+    STOPPED = "the wake descriptor became readable, or `edit` said so"
 
 
 class Pump:
@@ -63,7 +63,8 @@ class Pump:
         wake: a descriptor that ends the pump when it is readable, if `ending` says so.
         ending: asked then; it has to take what is there to read if it says no.
         turn: called with the time in each turn once the handshake is over.
-        edit: makes what is sent of what was read; None ends the pump as the end of the source does.
+        edit: makes what is sent of what was read; None ends the pump.
+        ahead: bytes that may be read before they can be sent, so that `edit` sees them.
         farewell: is sent at the end of the source, which does not end the pump then.
     """
 
@@ -77,6 +78,7 @@ class Pump:
         ending: Callable[[], bool] = lambda: True,
         turn: Callable[[float], None] = lambda _now: None,
         edit: Callable[[bytes], bytes | None] = lambda data: data,
+        ahead: int = 0,
         farewell: bytes | None = None,
     ) -> None:
         self.received = 0
@@ -88,7 +90,9 @@ class Pump:
         self._asked_to_end = ending
         self._turn = turn
         self._edit = edit
+        self._ahead = ahead
         self._farewell = farewell
+        self._unsent = bytearray()
         self._waiting = bytearray()
         self._source_open = True
         self._sink_open = True
@@ -113,16 +117,22 @@ class Pump:
 
     def _over(self, now: float) -> bool:
         channel = self._channel
+        if channel.closed is None:
+            self._send(now)
+            channel.tick(now)
         if channel.closed is not None:
             self._end(Ending.CLOSED, now, _LINGER)
             return not self._waiting or now >= self._give_up
-        channel.tick(now)
         if self._ending is None:
             if channel.ready:
                 self._turn(now)
             return False
+        if channel.cut is not None and self._ending is Ending.SOURCE:
+            self._give_up = now + _LINGER  # the rest is still to be sent
         return now >= self._give_up or (
-            channel.stream.idle and not channel.socket.pending and not self._waiting and not self._readable
+            channel.stream.idle
+            and not channel.socket.pending
+            and not (self._waiting or self._unsent or self._readable)
         )
 
     @property
@@ -135,10 +145,13 @@ class Pump:
         now = time.monotonic()
         read, write = selectors.EVENT_READ, selectors.EVENT_WRITE
         open_ = channel.closed is None
-        listening = open_ and len(self._waiting) < _SINK_LIMIT and channel.socket.pending < _ANSWERS_LIMIT
+        connected = open_ and channel.cut is None
+        # Not while a peer takes no answers: one that lives would, so that its silence counts all the same.
+        channel.listening = len(self._waiting) < _SINK_LIMIT
+        listening = connected and channel.listening and channel.socket.pending < _ANSWERS_LIMIT
         wanted = {
             channel.socket.fileno(): (read if listening else 0)
-            | (write if open_ and channel.socket.pending else 0),
+            | (write if connected and channel.socket.pending else 0),
             self._source: read if self._may_read() else 0,
             self._sink: write if self._waiting else 0,
         }
@@ -189,14 +202,14 @@ class Pump:
             self._source_open
             and channel.closed is None
             and channel.ready
-            and channel.stream.window > 0
+            and (channel.stream.window > 0 or len(self._unsent) < self._ahead)
             and channel.socket.pending < _SOCKET_LIMIT
         )
 
     def _read(self, now: float) -> None:
         channel = self._channel
         try:
-            data = os.read(self._source, min(channel.stream.window, 64) * CHUNK)
+            data = os.read(self._source, min(max(channel.stream.window, 1), 64) * CHUNK)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:  # a reset, or a terminal that hung up: an end as any other
@@ -206,11 +219,19 @@ class Pump:
             self._source_open = False
         if edited is None:
             self._source_open = False
-            self._end(Ending.SOURCE, now, _LINGER)
+            if data:
+                self._end(Ending.STOPPED, now, _LINGER_STOPPED)
+            else:
+                self._end(Ending.SOURCE, now, _LINGER)
             return
-        data = edited
-        for start in range(0, len(data), CHUNK):
-            channel.send(data[start : start + CHUNK], now)
+        self._unsent += edited
+        self._send(now)
+
+    def _send(self, now: float) -> None:
+        channel = self._channel
+        while self._unsent and channel.stream.window > 0:
+            channel.send(bytes(self._unsent[:CHUNK]), now)
+            del self._unsent[:CHUNK]
 
     def _write(self, now: float) -> None:
         try:

@@ -29,6 +29,8 @@ __all__ = ["Escape", "run"]
 COMMAND_DOCUMENT = "AWS-StartInteractiveCommand"
 END_OF_TRANSMISSION = b"\x04"
 """What Ctrl-D types: how the end of a file is told to a program that reads a terminal."""
+AHEAD = 64 * 1024
+"""Bytes that may be typed while nothing can be sent: the way out must be seen behind them."""
 NO_TERMINAL = (80, 24)
 """Columns and rows where there is no terminal here."""
 
@@ -128,6 +130,7 @@ def _talk(session: Lifetime, signals: Signals, source: int, sink: int) -> int:
                 ending=signals.ending,
                 turn=turn,
                 edit=escape if terminal else lambda data: data,
+                ahead=AHEAD if terminal else 0,
                 farewell=None if terminal else END_OF_TRANSMISSION,
             )
             ending = pump.run()

@@ -26,16 +26,18 @@ class Signals:
 
     Args:
         resize: whether SIGWINCH is to be noticed, too.
+        ignored: whether to heed signals, too, that whoever started us has set to be ignored, as nohup does.
     """
 
-    def __init__(self, *, resize: bool = False) -> None:
+    def __init__(self, *, resize: bool = False, ignored: bool = False) -> None:
         self.number = 0
         """The first signal that came to end us; 0 for none."""
         self.resized = resize
         """Whether the terminal may have another size than it had."""
         self.raising = False
         """Whether a signal may interrupt what runs now."""
-        self._handled = (*_ENDING, signal.SIGWINCH) if resize else _ENDING
+        ending = [number for number in _ENDING if ignored or signal.getsignal(number) is not signal.SIG_IGN]
+        self._handled = (*ending, signal.SIGWINCH) if resize else (*ending,)
         self.wake, self._written = os.pipe()
         for fd in (self.wake, self._written):
             os.set_blocking(fd, False)

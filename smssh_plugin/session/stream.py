@@ -69,6 +69,7 @@ class Stream:
         self._expected = 0
         self._early: dict[int, Message] = {}
         self._early_bytes = 0
+        self._excused = float("-inf")
         self._rtt = _RTT_START
         self._rtt_variation = 0.0
         self._rto = _RTO_START
@@ -120,6 +121,10 @@ class Stream:
             return [message]
         return []
 
+    def excuse(self, now: float) -> None:
+        """Hold no time before `now` against the peer: its acknowledgements were not read."""
+        self._excused = now
+
     def resend_due(self, now: float) -> None:
         """Put the oldest unacknowledged message out again if its time has come.
 
@@ -129,7 +134,7 @@ class Stream:
         oldest = self._oldest()
         if oldest is None or self.paused:
             return
-        if now - oldest.first > _GIVE_UP:
+        if now - max(oldest.first, self._excused) > _GIVE_UP:
             raise StreamLostError(f"no acknowledgement for {_GIVE_UP:.0f} s")
         if now - oldest.last >= self._rto:
             oldest.last = now

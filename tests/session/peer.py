@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.sync.server import ServerConnection, serve
 
 from smssh_plugin.session.channel import Opening
@@ -17,6 +19,9 @@ from smssh_plugin.session.frames import Message, MessageType, PayloadType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+    import pytest
 
 PORT = {
     "ActionType": "SessionType",
@@ -31,6 +36,14 @@ class Peer:
         self.socket = socket
         self.hello = json.loads(socket.recv(timeout=10))
         self.sequence = 0
+        self.pings = 0
+        take = socket.protocol.recv_frame
+
+        def counted(frame: Frame) -> None:
+            self.pings += frame.opcode is Opcode.PING
+            take(frame)
+
+        socket.protocol.recv_frame = counted  # type: ignore[method-assign]
 
     def send(
         self, payload: bytes, payload_type: int = PayloadType.OUTPUT, *, sequence: int | None = None
@@ -39,6 +52,22 @@ class Peer:
         message = Message.new(MessageType.OUTPUT, payload, payload_type=payload_type, sequence=number)
         self.socket.send(message.encode())
         self.sequence += sequence is None
+
+    def send_until(self, over: Callable[[], bool], payload: bytes) -> int:
+        """Send the same again and again, once what was sent is acknowledged; answers how often."""
+        sent = 0
+        while not over():
+            self.send(payload)
+            sent += 1
+            acknowledged = False
+            while not acknowledged and not over():
+                with suppress(TimeoutError):
+                    message = Message.decode(self.socket.recv(timeout=0.1, decode=False))
+                    acknowledged = (
+                        message.type == MessageType.ACKNOWLEDGE
+                        and message.json()["AcknowledgedMessageSequenceNumber"] == self.sequence - 1
+                    )
+        return sent
 
     def send_json(self, body: object, payload_type: int) -> None:
         self.send(json.dumps(body).encode(), payload_type)
@@ -122,6 +151,18 @@ def scripted(*scripts: Callable[[Peer], None]) -> Iterator[Opening]:
             server.shutdown()
             thread.join(10)
     assert not trouble, trouble
+
+
+class Clock:
+    """The clock of some modules, which a test may put forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+        self.ahead = 0.0
+        for module in modules:
+            monkeypatch.setattr(module, "time", self)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
 
 
 class Pipes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -11,15 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.credentials import ReadOnlyCredentials
+from websockets.exceptions import ConnectionClosed
 
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.session import channel as channels
+from smssh_plugin.session import pump as pumps
+from smssh_plugin.session import stream as streams
+from smssh_plugin.session import websocket as websockets
 from smssh_plugin.session.channel import SHELL, ClientChannel, Opening, signed_headers
 from smssh_plugin.session.encryption import DataKey, Encryption
 from smssh_plugin.session.frames import Flag, Message, MessageType, PayloadType
 from smssh_plugin.session.pump import Ending, Pump
+from smssh_plugin.session.shell import Escape
 
-from .peer import Peer, Pipes, scripted
+from .peer import Clock, Peer, Pipes, scripted
+from .support import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,9 +192,10 @@ def test_what_is_not_encrypted_in_an_encrypted_session_is_a_breach(pipes: Pipes)
         pump(opening, pipes, kinds=(SHELL,), data_key=lambda _name: key)
 
 
-def test_a_network_that_comes_back_late_is_waited_for(pipes: Pipes) -> None:
-    """ResumeSession itself fails while the network is away."""
-    pauses: list[float] = []
+def test_a_network_that_comes_back_late_is_waited_for(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ResumeSession itself fails while the network is away; what is written meanwhile goes out after that."""
+    assert sum(channels._RECONNECT_PAUSES) > 100
+    monkeypatch.setattr(channels, "_RECONNECT_PAUSES", [pause / 100 for pause in channels._RECONNECT_PAUSES])
     calls: list[int] = []
 
     def first(peer: Peer) -> None:
@@ -196,6 +205,7 @@ def test_a_network_that_comes_back_late_is_waited_for(pipes: Pipes) -> None:
 
     def second(peer: Peer) -> None:
         peer.sequence = 2
+        assert peer.receive().payload == b"meanwhile"
         peer.send(b"back")
         peer.close_channel()
 
@@ -203,14 +213,17 @@ def test_a_network_that_comes_back_late_is_waited_for(pipes: Pipes) -> None:
 
         def resume() -> Opening:
             calls.append(1)
+            if len(calls) == 1:
+                os.write(pipes.writer, b"meanwhile")
             if len(calls) < 8:
-                raise SmsshError("AWS cannot be reached", reference="aws-unreachable")
+                error = SmsshError("AWS cannot be reached")
+                error.passing = True
+                raise error
             return opening
 
-        _, channel = pump(opening, pipes, resume=resume, pause=pauses.append)
+        _, channel = pump(opening, pipes, resume=resume)
     assert os.read(pipes.reader, 100) == b"back"
     assert (channel.reconnects, len(calls)) == (1, 8)
-    assert sum(pauses) > 30
 
 
 def test_a_session_that_has_ended_meanwhile_is_not_waited_for(pipes: Pipes) -> None:
@@ -230,8 +243,6 @@ def test_a_peer_that_sends_and_never_reads_is_not_answered_without_end(
     pipes: Pipes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each message costs an acknowledgement: those that wait to be written are bounded."""
-    from smssh_plugin.session import pump as pumps
-
     limit = 50_000
     monkeypatch.setattr(pumps, "_ANSWERS_LIMIT", limit)
     monkeypatch.setattr(pumps, "_LINGER", 0.2)
@@ -358,6 +369,26 @@ def test_pause_holds_the_source_and_start_lets_it_go(pipes: Pipes) -> None:
         pump(opening, pipes)
 
 
+def test_the_way_out_is_seen_behind_what_cannot_be_sent(
+    pipes: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "WINDOW", 2)
+    os.write(pipes.writer, b"x" * 5000 + b"\r~.")
+
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        with suppress(ConnectionClosed):
+            while True:
+                peer.socket.recv(timeout=30)  # and acknowledges nothing
+
+    with scripted(script) as opening:
+        channel = ClientChannel(opening, resume=never)
+        made = Pump(channel, pipes.source, pipes.sink, edit=Escape(), ahead=10_000)
+        assert made.run() is Ending.STOPPED
+        channel.close()
+
+
 def test_what_is_not_acknowledged_comes_again(pipes: Pipes) -> None:
     """The agent acknowledges nothing while its own connection to the port is not up."""
     os.write(pipes.writer, b"again")
@@ -409,7 +440,9 @@ def test_a_cut_is_resumed_and_nothing_is_lost(pipes: Pipes) -> None:
     assert client_ids[0] == client_ids[1]
 
 
-def test_a_cut_that_cannot_be_mended_is_an_error(pipes: Pipes) -> None:
+def test_a_cut_that_cannot_be_mended_is_an_error(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "_RECONNECT_PAUSES", (0.0, 0.01, 0.01))
+
     def script(peer: Peer) -> None:
         peer.handshake()
         peer.complete()
@@ -418,7 +451,7 @@ def test_a_cut_that_cannot_be_mended_is_an_error(pipes: Pipes) -> None:
     with scripted(script) as opening:
         nowhere = Opening("s-1", "t", "ws://127.0.0.1:9/")
         with pytest.raises(SmsshError, match="cannot connect") as caught:
-            pump(opening, pipes, resume=lambda: nowhere, pause=lambda _seconds: None)
+            pump(opening, pipes, resume=lambda: nowhere)
     assert caught.value.reference == "session-cut"
 
 
@@ -478,7 +511,7 @@ def test_a_slow_sink_holds_the_peer_back_and_loses_nothing(pipes: Pipes) -> None
         while len(got) < total and (data := os.read(pipes.reader, 65536)):
             got.extend(data)
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     with scripted(script) as opening:
         pump(opening, pipes)
@@ -514,6 +547,113 @@ def test_an_idle_connection_is_pinged_and_a_silent_one_is_cut(
         ending, channel = pump(opening, pipes, resume=lambda: opening)
     assert ending is Ending.CLOSED
     assert channel.reconnects == 1
+
+
+CHUNK = b"z" * 16384
+
+
+def test_a_reader_that_stalls_is_no_peer_that_is_gone(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`smssh shell ADDRESS 'cat big' | less`, left open for longer than a peer may be silent."""
+    clock = Clock(monkeypatch, channels, pumps, websockets)
+    total: list[int] = []
+    typed, got = bytearray(), bytearray()
+
+    def script(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        total.append(peer.send_until(lambda: not channel.listening, CHUNK) * len(CHUNK))
+        for rounds in range(1, 5):
+            clock.ahead += 120
+            os.write(pipes.writer, b"x")  # which wakes the pump
+            until(lambda: peer.pings == rounds, what="a ping")  # noqa: B023 - called here
+        for message in peer.inputs():
+            typed.extend(message.payload)
+            if len(typed) == 4:
+                break
+        reader.start()
+        peer.close_channel()
+        for _ in peer.socket:  # the acknowledgements, without which its end would not be seen
+            pass
+
+    def read() -> None:
+        while len(got) < total[0] and (data := os.read(pipes.reader, 65536)):
+            got.extend(data)
+
+    reader = threading.Thread(target=read, daemon=True)
+    with scripted(script) as opening:
+        channel = ClientChannel(opening, resume=never)
+        assert Pump(channel, pipes.source, pipes.sink).run() is Ending.CLOSED
+        channel.close()
+    reader.join(10)
+    assert (len(got), typed) == (total[0], b"xxxx")
+
+
+def test_silence_counts_again_once_the_reader_reads(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, channels, pumps, websockets)
+    resumed = threading.Event()
+    total: list[int] = []
+
+    def first(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        total.append(peer.send_until(lambda: not channel.listening, CHUNK))
+        clock.ahead += 1000
+        left = total[0] * len(CHUNK)
+        while left:
+            left -= len(os.read(pipes.reader, min(left, 65536)))
+        until(lambda: channel.listening, what="its listening")
+        assert channel.reconnects == 0
+        peer.socket.protocol.receive_data = lambda _data: None  # type: ignore[method-assign] # says nothing more
+        clock.ahead += 120
+        os.write(pipes.writer, b"x")  # which wakes the pump
+        assert resumed.wait(30)
+
+    def second(peer: Peer) -> None:
+        resumed.set()
+        peer.sequence = 2 + total[0]
+        peer.close_channel()
+
+    with scripted(first, second) as opening:
+        channel = ClientChannel(opening, resume=lambda: opening)
+        assert Pump(channel, pipes.source, pipes.sink).run() is Ending.CLOSED
+        channel.close()
+    assert channel.reconnects == 1
+
+
+def test_a_cut_is_noticed_though_the_reader_stalls(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the pings: nothing is read that could tell."""
+    monkeypatch.setattr(channels, "_KEEPALIVE", 0.1)
+    total: list[int] = []
+    got = bytearray()
+
+    def first(peer: Peer) -> None:
+        peer.handshake()
+        peer.complete()
+        total.append(peer.send_until(lambda: not channel.listening, CHUNK))
+        raw = peer.socket.socket
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.shutdown(socket.SHUT_RDWR)
+
+    def second(peer: Peer) -> None:
+        reader.start()
+        peer.sequence = 2
+        for _ in range(total[0]):
+            peer.send(CHUNK)
+        peer.close_channel()
+        for _ in peer.socket:
+            pass
+
+    def read() -> None:
+        while len(got) < total[0] * len(CHUNK) and (data := os.read(pipes.reader, 65536)):
+            got.extend(data)
+
+    reader = threading.Thread(target=read, daemon=True)
+    with scripted(first, second) as opening:
+        channel = ClientChannel(opening, resume=lambda: opening)
+        Pump(channel, pipes.source, pipes.sink).run()
+        channel.close()
+    reader.join(10)
+    assert (len(got), channel.reconnects) == (total[0] * len(CHUNK), 1)
 
 
 def test_the_upgrade_is_signed_for_ssmmessages() -> None:

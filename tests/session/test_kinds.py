@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class Forward:
     """`smssh forward`'s body as a process, and the port that it printed."""
 
-    def __init__(self, world: World, port: int, *more: str) -> None:
+    def __init__(self, world: World, port: int, *more: str, under: tuple[str, ...] = ()) -> None:
         arguments = ", ".join(["AwsSession()", f"lambda _anew: {world.node!r}", str(port), *more])
         code = "import sys; from smssh_plugin.aws.session import AwsSession; "
         code += "from smssh_plugin.session import forwarding; "
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"{code}sys.exit(forwarding.run({arguments}))"],
+            [*under, sys.executable, "-c", f"{code}sys.exit(forwarding.run({arguments}))"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=world.stack.environment,
@@ -59,8 +59,8 @@ class Forward:
 def forwards() -> Iterator[Any]:
     made: list[Forward] = []
 
-    def make(*arguments: Any) -> Forward:
-        made.append(Forward(*arguments))
+    def make(*arguments: Any, **options: Any) -> Forward:
+        made.append(Forward(*arguments, **options))
         return made[-1]
 
     yield make
@@ -96,6 +96,16 @@ def test_a_port_is_forwarded_for_many_connections(world: World, forwards: Any) -
     again.close()
     (session,) = world.stack.service.active_sessions
     assert session.document == "AWS-StartPortForwardingSession"
+    assert forward.end() == 0
+    until(lambda: not world.stack.service.active_sessions, what="the end of the session")
+
+
+def test_a_forward_under_nohup_outlives_a_hangup(world: World, forwards: Any) -> None:
+    forward = forwards(world, world.echo.port, under=("nohup",))
+    forward.process.send_signal(signal.SIGHUP)
+    connection = forward.connect()
+    assert echoed(connection, b"still here") == b"still here"
+    connection.close()
     assert forward.end() == 0
     until(lambda: not world.stack.service.active_sessions, what="the end of the session")
 

@@ -16,14 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smssh_plugin.errors import SmsshError
+from smssh_plugin.session import channel as channels
 from smssh_plugin.session import forward as forwards
+from smssh_plugin.session import websocket as websockets
 from smssh_plugin.session.channel import ClientChannel
 from smssh_plugin.session.forward import Forwarder
 from smssh_plugin.session.frames import Flag, FrameError, PayloadType
 from smssh_plugin.session.mux import FRAME, Command, Frame, Mux
 from smssh_plugin.session.pump import Ending
 
-from .peer import Peer, Pipes, scripted
+from .peer import Clock, Peer, Pipes, scripted
 from .support import until
 
 if TYPE_CHECKING:
@@ -289,6 +291,37 @@ def test_one_that_does_not_read_bounds_what_is_kept(monkeypatch: pytest.MonkeyPa
         while got < total:
             got += len(connection.recv(1 << 20))
         assert got == total
+
+
+def test_one_that_does_not_read_for_long_cuts_nobody_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A paused download: nothing of the peer is read, its acknowledgements neither."""
+    clock = Clock(monkeypatch, channels, forwards, websockets)
+    pipes = Pipes()
+
+    def answer(self: FarEnd, number: int, body: bytes) -> None:
+        if body != b"x":
+            return
+        frame = Frame(Command.PSH, number, b"z" * FRAME).encode()
+        left = self.peer.send_until(lambda: not channel.listening, frame) * FRAME
+        for rounds in range(1, 5):
+            clock.ahead += 120
+            os.write(pipes.writer, b"more")  # which wakes the forwarder
+            until(lambda: self.peer.pings == rounds, what="a ping")  # noqa: B023 - called here
+        while left:
+            left -= len(os.read(pipes.reader, min(left, 65536)))
+        self.finish(number)
+
+    far = FarEnd(answer)
+    with scripted(far) as opening:
+        channel = ClientChannel(opening, resume=lambda: opening)
+        made = Forwarder(channel)
+        made.attach(pipes.source, pipes.sink)
+        os.write(pipes.writer, b"x")
+        assert made.run() is Ending.CLOSED
+        channel.terminate(time.monotonic())
+        channel.close()
+    assert channel.reconnects == 0
+    pipes.close()
 
 
 def test_the_end_of_the_session_ends_it() -> None:

@@ -84,6 +84,21 @@ def test_a_signal_ends_the_session(world: World, number: signal.Signals) -> None
     nothing_is_left(world.stack, world.echo)
 
 
+def test_a_hangup_ends_the_session_under_nohup_too(world: World) -> None:
+    """ssh has no other word for its proxy."""
+
+    def ignore() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    process = proxy(world.stack, world.node, world.echo.port, preexec_fn=ignore)
+    assert process.stdin is not None
+    process.stdin.write(b"x")
+    read_exactly(process, 1)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(10) == 128 + signal.SIGHUP
+    nothing_is_left(world.stack, world.echo)
+
+
 def test_what_was_written_before_a_hangup_still_arrives(world: World) -> None:
     """ssh writes its disconnect message, and sends SIGHUP at once."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 from smssh_plugin.session.frames import PayloadType
 from smssh_plugin.session.shell import Escape
-from tests.aws.peers import Api
+from tests.aws.peers import Api, hang_up
 
 from .peer import Peer, scripted
 from .support import KEYS, until
@@ -332,3 +333,65 @@ def test_a_peer_that_falls_silent_can_be_left(api: Api) -> None:
         finally:
             silent.append(True)
             terminal.close()
+
+
+def until_cut(peer: Peer) -> None:
+    peer.handshake(STREAM)
+    peer.complete()
+    peer.send(b"prompt# ")
+    numbered(peer, bytearray(), [], b"go\r")
+    peer.socket.socket.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("way", ["typed", "signal"])
+def test_a_network_that_is_gone_can_be_left(api: Api, way: str) -> None:
+    with scripted(until_cut) as opening:
+        answer(api, opening)
+        api.answers += [hang_up] * 100
+        terminal = Terminal(api)
+        try:
+            terminal.until_shown(b"prompt# ")
+            terminal.type(b"go\r")
+            # Before the fifth there is a pause of some seconds.
+            until(lambda: api.operations.count("ResumeSession") >= 4, what="the attempts")
+            terminal.type(b"\x03")  # is for the other side
+            if way == "typed":
+                terminal.type(b"\r~.")
+            else:
+                terminal.process.send_signal(signal.SIGTERM)
+            assert terminal.process.wait(15) == (0 if way == "typed" else 128 + signal.SIGTERM)
+            assert termios.tcgetattr(terminal.slave) == terminal.before
+        finally:
+            terminal.close()
+    assert api.operations.count("TerminateSession") == 1
+
+
+def test_what_is_typed_while_the_network_is_gone_arrives(api: Api) -> None:
+    typed = bytearray()
+
+    def back(peer: Peer) -> None:
+        peer.sequence = 3
+        for message in peer.inputs(3):  # after the size and `go`
+            if message.payload_type == PayloadType.OUTPUT:
+                typed.extend(message.payload)
+            if typed.endswith(b"\r"):
+                break
+        peer.close_channel()
+
+    with scripted(until_cut, back) as opening:
+        answer(api, opening)
+        again = api.answers[0]
+        throttled = (400, {"__type": "ThrottlingException", "message": "Rate exceeded"})
+        api.answers += [hang_up, throttled, hang_up, again]
+        terminal = Terminal(api)
+        try:
+            terminal.until_shown(b"prompt# ")
+            terminal.type(b"go\r")
+            until(lambda: "ResumeSession" in api.operations, what="the cut")
+            terminal.type(b"~~ls\x03")
+            terminal.type(b"\r")
+            assert terminal.process.wait(20) == 0
+        finally:
+            terminal.close()
+    assert typed == b"~ls\x03\r"
+    assert api.operations == ["StartSession", *["ResumeSession"] * 4, "TerminateSession"]
