@@ -287,10 +287,14 @@ def run_dir(create: bool = False) -> str | None:
                 pass
         if _private(path):
             return path
-        if create and os.path.isdir(path) and not os.path.islink(path) and os.lstat(path).st_uid == 0:
+        if create and os.geteuid() != 0 and _is_roots_folder(path):
             # Root's supervisor serves this container already; a second one is not wanted.
             return None
     return None
+
+
+def _is_roots_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path) and os.lstat(path).st_uid == 0
 
 
 def _private(path: str) -> bool:
