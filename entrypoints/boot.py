@@ -31,6 +31,15 @@ MARKER = "_smssh_boot"
 """The name in sys.modules that says: boot has run in this interpreter."""
 
 TOOLKIT_PROGRAMS = frozenset(["train", "serve"])
+TOOLKIT_MAINS = (
+    b"sagemaker_training.cli.train",
+    b"sagemaker_containers.cli.train",
+    b"'sagemaker-training==",  # setuptools names the distribution instead
+    b"'sagemaker-containers==",
+)
+"""What stands in the console script `train` of a training toolkit."""
+CONSOLE_SCRIPT_LIMIT = 4096
+"""Bytes read to tell it from an image's own program `train`."""
 PROGRAMS = TOOLKIT_PROGRAMS | frozenset(
     ["smspark-submit", "multi-model-server", "mxnet-model-server", "torchserve"]
 )
@@ -97,21 +106,23 @@ def _boot(carrier: str, bundle: str | None) -> None:
     kind = classify(arguments)
     if kind == "ignore":
         return
-    name = os.path.basename(program(arguments)[1])
+    what, path = program(arguments)
+    name = os.path.basename(path)
     record_tracebacks()
     if name in TOOLKIT_PROGRAMS:
         load("toolkit").install()
     entry = entry_process()
     if kind != "start" and not leads(entry):
         return
-    won = start_supervisor(carrier, entry, holder=name == "train")
+    held = what == "script" and name == "train" and is_toolkits(path)  # by the toolkit's import hook
+    won = start_supervisor(carrier, entry, holder=held)
     if won and (name in TOOLKIT_PROGRAMS or entry == os.getpid()):  # else a parent says when the job is over
         import atexit
 
         # Registered before anything of the job is: so it runs last.
         atexit.register(end_job, os.getpid())
         _registered = os.getpid()
-    if won and name != "train":
+    if won and not held:
         load("adopt").at_start(arguments, name in PROGRAMS or entry == os.getpid())
 
 
@@ -195,6 +206,20 @@ def classify(arguments: Sequence[str]) -> str:
         root + "/code/",
     )
     return "start" if path.startswith(folders) else "script"
+
+
+def is_toolkits(path: str) -> bool:
+    """Whether a program `train` is a training toolkit's; an image's own has to have that name too.
+
+    Args:
+        path: the script.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(CONSOLE_SCRIPT_LIMIT)
+    except OSError:
+        return False
+    return any(main in text for main in TOOLKIT_MAINS)
 
 
 def start_time(pid: int | str) -> int | None:

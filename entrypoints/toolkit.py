@@ -1,9 +1,9 @@
 """The import hook of the training toolkits: hold and retry inside their own error handling.
 
 `sagemaker_training` 3.x to 5.x and the legacy `sagemaker_containers` run the user's script through
-`entry_point.run`. That function is wrapped when its module is imported. The wrapper raises what the
-function raised, with the same traceback, so the toolkit writes the same failure file and ends with the same
-status.
+`entry_point.run`; XGBoost's image has other ways. Each is wrapped when its module is imported. The wrapper raises
+what the function raised, with the same traceback, so the toolkit writes the same failure file and ends with the
+same status.
 
 Runs in the `train` process: CPython 3.7 and later, standard library only.
 """
@@ -34,6 +34,8 @@ TARGETS = {
     "sagemaker_containers.entry_point": ("run",),
     # SageMaker's XGBoost image calls this one directly.
     "sagemaker_containers._modules": ("run_module",),
+    # And this one where the user gave it no script.
+    "sagemaker_xgboost_container.training": ("run_algorithm_mode",),
 }
 FILES = {
     "sagemaker_training.files": "write_failure_file",

@@ -48,6 +48,25 @@ def test_classify_knows_the_base_dir(monkeypatch):
     assert boot.classify(["python", "/opt/ml/code/x.py"]) == "script"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"#!/usr/bin/python\nfrom sagemaker_training.cli.train import main\n", True),
+        (b"#!/usr/bin/python\nfrom sagemaker_containers.cli.train import main\n", True),
+        (b"# EASY-INSTALL-ENTRY-SCRIPT: 'sagemaker-training==3.9.2','console_scripts','train'\n", True),
+        (b"#!/usr/bin/python\nfrom sagemaker_training import environment\n", False),
+        (b"\x7fELF\x02\x01\x01\x00", False),
+        (b"#" * 5000 + b"\nfrom sagemaker_training.cli.train import main\n", False),
+        (None, False),
+    ],
+)
+def test_a_toolkits_train_is_told_from_others(tmp_path, text, expected):
+    path = tmp_path / "train"
+    if text is not None:
+        path.write_bytes(text)
+    assert boot.is_toolkits(str(path)) is expected
+
+
 def test_run_folders_of_others_are_not_used(tmp_path, monkeypatch):
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
