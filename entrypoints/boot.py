@@ -62,7 +62,8 @@ DRIVER_MODULES = (
 SHELLS = frozenset(["sh", "bash", "dash", "ash", "busybox", "ksh", "zsh"])
 INT_BIT = 1 << 1
 """SIGINT, signal 2, in the masks of /proc/PID/status (proc(5))."""
-OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
+LONG_WITH_VALUE = "--check-hash-based-pycs"
+"""The only long option of Python's that has one, in the next word."""
 
 TRACEBACK_LIMIT = 65536
 """Characters kept of a recorded traceback."""
@@ -161,21 +162,27 @@ def own_command() -> list[str]:
 
 def program(arguments: Sequence[str]) -> tuple[str, str]:
     """What a Python command line runs: ("script", path), ("module", name) or ("other", "")."""
-    index = 1
-    while index < len(arguments):
-        argument = arguments[index]
-        if argument == "-m":
-            return "module", arguments[index + 1] if index + 1 < len(arguments) else ""
-        if argument in OPTIONS_WITH_VALUE:
-            index += 2
+    words = iter(arguments[1:])
+    for word in words:
+        if word == "--":
+            word = next(words, "-")  # noqa: PLW2901 - the program, whatever it begins with
+        elif word == LONG_WITH_VALUE:
+            next(words, "")
             continue
-        if not argument.startswith("-"):
-            return "script", argument
-        if argument == "-" or (not argument.startswith("--") and "c" in argument):
-            return "other", ""
-        if not argument.startswith("--") and "m" in argument:  # -um, -Im
-            return "module", arguments[index + 1] if index + 1 < len(arguments) else ""
-        index += 1
+        elif word.startswith("--"):
+            continue
+        elif word.startswith("-") and word != "-":
+            # As Python's own getopt: letters share a word, and a value is the rest of it or else the next word.
+            for place, letter in enumerate(word[1:], 2):
+                if letter in "cmWX":
+                    value = word[place:] or next(words, "")
+                    if letter == "c":
+                        return "other", ""
+                    if letter == "m":
+                        return "module", value
+                    break
+            continue
+        return ("other", "") if word == "-" else ("script", word)
     return "other", ""
 
 
