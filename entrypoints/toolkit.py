@@ -222,21 +222,24 @@ class Attempts:
         text = str(error) or type(error).__name__
         tail = None if self._tee is None else self._tee.tail()
         decision = self._hold(lambda: self._reporter.failed(status, text[-4000:], tail))
-        chosen = decision.get("exit_code")
+        if self._follow(decision) == "retry":
+            return "retry"
+        return "succeed" if decision.get("exit_code") == 0 else "release"
+
+    def succeeded(self) -> str:
+        """An attempt returned: `retry` or `release`."""
+        return self._follow(self._hold(lambda: self._reporter.succeeded(0)))
+
+    def _follow(self, decision: dict[str, Any]) -> str:
+        """Prepare what was decided: `retry` or `release`."""
         if decision["action"] == "retry":
             self._end_leftovers()
             if self._tee is not None:
                 self._tee.forget()
             return "retry"
-        if chosen == 0:
-            return "succeed"
-        if chosen is not None:
-            boot.forced_exit = chosen
+        # Status 0 is what the toolkit ends with after a success, and what makes one of a failure.
+        boot.forced_exit = decision.get("exit_code") or None
         return "release"
-
-    def succeeded(self) -> str:
-        """An attempt returned: `retry` or `release`."""
-        return str(self._hold(lambda: self._reporter.succeeded(0))["action"])
 
     def finish(self) -> None:
         """Put stdout, stderr and the signal handler back."""

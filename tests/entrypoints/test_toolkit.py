@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from smssh_plugin.entrypoints import boot
 
 from .container import IMAGE, poll
 
@@ -94,6 +95,38 @@ def test_release_with_a_chosen_status(container):
     code, failure, _ = outcome(container, process)
     assert code == 33
     assert b"ExitCode 7" in failure
+
+
+@pytest.mark.parametrize(("chosen", "code"), [((), 0), (("--exit", "0"), 0), (("--exit", "33"), 33)])
+def test_release_at_the_end_with_a_chosen_status(container, chosen, code):
+    container.toolkit_job(GOOD)
+    process = container.train(SMSSH_HOLD="end")
+    container.wait_for("held")
+    container.hook("release", *chosen)
+    assert outcome(container, process) == (code, None, True)
+
+
+def test_a_retry_at_the_end_begins_anew(container):
+    """Nothing of the good attempt runs beside the next one, or stands in its report."""
+    container.toolkit_job(
+        "import os, subprocess\n"
+        "rank = subprocess.Popen(['sleep', '600'], start_new_session=True, stdout=subprocess.DEVNULL,\n"
+        "                        stderr=subprocess.DEVNULL)\n"
+        "print('the good attempt', flush=True)\n"
+        "open(os.environ['SM_MODEL_DIR'] + '/rank', 'w').write(str(rank.pid))\n"
+    )
+    process = container.train(SMSSH_HOLD="failure,end")
+    assert container.wait_for("held")["point"] == "end"
+    rank = (container.base / "model" / "rank").read_text()
+    assert boot.start_time(rank)
+    (container.base / "code" / "train.py").write_text(USER_ERROR)
+    assert container.hook("retry", check=False).returncode == 1
+    assert container.wait_for("held")["point"] == "failure"
+    assert boot.start_time(rank) is None
+    tail = json.loads(container.hook("report", "--json").stdout)["log_tail"]
+    assert not [line for line in tail if "good attempt" in line]
+    container.hook("release")
+    assert outcome(container, process)[0] == 1
 
 
 def test_sigterm_in_a_hold_ends_it(container):
