@@ -31,6 +31,15 @@ MARKER = "_smssh_boot"
 """The name in sys.modules that says: boot has run in this interpreter."""
 
 TOOLKIT_PROGRAMS = frozenset(["train", "serve"])
+TOOLKIT_MAINS = (
+    b"sagemaker_training.cli.train",
+    b"sagemaker_containers.cli.train",
+    b"'sagemaker-training==",  # setuptools names the distribution instead
+    b"'sagemaker-containers==",
+)
+"""What stands in the console script `train` of a training toolkit."""
+CONSOLE_SCRIPT_LIMIT = 4096
+"""Bytes read to tell it from an image's own program `train`."""
 PROGRAMS = TOOLKIT_PROGRAMS | frozenset(
     ["smspark-submit", "multi-model-server", "mxnet-model-server", "torchserve"]
 )
@@ -53,7 +62,8 @@ DRIVER_MODULES = (
 SHELLS = frozenset(["sh", "bash", "dash", "ash", "busybox", "ksh", "zsh"])
 INT_BIT = 1 << 1
 """SIGINT, signal 2, in the masks of /proc/PID/status (proc(5))."""
-OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
+LONG_WITH_VALUE = "--check-hash-based-pycs"
+"""The only long option of Python's that has one, in the next word."""
 
 TRACEBACK_LIMIT = 65536
 """Characters kept of a recorded traceback."""
@@ -97,21 +107,23 @@ def _boot(carrier: str, bundle: str | None) -> None:
     kind = classify(arguments)
     if kind == "ignore":
         return
-    name = os.path.basename(program(arguments)[1])
+    what, path = program(arguments)
+    name = os.path.basename(path)
     record_tracebacks()
     if name in TOOLKIT_PROGRAMS:
         load("toolkit").install()
     entry = entry_process()
     if kind != "start" and not leads(entry):
         return
-    won = start_supervisor(carrier, entry, holder=name == "train")
+    held = what == "script" and name == "train" and is_toolkits(path)  # by the toolkit's import hook
+    won = start_supervisor(carrier, entry, holder=held)
     if won and (name in TOOLKIT_PROGRAMS or entry == os.getpid()):  # else a parent says when the job is over
         import atexit
 
         # Registered before anything of the job is: so it runs last.
         atexit.register(end_job, os.getpid())
         _registered = os.getpid()
-    if won and name != "train":
+    if won and not held:
         load("adopt").at_start(arguments, name in PROGRAMS or entry == os.getpid())
 
 
@@ -150,21 +162,27 @@ def own_command() -> list[str]:
 
 def program(arguments: Sequence[str]) -> tuple[str, str]:
     """What a Python command line runs: ("script", path), ("module", name) or ("other", "")."""
-    index = 1
-    while index < len(arguments):
-        argument = arguments[index]
-        if argument == "-m":
-            return "module", arguments[index + 1] if index + 1 < len(arguments) else ""
-        if argument in OPTIONS_WITH_VALUE:
-            index += 2
+    words = iter(arguments[1:])
+    for word in words:
+        if word == "--":
+            word = next(words, "-")  # noqa: PLW2901 - the program, whatever it begins with
+        elif word == LONG_WITH_VALUE:
+            next(words, "")
             continue
-        if not argument.startswith("-"):
-            return "script", argument
-        if argument == "-" or (not argument.startswith("--") and "c" in argument):
-            return "other", ""
-        if not argument.startswith("--") and "m" in argument:  # -um, -Im
-            return "module", arguments[index + 1] if index + 1 < len(arguments) else ""
-        index += 1
+        elif word.startswith("--"):
+            continue
+        elif word.startswith("-") and word != "-":
+            # As Python's own getopt: letters share a word, and a value is the rest of it or else the next word.
+            for place, letter in enumerate(word[1:], 2):
+                if letter in "cmWX":
+                    value = word[place:] or next(words, "")
+                    if letter == "c":
+                        return "other", ""
+                    if letter == "m":
+                        return "module", value
+                    break
+            continue
+        return ("other", "") if word == "-" else ("script", word)
     return "other", ""
 
 
@@ -195,6 +213,20 @@ def classify(arguments: Sequence[str]) -> str:
         root + "/code/",
     )
     return "start" if path.startswith(folders) else "script"
+
+
+def is_toolkits(path: str) -> bool:
+    """Whether a program `train` is a training toolkit's; an image's own has to have that name too.
+
+    Args:
+        path: the script.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(CONSOLE_SCRIPT_LIMIT)
+    except OSError:
+        return False
+    return any(main in text for main in TOOLKIT_MAINS)
 
 
 def start_time(pid: int | str) -> int | None:
@@ -287,10 +319,14 @@ def run_dir(create: bool = False) -> str | None:
                 pass
         if _private(path):
             return path
-        if create and os.path.isdir(path) and not os.path.islink(path) and os.lstat(path).st_uid == 0:
+        if create and os.geteuid() != 0 and _is_roots_folder(path):
             # Root's supervisor serves this container already; a second one is not wanted.
             return None
     return None
+
+
+def _is_roots_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path) and os.lstat(path).st_uid == 0
 
 
 def _private(path: str) -> bool:

@@ -69,7 +69,7 @@ def code_dir(
     for part in command[1:]:
         path = Path(cwd or "/") / part
         if "/" in part and "\n" not in part and len(part) < 1024 and path.is_file():
-            if path.name in boot.PROGRAMS:
+            if path.name in boot.PROGRAMS and (path.name != "train" or boot.is_toolkits(str(path))):
                 continue  # a toolkit's console script, not the user's
             if path.parent == base / "processing" / "input" / "entrypoint":
                 break  # FrameworkProcessor: the SDK's own script, which unpacks the user's code beside it

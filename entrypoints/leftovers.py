@@ -37,7 +37,7 @@ def entry() -> str:
 
 def processes() -> frozenset[tuple[int, int]]:
     """Everything that runs now."""
-    return frozenset((pid, started) for pid, _, _, started in _table())
+    return frozenset((pid, started) for pid, _, _, _, started in _table())
 
 
 def find(
@@ -51,22 +51,25 @@ def find(
     Args:
         name: its SMSSH_ENTRY.
         group: a process group of its own.
-        children: whether the children of this process belong to it. (Those of a process 1 do not: it is given
-            everybody's orphans.)
+        children: whether the children of this process belong to it. Of those of a process 1, only the ones in its
+            own session: it is given everybody's orphans, and a login has a session of its own.
         keep: processes that are no part of it.
     """
     wanted = f"{ENTRY}={name}".encode()
     me = os.getpid()
-    table = [each for each in _table() if each[0] != me and (each[0], each[3]) not in keep]
+    session = os.getsid(0) if me == 1 else None
+    table = [each for each in _table() if each[0] != me and (each[0], each[4]) not in keep]
     found = {
         pid
-        for pid, parent, its_group, _ in table
-        if its_group == group or (children and parent == me) or _has(pid, wanted)
+        for pid, parent, its_group, its_session, _ in table
+        if its_group == group
+        or (children and parent == me and session in (None, its_session))
+        or _has(pid, wanted)
     }
     size = -1
     while size != len(found):
         size = len(found)
-        found |= {pid for pid, parent, _, _ in table if parent in found}
+        found |= {pid for pid, parent, _, _, _ in table if parent in found}
     return sorted(found)
 
 
@@ -95,8 +98,8 @@ def end(find_left: Callable[[], list[int]], pause: Callable[[float], object] = t
         pause(PAUSE)
 
 
-def _table() -> Iterator[tuple[int, int, int, int]]:
-    """Process id, parent, process group and start time of everything but zombies."""
+def _table() -> Iterator[tuple[int, int, int, int, int]]:
+    """Process id, parent, process group, session and start time of everything but zombies."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
@@ -105,7 +108,7 @@ def _table() -> Iterator[tuple[int, int, int, int]]:
             except (OSError, IndexError):
                 continue
             if fields[0] not in (b"Z", b"X"):
-                yield int(name), int(fields[1]), int(fields[2]), int(fields[19])
+                yield int(name), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19])
 
 
 def _has(pid: int, variable: bytes) -> bool:

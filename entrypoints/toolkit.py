@@ -1,9 +1,9 @@
 """The import hook of the training toolkits: hold and retry inside their own error handling.
 
 `sagemaker_training` 3.x to 5.x and the legacy `sagemaker_containers` run the user's script through
-`entry_point.run`. That function is wrapped when its module is imported. The wrapper raises what the
-function raised, with the same traceback, so the toolkit writes the same failure file and ends with the same
-status.
+`entry_point.run`; XGBoost's image has other ways. Each is wrapped when its module is imported. The wrapper raises
+what the function raised, with the same traceback, so the toolkit writes the same failure file and ends with the
+same status.
 
 Runs in the `train` process: CPython 3.7 and later, standard library only.
 """
@@ -34,6 +34,8 @@ TARGETS = {
     "sagemaker_containers.entry_point": ("run",),
     # SageMaker's XGBoost image calls this one directly.
     "sagemaker_containers._modules": ("run_module",),
+    # And this one where the user gave it no script.
+    "sagemaker_xgboost_container.training": ("run_algorithm_mode",),
 }
 FILES = {
     "sagemaker_training.files": "write_failure_file",
@@ -220,21 +222,24 @@ class Attempts:
         text = str(error) or type(error).__name__
         tail = None if self._tee is None else self._tee.tail()
         decision = self._hold(lambda: self._reporter.failed(status, text[-4000:], tail))
-        chosen = decision.get("exit_code")
+        if self._follow(decision) == "retry":
+            return "retry"
+        return "succeed" if decision.get("exit_code") == 0 else "release"
+
+    def succeeded(self) -> str:
+        """An attempt returned: `retry` or `release`."""
+        return self._follow(self._hold(lambda: self._reporter.succeeded(0)))
+
+    def _follow(self, decision: dict[str, Any]) -> str:
+        """Prepare what was decided: `retry` or `release`."""
         if decision["action"] == "retry":
             self._end_leftovers()
             if self._tee is not None:
                 self._tee.forget()
             return "retry"
-        if chosen == 0:
-            return "succeed"
-        if chosen is not None:
-            boot.forced_exit = chosen
+        # Status 0 is what the toolkit ends with after a success, and what makes one of a failure.
+        boot.forced_exit = decision.get("exit_code") or None
         return "release"
-
-    def succeeded(self) -> str:
-        """An attempt returned: `retry` or `release`."""
-        return str(self._hold(lambda: self._reporter.succeeded(0))["action"])
 
     def finish(self) -> None:
         """Put stdout, stderr and the signal handler back."""

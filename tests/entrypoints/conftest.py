@@ -53,6 +53,19 @@ def container(tmp_path, bundle, key):
     made.close()
 
 
+@pytest.fixture
+def first():
+    """The start of a command line whose program is process 1 of a container."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    try:
+        done = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=30)
+    except OSError:
+        pytest.skip("unshare is not installed")
+    if done.returncode != 0:
+        pytest.skip("no process namespace can be made here")
+    return command
+
+
 @pytest.fixture(params=["sshd", "asyncssh"])
 def server(request):
     """Each SSH server that works here."""

@@ -1,5 +1,6 @@
 """boot: what a process is, who may start the supervisor, what a job's interpreters see of it."""
 
+import ast
 import json
 import os
 import shutil
@@ -32,6 +33,15 @@ from .container import IMAGE, python
         (["python3", "-m", "pip", "install", "x"], "ignore"),
         (["python3", "/usr/bin/pip3.11", "install", "x"], "ignore"),
         (["python3", "/usr/local/bin/deep_learning_container.py"], "ignore"),
+        (["python3", "-Wignore::DeprecationWarning", "/opt/ml/processing/input/code/x.py"], "start"),
+        (["python3", "-Xtracemalloc", "/opt/ml/processing/input/code/x.py"], "start"),
+        (["python3", "-Xfrozen_modules=off", "/opt/ml/processing/input/code/x.py"], "start"),
+        (["python3", "-mpip", "install", "x"], "ignore"),
+        (["python3", "-msagemaker.remote_function.job"], "start"),
+        (["python3", "--", "-c.py"], "script"),
+        (["python3", "--", "-"], "ignore"),
+        (["python3", "--"], "ignore"),
+        (["python3", "-m"], "ignore"),
         (["python3", "-"], "ignore"),
         (["python3"], "ignore"),
         (["python3", "-m", "smssh_plugin.entrypoints.hook", "status"], "ignore"),
@@ -42,10 +52,76 @@ def test_classify(command, kind, monkeypatch):
     assert boot.classify(command) == kind
 
 
+OPTIONS = [
+    ["-Wignore::DeprecationWarning"],
+    ["-W", "ignore::DeprecationWarning"],
+    ["-uWignore"],
+    ["-uW", "ignore"],
+    ["-Xtracemalloc"],
+    ["-Xutf8"],
+    ["-X", "importtime"],
+    ["-uXdev", "-B"],
+    ["-BIs"],
+    ["--check-hash-based-pycs", "always"],
+    ["--check-hash-based-pycs", "never", "-E"],
+    ["-E", "--"],
+    [],
+]
+"""What may stand before the program."""
+
+
+@pytest.mark.parametrize("version", ["3.7", "3.11", "3.13"])
+@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
+def test_the_program_is_what_the_interpreter_takes_for_it(tmp_path, version, options):
+    interpreter = python(version)
+    if interpreter is None:
+        pytest.skip(f"no Python {version} here")
+    script = tmp_path / "prepare.py"
+    script.write_text("import sys; print(repr(sys.argv))\n")
+    (tmp_path / "folder.py").write_text("import sys; print(repr(sys.argv))\n")
+    ends_options = options[-1:] == ["--"]
+    cases = [([str(script), "-c", "-m"], ("script", str(script)))]
+    if not ends_options:
+        cases += [
+            (["-mfolder", "-c"], ("module", "folder")),
+            (["-m", "folder", "-c"], ("module", "folder")),
+            (["-bmfolder", "-c"], ("module", "folder")),
+            (["-cimport sys; print(repr(sys.argv))", "m"], ("other", "")),
+            (["-bc", "import sys; print(repr(sys.argv))", "m"], ("other", "")),
+        ]
+    if "I" in "".join(options):  # not even the folder of the module is on sys.path
+        cases = [case for case in cases if case[1][0] != "module"]
+    for rest, expected in cases:
+        command = [interpreter, *options, *rest]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        first = ast.literal_eval(done.stdout)[0]
+        taken = {"script": first, "module": os.path.basename(first)[:-3], "other": ""}[expected[0]]
+        assert boot.program(command) == expected == (expected[0], taken), command
+
+
 def test_classify_knows_the_base_dir(monkeypatch):
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", "/base")
     assert boot.classify(["python", "/base/code/x.py"]) == "start"
     assert boot.classify(["python", "/opt/ml/code/x.py"]) == "script"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"#!/usr/bin/python\nfrom sagemaker_training.cli.train import main\n", True),
+        (b"#!/usr/bin/python\nfrom sagemaker_containers.cli.train import main\n", True),
+        (b"# EASY-INSTALL-ENTRY-SCRIPT: 'sagemaker-training==3.9.2','console_scripts','train'\n", True),
+        (b"#!/usr/bin/python\nfrom sagemaker_training import environment\n", False),
+        (b"\x7fELF\x02\x01\x01\x00", False),
+        (b"#" * 5000 + b"\nfrom sagemaker_training.cli.train import main\n", False),
+        (None, False),
+    ],
+)
+def test_a_toolkits_train_is_told_from_others(tmp_path, text, expected):
+    path = tmp_path / "train"
+    if text is not None:
+        path.write_bytes(text)
+    assert boot.is_toolkits(str(path)) is expected
 
 
 def test_run_folders_of_others_are_not_used(tmp_path, monkeypatch):

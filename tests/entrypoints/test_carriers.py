@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,25 +23,6 @@ STATE = f'set -o; shopt; declare -F; compgen -v | grep -v {HIDDEN}; echo "$-"; t
 """What a shell script can see of its shell."""
 
 bash = pytest.mark.skipif(BASH is None, reason="bash is not installed")
-
-
-def namespaces():
-    """The start of a command line whose program is process 1; None where that cannot be had."""
-    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    try:
-        done = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=30)
-    except OSError:
-        return None
-    return command if done.returncode == 0 else None
-
-
-@pytest.fixture
-def first():
-    """Run a command as process 1 of a container."""
-    command = namespaces()
-    if command is None:
-        pytest.skip("no process namespace can be made here")
-    return command
 
 
 def child_of(process):

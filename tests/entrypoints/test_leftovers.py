@@ -71,6 +71,38 @@ def test_all_ranks_are_gone_before_a_retry(container, carrier):
     container.assert_quiet()
 
 
+ORPHANS = """\
+import os, subprocess, sys
+here = {folder!r}
+if os.path.exists(here + "/orphan"):
+    pid = open(here + "/orphan").read()
+    open(here + "/seen", "w").write(str(os.path.exists("/proc/" + pid + "/exe")))
+    sys.exit(0)
+orphan = subprocess.Popen(["/bin/sleep", "600"], env={{}}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+open(here + "/orphan", "w").write(str(orphan.pid))
+sys.exit(5)
+"""
+"""One with an environment of its own, which process 1 is given when the script ends, and never reaps."""
+
+
+def test_process_1_knows_the_scripts_orphans_from_peoples(container, first):
+    """`train` is the first process in many images, and the parent of whatever people leave running."""
+    container.toolkit_job(ORPHANS.format(folder=str(container.folder)))
+    environ = {"PYTHONPATH": container.bundle, "SMSSH_HOLD": "failure,end"}
+    process = container.start(*first, IMAGE / "bin" / "train", **environ)
+    status = container.wait_for("held")
+    theirs = container.ssh(status, "setsid sleep 600 >/dev/null 2>&1 & echo $!").stdout.strip()
+    parent = container.ssh(status, f"cut -d ' ' -f 4 /proc/{theirs}/stat")
+    assert parent.stdout == "1\n", parent
+    assert container.hook("retry").returncode == 0, container.output()
+    poll(lambda: container.status()["point"] == "end", what="the hold at the end")
+    assert (container.folder / "seen").read_text() == "False"
+    assert container.ssh(status, f"test -e /proc/{theirs}/exe && kill {theirs}").returncode == 0
+    assert container.hook("release").returncode == 0
+    assert process.wait(60) == 0
+    container.assert_quiet()
+
+
 def test_two_containers_on_one_machine_are_kept_apart():
     """Their entry points have different names."""
     environ = {leftovers.ENTRY: "1.1"}

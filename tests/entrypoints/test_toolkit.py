@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from smssh_plugin.entrypoints import boot
 
 from .container import IMAGE, STALLED, WORDY, poll
 
@@ -95,6 +96,38 @@ def test_release_with_a_chosen_status(container):
     code, failure, _ = outcome(container, process)
     assert code == 33
     assert b"ExitCode 7" in failure
+
+
+@pytest.mark.parametrize(("chosen", "code"), [((), 0), (("--exit", "0"), 0), (("--exit", "33"), 33)])
+def test_release_at_the_end_with_a_chosen_status(container, chosen, code):
+    container.toolkit_job(GOOD)
+    process = container.train(SMSSH_HOLD="end")
+    container.wait_for("held")
+    container.hook("release", *chosen)
+    assert outcome(container, process) == (code, None, True)
+
+
+def test_a_retry_at_the_end_begins_anew(container):
+    """Nothing of the good attempt runs beside the next one, or stands in its report."""
+    container.toolkit_job(
+        "import os, subprocess\n"
+        "rank = subprocess.Popen(['sleep', '600'], start_new_session=True, stdout=subprocess.DEVNULL,\n"
+        "                        stderr=subprocess.DEVNULL)\n"
+        "print('the good attempt', flush=True)\n"
+        "open(os.environ['SM_MODEL_DIR'] + '/rank', 'w').write(str(rank.pid))\n"
+    )
+    process = container.train(SMSSH_HOLD="failure,end")
+    assert container.wait_for("held")["point"] == "end"
+    rank = (container.base / "model" / "rank").read_text()
+    assert boot.start_time(rank)
+    (container.base / "code" / "train.py").write_text(USER_ERROR)
+    assert container.hook("retry", check=False).returncode == 1
+    assert container.wait_for("held")["point"] == "failure"
+    assert boot.start_time(rank) is None
+    tail = json.loads(container.hook("report", "--json").stdout)["log_tail"]
+    assert not [line for line in tail if "good attempt" in line]
+    container.hook("release")
+    assert outcome(container, process)[0] == 1
 
 
 def test_sigterm_in_a_hold_ends_it(container):
@@ -263,4 +296,150 @@ def test_sigterm_while_the_toolkit_waits_is_no_success(container):
     container.wait_for("held")
     process.send_signal(signal.SIGTERM)
     assert outcome(container, process) == (128 + signal.SIGTERM, None, False)
+    container.assert_quiet()
+
+
+# ------------------------------------------------------------------------- programs that are called as the toolkit's
+
+OWN_TRAIN = f"#!{IMAGE}/bin/python\nprint('ran', flush=True)\nraise ValueError('user bug')\n"
+
+
+def own_train(container, text=OWN_TRAIN):
+    """An image's own program: SageMaker starts `train` where the request names no entry point."""
+    (container.folder / "program").mkdir()
+    path = container.script(text, name="program/train")
+    path.chmod(0o755)
+    return path
+
+
+def test_an_images_own_train_is_held_and_retried(container):
+    program = own_train(container)
+    process = container.start(program, PYTHONPATH=container.bundle, SMSSH_HOLD="failure")
+    status = container.wait_for("held")
+    assert status["code_dir"] == str(program.parent)
+    assert "ValueError: user bug" in container.hook("report").stdout
+    assert container.ssh(status, "smssh-hook status").returncode == 0
+    program.write_text(OWN_TRAIN.replace("raise ValueError('user bug')", "print('mended')"))
+    assert container.hook("retry").returncode == 0
+    assert process.wait(60) == 0
+    lines = [line for line in container.output().splitlines() if line in ("ran", "mended")]
+    assert lines == ["ran", "ran", "mended"]
+    assert container.output().count("smssh: held (") == 1
+    container.assert_quiet()
+
+
+def test_an_images_own_train_heeds_strict(container):
+    program = own_train(container)
+    process = container.start(program, PYTHONPATH=container.bundle, SMSSH_STRICT=1, SMSSH_AUTHORIZED_KEYS="")
+    assert process.wait(60) == 1
+    assert "SMSSH_STRICT" in container.output()
+    assert "ran\n" not in container.output()
+
+
+def test_an_images_own_train_that_nobody_can_hold_says_so(container):
+    program = own_train(
+        container, "import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)\n" + USER_ERROR
+    )
+    process = container.start("python", program, PYTHONPATH=container.bundle)
+    container.wait_for("ready")
+    refused = container.hook("hold", check=False)
+    assert refused.returncode != 0
+    assert "cannot be held" in refused.stderr
+    container.script("", name="go")
+    assert process.wait(60) == 1
+
+
+def test_an_own_train_that_calls_the_toolkit_is_held_once(container):
+    container.toolkit_job(USER_ERROR)
+    program = own_train(
+        container, f"#!{IMAGE}/bin/python\nfrom sagemaker_training import trainer\ntrainer.train()\n"
+    )
+    process = container.start(program, PYTHONPATH=container.bundle, SMSSH_HOLD="failure")
+    container.wait_for("held")
+    (container.base / "code" / "train.py").write_text(GOOD)
+    assert container.hook("retry").returncode == 0
+    assert outcome(container, process) == (0, None, True)
+    assert container.output().count("smssh: held (") == 1
+    container.assert_quiet()
+
+
+XGBOOST = {
+    "sagemaker_containers/__init__.py": "",
+    "sagemaker_containers/cli/__init__.py": "",
+    "sagemaker_containers/cli/train.py": "from sagemaker_containers._trainer import train as main\n",
+    "sagemaker_containers/_modules.py": (
+        "import subprocess, sys\n"
+        "def run_module(uri, args, env_vars, name):\n"
+        "    code = subprocess.call([sys.executable, name])\n"
+        "    if code:\n        raise RuntimeError('script failed')\n"
+    ),
+    "sagemaker_containers/_trainer.py": (
+        "import os, traceback\n"
+        "def _exit_processes(code):\n    os._exit(code)\n"
+        "def train():\n"
+        "    code = 0\n"
+        "    try:\n"
+        "        from sagemaker_xgboost_container import training\n"
+        "        training.main()\n"
+        "    except Exception:\n"
+        "        open('failure', 'w').write(traceback.format_exc())\n"
+        "        code = 1\n"
+        "    finally:\n"
+        "        _exit_processes(code)\n"
+    ),
+    "sagemaker_xgboost_container/__init__.py": "",
+    "sagemaker_xgboost_container/training.py": (
+        "import os, sys\n"
+        "from sagemaker_containers import _modules\n"
+        "def run_algorithm_mode():\n"
+        "    print('boosting', open('data').read(), flush=True)\n"
+        "    if open('data').read() == 'bad':\n        raise ValueError('bad data')\n"
+        "def main():\n"
+        "    if os.path.exists('job.py'):\n        _modules.run_module('uri', [], {}, 'job.py')\n"
+        "    else:\n        run_algorithm_mode()\n"
+        "    sys.exit(0)\n"
+    ),
+}
+"""A double of XGBoost's image, whose packages run in old Pythons only (the one of the script mode is not on PyPI)."""
+
+
+@pytest.fixture
+def xgboost(container):
+    """Start the double's console script."""
+    for name, text in XGBOOST.items():
+        path = container.folder / "lib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    program = own_train(
+        container,
+        f"#!{IMAGE}/bin/python\nimport sys\nfrom sagemaker_containers.cli.train import main\nsys.exit(main())\n",
+    )
+
+    def start(on=True, **environ):
+        path = f"{container.bundle}:{container.folder / 'lib'}"
+        return container.start(program, on=on, PYTHONPATH=path, **environ)
+
+    return start
+
+
+@pytest.mark.parametrize("mode", ["script", "algorithm"])
+def test_xgboosts_image_is_held_once_in_each_mode(container, xgboost, mode):
+    data = container.script("bad", name="data")
+    if mode == "script":
+        container.script("import sys\nsys.exit(open('data').read() == 'bad')\n", name="job.py")
+    assert xgboost(on=False).wait(60) == 1
+    failure = (container.folder / "failure").read_text()
+    process = xgboost(SMSSH_HOLD="failure")
+    container.wait_for("held")
+    container.hook("release")
+    assert process.wait(60) == 1
+    assert (container.folder / "failure").read_text() == failure
+    assert container.output().count("smssh: held (") == 1
+    container.assert_quiet()
+    process = xgboost(SMSSH_HOLD="failure")
+    container.wait_for("held")
+    data.write_text("good")
+    assert container.hook("retry").returncode == 0
+    assert process.wait(60) == 0
+    assert ("boosting good" in container.output()) == (mode == "algorithm")
     container.assert_quiet()

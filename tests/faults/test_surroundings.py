@@ -90,6 +90,30 @@ def test_no_run(container):
     assert [path.name for path in temporary.iterdir()] == ["smssh-0"]
 
 
+def test_a_run_where_nothing_may_be_executed(container):
+    """`docker run --tmpfs /run` mounts it so: the private folder is below TMPDIR, for everybody who looks for it."""
+    temporary = container.folder / "tmp"
+    temporary.mkdir()
+    container.run_dir = temporary / "smssh-0"
+    front = rooted(container, read_only=False, run=True, tmp=True, more='mount -o remount,noexec "$new/run"')
+    script = container.script("import sys; sys.exit(7)\n", name="program")
+    process = container.start(
+        *(*front, "python", script),
+        PYTHONPATH=container.bundle,
+        SMSSH_RUN_DIR="",
+        TMPDIR=temporary,
+        SMSSH_HOLD="failure",
+        SMSSH_SSH_SERVER="asyncssh",
+    )
+    poll(lambda: container.path("socket"), what=f"the supervisor; {container.output()}")
+    status = poll(
+        lambda: (s := ask(container, {"op": "status"}))["state"] == "held" and s["ssh"]["port"] and s
+    )
+    assert container.ssh(status, "smssh-hook release").returncode == 0
+    assert process.wait(LIMIT) == 7
+    container.assert_quiet()
+
+
 def test_the_usual_place_is_run(container):
     front = rooted(container, read_only=False, run=True, tmp=True)
     script = container.script(
