@@ -220,7 +220,9 @@ def _worth_seconds(error: Exception) -> float:
         if refused.code in THROTTLED or refused.status == 429:
             return THROTTLED_SECONDS
         return NETWORK_SECONDS if refused.status >= 500 else 0.0
-    return NETWORK_SECONDS if _is_of_the_network(error) else 0.0
+    from ..aws.transport import SetupError  # takes long to import, and is by now
+
+    return NETWORK_SECONDS if _is_of_the_network(error) and not isinstance(error, SetupError) else 0.0
 
 
 def _botocore() -> Any:
@@ -279,9 +281,17 @@ def explain(error: Exception, of: Any) -> SmsshError:
     if refused is not None:
         return _explain_answer(refused, service)
     if _is_of_the_network(error):
+        from ..aws.transport import ConnectError
+
+        endpoint = of.endpoint if ours else of.meta.endpoint_url
+        said = isinstance(error, ConnectError)
         return SmsshError(
-            f"There is no answer from {of.endpoint if ours else of.meta.endpoint_url} ({type(error).__name__}).",
-            hint="A job in a VPC without internet needs the interface endpoints ssm, ssmmessages and ec2messages, "
+            f"There is no way to {endpoint}: {error}."
+            if said
+            else f"There is no answer from {endpoint} ({type(error).__name__}).",
+            hint=None
+            if said
+            else "A job in a VPC without internet needs the interface endpoints ssm, ssmmessages and ec2messages, "
             "and the gateway endpoint of S3; with network isolation nothing can be reached at all.",
             reference="no-network",
             status=ExitStatus.UNREACHABLE,

@@ -16,6 +16,7 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Job
 from smssh_plugin.local.agent.install import install
 from smssh_plugin.local.service_error import ServiceError
+from tests.aws.peers import Api, Proxy, certificate
 
 from .agents import HOST_KEY, context, silence
 
@@ -255,6 +256,55 @@ def test_nobody_there_is_explained(tmp_path, monkeypatch):
     found = activation_error(context(tmp_path))
     assert found.reference == "no-network"
     assert "interface endpoints ssm, ssmmessages" in str(found)
+
+
+PROXIES = {
+    "http://me:secret@127.0.0.1:PORT": "the proxy 127.0.0.1:PORT does not connect: it answers '407",
+    "socks5://me:secret@127.0.0.1:PORT": "only http:// is",
+    "http://me:secret/1@127.0.0.1:PORT": "has to be quoted",
+}
+
+
+@pytest.mark.parametrize("address", PROXIES)
+def test_a_proxy_that_lets_nobody_through_is_named_at_once(tmp_path, monkeypatch, address):
+    proxy = Proxy(9, refuses=True)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", address.replace("PORT", str(proxy.port)))
+    found = activation_error(context(tmp_path))
+    proxy.close()
+    assert PROXIES[address].replace("PORT", str(proxy.port)) in str(found)
+    assert "secret" not in str(found)
+    assert "VPC" not in str(found)
+    assert len(proxy.heads) <= 1
+
+
+def test_a_proxy_that_is_not_there_yet_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setattr(_aws, "NETWORK_SECONDS", 0.3)
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:9")
+    began = time.monotonic()
+    found = activation_error(context(tmp_path))
+    assert time.monotonic() - began >= 0.3
+    assert "the proxy 127.0.0.1:9 cannot be reached" in str(found)
+    assert "VPC" not in str(found)
+
+
+def test_a_certificate_that_is_not_trusted_is_named_at_once(tmp_path, monkeypatch):
+    path, tls = certificate(tmp_path, "localhost")
+    service = Api(tls)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", service.url)
+    found = activation_error(context(tmp_path))
+    assert "the certificate of localhost is not trusted" in str(found)
+    assert "AWS_CA_BUNDLE has to name its certificate" in str(found)
+    assert "VPC" not in str(found)
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/nonexistent.pem")
+    assert "the bundle of certificates /nonexistent.pem cannot be used" in str(
+        activation_error(context(tmp_path))
+    )
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(path))
+    service.answers = [(200, {"ActivationId": "id", "ActivationCode": "code"})]
+    assert node(context(tmp_path))._activate() == "code"
+    service.close()
 
 
 def test_no_credentials_are_explained(tmp_path, here, monkeypatch):
