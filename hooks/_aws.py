@@ -151,7 +151,13 @@ def client(service: str, region_name: str, of: Any = None) -> Any:
     return made.client(service, region_name=region_name, config=config)
 
 
-def call(operation: Callable[..., Any], ending: threading.Event, **parameters: Any) -> Any:
+def call(
+    operation: Callable[..., Any],
+    ending: threading.Event,
+    *,
+    longest_pause: float = PAUSE_LONGEST,
+    **parameters: Any,
+) -> Any:
     """Call an operation; again with a growing random pause while it is throttled or nobody answers.
 
     AWS_MAX_ATTEMPTS, where it is set, bounds the attempts as it does for every AWS program.
@@ -159,6 +165,7 @@ def call(operation: Callable[..., Any], ending: threading.Event, **parameters: A
     Args:
         operation: a bound method of a client.
         ending: set when the job is over; then nothing is tried again.
+        longest_pause: between two attempts, in seconds.
         parameters: the operation's.
 
     Raises:
@@ -180,7 +187,7 @@ def call(operation: Callable[..., Any], ending: threading.Event, **parameters: A
             seconds = _worth_seconds(error)
             over = time.monotonic() - began >= seconds or attempt == attempts or ending.is_set()
             # Full jitter: hosts that were throttled together do not come back together.
-            pause = random.uniform(0.0, min(PAUSE_LONGEST, 0.5 * 2.0 ** min(attempt, 10)))  # noqa: S311 - no secret
+            pause = random.uniform(0.0, min(longest_pause, 0.5 * 2.0 ** min(attempt, 10)))  # noqa: S311 - no secret
             if over or ending.wait(pause):
                 raise explain(error, operation.__self__) from None  # type: ignore[attr-defined]
 

@@ -479,6 +479,42 @@ def test_a_registration_that_the_end_of_the_job_cuts_off_leaves_no_node(tmp_path
     assert activations(here) == []
 
 
+@pytest.mark.parametrize(
+    "error", [fault("ThrottlingException", "Rate exceeded"), fault("InternalServerError", "later", 500)]
+)
+def test_the_end_of_many_hosts_leaves_no_node(tmp_path, here, installed, error):
+    """They end together and are throttled together: who asks once leaves its node behind."""
+    made = node(context(tmp_path))
+    made.register(installed, "us-east-1")
+    made._chores.put(None)
+    made._chore_thread.join(20)
+    here.service.faults["DeregisterManagedInstance"] = error
+
+    def relent():
+        while here.calls.count("DeregisterManagedInstance") < 3:
+            time.sleep(0.005)
+        del here.service.faults["DeregisterManagedInstance"]
+
+    threading.Thread(target=relent, daemon=True).start()
+    made.deregister()
+    assert nodes(here) == []
+
+
+def test_throttling_at_the_end_is_bounded(tmp_path, here, installed, monkeypatch, caplog):
+    monkeypatch.setattr(_activation, "END_SECONDS", 1.0)
+    made = node(context(tmp_path))
+    made.register(installed, "us-east-1")
+    here.service.faults["DeregisterManagedInstance"] = fault("ThrottlingException", "Rate exceeded")
+    began = time.monotonic()
+    made.deregister()
+    assert 0.9 < time.monotonic() - began < 1.8
+    assert f"the node {made.id} is not deregistered in 1 s" in caplog.text
+    time.sleep(0.2)
+    asked = here.calls.count("DeregisterManagedInstance")
+    time.sleep(1.2)
+    assert here.calls.count("DeregisterManagedInstance") == asked
+
+
 def test_an_end_without_an_answer_is_bounded(tmp_path, monkeypatch):
     """First the harm: the call itself takes as long as its time-outs, and with botocore's own attempts longer."""
     monkeypatch.setattr(_activation, "END_SECONDS", 0.3)
@@ -486,7 +522,7 @@ def test_an_end_without_an_answer_is_bounded(tmp_path, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         made = node(context(tmp_path))
         made.id = "mi-0123456789abcdef0"
-        bare = threading.Thread(target=made._deregister, daemon=True)
+        bare = threading.Thread(target=made._deregister, args=(threading.Event(),), daemon=True)
         bare.start()
         made.deregister()
         assert bare.is_alive()  # still waiting, when the bounded one is back
