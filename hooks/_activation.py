@@ -30,6 +30,8 @@ __all__ = ["Node", "role_names", "tag_text", "tags"]
 
 ACTIVATION_SECONDS = 1800
 """How long an activation can be used; it is within seconds."""
+END_PAUSE = 1.0
+"""Between two attempts at the end of the job, at most."""
 REGISTER_SECONDS = 60.0
 """For the agent's registration; it takes about one second, and 8 s to give up where nobody answers."""
 GRACE_SECONDS = 1.5
@@ -126,7 +128,7 @@ class Node:
         """Create the activation; its id is kept for the end, its code is returned and kept nowhere."""
         job = self._context.job
         names = role_names(self._context.settings.role)
-        parameters = {
+        parameters: dict[str, Any] = {
             "RegistrationLimit": 1,
             "DefaultInstanceName": tag_text(job.name),
             "Description": f"smssh {job.address}"[:256],
@@ -244,11 +246,14 @@ class Node:
                 return
             chore()
 
-    def _delete_activation(self) -> None:
+    def _delete_activation(self, over: threading.Event | None = None) -> None:
         if not self._activation or self._activation_deleted:
             return
         try:
-            self._client.delete_activation(ActivationId=self._activation)
+            if over is None:  # one attempt: other chores wait, and there is the end of the job
+                self._client.delete_activation(ActivationId=self._activation)
+            else:
+                self._insist(self._client.delete_activation, over, ActivationId=self._activation)
             self._activation_deleted = True
         except Exception as error:  # noqa: BLE001 - errors of the network, the service and botocore
             _log.info("the activation is not deleted: %s", _aws.explain(error, self._client).message)
@@ -257,29 +262,36 @@ class Node:
 
     def deregister(self) -> None:
         """Take the node away, or what there is of it; END_SECONDS at most."""
-        thread = threading.Thread(target=self._deregister, name="deregister", daemon=True)
+        over = threading.Event()
+        thread = threading.Thread(target=self._deregister, args=(over,), name="deregister", daemon=True)
         thread.start()
         thread.join(END_SECONDS)
+        over.set()
         if thread.is_alive():
-            _log.warning("the node %s is not deregistered: no answer in %.0f s", self.id, END_SECONDS)
+            _log.warning("the node %s is not deregistered in %.0f s", self.id, END_SECONDS)
 
-    def _deregister(self) -> None:
+    def _deregister(self, over: threading.Event) -> None:
         self._chores.put(None)
-        for node in [self.id] if self.id else self._nodes_of_activation():
+        for node in [self.id] if self.id else self._nodes_of_activation(over):
             try:
-                self._client.deregister_managed_instance(InstanceId=node)
+                self._insist(self._client.deregister_managed_instance, over, InstanceId=node)
             except Exception as error:  # noqa: BLE001, PERF203 - errors of the network, the service and botocore
                 _log.warning(
                     "the node %s is not deregistered: %s", node, _aws.explain(error, self._client).message
                 )
-        self._delete_activation()
+        self._delete_activation(over)
 
-    def _nodes_of_activation(self) -> list[str]:
+    def _nodes_of_activation(self, over: threading.Event) -> list[str]:
         """A registration that was cut off in the middle may have left a node; only Systems Manager knows."""
         if not self._activation:
             return []
         filters = [{"Key": "ActivationIds", "Values": [self._activation]}]
         with contextlib.suppress(Exception):
-            found = self._client.describe_instance_information(Filters=filters)["InstanceInformationList"]
-            return [str(node["InstanceId"]) for node in found]
+            found = self._insist(self._client.describe_instance_information, over, Filters=filters)
+            return [str(node["InstanceId"]) for node in found["InstanceInformationList"]]
         return []
+
+    @staticmethod
+    def _insist(operation: Callable[..., Any], over: threading.Event, **parameters: Any) -> Any:
+        """Again while that may help: the hosts of a job end together, and are throttled together."""
+        return _aws.call(operation, over, longest_pause=END_PAUSE, **parameters)

@@ -18,10 +18,11 @@ import signal
 import socket
 import struct
 import termios
+import time
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
-from . import _login
+from . import _authorized, _login
 
 CHUNK = 65536
 TERMINAL_LINGER = 0.2
@@ -67,7 +68,7 @@ async def _serve(folder: Path, port: int) -> None:
 
         def begin_auth(self, username: str) -> bool:
             if username == user:
-                self._connection.set_authorized_keys(str(folder / "authorized_keys"))
+                self._connection.set_authorized_keys(_authorized_keys(folder / "authorized_keys"))
             return True
 
         def password_auth_supported(self) -> bool:
@@ -80,7 +81,13 @@ async def _serve(folder: Path, port: int) -> None:
             return True
 
         def server_requested(self, host: str, port: int) -> bool:  # noqa: ARG002 - a signature that others call
-            return host in ("", "localhost", "127.0.0.1", "::1")
+            # asyncssh does not know what `permitlisten` permits: nothing, then.
+            return not self._connection.get_key_option("permitlisten") and host in (
+                "",
+                "localhost",
+                "127.0.0.1",
+                "::1",
+            )
 
         def unix_connection_requested(self, _: str) -> bool:
             return True
@@ -124,6 +131,19 @@ async def _serve(folder: Path, port: int) -> None:
     server.close()
 
 
+def _authorized_keys(path: Path) -> Any:
+    """The keys that may log in now, line by line: a line that asyncssh does not take costs only itself."""
+    import asyncssh
+
+    known = asyncssh.SSHAuthorizedKeys()
+    for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        with contextlib.suppress(ValueError):  # said at the start, see asyncssh_server
+            kept = _authorized.for_asyncssh(_authorized.parse(line), time.time())
+            if kept is not None:
+                known.load(kept)
+    return known
+
+
 def _host_key(path: Path) -> Any:
     """The private host key; made, and kept for a restart, where ssh-keygen could not."""
     import asyncssh
@@ -136,16 +156,23 @@ def _host_key(path: Path) -> Any:
 
 
 def _extend(channel: Any) -> None:
-    """Teach asyncssh's channels two requests; it finds them by the names of methods (2.21 to 2.24 looked at).
+    """Teach asyncssh's channels some things; it finds them by the names of methods (2.21 to 2.24 looked at).
 
-    A command that is no UTF-8, which it refuses: file names are any bytes. And OpenSSH's word that the reader
-    of the output is gone (PROTOCOL, 2.1), without which `ssh HOST 'cat LOG' | head` goes on to the log's end.
+    A command that is no UTF-8, which it refuses: file names are any bytes. What the client asked for, which it forgets
+    for a forced command. And OpenSSH's word that the reader of the output is gone (PROTOCOL, 2.1), without which
+    `ssh HOST 'cat LOG' | head` goes on to the log's end.
     """
 
     def process_exec_request(self: Any, packet: Any) -> bool:
         command = packet.get_string().decode("utf-8", "surrogateescape")
         packet.check_end()
         return bool(self._start_session(command=command))
+
+    start_session: Callable[..., Any] = getattr(channel, "_start_session", lambda *_, **__: False)
+
+    def remember_and_start(self: Any, command: str | None = None, subsystem: str | None = None) -> bool:
+        self.smssh_asked = subsystem if command is None else command
+        return bool(start_session(self, command=command, subsystem=subsystem))
 
     def process_eow(self: Any, packet: Any) -> bool:
         packet.check_end()
@@ -156,6 +183,7 @@ def _extend(channel: Any) -> None:
 
     if hasattr(channel, "_process_exec_request") and hasattr(channel, "_start_session"):
         channel._process_exec_request = process_exec_request  # noqa: SLF001 - see above
+        channel._start_session = remember_and_start  # noqa: SLF001 - see above
     channel._process_eow_at_openssh_dot_com_request = process_eow  # noqa: SLF001 - see above
 
 
@@ -222,7 +250,7 @@ class Session:
             "LOGNAME": self._user,
             "SSH_CLIENT": f"{address[0]} {address[1]} {here[1]}",
             "SSH_CONNECTION": f"{address[0]} {address[1]} {here[0]} {here[1]}",
-            "SSH_ORIGINAL_COMMAND": process.command,
+            "SSH_ORIGINAL_COMMAND": getattr(process.channel, "smssh_asked", process.command),
             "SSH_AUTH_SOCK": process.get_extra_info("connection").get_agent_path(),
         }
         if self._terminal:
@@ -233,19 +261,33 @@ class Session:
             for name, value in process.channel.get_environment_bytes().items()
             if b"=" not in name and b"\0" not in name + value
         }
+        if self._forced() is not None:
+            # BASH_ENV is as good as a shell.
+            sent = {name: value for name, value in sent.items() if name == b"LANG" or name.startswith(b"LC_")}
+            own = process.get_extra_info("connection").get_key_option("environment", {})
+            sent.update((_bytes(name), _bytes(value)) for name, value in own.items())
         return {
             **sent,
             **{_bytes(name): _bytes(value) for name, value in environ.items() if value is not None},
         }
+
+    def _forced(self) -> str | None:
+        """The command that the certificate, or the key, is restricted to."""
+        connection = self._process.get_extra_info("connection")
+        forced: str | None = connection.get_certificate_option(
+            "force-command", connection.get_key_option("command")
+        )
+        return forced
 
     async def _run(self) -> int:
         """Start the script, and answer its exit status, negative for a signal."""
         theirs = (
             self._open_terminal() if self._process.get_terminal_type() is not None else self._open_pipes()
         )
+        forced = self._forced()
         try:
             child = await asyncio.create_subprocess_exec(
-                *("/bin/sh", self._script),
+                *("/bin/sh", self._script, *([] if forced is None else [forced])),
                 stdin=theirs[0],
                 stdout=theirs[1],
                 stderr=theirs[2],

@@ -151,7 +151,13 @@ def client(service: str, region_name: str, of: Any = None) -> Any:
     return made.client(service, region_name=region_name, config=config)
 
 
-def call(operation: Callable[..., Any], ending: threading.Event, **parameters: Any) -> Any:
+def call(
+    operation: Callable[..., Any],
+    ending: threading.Event,
+    *,
+    longest_pause: float = PAUSE_LONGEST,
+    **parameters: Any,
+) -> Any:
     """Call an operation; again with a growing random pause while it is throttled or nobody answers.
 
     AWS_MAX_ATTEMPTS, where it is set, bounds the attempts as it does for every AWS program.
@@ -159,6 +165,7 @@ def call(operation: Callable[..., Any], ending: threading.Event, **parameters: A
     Args:
         operation: a bound method of a client.
         ending: set when the job is over; then nothing is tried again.
+        longest_pause: between two attempts, in seconds.
         parameters: the operation's.
 
     Raises:
@@ -180,7 +187,7 @@ def call(operation: Callable[..., Any], ending: threading.Event, **parameters: A
             seconds = _worth_seconds(error)
             over = time.monotonic() - began >= seconds or attempt == attempts or ending.is_set()
             # Full jitter: hosts that were throttled together do not come back together.
-            pause = random.uniform(0.0, min(PAUSE_LONGEST, 0.5 * 2.0 ** min(attempt, 10)))  # noqa: S311 - no secret
+            pause = random.uniform(0.0, min(longest_pause, 0.5 * 2.0 ** min(attempt, 10)))  # noqa: S311 - no secret
             if over or ending.wait(pause):
                 raise explain(error, operation.__self__) from None  # type: ignore[attr-defined]
 
@@ -220,7 +227,9 @@ def _worth_seconds(error: Exception) -> float:
         if refused.code in THROTTLED or refused.status == 429:
             return THROTTLED_SECONDS
         return NETWORK_SECONDS if refused.status >= 500 else 0.0
-    return NETWORK_SECONDS if _is_of_the_network(error) else 0.0
+    from ..aws.transport import SetupError  # takes long to import, and is by now
+
+    return NETWORK_SECONDS if _is_of_the_network(error) and not isinstance(error, SetupError) else 0.0
 
 
 def _botocore() -> Any:
@@ -279,9 +288,17 @@ def explain(error: Exception, of: Any) -> SmsshError:
     if refused is not None:
         return _explain_answer(refused, service)
     if _is_of_the_network(error):
+        from ..aws.transport import ConnectError
+
+        endpoint = of.endpoint if ours else of.meta.endpoint_url
+        said = isinstance(error, ConnectError)
         return SmsshError(
-            f"There is no answer from {of.endpoint if ours else of.meta.endpoint_url} ({type(error).__name__}).",
-            hint="A job in a VPC without internet needs the interface endpoints ssm, ssmmessages and ec2messages, "
+            f"There is no way to {endpoint}: {error}."
+            if said
+            else f"There is no answer from {endpoint} ({type(error).__name__}).",
+            hint=None
+            if said
+            else "A job in a VPC without internet needs the interface endpoints ssm, ssmmessages and ec2messages, "
             "and the gateway endpoint of S3; with network isolation nothing can be reached at all.",
             reference="no-network",
             status=ExitStatus.UNREACHABLE,

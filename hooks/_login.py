@@ -67,10 +67,15 @@ _NOT_TWICE = (
 SESSION = """\
 # smssh: every login of this job begins here, in place of the account's shell.
 umask 022
-[ -z "${{SSH_ORIGINAL_COMMAND+x}}" ] || smssh_command=$SSH_ORIGINAL_COMMAND
+if [ $# -gt 0 ]; then # the key's own command, in place of the client's, which it may look at
+    smssh_command=$1
+else
+    [ -z "${{SSH_ORIGINAL_COMMAND+x}}" ] || smssh_command=$SSH_ORIGINAL_COMMAND
+    unset SSH_ORIGINAL_COMMAND
+fi
 [ -n "${{SHELL-}}" ] || SHELL=/bin/sh
 export SHELL
-unset SSH_ORIGINAL_COMMAND HOME PATH SHLVL ENV BASH_ENV
+unset HOME PATH SHLVL ENV BASH_ENV
 # What the client sent stays, and is not set again by `login`.
 SMSSH_SENT=' '
 smssh_set() {{
@@ -228,11 +233,12 @@ def _interpreter_of(script: str | None) -> str | None:
     return os.fsdecode(match.group(1)) if match else None
 
 
-def write_files(context: Context, command: Sequence[str] = (), sftp: str = "") -> None:
+def write_files(context: Context, keys: Sequence[str], command: Sequence[str] = (), sftp: str = "") -> None:
     """Write the files that both servers use; logins that come later get what they say.
 
     Args:
         context: the supervisor's context.
+        keys: the lines of authorized_keys.
         command: see `environment`.
         sftp: the program that serves SFTP; empty when the server does it itself.
     """
@@ -246,7 +252,7 @@ def write_files(context: Context, command: Sequence[str] = (), sftp: str = "") -
         "not_twice": _NOT_TWICE,
     }
     with _lock:
-        write(folder / "authorized_keys", "".join(key + "\n" for key in context.authorized_keys))
+        write(folder / "authorized_keys", "".join(key + "\n" for key in keys))
         write(folder / "environment", _assignments(variables))
         write(folder / "session", SESSION.format(**names))
         write(folder / "login", LOGIN.format(**names))
@@ -281,9 +287,15 @@ def _fish(variables: Mapping[str, str], code: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def session_command(context: Context) -> str:
-    """The command that starts a login, in words that every shell understands."""
-    return "exec /bin/sh {}".format(quoted(str(ssh_dir(context) / "session")))
+def session_command(context: Context, forced: str | None = None) -> str:
+    """The command that starts a login, in words that every shell understands.
+
+    Args:
+        context: the supervisor's context.
+        forced: the only command that the login may run, whatever the client wants.
+    """
+    words = [str(ssh_dir(context) / "session"), *([] if forced is None else [forced])]
+    return " ".join(["exec /bin/sh", *map(quoted, words)])
 
 
 def sftp_server(program: str) -> str:
@@ -343,8 +355,11 @@ def wait_for_banner(port: int, seconds: float) -> bool:
 
 
 def quoted(text: str) -> str:
-    """For any shell, csh and fish among them; always in quotes (shlex.quote hides mistakes by leaving some bare)."""
-    return "'" + re.sub("'", "'\"'\"'", text) + "'"
+    """For any shell; always in quotes (shlex.quote hides mistakes by leaving some bare).
+
+    Not so a backslash, which means something to fish in them, and `!`, which does to csh.
+    """
+    return "'" + re.sub(r"[\\!]", r"'\\\g<0>'", text.replace("'", "'\"'\"'")) + "'"
 
 
 def write(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Mapping, Sequence
 from ..errors import SmsshError
 from ..hookspecs import Context, Failure, Server, hookimpl
 from ..manifest import Manifest
-from . import _login
+from . import _authorized, _login
 from ._child import Child, tail
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def smssh_start_server(context: Context) -> Server | None:
     folder = _login.ssh_dir(context)
     with contextlib.suppress(SmsshError):
         _login.host_key(folder)  # else the server makes one itself
-    _login.write_files(context, _State.command)
+    _say_what_is_left_out(context)
+    _login.write_files(context, context.authorized_keys, _State.command)
     environ = {
         name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ
     }
@@ -66,12 +67,24 @@ def smssh_start_server(context: Context) -> Server | None:
         command = [sys.executable, "-E", "-s", "-c", code, path or "/nonexistent", str(folder), str(port)]
         server = _start(command, environ, folder)
         if server is not None:
-            _login.write_files(context, _State.command)  # the entry point's parent may have come meanwhile
+            # The entry point's parent may have come meanwhile.
+            _login.write_files(context, context.authorized_keys, _State.command)
             return server
         context.log.info("asyncssh did not start (attempt %d)", attempt + 1)
     raise SmsshError(
         "asyncssh does not start: {}.".format(tail(folder / "asyncssh.log")), reference="no-ssh-server"
     )
+
+
+def _say_what_is_left_out(context: Context) -> None:
+    """Who wonders why a key does not work here reads it in the job's log."""
+    for entry in _authorized.entries(context):
+        try:
+            _authorized.for_asyncssh(entry, 0.0)
+        except ValueError as error:  # noqa: PERF203 - a few keys
+            message = f"a public key is left out: {error}"
+            context.log.warning("%s: ...%s", message, entry.key[-40:])
+            context.say(f"smssh: {message}")
 
 
 def _start(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> Server | None:
@@ -106,7 +119,7 @@ def smssh_entry_point_failed(context: Context, failure: Failure) -> None:
 def _refresh(context: Context, command: Sequence[str]) -> None:
     _State.command = tuple(command)
     if _State.child is not None:
-        _login.write_files(context, _State.command)
+        _login.write_files(context, context.authorized_keys, _State.command)
 
 
 @hookimpl

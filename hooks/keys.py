@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ..errors import SmsshError
 from ..hookspecs import Context, hookimpl
 from ..key_sources import is_source, read_source
-from . import _aws
-
-_KEY = re.compile(
-    r"""(?:(?:[^\s"#]|"(?:[^"\\]|\\.)*")+\s+)?"""  # options
-    r"""(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[\w@.\-]+\s+"""  # type
-    r"""[A-Za-z0-9+/]{32,}={0,3}(?:\s.*)?\Z"""  # key and comment
-)
+from . import _authorized, _aws
 
 
 @hookimpl
@@ -23,12 +16,15 @@ def smssh_authorized_keys(context: Context) -> list[str]:
     keys = []
     for entry in context.settings.authorized_keys:
         for line in _lines(context, entry):
-            if _KEY.match(line):
-                keys.append(line)
-            else:
+            try:
+                _authorized.parse(line)
+            except ValueError as error:  # noqa: PERF203 - a few keys
+                # Not the line itself: it may be anything, a private key for one.
                 context.log.warning(
-                    "a line of SMSSH_AUTHORIZED_KEYS is not a public key (%d characters)", len(line)
+                    "a line of SMSSH_AUTHORIZED_KEYS is left out: %s (%d characters)", error, len(line)
                 )
+            else:
+                keys.append(line)
     return keys
 
 

@@ -16,7 +16,7 @@ from typing import Sequence
 
 from ..errors import SmsshError
 from ..hookspecs import Context, Failure, Server, hookimpl
-from . import _login
+from . import _authorized, _login
 from ._child import Child, tail
 from .asyncssh_server import available as asyncssh_available
 
@@ -60,18 +60,18 @@ MaxStartups 100:30:200
 MaxSessions 100
 ClientAliveInterval 60
 ClientAliveCountMax 3
-AcceptEnv *
+AcceptEnv {accepted}
 PerSourcePenalties no
 SetEnv "HOME={folder}/start" SHLVL=1
-ForceCommand {command}
 """
 # ChallengeResponseAuthentication: until 8.6 it switches the one above it on again.
 # PermitRootLogin: the account is the job's and the only one; `prohibit-password` was another word before 7.0.
-# AcceptEnv: who logs in has all of the account anyway.
+# AcceptEnv: who logs in has all of the account anyway, unless a key is restricted to one command; see _accepted.
 # PerSourcePenalties: OpenSSH 9.8 and later lock out an address that fails often; through a session everybody
 # comes from 127.0.0.1.
 # SetEnv: the account's shell starts the session script with a home without start files and, because bash reads
 # ~/.bashrc under an SSH server, below another shell; see _login.SESSION.
+# No ForceCommand: it would win over the commands of keys and certificates; see _authorized.
 
 
 class _State:
@@ -222,7 +222,7 @@ def _start(context: Context, program: str, port: int) -> Server | None:
     if not _State.sftp:
         context.log.warning("the image has no sftp-server: scp needs its option -O, and sftp does not work")
     (folder / "start").mkdir(mode=0o700, exist_ok=True)
-    _login.write_files(context, _State.command, _State.sftp)
+    _write_files(context)
     path = folder / "sshd_config"
     _login.write(path, configuration(context, port, user, _State.sftp))
     accept(program, path)
@@ -246,10 +246,16 @@ def configuration(context: Context, port: int, user: str, sftp: str) -> str:
         folder=folder,
         patterns=folder.replace("%", "%%"),
         user=user,
-        command=_login.session_command(context),
+        accepted=_accepted(context),
     )
     # Not internal-sftp, which a forced command rules out.
     return text + (f'Subsystem sftp "{sftp}"\n' if sftp else "")
+
+
+def _accepted(context: Context) -> str:
+    """The variables that clients may send: sshd does not ask whose key it is, and BASH_ENV is as good as a shell."""
+    forced = any(entry.forced is not None for entry in _authorized.entries(context))
+    return "LANG LC_*" if forced else "*"
 
 
 def accept(program: str, path: Path) -> None:
@@ -308,4 +314,12 @@ def _refresh(context: Context, command: Sequence[str]) -> None:
     """Have new logins get the environment as it is now; those that are open keep theirs."""
     _State.command = tuple(command)
     if _State.child is not None:
-        _login.write_files(context, _State.command, _State.sftp)
+        _write_files(context)
+
+
+def _write_files(context: Context) -> None:
+    def session(forced: str | None) -> str:
+        return _login.session_command(context, forced)
+
+    keys = [_authorized.for_sshd(entry, session) for entry in _authorized.entries(context)]
+    _login.write_files(context, keys, _State.command, _State.sftp)

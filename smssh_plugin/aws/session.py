@@ -270,7 +270,7 @@ class AwsSession:
             try:
                 status, answer, date = self._exchange(base, method, path, sent, body)
             except (OSError, http.client.HTTPException) as error:
-                if attempt == attempts:
+                if attempt == attempts or isinstance(error, transport.SetupError):
                     raise self._unreachable(base, error) from error
                 scale = 0.05
             else:

@@ -21,11 +21,19 @@ from urllib.parse import unquote, urlsplit
 if TYPE_CHECKING:
     from http.client import HTTPConnection
 
-__all__ = ["connect", "open_socket", "proxy_of", "wrap"]
+__all__ = ["ConnectError", "SetupError", "connect", "open_socket", "proxy_of", "wrap"]
 
 _NOT_THE_LAST = 3.0
 """Seconds for each address of a host but the last: IPv6 that leads nowhere must not cost a login."""
 _ANSWER_MAX = 65536
+
+
+class ConnectError(OSError):
+    """What is in the way, in words for a person, with no secret in them."""
+
+
+class SetupError(ConnectError):
+    """The same, where only another setting helps: it is not worth trying again."""
 
 
 def connect(url: str, connect_seconds: float, read_seconds: float, ca_bundle: str | None) -> HTTPConnection:
@@ -38,7 +46,7 @@ def connect(url: str, connect_seconds: float, read_seconds: float, ca_bundle: st
         ca_bundle: see `wrap`.
 
     Raises:
-        OSError: no connection, or no TLS.
+        OSError: no connection, or no TLS; a ConnectError where more is known than that nobody answers.
     """
     from http.client import HTTPConnection
 
@@ -65,22 +73,32 @@ def open_socket(host: str, port: int, timeout: float, *, secure: bool) -> socket
     proxy = proxy_of(host, port, secure=secure)
     if proxy is None:
         return _dial(host, port, timeout)
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        proxy_port = parts.port or 80
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError("a password with one of /?# in it")
+    except ValueError:
+        # What it took for host and port may be user and password.
+        raise SetupError(
+            "the address of the proxy is none: a user or password in it has to be quoted"
+        ) from None
     if parts.scheme != "http" or not parts.hostname:
-        raise OSError(
+        raise SetupError(
             f"the proxy {parts.scheme}://{parts.hostname or ''} is none that smssh can use: only http:// is"
         )
-    where = f"{parts.hostname}:{parts.port or 80}"
+    where = f"{parts.hostname}:{proxy_port}"
     deadline = time.monotonic() + timeout
     try:
-        connection = _dial(parts.hostname, parts.port or 80, timeout)
+        connection = _dial(parts.hostname, proxy_port, timeout)
     except OSError as error:
-        raise OSError(f"the proxy {where} cannot be reached: {error}") from error
+        raise ConnectError(f"the proxy {where} cannot be reached: {error}") from error
     try:
         _tunnel(connection, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", parts, deadline)
     except OSError as error:
         connection.close()
-        raise OSError(f"the proxy {where} does not connect: {error}") from error
+        kind = SetupError if isinstance(error, SetupError) else ConnectError
+        raise kind(f"the proxy {where} does not connect: {error}") from error
     return connection
 
 
@@ -111,7 +129,7 @@ def wrap(connection: socket.socket, host: str, ca_bundle: str | None) -> ssl.SSL
         return context(ca_bundle).wrap_socket(connection, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         connection.close()
-        raise OSError(
+        raise SetupError(
             f"the certificate of {host} is not trusted: {error.verify_message}; behind a proxy that looks into TLS "
             "AWS_CA_BUNDLE has to name its certificate"
         ) from error
@@ -133,7 +151,7 @@ def context(ca_bundle: str | None) -> ssl.SSLContext:
     try:
         return _context(bundle)
     except OSError as error:
-        raise OSError(f"the bundle of certificates {bundle} cannot be used: {error}") from error
+        raise SetupError(f"the bundle of certificates {bundle} cannot be used: {error}") from error
 
 
 @lru_cache(maxsize=None)  # noqa: UP033 - containers have Python 3.8
@@ -189,5 +207,8 @@ def _tunnel(connection: socket.socket, target: str, proxy: object, deadline: flo
             raise OSError("its answer is not one of HTTP")
         answer += data
     status = answer.split(b"\r\n", 1)[0].decode("latin-1")
-    if status.split()[1:2] != ["200"]:
-        raise OSError(f"it answers {status.partition(' ')[2] or status!r}")
+    code = status.split()[1:2]
+    if code != ["200"]:
+        # 407 and 403, for two: the proxy has made up its mind.
+        kind = SetupError if code and code[0].startswith("4") else OSError
+        raise kind(f"it answers {status.partition(' ')[2] or status!r}")

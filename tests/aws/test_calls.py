@@ -260,13 +260,19 @@ def test_a_proxy_that_refuses_is_named(api: Api, monkeypatch: pytest.MonkeyPatch
     proxy = Proxy(api.port, refuses=True)
     try:
         monkeypatch.delenv("AWS_ENDPOINT_URL")
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-        with pytest.raises(SmsshError, match=f"proxy 127.0.0.1:{proxy.port} does not connect.*407"):
-            AwsSession().call("ssm", "start_session", Target="mi-1")
-        monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
-        with pytest.raises(SmsshError, match="only http:// is"):
-            AwsSession().call("ssm", "start_session", Target="mi-1")
+        for address, words in {
+            f"http://me:secret@127.0.0.1:{proxy.port}": f"proxy 127.0.0.1:{proxy.port} does not connect.*407",
+            "socks5://me:secret@127.0.0.1:1": "only http:// is",
+            # A password with a slash, as it was typed: what is before it looks like a port.
+            "http://me:secret/1@127.0.0.1:3128": "has to be quoted",
+            "http://me:1?secret@127.0.0.1:3128": "has to be quoted",
+        }.items():
+            monkeypatch.setenv("HTTPS_PROXY", address)
+            with pytest.raises(SmsshError, match=words) as caught:
+                AwsSession().call("ssm", "start_session", Target="mi-1")
+            assert "secret" not in str(caught.value)
+            assert "me:" not in str(caught.value)
+        assert len(proxy.heads) == 1  # what another attempt does not help against has none
     finally:
         proxy.close()
 

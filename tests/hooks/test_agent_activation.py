@@ -17,6 +17,7 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Job
 from smssh_plugin.local.agent.install import install
 from smssh_plugin.local.service_error import ServiceError
+from tests.aws.peers import Api, Proxy, certificate
 
 from .agents import HOST_KEY, context, silence
 
@@ -259,6 +260,55 @@ def test_nobody_there_is_explained(tmp_path, monkeypatch):
     assert "interface endpoints ssm, ssmmessages" in str(found)
 
 
+PROXIES = {
+    "http://me:secret@127.0.0.1:PORT": "the proxy 127.0.0.1:PORT does not connect: it answers '407",
+    "socks5://me:secret@127.0.0.1:PORT": "only http:// is",
+    "http://me:secret/1@127.0.0.1:PORT": "has to be quoted",
+}
+
+
+@pytest.mark.parametrize("address", PROXIES)
+def test_a_proxy_that_lets_nobody_through_is_named_at_once(tmp_path, monkeypatch, address):
+    proxy = Proxy(9, refuses=True)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", address.replace("PORT", str(proxy.port)))
+    found = activation_error(context(tmp_path))
+    proxy.close()
+    assert PROXIES[address].replace("PORT", str(proxy.port)) in str(found)
+    assert "secret" not in str(found)
+    assert "VPC" not in str(found)
+    assert len(proxy.heads) <= 1
+
+
+def test_a_proxy_that_is_not_there_yet_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setattr(_aws, "NETWORK_SECONDS", 0.3)
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:9")
+    began = time.monotonic()
+    found = activation_error(context(tmp_path))
+    assert time.monotonic() - began >= 0.3
+    assert "the proxy 127.0.0.1:9 cannot be reached" in str(found)
+    assert "VPC" not in str(found)
+
+
+def test_a_certificate_that_is_not_trusted_is_named_at_once(tmp_path, monkeypatch):
+    path, tls = certificate(tmp_path, "localhost")
+    service = Api(tls)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", service.url)
+    found = activation_error(context(tmp_path))
+    assert "the certificate of localhost is not trusted" in str(found)
+    assert "AWS_CA_BUNDLE has to name its certificate" in str(found)
+    assert "VPC" not in str(found)
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/nonexistent.pem")
+    assert "the bundle of certificates /nonexistent.pem cannot be used" in str(
+        activation_error(context(tmp_path))
+    )
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(path))
+    service.answers = [(200, {"ActivationId": "id", "ActivationCode": "code"})]
+    assert node(context(tmp_path))._activate() == "code"
+    service.close()
+
+
 def test_no_credentials_are_explained(tmp_path, here, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     assert activation_error(context(tmp_path)).reference == "no-credentials"
@@ -431,6 +481,42 @@ def test_a_registration_that_the_end_of_the_job_cuts_off_leaves_no_node(tmp_path
     assert activations(here) == []
 
 
+@pytest.mark.parametrize(
+    "error", [fault("ThrottlingException", "Rate exceeded"), fault("InternalServerError", "later", 500)]
+)
+def test_the_end_of_many_hosts_leaves_no_node(tmp_path, here, installed, error):
+    """They end together and are throttled together: who asks once leaves its node behind."""
+    made = node(context(tmp_path))
+    made.register(installed, "us-east-1")
+    made._chores.put(None)
+    made._chore_thread.join(20)
+    here.service.faults["DeregisterManagedInstance"] = error
+
+    def relent():
+        while here.calls.count("DeregisterManagedInstance") < 3:
+            time.sleep(0.005)
+        del here.service.faults["DeregisterManagedInstance"]
+
+    threading.Thread(target=relent, daemon=True).start()
+    made.deregister()
+    assert nodes(here) == []
+
+
+def test_throttling_at_the_end_is_bounded(tmp_path, here, installed, monkeypatch, caplog):
+    monkeypatch.setattr(_activation, "END_SECONDS", 1.0)
+    made = node(context(tmp_path))
+    made.register(installed, "us-east-1")
+    here.service.faults["DeregisterManagedInstance"] = fault("ThrottlingException", "Rate exceeded")
+    began = time.monotonic()
+    made.deregister()
+    assert 0.9 < time.monotonic() - began < 1.8
+    assert f"the node {made.id} is not deregistered in 1 s" in caplog.text
+    time.sleep(0.2)
+    asked = here.calls.count("DeregisterManagedInstance")
+    time.sleep(1.2)
+    assert here.calls.count("DeregisterManagedInstance") == asked
+
+
 def test_an_end_without_an_answer_is_bounded(tmp_path, monkeypatch):
     """First the harm: the call itself takes as long as its time-outs, and with botocore's own attempts longer."""
     monkeypatch.setattr(_activation, "END_SECONDS", 0.3)
@@ -438,7 +524,7 @@ def test_an_end_without_an_answer_is_bounded(tmp_path, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         made = node(context(tmp_path))
         made.id = "mi-0123456789abcdef0"
-        bare = threading.Thread(target=made._deregister, daemon=True)
+        bare = threading.Thread(target=made._deregister, args=(threading.Event(),), daemon=True)
         bare.start()
         made.deregister()
         assert bare.is_alive()  # still waiting, when the bounded one is back

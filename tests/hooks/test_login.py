@@ -99,7 +99,7 @@ def test_any_value_survives(context, shell, tmp_path):
         "HOME": str(tmp_path),
     }
     made = context({"PATH": os.environ["PATH"], **odd})
-    _login.write_files(made)
+    _login.write_files(made, [])
     done = subprocess.run(
         [*command, str(_login.ssh_dir(made) / "session")],
         env={
@@ -123,7 +123,7 @@ def test_any_value_survives(context, shell, tmp_path):
 
 def test_files_are_private(context):
     made = context({"A": "secret"})
-    _login.write_files(made)
+    _login.write_files(made, [])
     for path in _login.ssh_dir(made).iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 

@@ -292,3 +292,106 @@ def test_a_certificate_of_a_trusted_authority_opens_the_door(container, server, 
     assert container.ssh(status, "echo in", key=tmp_path / "mine").stdout == "in\n"
     container.script("", name="stop")
     assert container.processes[0].wait(LIMIT) == 0
+
+
+@pytest.fixture
+def restricted(container, server, tmp_path):
+    """Starts a job that lets in the usual key, and another one with options; answers what logs in with that one."""
+
+    def make(options, more=()):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
+        public = (tmp_path / "other.pub").read_text().strip()
+        lines = [container.on["SMSSH_AUTHORIZED_KEYS"], f"{options} {public}", *more]
+        container.wrap(
+            *("sh", "-c", "while [ ! -e stop ]; do sleep 0.1; done"),
+            SMSSH_SSH_SERVER=server,
+            SMSSH_AUTHORIZED_KEYS="\n".join(lines),
+            SMSSH_LOG_TO_STDOUT="1",
+        )
+        status = container.wait_for("running")
+        assert status["ssh"]["server"] == server
+        assert container.ssh(status, "echo all").stdout == "all\n"
+
+        def login(*command, **given):
+            return container.ssh(status, *command, key=tmp_path / "other", **given)
+
+        return login, status
+
+    yield make
+    container.script("", name="stop")
+    assert container.processes[0].wait(LIMIT) == 0
+
+
+ONLY = r"""command="printf '%s|' only 'a\b' \"$SSH_ORIGINAL_COMMAND\" \"$BASH_ENV\" $AWS_REGION!" """.strip()
+
+
+def test_a_key_that_is_restricted_to_a_command_gets_no_other(restricted, container):
+    login, _ = restricted(f"no-pty,{ONLY}")
+    shown = r"only|a\b|{}||us-east-1!|"
+    assert login("id; echo more").stdout == shown.format("id; echo more")
+    assert login().stdout == login(data="id\n").stdout == shown.format("")
+    breach = container.folder / "breach"
+    sent = ("-o", f"SetEnv=BASH_ENV=$(>{breach}) ENV=$(>{breach}) PATH=/none LC_ALL=C")
+    assert login("id", options=sent).stdout == shown.format("id")
+    assert not breach.exists()
+    assert "only" in login("-s", "sftp").stdout
+    assert login(terminal=True).stderr != ""
+
+
+def test_a_key_that_is_restricted_to_sftp(restricted, server):
+    """By the name that sshd itself knows: asyncssh, which does not, runs nothing at all."""
+    login, _ = restricted('restrict,command="internal-sftp"')
+    assert login("echo all").stdout != "all\n"
+    assert (login("-s", "sftp", data="").returncode == 0) == (server == "sshd")
+
+
+def test_a_key_that_is_restricted_forwards_nothing(restricted):
+    login, status = restricted("RESTRICT,pty")
+    assert login("echo in").stdout == "in\n"
+    port = status["ssh"]["port"]
+    assert "SSH-" not in login(options=("-W", f"127.0.0.1:{port}")).stdout
+    failing = ("-o", "ExitOnForwardFailure=yes")
+    assert login("true", options=(*failing, "-R", "0:127.0.0.1:1")).returncode == 255
+    assert login("tty", terminal=True).stdout.startswith("/dev/")
+
+
+@pytest.mark.parametrize(
+    ("options", "let_in"),
+    [
+        ('expiry-time="20200101"', False),
+        ('expiry-time="20990101"', True),
+        ('expiry-time="209901011200",from="127.0.0.1,10.0.0.0/8"', True),
+        ('from="10.0.0.0/8"', False),
+        ("no-such-option", False),
+        ('environment="A=b",no-user-rc,no-X11-forwarding,no-agent-forwarding', True),
+    ],
+)
+def test_options_of_keys(restricted, options, let_in):
+    login, _ = restricted(options)
+    assert (login("echo in").stdout == "in\n") == let_in
+
+
+def test_a_key_may_open_and_have_opened_what_it_says(restricted):
+    login, status = restricted('permitopen="127.0.0.1:1",permitlisten="localhost:1"')
+    assert login("echo in").stdout == "in\n"
+    assert "SSH-" not in login(options=("-W", f"127.0.0.1:{status['ssh']['port']}")).stdout
+    failing = ("-o", "ExitOnForwardFailure=yes")
+    assert login("true", options=(*failing, "-R", "localhost:0:127.0.0.1:1")).returncode == 255
+
+
+def test_what_asyncssh_cannot_keep_is_not_let_in(restricted, container, server):
+    login, _ = restricted("verify-required")
+    assert (login("echo in").stdout == "in\n") == (server == "sshd")
+    assert ("asyncssh does not know its option verify-required" in container.output()) == (
+        server == "asyncssh"
+    )
+
+
+def test_the_command_of_a_certificate_is_its_only_one(restricted, server, tmp_path):
+    """sshd refuses one whose command is not its line's; asyncssh runs it."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "authority"], check=True)
+    line = 'cert-authority,principals="smssh" ' + (tmp_path / "authority.pub").read_text().strip()
+    login, _ = restricted('expiry-time="20200101"', more=[line])
+    sign = ["ssh-keygen", "-q", "-s", tmp_path / "authority", "-I", "me", "-n", "smssh", "-V", "-1m:+1h"]
+    subprocess.run([*sign, "-O", "force-command=echo only", tmp_path / "other.pub"], check=True)
+    assert login("echo all").stdout == ("" if server == "sshd" else "only\n")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from smssh_plugin.entrypoints import idle, job
-from smssh_plugin.hooks import announce, hold, keys, report
+from smssh_plugin.hooks import _authorized, announce, hold, keys, report
 from smssh_plugin.hooks._child import Child
 
 from smssh_plugin.hookspecs import Context, Failure, Job
@@ -37,8 +37,63 @@ def test_keys(context, caplog):
     ]
     found = keys.smssh_authorized_keys(context(SMSSH_AUTHORIZED_KEYS="\n".join(lines)))
     assert found == lines[:3]
-    assert caplog.text.count("is not a public key") == 3
+    assert caplog.text.count("it is not a public key") == 3
     assert "nonsense" not in caplog.text
+
+
+def test_a_line_is_read_as_sshd_reads_it():
+    r"""`\"` is a quote and goes on, `\\"` too: whoever sees an end there takes the rest for options."""
+    entry = _authorized.parse(rf'No-PTY,command="a\b \\"c,\" d",from="x y" {KEY}')
+    assert entry.options == [("no-pty", None), ("command", r'a\b \"c," d'), ("from", "x y")]
+    assert entry.key == KEY
+    shown = _authorized.for_sshd(entry, lambda forced: f"session '{forced}'")
+    assert shown == rf"""no-pty,from="x y",command="session 'a\b \\"c,\" d'" {KEY}"""
+    assert _authorized.parse(f"{KEY} me, command=x").options == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        'command="a\\",from="10.0.0.1"',
+        'command="a",command="b"',
+        "command=a",
+        "command",
+        'from="a',
+        "a,,b",
+        "a,",
+        ",a",
+    ],
+)
+def test_a_line_that_sshd_would_not_take_is_none(options):
+    with pytest.raises(ValueError, match="it "):
+        _authorized.parse(f"{options} {KEY}")
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ("restrict", "no-agent-forwarding,no-port-forwarding,no-pty,no-x11-forwarding "),
+        (
+            "pty,RESTRICT,port-forwarding,no-PORT-forwarding",
+            "no-agent-forwarding,no-port-forwarding,no-pty,no-x11-forwarding ",
+        ),
+        ("no-user-rc,pty", ""),
+        ('expiry-time="20300101",from="a,b"', 'from="a,b" '),
+        ('expiry-time="202401010000Z"', None),
+        ('command="a\\b \\"c\\""', 'command="a\\\\b \\"c\\"" '),
+    ],
+)
+def test_a_line_in_asyncsshs_words(options, shown):
+    found = _authorized.for_asyncssh(_authorized.parse(f"{options} {KEY}"), 1750000000.0)
+    assert found == (None if shown is None else shown + KEY)
+
+
+@pytest.mark.parametrize(
+    "options", ["verify-required", "new", 'expiry-time="soon"', 'expiry-time="20300199"']
+)
+def test_what_asyncssh_would_not_keep_is_refused(options):
+    with pytest.raises(ValueError, match=r"its expiry-time|does not know|unconverted"):
+        _authorized.for_asyncssh(_authorized.parse(f"{options} {KEY}"), 0.0)
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,8 @@ def test_folders_with_odd_names(tmp_path, key):
     shown = subprocess.run([SSHD, "-T", "-f", str(config)], capture_output=True, text=True, check=True).stdout
     assert f"hostkey {folder}/host_ed25519\n" in shown
     assert f"authorizedkeysfile {folder}/authorized_keys\n".replace("%", "%%") in shown
-    command = next(line for line in shown.splitlines() if line.startswith("forcecommand ")).split(" ", 1)[1]
-    _login.write_files(context)
+    _login.write_files(context, [])
+    command = _login.session_command(context)
     done = subprocess.run(
         ["/bin/sh", "-c", command],
         env={"SSH_ORIGINAL_COMMAND": "echo ran", "SHELL": "/bin/sh"},
