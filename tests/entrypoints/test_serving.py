@@ -7,6 +7,7 @@ look for their server among all processes there are.
 import functools
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -103,6 +104,16 @@ def tree(pid):
                     continue
                 new.append(child)
     return found
+
+
+def handles(pid, number):
+    """Whether a process has a handler for a signal."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    found = re.search(r"^SigCgt:\s*(\w+)", status, flags=re.MULTILINE)
+    return bool(int(found.group(1), 16) & 1 << (number - 1))
 
 
 class Server:
@@ -221,6 +232,15 @@ class Server:
 
     def terminate(self):
         """SIGTERM to process 1; its exit status."""
+        # The model servers' `serve` sets its handler up to a second after they answer; until then it gets no signal.
+        # After a retry it is another process, and process 1 passes the signal on.
+        program = str(self.bin / "serve")
+        poll(
+            lambda: any(
+                program in line and handles(pid, signal.SIGTERM)
+                for pid, line in tree(self.process.pid).items()
+            )
+        )
         os.kill(self.pid, signal.SIGTERM)
         return self.ended()
 
