@@ -1,4 +1,4 @@
-"""Python sources without what an interpreter does not need: comments, docstrings and most of the spaces.
+"""Python sources without what an interpreter does not need: comments, docstrings, types of results, most spaces.
 
 Containers compile our modules anew at each start, out of an archive that is stored uncompressed; what is not in it
 need not be uploaded, mounted and read. Line numbers stay, so that tracebacks are right. What is left is decided by
@@ -17,12 +17,15 @@ __all__ = ["slim"]
 # Python 3.12 and later see the parts of an f-string, those before see one string.
 _OPENS = {getattr(token, name, None) for name in ("FSTRING_START", "TSTRING_START")} - {None}
 _CLOSES = {getattr(token, name, None) for name in ("FSTRING_END", "TSTRING_END")} - {None}
-_BRACKETS = frozenset("()[]{}")
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
+_BRACKETS = _OPENING | _CLOSING
 _NOTHING = (tokenize.COMMENT, tokenize.NL, token.INDENT, token.DEDENT, token.ENDMARKER)
 
 
 def slim(source: bytes) -> bytes:
-    """The same program in fewer bytes: the same syntax tree and line numbers, but for docstrings, which are empty.
+    """The same program in fewer bytes: the same syntax tree and line numbers, but for docstrings and types of results.
+
+    The docstrings are empty, the types are not there.
 
     Args:
         source: a module, UTF-8.
@@ -39,6 +42,7 @@ def slim(source: bytes) -> bytes:
     opening: set[int] = set()  # rows that end inside a string: so do these
     strings: list[int] = []
     depth, begins = 0, True
+    until = -1  # the token after an annotation that goes
     before: tokenize.TokenInfo | None = None
     for index, each in enumerate(tokens):
         if each.type == tokenize.COMMENT:
@@ -46,7 +50,13 @@ def slim(source: bytes) -> bytes:
         depth += (each.type == token.INDENT) - (each.type == token.DEDENT)
         if each.type in _NOTHING:
             continue
-        if before is not None and not strings and _need_no_space(before, each):
+        if each.type == token.OP and each.string == "->" and before is not None:
+            until = _end_of_annotation(tokens, index)
+            if tokens[until].start[0] != before.end[0]:
+                until = index  # what follows would come to another row
+        if index < until:
+            continue
+        if before is not None and (index == until or (not strings and _need_no_space(before, each))):
             cuts.append((before.end, each.start, ""))
         first = last = each.start[0]
         if begins:
@@ -80,6 +90,16 @@ def _need_no_space(one: tokenize.TokenInfo, other: tokenize.TokenInfo) -> bool:
         return one.string in _BRACKETS or other.string in _BRACKETS or one.string in ",=:"
     # 1 .real is not 1.real.
     return one.type == token.OP or (other.type == token.OP and not other.string.startswith("."))
+
+
+def _end_of_annotation(tokens: list[tokenize.TokenInfo], index: int) -> int:
+    """The colon after the type of a function's result."""
+    brackets = 0
+    while tokens[index].string != ":" or brackets:
+        if tokens[index].type == token.OP:
+            brackets += (tokens[index].string in _OPENING) - (tokens[index].string in _CLOSING)
+        index += 1
+    return index
 
 
 def _ends(tokens: list[tokenize.TokenInfo], index: int) -> bool:
