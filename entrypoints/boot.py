@@ -117,6 +117,10 @@ def _boot(carrier: str, bundle: str | None) -> None:
         return
     held = what == "script" and name == "train" and is_toolkits(path)  # by the toolkit's import hook
     won = start_supervisor(carrier, entry, holder=held)
+    run = run_dir()
+    if run is not None:
+        # For what this process starts with another TMPDIR: it would look elsewhere, and start a second one.
+        os.environ[RUN_DIR] = run
     if won and (name in TOOLKIT_PROGRAMS or entry == os.getpid()):  # else a parent says when the job is over
         import atexit
 

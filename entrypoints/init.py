@@ -132,6 +132,10 @@ def original_environment() -> dict[str, str]:
 def _child_environment(environ: Mapping[str, str], bundle: str | None) -> dict[str, str]:
     # By it the supervisor and `leftovers` know the entry point's processes from all others.
     child = dict(environ, SMSSH_ENTRY=_entry())
+    run = boot.run_dir()
+    if run is not None:
+        # Where TMPDIR changes on the way, it would be looked for elsewhere: a second supervisor, and no retry.
+        child[boot.RUN_DIR] = run
     if bundle:
         # The bundle's sitecustomize records the traceback and wraps the training toolkits.
         child["PYTHONPATH"] = os.pathsep.join(part for part in (bundle, environ.get("PYTHONPATH")) if part)

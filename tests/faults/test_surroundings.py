@@ -90,6 +90,33 @@ def test_no_run(container):
     assert [path.name for path in temporary.iterdir()] == ["smssh-0"]
 
 
+@pytest.mark.parametrize("carrier", ["init", "python"])
+def test_a_job_that_changes_tmpdir_has_one_supervisor(container, carrier):
+    """What a job starts looks for us where we are, and not where it would have put us."""
+    temporary, other = container.folder / "tmp", container.folder / "other"
+    for folder in (temporary, other, container.base / "code"):
+        folder.mkdir(parents=True)
+    container.run_dir = temporary / "smssh-0"
+    # Of the scripts that a job may begin with, two: the second is started by the first.
+    inner = container.script("print('inner')\n", name="ml/code/inner.py")
+    outer = container.script(
+        "import os, subprocess, sys\n"
+        f"os.environ['TMPDIR'] = {str(other)!r}\n"
+        f"sys.exit(subprocess.call([sys.executable, {str(inner)!r}]))\n",
+        name="ml/code/outer.py",
+    )
+    front = rooted(container, read_only=False, run=False, tmp=True)
+    command = ["/bin/sh", container.bundle / "run.sh"] if carrier == "init" else []
+    environ = {} if command else {"PYTHONPATH": container.bundle}
+    process = container.start(
+        *front, *command, "python", outer, SMSSH_RUN_DIR="", TMPDIR=str(temporary), **environ
+    )
+    assert process.wait(60) == 0, container.output()
+    assert "inner" in container.output()
+    assert [path.name for path in temporary.iterdir()] == ["smssh-0"]
+    assert list(other.iterdir()) == []
+
+
 def test_a_run_where_nothing_may_be_executed(container):
     """`docker run --tmpfs /run` mounts it so: the private folder is below TMPDIR, for everybody who looks for it."""
     temporary = container.folder / "tmp"
