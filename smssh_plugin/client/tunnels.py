@@ -145,6 +145,7 @@ class Tunnel:
             except (
                 sshtunnel.BaseSSHTunnelForwarderError,
                 paramiko.SSHException,
+                EOFError,
                 OSError,
                 ValueError,
             ) as error:

@@ -128,7 +128,8 @@ class Program:
     def _signal(self, number: signal.Signals) -> None:
         if self.running:
             try:
-                self._process.send_signal(number)
+                # Not by send_signal: its look at the process takes the exit status away from asyncio.
+                os.kill(self._process.pid, number)
             except ProcessLookupError:
                 return
 

@@ -122,7 +122,9 @@ def test_a_run_where_nothing_may_be_executed(container):
     temporary = container.folder / "tmp"
     temporary.mkdir()
     container.run_dir = temporary / "smssh-0"
-    front = rooted(container, read_only=False, run=True, tmp=True, more='mount -o remount,noexec "$new/run"')
+    front = rooted(
+        container, read_only=False, run=True, tmp=True, more='mount -o remount,bind,noexec "$new/run"'
+    )
     script = container.script("import sys; sys.exit(7)\n", name="program")
     process = container.start(
         *(*front, "python", script),
