@@ -387,7 +387,7 @@ BUNDLES = f"""
 ## The bundle
 
 Less than {BUDGET:,} bytes, without wheels and agent. It is stored uncompressed, because no two versions of zlib write
-the same bytes; the sources come without comments and docstrings instead.
+the same bytes; the sources come without comments, docstrings and types of results instead.
 """
 
 

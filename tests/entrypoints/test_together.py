@@ -119,6 +119,9 @@ def test_held_together_a_retry_is_for_all(hosts):
     online(one)
     # algo-1 waits for nobody in particular; it is ended and started again, and then succeeds.
     assert json.loads(two.hook("retry", "--json", check=False).stdout)["attempt"] == 2
+    # As late as algo-1 looks, this hold would be over.
+    two.wait_for("held")
+    two.hook("extend", "2m")
     status = poll(lambda: (found := one.status())["state"] == "held" and found, what="algo-1 waits")
     assert (status["point"], status["attempt"], status["exit_code"]) == ("end", 2, 0)
     assert one.output().count("attempt\n") == 2
