@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Child", "tail", "trim"]
+__all__ = ["Child", "die_with", "tail", "trim"]
 
 PR_SET_PDEATHSIG = 1
 """<linux/prctl.h>"""
@@ -32,17 +33,24 @@ _log = logging.getLogger("smssh.child")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with_parent() -> None:
-    """In the fork: end with the thread that started us, and with the default signals."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        # A shell that starts a job with `&` has them ignored, and an SSH server would pass that on: no ^C.
+def die_with(parent: int) -> None:
+    """In the fork: end with the thread that started us, and with the default signals.
+
+    Args:
+        parent: the process of that thread.
+    """
+    # SIGTERM before all: the supervisor's handler would only note it, and the program that comes not know of it.
+    # A shell that starts a job with `&` has the others ignored, and an SSH server would pass that on: no ^C.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before it could be told of
+        os._exit(1)
 
 
-def _expendable() -> None:
+def _expendable(parent: int) -> None:
     """In the fork: when memory runs out, the kernel takes this process and not the job's (proc(5))."""
-    _die_with_parent()
+    die_with(parent)
     with contextlib.suppress(OSError):
         handle = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(handle, b"1000")
@@ -107,7 +115,7 @@ class Child:
         self._log_path = log
         self._restart = restart
         self._on_restart = on_restart
-        self._prepare = _expendable if expendable else _die_with_parent
+        self._prepare = functools.partial(_expendable if expendable else die_with, os.getpid())
         self._process: subprocess.Popen[bytes] | None = None
         self._error: OSError | None = None
         self._started = threading.Event()

@@ -9,6 +9,7 @@ server of our own.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Iterator, Mapping, Sequence
 from ..errors import SmsshError
 from ..hookspecs import Context, Server, hookimpl
 from . import _login, sshd
-from ._child import _die_with_parent as die_with_parent
+from ._child import die_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +117,7 @@ def _run(command: Sequence[str], environ: Mapping[str, str], log: Path, deadline
             env=dict(environ),
             cwd="/",
             start_new_session=True,
-            preexec_fn=_prepare,  # noqa: PLW1509 - calls into what is loaded already
+            preexec_fn=functools.partial(_prepare, os.getpid()),  # noqa: PLW1509 - calls into what is loaded already
         )
         if _State.stopping.is_set():
             _kill(process)
@@ -158,8 +159,8 @@ def no_services() -> Iterator[None]:
             os.unlink(POLICY)
 
 
-def _prepare() -> None:
-    die_with_parent()
+def _prepare(parent: int) -> None:
+    die_with(parent)
     os.umask(0o022)  # ours is private, and a package's files are not
 
 

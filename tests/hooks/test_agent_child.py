@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,34 @@ def test_it_dies_with_its_thread(tmp_path, child_of):
             return True
 
     poll(gone, what="its end")
+
+
+DIES_EARLY = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from smssh_plugin.hooks import _child
+signal.signal(signal.SIGTERM, lambda *_: None)  # as the supervisor does
+known, libc = sys.argv[1], _child._libc
+class Slow:
+    def prctl(self, *words):
+        if known == "not known": time.sleep(1)
+        libc.prctl(*words)
+        if known == "known": time.sleep(1)
+_child._libc = Slow()
+command = ["sleep", sys.argv[2]]
+threading.Thread(target=_child.Child("test", command, dict(os.environ), Path("log")).start, daemon=True).start()
+time.sleep(0.5)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("known", ["not known", "known"])
+def test_it_does_not_outlive_a_parent_that_ends_while_it_starts(tmp_path, known):
+    """That the kernel has to end it with its parent is not said yet, or the program does not run yet."""
+    seconds = f"30.{os.getpid()}"
+    subprocess.run([sys.executable, "-c", DIES_EARLY, known, seconds], cwd=tmp_path, timeout=60, check=True)
+    time.sleep(1.5)
+    assert (
+        subprocess.run(["pgrep", "-fx", f"sleep {seconds}"], stdout=subprocess.PIPE, check=False).stdout
+        == b""
+    )
