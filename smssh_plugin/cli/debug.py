@@ -54,8 +54,8 @@ def debug(
     container's report is collected, the fix for it put in, and its entry point run again. If that succeeds
     the pipeline goes on.
 
-    Ends with 0 if the pipeline succeeded, 7 if it did not, 6 after --timeout, 130 after Ctrl-C; what is held
-    then stays held.
+    Ends with 0 if the pipeline succeeded, 7 if it did not, 6 after --timeout, 130 after Ctrl-C, 1 if AWS could
+    not be asked any longer; what is held then stays held.
     """
     from ..aws.session import AwsSession
     from ..debug import report as reports

@@ -33,6 +33,12 @@ __all__ = ["Options", "View", "debug", "exit_status"]
 POLL_SECONDS = 2.0
 STOP_SECONDS = 10.0
 TROUBLES_IN_A_ROW = 10
+_STOPPED = {
+    "interrupted": ExitStatus.INTERRUPTED,
+    "timeout": ExitStatus.TIMEOUT,
+    "error": ExitStatus.FAILED,
+}
+"""What it ends with where it stopped before the execution did, whose end it does not know then."""
 
 
 @dataclass(frozen=True)
@@ -300,8 +306,6 @@ def _interruptible() -> Iterator[None]:
 
 def exit_status(report: Report) -> ExitStatus:
     """What `smssh debug` ends with."""
-    if report.stopped_because == "interrupted":
-        return ExitStatus.INTERRUPTED
-    if report.stopped_because == "timeout":
-        return ExitStatus.TIMEOUT
+    if report.stopped_because in _STOPPED:
+        return _STOPPED[report.stopped_because]
     return ExitStatus.OK if report.status == "Succeeded" else ExitStatus.PIPELINE_FAILED

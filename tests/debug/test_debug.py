@@ -303,6 +303,44 @@ def test_a_login_that_fails_is_said_and_tried_again(world: World, monkeypatch: p
     assert "Train: cannot look at it: no way in" in world.view.text
 
 
+class _Away:
+    """AWS, which cannot be asked for `looks` looks after the first."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+        self._call = world.session.call
+        self._looks = looks
+        self._seen = 0
+        monkeypatch.setattr(world.session, "call", self)
+
+    def __call__(self, service: str, operation: str, **arguments: Any) -> Any:
+        if operation == "describe_pipeline_execution":
+            self._seen += 1
+            if 1 < self._seen <= 1 + self._looks:
+                raise SmsshError("AWS is away")
+        return self._call(service, operation, **arguments)
+
+
+def test_it_goes_on_when_aws_is_back(world: World, monkeypatch: pytest.MonkeyPatch):
+    _Away(world, monkeypatch, run.TROUBLES_IN_A_ROW - 1)
+    world.start()
+    world.follow()
+    found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH))
+    assert found.status == "Succeeded"
+    assert world.view.text.count("cannot look: AWS is away; trying again") == 1
+
+
+def test_an_execution_that_cannot_be_watched_any_longer_has_not_failed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    _Away(world, monkeypatch, 1000)
+    world.start()
+    found = world.debug()
+    assert found.stopped_because == "error"
+    assert run.exit_status(found) is ExitStatus.FAILED
+    assert "stopped watching: AWS is away" in world.view.text
+    assert world.container.state["state"] == "held"
+
+
 def test_what_is_wrong_from_the_start(world: World, tmp_path: Path):
     with pytest.raises(SmsshError, match="no pipeline 'pipe'"):
         world.debug()
