@@ -412,14 +412,17 @@ class Connection:
         """Whether the master answers."""
         if not self.alive:
             return False
-        asked = subprocess.run(
-            [*self._words("ssh"), "-O", "check", self._alias],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=ssh.environment(),
-            timeout=STOP_SECONDS,
-            check=False,
-        )
+        try:
+            asked = subprocess.run(
+                [*self._words("ssh"), "-O", "check", self._alias],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=ssh.environment(),
+                timeout=STOP_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return False
         return asked.returncode == 0
 
     def _lost(self) -> SmsshError:
