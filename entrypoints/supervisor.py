@@ -273,12 +273,13 @@ class Supervisor:
         self.keeper.finish(max(0.0, min(2.0, deadline - time.monotonic())))
         self._plugins.stop(self._context)
         self._service.close()
+        # Said first: the entry point's process, whose output the line may go to, waits for no more than the answer.
+        _log.info("stopped")
         self.keeper.stopped.set()
         # The connection threads answer now; they have nothing else to do.
         for thread in threading.enumerate():
             if thread.name == "connection":
                 thread.join(0.5)
-        _log.info("stopped")
 
     def _give_up(self) -> None:
         _log.error("the stop took too long")

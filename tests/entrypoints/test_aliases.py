@@ -44,8 +44,8 @@ def test_its_log_setting(container):
     container.wait_for("held")
     container.hook("release")
     assert process.wait(60) == 3
-    # The supervisor's own last word; nobody waits for it.
-    poll(lambda: "smssh: smssh.supervisor: stopped" in container.output())
+    # The supervisor's own last word.
+    assert "smssh: smssh.supervisor: stopped" in container.output()
     assert container.output().count("held (the entry point ended") == 1
 
 
