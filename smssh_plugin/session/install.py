@@ -43,7 +43,8 @@ printf "{mark}%s|%s|%s|\\003" "$($each -c "import platform as p; print(*p.python
 while read -r line; do eval "$line"; done'
 """
 _TAKE = """\
-f=$(mktemp -d /tmp/smssh-XXXXXX); printf "{mark}folder \\003"; head -c {size} | base64 -d | tar -xzf - -C "$f"; \
+f=$(mktemp -d "${{TMPDIR:-/tmp}}/smssh-XXXXXX"); printf "{mark}folder \\003";
+head -c {size} | base64 -d | tar -xzf - -C "$f";
 printf "{mark}$? $f\\003"
 """
 _START = """\
@@ -51,7 +52,7 @@ $each "$f/start.py" "$f" {idle}; printf "{mark}end \\003"
 """
 
 START_PY = """\
-import json, os, subprocess, sys, time
+import json, os, shutil, subprocess, sys, time
 
 folder, idle = sys.argv[1:3]
 sys.path.insert(0, os.path.join(folder, "smssh.zip"))
@@ -74,7 +75,8 @@ log = open(os.path.join(folder, "placeholder.log"), "ab")
 from smssh_plugin.entrypoints import boot, parent
 
 run = boot.run_dir(create=True)
-if run is None or not parent.supervisor_alive(run):
+there = run is not None and parent.supervisor_alive(run)
+if not there:
     subprocess.Popen(
         ["sh", os.path.join(folder, "run.sh"), "smssh-hook", "placeholder", "--idle", idle],
         stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True, env=environ,
@@ -93,6 +95,8 @@ while time.monotonic() < deadline:
         pass
     time.sleep(0.1)
 found = dict(answer.get("ssh") or {}, error=answer.get("error"))
+if there:  # what was sent is of no use; before the answer, which ends the session
+    shutil.rmtree(folder, ignore_errors=True)
 sys.stdout.write("smssh:\\x02" + json.dumps(found) + "\\x03")
 sys.stdout.flush()
 """

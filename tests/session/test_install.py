@@ -101,7 +101,9 @@ def inside(tmp_path: Path) -> Iterator[dict[str, str]]:
     run = tmp_path / "run"
     run.mkdir(mode=0o700)
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-    yield {"PATH": path, "HOME": str(tmp_path), "SMSSH_RUN_DIR": str(run), "TERM": "dumb", "PS1": "# "}
+    (tmp_path / "tmp").mkdir()
+    folders = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp"), "SMSSH_RUN_DIR": str(run)}
+    yield {"PATH": path, **folders, "TERM": "dumb", "PS1": "# "}
     for pid in started_in(run):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -172,6 +174,7 @@ def test_a_server_is_started_and_entered(
         assert "starting the server" in shown.err
         assert "smssh-hook" in login(servers[-1], tmp_path)
     assert servers[0] == servers[1]
+    assert len(list(Path(inside["TMPDIR"]).glob("smssh-*"))) == 1  # what the second time sent is gone
 
 
 @pytest.mark.usefixtures("_no_wheels")
