@@ -52,7 +52,7 @@ def plan(patch: bytes, name: str, present: Collection[str], read: Callable[[str]
     """
     # Latin-1 maps every byte to one character and back: content of any encoding goes through unchanged.
     try:
-        parsed = PatchSet(_lines(patch.decode("latin-1")))
+        parsed = PatchSet(_unix(_lines(patch.decode("latin-1"))))
     except (UnidiffParseError, ValueError) as error:
         raise _bad(f"{name} is no unified diff: {error}") from error
     if not parsed:
@@ -86,9 +86,13 @@ def plan(patch: bytes, name: str, present: Collection[str], read: Callable[[str]
 
 def _path(file: PatchedFile, name: str) -> str:
     """The path that a part of the patch is about."""
-    old, new = _bare(file.source_file), _bare(file.target_file)
-    # `diff -u train.py.orig train.py` names a copy; a git rename moves a file, which nobody asked for here.
-    if old not in (_NOWHERE, new) and new != _NOWHERE and not (len(file) and old.startswith(new)):
+    old, new = _bare(file.source_file, name), _bare(file.target_file, name)
+    # `diff -u train.py.orig train.py` names a copy, `diff -ru old new` two folders; a git rename moves a file,
+    # which nobody asked for here.
+    git = file.source_file.startswith(("a/", '"a/')) and file.target_file.startswith(("b/", '"b/'))
+    same = not git and old.partition("/")[2] == new.partition("/")[2] != ""
+    copy = len(file) and (same or old.startswith(new))
+    if old not in (_NOWHERE, new) and new != _NOWHERE and not copy:
         raise _bad(f"{name} renames {old} to {new}; renames cannot be applied")
     path = old if new == _NOWHERE else new
     if not len(file):
@@ -99,14 +103,18 @@ def _path(file: PatchedFile, name: str) -> str:
     return path
 
 
-def _bare(path: str) -> str:
+def _bare(path: str, name: str) -> str:
     """A path of the header without git's quotes and `a/`, `b/`."""
     if path == _NOWHERE:
         return path
-    if path.startswith('"') and path.endswith('"'):
-        # git quotes as C does: octal bytes and backslashes.
-        path = path[1:-1].encode("latin-1").decode("unicode_escape")
-    path = path.encode("latin-1").decode("utf-8", "surrogateescape").removeprefix("./")
+    shown = path
+    try:
+        if path.startswith('"') and path.endswith('"'):
+            # git quotes as C does: octal bytes and backslashes.
+            path = path[1:-1].encode("latin-1").decode("unicode_escape")
+        path = path.encode("latin-1").decode("utf-8", "surrogateescape").removeprefix("./")
+    except UnicodeError as error:
+        raise _bad(f"{name} names a file in a way that git does not: {shown}") from error
     return path[2:] if path[:2] in ("a/", "b/") else path
 
 
@@ -195,6 +203,13 @@ def _lines(text: str) -> list[str]:
     parts = text.split("\n")
     last = parts.pop()
     return [part + "\n" for part in parts] + ([last] if last else [])
+
+
+def _unix(lines: list[str]) -> list[str]:
+    """The lines of a patch; where an editor saved all of it with CRLF, headers too, with LF."""
+    if all(line.endswith("\r\n") for line in lines[:-1]) and lines[:1] and "\r" in lines[0]:
+        return [line.removesuffix("\n").removesuffix("\r") + "\n" * line.endswith("\n") for line in lines]
+    return lines
 
 
 def _bad(message: str, hint: str | None = None) -> SmsshError:

@@ -96,6 +96,8 @@ def test_bytes_of_any_encoding_go_through():
         ("--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n", "outside of the code"),
         ("--- /etc/passwd\n+++ /etc/passwd\n@@ -1 +1 @@\n-a\n+b\n", "outside of the code"),
         ("--- a/lib/util.py\n+++ b/train.py\n@@ -1 +1 @@\n-x = 1\n+b\n", "renames"),
+        ("--- a/src/train.py\n+++ b/lib/train.py\n@@ -1 +1 @@\n-import features\n+b\n", "renames"),
+        ('--- "a/\\u1234.py"\n+++ "b/\\u1234.py"\n@@ -1 +1 @@\n-a\n+b\n', "in a way that git does not"),
         ("diff --git a/x b/x\nindex 1..2 100644\nBinary files a/x and b/x differ\n", "no text"),
         (
             "--- a/train.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-import features\n",
@@ -114,6 +116,22 @@ def test_a_mismatch_shows_both_lines():
     with pytest.raises(SmsshError) as caught:
         apply(patch)
     assert caught.value.hint == "line 5: the patch expects '    print(0)', the file has '    print(1)'"
+
+
+def test_a_difference_of_two_folders(tmp_path: Path):
+    """`diff -ru old new`, and `diff -u` of a copy elsewhere."""
+    for name, text in (("old", "a\n"), ("new", "b\n")):
+        (tmp_path / name / "src").mkdir(parents=True)
+        (tmp_path / name / "src" / "train.py").write_text(text)
+    made = subprocess.run(["diff", "-ru", "old", "new"], cwd=tmp_path, capture_output=True, check=False)
+    assert apply(made.stdout, {"src/train.py": b"a\n"})["src/train.py"].after == b"b\n"
+    assert apply(made.stdout, {"train.py": b"a\n"})["train.py"].after == b"b\n"
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
+def test_a_patch_that_an_editor_saved_with_crlf(ends: bytes):
+    patch = b"--- a/t\r\n+++ b/t\r\n@@ -1,2 +1,2 @@\r\n a\r\n-b\r\n+c\r\n"
+    assert apply(patch, {"t": b"a" + ends + b"b" + ends})["t"].after == b"a" + ends + b"c" + ends
 
 
 BARE = "\n\\ No newline at end of file\n"
