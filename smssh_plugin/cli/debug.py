@@ -61,16 +61,25 @@ def debug(
     from ..debug import report as reports
     from ..debug import run
     from ..debug.view import PlainView, view_for
+    from ..errors import SmsshError
+    from .door import say
 
     if start and execution is not None:
         raise click.UsageError("--start and --execution exclude each other")
+    target = folder or Path("smssh-reports")
+    reports.check(target)
     session = AwsSession(region, profile)
     options = run.Options(pipeline, execution, start=start, fixes=fixes, release=release, timeout=timeout)
     with PlainView(sys.stderr) if as_json else view_for() as view:
         report = run.debug(options, session, view)
-    target = folder or Path("smssh-reports") / f"{pipeline}-{report.execution}"
-    _, html = reports.write(report, target)
     if as_json:
         click.echo(json.dumps(reports.as_json(report), indent=2))
+    status = run.exit_status(report)
+    try:
+        _, html = reports.write(report, folder or target / f"{pipeline}-{report.execution}")
+    except SmsshError as error:
+        # What was watched for hours is said all the same.
+        say(error)
+        return int(status or error.status)
     click.echo(f"report: {html}", err=as_json)
-    return int(run.exit_status(report))
+    return int(status)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from .model import Report
 
-__all__ = ["as_json", "write"]
+__all__ = ["as_json", "check", "write"]
 
 _TIMES = frozenset(
     {"began", "deadline", "ended", "found", "generated", "held_since", "resolved", "started", "time"}
@@ -32,6 +33,19 @@ def as_json(report: Report) -> dict[str, Any]:
     for incident, plain in zip(report.incidents, found["incidents"], strict=True):
         plain["error"] = incident.error if incident.point == "failure" else None
     return {"version": found.pop("version"), **found}
+
+
+def check(folder: Path) -> None:
+    """See that `write` will be able to, hours later; nothing is made.
+
+    Raises:
+        SmsshError: it will not.
+    """
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise _unwritable(folder, f"{there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _unwritable(folder, f"nothing can be made in {there}")
 
 
 def write(report: Report, folder: Path) -> tuple[Path, Path]:
@@ -53,14 +67,18 @@ def write(report: Report, folder: Path) -> tuple[Path, Path]:
             fresh.write_text(text, encoding="utf-8", errors="replace")
             fresh.replace(path)
     except OSError as error:
-        raise SmsshError(
-            f"cannot write the report to {folder}: {error.strerror}",
-            hint="name another folder with --report",
-            reference="report-not-writable",
-            status=ExitStatus.FAILED,
-        ) from error
+        raise _unwritable(folder, str(error.strerror)) from error
     json_path, html_path = texts
     return json_path, html_path
+
+
+def _unwritable(folder: Path, why: str) -> SmsshError:
+    return SmsshError(
+        f"cannot write the report to {folder}: {why}",
+        hint="name another folder with --report",
+        reference="report-not-writable",
+        status=ExitStatus.FAILED,
+    )
 
 
 def _plain(value: Any, name: str = "") -> Any:

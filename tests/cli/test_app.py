@@ -197,10 +197,27 @@ def test_debug_starts_nothing_before_it_has_looked_at_the_fixes(
     executions = service.sagemaker.list_pipeline_executions
     assert executions(PipelineName="pipe")["PipelineExecutionSummaries"] == []
     (fixes / "Trian.patch").rename(fixes / "Train.patch")
+    assert main([*start, "--report", str(fixes / "Train.patch" / "x")]) == ExitStatus.FAILED
+    assert "cannot write the report" in capsys.readouterr().err
+    assert executions(PipelineName="pipe")["PipelineExecutionSummaries"] == []
     assert main(start) == ExitStatus.OK
     (one,) = executions(PipelineName="pipe")["PipelineExecutionSummaries"]
     first = capsys.readouterr().out.splitlines()[0]
     assert first.endswith(f"  started {one['PipelineExecutionArn']}")
+
+
+def test_debug_says_what_it_saw_also_where_the_report_cannot_be_written(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    use(service, monkeypatch)
+    service.pipeline(definition(step("Train", "Training", training(Environment={"OUTCOME": "fail"}))))
+    (tmp_path / "report.json").mkdir()  # what a check before cannot know
+    assert (
+        main(["debug", "pipe", "--start", "--json", "--report", str(tmp_path)]) == ExitStatus.PIPELINE_FAILED
+    )
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["status"] == "Failed"
+    assert f"error: cannot write the report to {tmp_path}" in shown.err
 
 
 def test_ssh_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html.parser
 import json
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -206,3 +207,15 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SmsshError, match="cannot write the report"):
         reports.write(full(), tmp_path / "file" / "x")
+    for folder in (tmp_path / "file" / "x", tmp_path / "file"):
+        with pytest.raises(SmsshError, match=r"cannot write the report to .*: .*/file is no folder"):
+            reports.check(folder)
+    reports.check(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root writes anywhere")
+def test_a_folder_in_which_nothing_can_be_made(tmp_path: Path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(SmsshError, match="nothing can be made in"):
+        reports.check(tmp_path / "new")
