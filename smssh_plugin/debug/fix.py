@@ -114,8 +114,7 @@ def run_script(connection: Connection, code_dir: str, script: Path) -> Action:
     began = time.time()
     # In the container, unguessable, and removed below.
     there = f"/tmp/smssh-fix-{secrets.token_hex(8)}"  # noqa: S108
-    first = script.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-    interpreter = shlex.split(first[2:]) if first.startswith("#!") else ["sh"]
+    interpreter = _interpreter(script)
     connection.put(script, there, timeout=COPY_SECONDS)
     try:
         line = f"cd {shlex.quote(code_dir)} && {shlex.join([*interpreter, there])} 2>&1"
@@ -139,6 +138,25 @@ def run_script(connection: Connection, code_dir: str, script: Path) -> Action:
             reference="fix-script-failed",
         )
     return action
+
+
+def _interpreter(script: Path) -> list[str]:
+    """What a script's first line says that it is run with.
+
+    Raises:
+        SmsshError: the line cannot be understood.
+    """
+    first = script.read_text(encoding="utf-8", errors="replace").partition("\n")[0].rstrip("\r")
+    if not first.startswith("#!"):
+        return ["sh"]
+    try:
+        return shlex.split(first[2:]) or ["sh"]
+    except ValueError as error:
+        raise SmsshError(
+            f"the first line of {script.name} cannot be understood: {error}",
+            hint="begin it with the path of its interpreter: #!/bin/sh",
+            reference="fix-script-failed",
+        ) from error
 
 
 def _files(connection: Connection, code_dir: str) -> set[str]:

@@ -20,7 +20,7 @@ class Action:
     """One thing the debugger did about a held step.
 
     Attributes:
-        what: patch, script, retry, release or leave.
+        what: patch, script, retry, release, leave, or lost (the login, in the middle of it).
         began: when.
         seconds: how long it took.
         ok: whether it did what it should.

@@ -32,6 +32,23 @@ if TYPE_CHECKING:
 __all__ = ["Bench", "Repair"]
 
 HOOK_SECONDS = 60.0
+TRIES = 3
+"""Logins of one hold that may be lost before it is left to a person."""
+
+
+@dataclass
+class Progress:
+    """How far the repair of one hold has come; it outlives a login that is lost.
+
+    Attributes:
+        attempt: the attempt whose failure it repairs.
+        patched: whether the patch is in.
+        script: "", started or done.
+    """
+
+    attempt: int
+    patched: bool = False
+    script: str = ""
 
 
 @dataclass
@@ -44,7 +61,8 @@ class Bench:
         release: whether to release a step that cannot be fixed; else it stays held for a person.
         say: takes lines of the protocol, from any thread.
         found: takes a new incident, from any thread.
-        used: the steps' jobs whose fix was put in already.
+        progress: of the hosts whose fix was begun, by target.
+        lost: holds whose login was lost in the middle, by target, attempt and point.
         probes: what looks at each step that failed, before it is fixed.
     """
 
@@ -53,7 +71,8 @@ class Bench:
     release: bool
     say: Callable[[Event], None]
     found: Callable[[Incident], None]
-    used: set[str] = field(default_factory=set)
+    progress: dict[str, Progress] = field(default_factory=dict)
+    lost: dict[tuple[str, int, str], Incident] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
 
 
@@ -114,7 +133,23 @@ class Repair:
                 # The tag may be older than the end of the container; the next look tells.
                 self._say(f"cannot look at it: {error.message}", "warn")
             else:
-                self._settle("lost", f"lost it: {error.message}", "warn")
+                self._lose(self.incident, error.message)
+        except Exception as error:  # noqa: BLE001 - a person must hear of it, and other steps go on
+            if self._cancelled.is_set():
+                return
+            self._say(f"the debugger failed: {type(error).__name__}: {error}", "bad")
+            if self.incident is not None:
+                self._leave("the debugger failed")
+
+    def _lose(self, incident: Incident, why: str) -> None:
+        """A login was lost in the middle: the next look begins where this one ended, unless it is one too many."""
+        incident.actions.append(Action("lost", time.time(), ok=False, summary=f"lost it: {why}"))
+        if sum(action.what == "lost" for action in incident.actions) >= TRIES:
+            self._leave(f"lost it {TRIES} times")
+            return
+        self._known.discard((incident.attempt, incident.point))
+        self._bench.lost[self.node.target, incident.attempt, incident.point] = incident
+        self._settle("lost", f"lost it: {why}", "warn")
 
     def _handle(self, connection: Connection) -> None:
         state = _hook(connection, "status")
@@ -122,7 +157,20 @@ class Repair:
         point, attempt = str(state.get("point") or ""), int(state.get("attempt") or 1)
         if state.get("state") != "held" or (attempt, point) in self._known:
             return
+        incident = self._bench.lost.pop((self.node.target, attempt, point), None)
+        if incident is None:
+            incident = self._meet(connection, state, attempt, point)
+        else:
+            incident.resolution, incident.resolved = "open", None
+        self.incident = incident
         self._known.add((attempt, point))
+        if point == "failure":
+            self._fix(connection, incident, str(state.get("code_dir") or ""))
+        else:
+            self._leave(f"is held at its {point}")
+
+    def _meet(self, connection: Connection, state: dict[str, Any], attempt: int, point: str) -> Incident:
+        """A hold that was not seen before: what its container reports, and what probes find."""
         hold = state.get("hold") or {}
         incident = Incident(
             step=self.step,
@@ -134,10 +182,8 @@ class Repair:
             deadline=hold.get("deadline"),
         )
         if point != "failure":
-            self.incident = incident
             self._bench.found(incident)
-            self._leave(f"is held at its {point}")
-            return
+            return incident
         try:
             incident.report = _hook(connection, "report")
         except SmsshError as error:
@@ -153,46 +199,69 @@ class Repair:
         which = f" (attempt {attempt})" if attempt > 1 else ""
         self._say(f"failed and is held{which}: {incident.error}", "bad")
         incident.probes = look(self._bench.probes, connection, lambda text: self._say(text, "warn"))
-        self._fix(connection, incident, str(state.get("code_dir") or ""))
+        return incident
 
     def _fix(self, connection: Connection, incident: Incident, code_dir: str) -> None:
         found = fixes.find(self._bench.folder, self.step)
         if found is None:
             self._give_up(connection, "there is no fix for it")
             return
-        if self.node.target in self._bench.used:
+        progress = self._bench.progress.setdefault(self.node.target, Progress(incident.attempt))
+        if progress.attempt != incident.attempt:
             self._give_up(connection, "it fails with its fix, too")
             return
-        self._bench.used.add(self.node.target)
+        if progress.script == "started":
+            # It may have done half of its work, and may still run.
+            self._give_up(connection, f"the connection was lost while {self.step}.sh ran")
+            return
         if not code_dir:
             self._give_up(connection, "its container does not say where its code is")
             return
-        for path, apply in ((found.patch, fixes.apply_patch), (found.script, fixes.run_script)):
-            if path is None:
-                continue
-            began = time.time()
-            try:
-                action = apply(connection, code_dir, path)
-            except SmsshError as error:
-                if self._cancelled.is_set():
-                    raise
-                what = "patch" if path is found.patch else "script"
-                incident.actions.append(
-                    Action(
-                        what,
-                        began,
-                        time.time() - began,
-                        ok=False,
-                        summary=error.message,
-                        detail=error.hint or "",
-                    )
-                )
-                self._say(f"{error.message}{f' ({error.hint})' if error.hint else ''}", "bad")
-                self._give_up(connection, "its fix could not be put in")
+        if found.patch is not None and not progress.patched:
+            if not self._put_in("patch", fixes.apply_patch, connection, code_dir, found.patch):
                 return
-            incident.actions.append(action)
-            self._say(action.summary)
+            progress.patched = True
+        if found.script is not None and not progress.script:
+            progress.script = "started"
+            if not self._put_in("script", fixes.run_script, connection, code_dir, found.script):
+                return
+            progress.script = "done"
         self._retry(connection, incident)
+
+    def _put_in(
+        self,
+        what: str,
+        apply: Callable[[Connection, str, Path], Action],
+        connection: Connection,
+        code_dir: str,
+        path: Path,
+    ) -> bool:
+        """Put one part of the fix in; False: it cannot be, which is settled then.
+
+        Raises:
+            SmsshError: the connection was lost.
+        """
+        assert self.incident is not None
+        began = time.time()
+        try:
+            action = apply(connection, code_dir, path)
+        except SmsshError as error:
+            if self._cancelled.is_set() or error.reference == "connection-lost":
+                raise
+            trouble = error
+        except OSError as error:  # a file of the fix that cannot be read
+            trouble = SmsshError(f"{path.name} cannot be used: {error}")
+        else:
+            self.incident.actions.append(action)
+            self._say(action.summary)
+            return True
+        seconds, hint = time.time() - began, trouble.hint or ""
+        self.incident.actions.append(
+            Action(what, began, seconds, ok=False, summary=trouble.message, detail=hint)
+        )
+        self._say(f"{trouble.message}{f' ({hint})' if hint else ''}", "bad")
+        self._give_up(connection, "its fix could not be put in")
+        return False
 
     def _retry(self, connection: Connection, incident: Incident) -> None:
         self._say("runs its entry point again")
@@ -232,7 +301,10 @@ class Repair:
             f"{why}: released it" if action.ok else f"could not release it: {result.error_text.strip()}"
         )
         self.incident.actions.append(action)
-        self._settle("released", action.summary, "warn")
+        if action.ok:
+            self._settle("released", action.summary, "warn")
+        else:
+            self._leave(action.summary)
 
     def _leave(self, why: str) -> None:
         assert self.incident is not None

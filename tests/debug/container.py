@@ -44,6 +44,8 @@ elif verb == "retry":
                        "seconds": time.time() - began, "state": state["state"]}}), flush=True)
     sys.exit(done.returncode)
 elif verb == "release":
+    if state.get("no_release"):
+        sys.exit("error: nothing is released here")
     save(state="ended")
 """
 

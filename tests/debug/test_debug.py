@@ -223,6 +223,108 @@ def test_a_patch_that_does_not_apply(world: World):
     assert "retry --json" not in world.container.calls
 
 
+def _until_left(world: World) -> None:
+    """Have the job end, in failure, when the debugger leaves it to a person."""
+    world.follow()
+
+    def end(event: Event) -> None:
+        if "left held" in event.text:
+            world.container.set(state="ended", exit_code=1)
+
+    world.view.on_event = end
+
+
+def _cut_before(monkeypatch: pytest.MonkeyPatch, what: str, times: int) -> None:
+    """Have the login of the debugger end just before it puts in a patch or script, this often."""
+    original = getattr(repair.fixes, what)
+    left = [None] * times
+
+    def cut(connection: Connection, code_dir: str, path: Path) -> Any:
+        if left:
+            left.pop()
+            connection._master.kill()
+            connection._master.wait()
+        return original(connection, code_dir, path)
+
+    monkeypatch.setattr(repair.fixes, what, cut)
+
+
+def test_a_lost_login_is_had_again_and_the_fix_goes_on(world: World, monkeypatch: pytest.MonkeyPatch):
+    _cut_before(monkeypatch, "apply_patch", 2)
+    world.start()
+    world.follow()
+    found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH), release=True, timeout=60)
+    assert found.status == "Succeeded"
+    (incident,) = found.incidents
+    assert incident.resolution == "fixed"
+    assert [one.what for one in incident.actions] == ["lost", "lost", "patch", "retry"]
+    assert world.container.calls.count("report --json") == 1
+
+
+def test_logins_that_are_lost_again_and_again_leave_it_to_a_person(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    _cut_before(monkeypatch, "apply_patch", 100)
+    world.start()
+    _until_left(world)
+    found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH), release=True, timeout=60)
+    (incident,) = found.incidents
+    assert incident.resolution == "held"
+    assert [one.what for one in incident.actions] == ["lost"] * repair.TRIES + ["leave"]
+    assert f"lost it {repair.TRIES} times: left held" in world.view.text
+
+
+def test_a_script_that_was_cut_off_is_not_run_again(world: World, monkeypatch: pytest.MonkeyPatch):
+    """It may have done half of its work, and may still run."""
+    _cut_before(monkeypatch, "run_script", 1)
+    world.start()
+    world.follow()
+    files = {"Train_patch": GOOD_PATCH, "Train_sh": "true\n"}
+    found = world.debug(fixes=world.container.fixes(**files), release=True, timeout=60)
+    assert found.status == "Failed"
+    (incident,) = found.incidents
+    assert [one.what for one in incident.actions] == ["patch", "lost", "release"]
+    assert "the connection was lost while Train.sh ran: released it" in world.view.text
+
+
+def test_a_step_that_cannot_be_released_is_still_held(world: World):
+    world.start()
+    _until_left(world)
+    world.container.set(no_release=True)
+    found = world.debug(release=True, timeout=60)
+    (incident,) = found.incidents
+    assert incident.resolution == "held"
+    assert (
+        "could not release it: error: nothing is released here: left held; smssh connect"
+        in incident.actions[-1].summary
+    )
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (None, "the first line of Train.sh cannot be understood: No closing quotation (begin it with"),
+        (PermissionError(13, "Permission denied"), "Train.sh cannot be used: [Errno 13] Permission denied"),
+        (RuntimeError("a fault of ours"), "the debugger failed: RuntimeError: a fault of ours"),
+    ],
+)
+def test_whatever_goes_wrong_with_a_fix_the_step_is_left_to_a_person(
+    world: World, monkeypatch: pytest.MonkeyPatch, trouble: Exception | None, said: str
+):
+    def fails(*_: object) -> None:
+        raise trouble or AssertionError
+
+    if trouble is not None:
+        monkeypatch.setattr(repair.fixes, "run_script", fails)
+    world.start()
+    _until_left(world)
+    found = world.debug(fixes=world.container.fixes(Train_sh='#!/bin/sh -c "x\n'), timeout=60)
+    (incident,) = found.incidents
+    assert incident.resolution == "held"
+    assert said in world.view.text
+    assert world.view.text.count("left held") == 1
+
+
 def test_without_a_fix_it_is_left_held_for_a_person(world: World):
     arn = world.start()
     found = world.debug(timeout=3)
