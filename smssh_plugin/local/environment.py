@@ -37,6 +37,9 @@ _REMOVED = (
     "AWS_DEFAULT_PROFILE",
     "AWS_SESSION_TOKEN",
     "AWS_SECURITY_TOKEN",
+    # Of the caller's keys; botocore takes what stands here for a part of ours.
+    "AWS_CREDENTIAL_EXPIRATION",
+    "AWS_ACCOUNT_ID",
     "AWS_ROLE_ARN",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -84,7 +87,7 @@ def client_environment(
 
 
 def removed_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The variables of `environ` that lead elsewhere: profiles, tokens, endpoints of single services."""
+    """The variables of `environ` that lead elsewhere, or belong to other keys than the stand-in's."""
     return sorted(
         name
         for name in environ

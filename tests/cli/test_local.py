@@ -43,6 +43,9 @@ class Home:
         self.environ |= {
             "SMSSH_HOME": str(path),
             "AWS_PROFILE": "real",
+            # As `aws configure export-credentials --format env` sets them.
+            "AWS_CREDENTIAL_EXPIRATION": "2020-01-01T00:00:00Z",
+            "AWS_ACCOUNT_ID": "999999999999",
             "AWS_ENDPOINT_URL_S3": "https://s3.invalid",
         }
 
@@ -91,7 +94,8 @@ def test_up_twice_status_use_down(home):
     state = home.folder.read()
     assert f"smssh local is up at {state.endpoint}" in up.stderr
     assert f"export AWS_ENDPOINT_URL='{state.endpoint}'" in up.stdout
-    assert "unset AWS_ENDPOINT_URL_S3 AWS_PROFILE" in up.stdout
+    removed = "AWS_ACCOUNT_ID AWS_CREDENTIAL_EXPIRATION AWS_ENDPOINT_URL_S3 AWS_PROFILE"
+    assert f"unset {removed}\n" in up.stdout
 
     again = home.do("up", "--port", "0")
     assert again.returncode == 0
