@@ -67,7 +67,9 @@ def client_environment(
         config.write_text(_SDK_CONFIG)
     # botocore honours HTTP_PROXY, for loopback too.
     direct = [host for host in environ.get("NO_PROXY", environ.get("no_proxy", "")).split(",") if host]
-    no_proxy = ",".join([*direct, *(host for host in ("127.0.0.1", "localhost") if host not in direct)])
+    # "*" is every host, and only where it stands alone.
+    ours = [] if direct == ["*"] else [host for host in ("127.0.0.1", "localhost") if host not in direct]
+    no_proxy = ",".join([*direct, *ours])
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,

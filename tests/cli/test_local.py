@@ -351,6 +351,7 @@ def test_help_imports_nothing_heavy():
 def test_what_clients_get(tmp_path):
     variables = client_environment("http://127.0.0.1:1", tmp_path, {"NO_PROXY": "example.com,localhost"})
     assert variables["NO_PROXY"] == variables["no_proxy"] == "example.com,localhost,127.0.0.1"
+    assert client_environment("http://127.0.0.1:1", tmp_path, {"NO_PROXY": "*"})["no_proxy"] == "*"
     assert "TelemetryOptOut: true" in Path(variables["SAGEMAKER_USER_CONFIG_OVERRIDE"]).read_text()
     removed = removed_variables(
         {"AWS_PROFILE": "x", "AWS_ENDPOINT_URL_SSM": "y", "AWS_REGION": "z", "HOME": "h"}
