@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -236,6 +237,104 @@ def test_run_is_killed(home):
     _until(lambda: _gone(state), "the stand-in notices that its parent is gone")
     os.killpg(process.pid, signal.SIGKILL)  # its command, which nothing could tell
     assert home.folder.read() is None
+
+
+USER = "echo $AWS_ENDPOINT_URL; read line || :; exec {python} -c 'import boto3; boto3.client(\"s3\").list_buckets()'"
+
+
+def _user(home: Home) -> subprocess.Popen:
+    """A `run` whose command tells the endpoint, and makes a request of it when its input ends."""
+    return home.start(
+        "run",
+        "--",
+        "sh",
+        "-c",
+        USER.format(python=sys.executable),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture
+def two(home):
+    """Two `run` that were started at once, and what they use."""
+    both = [_user(home) for _ in range(2)]
+    try:
+        endpoints = {process.stdout.readline().strip() for process in both}
+        state = home.folder.read()
+        assert endpoints == {state.endpoint}
+        yield (*both, state)
+    finally:
+        for process in both:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(DEADLINE)
+            process.stdin.close()
+            process.stdout.close()
+
+
+def _end(process: subprocess.Popen) -> int:
+    process.stdin.close()
+    return process.wait(DEADLINE)
+
+
+@runs
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_last_of_two_runs_ends_it(two, first):
+    state = two[2]
+    assert _end(two[first]) == 0
+    assert not _gone(state)
+    assert _end(two[1 - first]) == 0
+    assert _gone(state)
+
+
+@runs
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_run_that_is_killed_takes_it_from_no_other(two, first):
+    state = two[2]
+    os.kill(two[first].pid, signal.SIGKILL)
+    two[first].wait(DEADLINE)
+    assert _end(two[1 - first]) == 0
+    assert _gone(state)
+
+
+@runs
+def test_two_runs_that_are_killed_leave_none(two):
+    for process in two[:2]:
+        os.kill(process.pid, signal.SIGKILL)
+    _until(lambda: _gone(two[2]), "the stand-in notices that it is not used any more")
+
+
+@runs
+def test_up_makes_one_stay_that_a_run_started(home):
+    process, state = _sleeper(home)
+    assert "it ends with the last smssh local run" in home.do("status").stdout
+    up = home.do("up")
+    assert (up.returncode, state.endpoint in up.stdout) == (0, True)
+    process.terminate()
+    process.wait(DEADLINE)
+    assert not _gone(state)
+    assert "it ends with" not in home.do("status").stdout
+    assert home.do("down").returncode == 0
+    assert _gone(state)
+
+
+@runs
+def test_one_that_is_up_is_not_as_asked_for(home, tmp_path):
+    assert home.do("up", "--port", "0").returncode == 0
+    state = home.folder.read()
+    for words, fact in (
+        (["--image", str(tmp_path)], f"has the image {state.image_env}"),
+        (["--port", str(state.port - 1)], f"listens on port {state.port}"),
+    ):
+        for command in (["up", *words], ["run", *words, "--", "echo", "ran"]):
+            done = home.do(*command)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert f"already running (process {state.pid}) and {fact}" in done.stderr
+            assert f"leave out {' '.join(words)}" in done.stderr
+    same = home.do("run", "--image", state.image_env, "--port", str(state.port), "--", "echo", "ran")
+    assert (same.returncode, same.stdout) == (0, "ran\n")
 
 
 REAL_JOB = """
