@@ -23,6 +23,7 @@ from ..errors import SmsshError
 from .certificate import Certificate
 from .environment import client_environment
 from .gateway import Gateway, listen
+from .job_run import remove_leftovers
 from .jobs import JobRunner
 from .moto_backend import MotoBackend
 from .sagemaker import SageMaker
@@ -136,6 +137,8 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
 
     channels = f"https://127.0.0.1:{secure.getsockname()[1]}"
     environment = container_environment(endpoint, folder.path, channels, certificate.authority)
+    # Only here is it certain that they are no other's: by the folder's lock this is the only stand-in in it.
+    await asyncio.to_thread(remove_leftovers, folder.path / "jobs")
     runner = JobRunner(folder.path, s3, logs, config.image_env, environment)
     stack.push_async_callback(runner.close)
     sagemaker = SageMaker(runner, read_object)

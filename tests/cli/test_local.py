@@ -388,6 +388,25 @@ def test_jobs_really_run_and_none_is_left(home):
     assert str(home.path) not in Path("/proc/self/mountinfo").read_text()
 
 
+@runs
+def test_what_jobs_of_a_killed_one_left_is_removed(home):
+    assert home.do("up", "--port", "0").returncode == 0
+    state = home.folder.read()
+    assert home.do("run", "--", sys.executable, "-c", REAL_JOB).returncode == 0
+    folder = home.folder.path / "jobs" / "left"
+    log = folder / "algo-1.log"
+    _until(lambda: _read(log), "the job writes to its log")
+    os.kill(state.pid, signal.SIGKILL)
+    _until(lambda: _gone(state), "the process is gone")
+    assert (folder / "algo-1").is_dir()
+    (folder / "upload.tar.gz").touch()  # of a training job at its end
+
+    assert home.do("up", "--port", "0").returncode == 0
+    assert list(folder.iterdir()) == [log]
+    assert (home.folder.path / "jobs" / "good" / "algo-1.log").exists()
+    assert home.do("down").returncode == 0
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
