@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,13 +23,14 @@ from ..errors import ExitStatus, SmsshError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ..local.state import State, StateFolder
+    from ..local.state import State, StateFolder, Users
 
 __all__ = ["local"]
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
-_PORT = 4580
+_UP_PORT = 4580
+_RUN_PORT = 0
 _START_SECONDS = 60.0
 """The longest that a start may take. It takes one to three seconds, most of them moto's import."""
 _STOP_SECONDS = 45.0
@@ -44,12 +45,11 @@ def local() -> None:
 
 
 def _port_option(default: int) -> Callable[[Command], Command]:
+    # No default for click: what is asked for must fit the one that is up, a default need not.
     return click.option(
         "--port",
         type=click.IntRange(0, 65535),
-        default=default,
-        show_default=True,
-        help="Port on 127.0.0.1; 0 takes a free one.",
+        help=f"Port on 127.0.0.1; 0 takes a free one.  [default: {default}]",
     )
 
 
@@ -62,48 +62,53 @@ _image_option = click.option(
 
 
 @local.command()
-@_port_option(_PORT)
+@_port_option(_UP_PORT)
 @_image_option
 @click.option("--foreground", is_flag=True, help="Do not go into the background; end with Ctrl-C.")
-def up(port: int, image: Path | None, foreground: bool) -> None:
-    """Start it, and print the variables that lead to it.
+def up(port: int | None, image: Path | None, foreground: bool) -> None:
+    """Start it, and print the variables that lead to it. It stays until smssh local down.
 
     Use: eval "$(smssh local up)"
     """
     folder = _folder()
-    state = folder.read()
-    if state is not None:
-        click.echo(f"smssh local is already running at {state.endpoint} (process {state.pid}).", err=True)
-        _print_exports(state, folder)
-        return
-    _check(port)
-    env = (image or Path(sys.prefix)).absolute()
-    if foreground:
-        _serve_here(folder, port, env)
-        return
     began = time.monotonic()
-    state = _start(folder, port, env)
-    seconds = time.monotonic() - began
-    click.echo(f"smssh local is up at {state.endpoint} ({seconds:.1f} s; log: {folder.log_file}).", err=True)
-    _print_exports(state, folder)
+    with _joined(folder), folder.turn_to_start():
+        state = _running(folder, port, image)
+        if state is not None:
+            if state.temporary:  # a `run` started it, and would end it
+                folder.write(replace(state, temporary=False))
+            click.echo(f"smssh local is already running at {state.endpoint} (process {state.pid}).", err=True)
+        elif not foreground:
+            state = _start(folder, _UP_PORT if port is None else port, image)
+            took = f"{time.monotonic() - began:.1f} s; log: {folder.log_file}"
+            click.echo(f"smssh local is up at {state.endpoint} ({took}).", err=True)
+    if state is None:
+        _serve_here(folder, _UP_PORT if port is None else port, image)
+    else:
+        _print_exports(state, folder)
 
 
 @local.command(context_settings={"ignore_unknown_options": True})
-@_port_option(0)
+@_port_option(_RUN_PORT)
 @_image_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(port: int, image: Path | None, command: tuple[str, ...]) -> None:
+def run(port: int | None, image: Path | None, command: tuple[str, ...]) -> None:
     """Run COMMAND against it, as in: smssh local run -- python pipeline.py.
 
-    Where none is up, one is started, and stopped when COMMAND has ended. The exit status is COMMAND's.
+    Where none is up, one is started, and stopped when COMMAND has ended, and every other that was run against
+    it meanwhile. The exit status is COMMAND's.
     """
     folder = _folder()
-    state = folder.read()
-    if state is not None:
-        sys.exit(_run_command(command, state, folder))
-    _check(port)
-    with _started(folder, port, (image or Path(sys.prefix)).absolute()) as state:
-        status = _run_command(command, state, folder)
+    with _joined(folder) as users:
+        with folder.turn_to_start():
+            state = _running(folder, port, image)
+            if state is None:
+                state = _start(folder, _RUN_PORT if port is None else port, image, temporary=True)
+                click.echo(f"smssh local is up at {state.endpoint} for this command.", err=True)
+        try:
+            status = _run_command(command, state, folder)
+        finally:
+            _leave(users, state, folder)
     sys.exit(status)
 
 
@@ -123,6 +128,8 @@ def status(as_json: bool) -> None:
         click.echo(f"smssh local is running at {state.endpoint} since {since}.")
         click.echo(f"  process {state.pid}, image {state.image_env}, log {folder.log_file}")
         click.echo(f"  agents' channels {state.channels}, certified by {state.authority}")
+        if state.temporary:
+            click.echo("  it ends with the last smssh local run that uses it")
     if state is None:
         sys.exit(ExitStatus.NOT_FOUND)
 
@@ -135,8 +142,7 @@ def down() -> None:
     if state is None:
         click.echo("smssh local is not running.", err=True)
         return
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(state.pid, signal.SIGTERM)
+    _send(state, signal.SIGTERM)
     if not _gone(state, folder):
         raise SmsshError(
             f"smssh local (process {state.pid}) did not stop within {_STOP_SECONDS:.0f} seconds",
@@ -153,6 +159,66 @@ def _folder() -> StateFolder:
     folder = StateFolder()
     folder.make()
     return folder
+
+
+@contextlib.contextmanager
+def _joined(folder: StateFolder) -> Iterator[Users]:
+    """Be a user of what runs in a folder, or will; one that is being stopped for want of users goes first.
+
+    Raises:
+        SmsshError: that takes too long.
+    """
+    deadline = time.monotonic() + _STOP_SECONDS
+    with folder.users() as users:
+        while not users.join():
+            if time.monotonic() > deadline:
+                raise SmsshError(
+                    f"the smssh local before this one did not stop within {_STOP_SECONDS:.0f} seconds",
+                    hint=f"see {folder.log_file}",
+                    reference="stand-in-does-not-stop",
+                    status=ExitStatus.TIMEOUT,
+                )
+            time.sleep(0.05)
+        yield users
+
+
+def _leave(users: Users, state: State, folder: StateFolder) -> None:
+    """Stop a temporary one if nobody else uses it."""
+    if not users.alone() and users.join():
+        return
+    now = folder.read()
+    if not (now or state).temporary or (now is not None and now.birth != state.birth):
+        return
+    _send(state, signal.SIGTERM)
+    if not _gone(state, folder):
+        click.echo(f"smssh local (process {state.pid}) does not stop; it is killed.", err=True)
+        _send(state, signal.SIGKILL)
+
+
+def _running(folder: StateFolder, port: int | None, image: Path | None) -> State | None:
+    """The one that runs, if one does.
+
+    Raises:
+        SmsshError: it is not as asked for.
+    """
+    state = folder.read()
+    if state is None:
+        return None
+    if port and port != state.port:
+        raise _not_as_asked(state, f"--port {port}", f"listens on port {state.port}")
+    if image is not None and os.path.realpath(image) != os.path.realpath(state.image_env):
+        raise _not_as_asked(state, f"--image {image}", f"has the image {state.image_env}")
+    return state
+
+
+def _not_as_asked(state: State, asked: str, fact: str) -> SmsshError:
+    """The error for an option that the one that runs does not meet."""
+    return SmsshError(
+        f"smssh local is already running (process {state.pid}) and {fact}",
+        hint=f"smssh local down, which stops its jobs; or leave out {asked}; or set SMSSH_HOME to another folder",
+        reference="already-running",
+        status=ExitStatus.USAGE,
+    )
 
 
 def _check(port: int) -> None:
@@ -183,28 +249,35 @@ def _check(port: int) -> None:
             raise port_in_use(port) from None
 
 
-def _serve_here(folder: StateFolder, port: int, image: Path) -> None:
+def _serve_here(folder: StateFolder, port: int, image: Path | None) -> None:
     import logging
 
+    _check(port)
     from ..local import server
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     before = dict(os.environ)
-    server.run(server.Config(folder.path, port, image), lambda state: _print_exports(state, folder, before))
+    config = server.Config(folder.path, port, _environment_of(image))
+    server.run(config, lambda state: _print_exports(state, folder, before))
 
 
-def _start(folder: StateFolder, port: int, image: Path, lifeline: int | None = None) -> State:
+def _environment_of(image: Path | None) -> Path:
+    return (image or Path(sys.prefix)).absolute()
+
+
+def _start(folder: StateFolder, port: int, image: Path | None, *, temporary: bool = False) -> State:
     """Start one in the background and wait until it answers.
 
     Args:
         folder: its folder.
         port: its port.
-        image: the image's environment.
-        lifeline: the reading end of a pipe; it ends when the writing end is closed.
+        image: the image's environment; by default the one that this runs in.
+        temporary: whether it ends with its last user.
 
     Raises:
         SmsshError: it did not start.
     """
+    _check(port)
     from ..local.state import State
 
     reading, writing = os.pipe()
@@ -215,21 +288,19 @@ def _start(folder: StateFolder, port: int, image: Path, lifeline: int | None = N
         "--port",
         str(port),
         "--image",
-        str(image),
+        str(_environment_of(image)),
         "--report",
         str(writing),
     ]
-    passed = [writing]
-    if lifeline is not None:
-        command += ["--lifeline", str(lifeline)]
-        passed.append(lifeline)
+    if temporary:
+        command.append("--temporary")
     with open(folder.log_file, "wb") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=passed,
+            pass_fds=[writing],
             start_new_session=True,
             cwd=folder.path,
         )
@@ -283,29 +354,6 @@ def _read_line(descriptor: int) -> str | None:
             return b"".join(parts).decode()
 
 
-@contextlib.contextmanager
-def _started(folder: StateFolder, port: int, image: Path) -> Iterator[State]:
-    """One that ends with the block; it ends with this process too, however that ends."""
-    reading, writing = os.pipe()
-    try:
-        try:
-            state = _start(folder, port, image, lifeline=reading)
-        finally:
-            os.close(reading)
-        click.echo(f"smssh local is up at {state.endpoint} for this command.", err=True)
-        try:
-            yield state
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(state.pid, signal.SIGTERM)
-            if not _gone(state, folder):
-                click.echo(f"smssh local (process {state.pid}) does not stop; it is killed.", err=True)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(state.pid, signal.SIGKILL)
-    finally:
-        os.close(writing)
-
-
 def _run_command(command: tuple[str, ...], state: State, folder: StateFolder) -> int:
     """Run a command with the stand-in's variables; answers its exit status, 128 + N if a signal ended it.
 
@@ -345,12 +393,17 @@ def _run_command(command: tuple[str, ...], state: State, folder: StateFolder) ->
     return code if code >= 0 else 128 - code
 
 
+def _send(state: State, number: int) -> None:
+    """Send a signal to a stand-in; one that has ended is no error."""
+    if state.runs():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(state.pid, number)
+
+
 def _gone(state: State, folder: StateFolder) -> bool:
     """Wait until a stand-in has stopped; False if that takes too long."""
-    from ..local.state import process_birth
-
     deadline = time.monotonic() + _STOP_SECONDS
-    while process_birth(state.pid) == state.birth:
+    while state.runs():
         if time.monotonic() > deadline:
             return False
         # Of a child, this takes the exit status, so that it does not stay as a zombie.

@@ -37,6 +37,9 @@ _REMOVED = (
     "AWS_DEFAULT_PROFILE",
     "AWS_SESSION_TOKEN",
     "AWS_SECURITY_TOKEN",
+    # Of the caller's keys; botocore takes what stands here for a part of ours.
+    "AWS_CREDENTIAL_EXPIRATION",
+    "AWS_ACCOUNT_ID",
     "AWS_ROLE_ARN",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -64,7 +67,9 @@ def client_environment(
         config.write_text(_SDK_CONFIG)
     # botocore honours HTTP_PROXY, for loopback too.
     direct = [host for host in environ.get("NO_PROXY", environ.get("no_proxy", "")).split(",") if host]
-    no_proxy = ",".join([*direct, *(host for host in ("127.0.0.1", "localhost") if host not in direct)])
+    # "*" is every host, and only where it stands alone.
+    ours = [] if direct == ["*"] else [host for host in ("127.0.0.1", "localhost") if host not in direct]
+    no_proxy = ",".join([*direct, *ours])
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
@@ -84,7 +89,7 @@ def client_environment(
 
 
 def removed_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The variables of `environ` that lead elsewhere: profiles, tokens, endpoints of single services."""
+    """The variables of `environ` that lead elsewhere, or belong to other keys than the stand-in's."""
     return sorted(
         name
         for name in environ

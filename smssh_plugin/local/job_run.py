@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Executor
 
-__all__ = ["Container", "JobRun", "Tools", "remove_tree"]
+__all__ = ["Container", "JobRun", "Tools", "remove_leftovers", "remove_tree"]
 
 _log = logging.getLogger(__name__)
 
@@ -396,6 +396,19 @@ class JobRun:
     def _clean(self) -> None:
         for container in self.containers:
             remove_tree(container.folder)
+
+
+def remove_leftovers(jobs: Path) -> None:
+    """Remove what jobs left whose stand-in was killed: everything but their logs.
+
+    Args:
+        jobs: the folder of the jobs' folders; no job runs in it.
+    """
+    for path in jobs.glob("*/*"):
+        if path.is_dir():
+            remove_tree(path)
+        elif path.suffix != ".log":
+            path.unlink()
 
 
 def remove_tree(folder: Path) -> None:

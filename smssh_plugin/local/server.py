@@ -23,6 +23,7 @@ from ..errors import SmsshError
 from .certificate import Certificate
 from .environment import client_environment
 from .gateway import Gateway, listen
+from .job_run import remove_leftovers
 from .jobs import JobRunner
 from .moto_backend import MotoBackend
 from .sagemaker import SageMaker
@@ -32,9 +33,14 @@ from .state import State, StateFolder, already_running, port_in_use, process_bir
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .state import Users
+
 __all__ = ["Config", "run", "serve"]
 
 log = logging.getLogger(__name__)
+
+_UNUSED_PERIOD = 0.2
+"""Seconds between two looks whether a temporary one is still used."""
 
 _READY = "ready"
 _ERROR = "error"
@@ -48,17 +54,17 @@ class Config:
         folder: the state folder.
         port: to listen on, on 127.0.0.1; 0 takes a free one.
         image_env: the Python environment that plays the jobs' image.
-        lifeline: a descriptor to read; its end stops the stand-in. For a parent that must not outlive it.
+        temporary: end when no command uses it any more, unless somebody makes it stay (`State.temporary`).
     """
 
     folder: Path
     port: int
     image_env: Path
-    lifeline: int | None = None
+    temporary: bool = False
 
 
 async def serve(config: Config, ready: Callable[[State], None]) -> None:
-    """Run until SIGTERM or SIGINT, then stop every job and leave nothing behind.
+    """Run until SIGTERM, SIGINT or, if temporary, its last user's end; then stop every job, leave nothing behind.
 
     Args:
         config: how.
@@ -69,24 +75,37 @@ async def serve(config: Config, ready: Callable[[State], None]) -> None:
     """
     folder = StateFolder(config.folder)
     folder.make()
-    with folder.only() as alone:
+    # The users' lock is let go of last: who joins after that can start another.
+    with folder.users() as users, folder.only() as alone:
         if not alone:
             raise already_running(folder)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        if config.lifeline is not None:
-            loop.add_reader(config.lifeline, stop.set)
         async with contextlib.AsyncExitStack() as stack:
             state = await _start(config, folder, stack)
             folder.write(state)
             stack.callback(folder.remove)
             log.info("ready at %s", state.endpoint)
             ready(state)
+            if config.temporary:
+                watch = asyncio.create_task(_stop_unused(folder, users, stop))
+                stack.callback(watch.cancel)
             await stop.wait()
             log.info("stopping")
         log.info("stopped")
+
+
+async def _stop_unused(folder: StateFolder, users: Users, stop: asyncio.Event) -> None:
+    """Stop it when no command uses it. The last one does so itself; this is for one that was killed."""
+    while not users.alone():
+        await asyncio.sleep(_UNUSED_PERIOD)
+    state = folder.read()
+    if state is not None and not state.temporary:
+        users.leave()
+        return
+    stop.set()
 
 
 async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExitStack) -> State:
@@ -118,6 +137,8 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
 
     channels = f"https://127.0.0.1:{secure.getsockname()[1]}"
     environment = container_environment(endpoint, folder.path, channels, certificate.authority)
+    # Only here is it certain that they are no other's: by the folder's lock this is the only stand-in in it.
+    await asyncio.to_thread(remove_leftovers, folder.path / "jobs")
     runner = JobRunner(folder.path, s3, logs, config.image_env, environment)
     stack.push_async_callback(runner.close)
     sagemaker = SageMaker(runner, read_object)
@@ -139,6 +160,7 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
         image_env=str(config.image_env),
         channels=channels,
         authority=str(certificate.authority),
+        temporary=config.temporary,
     )
 
 
@@ -186,13 +208,11 @@ def _main() -> int:
     parser.add_argument(
         "--report", type=int, required=True, help="descriptor that one line of JSON is written to"
     )
-    parser.add_argument("--lifeline", type=int)
+    parser.add_argument("--temporary", action="store_true")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Neither must be inherited by jobs: they would keep the parent's pipe open.
-    for descriptor in (given.report, given.lifeline):
-        if descriptor is not None:
-            os.set_inheritable(descriptor, False)
+    # Jobs must not inherit it: they would keep the parent's pipe open.
+    os.set_inheritable(given.report, False)
 
     def report(kind: str, members: dict[str, Any]) -> None:
         # The parent may have given up waiting.
@@ -201,7 +221,7 @@ def _main() -> int:
 
     try:
         run(
-            Config(given.folder, given.port, given.image, given.lifeline),
+            Config(given.folder, given.port, given.image, given.temporary),
             lambda state: report(_READY, asdict(state)),
         )
     except SmsshError as error:

@@ -1,7 +1,7 @@
 """The stand-in's state folder, and the file that says whether one is running and where.
 
-`$SMSSH_HOME/local`: `state.json` while it runs, `local.log`, `lock`, `jobs/` and `bin/` (of the job runner),
-and `client/` (files for clients). This module imports nothing of aiohttp or moto.
+`$SMSSH_HOME/local`: `state.json` while it runs, `local.log`, the locks `lock`, `start` and `users`, `jobs/` and
+`bin/` (of the job runner), and `client/` (files for clients). This module imports nothing of aiohttp or moto.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from ..home import home, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import IO
 
-__all__ = ["State", "StateFolder", "already_running", "port_in_use", "process_birth"]
+__all__ = ["State", "StateFolder", "Users", "already_running", "port_in_use", "process_birth"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,34 @@ class State:
     """Where agents open their channels: https, which Amazon's insists on."""
     authority: str = ""
     """The PEM file of the authority that the certificate there is signed by."""
+    temporary: bool = False
+    """Whether it ends with the last `smssh local run` that uses it."""
+
+    def runs(self) -> bool:
+        """Whether its process is there."""
+        return process_birth(self.pid) == self.birth
+
+
+class Users:
+    """The lock that the commands which use a stand-in share.
+
+    The system lets go of it when its process ends, however that ends.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def join(self) -> bool:
+        """Be one of them; False while the stand-in is being stopped, because it had none any more."""
+        return _lock(self._file, fcntl.LOCK_SH)
+
+    def alone(self) -> bool:
+        """Be none of them any more; True if there is no other, and then none can join."""
+        return _lock(self._file, fcntl.LOCK_EX)
+
+    def leave(self) -> None:
+        """Let go of the lock."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
 class StateFolder:
@@ -71,7 +100,7 @@ class StateFolder:
         except (ValueError, TypeError):
             self.remove()
             return None
-        if process_birth(state.pid) == state.birth:
+        if state.runs():
             return state
         self.remove()
         return None
@@ -95,12 +124,29 @@ class StateFolder:
     def only(self) -> Iterator[bool]:
         """Hold the folder's lock; gives False where another process has it."""
         with open(self.path / "lock", "a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            yield _lock(file, fcntl.LOCK_EX)
+
+    @contextlib.contextmanager
+    def users(self) -> Iterator[Users]:
+        """The lock of those who use what runs here; nothing of it is held yet."""
+        with open(self.path / "users", "a") as file:
+            yield Users(file)
+
+    @contextlib.contextmanager
+    def turn_to_start(self) -> Iterator[None]:
+        """Wait until no other command starts one here; until the end of the block none does."""
+        with open(self.path / "start", "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _lock(file: IO[str], kind: int) -> bool:
+    """Take a lock of a file, in the place of the one that is held; False where another process is in the way."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def port_in_use(port: int) -> SmsshError:

@@ -17,6 +17,7 @@ import json
 import logging
 import socket
 import time
+import zlib
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
@@ -320,6 +321,18 @@ class _Host:
 
 def payloads(records: IO[bytes], plan: Plan) -> Iterator[bytes]:
     """The bodies of the requests for one object.
+
+    Raises:
+        _RecordFault: a record is larger than a request may be, or the object is not the gzip it should be.
+    """
+    try:
+        yield from _bodies(records, plan)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _RecordFault(f"Not the Gzip that CompressionType says: {error}", "ClientError") from None
+
+
+def _bodies(records: IO[bytes], plan: Plan) -> Iterator[bytes]:
+    """As `payloads`; errors of reading are as they come.
 
     Raises:
         _RecordFault: a record is larger than a request may be.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -43,6 +44,9 @@ class Home:
         self.environ |= {
             "SMSSH_HOME": str(path),
             "AWS_PROFILE": "real",
+            # As `aws configure export-credentials --format env` sets them.
+            "AWS_CREDENTIAL_EXPIRATION": "2020-01-01T00:00:00Z",
+            "AWS_ACCOUNT_ID": "999999999999",
             "AWS_ENDPOINT_URL_S3": "https://s3.invalid",
         }
 
@@ -91,7 +95,8 @@ def test_up_twice_status_use_down(home):
     state = home.folder.read()
     assert f"smssh local is up at {state.endpoint}" in up.stderr
     assert f"export AWS_ENDPOINT_URL='{state.endpoint}'" in up.stdout
-    assert "unset AWS_ENDPOINT_URL_S3 AWS_PROFILE" in up.stdout
+    removed = "AWS_ACCOUNT_ID AWS_CREDENTIAL_EXPIRATION AWS_ENDPOINT_URL_S3 AWS_PROFILE"
+    assert f"unset {removed}\n" in up.stdout
 
     again = home.do("up", "--port", "0")
     assert again.returncode == 0
@@ -234,6 +239,104 @@ def test_run_is_killed(home):
     assert home.folder.read() is None
 
 
+USER = "echo $AWS_ENDPOINT_URL; read line || :; exec {python} -c 'import boto3; boto3.client(\"s3\").list_buckets()'"
+
+
+def _user(home: Home) -> subprocess.Popen:
+    """A `run` whose command tells the endpoint, and makes a request of it when its input ends."""
+    return home.start(
+        "run",
+        "--",
+        "sh",
+        "-c",
+        USER.format(python=sys.executable),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture
+def two(home):
+    """Two `run` that were started at once, and what they use."""
+    both = [_user(home) for _ in range(2)]
+    try:
+        endpoints = {process.stdout.readline().strip() for process in both}
+        state = home.folder.read()
+        assert endpoints == {state.endpoint}
+        yield (*both, state)
+    finally:
+        for process in both:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(DEADLINE)
+            process.stdin.close()
+            process.stdout.close()
+
+
+def _end(process: subprocess.Popen) -> int:
+    process.stdin.close()
+    return process.wait(DEADLINE)
+
+
+@runs
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_last_of_two_runs_ends_it(two, first):
+    state = two[2]
+    assert _end(two[first]) == 0
+    assert not _gone(state)
+    assert _end(two[1 - first]) == 0
+    assert _gone(state)
+
+
+@runs
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_run_that_is_killed_takes_it_from_no_other(two, first):
+    state = two[2]
+    os.kill(two[first].pid, signal.SIGKILL)
+    two[first].wait(DEADLINE)
+    assert _end(two[1 - first]) == 0
+    assert _gone(state)
+
+
+@runs
+def test_two_runs_that_are_killed_leave_none(two):
+    for process in two[:2]:
+        os.kill(process.pid, signal.SIGKILL)
+    _until(lambda: _gone(two[2]), "the stand-in notices that it is not used any more")
+
+
+@runs
+def test_up_makes_one_stay_that_a_run_started(home):
+    process, state = _sleeper(home)
+    assert "it ends with the last smssh local run" in home.do("status").stdout
+    up = home.do("up")
+    assert (up.returncode, state.endpoint in up.stdout) == (0, True)
+    process.terminate()
+    process.wait(DEADLINE)
+    assert not _gone(state)
+    assert "it ends with" not in home.do("status").stdout
+    assert home.do("down").returncode == 0
+    assert _gone(state)
+
+
+@runs
+def test_one_that_is_up_is_not_as_asked_for(home, tmp_path):
+    assert home.do("up", "--port", "0").returncode == 0
+    state = home.folder.read()
+    for words, fact in (
+        (["--image", str(tmp_path)], f"has the image {state.image_env}"),
+        (["--port", str(state.port - 1)], f"listens on port {state.port}"),
+    ):
+        for command in (["up", *words], ["run", *words, "--", "echo", "ran"]):
+            done = home.do(*command)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert f"already running (process {state.pid}) and {fact}" in done.stderr
+            assert f"leave out {' '.join(words)}" in done.stderr
+    same = home.do("run", "--image", state.image_env, "--port", str(state.port), "--", "echo", "ran")
+    assert (same.returncode, same.stdout) == (0, "ran\n")
+
+
 REAL_JOB = """
 import sys, time, boto3
 s3, sm, logs = (boto3.client(name) for name in ("s3", "sagemaker", "logs"))
@@ -283,6 +386,25 @@ def test_jobs_really_run_and_none_is_left(home):
     ]
     assert left == []
     assert str(home.path) not in Path("/proc/self/mountinfo").read_text()
+
+
+@runs
+def test_what_jobs_of_a_killed_one_left_is_removed(home):
+    assert home.do("up", "--port", "0").returncode == 0
+    state = home.folder.read()
+    assert home.do("run", "--", sys.executable, "-c", REAL_JOB).returncode == 0
+    folder = home.folder.path / "jobs" / "left"
+    log = folder / "algo-1.log"
+    _until(lambda: _read(log), "the job writes to its log")
+    os.kill(state.pid, signal.SIGKILL)
+    _until(lambda: _gone(state), "the process is gone")
+    assert (folder / "algo-1").is_dir()
+    (folder / "upload.tar.gz").touch()  # of a training job at its end
+
+    assert home.do("up", "--port", "0").returncode == 0
+    assert list(folder.iterdir()) == [log]
+    assert (home.folder.path / "jobs" / "good" / "algo-1.log").exists()
+    assert home.do("down").returncode == 0
 
 
 def _read(path: Path) -> bytes:
@@ -347,6 +469,7 @@ def test_help_imports_nothing_heavy():
 def test_what_clients_get(tmp_path):
     variables = client_environment("http://127.0.0.1:1", tmp_path, {"NO_PROXY": "example.com,localhost"})
     assert variables["NO_PROXY"] == variables["no_proxy"] == "example.com,localhost,127.0.0.1"
+    assert client_environment("http://127.0.0.1:1", tmp_path, {"NO_PROXY": "*"})["no_proxy"] == "*"
     assert "TelemetryOptOut: true" in Path(variables["SAGEMAKER_USER_CONFIG_OVERRIDE"]).read_text()
     removed = removed_variables(
         {"AWS_PROFILE": "x", "AWS_ENDPOINT_URL_SSM": "y", "AWS_REGION": "z", "HOME": "h"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import textwrap
 import uuid
@@ -142,6 +143,29 @@ def test_bad_record_fails_its_object_and_the_job(world: World) -> None:
     said = f"{world.bucket}/in/bad.csv: Bad HTTP status received from algorithm: 500"
     assert any(event.endswith(said) for event in events)
     assert any("could not convert string to float: 'x'" in event for event in events)
+
+
+def test_objects_that_are_no_gzip_fail_and_the_others_do_not(world: World) -> None:
+    good = gzip.compress(b"1\n2\n", mtime=0)
+    faults = {
+        "a-plain": (b"1\n2\n", "Not a gzipped file (b'1\\n')"),
+        "b-cut": (good[:-9], "Compressed file ended before the end-of-stream marker was reached"),
+        "c-deflate": (good[:10] + b"\xff" * 20, "Error -3 while decompressing data: invalid block type"),
+        "d-checksum": (good[:-8] + b"\0" * 8, "CRC check failed"),
+    }
+    for name, (data, _) in faults.items():
+        world.put(f"in/{name}", data)
+    world.put("in/z-good", good)
+    job = _job(world, _model(world), uri=world.uri("in/"))
+    job.request["TransformInput"]["CompressionType"] = "Gzip"
+    outcome = world.run(job)
+    assert outcome.failure_reason == "ClientError: See job logs for more information"
+    assert world.keys("out/") == ["out/z-good.out"]
+    assert world.get(world.uri("out/z-good.out")) == b"2\n4\n"
+    events = world.events("/aws/sagemaker/TransformJobs", job.name)
+    for name, (_, fault) in faults.items():
+        said = f"{world.bucket}/in/{name}: Not the Gzip that CompressionType says: {fault}"
+        assert any(said in event for event in events)
 
 
 def test_model_that_does_not_load(world: World) -> None:
