@@ -153,8 +153,8 @@ CACHE_KEYS = {
 """What SageMaker compares (developer guide, "Default cache key attributes by pipeline step type")."""
 
 CACHING = {
-    "transform": "Turning SSH on or off runs a cached step once; so does a model with another name, which the model's "
-    "step makes when its bundle is another one.",
+    "transform": "Turning SSH on or off runs a cached step once; so do options that its model's bundle does not say, "
+    "and a model with another name, which the model's step makes when its bundle is another one.",
     "model": "Steps that make models are not cached.",
     "tuning": "Turning SSH on or off and another bundle each run a cached step once; SageMaker does not compare the "
     "variables.",
@@ -379,7 +379,8 @@ VARIABLES = """
 A job's environment is scarce: 256 characters a value in a processing job, 16 entries in a transform job. So only what
 can't wait until the bundle is read goes into the request, and the rest travels in the bundle's `options.json`. A
 variable that is set on the job wins over it. In an image that has smssh-plugin, with `bundle="baked"`, there is no
-bundle: then every option travels as its variable.
+bundle: then every option travels as its variable. A transform job has the bundle of its model: what its step was given
+and that bundle does not say travels as its variable, too.
 """
 
 BUDGET = 300_000

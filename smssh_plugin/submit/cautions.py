@@ -86,16 +86,15 @@ def cautions(kind: str, before: Request, after: Request, injection: Injection, h
         return _of_training(before, after, injection, held)
     if kind == "processing":
         network = before.get("NetworkConfig")
-        image, role = at(before, "AppSpecification", "ImageUri"), before.get("RoleArn")
         return [
             *_of_network(network, injection, "NetworkConfig."),
-            *_of_python_path(image, role, before, after),
+            *_of_python_path(at(before, "AppSpecification", "ImageUri"), before, after),
             *_of_limit(before, held, "StoppingCondition"),
         ]
     if kind == "model":
         found = _of_network(before, injection, "")
         for old, new in zip(_containers(before), _containers(after)):
-            found += _of_python_path(at(old, "Image"), before.get("ExecutionRoleArn"), old, new)
+            found += _of_python_path(at(old, "Image"), old, new)
         return list(dict.fromkeys(found))
     return []
 
@@ -115,9 +114,8 @@ def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> l
     if not is_map(before) or not is_map(after):
         return []
     found = _of_network(before, injection, "")
-    found += _of_python_path(
-        at(before, "AlgorithmSpecification", "TrainingImage"), before.get("RoleArn"), before, after
-    )
+    image = at(before, "AlgorithmSpecification", "TrainingImage")
+    found += _of_python_path(image, before, after)
     found += _of_limit(before, held, "StoppingCondition")
     if held.hold and before.get("EnableManagedSpotTraining") is True:
         found.append(
@@ -127,8 +125,7 @@ def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> l
     if injection.transport == "native":
         if debug is not None and debug is not True:
             found.append(_of_variable("RemoteDebugConfig.EnableRemoteDebug", "false"))
-        image = at(before, "AlgorithmSpecification", "TrainingImage")
-        if images.is_algorithm(image, before.get("RoleArn"), before.get("HyperParameters")):
+        if images.is_algorithm(image, before.get("HyperParameters")):
             found.append(
                 Caution(
                     "the native transport is SageMaker's remote debugging, which is not for images of built-in "
@@ -163,9 +160,9 @@ def _of_variable(member: str, value: str) -> Caution:
     )
 
 
-def _of_python_path(image: Any, role: Any, before: Any, after: Any) -> list[Caution]:
+def _of_python_path(image: Any, before: Any, after: Any) -> list[Caution]:
     """A job's PYTHONPATH takes the place of the image's own."""
-    if at(before, "Environment", "PYTHONPATH") is not None or images.keeps_python_path(image, role):
+    if at(before, "Environment", "PYTHONPATH") is not None or images.keeps_python_path(image):
         return []
     path = at(after, "Environment", "PYTHONPATH")
     if not is_text(path) or not path.startswith((*FOLDERS.values(), REPACKED)):

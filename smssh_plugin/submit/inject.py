@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import Any, Callable, Mapping
 
 from .. import settings
 from ..errors import ExitStatus, SmsshError
@@ -16,10 +16,8 @@ from ..plugins import Plugins
 from . import bundle, repack, switch
 from .agent import agent_for
 from .cautions import Caution, Held, cache_caution, cautions, say
+from .options import SSHOptions
 from .requests import Injection, name_of, transform_request
-
-if TYPE_CHECKING:
-    from .options import SSHOptions
 
 __all__ = ["Attachment", "inject", "step_with_ssh"]
 
@@ -35,12 +33,15 @@ class Attachment:
         named: whether a person named this step; what can't be entered is an error then, else a warning.
         session: a SageMaker session to fall back on where the step has none.
         compiled: whether requests are parts of a pipeline definition, in JSON.
+        model: what was asked for the step that makes a transform step's model, whose bundle the job gets; None
+            where that is not known.
     """
 
     options: SSHOptions
     named: bool = True
     session: Any = None
     compiled: bool = False
+    model: SSHOptions | None = None
 
 
 def inject(
@@ -104,8 +105,11 @@ def _injection(kind: str, name: str | None, attachment: Attachment, session: Cal
     options = attachment.options
     as_leaf = switch.as_json if attachment.compiled else _same
     variables = {name: as_leaf(value) for name, value in options.environment.items()}
-    if options.baked:
+    model = attachment.model
+    if options.baked or (model is not None and model.baked):
         variables = {**_settings(options, session()), **variables}
+    elif kind == "transform":
+        variables = {**_beside_model(options, model or SSHOptions(), session), **variables}
     return Injection(
         _PLACEHOLDER,
         name,
@@ -126,17 +130,14 @@ def _same(value: Any) -> Any:
 
 def _settings(options: SSHOptions, session: Any) -> Mapping[str, str]:
     """What `options.json` would say, as variables of the job."""
-    import boto3
-
     document = options.document(bundle.authorized_keys(options))
     if document.get("transport") == "ssm":
         del document["transport"]  # the default: variables are scarce
     if options.transport == "native":
         place = bundle.destination(options, session)
         document.setdefault("announce", "s3://" + "/".join(filter(None, (place.bucket, place.prefix))))
-    elif options.transport == "ssm" and options.agent_source != "found":
-        client = (getattr(session, "boto_session", session) or boto3.Session()).client("s3")
-        document.update(agent_for(options, client.meta.endpoint_url, client.meta.region_name).options)
+    else:
+        document.update(_pinned_agent(options, session))
     try:
         return settings.variables(document)
     except SmsshError as error:
@@ -146,6 +147,55 @@ def _settings(options: SSHOptions, session: Any) -> Mapping[str, str]:
             reference="bad-option",
             status=ExitStatus.USAGE,
         ) from None
+
+
+def _beside_model(options: SSHOptions, model: SSHOptions, session: Callable[[], Any]) -> Mapping[str, str]:
+    """What a transform step asks for and the bundle of its model does not say, as variables of the job.
+
+    What only a bundle can carry, files and keys of hooks, is the model's.
+
+    Args:
+        options: what was asked for the step.
+        model: what was asked for its model; the defaults where that is not known.
+        session: answers the session that reads keys and knows the agent's region.
+    """
+    known = {each.field for each in settings.SETTINGS}
+    there = model.document(())
+    document = {
+        name: value
+        for name, value in options.document(()).items()
+        if name in known and (name not in there or there[name] != value)
+    }
+    # Nobody asked for these here: the submitting process's owner, the default transport.
+    if options.owner is None:
+        document.pop("owner", None)
+    if options.transport == "ssm":
+        document.pop("transport", None)
+    if options.authorized_keys and options.authorized_keys != model.authorized_keys:
+        document["authorized_keys"] = list(bundle.authorized_keys(options, session()))
+    if options.agent_source == "bundle":
+        document.pop("agent", None)
+    elif model.agent_source != "bundle" and _pins_another(options, model):
+        document.update(_pinned_agent(options, session()))
+    return settings.variables(document)
+
+
+def _pins_another(options: SSHOptions, model: SSHOptions) -> bool:
+    """Whether a transform step names a version or a machine of the agent that its model does not."""
+    return options.agent_version not in (None, model.agent_version) or options.machines not in (
+        SSHOptions.machines,
+        model.machines,
+    )
+
+
+def _pinned_agent(options: SSHOptions, session: Any) -> Mapping[str, Any]:
+    """What `options.json` would say of the agent that is pinned."""
+    import boto3
+
+    if options.transport != "ssm" or options.agent_source == "found":
+        return {}
+    client = (getattr(session, "boto_session", session) or boto3.Session()).client("s3")
+    return agent_for(options, client.meta.endpoint_url, client.meta.region_name).options
 
 
 def _held(options: SSHOptions) -> Held:

@@ -191,6 +191,10 @@ class SSHOptions:
         for name, choices in (("carrier", CARRIERS), ("cache", CACHES)):
             if getattr(self, name) not in choices:
                 raise _refusal(name, f"is {getattr(self, name)!r}, not one of {', '.join(choices)}")
+        for name in ("endpoints", "repack"):
+            # A text such as "no" would be true.
+            if not isinstance(getattr(self, name), bool):
+                raise _refusal(name, f"is {getattr(self, name)!r}, not True or False")
         for version in self.wheels:
             if not _PYTHON.match(version):
                 raise _refusal(
@@ -244,6 +248,10 @@ class SSHOptions:
             raise SmsshError(
                 message, hint=error.hint, reference=error.reference, status=error.status
             ) from None
+        # The reader takes "SSM" for "ssm"; what makes the request compares with the latter.
+        for name in ("transport", "agent", "ssh_server", "hold_hosts"):
+            if getattr(self, name) != getattr(SSHOptions, name):
+                object.__setattr__(self, name, getattr(read, name))
         if read.hold_max_seconds < read.hold_seconds:
             raise _refusal(
                 "hold_max_seconds",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from ..definitions import bodies, named_steps
@@ -130,7 +131,9 @@ def inject_definition(
         if not meant or names[0] in except_for:
             return step
         request = step["Arguments"]
-        changed = inject(kind, names[0], request, attachment, session_of)
+        same = _model_of(step) in models - except_for  # its model gets the same options
+        attached = replace(attachment, model=options) if same else attachment
+        changed = inject(kind, names[0], request, attached, session_of)
         if changed is request:
             return step
         return step_with_ssh({**step, "Arguments": changed}, kind, options)
@@ -177,16 +180,18 @@ def _transform_step(step: Any, change: Change, around: tuple[str, ...]) -> Any:
 def _models_of(definition: Mapping[str, Any], selection: Selection) -> Iterator[str]:
     """The names of the steps that make the models of the transform steps that are meant."""
     for step, names in named_steps(definition):
-        if step.get("Type") != "Transform":
-            continue
-        model: Any = at(step, "Arguments", "ModelName")
-        reference = model.get("Get") if isinstance(model, dict) else None
-        if (
-            selection.has("transform", names)
-            and isinstance(reference, str)
-            and reference.startswith("Steps.")
-        ):
-            yield reference.split(".")[1]
+        model = _model_of(step)
+        if model is not None and selection.has("transform", names):
+            yield model
+
+
+def _model_of(step: Mapping[str, Any]) -> str | None:
+    """The name of the step that makes a transform step's model; None for other steps, and for models of elsewhere."""
+    model: Any = at(step, "Arguments", "ModelName") if step.get("Type") == "Transform" else None
+    reference = model.get("Get") if isinstance(model, dict) else None
+    if not isinstance(reference, str) or not reference.startswith("Steps."):
+        return None
+    return reference.split(".")[1]
 
 
 def _attach_steps(pipeline: Any, choices: list[Choice]) -> None:

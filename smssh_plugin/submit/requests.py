@@ -179,19 +179,22 @@ def _trained(
     # Only the request of a training job has an entry point (HyperParameterAlgorithmSpecification has none).
     own = "AlgorithmSpecification.ContainerEntrypoint" if kind == "training" else ""
     entry_point = algorithm.get("ContainerEntrypoint") if own else None
-    image, role = algorithm.get("TrainingImage"), request.get("RoleArn")
     named = is_list(entry_point) and len(entry_point) > 0
-    if not named and images.is_algorithm(image, role, request.get(parameters)):
+    image = algorithm.get("TrainingImage")
+    # Without a bundle there is no channel that an algorithm could end at; who chooses a carrier knows of a script.
+    chosen, carried = injection.carrier != "auto", not injection.baked
+    if carried and not named and images.is_algorithm(image, request.get(parameters), scripted=chosen):
         raise refuse(
             where,
             f"{prefix}AlgorithmSpecification.TrainingImage is a built-in algorithm, which runs no code of yours and "
             "may end at a channel that it does not know",
-            OFF,
+            "where it is XGBoost with a script of yours, name that in the hyperparameter sagemaker_program, or choose "
+            f"a carrier (SSHOptions(carrier='sitecustomize')); else {OFF}",
             "built-in-algorithm",
         )
     environment = _environment_of(request, where, f"{prefix}Environment")
     start = _start(injection, kind, FOLDERS[kind], entry_point, environment, where, own)
-    variables = _variables(injection, role)
+    variables = _variables(injection, request.get("RoleArn"))
     if injection.baked and _has_variables(environment, variables):
         return request
     changed = dict(request)

@@ -257,7 +257,10 @@ def attach(step: Any, options: SSHOptions, *, named: bool = True, session: Any =
         return
     base = type(step)
     own: property = base.arguments
-    attachment = Attachment(options, named, session)
+    model = None
+    if kind_of(step) == "transform":
+        model = _attach_model(step, options, named=named, session=session)
+    attachment = Attachment(options, named, session, model=model)
     entered = False  # whether the request that was made last has SSH in it
 
     def arguments(self: Any) -> Any:
@@ -289,9 +292,7 @@ def attach(step: Any, options: SSHOptions, *, named: bool = True, session: Any =
     }
     hooked = type(base.__name__, (base,), namespace)
     step.__class__ = hooked
-    if kind_of(step) == "transform":
-        _attach_model(step, options, named=named, session=session)
-    elif kind_of(step) == "model" and options.repack:
+    if kind_of(step) == "model" and options.repack:
         for maker in repack.makers(step):
             attach(maker, options, named=named, session=session)
 
@@ -327,8 +328,12 @@ def _jobs_of(step: Any) -> Iterator[Any]:
         yield getattr(step, name, None)
 
 
-def _attach_model(step: Any, options: SSHOptions, *, named: bool, session: Any) -> None:
-    """Attach to the step that makes a transform step's model, or say what the model needs."""
+def _attach_model(step: Any, options: SSHOptions, *, named: bool, session: Any) -> SSHOptions | None:
+    """Attach to the step that makes a transform step's model, or say what the model needs.
+
+    Returns:
+        What was asked for the model, which may have come before; None where no step is seen that makes it.
+    """
     names = (getattr(job, "model_name", None) for job in _jobs_of(step))
     name = next((found for found in names if found is not None), None)
     try:
@@ -337,5 +342,8 @@ def _attach_model(step: Any, options: SSHOptions, *, named: bool, session: Any) 
         maker = None
     if maker is not None and _is_step(maker) and kind_of(maker) == "model":
         attach(maker, options, named=named, session=session)
-    elif named and options.active:
+        attached = attachment_of(maker)
+        return None if attached is None else attached.options
+    if named and options.active:
         say(name_of("transform", step.name), [_MODEL_UNSEEN])
+    return None

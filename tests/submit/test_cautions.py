@@ -14,6 +14,7 @@ from smssh_plugin.submit.requests import Injection, transform_request
 
 BUNDLE = "s3://bucket/smssh/bundles/" + "a" * 64 + "/"
 PYTORCH = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6"
+CENTRAL = "210987654321.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:ours"
 MINE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:mine"
 ROLE = "arn:aws:iam::123456789012:role/job"
 NOT_HELD = Held(0, 0)
@@ -66,7 +67,7 @@ def test_a_vpc_with_the_native_transport_needs_one() -> None:
     assert "endpoints ssmmessages, and the gateway endpoint of S3" in text
 
 
-@pytest.mark.parametrize("image", [MINE, "mine", object(), {"Get": "Parameters.Image"}])
+@pytest.mark.parametrize("image", [MINE, CENTRAL, "mine", object(), {"Get": "Parameters.Image"}])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_images_python_path_is_lost(kind: str, image: Any) -> None:
     (text,) = of(kind, request(kind, image))

@@ -247,6 +247,16 @@ def test_definitions_of_pipelines(boto_session: boto3.Session, operation: str) -
     assert found["Stop"] == DEFINITION["Steps"][-1]
 
 
+def test_a_transform_job_gets_options_of_its_own_where_its_model_may_not_have_them(
+    boto_session: boto3.Session,
+) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session, hold="failure")
+    found = steps_sent(client, "update_pipeline")  # with its model, which gets the same options
+    assert "SMSSH_HOLD" not in found["Score"]["Arguments"]["Environment"]
+    job = sent(client, "create_transform_job", REQUESTS["create_transform_job"])
+    assert job["Environment"] == {"SMSSH_ENABLE": "1", "SMSSH_HOLD": "failure"}
+
+
 def test_once_is_enough_for_definitions(boto_session: boto3.Session) -> None:
     client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
     text = json.dumps(DEFINITION)

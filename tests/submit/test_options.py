@@ -29,6 +29,25 @@ def test_lists_may_be_texts(hold: Any) -> None:
     assert SSHOptions(hold=hold).hold == ("failure", "end")
 
 
+@pytest.mark.parametrize(
+    ("name", "written", "meant"),
+    [
+        ("transport", "Native", "native"),
+        ("transport", " SSM", "ssm"),
+        ("transport", None, "ssm"),
+        ("agent", "Bundle", "bundle"),
+        ("ssh_server", "ASYNCSSH", "asyncssh"),
+        ("ssh_server", None, None),
+        ("hold_hosts", "Own", "own"),
+    ],
+)
+def test_one_spelling_of_each_choice(name: str, written: Any, meant: Any) -> None:
+    options = SSHOptions(**{name: written})
+    assert getattr(options, name) == meant
+    assert options == SSHOptions(**{name: meant})
+    assert options.document(()).get(name) == meant
+
+
 def test_the_container_reads_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMSSH_OWNER", "ann")
     options = SSHOptions(
@@ -64,6 +83,12 @@ def test_the_container_reads_what_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         ({"owner": "ann (ops)"}, "owner"),
         ({"transport": "tcp"}, "transport"),
         ({"ssh_server": "dropbear"}, "ssh_server"),
+        ({"endpoints": "no"}, "endpoints"),
+        ({"repack": "false"}, "repack"),
+        ({"repack": 1}, "repack"),
+        ({"bundle": "offline", "wheels": "3.11", "agent": "Download"}, "agent"),
+        ({"bundle": "baked", "agent": "BUNDLE"}, "agent"),
+        ({"hold_hosts": "All", "transport": "Native"}, "hold_hosts"),
         ({"enabled": "yes"}, "enabled"),
         ({"wheels": ("3",)}, "wheels"),
         ({"wheels": ("3.11-arm",)}, "wheels"),

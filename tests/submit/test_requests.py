@@ -17,6 +17,7 @@ from smssh_plugin.submit.requests import Injection, transform_request
 BUNDLE = "s3://bucket/smssh/bundles/" + "a" * 64 + "/"
 OTHER = "s3://bucket/smssh/bundles/" + "b" * 64 + "/"
 INJECTION = Injection(BUNDLE, step="Step")
+CENTRAL = "210987654321.dkr.ecr.us-east-1.amazonaws.com/kmeans:1"
 PYTORCH = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6-cpu-py312"
 NOT_HELD = Held(0, 0)
 OPERATIONS = {
@@ -472,7 +473,9 @@ def test_built_in_algorithms(kind: str, name: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"RoleArn": "arn:aws:iam::382416733822:role/job"},  # an image of one's own of that name
+        # Of one's own, with that name and in an account for images.
+        {"AlgorithmSpecification": {"TrainingImage": CENTRAL}},
+        {"AlgorithmSpecification": {"TrainingImage": CENTRAL}, "RoleArn": Variable()},
         {
             "AlgorithmSpecification": {
                 "TrainingImage": "382416733822.dkr.ecr.us-east-1.amazonaws.com/my-kmeans:1"
@@ -487,6 +490,30 @@ def test_what_is_no_built_in_algorithm(change: Any) -> None:
     role = "arn:aws:iam::123456789012:role/job"
     request = training(**{"AlgorithmSpecification": {"TrainingImage": image}, "RoleArn": role, **change})
     assert transform_request("training", request, INJECTION)["InputDataConfig"]
+
+
+@pytest.mark.parametrize("name", ["kmeans", "xgboost"])
+def test_a_built_in_algorithm_does_not_end_at_variables(name: str) -> None:
+    image = f"382416733822.dkr.ecr.us-east-1.amazonaws.com/{name}:1"
+    request = training(AlgorithmSpecification={"TrainingImage": image})
+    changed = transform_request("training", request, replace(INJECTION, baked=True))
+    assert changed["Environment"]["SMSSH_ENABLE"] == "1"
+    assert changed.get("InputDataConfig") == request.get("InputDataConfig")
+
+
+def test_who_chooses_a_carrier_knows_that_xgboost_has_a_script() -> None:
+    chosen = replace(INJECTION, carrier="sitecustomize")
+    requests = [
+        training(
+            AlgorithmSpecification={
+                "TrainingImage": f"382416733822.dkr.ecr.us-east-1.amazonaws.com/{name}:1"
+            },
+            HyperParameters=Variable(),
+        )
+        for name in ("xgboost", "kmeans")
+    ]
+    assert transform_request("training", requests[0], chosen) is not requests[0]
+    assert refusal("training", requests[1], chosen).reference == "built-in-algorithm"
 
 
 @pytest.mark.parametrize("field", ["HyperParameters", "StaticHyperParameters"])

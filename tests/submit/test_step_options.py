@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, with_ssh
-from smssh_plugin.submit import bundle
+from smssh_plugin.submit import bundle, inject
+from smssh_plugin.submit.agent import Agent
 from smssh_plugin.submit.options import SmsshWarning
 
-from .conftest import IMAGE, ROLE, SDK, steps_of
+from .conftest import IMAGE, KEY, ROLE, SDK, steps_of
 from .support import (
     additions,
     entered,
@@ -365,3 +366,77 @@ def test_a_folder_of_the_users_is_not_written_over(sdk: SDK, tmp_path: Path) -> 
     with pytest.raises(SmsshError, match="smssh is there already") as caught:
         pipeline.definition()
     assert caught.value.reference == "name-taken"
+
+
+# -------------------------------------------------------------------------------- transform steps and their models
+
+
+def scored(sdk: SDK, model_options: SSHOptions, **asked: Any) -> dict[str, str]:
+    """Our variables of a transform job whose model was decorated first; the switch and the step's name left out."""
+    session = sdk.session()
+    model = with_ssh(sdk.model(session), model_options)
+    score = with_ssh(sdk.transform(session, model.properties.ModelName), **asked)
+    arguments = steps_of(sdk.pipeline(model, score, session=session))["Score"]["Arguments"]
+    environment: dict[str, str] = arguments["Environment"]
+    assert (environment.pop("SMSSH_ENABLE"), environment.pop("SMSSH_STEP")) == ("1", "Score")
+    return environment
+
+
+MODELS = SSHOptions(hold=("failure",), hosts=2, transport="none", extra={"mine": 1})
+
+
+@pytest.mark.parametrize(
+    ("asked", "variables"),
+    [
+        ({}, {}),
+        ({"hold": "failure", "hosts": 2, "transport": "none", "extra": {"mine": 1}}, {}),
+        ({"hold": "failure,end", "wait": "ready"}, {"SMSSH_HOLD": "failure,end", "SMSSH_WAIT": "ready"}),
+        ({"hosts": 0, "extra": {"strict": True}}, {"SMSSH_HOSTS": "0", "SMSSH_STRICT": "1"}),
+        ({"authorized_keys": "ssh-rsa AAAAann"}, {"SMSSH_AUTHORIZED_KEYS": f"{KEY}\nssh-rsa AAAAann"}),
+        ({"agent": "found", "owner": "ann"}, {"SMSSH_AGENT": "found", "SMSSH_OWNER": "ann"}),
+        # No variable can bring files, nor what only hooks of somebody's read.
+        ({"agent": "bundle", "wheels": "3.11", "extra": {"mine": 2}}, {}),
+    ],
+)
+def test_a_transform_step_keeps_its_own_options(
+    sdk: SDK, asked: dict[str, Any], variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMSSH_OWNER", "whoever submits")
+    assert scored(sdk, MODELS, **asked) == variables
+
+
+def test_a_transform_step_pins_another_agent_than_its_model(
+    sdk: SDK, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def agent_for(options: SSHOptions, *_: Any) -> Agent:
+        return Agent(
+            {"agent_version": options.agent_version or "1.1.1.1", "agent_sha256": {"x86_64": "a" * 64}}
+        )
+
+    for module in (bundle, inject):
+        monkeypatch.setattr(module, "agent_for", agent_for)
+    pinned = {"SMSSH_AGENT_VERSION": "3.3.1.0", "SMSSH_AGENT_SHA256": f"x86_64={'a' * 64}"}
+    assert scored(sdk, SSHOptions(), agent_version="3.3.1.0") == pinned
+    assert scored(sdk, SSHOptions(agent_version="3.3.1.0"), agent_version="3.3.1.0") == {}
+    assert scored(sdk, SSHOptions(agent_version="3.3.1.0")) == {}
+
+
+def test_what_a_transform_step_asks_for_is_said_where_its_model_is_not_seen(sdk: SDK) -> None:
+    from sagemaker.core.workflow.parameters import ParameterString
+
+    session, model = sdk.session(), ParameterString("ModelName", default_value="m")
+    with pytest.warns(SmsshWarning, match="its model is not made by a step"):
+        score = with_ssh(sdk.transform(session, model), hold="failure", authorized_keys="ssh-rsa AAAAann")
+    pipeline = sdk.pipeline(score, session=session, parameters=[model])
+    environment = steps_of(pipeline)["Score"]["Arguments"]["Environment"]
+    assert environment == {
+        "SMSSH_ENABLE": "1",
+        "SMSSH_STEP": "Score",
+        "SMSSH_HOLD": "failure",
+        "SMSSH_AUTHORIZED_KEYS": f"{KEY}\nssh-rsa AAAAann",
+    }
+
+
+def test_a_baked_model_says_nothing_for_a_transform_step(sdk: SDK) -> None:
+    variables = scored(sdk, SSHOptions(bundle="baked", hold=("failure",)), hold="failure")
+    assert variables == {"SMSSH_HOLD": "failure", "SMSSH_AUTHORIZED_KEYS": KEY}
