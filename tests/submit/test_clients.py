@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, enable
-from smssh_plugin.submit import clients
+from smssh_plugin.submit import bundle, clients
 from smssh_plugin.submit.bundle import build, upload
 from smssh_plugin.submit.options import SmsshWarning
 from smssh_plugin.submit.stored import Destination
@@ -370,6 +372,88 @@ def test_the_bundle_of_a_process_is_stored_with_the_sessions_credentials(process
     assert like.region_name == "eu-west-1"
 
 
+ASSUMED = {"aws_access_key_id": "assumed", "aws_secret_access_key": "secret", "aws_session_token": "token"}
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Region and access key of each session that was to store a bundle."""
+    seen: list[tuple[str, str]] = []
+
+    def publish(_: Any, session: Any) -> str:
+        boto = getattr(session, "boto_session", session)
+        seen.append((boto.client("s3").meta.region_name, boto.get_credentials().access_key))
+        return f"s3://{BUCKET}/{'a' * 64}/"
+
+    monkeypatch.setattr(bundle, "publish", publish)
+    return seen
+
+
+def enabled_by(form: str, **given: Any) -> Any:
+    """A client that was made with these, and enabled in one of the ways."""
+    if form == "process":
+        enable(None, OPTIONS, enabled=True)
+        return boto3.client("sagemaker", **given)
+    if form == "session":
+        return enable(boto3.Session(), OPTIONS).client("sagemaker", **given)
+    return enable(boto3.client("sagemaker", **given), OPTIONS)
+
+
+@pytest.mark.parametrize("form", ["process", "session", "client"])
+def test_the_bundle_goes_where_the_client_is(
+    process: pytest.MonkeyPatch, stored: list[tuple[str, str]], form: str
+) -> None:
+    request = REQUESTS["create_training_job"]
+    elsewhere = enabled_by(form, region_name="eu-west-1")
+    assert "Environment" in sent(elsewhere, "create_training_job", request)
+    assert "Environment" in sent(enabled_by(form, **ASSUMED), "create_training_job", request)
+    process.delenv("AWS_DEFAULT_REGION")
+    alone = enabled_by(form, region_name="eu-west-1")
+    assert "Environment" in sent(alone, "create_training_job", request)
+    assert stored == [("eu-west-1", "test"), (REGION, "assumed"), ("eu-west-1", "test")]
+
+
+@pytest.mark.parametrize("form", ["process", "session", "client"])
+def test_the_definition_of_a_pipeline_is_read_and_stored_where_the_client_is(
+    process: pytest.MonkeyPatch, s3: Any, form: str
+) -> None:
+    client = enabled_by(form, region_name="eu-west-1", **ASSUMED)
+    s3.put_object(Bucket=BUCKET, Key="p.json", Body=json.dumps(DEFINITION).encode())
+    made: list[tuple[str | None, str]] = []
+
+    def spied(session: Any) -> Any:
+        made.append((session.region_name, session.get_credentials().access_key))
+        return session.client("s3")
+
+    process.setattr(clients, "_s3", spied)
+    given = {"Bucket": BUCKET, "ObjectKey": "p.json"}
+    body = sent(client, "update_pipeline", {"PipelineName": "p", "PipelineDefinitionS3Location": given})
+    assert body["PipelineDefinitionS3Location"] != given
+    assert made == [("eu-west-1", "assumed")]
+
+
+def test_a_boto_session_that_is_named_stores_for_all_clients(
+    process: pytest.MonkeyPatch, stored: list[tuple[str, str]]
+) -> None:
+    mine = boto3.Session(aws_access_key_id="mine", aws_secret_access_key="secret", region_name="us-west-2")
+    client = enable(boto3.client("sagemaker", region_name="eu-west-1"), OPTIONS, boto_session=mine)
+    sent(client, "create_training_job", REQUESTS["create_training_job"])
+    assert stored == [("us-west-2", "mine")]
+
+
+def test_a_client_that_is_enabled_goes_when_nobody_has_it() -> None:
+    client = enabled_by("session", region_name=REGION)
+    alive = weakref.ref(client)
+    handlers = client.meta.events
+    gc.disable()
+    try:
+        del client
+        assert alive() is None
+    finally:
+        gc.enable()
+    assert handlers is not None
+
+
 def test_a_session_of_the_sdk(sdk: SDK) -> None:
     from sagemaker.core.helper.session_helper import Session
 
@@ -379,6 +463,20 @@ def test_a_session_of_the_sdk(sdk: SDK) -> None:
         body = sent(client, "create_training_job", REQUESTS["create_training_job"])
         # In the SDK session's own place for files.
         assert f"s3://{BUCKET}/smssh/bundles/" in json.dumps(body)
+
+
+def test_clients_of_an_sdk_session_that_are_not_like_it(sdk: SDK, stored: list[tuple[str, str]]) -> None:
+    from sagemaker.core.helper.session_helper import Session
+
+    boto = boto3.Session(region_name=REGION)
+    session = enable(
+        Session(boto_session=boto, sagemaker_client=boto.client("sagemaker", **ASSUMED)), OPTIONS
+    )
+    made = boto.client("sagemaker", **ASSUMED), boto.client("sagemaker", region_name="eu-west-1")
+    for client in (session.sagemaker_client, *made):
+        sent(client, "create_training_job", REQUESTS["create_training_job"])
+    # The SDK stores with its boto3 session, whatever the client that it was given.
+    assert stored == [(REGION, "test"), (REGION, "assumed"), ("eu-west-1", "test")]
 
 
 def test_a_client_that_the_sdk_made_before(sdk: SDK) -> None:
