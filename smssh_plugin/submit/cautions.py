@@ -20,7 +20,7 @@ from .leaves import at, is_list, is_map, is_text
 from .options import SmsshWarning
 from .requests import Injection, definitions_of
 
-__all__ = ["Caution", "Held", "cache_caution", "cautions", "say", "together"]
+__all__ = ["MODEL_UNSEEN", "Caution", "Held", "cache_caution", "cautions", "say", "together"]
 
 Request = Mapping[str, Any]
 
@@ -52,6 +52,14 @@ class Caution(NamedTuple):
     def text(self) -> str:
         """All of it."""
         return self.headline + self.rest
+
+
+MODEL_UNSEEN = Caution(
+    "its model was not seen to get SSH",
+    ": unless it was made with SSH, the job can't be entered; decorate or enable what makes the model too, or use an "
+    "image that has smssh-plugin installed",
+)
+"""What is to be said of a transform job: its files come with its model."""
 
 
 class Held(NamedTuple):

@@ -15,11 +15,12 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
 from . import bundle, switch
-from .cautions import Caution, say
+from .cautions import MODEL_UNSEEN, Caution, say
 from .inject import Attachment, inject
 from .limits import check_definition
 from .options import SSHOptions
 from .pipelines import inject_definition
+from .requests import name_of
 from .selection import EVERYTHING, Choice, Selection
 
 __all__ = ["enable"]
@@ -284,9 +285,20 @@ def _register_client(client: Any, wanted: Choice, store: Store) -> None:
 def _on_job(kind: str, wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
     """Change the parameters of a call in place: the dict is botocore's own, and other handlers may follow."""
     attachment = Attachment(wanted.options, named=False)
-    changed = inject(kind, None, dict(params), attachment, session_of)
+    request = dict(params)
+    changed = inject(kind, None, request, attachment, session_of)
+    if changed is request:
+        return
+    if kind == "model":
+        _models.add(request.get("ModelName"))
+    elif kind == "transform" and request.get("ModelName") not in _models:
+        say(f"{name_of(kind, None)} {request.get('TransformJobName')!r}", [MODEL_UNSEEN])
     params.clear()
     params.update(changed)
+
+
+_models: set[Any] = set()
+"""The names of the models that got SSH in this process."""
 
 
 def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:

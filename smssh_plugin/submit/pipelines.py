@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 from ..definitions import bodies, named_steps
 from ..errors import ExitStatus, SmsshError
 from . import steps
-from .cautions import together
+from .cautions import MODEL_UNSEEN, say, together
 from .inject import Attachment, inject, step_with_ssh
 from .leaves import at
-from .requests import KINDS
+from .requests import KINDS, name_of
 from .selection import Choice
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def inject_definition(
     """
     attachment = Attachment(options, named=False, compiled=True)
     models = set(_models_of(definition, selection))
+    entered: set[str] = set()  # the models that are changed
+    scored: dict[str, str | None] = {}  # the transform steps that are, with the steps that make their models
 
     def change(kind: str, step: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
         meant = selection.has(kind, names) or (kind == "model" and names[0] in models)
@@ -133,10 +135,18 @@ def inject_definition(
         changed = inject(kind, names[0], request, attachment, session_of)
         if changed is request:
             return step
+        if kind == "model":
+            entered.add(names[0])
+        elif kind == "transform":
+            scored[names[0]] = _model_of(request)
         return step_with_ssh({**step, "Arguments": changed}, kind, options)
 
     with together():
-        return transform_definition(definition, change)
+        changed = transform_definition(definition, change)
+        for name, maker in scored.items():
+            if maker not in entered:
+                say(name_of("transform", name), [MODEL_UNSEEN])
+    return changed
 
 
 def transform_definition(definition: Mapping[str, Any], change: Change) -> Mapping[str, Any]:
@@ -179,14 +189,18 @@ def _models_of(definition: Mapping[str, Any], selection: Selection) -> Iterator[
     for step, names in named_steps(definition):
         if step.get("Type") != "Transform":
             continue
-        model: Any = at(step, "Arguments", "ModelName")
-        reference = model.get("Get") if isinstance(model, dict) else None
-        if (
-            selection.has("transform", names)
-            and isinstance(reference, str)
-            and reference.startswith("Steps.")
-        ):
-            yield reference.split(".")[1]
+        maker = _model_of(step.get("Arguments"))
+        if maker is not None and selection.has("transform", names):
+            yield maker
+
+
+def _model_of(request: Any) -> str | None:
+    """The name of the step that makes the model of a transform request; None where it is made elsewhere."""
+    model: Any = at(request, "ModelName")
+    reference = model.get("Get") if isinstance(model, dict) else None
+    if not isinstance(reference, str) or not reference.startswith("Steps."):
+        return None
+    return reference.split(".")[1]
 
 
 def _attach_steps(pipeline: Any, choices: list[Choice]) -> None:

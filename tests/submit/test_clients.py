@@ -185,6 +185,27 @@ def test_other_operations_are_left_alone(boto_session: boto3.Session) -> None:
         assert client.list_training_jobs()["TrainingJobSummaries"] is not None
 
 
+def unseen(record: list[warnings.WarningMessage]) -> list[str]:
+    """Of what it was said that its model was not seen to get SSH."""
+    found = (str(warning.message).partition(": its model was not seen to get SSH: ") for warning in record)
+    return [subject for subject, headline, _ in found if headline]
+
+
+def test_a_transform_job_whose_model_was_not_seen(
+    boto_session: boto3.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "_models", set())
+    client = enable(boto_session.client("sagemaker"), OPTIONS)
+    request = REQUESTS["create_transform_job"]
+    with pytest.warns(SmsshWarning) as record:
+        assert "SMSSH_ENABLE" in sent(client, "create_transform_job", request)["Environment"]
+    assert unseen(record.list) == ["the transform job 'b'"]
+    sent(client, "create_model", REQUESTS["create_model"])
+    with warnings.catch_warnings(record=True) as none:
+        sent(client, "create_transform_job", {**request, "TransformJobName": "c"})
+    assert unseen(none) == []
+
+
 # -------------------------------------------------------------------------------- definitions of pipelines
 
 
@@ -247,6 +268,35 @@ def test_definitions_of_pipelines(boto_session: boto3.Session, operation: str) -
     assert "AdditionalModelDataSources" in found["Model"]["Arguments"]["PrimaryContainer"]
     assert found["Score"]["Arguments"]["Environment"] == {"SMSSH_ENABLE": "1", "SMSSH_STEP": "Score"}
     assert found["Stop"] == DEFINITION["Steps"][-1]
+
+
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ({"Get": "Parameters.Role"}, {}),
+        ("made-before", {}),
+        ({"Get": "Steps.Elsewhere.Outputs.Name"}, {}),
+        ({"Get": "Steps.Model.ModelName"}, {"EnableNetworkIsolation": True}),
+    ],
+)
+def test_a_transform_step_whose_model_was_not_seen(
+    boto_session: boto3.Session, model: Any, more: dict[str, Any]
+) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS)
+    steps = [
+        step("Score", "Transform", arguments={"ModelName": model}),
+        step("Model", "Model", arguments=more),
+    ]
+    with pytest.warns(SmsshWarning) as record:
+        steps_sent(client, "update_pipeline", {"Steps": steps})
+    assert unseen(record.list) == ["step 'Score'"]
+
+
+def test_a_transform_step_whose_model_gets_it(boto_session: boto3.Session) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS)
+    with pytest.warns(SmsshWarning) as record:
+        steps_sent(client, "update_pipeline", {"Steps": [SCORE, step("Model", "Model")]})
+    assert unseen(record.list) == []
 
 
 def test_once_is_enough_for_definitions(boto_session: boto3.Session) -> None:

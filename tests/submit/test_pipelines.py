@@ -152,6 +152,17 @@ def test_in_a_pipeline_it_is_a_warning(sdk: SDK) -> None:
     assert uri_in(found["Prepare"])
 
 
+def test_a_model_from_elsewhere_is_said_of_a_pipeline_too(sdk: SDK) -> None:
+    from sagemaker.core.workflow.parameters import ParameterString
+
+    session = sdk.session()
+    name = ParameterString("ModelName", default_value="m")
+    pipeline = sdk.pipeline(sdk.transform(session, name), session=session, parameters=[name])
+    with pytest.warns(SmsshWarning, match="step 'Score': its model was not seen to get SSH: unless it was"):
+        with_ssh(pipeline)
+    assert entered(pipeline) == {"Score"}
+
+
 def test_definitions_of_which_nothing_changes_are_left_alone() -> None:
     definition = {
         "Steps": [{"Name": "A", "Type": "Training", "Arguments": {}}, {"Name": "B", "Type": "Fail"}]
