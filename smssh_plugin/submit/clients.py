@@ -15,12 +15,11 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
 from . import bundle, switch
-from .cautions import MODEL_UNSEEN, Caution, say
-from .inject import Attachment, inject
+from .cautions import MODEL_UNSEEN, Caution, say, together
+from .inject import Attachment, inject, subject_of
 from .limits import check_definition
 from .options import SSHOptions
 from .pipelines import inject_definition
-from .requests import name_of
 from .selection import EVERYTHING, Choice, Selection
 
 __all__ = ["enable"]
@@ -292,7 +291,7 @@ def _on_job(kind: str, wanted: Choice, session_of: Callable[[], Any], params: An
     if kind == "model":
         _models.add(request.get("ModelName"))
     elif kind == "transform" and request.get("ModelName") not in _models:
-        say(f"{name_of(kind, None)} {request.get('TransformJobName')!r}", [MODEL_UNSEEN])
+        say(subject_of(kind, None, request), [MODEL_UNSEEN])
     params.clear()
     params.update(changed)
 
@@ -312,7 +311,8 @@ def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_
     text = params.get("PipelineDefinition")
     if text is None and location is not None:
         text = _read(pipeline, location, session_of)
-    changed = None if text is None else _changed(text, wanted, session_of)
+    with together(pipeline):
+        changed = None if text is None else _changed(text, wanted, session_of)
     if changed is None:
         return
     if location is None:
@@ -342,7 +342,10 @@ def _read(pipeline: str, location: Mapping[str, Any], session_of: Callable[[], A
         answer = _s3(session_of()).get_object(Bucket=location["Bucket"], Key=location["ObjectKey"], **version)
         text: str = answer["Body"].read().decode()
     except (BotoCoreError, ClientError, KeyError, UnicodeDecodeError) as error:
-        say(f"no SSH for pipeline {pipeline!r}", [Caution(f"its definition in S3 can't be read: {error}")])
+        say(
+            f"no SSH for pipeline {pipeline!r}",
+            [Caution(f"its definition in S3 can't be read: {error}", closed=True)],
+        )
         return None
     return text
 

@@ -47,7 +47,8 @@ def attach_pipeline(pipeline: Any, options: SSHOptions, selection: Selection) ->
         _hook(pipeline, choices)
     choices.append(Choice(options, selection))
     # Now as well: local mode compiles the steps without asking for a definition.
-    _attach_steps(pipeline, choices)
+    with together(getattr(pipeline, "name", None)):
+        _attach_steps(pipeline, choices)
 
 
 def _hook(pipeline: Any, choices: list[Choice]) -> None:
@@ -55,9 +56,9 @@ def _hook(pipeline: Any, choices: list[Choice]) -> None:
 
     def definition(self: Any, *args: Any, **kwargs: Any) -> str:
         active = [choice for choice in choices if choice.options.active]
-        # Once more: steps may have been added since.
-        _attach_steps(self, active)
-        with together():
+        with together(getattr(self, "name", None)):
+            # Once more: steps may have been added since.
+            _attach_steps(self, active)
             text: str = base.definition(self, *args, **kwargs)
             return _completed(self, text, active) if active else text
 

@@ -174,8 +174,11 @@ def test_off_is_off(boto_session: boto3.Session, monkeypatch: pytest.MonkeyPatch
 def test_what_cannot_be_entered_is_sent_as_it_is(boto_session: boto3.Session) -> None:
     client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
     request = {**REQUESTS["create_training_job"], "EnableNetworkIsolation": True}
-    with pytest.warns(SmsshWarning, match="no SSH for the training job: EnableNetworkIsolation is on"):
+    with pytest.warns(SmsshWarning, match="no SSH for the training job 't': EnableNetworkIsolation is"):
         assert sent(client, "create_training_job", request) == request
+    other = {**request, "TrainingJobName": "u"}
+    with pytest.warns(SmsshWarning, match="no SSH for the training job 'u': EnableNetworkIsolation is"):
+        sent(client, "create_training_job", other)
 
 
 def test_other_operations_are_left_alone(boto_session: boto3.Session) -> None:
@@ -183,6 +186,15 @@ def test_other_operations_are_left_alone(boto_session: boto3.Session) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert client.list_training_jobs()["TrainingJobSummaries"] is not None
+
+
+@pytest.mark.parametrize("operation", sorted(set(REQUESTS) - {"create_training_job"}))
+def test_what_goes_without_is_named(boto_session: boto3.Session, operation: str) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, transport="native")
+    request = REQUESTS[operation]
+    name = next(value for key, value in request.items() if key.endswith("Name"))
+    with pytest.warns(SmsshWarning, match=f"no SSH for the [a-z ]+ '{name}': the native transport is"):
+        assert sent(client, operation, request) == request
 
 
 def unseen(record: list[warnings.WarningMessage]) -> list[str]:
@@ -289,7 +301,21 @@ def test_a_transform_step_whose_model_was_not_seen(
     ]
     with pytest.warns(SmsshWarning) as record:
         steps_sent(client, "update_pipeline", {"Steps": steps})
-    assert unseen(record.list) == ["step 'Score'"]
+    assert unseen(record.list) == ["step 'Score' of pipeline 'p'"]
+
+
+def test_what_goes_without_is_said_of_each_pipeline_once(boto_session: boto3.Session) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS)
+    text = json.dumps({"Steps": [step("Train", arguments={"EnableNetworkIsolation": True})]})
+
+    def said(name: str) -> list[str]:
+        with warnings.catch_warnings(record=True) as record:
+            sent(client, "update_pipeline", {"PipelineName": name, "PipelineDefinition": text})
+        return [str(warning.message).partition(": ")[0] for warning in record]
+
+    assert said("q1") == ["no SSH for step 'Train' of pipeline 'q1'"]
+    assert said("q2") == ["no SSH for step 'Train' of pipeline 'q2'"]
+    assert said("q1") == said("q2") == []
 
 
 def test_a_transform_step_whose_model_gets_it(boto_session: boto3.Session) -> None:

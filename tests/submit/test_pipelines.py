@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -152,13 +153,27 @@ def test_in_a_pipeline_it_is_a_warning(sdk: SDK) -> None:
     assert uri_in(found["Prepare"])
 
 
+def test_each_pipeline_has_its_warning_and_each_once(sdk: SDK) -> None:
+    session = sdk.session()
+    pipelines = [
+        with_ssh(sdk.pipeline(isolated(sdk, session), session=session, name=name)) for name in ("q1", "q2")
+    ]
+    with warnings.catch_warnings(record=True) as record:
+        for pipeline in (*pipelines, *pipelines):
+            pipeline.definition()
+    said = [str(warning.message) for warning in record if warning.category is SmsshWarning]
+    assert [text.partition(": ")[0] for text in said] == [
+        f"no SSH for step 'Isolated' of pipeline '{name}'" for name in ("q1", "q2")
+    ]
+
+
 def test_a_model_from_elsewhere_is_said_of_a_pipeline_too(sdk: SDK) -> None:
     from sagemaker.core.workflow.parameters import ParameterString
 
     session = sdk.session()
     name = ParameterString("ModelName", default_value="m")
     pipeline = sdk.pipeline(sdk.transform(session, name), session=session, parameters=[name])
-    with pytest.warns(SmsshWarning, match="step 'Score': its model was not seen to get SSH: unless it was"):
+    with pytest.warns(SmsshWarning, match="step 'Score' of pipeline 'pipe': its model was not seen to get"):
         with_ssh(pipeline)
     assert entered(pipeline) == {"Score"}
 
