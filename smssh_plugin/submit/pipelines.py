@@ -41,26 +41,44 @@ def attach_pipeline(pipeline: Any, options: SSHOptions, selection: Selection) ->
         options: what is asked for.
         selection: which steps are meant.
     """
-    choices: list[Choice] | None = getattr(type(pipeline), _MARK, None)
-    if choices is None:
-        choices = []
-        _hook(pipeline, choices)
-    choices.append(Choice(options, selection))
+    asked: _Asked | None = getattr(type(pipeline), _MARK, None)
+    if asked is None:
+        asked = _Asked()
+        _hook(pipeline, asked)
+    asked.add(Choice(options, selection))
     # Now as well: local mode compiles the steps without asking for a definition.
     with together(getattr(pipeline, "name", None)):
-        _attach_steps(pipeline, choices)
+        _attach_steps(pipeline, asked.choices)
 
 
-def _hook(pipeline: Any, choices: list[Choice]) -> None:
+class _Asked:
+    """What was asked of a pipeline.
+
+    Attributes:
+        choices: what for which steps, in order.
+        refused: the choice that the pipeline could not be compiled for last.
+    """
+
+    def __init__(self) -> None:
+        self.choices: list[Choice] = []
+        self.refused: Choice | None = None
+
+    def add(self, choice: Choice) -> None:
+        """One more, in place of one that was refused: who asks again has seen why, and mended it."""
+        self.choices = [*(each for each in self.choices if each is not self.refused), choice]
+        self.refused = None
+
+
+def _hook(pipeline: Any, asked: _Asked) -> None:
     base = type(pipeline)
 
     def definition(self: Any, *args: Any, **kwargs: Any) -> str:
-        active = [choice for choice in choices if choice.options.active]
+        active = [choice for choice in asked.choices if choice.options.active]
         with together(getattr(self, "name", None)):
             # Once more: steps may have been added since.
             _attach_steps(self, active)
             text: str = base.definition(self, *args, **kwargs)
-            return _completed(self, text, active) if active else text
+            return _completed(self, text, asked, active) if active else text
 
     functools.update_wrapper(definition, base.definition)
     namespace: dict[str, Any] = {
@@ -68,12 +86,12 @@ def _hook(pipeline: Any, choices: list[Choice]) -> None:
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
         "definition": definition,
-        _MARK: choices,
+        _MARK: asked,
     }
     pipeline.__class__ = type(base.__name__, (base,), namespace)
 
 
-def _completed(pipeline: Any, text: str, choices: list[Choice]) -> str:
+def _completed(pipeline: Any, text: str, asked: _Asked, choices: list[Choice]) -> str:
     """The definition with those steps changed too that were not seen before it was compiled."""
     definition = json.loads(text)
     known: list[tuple[str | None, tuple[str, ...]]] = [
@@ -85,8 +103,10 @@ def _completed(pipeline: Any, text: str, choices: list[Choice]) -> str:
     changed = definition
     declared = {each.get("Name") for each in definition.get("Parameters") or ()}
     for choice in choices:
+        asked.refused = choice
         choice.selection.check(known)
         _check_parameter(choice.options.enabled, declared)
+        asked.refused = None
         changed = inject_definition(
             changed, choice.options, choice.selection, lambda: session, except_for=seen
         )

@@ -129,6 +129,30 @@ def test_a_step_that_is_not_there(sdk: SDK) -> None:
     assert caught.value.hint == "the steps are Later, Prepare"
 
 
+def test_a_choice_that_was_refused_can_be_made_anew(sdk: SDK) -> None:
+    session = sdk.session()
+    pipeline = sdk.pipeline(sdk.processing(session, "A"), sdk.processing(session, "B"), session=session)
+    with_ssh(pipeline, steps="B")
+    with_ssh(pipeline, steps="Aa")
+    for _ in range(2):  # as long as nothing else is asked for
+        with pytest.raises(SmsshError, match="'Aa' chooses no step"):
+            pipeline.definition()
+    with_ssh(pipeline, steps="A")
+    assert entered(pipeline) == {"A", "B"}
+
+
+def test_a_choice_whose_step_came_later_stays(sdk: SDK) -> None:
+    session = sdk.session()
+    pipeline = with_ssh(sdk.pipeline(sdk.processing(session, "A"), session=session), steps="B")
+    with pytest.raises(SmsshError, match="'B' chooses no step"):
+        pipeline.definition()
+    pipeline.steps.append(sdk.processing(session, "B"))
+    assert entered(pipeline) == {"B"}
+    with_ssh(pipeline, steps="A")
+    pipeline.steps[-1] = sdk.processing(session, "B")
+    assert entered(pipeline) == {"A", "B"}
+
+
 def test_several_pipelines(sdk: SDK) -> None:
     session = sdk.session()
     pipelines = [sdk.pipeline(sdk.processing(session, name), session=session) for name in "AB"]
