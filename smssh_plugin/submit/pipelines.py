@@ -73,12 +73,11 @@ def _hook(pipeline: Any, asked: _Asked) -> None:
     base = type(pipeline)
 
     def definition(self: Any, *args: Any, **kwargs: Any) -> str:
-        active = [choice for choice in asked.choices if choice.options.active]
         with together(getattr(self, "name", None)):
-            # Once more: steps may have been added since.
-            _attach_steps(self, active)
+            # Once more: steps may have been added since. To choices that are off, too, which keep them from later ones.
+            _attach_steps(self, asked.choices)
             text: str = base.definition(self, *args, **kwargs)
-            return _completed(self, text, asked, active) if active else text
+            return _completed(self, text, asked)
 
     functools.update_wrapper(definition, base.definition)
     namespace: dict[str, Any] = {
@@ -91,8 +90,10 @@ def _hook(pipeline: Any, asked: _Asked) -> None:
     pipeline.__class__ = type(base.__name__, (base,), namespace)
 
 
-def _completed(pipeline: Any, text: str, asked: _Asked, choices: list[Choice]) -> str:
+def _completed(pipeline: Any, text: str, asked: _Asked) -> str:
     """The definition with those steps changed too that were not seen before it was compiled."""
+    if not any(choice.options.active for choice in asked.choices):
+        return text
     definition = json.loads(text)
     known: list[tuple[str | None, tuple[str, ...]]] = [
         (KINDS.get(step.get("Type", "")), names) for step, names in named_steps(definition)
@@ -102,14 +103,15 @@ def _completed(pipeline: Any, text: str, asked: _Asked, choices: list[Choice]) -
     session = getattr(pipeline, "sagemaker_session", None)
     changed = definition
     declared = {each.get("Name") for each in definition.get("Parameters") or ()}
-    for choice in choices:
-        asked.refused = choice
-        choice.selection.check(known)
-        _check_parameter(choice.options.enabled, declared)
-        asked.refused = None
-        changed = inject_definition(
-            changed, choice.options, choice.selection, lambda: session, except_for=seen
-        )
+    for choice in asked.choices:
+        if choice.options.active:
+            asked.refused = choice
+            choice.selection.check(known)
+            _check_parameter(choice.options.enabled, declared)
+            asked.refused = None
+            changed = inject_definition(
+                changed, choice.options, choice.selection, lambda: session, except_for=seen
+            )
         seen |= {names[0] for kind, names in known if choice.selection.has(kind, names)}
     return text if changed is definition else json.dumps(changed)
 

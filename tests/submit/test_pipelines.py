@@ -129,6 +129,32 @@ def test_a_step_that_is_not_there(sdk: SDK) -> None:
     assert caught.value.hint == "the steps are Later, Prepare"
 
 
+@pytest.mark.parametrize("later", [True, False])
+def test_a_choice_that_is_off_keeps_its_steps(sdk: SDK, later: bool) -> None:
+    session = sdk.session()
+    names = ["Open"] if later else ["Open", "Secret"]
+    pipeline = sdk.pipeline(*[sdk.processing(session, name) for name in names], session=session)
+    with_ssh(pipeline, steps="Secret", enabled=False)
+    with_ssh(pipeline)
+    if later:
+        pipeline.steps.append(sdk.processing(session, "Secret"))
+    assert entered(pipeline) == {"Open"}
+
+
+def test_a_choice_that_is_off_keeps_functions_behind_others(sdk: SDK) -> None:
+    session = sdk.session()
+
+    @function_step(sdk, session, name="Secret")
+    def secret() -> str:
+        return "x"
+
+    step = sdk.bare_processing(session, env={"FROM": secret()})
+    pipeline = sdk.pipeline(step, session=session)
+    with_ssh(pipeline, steps="Secret", enabled=False)
+    with_ssh(pipeline)
+    assert entered(pipeline) == {"Bare"}
+
+
 def test_a_choice_that_was_refused_can_be_made_anew(sdk: SDK) -> None:
     session = sdk.session()
     pipeline = sdk.pipeline(sdk.processing(session, "A"), sdk.processing(session, "B"), session=session)
