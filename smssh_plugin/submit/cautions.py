@@ -1,7 +1,8 @@
 """What can't be decided from a request, and may keep people out or cost them money. Said once.
 
 `cautions` is pure: it finds what is to be said of one request. `say` says it: a pipeline compiles its steps one after
-the other, and whoever gives SSH to all of them wants one line for all, and not again at the next compilation. Steps
+the other, and whoever gives SSH to all of them wants one line for all, and not again at the next compilation. What
+keeps a job from being entered is said of each job, and of the steps of each pipeline, by its name. Steps
 that are decorated one by one are compiled with nobody to tell which is the last: so the whole is said of the first that
 something is true of, and of the others the headline.
 """
@@ -20,7 +21,7 @@ from .leaves import at, is_list, is_map, is_text
 from .options import SmsshWarning
 from .requests import Injection, definitions_of
 
-__all__ = ["Caution", "Held", "cache_caution", "cautions", "say", "together"]
+__all__ = ["MODEL_UNSEEN", "Caution", "Held", "cache_caution", "cautions", "say", "together"]
 
 Request = Mapping[str, Any]
 
@@ -42,16 +43,28 @@ class Caution(NamedTuple):
         rest: what comes of it and what to do, with the punctuation before it; said once in a process.
         each: whether the headline is said of every step; False for what is not about the step, but about something
             that it shares with others, such as the image.
+        closed: whether it keeps a job from being entered, so that one step in one pipeline does not stand for the step
+            of that name in another.
     """
 
     headline: str
     rest: str = ""
     each: bool = True
+    closed: bool = False
 
     @property
     def text(self) -> str:
         """All of it."""
         return self.headline + self.rest
+
+
+MODEL_UNSEEN = Caution(
+    "its model was not seen to get SSH",
+    ": unless it was made with SSH, the job can't be entered; decorate or enable what makes the model too, or use an "
+    "image that has smssh-plugin installed",
+    closed=True,
+)
+"""What is to be said of a transform job: its files come with its model."""
 
 
 class Held(NamedTuple):
@@ -213,10 +226,12 @@ _STEP = "step "
 _INSIDE = ("smssh_plugin", "sagemaker", "boto", "contextlib", "functools", "pydantic")
 _said: dict[Caution, set[str]] = {}
 """What was said in this process, and of what."""
-_waiting: contextvars.ContextVar[dict[str, list[str]] | None] = contextvars.ContextVar(
+_waiting: contextvars.ContextVar[dict[tuple[str, str], list[str]] | None] = contextvars.ContextVar(
     "waiting", default=None
 )
-"""What is to be said at the end of `together`, and of what."""
+"""What is to be said at the end of `together`, of whose steps, and of which."""
+_whose: contextvars.ContextVar[str] = contextvars.ContextVar("whose", default="")
+"""Whose steps it is about, as the end of a subject."""
 
 
 def say(subject: str, cautions: Iterable[Caution]) -> None:
@@ -228,32 +243,39 @@ def say(subject: str, cautions: Iterable[Caution]) -> None:
     """
     waiting = _waiting.get()
     for caution in cautions:
+        whose = _whose.get() if caution.closed else ""
         known = _said.setdefault(caution, set())
-        whole = not known or (waiting is not None and caution.text in waiting)
-        if subject in known or not (whole or caution.each):
+        whole = not known or (waiting is not None and (caution.text, whose) in waiting)
+        if subject + whose in known or not (whole or caution.each):
             continue
-        known.add(subject)
+        known.add(subject + whose)
         text = caution.text if whole else caution.headline
         if waiting is None:
-            _warn(f"{subject}: {text}")
+            _warn(f"{subject}{whose}: {text}")
         else:
-            waiting.setdefault(text, []).append(subject)
+            waiting.setdefault((text, whose), []).append(subject)
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Say at the end, and of all at once, what is to be said of several steps."""
+def together(pipeline: str | None = None) -> Iterator[None]:
+    """Say at the end, and of all at once, what is to be said of several steps.
+
+    Args:
+        pipeline: the name of the pipeline whose steps they are.
+    """
     if _waiting.get() is not None:
         yield
         return
-    waiting: dict[str, list[str]] = {}
+    waiting: dict[tuple[str, str], list[str]] = {}
     token = _waiting.set(waiting)
+    whose = _whose.set("" if pipeline is None else f" of pipeline {pipeline!r}")
     try:
         yield
     finally:
         _waiting.reset(token)
-        for text, subjects in waiting.items():
-            _warn(f"{_joined(subjects)}: {text}")
+        _whose.reset(whose)
+        for (text, owner), subjects in waiting.items():
+            _warn(f"{_joined(subjects)}{owner}: {text}")
 
 
 def _warn(text: str) -> None:

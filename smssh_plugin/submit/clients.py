@@ -10,12 +10,13 @@ import functools
 import hashlib
 import json
 import sys
+import weakref
 from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
 from . import bundle, switch
-from .cautions import Caution, say
-from .inject import Attachment, inject
+from .cautions import MODEL_UNSEEN, Caution, say, together
+from .inject import Attachment, inject, subject_of
 from .limits import check_definition
 from .options import SSHOptions
 from .pipelines import inject_definition
@@ -32,6 +33,9 @@ OPERATIONS: Mapping[str, str] = {
     "CreateHyperParameterTuningJob": "tuning",
 }
 PIPELINES = ("CreatePipeline", "UpdatePipeline")
+
+Store = Callable[[Any], Any]
+"""Answers the session that stores the bundles of a client's calls."""
 
 
 def enable(
@@ -58,8 +62,8 @@ def enable(
     Args:
         target: see above.
         options: what is asked for; see `SSHOptions`.
-        boto_session: the boto3 session that stores the bundle; by default the target, or, for a client, boto3's
-            default session in the client's region.
+        boto_session: the boto3 session that stores the bundle; by default the target where it has the region and the
+            credentials of the client that makes the call, else a session with these.
         steps: which steps of pipelines are meant, whose definition is given to CreatePipeline or UpdatePipeline: names,
             patterns or kinds, as for `with_ssh`; all, if it is left out.
         changes: single options, which go before `options`.
@@ -86,30 +90,36 @@ def enable(
         _enable_process(Choice(asked, selection), boto_session)
         return None
     wanted = Choice(asked, selection)
-    for events, session_of in _events_of(target, boto_session):
-        _register(events, wanted, session_of)
+    for place, store in _places_of(target, boto_session):
+        _register(place, wanted, store)
     return target
 
 
 # -------------------------------------------------------------------------------- what is enabled
 
 
-def _events_of(target: Any, boto_session: Any) -> Iterator[tuple[Any, Callable[[], Any]]]:
-    """The event systems behind a target, each with what answers the session that stores its bundles.
+def _places_of(target: Any, boto_session: Any) -> Iterator[tuple[Any, Store]]:
+    """The clients and makers of clients behind a target, each with what stores the bundles of its calls.
 
     Raises:
         SmsshError: there is none.
     """
+    given: Store | None = None if boto_session is None else lambda _: boto_session
     own = getattr(target, "boto_session", None)
     if own is not None:  # a session of the SDK, whose client was made with it
-        for part in (own, getattr(target, "sagemaker_client", None)):
-            for events, _ in () if part is None else _events_of(part, boto_session):
-                yield events, lambda: boto_session or target
+        client = getattr(target, "sagemaker_client", None)
+        for place, _ in _places_of(own, boto_session):
+            yield place, given or (lambda made: _session_for(made, target))
+        if client is not None:
+            for place, _ in _places_of(client, boto_session):
+                # Whatever its credentials: the SDK itself stores with those of its boto3 session.
+                yield place, given or (lambda made: _session_for(made, target, anybody=True))
     elif _is_client(target):
-        yield target.meta.events, lambda: boto_session or _default_session(target.meta.region_name)
+        region = target.meta.region_name
+        yield target, given or (lambda made: _session_for(made, _default_session(region)))
     elif _is_boto_session(target):
-        for events in (target.events, *(client.meta.events for client in _clients_of_sdk(target))):
-            yield events, lambda: boto_session or target
+        for place in (target.events, *_clients_of_sdk(target)):
+            yield place, given or (lambda made: _session_for(made, target))
     else:
         raise SmsshError(
             f"enable takes a boto3 session, a SageMaker client or a session of the SageMaker SDK, not {_named(target)}",
@@ -154,15 +164,15 @@ def _enable_process(wanted: Choice, boto_session: Any) -> None:
     global _initializer  # noqa: PLW0603 - botocore's list of them is one a process, too
 
     def initialize(session: Any) -> None:
-        _register(session, wanted, lambda: boto_session or _like(session))
+        _register(session, wanted, lambda client: boto_session or _session_for(client, _like(session)))
 
     if _initializer is not None:
         botocore.unregister_initializer(_initializer)
     botocore.register_initializer(initialize)
     _initializer = initialize
     default = boto3.DEFAULT_SESSION
-    for events, session_of in () if default is None else _events_of(default, boto_session):
-        _register(events, wanted, session_of)
+    for place, store in () if default is None else _places_of(default, boto_session):
+        _register(place, wanted, store)
 
 
 _initializer: Callable[[Any], None] | None = None
@@ -178,28 +188,85 @@ def _like(session: Any) -> Any:
     """A boto3 session with the credentials, profile and region of a botocore session."""
     import boto3
 
-    keys = {}
-    credentials = session.get_credentials()
-    if credentials is not None:
-        frozen = credentials.get_frozen_credentials()
-        keys["aws_access_key_id"] = frozen.access_key
-        keys["aws_secret_access_key"] = frozen.secret_key
-        keys["aws_session_token"] = frozen.token
     return boto3.Session(
         region_name=session.get_config_variable("region"),
         profile_name=session.get_config_variable("profile"),
-        **keys,
+        **_keys(session.get_credentials()),
     )
 
 
-def _register(events: Any, wanted: Choice, session_of: Callable[[], Any]) -> None:
-    """Register for all calls that are changed, in place of what was registered before.
+def _session_for(client: Any, usual: Any, *, anybody: bool = False) -> Any:
+    """The session that stores what the jobs of a client read: in its region, and with its credentials.
 
     Args:
-        events: an event system of botocore's, or a botocore session.
-        wanted: what is asked for.
-        session_of: answers the session that stores the bundle.
+        client: the client of SageMaker.
+        usual: a session of boto3 or the SDK, which is taken where it has both; it may know another place than the
+            region's default bucket.
+        anybody: whether the usual session will do with other credentials, too.
     """
+    import boto3
+
+    own = getattr(usual, "boto_session", usual)
+    region, keys, others = client.meta.region_name, _keys_of_client(client), _keys(own.get_credentials())
+    if own.region_name == region and (anybody or keys in ({}, others)):
+        return usual
+    named = own.profile_name in own.available_profiles  # "default" may stand for none
+    return boto3.Session(
+        region_name=region,
+        profile_name=own.profile_name if named else None,
+        **(others if anybody or not keys else keys),
+    )
+
+
+def _keys_of_client(client: Any) -> dict[str, Any]:
+    """The credentials that a client signs with; none for one that does not sign."""
+    # botocore has no public way to them, and what is private may go.
+    return _keys(getattr(getattr(client, "_request_signer", None), "_credentials", None))
+
+
+def _keys(credentials: Any) -> dict[str, Any]:
+    """Credentials of botocore's, as a boto3 session takes them."""
+    if credentials is None:
+        return {}
+    frozen = credentials.get_frozen_credentials()
+    return {
+        "aws_access_key_id": frozen.access_key,
+        "aws_secret_access_key": frozen.secret_key,
+        "aws_session_token": frozen.token,
+    }
+
+
+def _register(place: Any, wanted: Choice, store: Store) -> None:
+    """Register for the calls of a client, or of all clients to come, in place of what was registered before.
+
+    Args:
+        place: a client; or what makes clients: the event system of a boto3 session, or a botocore session.
+        wanted: what is asked for.
+        store: answers the session that stores the bundle.
+    """
+    if _is_client(place):
+        _register_client(place, wanted, store)
+        return
+    event, name = f"creating-client-class.{SERVICE}", "smssh-client"
+    place.unregister(event, unique_id=name)
+    place.register(event, functools.partial(_on_class, wanted, store), unique_id=name)
+
+
+def _on_class(wanted: Choice, store: Store, base_classes: list[Any], **_: Any) -> None:
+    """Let a client register itself when it is made: the events of its calls do not say whose they are."""
+
+    class Enabled:
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            _register_client(self, wanted, store)
+
+    base_classes.insert(0, Enabled)
+
+
+def _register_client(client: Any, wanted: Choice, store: Store) -> None:
+    """Register for all calls of a client that are changed."""
+    # The client has the handlers: with a reference back it would only go when garbage is collected.
+    session_of = functools.partial(store, weakref.proxy(client))
     handlers: dict[str, Callable[..., None]] = {
         operation: functools.partial(_on_job, kind, wanted, session_of)
         for operation, kind in OPERATIONS.items()
@@ -207,8 +274,8 @@ def _register(events: Any, wanted: Choice, session_of: Callable[[], Any]) -> Non
     handlers.update(dict.fromkeys(PIPELINES, functools.partial(_on_pipeline, wanted, session_of)))
     for operation, handler in handlers.items():
         event, name = f"provide-client-params.{SERVICE}.{operation}", f"smssh-{operation}"
-        events.unregister(event, unique_id=name)
-        events.register(event, handler, unique_id=name)
+        client.meta.events.unregister(event, unique_id=name)
+        client.meta.events.register(event, handler, unique_id=name)
 
 
 # -------------------------------------------------------------------------------- what is changed
@@ -217,9 +284,20 @@ def _register(events: Any, wanted: Choice, session_of: Callable[[], Any]) -> Non
 def _on_job(kind: str, wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
     """Change the parameters of a call in place: the dict is botocore's own, and other handlers may follow."""
     attachment = Attachment(wanted.options, named=False)
-    changed = inject(kind, None, dict(params), attachment, session_of)
+    request = dict(params)
+    changed = inject(kind, None, request, attachment, session_of)
+    if changed is request:
+        return
+    if kind == "model":
+        _models.add(request.get("ModelName"))
+    elif kind == "transform" and request.get("ModelName") not in _models:
+        say(subject_of(kind, None, request), [MODEL_UNSEEN])
     params.clear()
     params.update(changed)
+
+
+_models: set[Any] = set()
+"""The names of the models that got SSH in this process."""
 
 
 def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
@@ -227,12 +305,14 @@ def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_
     options = wanted.options
     if not options.active:
         return
+    session_of = functools.lru_cache(maxsize=None)(session_of)  # one for all its steps
     pipeline = str(params.get("PipelineName"))
     location = params.get("PipelineDefinitionS3Location")
     text = params.get("PipelineDefinition")
     if text is None and location is not None:
         text = _read(pipeline, location, session_of)
-    changed = None if text is None else _changed(text, wanted, session_of)
+    with together(pipeline):
+        changed = None if text is None else _changed(text, wanted, session_of)
     if changed is None:
         return
     if location is None:
@@ -262,7 +342,10 @@ def _read(pipeline: str, location: Mapping[str, Any], session_of: Callable[[], A
         answer = _s3(session_of()).get_object(Bucket=location["Bucket"], Key=location["ObjectKey"], **version)
         text: str = answer["Body"].read().decode()
     except (BotoCoreError, ClientError, KeyError, UnicodeDecodeError) as error:
-        say(f"no SSH for pipeline {pipeline!r}", [Caution(f"its definition in S3 can't be read: {error}")])
+        say(
+            f"no SSH for pipeline {pipeline!r}",
+            [Caution(f"its definition in S3 can't be read: {error}", closed=True)],
+        )
         return None
     return text
 

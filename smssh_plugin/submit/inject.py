@@ -16,11 +16,20 @@ from ..plugins import Plugins
 from . import bundle, repack, switch
 from .agent import agent_for
 from .cautions import Caution, Held, cache_caution, cautions, say
+from .leaves import is_text
 from .options import SSHOptions
 from .requests import Injection, name_of, transform_request
 
-__all__ = ["Attachment", "inject", "step_with_ssh"]
+__all__ = ["Attachment", "inject", "step_with_ssh", "subject_of"]
 
+_NAMES = {
+    "training": "TrainingJobName",
+    "processing": "ProcessingJobName",
+    "transform": "TransformJobName",
+    "model": "ModelName",
+    "tuning": "HyperParameterTuningJobName",
+}
+"""What a request calls what it makes."""
 _PLACEHOLDER = "s3://bundle/{}/".format("0" * 64)
 
 
@@ -78,7 +87,8 @@ def inject(
     except SmsshError as error:
         if attachment.named:
             raise
-        say(f"no SSH for {where}", [Caution(error.message.replace(f"{where}: ", "", 1))])
+        reason = Caution(error.message.replace(f"{where}: ", "", 1), closed=True)
+        say(f"no SSH for {subject_of(kind, name, request)}", [reason])
         return request
     if changed is request:
         return request
@@ -90,6 +100,19 @@ def inject(
         variables = {**bundle.announce_variable(options, session(), uri), **injection.environment}
         changed = transform_request(kind, request, replace(injection, bundle=uri, environment=variables))
     return _plugins().transform_request(kind, changed, options)
+
+
+def subject_of(kind: str, name: str | None, request: Mapping[str, Any]) -> str:
+    """A request as a person knows it, by its own name where it is no step's.
+
+    Args:
+        kind: a value of `KINDS`.
+        name: the name of the step, if there is one.
+        request: the request.
+    """
+    where = name_of(kind, name)
+    own = request.get(_NAMES[kind])
+    return f"{where} {own!r}" if name is None and is_text(own) else where
 
 
 _PARAMETER = Caution(

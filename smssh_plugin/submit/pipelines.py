@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 from ..definitions import bodies, named_steps
 from ..errors import ExitStatus, SmsshError
 from . import steps
-from .cautions import together
+from .cautions import MODEL_UNSEEN, say, together
 from .inject import Attachment, inject, step_with_ssh
 from .leaves import at
-from .requests import KINDS
+from .requests import KINDS, name_of
 from .selection import Choice
 
 if TYPE_CHECKING:
@@ -42,25 +42,43 @@ def attach_pipeline(pipeline: Any, options: SSHOptions, selection: Selection) ->
         options: what is asked for.
         selection: which steps are meant.
     """
-    choices: list[Choice] | None = getattr(type(pipeline), _MARK, None)
-    if choices is None:
-        choices = []
-        _hook(pipeline, choices)
-    choices.append(Choice(options, selection))
+    asked: _Asked | None = getattr(type(pipeline), _MARK, None)
+    if asked is None:
+        asked = _Asked()
+        _hook(pipeline, asked)
+    asked.add(Choice(options, selection))
     # Now as well: local mode compiles the steps without asking for a definition.
-    _attach_steps(pipeline, choices)
+    with together(getattr(pipeline, "name", None)):
+        _attach_steps(pipeline, asked.choices)
 
 
-def _hook(pipeline: Any, choices: list[Choice]) -> None:
+class _Asked:
+    """What was asked of a pipeline.
+
+    Attributes:
+        choices: what for which steps, in order.
+        refused: the choice that the pipeline could not be compiled for last.
+    """
+
+    def __init__(self) -> None:
+        self.choices: list[Choice] = []
+        self.refused: Choice | None = None
+
+    def add(self, choice: Choice) -> None:
+        """One more, in place of one that was refused: who asks again has seen why, and mended it."""
+        self.choices = [*(each for each in self.choices if each is not self.refused), choice]
+        self.refused = None
+
+
+def _hook(pipeline: Any, asked: _Asked) -> None:
     base = type(pipeline)
 
     def definition(self: Any, *args: Any, **kwargs: Any) -> str:
-        active = [choice for choice in choices if choice.options.active]
-        # Once more: steps may have been added since.
-        _attach_steps(self, active)
-        with together():
+        with together(getattr(self, "name", None)):
+            # Once more: steps may have been added since. To choices that are off, too, which keep them from later ones.
+            _attach_steps(self, asked.choices)
             text: str = base.definition(self, *args, **kwargs)
-            return _completed(self, text, active) if active else text
+            return _completed(self, text, asked)
 
     functools.update_wrapper(definition, base.definition)
     namespace: dict[str, Any] = {
@@ -68,13 +86,15 @@ def _hook(pipeline: Any, choices: list[Choice]) -> None:
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
         "definition": definition,
-        _MARK: choices,
+        _MARK: asked,
     }
     pipeline.__class__ = type(base.__name__, (base,), namespace)
 
 
-def _completed(pipeline: Any, text: str, choices: list[Choice]) -> str:
+def _completed(pipeline: Any, text: str, asked: _Asked) -> str:
     """The definition with those steps changed too that were not seen before it was compiled."""
+    if not any(choice.options.active for choice in asked.choices):
+        return text
     definition = json.loads(text)
     known: list[tuple[str | None, tuple[str, ...]]] = [
         (KINDS.get(step.get("Type", "")), names) for step, names in named_steps(definition)
@@ -84,12 +104,15 @@ def _completed(pipeline: Any, text: str, choices: list[Choice]) -> str:
     session = getattr(pipeline, "sagemaker_session", None)
     changed = definition
     declared = {each.get("Name") for each in definition.get("Parameters") or ()}
-    for choice in choices:
-        choice.selection.check(known)
-        _check_parameter(choice.options.enabled, declared)
-        changed = inject_definition(
-            changed, choice.options, choice.selection, lambda: session, except_for=seen
-        )
+    for choice in asked.choices:
+        if choice.options.active:
+            asked.refused = choice
+            choice.selection.check(known)
+            _check_parameter(choice.options.enabled, declared)
+            asked.refused = None
+            changed = inject_definition(
+                changed, choice.options, choice.selection, lambda: session, except_for=seen
+            )
         seen |= {names[0] for kind, names in known if choice.selection.has(kind, names)}
     return text if changed is definition else json.dumps(changed)
 
@@ -125,21 +148,32 @@ def inject_definition(
     """
     attachment = Attachment(options, named=False, compiled=True)
     models = set(_models_of(definition, selection))
+    entered: set[str] = set()  # the models that are changed
+    scored: dict[str, str | None] = {}  # the transform steps that are, with the steps that make their models
 
     def change(kind: str, step: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
         meant = selection.has(kind, names) or (kind == "model" and names[0] in models)
         if not meant or names[0] in except_for:
             return step
         request = step["Arguments"]
-        same = _model_of(step) in models - except_for  # its model gets the same options
+        same = kind == "transform" and _model_of(request) in models - except_for
+        # Its model gets the same options.
         attached = replace(attachment, model=options) if same else attachment
         changed = inject(kind, names[0], request, attached, session_of)
         if changed is request:
             return step
+        if kind == "model":
+            entered.add(names[0])
+        elif kind == "transform":
+            scored[names[0]] = _model_of(request)
         return step_with_ssh({**step, "Arguments": changed}, kind, options)
 
     with together():
-        return transform_definition(definition, change)
+        changed = transform_definition(definition, change)
+        for name, maker in scored.items():
+            if maker not in entered:
+                say(name_of("transform", name), [MODEL_UNSEEN])
+    return changed
 
 
 def transform_definition(definition: Mapping[str, Any], change: Change) -> Mapping[str, Any]:
@@ -180,14 +214,16 @@ def _transform_step(step: Any, change: Change, around: tuple[str, ...]) -> Any:
 def _models_of(definition: Mapping[str, Any], selection: Selection) -> Iterator[str]:
     """The names of the steps that make the models of the transform steps that are meant."""
     for step, names in named_steps(definition):
-        model = _model_of(step)
-        if model is not None and selection.has("transform", names):
-            yield model
+        if step.get("Type") != "Transform":
+            continue
+        maker = _model_of(step.get("Arguments"))
+        if maker is not None and selection.has("transform", names):
+            yield maker
 
 
-def _model_of(step: Mapping[str, Any]) -> str | None:
-    """The name of the step that makes a transform step's model; None for other steps, and for models of elsewhere."""
-    model: Any = at(step, "Arguments", "ModelName") if step.get("Type") == "Transform" else None
+def _model_of(request: Any) -> str | None:
+    """The name of the step that makes the model of a transform request; None where it is made elsewhere."""
+    model: Any = at(request, "ModelName")
     reference = model.get("Get") if isinstance(model, dict) else None
     if not isinstance(reference, str) or not reference.startswith("Steps."):
         return None

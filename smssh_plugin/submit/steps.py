@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Iterator
 
 from ..errors import ExitStatus, SmsshError
 from . import repack
-from .cautions import Caution, say
+from .cautions import MODEL_UNSEEN, say
 from .inject import Attachment, inject, step_with_ssh
 from .options import SSHOptions
 from .requests import KINDS, name_of
@@ -29,10 +29,6 @@ _RIGHT_ORDER = """write @with_ssh above @step, not below it:
     @step(...)
     def {}(...):
         ..."""
-_MODEL_UNSEEN = Caution(
-    "its model is not made by a step seen from here",
-    "; decorate what makes it too, or use an image that has smssh-plugin installed",
-)
 
 
 def with_ssh(
@@ -342,8 +338,9 @@ def _attach_model(step: Any, options: SSHOptions, *, named: bool, session: Any) 
         maker = None
     if maker is not None and _is_step(maker) and kind_of(maker) == "model":
         attach(maker, options, named=named, session=session)
-        attached = attachment_of(maker)
-        return None if attached is None else attached.options
-    if named and options.active:
-        say(name_of("transform", step.name), [_MODEL_UNSEEN])
+        theirs = attachment_of(maker)
+        if theirs is not None and theirs.options.active:
+            return theirs.options
+    if options.active:
+        say(name_of("transform", step.name), [MODEL_UNSEEN])
     return None

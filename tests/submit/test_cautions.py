@@ -205,6 +205,24 @@ def test_of_further_ones_at_once() -> None:
     assert saying(*given, at_once=True) == ["steps 'B' and 'C': one"]
 
 
+def test_what_keeps_people_out_is_said_of_each_pipeline_once() -> None:
+    closed = Caution("closed", closed=True)
+
+    def compiled(name: str) -> list[str]:
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            with together(name), together():
+                say("no SSH for step 'A'", [closed])
+                say("no SSH for step 'B'", [closed])
+                say("step 'A'", [SHARED])
+        return [str(warning.message) for warning in record]
+
+    first = "no SSH for steps 'A' and 'B' of pipeline 'q1': closed"
+    assert compiled("q1") == [first, "step 'A': of the image; do this"]
+    assert compiled("q2") == [first.replace("q1", "q2")]
+    assert compiled("q1") == compiled("q2") == []
+
+
 def test_one_inside_of_another_waits_for_it() -> None:
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, enable
-from smssh_plugin.submit import clients
+from smssh_plugin.submit import bundle, clients
 from smssh_plugin.submit.bundle import build, upload
 from smssh_plugin.submit.options import SmsshWarning
 from smssh_plugin.submit.stored import Destination
@@ -172,8 +174,11 @@ def test_off_is_off(boto_session: boto3.Session, monkeypatch: pytest.MonkeyPatch
 def test_what_cannot_be_entered_is_sent_as_it_is(boto_session: boto3.Session) -> None:
     client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
     request = {**REQUESTS["create_training_job"], "EnableNetworkIsolation": True}
-    with pytest.warns(SmsshWarning, match="no SSH for the training job: EnableNetworkIsolation is on"):
+    with pytest.warns(SmsshWarning, match="no SSH for the training job 't': EnableNetworkIsolation is"):
         assert sent(client, "create_training_job", request) == request
+    other = {**request, "TrainingJobName": "u"}
+    with pytest.warns(SmsshWarning, match="no SSH for the training job 'u': EnableNetworkIsolation is"):
+        sent(client, "create_training_job", other)
 
 
 def test_other_operations_are_left_alone(boto_session: boto3.Session) -> None:
@@ -181,6 +186,36 @@ def test_other_operations_are_left_alone(boto_session: boto3.Session) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert client.list_training_jobs()["TrainingJobSummaries"] is not None
+
+
+@pytest.mark.parametrize("operation", sorted(set(REQUESTS) - {"create_training_job"}))
+def test_what_goes_without_is_named(boto_session: boto3.Session, operation: str) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, transport="native")
+    request = REQUESTS[operation]
+    name = next(value for key, value in request.items() if key.endswith("Name"))
+    with pytest.warns(SmsshWarning, match=f"no SSH for the [a-z ]+ '{name}': the native transport is"):
+        assert sent(client, operation, request) == request
+
+
+def unseen(record: list[warnings.WarningMessage]) -> list[str]:
+    """Of what it was said that its model was not seen to get SSH."""
+    found = (str(warning.message).partition(": its model was not seen to get SSH: ") for warning in record)
+    return [subject for subject, headline, _ in found if headline]
+
+
+def test_a_transform_job_whose_model_was_not_seen(
+    boto_session: boto3.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "_models", set())
+    client = enable(boto_session.client("sagemaker"), OPTIONS)
+    request = REQUESTS["create_transform_job"]
+    with pytest.warns(SmsshWarning) as record:
+        assert "SMSSH_ENABLE" in sent(client, "create_transform_job", request)["Environment"]
+    assert unseen(record.list) == ["the transform job 'b'"]
+    sent(client, "create_model", REQUESTS["create_model"])
+    with warnings.catch_warnings(record=True) as none:
+        sent(client, "create_transform_job", {**request, "TransformJobName": "c"})
+    assert unseen(none) == []
 
 
 # -------------------------------------------------------------------------------- definitions of pipelines
@@ -255,6 +290,49 @@ def test_a_transform_job_gets_options_of_its_own_where_its_model_may_not_have_th
     assert "SMSSH_HOLD" not in found["Score"]["Arguments"]["Environment"]
     job = sent(client, "create_transform_job", REQUESTS["create_transform_job"])
     assert job["Environment"] == {"SMSSH_ENABLE": "1", "SMSSH_HOLD": "failure"}
+
+
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ({"Get": "Parameters.Role"}, {}),
+        ("made-before", {}),
+        ({"Get": "Steps.Elsewhere.Outputs.Name"}, {}),
+        ({"Get": "Steps.Model.ModelName"}, {"EnableNetworkIsolation": True}),
+    ],
+)
+def test_a_transform_step_whose_model_was_not_seen(
+    boto_session: boto3.Session, model: Any, more: dict[str, Any]
+) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS)
+    steps = [
+        step("Score", "Transform", arguments={"ModelName": model}),
+        step("Model", "Model", arguments=more),
+    ]
+    with pytest.warns(SmsshWarning) as record:
+        steps_sent(client, "update_pipeline", {"Steps": steps})
+    assert unseen(record.list) == ["step 'Score' of pipeline 'p'"]
+
+
+def test_what_goes_without_is_said_of_each_pipeline_once(boto_session: boto3.Session) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS)
+    text = json.dumps({"Steps": [step("Train", arguments={"EnableNetworkIsolation": True})]})
+
+    def said(name: str) -> list[str]:
+        with warnings.catch_warnings(record=True) as record:
+            sent(client, "update_pipeline", {"PipelineName": name, "PipelineDefinition": text})
+        return [str(warning.message).partition(": ")[0] for warning in record]
+
+    assert said("q1") == ["no SSH for step 'Train' of pipeline 'q1'"]
+    assert said("q2") == ["no SSH for step 'Train' of pipeline 'q2'"]
+    assert said("q1") == said("q2") == []
+
+
+def test_a_transform_step_whose_model_gets_it(boto_session: boto3.Session) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS)
+    with pytest.warns(SmsshWarning) as record:
+        steps_sent(client, "update_pipeline", {"Steps": [SCORE, step("Model", "Model")]})
+    assert unseen(record.list) == []
 
 
 def test_once_is_enough_for_definitions(boto_session: boto3.Session) -> None:
@@ -380,6 +458,88 @@ def test_the_bundle_of_a_process_is_stored_with_the_sessions_credentials(process
     assert like.region_name == "eu-west-1"
 
 
+ASSUMED = {"aws_access_key_id": "assumed", "aws_secret_access_key": "secret", "aws_session_token": "token"}
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Region and access key of each session that was to store a bundle."""
+    seen: list[tuple[str, str]] = []
+
+    def publish(_: Any, session: Any) -> str:
+        boto = getattr(session, "boto_session", session)
+        seen.append((boto.client("s3").meta.region_name, boto.get_credentials().access_key))
+        return f"s3://{BUCKET}/{'a' * 64}/"
+
+    monkeypatch.setattr(bundle, "publish", publish)
+    return seen
+
+
+def enabled_by(form: str, **given: Any) -> Any:
+    """A client that was made with these, and enabled in one of the ways."""
+    if form == "process":
+        enable(None, OPTIONS, enabled=True)
+        return boto3.client("sagemaker", **given)
+    if form == "session":
+        return enable(boto3.Session(), OPTIONS).client("sagemaker", **given)
+    return enable(boto3.client("sagemaker", **given), OPTIONS)
+
+
+@pytest.mark.parametrize("form", ["process", "session", "client"])
+def test_the_bundle_goes_where_the_client_is(
+    process: pytest.MonkeyPatch, stored: list[tuple[str, str]], form: str
+) -> None:
+    request = REQUESTS["create_training_job"]
+    elsewhere = enabled_by(form, region_name="eu-west-1")
+    assert "Environment" in sent(elsewhere, "create_training_job", request)
+    assert "Environment" in sent(enabled_by(form, **ASSUMED), "create_training_job", request)
+    process.delenv("AWS_DEFAULT_REGION")
+    alone = enabled_by(form, region_name="eu-west-1")
+    assert "Environment" in sent(alone, "create_training_job", request)
+    assert stored == [("eu-west-1", "test"), (REGION, "assumed"), ("eu-west-1", "test")]
+
+
+@pytest.mark.parametrize("form", ["process", "session", "client"])
+def test_the_definition_of_a_pipeline_is_read_and_stored_where_the_client_is(
+    process: pytest.MonkeyPatch, s3: Any, form: str
+) -> None:
+    client = enabled_by(form, region_name="eu-west-1", **ASSUMED)
+    s3.put_object(Bucket=BUCKET, Key="p.json", Body=json.dumps(DEFINITION).encode())
+    made: list[tuple[str | None, str]] = []
+
+    def spied(session: Any) -> Any:
+        made.append((session.region_name, session.get_credentials().access_key))
+        return session.client("s3")
+
+    process.setattr(clients, "_s3", spied)
+    given = {"Bucket": BUCKET, "ObjectKey": "p.json"}
+    body = sent(client, "update_pipeline", {"PipelineName": "p", "PipelineDefinitionS3Location": given})
+    assert body["PipelineDefinitionS3Location"] != given
+    assert made == [("eu-west-1", "assumed")]
+
+
+def test_a_boto_session_that_is_named_stores_for_all_clients(
+    process: pytest.MonkeyPatch, stored: list[tuple[str, str]]
+) -> None:
+    mine = boto3.Session(aws_access_key_id="mine", aws_secret_access_key="secret", region_name="us-west-2")
+    client = enable(boto3.client("sagemaker", region_name="eu-west-1"), OPTIONS, boto_session=mine)
+    sent(client, "create_training_job", REQUESTS["create_training_job"])
+    assert stored == [("us-west-2", "mine")]
+
+
+def test_a_client_that_is_enabled_goes_when_nobody_has_it() -> None:
+    client = enabled_by("session", region_name=REGION)
+    alive = weakref.ref(client)
+    handlers = client.meta.events
+    gc.disable()
+    try:
+        del client
+        assert alive() is None
+    finally:
+        gc.enable()
+    assert handlers is not None
+
+
 def test_a_session_of_the_sdk(sdk: SDK) -> None:
     from sagemaker.core.helper.session_helper import Session
 
@@ -389,6 +549,20 @@ def test_a_session_of_the_sdk(sdk: SDK) -> None:
         body = sent(client, "create_training_job", REQUESTS["create_training_job"])
         # In the SDK session's own place for files.
         assert f"s3://{BUCKET}/smssh/bundles/" in json.dumps(body)
+
+
+def test_clients_of_an_sdk_session_that_are_not_like_it(sdk: SDK, stored: list[tuple[str, str]]) -> None:
+    from sagemaker.core.helper.session_helper import Session
+
+    boto = boto3.Session(region_name=REGION)
+    session = enable(
+        Session(boto_session=boto, sagemaker_client=boto.client("sagemaker", **ASSUMED)), OPTIONS
+    )
+    made = boto.client("sagemaker", **ASSUMED), boto.client("sagemaker", region_name="eu-west-1")
+    for client in (session.sagemaker_client, *made):
+        sent(client, "create_training_job", REQUESTS["create_training_job"])
+    # The SDK stores with its boto3 session, whatever the client that it was given.
+    assert stored == [(REGION, "test"), (REGION, "assumed"), ("eu-west-1", "test")]
 
 
 def test_a_client_that_the_sdk_made_before(sdk: SDK) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,6 +129,56 @@ def test_a_step_that_is_not_there(sdk: SDK) -> None:
     assert caught.value.hint == "the steps are Later, Prepare"
 
 
+@pytest.mark.parametrize("later", [True, False])
+def test_a_choice_that_is_off_keeps_its_steps(sdk: SDK, later: bool) -> None:
+    session = sdk.session()
+    names = ["Open"] if later else ["Open", "Secret"]
+    pipeline = sdk.pipeline(*[sdk.processing(session, name) for name in names], session=session)
+    with_ssh(pipeline, steps="Secret", enabled=False)
+    with_ssh(pipeline)
+    if later:
+        pipeline.steps.append(sdk.processing(session, "Secret"))
+    assert entered(pipeline) == {"Open"}
+
+
+def test_a_choice_that_is_off_keeps_functions_behind_others(sdk: SDK) -> None:
+    session = sdk.session()
+
+    @function_step(sdk, session, name="Secret")
+    def secret() -> str:
+        return "x"
+
+    step = sdk.bare_processing(session, env={"FROM": secret()})
+    pipeline = sdk.pipeline(step, session=session)
+    with_ssh(pipeline, steps="Secret", enabled=False)
+    with_ssh(pipeline)
+    assert entered(pipeline) == {"Bare"}
+
+
+def test_a_choice_that_was_refused_can_be_made_anew(sdk: SDK) -> None:
+    session = sdk.session()
+    pipeline = sdk.pipeline(sdk.processing(session, "A"), sdk.processing(session, "B"), session=session)
+    with_ssh(pipeline, steps="B")
+    with_ssh(pipeline, steps="Aa")
+    for _ in range(2):  # as long as nothing else is asked for
+        with pytest.raises(SmsshError, match="'Aa' chooses no step"):
+            pipeline.definition()
+    with_ssh(pipeline, steps="A")
+    assert entered(pipeline) == {"A", "B"}
+
+
+def test_a_choice_whose_step_came_later_stays(sdk: SDK) -> None:
+    session = sdk.session()
+    pipeline = with_ssh(sdk.pipeline(sdk.processing(session, "A"), session=session), steps="B")
+    with pytest.raises(SmsshError, match="'B' chooses no step"):
+        pipeline.definition()
+    pipeline.steps.append(sdk.processing(session, "B"))
+    assert entered(pipeline) == {"B"}
+    with_ssh(pipeline, steps="A")
+    pipeline.steps[-1] = sdk.processing(session, "B")
+    assert entered(pipeline) == {"A", "B"}
+
+
 def test_several_pipelines(sdk: SDK) -> None:
     session = sdk.session()
     pipelines = [sdk.pipeline(sdk.processing(session, name), session=session) for name in "AB"]
@@ -150,6 +201,31 @@ def test_in_a_pipeline_it_is_a_warning(sdk: SDK) -> None:
         found = steps_of(pipeline)
     assert additions(json.dumps(found["Isolated"])) == []
     assert uri_in(found["Prepare"])
+
+
+def test_each_pipeline_has_its_warning_and_each_once(sdk: SDK) -> None:
+    session = sdk.session()
+    pipelines = [
+        with_ssh(sdk.pipeline(isolated(sdk, session), session=session, name=name)) for name in ("q1", "q2")
+    ]
+    with warnings.catch_warnings(record=True) as record:
+        for pipeline in (*pipelines, *pipelines):
+            pipeline.definition()
+    said = [str(warning.message) for warning in record if warning.category is SmsshWarning]
+    assert [text.partition(": ")[0] for text in said] == [
+        f"no SSH for step 'Isolated' of pipeline '{name}'" for name in ("q1", "q2")
+    ]
+
+
+def test_a_model_from_elsewhere_is_said_of_a_pipeline_too(sdk: SDK) -> None:
+    from sagemaker.core.workflow.parameters import ParameterString
+
+    session = sdk.session()
+    name = ParameterString("ModelName", default_value="m")
+    pipeline = sdk.pipeline(sdk.transform(session, name), session=session, parameters=[name])
+    with pytest.warns(SmsshWarning, match="step 'Score' of pipeline 'pipe': its model was not seen to get"):
+        with_ssh(pipeline)
+    assert entered(pipeline) == {"Score"}
 
 
 def test_definitions_of_which_nothing_changes_are_left_alone() -> None:

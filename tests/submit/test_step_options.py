@@ -425,7 +425,7 @@ def test_what_a_transform_step_asks_for_is_said_where_its_model_is_not_seen(sdk:
     from sagemaker.core.workflow.parameters import ParameterString
 
     session, model = sdk.session(), ParameterString("ModelName", default_value="m")
-    with pytest.warns(SmsshWarning, match="its model is not made by a step"):
+    with pytest.warns(SmsshWarning, match="its model was not seen to get SSH"):
         score = with_ssh(sdk.transform(session, model), hold="failure", authorized_keys="ssh-rsa AAAAann")
     pipeline = sdk.pipeline(score, session=session, parameters=[model])
     environment = steps_of(pipeline)["Score"]["Arguments"]["Environment"]

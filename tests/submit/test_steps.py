@@ -222,8 +222,15 @@ def test_a_transform_step_with_a_model_from_elsewhere_warns(sdk: SDK) -> None:
 
     session = sdk.session()
     step = sdk.transform(session, ParameterString("ModelName", default_value="m"))
-    with pytest.warns(SmsshWarning, match="step 'Score': its model is not made by a step"):
+    with pytest.warns(SmsshWarning, match="step 'Score': its model was not seen to get SSH"):
         with_ssh(step)
+
+
+def test_a_model_that_is_left_out_is_none_with_ssh(sdk: SDK) -> None:
+    session = sdk.session()
+    model = with_ssh(sdk.model(session), enabled=False)
+    with pytest.warns(SmsshWarning, match="step 'Score': its model was not seen to get SSH"):
+        with_ssh(sdk.transform(session, model.properties.ModelName))
 
 
 def test_conditions_and_loops(sdk: SDK) -> None:
