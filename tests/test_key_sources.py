@@ -158,6 +158,18 @@ def test_all_steps_of_a_pipeline_get_the_same(aws, monkeypatch):
     assert authorized_keys(options) == (BOB, ANN.replace("ann", "another"))
 
 
+def test_another_account_has_keys_of_its_own_under_the_same_name(aws):
+    source = "ssm:team"
+    for account, text in (("111111111111", ANN), ("222222222222", BOB)):
+        role = boto3.client("sts").assume_role(
+            RoleArn=f"arn:aws:iam::{account}:role/r", RoleSessionName="ann"
+        )
+        keys = role["Credentials"]
+        session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
+        session.client("ssm").put_parameter(Name="team", Value=text, Type="String")
+        assert authorized.named_keys(SSHOptions(authorized_keys=(source,)), session) == [text]
+
+
 def test_a_source_with_something_else_in_it_is_refused(aws):
     put(f"{ANN}\n<html>a page</html>\n")
     with pytest.raises(SmsshError, match=f"names {OBJECT}, which has a line that is no public key") as caught:

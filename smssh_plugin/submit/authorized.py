@@ -18,7 +18,7 @@ __all__ = ["authorized_keys", "named_keys", "own_key"]
 FRESH_SECONDS = 60.0
 """For so long, what was read from a source is not read again: all steps of a pipeline get the same keys."""
 
-_read: dict[tuple[str, Any], tuple[float, list[str]]] = {}
+_read: dict[tuple[str, Any, Any], tuple[float, list[str]]] = {}
 
 
 def authorized_keys(options: SSHOptions, session: Any = None) -> tuple[str, ...]:
@@ -80,7 +80,10 @@ def named_keys(options: SSHOptions, session: Any = None) -> list[str]:
 
 def _keys_of(source: str, boto_session: Any) -> list[str]:
     """The keys that a source has, or had less than FRESH_SECONDS ago."""
-    known = (source, getattr(boto_session, "region_name", None))
+    # Sources have names that mean something else in another account.
+    credentials = boto_session.get_credentials() if boto_session is not None else None
+    who = getattr(credentials, "access_key", None)
+    known = (source, getattr(boto_session, "region_name", None), who)
     when, lines = _read.get(known, (0.0, []))
     if not lines or time.monotonic() - when > FRESH_SECONDS:
         lines = read_source(source, lambda service: _client(boto_session, service))
