@@ -17,6 +17,7 @@ from ..errors import ExitStatus, SmsshError
 from . import bundle, switch
 from .cautions import MODEL_UNSEEN, Caution, say, together
 from .inject import Attachment, inject, subject_of
+from .leaves import is_text
 from .limits import check_definition
 from .options import SSHOptions
 from .pipelines import inject_definition
@@ -288,15 +289,17 @@ def _on_job(kind: str, wanted: Choice, session_of: Callable[[], Any], params: An
     changed = inject(kind, None, request, attachment, session_of)
     if changed is request:
         return
-    if kind == "model":
-        _models.add(request.get("ModelName"))
-    elif kind == "transform" and request.get("ModelName") not in _models:
+    model = request.get("ModelName")
+    if kind == "model" and is_text(model):
+        _models.add(model)
+    elif kind == "transform" and is_text(model) and model not in _models:
+        # What is no text, botocore refuses.
         say(subject_of(kind, None, request), [MODEL_UNSEEN])
     params.clear()
     params.update(changed)
 
 
-_models: set[Any] = set()
+_models: set[str] = set()
 """The names of the models that got SSH in this process."""
 
 

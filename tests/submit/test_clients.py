@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from botocore.exceptions import ParamValidationError
 
 from smssh_plugin import SmsshError, SSHOptions, enable
 from smssh_plugin.submit import bundle, clients
@@ -290,6 +291,13 @@ def test_a_transform_job_gets_options_of_its_own_where_its_model_may_not_have_th
     assert "SMSSH_HOLD" not in found["Score"]["Arguments"]["Environment"]
     job = sent(client, "create_transform_job", REQUESTS["create_transform_job"])
     assert job["Environment"] == {"SMSSH_ENABLE": "1", "SMSSH_HOLD": "failure"}
+
+
+@pytest.mark.parametrize("operation", ["create_model", "create_transform_job"])
+def test_a_name_that_is_none_is_for_botocore_to_refuse(boto_session: boto3.Session, operation: str) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
+    with pytest.raises(ParamValidationError, match="Invalid type for parameter ModelName"):
+        getattr(client, operation)(**{**REQUESTS[operation], "ModelName": ["m"]})
 
 
 @pytest.mark.parametrize(
