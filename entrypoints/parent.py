@@ -44,6 +44,9 @@ LINE_LIMIT = 2000
 BYTE_LIMIT = 4 * LINE_LIMIT
 """Bytes kept of one line until then; a character has four at most."""
 
+TOKEN = "token"  # noqa: S105 - the name of a file
+"""The file beside the socket whose content each connection to it begins with: proof that one can read the folder."""
+
 RELEASE: dict[str, Any] = {"action": "release", "exit_code": None}
 
 
@@ -115,15 +118,20 @@ class Link:
 
 
 def connect(run: str) -> socket.socket:
-    """A socket connected to the supervisor of a run folder.
+    """A socket connected to the supervisor of a run folder, which has been shown the folder's token.
 
     The path goes through a descriptor of the folder: a socket's path is limited to 107 bytes, a TMPDIR is not.
+
+    Raises:
+        OSError: no supervisor listens, or its token cannot be read.
     """
     folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(REPLY_LIMIT)
         connection.connect(f"/proc/self/fd/{folder}/socket")
+        with open(f"/proc/self/fd/{folder}/{TOKEN}", "rb") as file:
+            connection.sendall(file.read() + b"\n")
     except BaseException:
         connection.close()
         raise

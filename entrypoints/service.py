@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
 import logging
 import os
+import secrets
 import select
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, Iterator
 
 from ..errors import ExitStatus, SmsshError
+from .parent import TOKEN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +25,8 @@ __all__ = ["Service"]
 
 MESSAGE_LIMIT = 4 << 20
 """Bytes of one message; an environment and 200 lines of log fit many times."""
+TOKEN_LIMIT = 5.0
+"""Seconds in which a connection has to show the token."""
 BEAT_SECONDS = 5.0
 """How often a parent hears that it still waits for somebody."""
 
@@ -50,12 +55,15 @@ def _beats(connection: socket.socket) -> Iterator[None]:
 class Service:
     """Serves a keeper on `<run>/socket`.
 
-    The run folder is private (mode 0700), so whoever can connect is the job's own user.
+    The run folder is private (mode 0700), but its mode does not keep out a connection that an SSH server makes for
+    a client that forwards a Unix socket. So each connection begins with the token that stands in the folder: only
+    who can read files as the job's user, and so can do everything anyway, is heard.
     """
 
     def __init__(self, run_dir: Path, keeper: Keeper) -> None:
         self._keeper = keeper
         self._path = run_dir / "socket"
+        self._token = secrets.token_hex(32).encode("ascii")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def start(self) -> None:
@@ -75,9 +83,18 @@ class Service:
         finally:
             os.close(folder)
         self._listener.listen(64)
+        self._write_token()
         # Whoever sees the name finds somebody listening behind it.
         new.rename(self._path)
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
+
+    def _write_token(self) -> None:
+        path = self._path.with_name(TOKEN)
+        new = path.with_name(TOKEN + ".new")
+        handle = os.open(str(new), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with open(handle, "wb") as file:
+            file.write(self._token)
+        new.rename(path)
 
     def close(self) -> None:
         """Take no new connections."""
@@ -95,6 +112,8 @@ class Service:
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as lines:
             try:
+                if not self._knows_token(connection, lines):
+                    return
                 while True:
                     line = lines.readline(MESSAGE_LIMIT)
                     if not line:
@@ -104,19 +123,33 @@ class Service:
             except OSError as error:
                 _log.debug("connection ended: %s", error)
 
+    def _knows_token(self, connection: socket.socket, lines: BinaryIO) -> bool:
+        """Whether the connection begins with the token; said to its other side where it does not.
+
+        Raises:
+            OSError: it says nothing in time, or is gone.
+        """
+        connection.settimeout(TOKEN_LIMIT)
+        shown = lines.readline(2 * len(self._token)).rstrip(b"\n")
+        connection.settimeout(None)
+        if hmac.compare_digest(shown, self._token):
+            return True
+        error = SmsshError(
+            "the connection does not begin with this container's token",
+            hint="run smssh-hook in a login of the job's own user; a forwarded socket is not accepted",
+            reference="no-token",
+            status=ExitStatus.REFUSED,
+        )
+        _log.warning("a connection was refused: %s", error.message)
+        connection.sendall(json.dumps(_error(error)).encode() + b"\n")
+        return False
+
     def _answer(self, line: bytes, connection: socket.socket) -> dict[str, Any]:
         try:
             message = json.loads(line.decode())
             return self._dispatch(str(message.get("op")), message, connection)
         except SmsshError as error:
-            return {
-                "error": {
-                    "message": error.message,
-                    "hint": error.hint,
-                    "reference": error.reference,
-                    "status": int(error.status),
-                }
-            }
+            return _error(error)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             _log.debug("message not understood", exc_info=True)
             return {
@@ -172,3 +205,15 @@ class Service:
             chosen = message.get("exit_code")
             return keeper.release(None if chosen is None else int(chosen))
         raise SmsshError(f"No such operation: {op}.", reference="bad-message", status=ExitStatus.USAGE)
+
+
+def _error(error: SmsshError) -> dict[str, Any]:
+    """An error as an answer."""
+    return {
+        "error": {
+            "message": error.message,
+            "hint": error.hint,
+            "reference": error.reference,
+            "status": int(error.status),
+        }
+    }

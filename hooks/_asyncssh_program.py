@@ -61,7 +61,7 @@ async def _serve(folder: Path, port: int) -> None:
     user, shell = _account()
 
     class Access(asyncssh.SSHServer):  # type: ignore[misc]
-        """One account, by key only; every kind of forwarding."""
+        """One account, by key only; every kind of forwarding that the key permits."""
 
         def connection_made(self, connection: Any) -> None:
             self._connection = connection
@@ -90,10 +90,15 @@ async def _serve(folder: Path, port: int) -> None:
             )
 
         def unix_connection_requested(self, _: str) -> bool:
-            return True
+            return self._may_forward_unix_sockets()
 
         def unix_server_requested(self, _: str) -> bool:
-            return True
+            return self._may_forward_unix_sockets()
+
+        def _may_forward_unix_sockets(self) -> bool:
+            forced = self._connection.get_certificate_option("force-command")
+            permitted: bool = self._connection.check_key_permission(_authorized.UNIX_FORWARDING)
+            return permitted and forced is None
 
     _extend(asyncssh.SSHServerChannel)
     key = _host_key(folder / "host_ed25519")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Options = List[Tuple[str, Optional[str]]]
 
-__all__ = ["Entry", "entries", "for_asyncssh", "for_sshd", "parse"]
+__all__ = ["UNIX_FORWARDING", "Entry", "entries", "for_asyncssh", "for_sshd", "parse"]
 
 _KEY = re.compile(
     r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[\w@.\-]+[ \t]+"  # type
@@ -35,6 +35,10 @@ _SAME = (
     *("no-touch-required", "permitlisten", "permitopen", "principals"),
 )
 _PERMISSIONS = ("agent-forwarding", "port-forwarding", "pty", "x11-forwarding")
+_RESTRICTING = ("command", "no-port-forwarding", "permitlisten", "permitopen", "restrict")
+"""Options of a key that is to get less than the account."""
+UNIX_FORWARDING = "unix-forwarding"
+"""Our own permission, for which no server has a name: to connect to the container's Unix sockets, and to make some."""
 _NOTHING = ("tunnel", "user-rc", "no-user-rc")
 """What our server of asyncssh has not at all, as X11 (whose name asyncssh spells otherwise)."""
 
@@ -54,6 +58,14 @@ class Entry(NamedTuple):
     def forced(self) -> str | None:
         """The command that the key is restricted to."""
         return next((value for name, value in self.options if name == "command"), None)
+
+    @property
+    def restricted(self) -> bool:
+        """Whether the key gets less than the account: then it must reach no Unix socket by forwarding either.
+
+        `permitopen` and `permitlisten` say nothing about those, and OpenSSH has no option that does.
+        """
+        return any(name in _RESTRICTING for name, _ in self.options)
 
 
 def parse(line: str) -> Entry:
@@ -127,6 +139,8 @@ def for_asyncssh(entry: Entry, now: float) -> str | None:
         elif name not in _NOTHING:
             raise ValueError(f"asyncssh does not know its option {name}")
     options += [("no-" + name, None) for name, permitted in allowed.items() if not permitted]
+    if entry.restricted:
+        options.append(("no-" + UNIX_FORWARDING, None))
     return _line(options, entry.key)
 
 

@@ -49,7 +49,7 @@ PermitUserEnvironment no
 AllowUsers {user}
 AllowAgentForwarding yes
 AllowTcpForwarding yes
-AllowStreamLocalForwarding yes
+AllowStreamLocalForwarding {unix_forwarding}
 GatewayPorts no
 X11Forwarding no
 PrintMotd no
@@ -67,6 +67,7 @@ SetEnv "HOME={folder}/start" SHLVL=1
 # ChallengeResponseAuthentication: until 8.6 it switches the one above it on again.
 # PermitRootLogin: the account is the job's and the only one; `prohibit-password` was another word before 7.0.
 # AcceptEnv: who logs in has all of the account anyway, unless a key is restricted to one command; see _accepted.
+# AllowStreamLocalForwarding: see _unix_forwarding.
 # PerSourcePenalties: OpenSSH 9.8 and later lock out an address that fails often; through a session everybody
 # comes from 127.0.0.1.
 # SetEnv: the account's shell starts the session script with a home without start files and, because bash reads
@@ -247,6 +248,7 @@ def configuration(context: Context, port: int, user: str, sftp: str) -> str:
         patterns=folder.replace("%", "%%"),
         user=user,
         accepted=_accepted(context),
+        unix_forwarding=_unix_forwarding(context),
     )
     # Not internal-sftp, which a forced command rules out.
     return text + (f'Subsystem sftp "{sftp}"\n' if sftp else "")
@@ -256,6 +258,11 @@ def _accepted(context: Context) -> str:
     """The variables that clients may send: sshd does not ask whose key it is, and BASH_ENV is as good as a shell."""
     forced = any(entry.forced is not None for entry in _authorized.entries(context))
     return "LANG LC_*" if forced else "*"
+
+
+def _unix_forwarding(context: Context) -> str:
+    """Whether Unix sockets may be forwarded: for all keys or for none, because sshd cannot tell by the key."""
+    return "no" if any(entry.restricted for entry in _authorized.entries(context)) else "yes"
 
 
 def accept(program: str, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import pty
 import re
@@ -355,6 +356,107 @@ def test_a_key_that_is_restricted_forwards_nothing(restricted, server):
     assert login("true", options=(*failing, "-R", "0:127.0.0.1:1")).returncode == 255
     if server == "asyncssh" or os.geteuid() == 0 or sshd._can_own_terminals():
         assert login("tty", terminal=True).stdout.startswith("/dev/")
+
+
+class UnixEcho(Echo):
+    """The same on a Unix socket."""
+
+    def __init__(self, path):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        threading.Thread(target=self._run, daemon=True).start()
+
+
+@contextlib.contextmanager
+def forwarded(container, status, path, key, *more):
+    """A local port that ssh forwards to a Unix socket in the container, and one there that leads to this machine."""
+    port = free()
+    process = subprocess.Popen(
+        [
+            *("ssh", "-N", *container.ssh_options(status, key), "-o", "ExitOnForwardFailure=no", *more),
+            *("-L", f"{port}:{path}", "127.0.0.1"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={"PATH": os.environ["PATH"]},
+    )
+
+    def listens():
+        assert process.poll() is None
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 10):
+            return True
+        return False
+
+    try:
+        poll(listens, what="ssh -L")
+        yield port
+    finally:
+        process.kill()  # it may wait for a forward that was refused
+        process.wait(LIMIT)
+
+
+def said_to(port, *messages):
+    """What a forwarded supervisor answers to lines; "" where the connection is closed."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), LIMIT) as connection:
+            connection.settimeout(LIMIT)
+            connection.sendall("".join(json.dumps(each) + "\n" for each in messages).encode())
+            connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("options", "open_to_it"),
+    [
+        ("", True),
+        ('expiry-time="20990101"', True),
+        ('restrict,port-forwarding,permitopen="localhost:6006",command="/bin/false"', False),
+        ('permitopen="localhost:6006"', False),
+        ('permitlisten="localhost:6006"', False),
+        ('command="/bin/true"', False),
+        ("restrict,port-forwarding", False),
+    ],
+)
+def test_a_restricted_key_reaches_no_unix_socket(restricted, container, tmp_path, options, open_to_it):
+    _, status = restricted(options)
+    echo = UnixEcho(tmp_path / "echo")
+    there = tmp_path / "listens-there"
+    try:
+        with forwarded(
+            container, status, tmp_path / "echo", tmp_path / "other", "-R", f"{there}:127.0.0.1:1"
+        ) as port:
+            assert echoed(port) == open_to_it
+            assert there.exists() == open_to_it
+    finally:
+        echo.listener.close()
+
+
+def test_a_forwarded_supervisor_obeys_nobody(container, server, tmp_path):
+    """Not even a key that may do everything: what only was forwarded does not decide how a job ends."""
+    container.wrap(
+        "sh", "-c", "exit 3", SMSSH_SSH_SERVER=server, SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS="600"
+    )
+    status = container.wait_for("held")
+    breach = container.folder / "breach"
+    messages = (
+        {
+            "op": "before",
+            "environment": {"PROMPT_COMMAND": f"touch {breach}", "PATH": f"{breach}:$(touch {breach})"},
+        },
+        {"op": "release", "exit_code": 0},
+        {"op": "end"},
+    )
+    with forwarded(container, status, container.path("socket"), container.key) as port:
+        for message in messages:
+            assert '"reference": "no-token"' in said_to(port, message)
+        assert said_to(port, *messages).count("no-token") == 1
+    assert container.status()["state"] == "held"
+    container.hook("release")
+    assert container.processes[0].wait(LIMIT) == 3
+    assert not breach.exists()
 
 
 @pytest.mark.parametrize(
