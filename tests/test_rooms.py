@@ -15,12 +15,13 @@ FOLDERS = {
     "smssh_plugin.entrypoints": ROOT / "entrypoints",
 }
 
-LEAVES = {"_version", "errors"}
+LEAVES = {"_version", "errors", "streams"}
 """May be imported from anywhere, and import nothing of ours."""
 IMPORTS: dict[str, set[str]] = {
     "__init__": {"client", "entrypoints", "hookspecs", "submit"},  # loaded when it is first used
     "_version": set(),
     "errors": set(),
+    "streams": set(),
     "settings": set(),
     "agent_package": set(),
     "definitions": set(),

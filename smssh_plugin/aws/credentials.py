@@ -71,7 +71,7 @@ class CredentialChain:
         return self._botocore()
 
     def _botocore(self) -> Keys | None:
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, RefreshWithMFAUnsupportedError
         from botocore.utils import JSONFileCache
 
         try:
@@ -80,6 +80,9 @@ class CredentialChain:
                     self, JSONFileCache(str(Path(CACHE).expanduser()))
                 ).load_credentials()
             return None if self._resolved is None else self._resolved.get_frozen_credentials()
+        except RefreshWithMFAUnsupportedError as error:
+            # It does not ask twice: what the terminal shows by now is not to be disturbed by a prompt.
+            raise self._mfa("have ended, and new ones take an MFA code") from error
         except (BotoCoreError, ClientError) as error:
             raise SmsshError(
                 f"the AWS credentials of profile {self.profile.name!r} cannot be had: {error}",
@@ -87,6 +90,43 @@ class CredentialChain:
                 reference="no-credentials",
                 status=ExitStatus.REFUSED,
             ) from error
+
+    def _ask(self, prompt: str) -> str:
+        """An MFA code, from the terminal: stdin is not ours to read, and may be ssh's stream.
+
+        Raises:
+            SmsshError: there is nobody to ask, or no answer.
+        """
+        code = _typed(prompt)
+        if not code:
+            raise self._mfa("take an MFA code, and nobody entered one at a terminal")
+        return code
+
+    def _mfa(self, why: str) -> SmsshError:
+        named = f" --profile {self.profile.name}" if self.profile.explicit else ""
+        return SmsshError(
+            f"the AWS credentials of profile {self.profile.name!r} {why}",
+            hint=f"log in first: `smssh list{named}` in a terminal asks for the code, and keeps the credentials until "
+            "they end",
+            reference="mfa-needed",
+            status=ExitStatus.REFUSED,
+        )
+
+
+def _typed(prompt: str) -> str:
+    """What is typed at the terminal of this process, unseen; "" where there is none or nothing was typed."""
+    import getpass
+
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+        try:
+            # In the background, reading would stop this process, with no word to anybody.
+            asked = os.tcgetpgrp(terminal) == os.getpgrp()
+        finally:
+            os.close(terminal)
+        return getpass.getpass(prompt).strip() if asked else ""
+    except (OSError, EOFError):
+        return ""
 
 
 def _resolver(chain: CredentialChain, cache: Any) -> Any:
@@ -97,7 +137,11 @@ def _resolver(chain: CredentialChain, cache: Any) -> Any:
     session = Session(profile=profile.name if profile.explicit else None)
     if chain.region:
         session.set_config_variable("region", chain.region)
-    return create_credential_resolver(session, cache=cache, region_name=chain.region)
+    resolver = create_credential_resolver(session, cache=cache, region_name=chain.region)
+    # As the AWS CLI does with the cache of this provider: there is no argument for it.
+    roles: Any = resolver.get_provider("assume-role")
+    roles._prompter = chain._ask
+    return resolver
 
 
 def _from_variables(profile: Profile) -> _Static | None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from .. import streams
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
 from . import COMMANDS, extensions
@@ -32,6 +33,7 @@ class LazyGroup(click.Group):
         """Import the command, one of ours or a plugin's."""
         home = COMMANDS.get(cmd_name)
         if home is None:
+            streams.give_back()  # what a plugin's command reads is its own affair
             return extensions.load(cmd_name)
         command: click.Command = getattr(import_module(f".{home[0]}", __package__), home[1])
         return command
@@ -50,7 +52,8 @@ def group() -> None:
 def run(words: list[str]) -> int:
     """Run a command line; answers the exit status, prints errors once."""
     try:
-        status = group.main(words, prog_name="smssh", standalone_mode=False)
+        with streams.input_aside():
+            status = group.main(words, prog_name="smssh", standalone_mode=False)
         sys.stdout.flush()
     except SmsshError as error:
         say(error)

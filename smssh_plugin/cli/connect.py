@@ -7,6 +7,7 @@ import shlex
 
 import click
 
+from .. import streams
 from .app import aws_options
 from .words import Seconds, show_waiting
 
@@ -73,4 +74,5 @@ def connect(
     words += ["-A"] * agent + ["-v"] * verbose + [endpoint.address]
     if command:
         words += ["--", command[0] if len(command) == 1 else shlex.join(command)]
+    streams.give_back()
     os.execv(program, words)  # noqa: S606 - a shell is what must not be in between

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from .. import streams
 from ..errors import ExitStatus, SmsshError
 
 __all__ = ["VIAS", "enter", "known_hosts", "say"]
@@ -31,7 +32,8 @@ def enter(words: list[str]) -> int | None:
     if command == "known-hosts":
         if not 1 <= len(plain) <= 2 or named.keys() - {"region", "profile"}:
             return None
-        return known_hosts(plain[0], plain[-1], named.get("region"), named.get("profile"))
+        with streams.input_aside():
+            return known_hosts(plain[0], plain[-1], named.get("region"), named.get("profile"))
     port = named.get("port", "1")
     if len(plain) != 1 or not (port.isascii() and port.isdigit()) or named.get("via", "session") not in VIAS:
         return None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .. import streams
 from ..errors import ExitStatus, SmsshError
 
 if TYPE_CHECKING:
@@ -377,7 +378,7 @@ def _run_command(command: tuple[str, ...], state: State, folder: StateFolder) ->
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        process = subprocess.Popen(command, env=environ)
+        process = subprocess.Popen(command, stdin=streams.given(), env=environ)
         for number in early:
             process.send_signal(number)
         code = process.wait()

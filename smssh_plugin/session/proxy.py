@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ExitStatus, SmsshError
+from ..streams import given, input_aside, output_aside
 from .lifetime import CONNECT_SECONDS, FORWARD_DOCUMENT, SSH_DOCUMENT, Document, Lifetime, say, started
 from .signals import Signals, Stopped
 
@@ -70,8 +71,8 @@ def run(
     user: str | None = None,
     wait: float = WAIT_SECONDS,
     via: str = "session",
-    source: int = 0,
-    sink: int = 1,
+    source: int | None = None,
+    sink: int | None = None,
 ) -> int:
     """Connect stdin and stdout with a port of the container behind `address`; only in the main thread.
 
@@ -85,15 +86,17 @@ def run(
         user: whom ssh is about to log in as, so that a wrong one can be told.
         wait: seconds to wait for a job that is starting; `CONNECT_SECONDS` of it at most for its agent.
         via: `session`: our own data channel; `plugin`: Amazon's session-manager-plugin.
-        source: the descriptor to read, instead of stdin.
-        sink: the descriptor to write, instead of stdout.
+        source: the descriptor to read, instead of stdin. Whatever is started or asked here, stdin is /dev/null to it.
+        sink: the descriptor to write, instead of stdout, which is stderr to all else.
 
     Returns:
         The exit status: 0, one of `ExitStatus` with an explanation on stderr, or 128 + the signal.
     """
     from ..aws.session import AwsSession
 
-    with Signals(ignored=True) as signals:  # by SIGHUP ssh ends us, under nohup as well
+    # By SIGHUP ssh ends us, under nohup as well.
+    with input_aside(), output_aside() as output, Signals(ignored=True) as signals:
+        source, sink = given() if source is None else source, output if sink is None else sink
         session = AwsSession(region, profile)
         # With the other document Amazon's plugin would listen on a port here, and leave stdin and stdout alone.
         names = (SSH_DOCUMENT,) if via == "plugin" else (SSH_DOCUMENT, FORWARD_DOCUMENT)

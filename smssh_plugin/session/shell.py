@@ -16,6 +16,7 @@ import tty
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
+from ..streams import given, input_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,7 @@ def run(
     command: str | None = None,
     *,
     wait: float = 30.0,
-    source: int = 0,
+    source: int | None = None,
     sink: int = 1,
 ) -> int:
     """Run it until it ends; only in the main thread.
@@ -77,7 +78,7 @@ def run(
         find: answers the target of the session; see `lifetime.started`.
         command: a line for the shell; None: a shell.
         wait: seconds to try again while the target is not connected.
-        source: the descriptor to read, instead of stdin.
+        source: the descriptor to read, instead of stdin. Whatever is started or asked here, stdin is /dev/null to it.
         sink: the descriptor to write, instead of stdout.
 
     Returns:
@@ -92,7 +93,8 @@ def run(
     # An agent in container mode, as SageMaker's own is, runs words and no line (its `shell_unix.go`).
     words = {"command": shlex.join(["sh", "-c", command])} if command else {}
     document = lifetime.Document(COMMAND_DOCUMENT if command else "", words)
-    with Signals(resize=True) as signals:
+    with input_aside(), Signals(resize=True) as signals:
+        source = given() if source is None else source
         try:
             with lifetime.started(aws, find, [document], signals, wait=wait) as session:
                 return _talk(session, signals, source, sink)

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 HEAVY = {"asyncio", "boto3", "botocore", "click", "paramiko", "rich", "sagemaker", "sshtunnel", "unidiff"}
 
 
-def smssh(*words: str, code: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def smssh(
+    *words: str, code: str | None = None, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     program = ["-c", code] if code else ["-m", "smssh_plugin.cli"]
     return subprocess.run(
         [sys.executable, *program, *words],
@@ -34,7 +36,7 @@ def smssh(*words: str, code: str | None = None, **environment: str) -> subproces
         text=True,
         timeout=60,
         check=False,
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         env={**os.environ, **environment},
     )
 

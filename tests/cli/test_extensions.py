@@ -33,7 +33,7 @@ def jupyter(port):
     "Open a notebook in a job."
     if port < 1024:
         raise SmsshError("that port is taken", hint="try another")
-    click.echo(f"http://127.0.0.1:{port}")
+    click.echo(click.get_text_stream("stdin").read() + f"http://127.0.0.1:{port}")
     return 5
 """
 
@@ -52,8 +52,8 @@ def installed(tmp_path: Path) -> dict[str, str]:
 
 
 def test_it_runs_with_its_options_and_status(installed: dict[str, str]):
-    done = smssh("jupyter", "--port", "9999", **installed)
-    assert (done.returncode, done.stdout) == (5, "http://127.0.0.1:9999\n")
+    done = smssh("jupyter", "--port", "9999", stdin="its stdin: ", **installed)
+    assert (done.returncode, done.stdout) == (5, "its stdin: http://127.0.0.1:9999\n")
     assert "a plugin's command list is left out" in done.stderr
 
 

@@ -53,9 +53,10 @@ class Home:
     def start(self, *words: str, **settings) -> subprocess.Popen:
         return subprocess.Popen([*COMMAND, *words], env=self.environ, text=True, **settings)
 
-    def do(self, *words: str) -> subprocess.CompletedProcess:
+    def do(self, *words: str, data: str | None = None) -> subprocess.CompletedProcess:
         return subprocess.run(
             [*COMMAND, *words],
+            input=data,
             env=self.environ,
             text=True,
             capture_output=True,
@@ -119,8 +120,8 @@ def test_up_twice_status_use_down(home):
     trusting = ssl.create_default_context(cafile=state.authority)
     with urllib.request.urlopen(f"{state.channels}/_smssh/sessions", context=trusting) as answer:
         assert json.load(answer) == {"sessions": []}
-    other = home.do("run", "--", "sh", "-c", "echo $AWS_ENDPOINT_URL")
-    assert other.stdout.strip() == state.endpoint, "a command uses the one that is up"
+    other = home.do("run", "--", "sh", "-c", "echo $AWS_ENDPOINT_URL; cat", data="its stdin\n")
+    assert other.stdout == f"{state.endpoint}\nits stdin\n", "a command uses the one that is up"
 
     down = home.do("down")
     assert (down.returncode, down.stderr) == (0, "smssh local has stopped.\n")

@@ -1,0 +1,71 @@
+"""What commands do with the standard streams that they were started with.
+
+`smssh proxy` is started with ssh's stream as stdin and stdout, others in loops that read a file. Whatever asks there
+for credentials (a `credential_process`, a prompt for an MFA code) must see neither. So every command runs with
+/dev/null as stdin; the few that need what was there ask for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["give_back", "given", "input_aside", "output_aside"]
+
+_given: int | None = None
+
+
+@contextlib.contextmanager
+def input_aside() -> Iterator[None]:
+    """Within this block stdin is /dev/null; `given` is what it was."""
+    global _given  # noqa: PLW0603 - descriptors belong to the process as well
+    if _given is not None:  # a command that calls another one
+        yield
+        return
+    with contextlib.suppress(OSError):  # closed: /dev/null takes its number then
+        _given = os.dup(0)
+    _null_at(0, os.O_RDONLY)
+    try:
+        yield
+    finally:
+        if _given is not None:
+            os.dup2(_given, 0)
+            os.close(_given)
+            _given = None
+
+
+@contextlib.contextmanager
+def output_aside() -> Iterator[int]:
+    """Within this block stdout is stderr; answers the descriptor of what stdout was."""
+    aside = os.dup(1)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # closed
+        _null_at(1, os.O_WRONLY)
+    try:
+        yield aside
+    finally:
+        os.dup2(aside, 1)
+        os.close(aside)
+
+
+def given() -> int:
+    """The descriptor of the stdin that we were started with; programs that are started do not inherit it."""
+    return 0 if _given is None else _given
+
+
+def give_back() -> None:
+    """Make it stdin again: for the program that this process becomes, and for commands that are not ours."""
+    if _given is not None:
+        os.dup2(_given, 0)
+
+
+def _null_at(descriptor: int, flags: int) -> None:
+    null = os.open(os.devnull, flags)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)
