@@ -146,6 +146,13 @@ def _ask(message: Mapping[str, Any], seconds: float = ANSWER_LIMIT, starting: fl
             reference="job-ended",
             status=ExitStatus.UNREACHABLE,
         ) from None
+    except ValueError as odd:
+        raise SmsshError(
+            f"The supervisor's answer is not understood: {odd}.",
+            hint=f"Its log is {boot.run_dir()}/supervisor.log.",
+            reference="bad-answer",
+            status=ExitStatus.FAILED,
+        ) from None
     finally:
         link.close()
     if answer is None:

@@ -19,7 +19,7 @@ from .._version import __version__
 from ..errors import ExitStatus, SmsshError
 from ..hooks.price import waiting
 from ..hookspecs import Context, Failure, Hold
-from . import job, leftovers
+from . import job, leftovers, messages
 from .idle import connections, sessions
 from .together import Together
 
@@ -39,6 +39,8 @@ START_LIMIT = 300.0
 """Seconds after which the first stage of a hold begins even if the start of the supervisor is not over."""
 POLL_SECONDS = 1.0
 """How often a hold counts the connections; also how late its deadline can be."""
+REPORT_LIMIT = 2 << 20
+"""Bytes of a report; it travels in one message."""
 CLOCK_STEP = 1.0
 """Seconds by which the clock must be set before a hold's deadlines are moved with it."""
 
@@ -78,6 +80,7 @@ class Keeper:
         self._hold_requested = False
         self._holder = holder
         self._entry = ""
+        self._left_out: list[str] = []
         self._pending: dict[str, Any] | None = None
         """A decision for an attempt that still runs."""
         self._together = Together(context, plugins, self._others_changed)
@@ -484,6 +487,12 @@ class Keeper:
 
     def _take_environment(self, message: Mapping[str, Any]) -> None:
         environment = message.get("environment")
+        left_out = list(message.get("left_out") or ())
+        if left_out != self._left_out:
+            self._left_out = left_out
+            _log.warning(
+                "logins go without these variables, which are too large: %s", ", ".join(left_out) or "none"
+            )
         if environment:
             bundle = None if self.context.bundle is None else str(self.context.bundle)
             self.context.environment = job.login_environment(environment, bundle)
@@ -518,7 +527,7 @@ class Keeper:
         self._first_failed = str(report.get("first_failed") or "")
         for name, value in self.plugins.collect_report(self.context, failure).items():
             report.setdefault(name, value)
-        return report
+        return _bounded(report)
 
     def _write_report(self, failure: Failure) -> None:
         try:
@@ -736,6 +745,32 @@ class Keeper:
                 self.plugins.notify(self.context, *event)
             except Exception:  # noqa: BLE001 - the next event is told too
                 _log.exception("notify")
+
+
+def _bounded(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report, in at most REPORT_LIMIT bytes and of what JSON has; `shortened` names what was cut for that."""
+    kept: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
+    for name, value in report.items():
+        try:
+            sizes[name] = len(json.dumps(value, allow_nan=False))
+            kept[name] = value
+        except (TypeError, ValueError, RecursionError) as error:  # noqa: PERF203 - a dozen sections
+            _log.warning("the report goes without %s: %s", name, error)
+    shortened = set()
+    while sum(sizes.values()) > REPORT_LIMIT:
+        name = max(sizes, key=lambda each: sizes[each])
+        value = kept[name]
+        # Of output the end says most.
+        if isinstance(value, str) and len(value) > 1:
+            kept[name] = value[len(value) // 2 :]
+        elif isinstance(value, list) and len(value) > 1:
+            kept[name] = value[len(value) // 2 :] if name == "log_tail" else value[: len(value) // 2]
+        else:
+            kept[name] = None
+        sizes[name] = messages.size(kept[name])
+        shortened.add(name)
+    return {**kept, "shortened": sorted(shortened)} if shortened else kept
 
 
 def _follow_clock(hold: Hold, offset: float) -> float:

@@ -4,7 +4,7 @@ Used by init (`run.sh`, `smssh-hook run`) and by the toolkit's import hook, so i
 own interpreter: CPython 3.7 and later, standard library only, and every failure of ours means "go on as if
 we were not there".
 
-Messages are JSON objects, one a line, over the Unix socket in the run folder.
+They talk over the Unix socket in the run folder; see `messages`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 
 from ..errors import SmsshError
 from ..settings import WAIT_READY_LIMIT, Settings, load
-from . import boot
+from . import boot, messages
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
@@ -79,20 +79,26 @@ class Link:
                 return None
             time.sleep(0.02)
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, Any], seconds: float = REPLY_LIMIT) -> None:
         """Send one message.
 
+        Args:
+            message: see `messages`.
+            seconds: for the supervisor to take it.
+
         Raises:
-            OSError: the supervisor is gone.
+            OSError: the supervisor is gone, or does not take it.
+            ValueError: the message is too large.
         """
-        self._socket.settimeout(REPLY_LIMIT)
-        self._socket.sendall(json.dumps(message).encode() + b"\n")
+        self._socket.settimeout(seconds)
+        self._socket.sendall(messages.encode(message))
 
     def receive(self, seconds: float) -> dict[str, Any] | None:
         """The next message, or None when none came within `seconds`.
 
         Raises:
             OSError: the supervisor is gone.
+            ValueError: what it says is no message.
         """
         deadline = time.monotonic() + seconds
         while b"\n" not in self._rest:
@@ -103,8 +109,12 @@ class Link:
             if not part:
                 raise ConnectionError("the supervisor is gone")
             self._rest += part
+            if len(self._rest) > messages.LIMIT and b"\n" not in self._rest:
+                raise ConnectionError(f"an answer has more than {messages.LIMIT} bytes")
         line, self._rest = self._rest.split(b"\n", 1)
-        message: dict[str, Any] = json.loads(line.decode())
+        message = json.loads(line.decode())
+        if not isinstance(message, dict):
+            raise ValueError("an answer is no object")
         return message
 
     def ask(self, message: Mapping[str, Any], seconds: float = REPLY_LIMIT) -> dict[str, Any] | None:
@@ -223,7 +233,7 @@ class Reporter:
         if settings.strict or settings.wait == "ready":
             self._wait_for_ready()
         if "start" in settings.hold or settings.wait_seconds is not None:
-            self._decide({"op": "point", "point": "start", "exit_code": None}, START_LIMIT)
+            self._decide({"op": "point", "point": "start", "exit_code": None}, "start")
 
     def _wait_for_ready(self) -> None:
         answer = None
@@ -257,10 +267,8 @@ class Reporter:
             variables: what the entry point's environment gets beside this process's own.
             started: when it started, in seconds since the epoch; now when left out.
         """
-        environment = dict(os.environ, **(variables or {}))
-        environment = {name: str(value) for name, value in environment.items()}
         started = time.time() if started is None else started
-        self._tell({"op": "before", "role": self._role, "environment": environment, "started": started})
+        self._tell({"op": "before", "role": self._role, "started": started, **_environment(variables)})
 
     def failed(
         self, exit_code: int, error: str | None = None, log_tail: list[str] | None = None
@@ -274,16 +282,16 @@ class Reporter:
             "op": "failed",
             "role": self._role,
             "exit_code": exit_code,
-            "error": error,
-            "log_tail": log_tail,
+            "error": None if error is None else messages.text(error, last=True),
+            "log_tail": None if log_tail is None else messages.lines(log_tail),
+            **_environment(),  # the toolkit has put SM_* there meanwhile
         }
-        message["environment"] = dict(os.environ)  # the toolkit has put SM_* there meanwhile
-        return self._decide(message, START_LIMIT if "failure" in self.settings.hold else 0.0)
+        return self._decide(message, "failure")
 
     def succeeded(self, exit_code: int = 0) -> dict[str, Any]:
         """An attempt succeeded: what to do, as for `failed`."""
         message = {"op": "succeeded", "role": self._role, "exit_code": exit_code}
-        return self._decide(message, START_LIMIT if "end" in self.settings.hold else 0.0)
+        return self._decide(message, "end")
 
     def _attach(self, seconds: float) -> Link | None:
         if self._link is None:
@@ -294,7 +302,7 @@ class Reporter:
                         "op": "attach",
                         "role": self._role,
                         "pid": os.getpid(),
-                        "command": self._command,
+                        "command": messages.command(self._command),
                         "cwd": os.getcwd(),
                         "code_dir": self._code_dir,
                         "entry": self._entry,
@@ -309,20 +317,30 @@ class Reporter:
     def _tell(self, message: Mapping[str, Any]) -> None:
         try:
             link = self._attach(0.0)
-            if link is not None and link.ask(message) is None:
+            answer = None if link is None else link.ask(message)
+            if answer is None:
                 self._hang_up()  # the late answer would be taken for that of the next message
-        except (OSError, ValueError):
+            elif "error" in answer:
+                boot.note(f"{message['op']}: {_said(answer)}")
+        except (OSError, ValueError) as error:
+            boot.note(f"{message['op']}: {error}")
             self._hang_up()
 
-    def _decide(self, message: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        """Ask, print what the supervisor wants in the job's log meanwhile, and return its decision."""
+    def _decide(self, message: Mapping[str, Any], point: str) -> dict[str, Any]:
+        """Ask, print what the supervisor wants in the job's log meanwhile, and return its decision.
+
+        Args:
+            message: what the supervisor is asked.
+            point: the point of a hold that this is.
+        """
         if self._interrupted():
             return RELEASE
+        wanted = point in self.settings.hold or (point == "start" and self.settings.wait_seconds is not None)
         try:
-            link = self._attach(seconds)
+            link = self._attach(START_LIMIT if wanted else 0.0)
             if link is None:
-                return RELEASE
-            link.send({**message, "beats": True})
+                return self._undecided("no supervisor runs here", wanted and not self._interrupted())
+            link.send({**message, "beats": True}, SILENCE_LIMIT)
             silent = 0.0
             while True:
                 answer = link.receive(0.2)
@@ -337,18 +355,43 @@ class Reporter:
                 elif "beat" in answer:
                     continue
                 elif "say" in answer:
-                    self._say(answer["say"])
+                    self._say(str(answer["say"]))
+                elif answer.get("action"):
+                    return answer
                 else:
-                    return answer if answer.get("action") else RELEASE
+                    raise ValueError(f"an answer without an action: {_said(answer)}")
         except (OSError, ValueError) as error:
-            boot.note(f"no decision: {error}")
             self._hang_up()
-            return RELEASE
+            return self._undecided(str(error), wanted)
+
+    def _undecided(self, why: str, wanted: bool) -> dict[str, Any]:
+        """Nobody decides: the job goes on as without us, and says so where a hold was asked for."""
+        boot.note(f"no decision: {why}")
+        if wanted:
+            self._say(f"smssh: nothing is held here: {why}")
+        return RELEASE
 
     def _hang_up(self) -> None:
         if self._link is not None:
             self._link.close()
             self._link = None
+
+
+def _environment(variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a message says of the entry point's environment.
+
+    Args:
+        variables: what it gets beside this process's own.
+    """
+    whole = {name: str(value) for name, value in dict(os.environ, **(variables or {})).items()}
+    kept, left_out = messages.environment(whole)
+    return {"environment": kept, "left_out": messages.command(left_out)}
+
+
+def _said(answer: Mapping[str, Any]) -> str:
+    """An answer that was not expected, for a log."""
+    error = answer.get("error")
+    return messages.text(str(error.get("message") if isinstance(error, dict) else dict(answer)), 1000)
 
 
 def wait_at_start(command: Sequence[str]) -> None:
@@ -377,7 +420,8 @@ def say_on_stdout(line: str, handle: int = 1) -> None:
     """
     with contextlib.suppress(OSError, ValueError):  # nobody reads the log any more
         if select.select([], [handle], [], SAY_SECONDS)[1]:
-            os.write(handle, line.encode("utf-8", "replace")[: select.PIPE_BUF - 1] + b"\n")
+            whole = line.encode("utf-8", "replace")[: select.PIPE_BUF - 1]
+            os.write(handle, whole.decode("utf-8", "ignore").encode() + b"\n")
 
 
 class Tee:

@@ -1,4 +1,4 @@
-"""The supervisor's Unix socket: JSON objects, one a line, one thread for each connection."""
+"""The supervisor's Unix socket: messages as `messages` has them, one thread for each connection."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import secrets
 import select
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, BinaryIO, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
+from . import messages
 from .parent import TOKEN
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Service"]
 
-MESSAGE_LIMIT = 4 << 20
-"""Bytes of one message; an environment and 200 lines of log fit many times."""
 TOKEN_LIMIT = 5.0
 """Seconds in which a connection has to show the token."""
 BEAT_SECONDS = 5.0
@@ -33,15 +32,75 @@ BEAT_SECONDS = 5.0
 _log = logging.getLogger("smssh.service")
 
 
+class _Peer:
+    """One connection; several threads may send.
+
+    Args:
+        connection: its socket.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._lock = threading.Lock()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send one message; one that cannot be sent becomes the error that says so.
+
+        Raises:
+            OSError: the other side has hung up.
+        """
+        try:
+            line = messages.encode(message)
+        except (TypeError, ValueError) as error:
+            _log.warning("an answer is not sent: %s", error)
+            line = messages.encode(
+                _error(SmsshError(f"The answer cannot be sent: {error}.", reference="bad-answer"))
+            )
+        with self._lock:
+            self._socket.sendall(line)
+
+    def say(self, line: str) -> None:
+        """Have the other side write a line into the job's log."""
+        try:
+            self.send({"say": messages.text(line)})
+        except OSError as error:
+            _log.debug("not said: %s", error)
+
+    def gone(self) -> bool:
+        """Whether the other side has hung up."""
+        if not select.select([self._socket], [], [], 0)[0]:
+            return False
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+
+
+def _next(lines: BinaryIO) -> bytes:
+    """The next message, b"" at the end.
+
+    Raises:
+        ValueError: it has more than `messages.LIMIT` bytes; it is read to its end, and what follows is the next one.
+    """
+    line = lines.readline(messages.LIMIT)
+    if len(line) < messages.LIMIT or line.endswith(b"\n"):
+        return line
+    count = len(line)
+    while line and not line.endswith(b"\n"):
+        line = lines.readline(65536)
+        count += len(line)
+    raise ValueError(f"it has {count} bytes, and {messages.LIMIT} are taken")
+
+
 @contextlib.contextmanager
-def _beats(connection: socket.socket) -> Iterator[None]:
+def _beats(peer: _Peer) -> Iterator[None]:
     """Let a parent that waits for a decision know that this process still works on it."""
     done = threading.Event()
 
     def beat() -> None:
         with contextlib.suppress(OSError):  # the parent has hung up
             while not done.wait(BEAT_SECONDS):
-                connection.sendall(b'{"beat": true}\n')
+                peer.send({"beat": True})
 
     thread = threading.Thread(target=beat, name="beat", daemon=True)
     thread.start()
@@ -110,20 +169,24 @@ class Service:
             threading.Thread(target=self._serve, args=(connection,), name="connection", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        peer = _Peer(connection)
         with connection, connection.makefile("rb") as lines:
             try:
-                if not self._knows_token(connection, lines):
+                if not self._knows_token(connection, peer, lines):
                     return
                 while True:
-                    line = lines.readline(MESSAGE_LIMIT)
+                    try:
+                        line = _next(lines)
+                    except ValueError as error:
+                        peer.send(_misunderstood(error))
+                        continue
                     if not line:
                         return
-                    answer = self._answer(line, connection)
-                    connection.sendall(json.dumps(answer).encode() + b"\n")
+                    peer.send(self._answer(line, peer))
             except OSError as error:
                 _log.debug("connection ended: %s", error)
 
-    def _knows_token(self, connection: socket.socket, lines: BinaryIO) -> bool:
+    def _knows_token(self, connection: socket.socket, peer: _Peer, lines: BinaryIO) -> bool:
         """Whether the connection begins with the token; said to its other side where it does not.
 
         Raises:
@@ -141,43 +204,32 @@ class Service:
             status=ExitStatus.REFUSED,
         )
         _log.warning("a connection was refused: %s", error.message)
-        connection.sendall(json.dumps(_error(error)).encode() + b"\n")
+        peer.send(_error(error))
         return False
 
-    def _answer(self, line: bytes, connection: socket.socket) -> dict[str, Any]:
+    def _answer(self, line: bytes, peer: _Peer) -> dict[str, Any]:
         try:
             message = json.loads(line.decode())
-            return self._dispatch(str(message.get("op")), message, connection)
+            op = str(message.get("op"))
+        except (ValueError, AttributeError, RecursionError) as error:
+            return _misunderstood(error)
+        try:
+            return self._dispatch(op, message, peer)
         except SmsshError as error:
             return _error(error)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            _log.debug("message not understood", exc_info=True)
-            return {
-                "error": {
-                    "message": f"The message is not understood: {error}.",
-                    "hint": None,
-                    "reference": "bad-message",
-                    "status": int(ExitStatus.USAGE),
-                }
-            }
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+            return _misunderstood(error)
+        except Exception as error:  # noqa: BLE001 - told, and logged
+            # Whoever waits for a decision is told, and says in the job's log that there is none.
+            _log.exception("%s", op)
+            return _error(
+                SmsshError(
+                    f"The supervisor failed: {type(error).__name__}: {error}.", reference="supervisor-failed"
+                )
+            )
 
-    def _dispatch(self, op: str, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
+    def _dispatch(self, op: str, message: dict[str, Any], peer: _Peer) -> dict[str, Any]:
         keeper = self._keeper
-
-        def say(line: str) -> None:
-            try:
-                connection.sendall(json.dumps({"say": line}).encode() + b"\n")
-            except OSError as error:
-                _log.debug("not said: %s", error)
-
-        def gone() -> bool:
-            if not select.select([connection], [], [], 0)[0]:
-                return False
-            try:
-                return not connection.recv(1, socket.MSG_PEEK)
-            except OSError:
-                return True
-
         if op == "attach":
             return {**keeper.attach(message), "beats": True}
         if op == "before":
@@ -185,8 +237,8 @@ class Service:
         decide = {"failed": keeper.failed, "succeeded": keeper.succeeded, "point": keeper.point}.get(op)
         if decide is not None:
             # A parent of another version may not know them: it says that it does.
-            with _beats(connection) if message.get("beats") else contextlib.nullcontext():
-                return decide(message, say, gone)
+            with _beats(peer) if message.get("beats") else contextlib.nullcontext():
+                return decide(message, peer.say, peer.gone)
         if op == "wait_ready":
             return keeper.wait_ready(float(message["seconds"]))
         if op == "end":
@@ -200,7 +252,7 @@ class Service:
         if op == "extend":
             return keeper.extend(float(message["seconds"]))
         if op == "retry":
-            return keeper.retry(bool(message.get("wait", True)), gone)
+            return keeper.retry(bool(message.get("wait", True)), peer.gone)
         if op == "release":
             chosen = message.get("exit_code")
             return keeper.release(None if chosen is None else int(chosen))
@@ -217,3 +269,12 @@ def _error(error: SmsshError) -> dict[str, Any]:
             "status": int(error.status),
         }
     }
+
+
+def _misunderstood(error: Exception) -> dict[str, Any]:
+    _log.warning("a message is not understood: %s", error)
+    return _error(
+        SmsshError(
+            f"The message is not understood: {error}.", reference="bad-message", status=ExitStatus.USAGE
+        )
+    )

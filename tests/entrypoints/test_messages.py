@@ -1,0 +1,279 @@
+"""Messages of the supervisor's socket are bounded by their bytes: nothing large costs a hold."""
+
+import json
+import os
+import random
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from smssh_plugin.entrypoints import keeper as keepers
+from smssh_plugin.entrypoints import messages, parent
+from smssh_plugin.entrypoints.service import Service
+from smssh_plugin.hooks import hold
+
+from smssh_plugin.hookspecs import Context, Job, hookimpl
+from smssh_plugin.plugins import Plugins
+from smssh_plugin.settings import Settings, load
+
+WORDY = """\
+import sys
+from pathlib import Path
+for n in range(300):
+    sys.stdout.write(chr(0x1F600) * 1990 + f" line {n}\\n")
+sys.stdout.flush()
+sys.exit(9)
+"""
+CONTROLS = """\
+import sys
+from pathlib import Path
+for n in range(300):
+    sys.stdout.write("\\x01" * 1990 + f" line {n}\\n")
+sys.stdout.flush()
+sys.exit(9)
+"""
+TOOLKIT = """\
+import os, sys
+for n in range(300):
+    print(chr(0x1F600) * 1990, flush=True)
+sys.exit(9)
+"""
+# As the kernel has it: 128 KiB for one string, 2 MiB for all of them.
+LARGE = {f"LARGE_{n}": "\x01" * (120 << 10) for n in range(9)}
+
+
+@pytest.mark.parametrize("script", [WORDY, CONTROLS], ids=["four bytes", "control characters"])
+def test_a_hold_with_wide_lines(container, script):
+    container.wrap("python", container.script(script), SMSSH_HOLD="failure")
+    assert container.wait_for("held")["exit_code"] == 9
+    tail = json.loads(container.hook("report", "--json").stdout)["log_tail"]
+    assert len(tail) == 200
+    container.hook("release")
+    assert container.processes[-1].wait(30) == 9
+
+
+def test_a_hold_with_a_large_environment_and_command_line(container):
+    words = ["\x02" * (120 << 10)] * 5
+    container.wrap("sh", "-c", "exit 9", *words, SMSSH_HOLD="failure", SMALL="yes", **LARGE)
+    status = container.wait_for("held")
+    assert status["attempt"] == 1
+    assert "logins go without these variables, which are too large: LARGE_" in container.log()
+    shown = container.ssh(status, 'echo "$SMALL"; smssh-hook report --json')
+    small, _, report = shown.stdout.partition("\n")
+    assert small == "yes"
+    assert json.loads(report)["command"][:3] == ["sh", "-c", "exit 9"]
+    assert json.loads(report)["command"][-1] == "..."
+    container.hook("release")
+    assert container.processes[-1].wait(30) == 9
+
+
+def test_a_hold_in_the_toolkit_with_wide_lines(container):
+    container.toolkit_job(TOOLKIT)
+    container.train(SMSSH_HOLD="failure", **LARGE)
+    container.wait_for("held")
+    container.hook("release")
+    assert container.processes[-1].wait(30) == 1
+    assert b"ExitCode 9" in container.failure_file()
+
+
+def test_the_job_says_that_it_is_not_held(container, monkeypatch):
+    """Not the supervisor that was asked for a hold: one that knows nothing of holds."""
+    container.run_dir.mkdir(mode=0o700)
+    listener = socket.socket(socket.AF_UNIX)
+    monkeypatch.chdir(container.run_dir)
+    listener.bind("socket")
+    listener.listen()
+    lock = os.open(str(container.run_dir / "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    import fcntl
+
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(parent.__file__).parents[2])!r})\n"
+        "from smssh_plugin.entrypoints import parent\n"
+        "from smssh_plugin.settings import load\n"
+        "import os\n"
+        "reporter = parent.Reporter('init', ['x'], load(os.environ, {}), parent.say_on_stdout)\n"
+        "print(reporter.failed(3))\n"
+    )
+    process = container.start(sys.executable, "-c", code, SMSSH_HOLD="failure")
+    connection, _ = listener.accept()
+    with connection, connection.makefile("rb") as lines:
+        assert json.loads(lines.readline())["op"] == "attach"
+        connection.sendall(b'{"ok": true}\n')
+        assert json.loads(lines.readline())["op"] == "failed"
+        connection.sendall(b'{"error": {"message": "No such operation: failed."}}\n')
+        assert process.wait(30) == 0
+    os.close(lock)
+    assert (
+        "smssh: nothing is held here: an answer without an action: No such operation: failed.\n"
+        in container.output()
+    )
+    assert "no decision: an answer without an action" in container.log()
+
+
+# ------------------------------------------------------------------------------------------- both ends, in this process
+
+
+class Wild:
+    """A plugin whose sections of the report are too large, or no JSON."""
+
+    def __init__(self):
+        self.sections = {}
+
+    @hookimpl
+    def smssh_collect_report(self):
+        return self.sections
+
+
+@pytest.fixture
+def linked(tmp_path, monkeypatch):
+    """A keeper that is served, and links to it."""
+    plugins = Plugins([("hold", hold)], entry_points=False)
+    wild = Wild()
+    plugins.register(wild, "wild")
+    context = Context(
+        load({"SMSSH_HOLD": "failure"}), Job("job", "training", "algo-1"), tmp_path, {}, "/", ""
+    )
+    keeper = keepers.Keeper(context, plugins, lambda line: None)
+    service = Service(tmp_path, keeper)
+    service.start()
+    made = []
+
+    def link():
+        made.append(parent.Link(parent.connect(str(tmp_path))))
+        return made[-1]
+
+    link.keeper, link.wild, link.path = keeper, wild, tmp_path
+    yield link
+    keeper.finish(5)
+    for each in made:
+        each.close()
+    service.close()
+
+
+def test_a_message_that_is_too_large_is_one_message(linked):
+    """What follows it is understood, and answered once."""
+    link = linked()
+    raw = link._socket
+    raw.settimeout(30)
+    raw.sendall(b'{"op": "status", "x": "' + b"x" * (messages.LIMIT * 2) + b'"}\n{"op": "status"}\n')
+    assert "bytes" in link.receive(30)["error"]["message"]
+    assert link.receive(30)["state"] == "starting"
+    # Exactly at the limit, and one beyond it.
+    for extra, fits in ((0, True), (1, False)):
+        line = b'{"op": "status", "x": "'
+        line += b"x" * (messages.LIMIT - len(line) - 3 + extra) + b'"}\n'
+        raw.sendall(line)
+        assert ("state" in link.receive(30)) is fits
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]\n",
+        b"nonsense\n",
+        b"\xff\xfe\n",
+        b'{"op": "extend", "seconds": "soon"}\n',
+        b'{"op": "failed", "exit_code": 1e999}\n',
+        b'{"op": "release", "exit_code": 1e999}\n',
+        b'{"op": "before", "started": [], "environment": 7}\n',
+        b'{"op": "attach", "command": 7}\n',
+        b"[" * 100_000 + b"\n",
+    ],
+)
+def test_what_is_not_understood_is_answered(linked, line):
+    link = linked()
+    link._socket.sendall(line)
+    assert link.receive(30)["error"]["reference"] in ("bad-message", "not-held")
+    assert link.ask({"op": "status"}, 30)["state"]
+
+
+def test_a_failure_of_the_supervisor_is_told(linked, monkeypatch):
+    monkeypatch.setattr(linked.keeper, "failed", lambda *_: 1 / 0)
+    monkeypatch.setenv("SMSSH_RUN_DIR", str(linked.path))
+    monkeypatch.setattr(parent, "supervisor_alive", lambda run: True)
+    said = []
+    reporter = parent.Reporter("init", ["x"], Settings(hold=("failure",)), said.append)
+    assert reporter.failed(3) == parent.RELEASE
+    assert "ZeroDivisionError" in said[0]
+
+
+def test_a_report_is_bounded(linked):
+    linked.wild.sections = {
+        "huge": [{"name": "é" * 1000}] * 3000,
+        "text": "\U0001f600" * 400_000,
+        "object": {"x": "y" * (3 << 20)},
+        "not JSON": {1, 2},
+        "not a number": float("nan"),
+        "small": "kept",
+    }
+    report = linked().ask({"op": "report"}, 60)
+    assert len(json.dumps(report)) <= keepers.REPORT_LIMIT + 1000
+    assert report["small"] == "kept"
+    assert report["object"] is None
+    assert set(report["shortened"]) <= {"huge", "text", "object"}
+    assert report["huge"][0] == {"name": "é" * 1000}
+    assert not {"not JSON", "not a number"} & set(report)
+
+
+def test_an_answer_that_is_too_large_is_an_error(linked, monkeypatch):
+    monkeypatch.setattr(linked.keeper, "status", lambda: {"x": "y" * messages.LIMIT})
+    link = linked()
+    assert "cannot be sent" in link.ask({"op": "status"}, 30)["error"]["message"]
+    monkeypatch.setattr(linked.keeper, "status", lambda: {"x": object()})
+    assert "cannot be sent" in link.ask({"op": "status"}, 30)["error"]["message"]
+
+
+def test_a_link_takes_no_more_than_the_limit():
+    one, other = socket.socketpair()
+    link = parent.Link(one)
+    import threading
+
+    def talk():
+        try:
+            while True:
+                other.sendall(b"x" * 65536)
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=talk, daemon=True)
+    thread.start()
+    with pytest.raises(ConnectionError, match="more than"):
+        link.receive(30)
+    link.close()
+    other.close()
+    thread.join(10)
+
+
+ALPHABETS = ("a", "é\U0001f600", "\x00\x1f", "\ud800\udcff", 'a"\\\n\U0001f600')
+
+
+@pytest.mark.parametrize("alphabet", ALPHABETS)
+def test_texts_are_cut_by_what_they_take(alphabet):
+    choose = random.Random(repr(alphabet))
+    for _ in range(50):
+        whole = "".join(choose.choices(alphabet, k=choose.randrange(3000)))
+        limit = choose.randrange(2, 9000)
+        for last in (False, True):
+            cut = messages.text(whole, limit, last=last)
+            assert messages.size(cut) <= limit
+            assert whole.endswith(cut) if last else whole.startswith(cut)
+            if messages.size(whole) <= limit:
+                assert cut == whole
+            elif limit > 30:
+                assert messages.size(cut) > limit - 13 - limit // 2
+
+
+def test_commands_and_environments_are_cut():
+    words = ["python", "\U0001f600" * 9000, *["x" * 1000] * 400]
+    kept = messages.command(words)
+    assert messages.size(kept) <= messages.COMMAND_LIMIT + 1000
+    assert (kept[0], kept[2], kept[-1]) == ("python", "x" * 1000, "...")
+    assert messages.command(["a", "b"]) == ["a", "b"]
+    variables = {"SMALL": "1", **{f"L{n}": "\U0001f600" * 30000 * (n + 1) for n in range(6)}}
+    kept, left_out = messages.environment(variables)
+    assert messages.size(kept) <= messages.ENVIRONMENT_LIMIT
+    assert "SMALL" in kept
+    assert left_out[0] == "L5"
+    assert set(kept) | set(left_out) == set(variables)
