@@ -1,4 +1,4 @@
-"""Python sources without what an interpreter does not need: comments, docstrings, types of results, most spaces.
+"""Python sources without what an interpreter does not need: comments, docstrings, types of functions, most spaces.
 
 Containers compile our modules anew at each start, out of an archive that is stored uncompressed; what is not in it
 need not be uploaded, mounted and read. Line numbers stay, so that tracebacks are right. What is left is decided by
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import token
 import tokenize
+from typing import Iterator
 
 __all__ = ["slim"]
 
@@ -23,9 +24,10 @@ _NOTHING = (tokenize.COMMENT, tokenize.NL, token.INDENT, token.DEDENT, token.END
 
 
 def slim(source: bytes) -> bytes:
-    """The same program in fewer bytes: the same syntax tree and line numbers, but for docstrings and types of results.
+    """The same program in fewer bytes: the same syntax tree and lines, but for docstrings and types of functions.
 
-    The docstrings are empty, the types are not there.
+    The docstrings are empty; the types of parameters and results are not there. Those of a class's fields stay, which
+    make a dataclass.
 
     Args:
         source: a module, UTF-8.
@@ -42,6 +44,7 @@ def slim(source: bytes) -> bytes:
     opening: set[int] = set()  # rows that end inside a string: so do these
     strings: list[int] = []
     depth, begins = 0, True
+    annotations = dict(_annotations(tokens))
     until = -1  # the token after an annotation that goes
     before: tokenize.TokenInfo | None = None
     for index, each in enumerate(tokens):
@@ -50,8 +53,8 @@ def slim(source: bytes) -> bytes:
         depth += (each.type == token.INDENT) - (each.type == token.DEDENT)
         if each.type in _NOTHING:
             continue
-        if each.type == token.OP and each.string == "->" and before is not None:
-            until = _end_of_annotation(tokens, index)
+        if index in annotations and before is not None:
+            until = annotations[index]
             if tokens[until].start[0] != before.end[0]:
                 until = index  # what follows would come to another row
         if index < until:
@@ -92,14 +95,25 @@ def _need_no_space(one: tokenize.TokenInfo, other: tokenize.TokenInfo) -> bool:
     return one.type == token.OP or (other.type == token.OP and not other.string.startswith("."))
 
 
-def _end_of_annotation(tokens: list[tokenize.TokenInfo], index: int) -> int:
-    """The colon after the type of a function's result."""
-    brackets = 0
-    while tokens[index].string != ":" or brackets:
-        if tokens[index].type == token.OP:
-            brackets += (tokens[index].string in _OPENING) - (tokens[index].string in _CLOSING)
-        index += 1
-    return index
+def _annotations(tokens: list[tokenize.TokenInfo]) -> Iterator[tuple[int, int]]:
+    """The types of functions: the token that each begins with, and the one that follows it."""
+    for index, each in enumerate(tokens):
+        if each.type != token.NAME or each.string != "def" or tokens[index + 2].string != "(":
+            continue
+        depth, start, default = 0, 0, False
+        for number in range(index + 2, len(tokens)):
+            text = tokens[number].string if tokens[number].type == token.OP else ""
+            depth += (text in _OPENING) - (text in _CLOSING)
+            ends = (1, ","), (1, "="), (0, ")")
+            if start and (depth, text) in (((0, ":"),) if tokens[start].string == "->" else ends):
+                yield start, number
+                start = 0
+            if (depth, text) == (0, ":"):
+                break
+            if (depth, text) in ((1, ","), (1, "=")):
+                default = text == "="  # a colon in it is a lambda's
+            elif (depth, text) == (0, "->") or ((depth, text) == (1, ":") and not default):
+                start = number
 
 
 def _ends(tokens: list[tokenize.TokenInfo], index: int) -> bool:
