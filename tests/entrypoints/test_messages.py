@@ -84,6 +84,7 @@ def test_the_job_says_that_it_is_not_held(container, monkeypatch):
     monkeypatch.chdir(container.run_dir)
     listener.bind("socket")
     listener.listen()
+    Path("token").write_bytes(b"secret")
     lock = os.open(str(container.run_dir / "lock"), os.O_RDWR | os.O_CREAT, 0o600)
     import fcntl
 
@@ -99,6 +100,7 @@ def test_the_job_says_that_it_is_not_held(container, monkeypatch):
     process = container.start(sys.executable, "-c", code, SMSSH_HOLD="failure")
     connection, _ = listener.accept()
     with connection, connection.makefile("rb") as lines:
+        assert lines.readline() == b"secret\n"
         assert json.loads(lines.readline())["op"] == "attach"
         connection.sendall(b'{"ok": true}\n')
         assert json.loads(lines.readline())["op"] == "failed"
