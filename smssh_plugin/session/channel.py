@@ -52,6 +52,9 @@ CLIENT_VERSION = "1.2.677.0"
 HANDSHAKE_SECONDS = 75.0
 """From the open websocket to HandshakeComplete. An agent that finds nothing on the port says so after 60."""
 
+SETTLE_SECONDS = 1.0
+"""From HandshakeComplete on, how long a sign is waited for that the agent takes input; see `Channel.settled`."""
+
 _KEEPALIVE = 54.0
 """Seconds of silence after which a ping is sent; the agent's own figure."""
 _SILENCE = 60.0
@@ -99,6 +102,15 @@ class Channel:
         self.stream = Stream(sends=sends, receives=receives)
         self.ready = False
         """Whether the handshake is over, so that `Output` may be sent."""
+        self.settled = False
+        """Whether what is sent as `Output` is sure to be taken; until then `window` is 0.
+
+        The agent sends HandshakeComplete first and takes input after it: what arrives between the two it acknowledges
+        and throws away (`PerformHandshake` and `processStreamDataMessage` in the agent's datachannel.go), for as long
+        as the container's other processes keep it from the processor. So HandshakeComplete is acknowledged only when
+        the agent is seen to have gone on: it sent more, as an SSH server's greeting, or it sent HandshakeComplete
+        again, 0.2 to 0.3 s later. Where neither comes, it is trusted after `SETTLE_SECONDS`.
+        """
         self.closed: str | None = None
         """Once the service or the peer ended the session: its text for the user, mostly empty."""
         self.resumable = True
@@ -117,9 +129,18 @@ class Channel:
         self.socket = self._first_connection()
         self._handshake_seconds = handshake_seconds
         self._handshake_deadline = time.monotonic() + handshake_seconds
+        self._settle_at = float("inf")
+
+    @property
+    def window(self) -> int:
+        """How many messages of `Output` may be sent now."""
+        return self.stream.window if self.settled else 0
 
     def send(self, data: bytes, now: float) -> None:
-        """Send at most a chunk as `Output`; allowed when `ready` and while `stream.window` is not 0."""
+        """Send at most a chunk as `Output`; allowed while `window` is not 0.
+
+        Before that, once the channel is `ready`, for what may be lost and does no harm when it is sent again.
+        """
         self.stream.send(data, PayloadType.OUTPUT, now)
 
     def receive(self, now: float) -> list[bytes]:
@@ -150,12 +171,23 @@ class Channel:
                         if not self.ready:
                             self.handle_early(message)
                         if self.ready:
+                            self.settled = True
                             output.append(self.opened(message))
                     if self.closed is not None:
                         return output
         except FrameError as error:
             raise _broken(str(error)) from error
+        self._settle(now)
         return output
+
+    def _settle(self, now: float) -> None:
+        if self.settled or not self.ready:
+            return
+        if self._settle_at == float("inf"):
+            self._settle_at = now + SETTLE_SECONDS
+        if now >= self._settle_at:
+            self.stream.confirm()
+        self.settled = self.stream.confirmed
 
     def opened(self, message: Message) -> bytes:
         """The payload of an `Output` as it was meant."""
@@ -187,6 +219,7 @@ class Channel:
                 reference="handshake-timeout",
                 status=ExitStatus.TIMEOUT,
             )
+        self._settle(now)
         if self.listening:
             try:
                 self.stream.resend_due(now)
@@ -229,6 +262,8 @@ class Channel:
             due = min(due, resend)
         if not self.ready:
             due = min(due, self._handshake_deadline - now)
+        elif not self.settled:
+            due = min(due, self._settle_at - now)
         return max(0.0, due)
 
     def close(self) -> None:

@@ -120,7 +120,7 @@ def converse(
 
     def turn(now: float) -> None:
         nonlocal sized
-        if not sized:
+        if not sized and channel.settled:
             sized = True
             channel.resize(_COLUMNS, _ROWS, now)
             thread.start()

@@ -54,6 +54,10 @@ class _Connection:
     waiting: bytearray = field(default_factory=bytearray)
     reading: bool = True
     """Whether the program may have more to say."""
+    told: bool = False
+    """Whether the agent has been told of it, perhaps at a time when it does not listen yet."""
+    known: bool = False
+    """Whether the agent is sure to know of it."""
     answered: bool = False
     """Whether the other side has said that it is done."""
     finished: float | None = None
@@ -68,7 +72,7 @@ class Forwarder:
         listener: accepts connections; not blocking. None where one is attached.
         wake: a descriptor that ends it when it is readable, if `ending` says so.
         ending: asked then.
-        on_ready: called when the handshake is over.
+        on_ready: called when the handshake is over and the agent is sure to take what is sent.
         on_unreachable: called when the agent cannot connect to the port.
     """
 
@@ -131,7 +135,8 @@ class Forwarder:
         if channel.closed is not None:
             self._end(Ending.CLOSED, now)
             return now >= self._give_up or not any(one.waiting for one in self._connections.values())
-        if channel.ready and not self._said_ready:
+        self._introduce(now)
+        if channel.settled and not self._said_ready:
             self._said_ready = True
             self._on_ready()
         for connection in list(self._connections.values()):
@@ -167,11 +172,12 @@ class Forwarder:
                 wanted[fd] = wanted.get(fd, 0) | events
 
         want(channel.socket.fileno(), listening, connected and bool(channel.socket.pending))
-        may_read = open_ and channel.ready and len(self._out) < _OUT_LIMIT and self._ending is None
+        may_open = open_ and channel.ready and len(self._out) < _OUT_LIMIT and self._ending is None
+        may_read = may_open and channel.settled
         for one in self._connections.values():
             want(one.source, may_read and one.reading)
             want(one.sink, False, bool(one.waiting))
-        if self._listener is not None and may_read and len(self._connections) < _CONNECTIONS:
+        if self._listener is not None and may_open and len(self._connections) < _CONNECTIONS:
             want(self._listener.fileno(), True)
         if self._wake is not None and self._ending is None:
             want(self._wake, True)
@@ -219,10 +225,28 @@ class Forwarder:
         self._open(accepted.fileno(), accepted.fileno(), accepted, now)
 
     def _open(self, source: int, sink: int, accepted: socket.socket | None, now: float) -> _Connection:
-        number, frame = self._mux.open()
-        self._out += frame
+        number = self._mux.next()
         made = self._connections[number] = _Connection(number, source, sink, accepted, now)
         return made
+
+    def _introduce(self, now: float) -> None:
+        """Tell the agent of connections.
+
+        Before the channel is settled too, so that a server that speaks first is heard at once; but what is sent then
+        may be lost, and is sent again. The agent passes over a second SYN (`recvLoop` in smux's session.go).
+        """
+        channel = self._channel
+        if not channel.ready:
+            return
+        for one in self._connections.values():
+            if one.known:
+                continue
+            if channel.settled:
+                one.known = True
+                self._out += self._mux.open(one.number)
+            elif not one.told:
+                one.told = True
+                channel.send(self._mux.open(one.number), now)
 
     def _receive(self, data: bytes, now: float) -> None:
         self.received += len(data)
@@ -231,6 +255,7 @@ class Forwarder:
             if one is None:
                 continue  # of one that is over here
             one.heard = now
+            one.known = True
             if frame.command is Command.PSH:
                 one.waiting += frame.data
             elif frame.command is Command.FIN:
@@ -297,6 +322,6 @@ class Forwarder:
 
     def _send(self, now: float) -> None:
         channel = self._channel
-        while self._out and channel.ready and channel.stream.window > 0:
+        while self._out and channel.window > 0:
             channel.send(bytes(self._out[:CHUNK]), now)
             del self._out[:CHUNK]

@@ -52,10 +52,14 @@ class Mux:
         self._last = 1
         self._partial = bytearray()
 
-    def open(self) -> tuple[int, bytes]:
-        """A new connection: its number, and the bytes that say so. Numbers are odd on a client's side."""
+    def next(self) -> int:
+        """The number of a new connection. Numbers are odd on a client's side."""
         self._last += 2
-        return self._last, Frame(Command.SYN, self._last).encode()
+        return self._last
+
+    def open(self, connection: int) -> bytes:
+        """The bytes that begin a connection."""
+        return Frame(Command.SYN, connection).encode()
 
     def data(self, connection: int, data: bytes) -> bytes:
         """The bytes that carry `data`."""

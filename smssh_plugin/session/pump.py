@@ -138,7 +138,7 @@ class Pump:
     @property
     def _readable(self) -> bool:
         """Whether the source may hold something still that was written before an end was called."""
-        return self._source_open and self._channel.ready
+        return self._source_open and self._channel.settled
 
     def _step(self) -> None:
         channel = self._channel
@@ -202,14 +202,14 @@ class Pump:
             self._source_open
             and channel.closed is None
             and channel.ready
-            and (channel.stream.window > 0 or len(self._unsent) < self._ahead)
+            and (channel.window > 0 or len(self._unsent) < self._ahead)
             and channel.socket.pending < _SOCKET_LIMIT
         )
 
     def _read(self, now: float) -> None:
         channel = self._channel
         try:
-            data = os.read(self._source, min(max(channel.stream.window, 1), 64) * CHUNK)
+            data = os.read(self._source, min(max(channel.window, 1), 64) * CHUNK)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:  # a reset, or a terminal that hung up: an end as any other
@@ -229,7 +229,7 @@ class Pump:
 
     def _send(self, now: float) -> None:
         channel = self._channel
-        while self._unsent and channel.stream.window > 0:
+        while self._unsent and channel.window > 0:
             channel.send(bytes(self._unsent[:CHUNK]), now)
             del self._unsent[:CHUNK]
 

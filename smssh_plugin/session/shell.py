@@ -118,7 +118,7 @@ def _talk(session: Lifetime, signals: Signals, source: int, sink: int) -> int:
             restoring.enter()
             if channel.customer_message:
                 say(channel.customer_message)
-        if signals.resized:
+        if signals.resized and channel.settled:
             signals.resized = False
             channel.resize(*_size(sink), now)
 

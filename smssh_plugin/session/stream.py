@@ -12,7 +12,7 @@ import json
 from collections import deque
 from dataclasses import dataclass
 
-from .frames import FrameError, Message, MessageType
+from .frames import FrameError, Message, MessageType, PayloadType
 
 __all__ = ["CHUNK", "WINDOW", "Stream", "StreamLostError"]
 
@@ -62,6 +62,9 @@ class Stream:
         self.outgoing: deque[bytes] = deque()
         self.paused = False
         """The service asked us to hold our stream back (`pause_publication`)."""
+        self.confirmed = False
+        """Whether the peer has gone on after its HandshakeComplete: it sent more, or sent that again."""
+        self._complete: Message | None = None  # the HandshakeComplete, until then unacknowledged
         self._sends = sends
         self._receives = receives
         self._next = 0
@@ -161,6 +164,8 @@ class Stream:
     def _receive_data(self, message: Message) -> list[Message]:
         if message.sequence < self._expected:
             self._acknowledge(message)  # its acknowledgement was lost
+            if message.payload_type == PayloadType.HANDSHAKE_COMPLETE:
+                self.confirmed, self._complete = True, None
             return []
         if message.sequence > self._expected:
             if message.sequence in self._early:
@@ -170,16 +175,28 @@ class Stream:
                 self._early_bytes += len(message.payload)
                 self._acknowledge(message)
             return []
-        self._acknowledge(message)
+        if message.payload_type == PayloadType.HANDSHAKE_COMPLETE and not self.confirmed:
+            self._complete = message
+        else:
+            self._acknowledge(message)
         ready = [message]
         self._expected += 1
         while self._early and (following := self._early.pop(self._expected, None)) is not None:
             ready.append(following)
             self._early_bytes -= len(following.payload)
             self._expected += 1
+        if self._complete is not None and self._expected > self._complete.sequence + 1:
+            self.confirm()
         # The agent resumes on any input, without a start_publication.
         self.paused = False
         return ready
+
+    def confirm(self) -> None:
+        """Wait no longer for a sign that the peer has gone on after its HandshakeComplete: acknowledge it."""
+        self.confirmed = True
+        if self._complete is not None:
+            self._acknowledge(self._complete)
+            self._complete = None
 
     def _acknowledge(self, message: Message) -> None:
         body = {

@@ -124,7 +124,9 @@ class Stack:
 class Agent:
     """An agent double in a folder of its own, registered, as a process."""
 
-    def __init__(self, stack: Stack, folder: Path, **profile: Any) -> None:
+    def __init__(
+        self, stack: Stack, folder: Path, *, faults: dict[str, Any] | None = None, **profile: Any
+    ) -> None:
         self.stack = stack
         self.folder = folder
         self.program = install(folder)
@@ -137,6 +139,7 @@ class Agent:
                     "Agent": {"Region": "us-east-1"},
                     "Identity": {"ConsumptionOrder": ["OnPrem"]},
                     "Profile": {"ShareCreds": False, **profile},
+                    "Faults": faults or {},
                 }
             )
         )

@@ -44,8 +44,8 @@ def test_the_layout_is_smuxs() -> None:
     """Version, command, length and number, the last two little endian (xtaci/smux's frame.go)."""
     assert Frame(Command.PSH, 0x01020304, b"abc").encode() == b"\x01\x02\x03\x00\x04\x03\x02\x01abc"
     mux = Mux()
-    assert mux.open() == (3, b"\x01\x00\x00\x00\x03\x00\x00\x00")
-    assert mux.open()[0] == 5
+    assert [mux.next(), mux.next()] == [3, 5]
+    assert mux.open(3) == b"\x01\x00\x00\x00\x03\x00\x00\x00"
     assert mux.finish(5) == b"\x01\x01\x00\x00\x05\x00\x00\x00"
 
 

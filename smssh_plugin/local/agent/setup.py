@@ -108,6 +108,9 @@ class Configuration:
     workers: int = SESSION_WORKERS
     worker_buffer: int = SESSION_WORKER_BUFFER
     denied: tuple[str, ...] = DENIED
+    handshake_window: float = 0.0
+    """Seconds after HandshakeComplete for which input is still thrown away, as the real agent does for a moment that
+    a busy machine makes long (`PerformHandshake` in its datachannel.go). `Faults.HandshakeWindowSeconds`."""
     custom: CustomIdentity | None = None
     """The identity, where the order of identities has a custom one before OnPrem."""
 
@@ -122,9 +125,12 @@ class Configuration:
         path = beside if beside.is_file() else _SYSTEM_CONFIGURATION
         try:
             body = json.loads(path.read_text())
-            section = {name: body.get(name) or {} for name in ("Agent", "Identity", "Mgs", "Profile")}
+            section = {
+                name: body.get(name) or {} for name in ("Agent", "Faults", "Identity", "Mgs", "Profile")
+            }
             endpoints = {name: _endpoint(body, name) for name in ("Ssm", "Mgs", "Kms")}
             custom = _custom(section["Identity"])
+            window = float(section["Faults"].get("HandshakeWindowSeconds", 0.0))
         except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
             raise SmsshError(f"cannot read the agent's configuration {path}: {error!r}") from error
         for name in ("Ssm", "Mgs"):
@@ -148,6 +154,7 @@ class Configuration:
             workers=_number(mgs, "SessionWorkersLimit", 1, None, SESSION_WORKERS),
             worker_buffer=_number(mgs, "SessionWorkerBufferLimit", 1, None, SESSION_WORKER_BUFFER),
             denied=tuple(mgs.get("DeniedPortForwardingRemoteIPs") or DENIED),
+            handshake_window=window,
             custom=custom,
         )
 

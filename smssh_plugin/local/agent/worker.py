@@ -196,6 +196,8 @@ class Worker:
 
     def _tick(self, now: float) -> None:
         assert self._socket is not None
+        if self._handshake == "completing" and self._deadline is not None and now >= self._deadline:
+            self._handshake, self._deadline = "done", None
         if self._deadline is not None and now > self._deadline:
             raise _handshake_failed(
                 "Timed out waiting for encryption challenge."
@@ -374,8 +376,9 @@ class Worker:
         self._complete_handshake()
 
     def _complete_handshake(self) -> None:
-        self._handshake = "done"
-        self._deadline = None
+        window = self._task.configuration.handshake_window
+        self._handshake = "completing" if window else "done"
+        self._deadline = time.monotonic() + window if window else None
         text = "This session is encrypted using AWS KMS." if self._sealed else ""
         taken = time.monotonic_ns() - self._began
         body = {"HandshakeTimeToComplete": taken, "CustomerMessage": text}
