@@ -26,6 +26,7 @@ from tests.entrypoints.container import IMAGE, Container, poll
 from tests.faults.images import image, packages
 from tests.session.support import Agent, EchoServer, Stack, proxy, proxy_command, read_exactly
 
+from .forwards import connections
 from .table import Row, Sample, interleaved, ratio
 
 if TYPE_CHECKING:
@@ -732,6 +733,7 @@ ROWS: dict[str, Callable[[Path, float], list[Row]]] = {
     "login": login,
     "command-line": command_line,
     "upload": upload,
+    "connections": connections,
     "memory": memory,
     "retry": retry,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import resource
 import socket
 import sys
 import time
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["REMOTE_DOCUMENT", "run"]
 
 REMOTE_DOCUMENT = "AWS-StartPortForwardingSessionToRemoteHost"
-_BACKLOG = 128
+_BACKLOG = 512
+_DESCRIPTORS = 8192
 
 
 def run(
@@ -84,6 +86,15 @@ def _listener(port: int) -> socket.socket:
     return made
 
 
+def _allow_descriptors() -> None:
+    """As many descriptors as this process may have: each connection takes one."""
+    with contextlib.suppress(ValueError, OSError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _announce(port: int) -> None:
     print(f"127.0.0.1:{port}", flush=True)
     say("connections are forwarded; Ctrl-C ends it")
@@ -95,6 +106,14 @@ def _forward(lifetime: Lifetime, listener: socket.socket, where: str, ready: Cal
     from .pump import Ending
 
     signals = lifetime.signals
+    full: list[bool] = []
+
+    def on_full() -> None:
+        if not full:
+            full.append(True)
+            say("no more connections can be opened at once (ulimit -n); the next ones wait for others to end")
+
+    _allow_descriptors()
     channel = lifetime.channel((PORT,))
     try:
         forwarder = Forwarder(
@@ -104,6 +123,7 @@ def _forward(lifetime: Lifetime, listener: socket.socket, where: str, ready: Cal
             ending=signals.ending,
             on_ready=lambda: ready(listener.getsockname()[1]),
             on_unreachable=lambda: say(f"a connection was refused: the agent cannot connect to {where}"),
+            on_full=on_full,
         )
         ending = forwarder.run()
         if ending is Ending.CLOSED:
