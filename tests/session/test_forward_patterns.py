@@ -1,4 +1,4 @@
-"""Connections in the patterns that browsers, scripts and tools have: short, many, long, half closed; and descriptors."""
+"""Connections in the patterns that browsers, scripts and tools have: short, many, half closed; and descriptors."""
 
 from __future__ import annotations
 
