@@ -441,6 +441,7 @@ def start_supervisor(
             return False
         command = [python, "-m", "smssh_plugin.entrypoints.supervisor"]
         command += ["--run", run, "--lock", str(lock), "--entry", str(entry), "--carrier", carrier]
+        command += ["--output", output_identity(f"/proc/{entry}/fd/1")]
         command += ["--bundle", bundle_dir() or "", *(["--holder"] if holder else [])]
         _spawn_detached(
             command, supervisor_environment(os.environ if environ is None else environ), run, lock
@@ -448,6 +449,19 @@ def start_supervisor(
     finally:
         os.close(lock)
     return True
+
+
+def output_identity(file: int | str) -> str:
+    """Device and inode of an open file, as text; "" where that cannot be told.
+
+    Args:
+        file: a descriptor, or its path below /proc.
+    """
+    try:
+        status = os.stat(file)
+    except OSError:
+        return ""
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def bundle_dir() -> str | None:

@@ -260,7 +260,7 @@ class EntryPoint:
     def _prepare(self) -> parent.Reporter:
         """What is needed once the child runs: the settings, the way to the supervisor, the last lines."""
         if self._reporter is None:
-            from . import parent
+            from . import job_log, parent
 
             if self._pipes:
                 self._tee = parent.Tee(pipes=self._pipes)
@@ -268,7 +268,7 @@ class EntryPoint:
                 "init",
                 self._command,
                 parent.job_settings(),
-                parent.say_on_stdout,
+                job_log.say,
                 interrupted=self._interrupted,
                 entry=_entry(),
             )

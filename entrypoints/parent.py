@@ -10,7 +10,6 @@ They talk over the Unix socket in the run folder; see `messages`.
 from __future__ import annotations
 
 import collections
-import contextlib
 import json
 import os
 import select
@@ -20,7 +19,7 @@ import time
 
 from ..errors import SmsshError
 from ..settings import WAIT_READY_LIMIT, Settings, load
-from . import boot, messages
+from . import boot, job_log, messages
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ REPLY_LIMIT = 5.0
 """Seconds for an answer that needs no thought."""
 SILENCE_LIMIT = 30.0
 """Seconds without a sign of life after which a supervisor that was asked for a decision is given up."""
-SAY_SECONDS = 1.0
-"""Seconds that a line of ours waits for the job's log."""
 TAIL_SECONDS = 2.0
 """Seconds that a report waits for the last lines, where the job's log is not taken."""
 TAIL_LINES = 200
@@ -398,7 +395,7 @@ def wait_at_start(command: Sequence[str]) -> None:
     """Hold or wait before the job's first script, where no parent of ours does it."""
     settings = job_settings()
     if settings.wait or "start" in settings.hold:
-        Reporter("script", command, settings, say_on_stdout).at_start()
+        Reporter("script", command, settings, job_log.say).at_start()
 
 
 def end() -> None:
@@ -411,17 +408,6 @@ def end() -> None:
             pass  # it is gone, which is what was wanted
         finally:
             link.close()
-
-
-def say_on_stdout(line: str, handle: int = 1) -> None:
-    """One line into the job's log, past Python's buffers; left out where the log is not taken.
-
-    A hold must not stand still with it: who asks for a retry or a stop is answered.
-    """
-    with contextlib.suppress(OSError, ValueError):  # nobody reads the log any more
-        if select.select([], [handle], [], SAY_SECONDS)[1]:
-            whole = line.encode("utf-8", "replace")[: select.PIPE_BUF - 1]
-            os.write(handle, whole.decode("utf-8", "ignore").encode() + b"\n")
 
 
 class Tee:

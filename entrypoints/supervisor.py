@@ -25,6 +25,7 @@ from ..manifest import MANIFEST, PLUGINS, Manifest
 from ..plugins import Plugins
 from ..settings import Settings, deprecated, load
 from . import boot, job, parent
+from .job_log import JobLog
 from .keeper import Keeper
 from .service import Service
 
@@ -57,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--lock", type=int, required=True)
     parser.add_argument("--entry", type=int, required=True)
+    parser.add_argument("--output", default="")
     parser.add_argument("--carrier", required=True)
     parser.add_argument("--holder", action="store_true")
     parser.add_argument("--bundle", type=lambda path: Path(path) if path else None)
@@ -66,7 +68,13 @@ def main(arguments: list[str] | None = None) -> int:
     # boto3 says much at DEBUG, credentials among it: only our own loggers are ever that loud.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     faulthandler.enable()
-    supervisor = Supervisor(options.run, options.entry, options.bundle, holder=options.holder)
+    supervisor = Supervisor(
+        options.run,
+        options.entry,
+        options.bundle,
+        job_log=JobLog(options.entry, options.output),
+        holder=options.holder,
+    )
     _log.info("started by %s for process %d", options.carrier, options.entry)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.keeper.stop_wanted.set())
     return supervisor.run()
@@ -95,11 +103,15 @@ class Supervisor:
         run_dir: the container's private folder.
         entry: the process whose end is the end of the job.
         bundle: the folder of the bundle, if there is one.
+        job_log: where lines for the job's log go while no parent is connected.
         holder: whether whoever started this can hold the job when its entry point ends.
     """
 
-    def __init__(self, run_dir: Path, entry: int, bundle: Path | None, *, holder: bool) -> None:
+    def __init__(
+        self, run_dir: Path, entry: int, bundle: Path | None, *, job_log: JobLog, holder: bool
+    ) -> None:
         self._entry = entry
+        self._job_log = job_log
         self._entry_started = boot.start_time(entry)
         self._error: str | None = None
         environ = job.job_environment(os.environ, boot.JOB_PREFIX)
@@ -248,17 +260,8 @@ class Supervisor:
 
     def _say(self, line: str) -> None:
         """One line into the job's log, past whoever writes there; nothing where that cannot be done."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
-        try:
-            handle = os.open(f"/proc/{self._entry}/fd/1", flags)
-        except OSError:
-            return
-        try:
-            os.write(handle, line.encode("utf-8", "replace") + b"\n")
-        except OSError as error:
-            _log.debug("not said: %s", error)
-        finally:
-            os.close(handle)
+        if not self._job_log.say(line):
+            _log.debug("not said: %s", line)
 
     def _stop(self, starter: threading.Thread) -> None:
         """Stop the hooks within STOP_LIMIT, then answer whoever waits for that."""

@@ -19,7 +19,7 @@ import sys
 import threading
 
 from ..errors import SmsshError
-from . import boot, leftovers, parent
+from . import boot, job_log, leftovers, parent
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class Attempts:
 
     def _say(self, line: str) -> None:
         sys.stdout.flush()
-        parent.say_on_stdout(line)
+        job_log.say(line)
 
     def _catch_sigterm(self) -> None:
         """A stop of the job ends a hold: as process 1, `train` would not even notice it."""

@@ -140,7 +140,7 @@ def _resolver(chain: CredentialChain, cache: Any) -> Any:
     resolver = create_credential_resolver(session, cache=cache, region_name=chain.region)
     # As the AWS CLI does with the cache of this provider: there is no argument for it.
     roles: Any = resolver.get_provider("assume-role")
-    roles._prompter = chain._ask
+    roles._prompter = chain._ask  # noqa: SLF001 - see above
     return resolver
 
 

@@ -1,12 +1,15 @@
 """A container's inside on this machine: a bundle, a run folder, a job, real SSH straight to its server."""
 
+import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -57,6 +60,39 @@ def let_others_in(folder: Path) -> None:
         each.chmod(0o755)
 
 
+class Log:
+    """A container's log: the pipe that a container's runtime gives to the first process, and what came through it."""
+
+    def __init__(self) -> None:
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        self.name = os.readlink(f"/proc/self/fd/{self.writer}")
+        """As the link of a descriptor below /proc has it."""
+        self._taken = bytearray()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._take_all, name="log", daemon=True).start()
+
+    def text(self) -> str:
+        """All that was written until now."""
+        self._take()
+        return self._taken.decode(errors="replace")
+
+    def _take_all(self) -> None:
+        while select.select([self._reader], [], []) and self._take():
+            pass
+        with self._lock:
+            os.close(self._reader)
+            self._reader = -1
+
+    def _take(self) -> bool:
+        """Read what is there; False once nobody can write any more."""
+        with self._lock, contextlib.suppress(BlockingIOError):
+            while self._reader >= 0 and (part := os.read(self._reader, 1 << 20)):
+                self._taken += part
+            return False
+        return True
+
+
 class Container:
     """One job's surroundings; every process that it starts is gone after `close`."""
 
@@ -69,6 +105,7 @@ class Container:
         self.home = folder / "home"
         self.home.mkdir()
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.logs: list[Log] = []
         path = [str(Path(python).parent)] if python else []
         path += [str(IMAGE / "bin"), "/usr/bin", "/bin", "/usr/sbin"]
         self.environ = {
@@ -91,18 +128,21 @@ class Container:
     def start(self, *command, on=True, **environ):
         variables = {**self.environ, **(self.on if on else {}), **environ}
         variables = {name: str(value) for name, value in variables.items()}
-        number = len(self.processes)
-        with (self.folder / f"out-{number}").open("wb") as out:
+        log = Log()
+        try:
             process = subprocess.Popen(
                 [str(part) for part in command],
                 env=variables,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdout=log.writer,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        finally:
+            os.close(log.writer)
         self.processes.append(process)
+        self.logs.append(log)
         return process
 
     def wrap(self, *command, on=True, **environ):
@@ -110,8 +150,7 @@ class Container:
         return self.start("/bin/sh", self.bundle / "run.sh", *command, on=on, **environ)
 
     def output(self, number=-1):
-        number = len(self.processes) - 1 if number < 0 else number
-        return (self.folder / f"out-{number}").read_text(errors="replace")
+        return self.logs[number].text()
 
     def script(self, text, name="job.py"):
         path = self.folder / name
