@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -120,7 +120,7 @@ def status(as_json: bool) -> None:
     folder = _folder()
     state = folder.read()
     if as_json:
-        facts = {} if state is None else {**asdict(state), "log": str(folder.log_file)}
+        facts = {} if state is None else {**state.shown(), "log": str(folder.log_file)}
         click.echo(json.dumps({"version": 1, "running": state is not None, **facts}))
     elif state is None:
         click.echo("smssh local is not running.")
@@ -364,7 +364,7 @@ def _run_command(command: tuple[str, ...], state: State, folder: StateFolder) ->
     from ..local.environment import client_environment, removed_variables
 
     environ = {name: value for name, value in os.environ.items() if name not in removed_variables()}
-    environ |= client_environment(state.endpoint, folder.path)
+    environ |= client_environment(state.endpoint, state.key, folder.path)
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
@@ -418,4 +418,5 @@ def _gone(state: State, folder: StateFolder) -> bool:
 def _print_exports(state: State, folder: StateFolder, environ: Mapping[str, str] = os.environ) -> None:
     from ..local.environment import client_environment, exports, removed_variables
 
-    click.echo(exports(client_environment(state.endpoint, folder.path, environ), removed_variables(environ)))
+    variables = client_environment(state.endpoint, state.key, folder.path, environ)
+    click.echo(exports(variables, removed_variables(environ)))

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from .credentials import Key
+
 __all__ = ["client_environment", "exports", "removed_variables"]
 
-ACCESS_KEY = "AKIASMSSHLOCAL000000"
-SECRET_KEY = "smssh-local-is-no-secret"  # noqa: S105 - nothing checks it
 REGION = "us-east-1"
 
 _SDK_CONFIG = """\
@@ -51,12 +51,13 @@ _REMOVED = (
 
 
 def client_environment(
-    endpoint: str, state_dir: Path, environ: Mapping[str, str] = os.environ
+    endpoint: str, key: Key, state_dir: Path, environ: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
     """The variables to set. Writes the file that one of them names.
 
     Args:
         endpoint: the stand-in's, http://127.0.0.1:PORT.
+        key: the credentials to sign with.
         state_dir: the stand-in's folder; it exists.
         environ: the environment that they are to be added to, for the lists that are extended and not
             replaced.
@@ -72,8 +73,7 @@ def client_environment(
     no_proxy = ",".join([*direct, *ours])
     return {
         "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        **key.variables(),
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
         # Nothing of a real profile may reach the stand-in, nor anything of this a real account.

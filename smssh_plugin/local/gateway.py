@@ -1,6 +1,6 @@
-"""The stand-in's one door: SageMaker and Session Manager are answered here, everything else goes to moto.
+"""The local emulator's one door: SageMaker and Session Manager are answered here, everything else goes to moto.
 
-What goes to moto goes through byte by byte: no body is read whole, decoded, or logged.
+What the guard lets in and goes to moto goes through byte by byte: no body of S3 is read whole, decoded, or logged.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import socket
 import uuid
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
@@ -21,18 +21,21 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .faults import HangUpError
+from .guard import BODY_MAX, Guard, checked, request_of
 from .service_error import ServiceError
 from .session_channels import access_key_of
 from .session_signatures import SignedRequest
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from .faults import Faults
+    from .credentials import Keyring
+    from .moto_backend import MotoBackend
     from .sagemaker import SageMaker
+    from .session_service import SessionService
 
-__all__ = ["Gateway", "Sessions", "listen"]
+__all__ = ["Gateway", "listen"]
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +43,6 @@ _JSON = "application/x-amz-json-1.1"
 _CHUNK = 256 * 1024
 _LINE = 64 * 1024
 """Longest request line and header, in bytes: a presigned URL with a session token is several kilobytes."""
-_JSON_BODY = 16 * 1024 * 1024
-"""Largest body of a JSON request that is answered here, in bytes; a pipeline definition is at most 1 MiB."""
 _HOP = {
     "connection",
     "keep-alive",
@@ -54,32 +55,12 @@ _HOP = {
     # Answered by aiohttp's server before we see the request.
     "expect",
 }
+_MOTOS_OWN = ("/moto-api", "/latest/meta-data/", "/latest/api/")
+"""Paths of moto's that no service of AWS has: its dashboard, which resets everything, and a metadata service."""
 _MESSAGE_DELIVERY = "EC2WindowsMessageDeliveryService"
 """How Amazon's agent asks ec2messages for documents to run, every few seconds (on Linux, too)."""
 _FORM = "application/x-www-form-urlencoded"
 _SCOPE = re.compile(r"[^/,\s]+/[0-9]{8}/[^/,\s]+/([^/,\s]+)/aws4_request")
-
-
-class Sessions(Protocol):
-    """The Session Manager service; `smssh_plugin.local.session_service.SessionService`."""
-
-    operations: frozenset[str]
-    faults: Faults
-
-    def serves(self, operation: str, body: dict[str, Any]) -> bool:
-        """Whether one of its operations is for it this time."""
-
-    async def handle(
-        self,
-        operation: str,
-        body: dict[str, Any],
-        access_key: str | None,
-        request: SignedRequest | None = None,
-    ) -> dict[str, Any]:
-        """Answer one AmazonSSM operation."""
-
-    def add_routes(self, app: web.Application) -> None:
-        """Add the data and control channels."""
 
 
 def listen(port: int) -> socket.socket:
@@ -100,13 +81,19 @@ class Gateway:
     Args:
         sagemaker: answers SageMaker.
         sessions: answers its operations of AmazonSSM, and the websockets.
-        backend: moto's endpoint.
+        moto: answers the rest; it has been started.
+        keyring: the credentials that requests have to be signed with.
     """
 
-    def __init__(self, sagemaker: SageMaker, sessions: Sessions, backend: str) -> None:
+    def __init__(
+        self, sagemaker: SageMaker, sessions: SessionService, moto: MotoBackend, keyring: Keyring
+    ) -> None:
         self._sagemaker = sagemaker
         self._sessions = sessions
-        self._backend = backend.rstrip("/")
+        self._moto = moto
+        self._guard = Guard(keyring, sessions)
+        keyring.add_source(sessions.nodes.key)
+        keyring.add_source(moto.key)
         self._client: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
 
@@ -114,7 +101,7 @@ class Gateway:
         self, listener: socket.socket, secure: tuple[socket.socket, ssl.SSLContext] | None = None
     ) -> None:
         """Answer what comes to `listener`, a socket of `listen`; and to the one of `secure`, over TLS."""
-        app = web.Application()
+        app = web.Application(middlewares=[self._let_in], client_max_size=BODY_MAX)
         self._sessions.add_routes(app)
         app.router.add_route("*", "/{path:.*}", self._dispatch)
         # A body with Content-Encoding is somebody's object: it must reach S3 as it is.
@@ -127,12 +114,14 @@ class Gateway:
             shutdown_timeout=2.0,
         )
         await self._runner.setup()
+        self._guard.add_port(listener.getsockname()[1], secure=False)
         await web.SockSite(self._runner, listener).start()
         if secure is not None:
+            self._guard.add_port(secure[0].getsockname()[1], secure=True)
             await web.SockSite(self._runner, secure[0], ssl_context=secure[1]).start()
         self._client = aiohttp.ClientSession(
             auto_decompress=False,
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.UnixConnector(self._moto.path, limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -148,6 +137,18 @@ class Gateway:
         if self._client is not None:
             await self._client.close()
 
+    @web.middleware
+    async def _let_in(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Have a request answered that the guard lets in, and no other."""
+        try:
+            await self._guard.let_in(request)
+        except ServiceError as error:
+            log.info("%s %s refused: %s", request.method, request.path, error)
+            return _failure(request, error)
+        return await handler(request)
+
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         service, _, operation = request.headers.get("X-Amz-Target", "").rpartition(".")
         body: bytes | None = None
@@ -159,9 +160,7 @@ class Gateway:
                 body = await _body(request)
                 members = _members(body)
                 if self._sessions.serves(operation, members):
-                    signed = SignedRequest(
-                        request.method, request.rel_url.raw_path, request.query_string, request.headers, body
-                    )
+                    signed = SignedRequest(request_of(request), body)
                     return _answer(
                         await self._sessions.handle(operation, members, access_key_of(request), signed)
                     )
@@ -178,7 +177,7 @@ class Gateway:
             log.info("%s.%s: %s", service, operation, error.code)
             return _failure(request, error)
         except Exception:
-            log.exception("%s.%s: the stand-in failed", service, operation)
+            log.exception("%s.%s: smssh local failed", service, operation)
             internal = ServiceError("InternalFailure", "smssh local failed; see its log.", 500)
             return _answer(internal.to_json(), 500, internal.code)
         return await self._pass_on(request, body)
@@ -206,14 +205,16 @@ class Gateway:
             body: its body, where that has been read already.
         """
         assert self._client is not None
+        if request.raw_path.startswith(_MOTOS_OWN):
+            return _failure(request, ServiceError("NoSuchBucket", "The specified bucket does not exist", 404))
         headers = CIMultiDict(
             (name, value) for name, value in request.headers.items() if name.lower() not in _HOP
         )
         data: bytes | AsyncIterator[bytes] | None = body
         if body is None and request.body_exists:
-            data = request.content.iter_chunked(_CHUNK)
+            data = checked(request, _CHUNK)
         # encoded=True: a key's percent signs, double slashes and dots are the client's.
-        target = URL(self._backend + request.raw_path, encoded=True)
+        target = URL("http://localhost" + request.raw_path, encoded=True)
         try:
             async with self._client.request(
                 request.method, target, headers=headers, data=data, allow_redirects=False
@@ -222,9 +223,21 @@ class Gateway:
                     return _not_implemented(request)
                 return await _relay(request, answer)
         except aiohttp.ClientConnectionError as error:
+            refused = _cause(error)
+            if refused is not None:
+                return _failure(request, refused)
             log.warning("%s %s: moto does not answer: %s", request.method, request.path, error)
             failure = ServiceError("ServiceUnavailable", "smssh local: moto does not answer.", 503)
             return _answer(failure.to_json(), 503, failure.code)
+
+
+def _cause(error: BaseException | None) -> ServiceError | None:
+    """The error of the guard that a failed request to moto came from, if it did: a body that is not what was signed."""
+    while error is not None:
+        if isinstance(error, ServiceError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _not_implemented(request: web.Request) -> web.Response:
@@ -259,7 +272,8 @@ def _service_of(request: web.Request) -> str:
 async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, reason=answer.reason)
     for name, value in answer.headers.items():
-        if name.lower() not in _HOP:
+        # moto lets every web page read its answers.
+        if name.lower() not in _HOP and not name.lower().startswith("access-control-"):
             response.headers.add(name, value)
     await response.prepare(request)
     if request.method != "HEAD":
@@ -270,15 +284,13 @@ async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.St
 
 
 async def _body(request: web.Request) -> bytes:
-    size = 0
     parts: list[bytes] = []
-    async for chunk in request.content.iter_chunked(_CHUNK):
-        size += len(chunk)
-        if size > _JSON_BODY:
-            raise ServiceError(
-                "RequestEntityTooLarge", f"The request is larger than {_JSON_BODY} bytes.", 413
-            )
-        parts.append(chunk)
+    size = 0
+    async for part in checked(request, _CHUNK):
+        size += len(part)
+        if size > BODY_MAX:
+            raise ServiceError("RequestEntityTooLarge", f"The request is larger than {BODY_MAX} bytes.", 413)
+        parts.append(part)
     return b"".join(parts)
 
 

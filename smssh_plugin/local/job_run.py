@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Executor
 
+    from .credentials import Key, Keyring
+
 __all__ = ["Container", "JobRun", "Tools", "remove_leftovers", "remove_tree"]
 
 _log = logging.getLogger(__name__)
@@ -62,7 +64,8 @@ class Tools:
         jobs: the folder of the jobs' folders.
         bin: the folder that stands first on the containers' PATH.
         image: the virtual environment that is the containers' image.
-        environment: variables that every container gets: region, credentials, endpoint.
+        environment: variables that every container gets: region, endpoint.
+        keyring: issues the jobs' credentials; None where they are in `environment`.
         grace: seconds from SIGTERM to SIGKILL when a training or processing job is stopped.
         serve_grace: the same when a transform job's server is no longer needed.
         ping_deadline: seconds that a transform job's server has to answer /ping.
@@ -75,6 +78,7 @@ class Tools:
     bin: Path
     image: Path
     environment: dict[str, str]
+    keyring: Keyring | None
     grace: float
     serve_grace: float
     ping_deadline: float
@@ -140,6 +144,7 @@ class Container:
             "TMPDIR": TEMPORARY,
             **_IMAGE_ENVIRONMENT,
             **tools.environment,
+            **self._run.credentials,
         }
         spec = SandboxSpec(
             argv=argv,
@@ -249,6 +254,12 @@ class JobRun:
         self.stop_asked = asyncio.Event()
         self._remote_debug = bool((job.request.get("RemoteDebugConfig") or {}).get("EnableRemoteDebug"))
         self._hurry = asyncio.Event()
+        self._key: Key | None = tools.keyring.issue(f"job {job.name}") if tools.keyring is not None else None
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The variables of its credentials, which stand for those of its role; they end with it."""
+        return self._key.variables() if self._key is not None else {}
 
     def status(self, status: str, message: str) -> None:
         """Say how far the job is."""
@@ -391,6 +402,8 @@ class JobRun:
             for container in self.containers:
                 await container.close()
         finally:
+            if self._key is not None and self.tools.keyring is not None:
+                self.tools.keyring.revoke(self._key)
             await self.blocking(self._clean)
 
     def _clean(self) -> None:

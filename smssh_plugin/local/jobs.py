@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
 from . import serve
@@ -22,6 +22,9 @@ from .processing import run_processing
 from .sandbox import SandboxStartError, check_support
 from .training import run_training
 from .transform import run_transform
+
+if TYPE_CHECKING:
+    from .credentials import Keyring
 
 __all__ = ["Job", "JobRunner", "Kind", "Outcome", "Status"]
 
@@ -44,7 +47,8 @@ class JobRunner:
         logs: a boto3 CloudWatch Logs client.
         image_env: the virtual environment that stands for every image. Jobs may install into it: what they
             change is theirs alone.
-        environment: variables that every container gets: region, credentials, endpoint; read when one starts.
+        environment: variables that every container gets: region, endpoint; read when one starts.
+        keyring: issues credentials for each job, which end with it; without it `environment` has to have some.
         grace: seconds from SIGTERM to SIGKILL on a stop; the service has 120.
         serve_grace: the same for a transform job's server at its end; the service has 30.
         ping_deadline: seconds that a transform job's server has until it answers /ping; the service has 30
@@ -63,6 +67,7 @@ class JobRunner:
         image_env: Path,
         environment: dict[str, str],
         *,
+        keyring: Keyring | None = None,
         grace: float = 120.0,
         serve_grace: float = 30.0,
         ping_deadline: float = 1800.0,
@@ -79,6 +84,7 @@ class JobRunner:
             bin=root / "bin",
             image=image,
             environment=environment,
+            keyring=keyring,
             grace=grace,
             serve_grace=serve_grace,
             ping_deadline=ping_deadline,

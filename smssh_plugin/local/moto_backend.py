@@ -1,49 +1,179 @@
-"""moto's server, on a loopback port of its own in this process: S3, STS, IAM, Logs, the rest of SSM.
+"""moto's server in this process: S3, STS, IAM, Logs, the rest of SSM.
 
-Only the gateway and the stand-in's own clients speak to it. Everything is in memory and ends with the
-process.
+moto asks nobody for credentials, so that nobody but this process may reach it: it listens on a Unix socket in a
+private folder, and takes connections of its own process only (unix(7), SO_PEERCRED). Everything is in memory and
+ends with the process.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
+import os
+import socket
+import struct
+import tempfile
+import threading
+from pathlib import Path
 from typing import Any
 
 import boto3
+import urllib3
+from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from moto.server import ThreadedMotoServer
+from moto.iam.models import iam_backends
+from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.sts.models import sts_backends
+from urllib3.connection import HTTPConnection
+from werkzeug.serving import ThreadedWSGIServer
 
+from .credentials import Key
 from .sagemaker_store import REGION
 
 __all__ = ["MotoBackend"]
 
-KEY = "smssh-local"
+_NAME = "moto.sock"
+_CREDENTIALS = struct.Struct("3i")
+_SECONDS = 60.0
 
 
 class MotoBackend:
-    """Start it, use `endpoint`, stop it."""
+    """Start it, use it, stop it.
 
-    def __init__(self) -> None:
+    Args:
+        folder: a private folder for its socket; one of its own by default.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
         # werkzeug logs a line for every request otherwise.
         logging.getLogger("werkzeug").setLevel(logging.WARNING)
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self.endpoint = ""
+        self._folder = folder
+        self._own: tempfile.TemporaryDirectory[str] | None = None
+        self._descriptor = -1
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+        self.path = ""
+        """The socket, for this process: the folder's real path may be longer than a socket's may be."""
 
     def start(self) -> None:
-        """Listen on a free port; blocks for some tenths of a second."""
-        self._server.start()
-        _, port = self._server.get_host_and_port()
-        self.endpoint = f"http://127.0.0.1:{port}"
+        """Listen; blocks for some tenths of a second."""
+        if self._folder is None:
+            self._own = tempfile.TemporaryDirectory(prefix="smssh-moto-")
+            self._folder = Path(self._own.name)
+        (self._folder / _NAME).unlink(missing_ok=True)  # of one that was killed
+        self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.path = f"/proc/self/fd/{self._descriptor}/{_NAME}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(self.path)
+            os.chmod(self.path, 0o600)
+            listener.listen(128)
+            app = DomainDispatcherApplication(create_backend_app)
+            self._server = _Server(f"unix://{self.path}", 0, app, MotoRequestHandler, fd=listener.fileno())
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
 
     def client(self, service: str) -> Any:
         """A boto3 client of it that takes nothing from the environment's profiles, keys or endpoints."""
+        key = Key.random("smssh local", temporary=False)  # moto looks at none
         # Any: the stubs know services by literal names only.
         session: Any = boto3.session.Session(
-            aws_access_key_id=KEY, aws_secret_access_key=KEY, region_name=REGION
+            aws_access_key_id=key.access_key, aws_secret_access_key=key.secret_key, region_name=REGION
         )
         settings = Config(proxies={}, retries={"max_attempts": 1}, s3={"addressing_style": "path"})
-        return session.client(service, endpoint_url=self.endpoint, config=settings)
+        made = session.client(service, endpoint_url="http://localhost", config=settings)
+        pool = _Pool(self.path)
+        made.meta.events.register("before-send.*.*", lambda request, **_: _send(pool, request))
+        return made
+
+    def key(self, access_key: str) -> Key | None:
+        """The credentials that moto gave out under an access key id: of an IAM user, or of a role."""
+        for account in list(sts_backends):
+            for backend in list(sts_backends[account].values()):
+                role = backend.get_assumed_role_from_access_key(access_key)
+                if role is not None:
+                    return Key(
+                        role.access_key_id,
+                        role.secret_access_key,
+                        role.session_token,
+                        f"iam {role.arn}",
+                        role.expiration.replace(tzinfo=dt.timezone.utc).timestamp(),
+                    )
+        for account in list(iam_backends):
+            for users in list(iam_backends[account].values()):
+                for user in list(users.users.values()):
+                    for one in user.access_keys:
+                        if one.access_key_id == access_key and one.status == "Active":
+                            return Key(one.access_key_id, one.secret_access_key, None, f"iam {user.arn}")
+        return None
 
     def stop(self) -> None:
         """Stop listening."""
-        self._server.stop()
+        if self._server is None or self._thread is None or self._folder is None:
+            return
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        os.close(self._descriptor)
+        (self._folder / _NAME).unlink(missing_ok=True)
+        self._server = None
+        if self._own is not None:
+            self._own.cleanup()
+
+
+class _Server(ThreadedWSGIServer):
+    """moto's server, for this process alone."""
+
+    daemon_threads = True
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether the other end is this process."""
+        del client_address
+        pid, _, _ = _CREDENTIALS.unpack(
+            request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        return bool(pid == os.getpid())
+
+
+class _Connection(HTTPConnection):
+    """HTTP on a Unix socket."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self._path = settings.pop("path")
+        super().__init__(*arguments, **settings)
+
+    def _new_conn(self) -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.settimeout(_SECONDS)
+        made.connect(self._path)
+        return made
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    """Connections to a Unix socket."""
+
+    ConnectionCls = _Connection
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", maxsize=32, path=path)
+
+
+def _send(pool: _Pool, request: Any) -> AWSResponse:
+    """Send a request of botocore's, in the place of its own HTTP client."""
+    chunked = request.headers.get("Transfer-Encoding", b"") in (b"chunked", "chunked")
+    # Any: to the stubs it is requests' own kind of answer.
+    answer: Any = pool.urlopen(
+        request.method,
+        request.url.removeprefix("http://localhost"),
+        body=request.body,
+        headers=request.headers,
+        retries=False,
+        redirect=False,
+        assert_same_host=False,
+        preload_content=False,
+        decode_content=False,
+        chunked=chunked,
+    )
+    made = AWSResponse(request.url, answer.status, answer.headers, answer)
+    if not request.stream_output:
+        made.content  # noqa: B018 - reads it, which gives the connection back
+    return made

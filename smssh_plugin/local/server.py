@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
 from .certificate import Certificate
-from .environment import client_environment
+from .credentials import Keyring
+from .environment import REGION
 from .gateway import Gateway, listen
 from .job_run import remove_leftovers
 from .jobs import JobRunner
@@ -123,7 +124,8 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
     certificate = Certificate.make(folder.path)
     port = listener.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}"
-    moto = MotoBackend()
+    keyring = Keyring()
+    moto = MotoBackend(folder.path)
     await asyncio.to_thread(moto.start)
     stack.push_async_callback(asyncio.to_thread, moto.stop)
     s3, logs = await asyncio.to_thread(lambda: (moto.client("s3"), moto.client("logs")))
@@ -136,15 +138,15 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
         return await asyncio.to_thread(read)
 
     channels = f"https://127.0.0.1:{secure.getsockname()[1]}"
-    environment = container_environment(endpoint, folder.path, channels, certificate.authority)
+    environment = container_environment(endpoint, channels, certificate.authority)
     # Only here is it certain that they are no other's: by the folder's lock this is the only stand-in in it.
     await asyncio.to_thread(remove_leftovers, folder.path / "jobs")
-    runner = JobRunner(folder.path, s3, logs, config.image_env, environment)
+    runner = JobRunner(folder.path, s3, logs, config.image_env, environment, keyring=keyring)
     stack.push_async_callback(runner.close)
     sagemaker = SageMaker(runner, read_object)
     runner.on_status(sagemaker.jobs.progress)
     sessions = SessionService(endpoint)
-    gateway = Gateway(sagemaker, sessions, moto.endpoint)
+    gateway = Gateway(sagemaker, sessions, moto, keyring)
     await gateway.start(listener, (secure, certificate.context()))
     stack.push_async_callback(gateway.stop)
     stack.push_async_callback(sessions.close)
@@ -161,29 +163,24 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
         channels=channels,
         authority=str(certificate.authority),
         temporary=config.temporary,
+        access_key=keyring.caller.access_key,
+        secret_key=keyring.caller.secret_key,
     )
 
 
-def container_environment(endpoint: str, folder: Path, channels: str, authority: Path) -> dict[str, str]:
-    """The part of a client's environment that a container gets, and what an agent in it needs.
+def container_environment(endpoint: str, channels: str, authority: Path) -> dict[str, str]:
+    """What every container gets but its credentials, which are its job's own, and what an agent in it needs.
 
     Args:
         endpoint: of everything.
-        folder: the state folder.
         channels: the endpoint of agents' channels, https.
         authority: the file of the certificate authority that it is signed by.
     """
-    names = (
-        "AWS_ENDPOINT_URL",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_DEFAULT_REGION",
-        "AWS_REGION",
-        "AWS_EC2_METADATA_DISABLED",
-    )
-    variables = client_environment(endpoint, folder, {})
     return {
-        **{name: variables[name] for name in names},
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_ENDPOINT_URL_SSMMESSAGES": channels,
         "AWS_CA_BUNDLE": str(authority),
     }

@@ -142,7 +142,7 @@ class Channels:
         self.control: dict[str, Link] = {}
         """The control channels that are open, by node."""
         self.events: deque[Event] = deque(maxlen=EVENTS_MAX)
-        self.signed_clients = False
+        self.signed_clients = True
         """Whether a client's websocket upgrade has to be signed. The agent's always has to be."""
         self.cuts: dict[str, Cut] = {}
         self._faults = faults

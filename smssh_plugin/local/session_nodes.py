@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .credentials import Key
 from .service_error import ServiceError
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Nodes:
         """By a tag's key and value, and by its key alone (None)."""
         self._activated_by: dict[str, dict[str, Node]] = {}
         self._key_of: dict[str, Node] = {}
+        self._keys: dict[str, Key] = {}
 
     def create_activation(self, body: dict[str, Any]) -> dict[str, Any]:
         """CreateActivation."""
@@ -246,16 +248,23 @@ class Nodes:
         for expired in [key for key, expires in node.access_keys.items() if expires <= now]:
             del node.access_keys[expired]
             del self._key_of[expired]
-        key = "ASIA" + secrets.token_hex(8).upper()
-        node.access_keys[key] = now + self.token_seconds
-        self._key_of[key] = node
+            del self._keys[expired]
+        expires = now + self.token_seconds
+        key = Key.random(f"node {node.id}", temporary=True, expires=expires)
+        node.access_keys[key.access_key] = expires
+        self._key_of[key.access_key] = node
+        self._keys[key.access_key] = key
         return {
-            "AccessKeyId": key,
-            "SecretAccessKey": secrets.token_urlsafe(30),
-            "SessionToken": secrets.token_urlsafe(48),
-            "TokenExpirationDate": now + self.token_seconds,
+            "AccessKeyId": key.access_key,
+            "SecretAccessKey": key.secret_key,
+            "SessionToken": key.token,
+            "TokenExpirationDate": expires,
             "UpdateKeyPair": node.rotate,  # the agent dereferences it unseen: it must be there
         }
+
+    def key(self, access_key: str) -> Key | None:
+        """The credentials that an agent was given under an access key id; None if there are none."""
+        return self._keys.get(access_key)
 
     def update_public_key(self, body: dict[str, Any], access_key: str | None) -> dict[str, Any]:
         """UpdateManagedInstancePublicKey, signed with the key that is replaced."""
@@ -351,6 +360,7 @@ class Nodes:
         del self._activated_by[node.activation.id][node.id]
         for key in node.access_keys:
             del self._key_of[key]
+            del self._keys[key]
         before, node.tags = node.tags, {}
         self._index_tags(node, before)
         return node

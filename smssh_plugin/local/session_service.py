@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-__all__ = ["Event", "Session", "SessionService"]
+__all__ = ["NODE_SIGNED", "Event", "Session", "SessionService"]
+
+NODE_SIGNED = frozenset(
+    {"AmazonSSM.RequestManagedInstanceRoleToken", "AmazonSSM.UpdateManagedInstancePublicKey"}
+)
+"""Calls that a node signs with its RSA key; see session_signatures.py."""
 
 IDLE_SECONDS = 20 * 60.0
 """Session Manager's default; an account may set 1 to 60 minutes."""
@@ -65,7 +70,7 @@ class SessionService:
         account: str = "123456789012",
         idle_seconds: float = IDLE_SECONDS,
         max_seconds: float | None = None,
-        signed_clients: bool = False,
+        signed_clients: bool = True,
     ) -> None:
         self.base_url = base_url
         self.nodes = Nodes()
@@ -136,8 +141,8 @@ class SessionService:
             operation: the name after `AmazonSSM.` in X-Amz-Target.
             body: the request's JSON.
             access_key: the access key id of its signature; None if it carries none.
-            request: the request as it came; with it, the signatures of nodes are verified. Other signatures
-                never are: whoever can connect may do everything here.
+            request: the request as it came; with it, the signatures of nodes' RSA keys are verified. Other
+                signatures are the gateway's to verify.
 
         Raises:
             ServiceError: the answer is an error.
@@ -145,10 +150,7 @@ class SessionService:
         await self.faults.apply(f"ssm:{operation}")
         if operation not in self._operations:
             raise ServiceError("UnknownOperationException", f"{operation} is not served here.")
-        if request is not None and operation in (
-            "RequestManagedInstanceRoleToken",
-            "UpdateManagedInstancePublicKey",
-        ):
+        if request is not None and f"AmazonSSM.{operation}" in NODE_SIGNED:
             self._verify(request, access_key)
         answer = await self._operations[operation](body, access_key)
         if not operation.startswith(_QUIET):

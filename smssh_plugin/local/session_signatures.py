@@ -2,7 +2,7 @@
 
 A registered node has no secret key but an RSA key, whose public half the service knows. Instead of an HMAC in
 hex, the signature is RSASSA-PSS over SHA-256 of the string to sign, in base64 (agent/ssm/rsaauth of the real
-agent). The rest is AWS's Signature Version 4 (IAM user guide, "Create a signed AWS API request").
+agent). The rest is AWS's Signature Version 4.
 """
 
 from __future__ import annotations
@@ -10,34 +10,27 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
-from typing import TYPE_CHECKING, NamedTuple
+import time
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from .service_error import ServiceError
+from .signatures import ALGORITHM, Claim, Request, canonical, check_time
 
 __all__ = ["SignedRequest", "signed_by"]
 
-_AUTHORIZATION = re.compile(
-    r"AWS4-HMAC-SHA256 Credential=([^/,\s]+)/([^,\s]+),\s*SignedHeaders=([^,\s]+),\s*Signature=(\S+)"
-)
-
 
 class SignedRequest(NamedTuple):
-    """What a signature covers. The query is as it stands in the request line."""
+    """A request with its whole body."""
 
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
+    request: Request
     body: bytes
 
 
-def signed_by(request: SignedRequest, public_key: str) -> bool:
-    """Whether a request is signed with the private half of a key.
+def signed_by(signed: SignedRequest, public_key: str) -> bool:
+    """Whether a request is signed, now, with the private half of a key.
 
     Args:
-        request: the request.
+        signed: the request.
         public_key: RSA, DER, in base64, as RegisterManagedInstance has it.
     """
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -46,36 +39,21 @@ def signed_by(request: SignedRequest, public_key: str) -> bool:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-    found = _AUTHORIZATION.match(request.headers.get("Authorization", ""))
-    if found is None:
-        return False
-    _, scope, names, signature = found.groups()
     try:
+        claim = Claim.of(signed.request)
+        if claim is None:
+            return False
+        check_time(claim, time.time())
         key = load_der_public_key(base64.b64decode(public_key, validate=True))
-        proof = base64.b64decode(signature, validate=True)
+        proof = base64.b64decode(claim.signature, validate=True)
         if not isinstance(key, RSAPublicKey):
             return False
+        digest = hashlib.sha256(signed.body).hexdigest()
+        text = canonical(signed.request, claim.names, digest, encode_again=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
         scheme = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.AUTO)
-        key.verify(proof, _string_to_sign(request, scope, names), scheme, hashes.SHA256())
-    except (ValueError, binascii.Error, InvalidSignature, UnsupportedAlgorithm):
+        words = f"{ALGORITHM}\n{claim.stamp}\n{claim.scope}\n{digest}".encode()
+        key.verify(proof, words, scheme, hashes.SHA256())
+    except (ServiceError, ValueError, binascii.Error, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
-
-
-def _string_to_sign(request: SignedRequest, scope: str, names: str) -> bytes:
-    lines = [
-        f"{name}:{' '.join(request.headers.get(name, '').split())}\n" for name in names.lower().split(";")
-    ]
-    canonical = "\n".join(
-        (
-            request.method,
-            request.path or "/",
-            "&".join(sorted(filter(None, request.query.split("&")))),
-            "".join(lines),
-            names.lower(),
-            hashlib.sha256(request.body).hexdigest(),
-        )
-    )
-    date = request.headers.get("X-Amz-Date", "")
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
-    return f"AWS4-HMAC-SHA256\n{date}\n{scope}\n{digest}".encode()

@@ -11,12 +11,13 @@ import fcntl
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
 from ..home import home, private_folder
+from .credentials import Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,18 @@ class State:
     """The PEM file of the authority that the certificate there is signed by."""
     temporary: bool = False
     """Whether it ends with the last `smssh local run` that uses it."""
+    access_key: str = ""
+    secret_key: str = field(default="", repr=False)
+    """The credentials of who started it; the file is theirs alone."""
+
+    @property
+    def key(self) -> Key:
+        """The credentials of who started it."""
+        return Key(self.access_key, self.secret_key)
+
+    def shown(self) -> dict[str, Any]:
+        """What may be printed: everything but the secret."""
+        return {name: value for name, value in asdict(self).items() if name != "secret_key"}
 
     def runs(self) -> bool:
         """Whether its process is there."""

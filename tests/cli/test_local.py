@@ -20,8 +20,10 @@ import pytest
 from smssh_plugin.cli import main
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.local import sandbox
+from smssh_plugin.local.credentials import Key
 from smssh_plugin.local.environment import client_environment, exports, removed_variables
 from smssh_plugin.local.state import State, StateFolder, process_birth
+from tests.local.service_harness import signed
 
 try:
     sandbox.check_support()
@@ -118,7 +120,10 @@ def test_up_twice_status_use_down(home):
     assert state.endpoint in status
     assert f"agents' channels {state.channels}, certified by {state.authority}" in status
     trusting = ssl.create_default_context(cafile=state.authority)
-    with urllib.request.urlopen(f"{state.channels}/_smssh/sessions", context=trusting) as answer:
+    assert state.secret_key not in status + json.dumps(facts)
+    url = f"{state.channels}/_smssh/sessions"
+    request = urllib.request.Request(url, headers=signed("GET", url, service="smssh", key=state.key))
+    with urllib.request.urlopen(request, context=trusting) as answer:
         assert json.load(answer) == {"sessions": []}
     other = home.do("run", "--", "sh", "-c", "echo $AWS_ENDPOINT_URL; cat", data="its stdin\n")
     assert other.stdout == f"{state.endpoint}\nits stdin\n", "a command uses the one that is up"
@@ -468,9 +473,10 @@ def test_help_imports_nothing_heavy():
 
 
 def test_what_clients_get(tmp_path):
-    variables = client_environment("http://127.0.0.1:1", tmp_path, {"NO_PROXY": "example.com,localhost"})
+    key = Key("AKIA", "secret")
+    variables = client_environment("http://127.0.0.1:1", key, tmp_path, {"NO_PROXY": "example.com,localhost"})
     assert variables["NO_PROXY"] == variables["no_proxy"] == "example.com,localhost,127.0.0.1"
-    assert client_environment("http://127.0.0.1:1", tmp_path, {"NO_PROXY": "*"})["no_proxy"] == "*"
+    assert client_environment("http://127.0.0.1:1", key, tmp_path, {"NO_PROXY": "*"})["no_proxy"] == "*"
     assert "TelemetryOptOut: true" in Path(variables["SAGEMAKER_USER_CONFIG_OVERRIDE"]).read_text()
     removed = removed_variables(
         {"AWS_PROFILE": "x", "AWS_ENDPOINT_URL_SSM": "y", "AWS_REGION": "z", "HOME": "h"}

@@ -102,8 +102,8 @@ def client(machine, service):
         service,
         endpoint_url=machine.environ["AWS_ENDPOINT_URL"],
         region_name="us-east-1",
-        aws_access_key_id="x",
-        aws_secret_access_key="y",
+        aws_access_key_id=machine.environ["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=machine.environ["AWS_SECRET_ACCESS_KEY"],
     )
 
 

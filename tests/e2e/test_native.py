@@ -9,6 +9,9 @@ import urllib.request
 
 import pytest
 
+from smssh_plugin.local.credentials import Key
+from tests.local.service_harness import signed
+
 from .conftest import make, unmake
 from .machine import IMAGE, PATIENCE, client, image_with_asyncssh, wait_for
 
@@ -94,8 +97,10 @@ def refuse(machine, times):
         "times": times,
     }
     url = f"{machine.environ['AWS_ENDPOINT_URL']}/_smssh/faults"
-    headers = {"Content-Type": "application/json"}
-    urllib.request.urlopen(urllib.request.Request(url, json.dumps(fault).encode(), headers)).close()
+    body = json.dumps(fault).encode()
+    key = Key(machine.environ["AWS_ACCESS_KEY_ID"], machine.environ["AWS_SECRET_ACCESS_KEY"])
+    headers = signed("POST", url, body, {"Content-Type": "application/json"}, service="smssh", key=key)
+    urllib.request.urlopen(urllib.request.Request(url, body, headers)).close()
 
 
 def finish(machine, name, hosts=1):

@@ -11,15 +11,19 @@ import functools
 import json
 import threading
 import time
-import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
+from moto.moto_api._internal import moto_api_backend
 
 from smssh_plugin.local.certificate import Certificate
+from smssh_plugin.local.credentials import Key, Keyring
 from smssh_plugin.local.gateway import Gateway, listen
 from smssh_plugin.local.job_types import Job, Outcome
 from smssh_plugin.local.moto_backend import MotoBackend
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/job:1"
 DEADLINE = 30.0
+KEY = Key("AKIATESTTESTTESTTEST", "secret")
+"""The credentials of the service's caller, which an emulator has at random."""
 
 
 @dataclass
@@ -88,6 +94,30 @@ class SteeredRunner:
             await self.stop(name)
 
 
+class _S3Auth(S3SigV4Auth):
+    """What a request says of its payload stays as it is."""
+
+    def payload(self, request: Any) -> str:
+        return str(request.context.get("said") or super().payload(request))
+
+
+def signed(
+    method: str,
+    url: str,
+    body: bytes = b"",
+    headers: dict[str, str] | None = None,
+    *,
+    service: str,
+    key: Key = KEY,
+) -> dict[str, str]:
+    """The headers of a request, signed by botocore."""
+    request = AWSRequest(method, url, data=body, headers=headers or {})
+    request.context["said"] = (headers or {}).get("X-Amz-Content-SHA256")
+    kind = _S3Auth if service == "s3" else SigV4Auth
+    kind(Credentials(key.access_key, key.secret_key, key.token), service, "us-east-1").add_auth(request)
+    return dict(request.headers.items())
+
+
 class Service:
     """The running service, and clients of it."""
 
@@ -99,12 +129,11 @@ class Service:
 
     def start(self) -> None:
         self._thread.start()
+        self.keyring = Keyring(KEY)
         self.moto = MotoBackend()
         self.moto.start()
         # What moto holds belongs to the process, not to its server.
-        urllib.request.urlopen(
-            urllib.request.Request(f"{self.moto.endpoint}/moto-api/reset", method="POST")
-        ).close()
+        moto_api_backend.reset()
         s3 = self.moto.client("s3")
         self.runner = SteeredRunner(s3)
 
@@ -115,7 +144,7 @@ class Service:
         async def build() -> None:
             self.sagemaker_service = SageMaker(self.runner, read_object)
             self.sessions = SessionService()
-            self.gateway = Gateway(self.sagemaker_service, self.sessions, self.moto.endpoint)
+            self.gateway = Gateway(self.sagemaker_service, self.sessions, self.moto, self.keyring)
             await self.gateway.start(listener, secure)
 
         secure = None
@@ -156,7 +185,7 @@ class Service:
     @functools.cache
     def session() -> boto3.session.Session:
         return boto3.session.Session(
-            aws_access_key_id="AKIATESTTESTTESTTEST", aws_secret_access_key="secret", region_name="us-east-1"
+            aws_access_key_id=KEY.access_key, aws_secret_access_key=KEY.secret_key, region_name="us-east-1"
         )
 
     def client(self, service: str, **settings: Any) -> Any:

@@ -19,11 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from smssh_plugin.aws.signing import signed
 from smssh_plugin.session.frames import Message, MessageType, PayloadType
 from smssh_plugin.session.websocket import WebSocket, WebSocketClosedError
 
+from .service_harness import KEY
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from smssh_plugin.local.credentials import Key
 
 VERSION = "1.2.677.0"
 OUTPUTS = (PayloadType.OUTPUT, PayloadType.STANDARD_ERROR, PayloadType.EXIT_CODE)
@@ -36,6 +41,7 @@ class Client:
         opening: StartSession's answer.
         version: what it says it is.
         status: what it answers to what the agent asks for in the handshake.
+        key: what it signs its connection with.
         data_key: makes a data key for an encryption context: the plain key and its ciphertext.
     """
 
@@ -45,6 +51,7 @@ class Client:
         *,
         version: str = VERSION,
         status: int = 1,
+        key: Key = KEY,
         data_key: Callable[[str, dict[str, str]], tuple[bytes, bytes]] | None = None,
     ) -> None:
         self.id = opening["SessionId"]
@@ -60,6 +67,7 @@ class Client:
         self.acknowledged: set[int] = set()
         self.on_output: Callable[[bytes], None] | None = None
         self._version = version
+        self._key = key
         self._status = status
         self._data_key = data_key
         self._sealing: AESGCM | None = None
@@ -71,7 +79,9 @@ class Client:
         self._connect(opening)
 
     def _connect(self, opening: dict[str, Any]) -> None:
-        socket = WebSocket(opening["StreamUrl"])
+        url = opening["StreamUrl"]
+        headers = signed("GET", url, {}, b"", self._key, "us-east-1", "ssmmessages")
+        socket = WebSocket(url, {name: value for name, value in headers.items() if name != "Host"})
         socket.send_text(json.dumps({"TokenValue": opening["TokenValue"], "ClientId": str(uuid.uuid4())}))
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, args=(socket, self._outgoing), daemon=True).start()

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from .service_harness import ROLE, running
+from .service_harness import ROLE, running, signed
 
 ODD_KEYS = [
     "plain",
@@ -30,6 +30,13 @@ ODD_KEYS = [
 def service():
     with running() as one:
         yield one
+
+
+def _signed(service, body: bytes, target: str):
+    """The answer to a JSON call."""
+    headers = {"X-Amz-Target": target, "Content-Type": "application/x-amz-json-1.1"}
+    url = f"{service.endpoint}/"
+    return _raw(service, "POST", "/", body, signed("POST", url, body, headers, service="sagemaker"))
 
 
 def _raw(service, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None):
@@ -93,11 +100,11 @@ def test_chunked_uploads_with_trailing_checksums(service):
     connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
     headers = {
         "Content-Encoding": "aws-chunked",
-        "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+        "X-Amz-Content-SHA256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
         "x-amz-decoded-content-length": str(len(content)),
         "x-amz-trailer": "x-amz-checksum-crc32",
-        "Authorization": "AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/s3/aws4_request",
     }
+    headers = signed("PUT", f"{service.endpoint}/bucket/chunked", b"", headers, service="s3")
     connection.request("PUT", "/bucket/chunked", chunks(), headers, encode_chunked=True)
     answer = connection.getresponse()
     assert answer.status == 200, answer.read()
@@ -167,13 +174,7 @@ def test_an_unknown_operation_of_sagemaker_is_named(service):
                 "ResourceLimits": {"MaxParallelTrainingJobs": 1},
             },
         )
-    status, headers, body = _raw(
-        service,
-        "POST",
-        "/",
-        b"{}",
-        {"X-Amz-Target": "SageMaker.MakeCoffee", "Content-Type": "application/x-amz-json-1.1"},
-    )
+    status, headers, body = _signed(service, b"{}", "SageMaker.MakeCoffee")
     assert status == 400
     assert headers["x-amzn-ErrorType"] == "UnknownOperationException"
     assert "MakeCoffee is not an operation of SageMaker" in json.loads(body)["message"]
@@ -181,14 +182,14 @@ def test_an_unknown_operation_of_sagemaker_is_named(service):
 
 def test_agents_that_ask_for_documents_are_told_that_there_are_none(service):
     target = "EC2WindowsMessageDeliveryService.GetMessages"
-    status, _, answer = _raw(service, "POST", "/", b"{}", {"X-Amz-Target": target})
+    status, _, answer = _signed(service, b"{}", target)
     assert (status, json.loads(answer)["__type"]) == (400, "UnknownOperationException")
     assert "Run Command" in json.loads(answer)["message"]
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'"x"'])
 def test_what_is_not_json_is_refused(service, body):
-    status, _, answer = _raw(service, "POST", "/", body, {"X-Amz-Target": "SageMaker.ListModels"})
+    status, _, answer = _signed(service, body, "SageMaker.ListModels")
     assert (status, json.loads(answer)["__type"]) == (400, "SerializationException")
 
 
@@ -204,7 +205,5 @@ def test_what_moto_does_not_have_is_said_once(service):
 
 def test_moto_gone_is_an_error_and_not_a_hang(service):
     service.moto.stop()
-    service.moto._server._server.server_close()
     with pytest.raises(ClientError, match=r"503|ServiceUnavailable"):
         service.s3.list_buckets()
-    service.moto.stop = lambda: None

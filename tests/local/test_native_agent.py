@@ -50,7 +50,8 @@ class StandIn:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     def client(self, service: str) -> Any:
-        return boto3.session.Session("AKIATEST", "secret", region_name="us-east-1").client(
+        key = self.state.key
+        return boto3.session.Session(key.access_key, key.secret_key, region_name="us-east-1").client(
             service,
             endpoint_url=self.state.endpoint,
             config=ClientConfig(proxies={}, retries={"max_attempts": 1}),
@@ -127,7 +128,7 @@ def test_a_job_that_is_submitted_so_can_be_entered(stand_in: StandIn) -> None:
         target = target_of(name, host)
         assert target == f"sagemaker-training-job:{name}_{host}"
         wait(lambda target=target: connected(stand_in, target))
-        shell = Client(ssm.start_session(Target=target))
+        shell = Client(ssm.start_session(Target=target), key=stand_in.state.key)
         # It is in the container: its files, and its processes.
         files = "/opt/ml/input/config/resourceconfig.json /proc/1/cmdline"
         shell.send(f"cat {files}; echo TLS=$SSL_CERT_FILE.\n".encode())
@@ -174,7 +175,7 @@ def test_a_native_target_takes_ssh_and_its_agent_is_restarted_by_the_next_update
             DocumentName="AWS-StartSSHSession",
             Parameters={"portNumber": [str(listener.getsockname()[1])]},
         )
-        client = Client(opening)
+        client = Client(opening, key=stand_in.state.key)
         client.wait_complete()
         connection, _ = listener.accept()
         connection.sendall(b"SSH-2.0-x\r\n")

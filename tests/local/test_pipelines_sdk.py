@@ -8,7 +8,7 @@ import pytest
 
 from smssh_plugin.local.environment import client_environment, removed_variables
 
-from .service_harness import IMAGE, ROLE, running
+from .service_harness import IMAGE, KEY, ROLE, running
 
 INSTANCE = "ml.m5.large"
 
@@ -24,7 +24,7 @@ def sdk(service, tmp_path, monkeypatch):
     """The environment of a client of the service."""
     for name in removed_variables():
         monkeypatch.delenv(name)
-    for name, value in client_environment(service.endpoint, tmp_path).items():
+    for name, value in client_environment(service.endpoint, KEY, tmp_path).items():
         monkeypatch.setenv(name, value)
     # Only now: it wants a region when it is imported.
     pytest.importorskip(

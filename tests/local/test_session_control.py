@@ -9,6 +9,7 @@ import http.client
 import json
 import threading
 import time
+import urllib.request
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from smssh_plugin.session.frames import Message, MessageType
 from tests.session.conftest import agent, echo, new_agent, stack  # noqa: F401 - fixtures
 from tests.session.support import Agent, EchoServer, Stack, until
 
-from .service_harness import Service, running
+from .service_harness import Service, running, signed
 from .session_client import Client
 from .test_session_service import FakeNode, Pair, received
 
@@ -308,8 +309,10 @@ def test_what_there_is_not_is_named(api: Api) -> None:
 
 
 def test_the_control_api_is_in_front_of_every_bucket(service: Service) -> None:
-    control = Api(service.endpoint)
-    assert control("GET", "faults") == {"faults": []}
+    url = f"{service.endpoint}/_smssh/faults"
+    request = urllib.request.Request(url, headers=signed("GET", url, service="smssh"))
+    with urllib.request.urlopen(request) as answer:
+        assert json.load(answer) == {"faults": []}
 
 
 def test_a_session_of_a_standard_tier_is_refused_as_aws_does(stack: Stack) -> None:
