@@ -15,6 +15,7 @@ from smssh_plugin.aws.session import AwsSession, ServiceRefused
 from smssh_plugin.client import cache, known_hosts, lookup
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.home import home
+from smssh_plugin.local.credentials import Key
 from tests.aws.peers import Api
 from tests.local.service_harness import Service, definition, step, training
 
@@ -320,6 +321,7 @@ def test_what_was_found_a_moment_ago_is_remembered(
 ):
     target = add_node(service, "job")
     address = "job.training.sagemaker"
+    service.keyring.add_source(lambda name: Key(name, "secret") if name == "AKIAANOTHERANOTHER" else None)
     node = lookup.resolve(address, session, remembered=True)
     counting = Counting()
     known_hosts.file_for(address).unlink()
