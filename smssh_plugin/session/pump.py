@@ -65,6 +65,7 @@ class Pump:
         turn: called with the time in each turn once the handshake is over.
         edit: makes what is sent of what was read; None ends the pump.
         ahead: bytes that may be read before they can be sent, so that `edit` sees them.
+        show: makes what is written of what came.
         farewell: is sent at the end of the source, which does not end the pump then.
     """
 
@@ -79,6 +80,7 @@ class Pump:
         turn: Callable[[float], None] = lambda _now: None,
         edit: Callable[[bytes], bytes | None] = lambda data: data,
         ahead: int = 0,
+        show: Callable[[bytes], bytes] = lambda data: data,
         farewell: bytes | None = None,
     ) -> None:
         self.received = 0
@@ -91,6 +93,7 @@ class Pump:
         self._turn = turn
         self._edit = edit
         self._ahead = ahead
+        self._show = show
         self._farewell = farewell
         self._unsent = bytearray()
         self._waiting = bytearray()
@@ -170,7 +173,7 @@ class Pump:
             for data in channel.receive(now):
                 self.received += len(data)
                 if self._sink_open:
-                    self._waiting += data
+                    self._waiting += self._show(data)
             if channel.ready:
                 self._turn(now)  # before the first output is shown
         if self._waiting:

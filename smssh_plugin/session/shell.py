@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
+import signal
 import sys
 import termios
 import time
@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
 from ..streams import given, input_aside
+from .command_status import CommandStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..aws.session import AwsSession
     from .lifetime import Lifetime
+    from .pump import Ending
     from .signals import Signals
 
 __all__ = ["Escape", "run"]
@@ -82,27 +84,27 @@ def run(
         sink: the descriptor to write, instead of stdout.
 
     Returns:
-        0, the command's status where the agent tells it, or 128 + the signal.
+        0, the command's status, 128 + the signal, or 130 where the session was left by `~.` before the command's end.
 
     Raises:
-        SmsshError: what went wrong.
+        SmsshError: what went wrong; UNREACHABLE too where a command ended without telling its status.
     """
     from . import lifetime
     from .signals import Signals, Stopped
 
-    # An agent in container mode, as SageMaker's own is, runs words and no line (its `shell_unix.go`).
-    words = {"command": shlex.join(["sh", "-c", command])} if command else {}
+    status = CommandStatus() if command else None
+    words = {"command": status.wrap(command)} if command and status else {}
     document = lifetime.Document(COMMAND_DOCUMENT if command else "", words)
     with input_aside(), Signals(resize=True) as signals:
         source = given() if source is None else source
         try:
             with lifetime.started(aws, find, [document], signals, wait=wait) as session:
-                return _talk(session, signals, source, sink)
+                return _talk(session, signals, source, sink, status)
         except Stopped:
             return 128 + signals.number
 
 
-def _talk(session: Lifetime, signals: Signals, source: int, sink: int) -> int:
+def _talk(session: Lifetime, signals: Signals, source: int, sink: int, status: CommandStatus | None) -> int:
     from .channel import COMMANDS, SHELL
     from .lifetime import say
     from .pump import Ending, Pump, nonblocking
@@ -133,9 +135,12 @@ def _talk(session: Lifetime, signals: Signals, source: int, sink: int) -> int:
                 turn=turn,
                 edit=escape if terminal else lambda data: data,
                 ahead=AHEAD if terminal else 0,
+                show=status.take if status else lambda data: data,
                 farewell=None if terminal else END_OF_TRANSMISSION,
             )
             ending = pump.run()
+        if status is not None:
+            _write_all(sink, status.rest())
         if ending is Ending.CLOSED and channel.closed:
             raise SmsshError(
                 f"the session ended: {channel.closed}",
@@ -147,7 +152,26 @@ def _talk(session: Lifetime, signals: Signals, source: int, sink: int) -> int:
         channel.close()
     if signals.number:
         return 128 + signals.number
-    return channel.exit_code or 0
+    if status is None:
+        return 0
+    return _status(status.status if status.status is not None else channel.exit_code, ending)
+
+
+def _status(told: int | None, ending: Ending) -> int:
+    from .pump import Ending
+
+    if told is not None:
+        return told
+    if ending is Ending.STOPPED:  # `~.`
+        return ExitStatus.INTERRUPTED
+    if ending is Ending.SINK:
+        return 128 + signal.SIGPIPE
+    raise SmsshError(
+        "the command ended without telling its exit status: it was killed, or its container ended",
+        hint="`smssh status` shows the state of the job",
+        reference="command-status-unknown",
+        status=ExitStatus.UNREACHABLE,
+    )
 
 
 def _size(fd: int) -> tuple[int, int]:

@@ -239,6 +239,16 @@ def test_a_shell(pair: Pair) -> None:
     assert pair.nothing_left()
 
 
+@pytest.mark.parametrize("command", ["exit 3", "kill -KILL $$", "echo seen; no-such-program-here"])
+def test_a_commands_status(pair: Pair, command: str) -> None:
+    if pair.plugin is not None:
+        pytest.skip("Amazon's plugin ends with 0 whatever happened")
+    done = run_shell(pair.stack, pair.node, repr(command), typed=b"")  # type: ignore[arg-type]
+    assert done.returncode == {"exit 3": 3, "kill -KILL $$": 137}.get(command, 127), done.stderr
+    assert b"\x1b]" not in done.stdout
+    assert pair.nothing_left()
+
+
 def test_a_session_is_resumed_after_cuts(pair: Pair, tmp_path: Path) -> None:
     go = tmp_path / "go"
     os.mkfifo(go)

@@ -185,6 +185,38 @@ def test_a_command_through_an_agent(world: World) -> None:
     until(lambda: not world.stack.service.active_sessions, what="the end of the session")
 
 
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("exit 3", 3),
+        ("true", 0),
+        ("kill -TERM $$", 128 + 15),
+        ("kill -KILL $$", 128 + 9),
+        ("no-such-program-here", 127),
+        ("cat; exit 4", 4),
+        ('echo "it\'s"; exit 5', 5),
+    ],
+)
+def test_a_commands_status(world: World, command: str, status: int) -> None:
+    done = run_shell(world.stack, world.node, repr(command), typed=b"a line\n")
+    assert done.returncode == status, done.stderr
+    assert b"\x1b" not in done.stdout
+    assert b"7337" not in done.stdout
+
+
+def test_a_command_that_is_killed_with_its_shell(world: World) -> None:
+    done = run_shell(world.stack, world.node, repr("kill -KILL $PPID"), typed=b"")
+    assert done.returncode == ExitStatus.FAILED  # an error; `smssh` ends with UNREACHABLE
+    assert b"ended without telling its exit status" in done.stderr
+
+
+def test_a_command_that_writes_on_after_its_own_end(world: World) -> None:
+    """What it left behind in the background holds the terminal: all of it is shown, and the status is the command's."""
+    done = run_shell(world.stack, world.node, repr("(sleep 0.3; echo later) & exit 6"), typed=b"")
+    assert done.returncode == 6
+    assert b"\x1b" not in done.stdout
+
+
 def test_ssh_by_the_port_forwarding_document(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where an account does not allow SSH's own document."""
     handle = world.stack.service.handle

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import shlex
 import signal
 import socket
 import struct
@@ -287,7 +288,39 @@ def test_a_command_without_a_terminal(api: Api) -> None:
     assert done.stderr == b"smssh: be kind\nerr"
     assert typed == b"counted\x04"
     assert api.asked[0][1]["DocumentName"] == "AWS-StartInteractiveCommand"
-    assert api.asked[0][1]["Parameters"] == {"command": ["sh -c 'wc -c'"]}
+    (line,) = api.asked[0][1]["Parameters"]["command"]
+    assert shlex.split(line)[:2] == ["sh", "-c"]
+    assert shlex.split(line)[-1] == "wc -c"
+
+
+@pytest.mark.parametrize("exit_code", [b"", b"0"])
+def test_a_command_that_does_not_tell_its_status(api: Api, exit_code: bytes) -> None:
+    """It was killed with its shell, or the container ended: scripts must not take that for success."""
+
+    def script(peer: Peer) -> None:
+        peer.handshake(COMMAND)
+        peer.complete()
+        peer.send(b"half of")
+        if exit_code:
+            peer.send(exit_code, PayloadType.EXIT_CODE)
+        peer.close_channel()
+
+    with scripted(script) as opening:
+        answer(api, opening)
+        done = subprocess.run(
+            program("'make'"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment(api),
+            timeout=60,
+            check=False,
+        )
+    assert done.stdout == b"half of"
+    if exit_code:
+        assert done.returncode == 0
+    else:
+        assert done.returncode != 0
+        assert b"ended without telling its exit status" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
