@@ -13,6 +13,7 @@ import time
 
 from ..errors import ExitStatus, SmsshError
 from ..settings import parse_seconds
+from ..terminal import block, line, put
 from . import boot, init, parent
 
 TYPE_CHECKING = False  # `smssh-hook run` is in the way of a job's start, and typing is not needed for it
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.function(options))
     except SmsshError as error:
-        sys.stderr.write(f"smssh-hook: {error}\n")
+        sys.stderr.write(f"smssh-hook: {block(error)}\n")
         return int(error.status)
     except KeyboardInterrupt:
         return int(ExitStatus.INTERRUPTED)
@@ -211,7 +212,7 @@ def _stay(unused: idle.Watch, whole: idle.Watch | None) -> int:
         if bool(connected) != bool(before) or before < 0 or time.monotonic() - said >= REMINDER_SECONDS:
             said, before = time.monotonic(), connected
             left = "" if connected else f", ends in {unused.left / 60:.0f} min"
-            out.write("smssh: {} | {} connected{}\n".format(status["connect"], connected, left))
+            out.write("smssh: {} | {} connected{}\n".format(line(status["connect"]), connected, left))
             out.flush()
         time.sleep(1.0)
 
@@ -241,7 +242,7 @@ def _status(options: argparse.Namespace) -> int:
     if answer["error"]:
         lines.append(("error", answer["error"]))
     for name, value in lines:
-        sys.stdout.write(f"{name:8} {value}\n")
+        sys.stdout.write(f"{name:8} {line(value)}\n")
     return 0
 
 
@@ -250,25 +251,25 @@ def _report(options: argparse.Namespace) -> int:
     if options.json:
         _print(report)
         return 0
-    out = sys.stdout
-    out.write(
-        "attempt {} of {} ended with exit status {}\n".format(
+    lines = [
+        "attempt {} of {} ended with exit status {}".format(
             report["attempt"], report["job"], report["exit_code"]
         )
-    )
+    ]
     if report.get("first_failed"):
-        out.write("first of the job's hosts to fail: {}\n".format(report["first_failed"]))
-    out.write("command: {}\n".format(" ".join(report["command"])))
+        lines.append("first of the job's hosts to fail: {}".format(report["first_failed"]))
+    lines.append("command: {}".format(line(" ".join(report["command"]))))
     if report.get("traceback"):
-        out.write("\n{}\n".format(report["traceback"].rstrip()))
+        lines += ["", report["traceback"].rstrip()]
     elif report.get("error"):
-        out.write("\n{}\n".format(report["error"]))
+        lines += ["", report["error"]]
     if report.get("log_tail"):
-        out.write("\nlast lines:\n  {}\n".format("\n  ".join(report["log_tail"][-20:])))
+        lines += ["", "last lines:", *("  " + line(each) for each in report["log_tail"][-20:])]
     for disk in report.get("disk") or ():
-        out.write("disk {path}: {free_bytes} of {total_bytes} bytes free\n".format(**disk))
+        lines.append("disk {path}: {free_bytes} of {total_bytes} bytes free".format(**disk))
     if report.get("gpu"):
-        out.write("\n{}\n".format(report["gpu"].rstrip()))
+        lines += ["", report["gpu"].rstrip()]
+    put("\n".join(lines))
     return 0
 
 

@@ -13,6 +13,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, BinaryIO, Iterator, Mapping
 
+from .. import terminal
 from ..errors import ExitStatus, SmsshError
 from . import messages
 from .parent import TOKEN
@@ -62,7 +63,7 @@ class _Peer:
     def say(self, line: str) -> None:
         """Have the other side write a line into the job's log."""
         try:
-            self.send({"say": messages.text(line)})
+            self.send({"say": messages.text(terminal.line(line))})
         except OSError as error:
             _log.debug("not said: %s", error)
 

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
+from .. import terminal
 from ..errors import SmsshError
 from ..hooks import announce, apt, asyncssh_server, hold, hosts, keys, native, notify, report, sshd, ssm
 from ..hookspecs import Context
@@ -66,7 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     os.set_inheritable(options.lock, False)
     boot.write_lock(options.lock, os.getpid())
     # boto3 says much at DEBUG, credentials among it: only our own loggers are ever that loud.
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Safe("%(asctime)s %(name)s %(message)s"))
     faulthandler.enable()
     supervisor = Supervisor(
         options.run,
@@ -78,6 +81,14 @@ def main(arguments: list[str] | None = None) -> int:
     _log.info("started by %s for process %d", options.carrier, options.entry)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.keeper.stop_wanted.set())
     return supervisor.run()
+
+
+class _Safe(logging.Formatter):
+    """Lines that can be looked at: what the job, its files and AWS say may hold a terminal's commands."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as text; its further lines, a traceback's, are indented."""
+        return terminal.block(super().format(record), "  ")
 
 
 class _Repeater(logging.Handler):
@@ -260,7 +271,7 @@ class Supervisor:
 
     def _say(self, line: str) -> None:
         """One line into the job's log, past whoever writes there; nothing where that cannot be done."""
-        if not self._job_log.say(line):
+        if not self._job_log.say(terminal.line(line)):
             _log.debug("not said: %s", line)
 
     def _stop(self, starter: threading.Thread) -> None:

@@ -1,11 +1,13 @@
 """The one base error, its diagnosis, and the exit statuses of `smssh` and `smssh-hook`.
 
-This module imports the standard library only, and nothing from the package: everything may import it.
+This module imports the standard library only, and of the package what imports nothing else: everything may import it.
 """
 
 from __future__ import annotations
 
 import enum
+
+from .terminal import block
 
 __all__ = ["ExitStatus", "SmsshError"]
 
@@ -64,5 +66,6 @@ class SmsshError(Exception):
             self.status = status
 
     def __str__(self) -> str:
-        """The message, and the hint on a line of its own."""
-        return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
+        """The message, and the hint on a line of its own, safe for a terminal: a traceback shows it, for one."""
+        text = self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
+        return block(text)

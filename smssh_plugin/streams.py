@@ -11,10 +11,16 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from . import terminal
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TextIO
 
-__all__ = ["give_back", "given", "input_aside", "output_aside"]
+__all__ = ["Lines", "give_back", "given", "input_aside", "output_aside"]
+
+LONGEST_LINE = 65536
+"""Characters that are waited for a line's end for; see `Lines`."""
 
 _given: int | None = None
 
@@ -62,6 +68,34 @@ def give_back() -> None:
     """Make it stdin again: for the program that this process becomes, and for commands that are not ours."""
     if _given is not None:
         os.dup2(_given, 0)
+
+
+class Lines:
+    """A stream of bytes, UTF-8, that is shown line by line as it comes.
+
+    A line is shown when it has ended, or is longer than `LONGEST_LINE`: half of a sequence cannot be told from text.
+
+    Args:
+        out: where to.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        import codecs
+
+        self._out = out
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._begun = ""
+
+    def feed(self, data: bytes, *, end: bool = False) -> None:
+        """Show what has become whole; at the end of the stream, all of it."""
+        text = self._begun + self._decode(data, end)
+        cut = text.rfind("\n") + 1
+        shown, self._begun = text[:cut], text[cut:]
+        if end or len(self._begun) > LONGEST_LINE:
+            shown, self._begun = text if end else text + "\n", ""
+        if shown:
+            self._out.write(terminal.block(shown))
+            self._out.flush()
 
 
 def _null_at(descriptor: int, flags: int) -> None:

@@ -15,13 +15,14 @@ FOLDERS = {
     "smssh_plugin.entrypoints": ROOT / "entrypoints",
 }
 
-LEAVES = {"_version", "errors", "streams"}
+LEAVES = {"_version", "errors", "streams", "terminal"}
 """May be imported from anywhere, and import nothing of ours."""
 IMPORTS: dict[str, set[str]] = {
     "__init__": {"client", "entrypoints", "hookspecs", "submit"},  # loaded when it is first used
     "_version": set(),
     "errors": set(),
     "streams": set(),
+    "terminal": set(),
     "settings": set(),
     "agent_package": set(),
     "definitions": set(),
@@ -112,6 +113,8 @@ def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str):
         one
         for one in imports(name, modules()[name])
         if one.split(".")[0] not in sys.stdlib_module_names
-        and not one.startswith(("smssh_plugin.entrypoints", "smssh_plugin.errors", "smssh_plugin.settings"))
+        and not one.startswith(
+            tuple(f"smssh_plugin.{each}" for each in ("entrypoints", "errors", "settings", "terminal"))
+        )
     }
     assert not foreign

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ExitStatus, SmsshError
+from ..terminal import line, put
 from .app import aws_options, json_option
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def build(
             json.dumps({"version": 1, "bundle": address, "digest": made.digest, "bytes": made.size}, indent=2)
         )
     else:
-        click.echo(address)
+        put(address)
     return 0
 
 
@@ -108,7 +109,7 @@ def show(where: str, as_json: bool, region: str | None, profile: str | None) -> 
         manifest = Manifest.parse(text)
         options = _document(read(place, manifest, OPTIONS))
         sizes = place.files() or {}
-    keys = [_fingerprint(line) for line in options.pop("authorized_keys", ())]
+    keys = [_fingerprint(each) for each in options.pop("authorized_keys", ())]
     digest = hashlib.sha256(text).hexdigest()
     if as_json:
         document = {
@@ -124,16 +125,16 @@ def show(where: str, as_json: bool, region: str | None, profile: str | None) -> 
         }
         click.echo(json.dumps(document, indent=2))
         return 0
-    click.echo(f"{place.address}\ndigest   {digest}\nversion  smssh-plugin {manifest.version}\n\noptions")
+    put(f"{place.address}\ndigest   {digest}\nversion  smssh-plugin {manifest.version}\n\noptions")
     for name, value in sorted(options.items()):
-        click.echo(f"  {name} = {value if isinstance(value, str) else json.dumps(value)}")
+        put(f"  {line(name)} = {line(value if isinstance(value, str) else json.dumps(value))}")
     click.echo("\nwho may log in")
     for key in keys:
-        click.echo(f"  {key}")
+        put(f"  {line(key)}")
     click.echo("\nfiles")
     width = max(len(f"{size:,}") for size in (*sizes.values(), 0))
     for name in sorted(manifest.files):
-        click.echo(f"  {manifest.files[name][:12]}  {_size(sizes.get(name)).rjust(width)}  {name}")
+        put(f"  {line(manifest.files[name][:12])}  {_size(sizes.get(name)).rjust(width)}  {line(name)}")
     return 0
 
 
@@ -167,10 +168,10 @@ def verify(where: str, as_json: bool, region: str | None, profile: str | None) -
         click.echo(json.dumps(document, indent=2))
     else:
         for finding in found.wrong:
-            click.echo(f"{finding.state.ljust(7)}  {finding.name}")
+            put(f"{finding.state.ljust(7)}  {line(finding.name)}")
         if not found.wrong:
             count = f"{len(found.findings)} files, {size:,} bytes"
-            click.echo(f"{place.address}: whole, {count}, built by smssh-plugin {found.manifest.version}")
+            put(f"{place.address}: whole, {count}, built by smssh-plugin {found.manifest.version}")
         if not found.named:
             click.echo(
                 "note: it is not named after its digest, so its manifest itself was not checked", err=True
@@ -274,16 +275,16 @@ def _without_path(target: str) -> str:
     return "/".join([*target.split("/")[:3], "..."]) if "://" in target else target
 
 
-def _fingerprint(line: str) -> str:
+def _fingerprint(key: str) -> str:
     """A public key as `ssh-keygen -l` shows it: fingerprint, comment, type."""
-    words = line.split()
+    words = key.split()
     for index, word in enumerate(words):
         if word.startswith("AAAA"):
             with contextlib.suppress(binascii.Error):
                 digest = hashlib.sha256(base64.b64decode(word, validate=True)).digest()
                 shown = base64.b64encode(digest).decode().rstrip("=")
                 return f"SHA256:{shown} {' '.join(words[index + 1 :]) or 'no comment'} ({words[index - 1]})"
-    return line
+    return key
 
 
 def _size(size: int | None) -> str:

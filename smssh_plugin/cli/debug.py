@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ..terminal import put
 from .app import aws_options, json_option
 from .words import Seconds
 
@@ -81,5 +82,5 @@ def debug(
         # What was watched for hours is said all the same.
         say(error)
         return int(status or error.status)
-    click.echo(f"report: {html}", err=as_json)
+    put(f"report: {html}", error=as_json)
     return int(status)

@@ -6,6 +6,7 @@ import sys
 
 from .. import streams
 from ..errors import ExitStatus, SmsshError
+from ..terminal import block, line
 
 __all__ = ["VIAS", "enter", "known_hosts", "say"]
 
@@ -67,12 +68,12 @@ def known_hosts(address: str, name: str, region: str | None, profile: str | None
     except SmsshError as error:
         say(error)
         return int(error.status)
-    print(f"{name} {key}")
+    print(line(f"{name} {key}"))
     return int(ExitStatus.OK)
 
 
 def say(error: SmsshError) -> None:
     """Print an error, once: what is wrong, and what to do."""
-    print(f"error: {error.message}", file=sys.stderr)
+    print(f"error: {block(error.message, '  ')}", file=sys.stderr)
     if error.hint is not None:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {block(error.hint, '  ')}", file=sys.stderr)

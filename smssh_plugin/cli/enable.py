@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..terminal import put
 from .app import aws_options
 from .words import Seconds, show_waiting
 
@@ -64,7 +65,7 @@ def enable(job: str, wait: float, install: bool, idle: str, region: str | None, 
         native.remember_installed(session, name, host, server)
         node = resolve(where, session)
     enters = "connect" if node is not None and node.port else "shell"
-    click.echo(f"remote debugging is on: smssh {enters} {where}")
+    put(f"remote debugging is on: smssh {enters} {where}")
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ..terminal import put
 from . import COMMANDS
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def commands() -> dict[str, str]:
 
     added = Plugins().register_commands({})
     for name in sorted(COMMANDS.keys() & added.keys()):
-        print(f"smssh: a plugin's command {name} is left out: smssh has one", file=sys.stderr)
+        put(f"smssh: a plugin's command {name} is left out: smssh has one", error=True)
     return {name: where for name, where in added.items() if name not in COMMANDS}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..terminal import line
 from . import COMMANDS
 from .extensions import commands
 
@@ -31,6 +32,7 @@ def text() -> str:
     if added:
         page += "\nCommands of plugins:\n"
         page += "".join(
-            f"  {name.ljust(width)}  from {added[name].partition(':')[0]}\n" for name in sorted(added)
+            f"  {line(name.ljust(width))}  from {line(added[name].partition(':')[0])}\n"
+            for name in sorted(added)
         )
     return page

@@ -8,6 +8,7 @@ import time
 
 import click
 
+from ..terminal import line, put
 from .app import aws_options, json_option
 
 __all__ = ["list_"]
@@ -30,13 +31,14 @@ def list_(everything: bool, owner: str | None, as_json: bool, region: str | None
         click.echo(json.dumps({"version": 1, "region": session.region, "hosts": found}, indent=2))
         return 0
     if not nodes:
-        click.echo(f"no hosts are online in {session.region}", err=True)
+        put(f"no hosts are online in {session.region}", error=True)
         return 0
     now = time.time()
-    rows = [("ADDRESS", "STATE", "STEP", "OWNER", "AGE")]
+    rows: list[tuple[str, ...]] = [("ADDRESS", "STATE", "STEP", "OWNER", "AGE")]
     for node in nodes:
         state = node.state or "" if node.ping_status == "Online" else node.ping_status
-        rows.append((node.address, state, node.step or "", node.owner, _age(now - node.created)))
+        cells = (node.address, state, node.step or "", node.owner, _age(now - node.created))
+        rows.append(tuple(line(cell) for cell in cells))  # tags are other people's text
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import click
@@ -63,14 +64,25 @@ def status(address: str, as_json: bool, region: str | None, profile: str | None)
 
 
 def _hook(address: str, words: list[str], region: str | None, profile: str | None) -> int:
-    """Run `smssh-hook WORDS` there, its output passed on as it comes."""
+    """Run `smssh-hook WORDS` there; its output is shown as it comes, or, where it is JSON, written anew."""
     from ..aws.session import AwsSession
     from ..client.connect import connect
+    from ..streams import Lines
 
-    def pass_on(stream: str, piece: bytes) -> None:
-        to = sys.stdout if stream == "stdout" else sys.stderr
-        to.buffer.write(piece)
-        to.flush()
+    as_json = "--json" in words
+    shown = {"stdout": Lines(sys.stdout), "stderr": Lines(sys.stderr)}
+
+    def show(stream: str, piece: bytes) -> None:
+        if stream == "stderr" or not as_json:
+            shown[stream].feed(piece)
 
     with connect(address, session=AwsSession(region, profile)) as connection:
-        return connection.run(["smssh-hook", *words], on_output=pass_on).status
+        done = connection.run(["smssh-hook", *words], on_output=show)
+    if as_json:
+        try:
+            click.echo(json.dumps(json.loads(done.stdout), indent=1))
+        except ValueError:  # an error, which stands on stderr, or nothing of ours
+            shown["stdout"].feed(done.stdout)
+    for lines in shown.values():
+        lines.feed(b"", end=True)
+    return done.status

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
 import click
+
+from ..terminal import line, put
 
 __all__ = ["Seconds", "show_waiting"]
 
@@ -30,4 +31,4 @@ class Seconds(click.ParamType):  # type: ignore[type-arg] # generic from click 8
 
 def show_waiting(what: str) -> None:
     """Say on stderr what is waited for."""
-    print(f"smssh: waiting: {what}", file=sys.stderr, flush=True)
+    put(f"smssh: waiting: {line(what)}", error=True)

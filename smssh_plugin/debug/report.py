@@ -55,7 +55,7 @@ def write(report: Report, folder: Path) -> tuple[Path, Path]:
         SmsshError: they cannot be written.
     """
     texts = {
-        folder / "report.json": json.dumps(as_json(report), indent=2, ensure_ascii=False) + "\n",
+        folder / "report.json": json.dumps(as_json(report), indent=2) + "\n",
         folder / "report.html": page(report),
     }
     try:

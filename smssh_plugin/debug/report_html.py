@@ -12,6 +12,8 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from ..terminal import block
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -410,9 +412,8 @@ def _dicts(value: object) -> list[dict[str, Any]]:
 
 
 def _e(value: object) -> str:
-    """Text between tags or in an attribute. Control characters (colours of a log) are shown as a dot."""
-    text = str(value)
-    return escape("".join(c if c in "\n\t" or (c >= " " and c != "\x7f") else "·" for c in text))
+    """Text between tags or in an attribute, with no characters that turn a line around or are not seen."""
+    return escape(block(value))
 
 
 def _join(names: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from ..terminal import line
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -52,7 +54,7 @@ class PlainView:
         """Print a line of the protocol, at once."""
         stamp = time.strftime("%H:%M:%S", time.gmtime(event.time))
         with self._lock:
-            print(f"{stamp}  {event.text}", file=self._out, flush=True)
+            print(f"{stamp}  {line(event.text)}", file=self._out, flush=True)
 
     def update(self, report: Report) -> None:
         """Nothing: what changed was said in a line."""
@@ -81,9 +83,9 @@ class LiveView:
         """Print a line of the protocol above the table."""
         from rich.text import Text
 
-        line = Text(time.strftime("%H:%M:%S  ", time.gmtime(event.time)), style="dim")
-        line.append(event.text, style=_STYLES.get(event.level, "default"))
-        self._console.print(line, soft_wrap=True)
+        shown = Text(time.strftime("%H:%M:%S  ", time.gmtime(event.time)), style="dim")
+        shown.append(line(event.text), style=_STYLES.get(event.level, "default"))
+        self._console.print(shown, soft_wrap=True)
 
     def update(self, report: Report) -> None:
         """Draw the table from this report from now on."""
@@ -103,9 +105,9 @@ class LiveView:
             text, state_style = _state(step, report, style)
             table.add_row(
                 Text(mark, style),
-                Text(step.name),
-                Text(step.kind, "dim"),
-                Text(text, state_style),
+                Text(line(step.name)),
+                Text(line(step.kind), "dim"),
+                Text(line(text), state_style),
                 _elapsed(step),
             )
         return table

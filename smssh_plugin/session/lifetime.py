@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
+from ..terminal import line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -269,4 +270,4 @@ def _explained(error: Any, target: str) -> SmsshError:
 def say(text: str) -> None:
     """One line on stderr. It may be closed: ssh with ControlPersist takes it away."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"smssh: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"smssh: {' '.join(line(text).split())}", file=sys.stderr, flush=True)

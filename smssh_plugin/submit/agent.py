@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from .. import settings
 from ..agent_package import PACKAGE, bucket_url, download, package_url
 from ..errors import ExitStatus, SmsshError
+from ..terminal import put
 from .options import AGENT_LATEST, SSHOptions
 
 __all__ = ["VERSION", "Agent", "agent_for"]
@@ -86,9 +86,9 @@ def agent_for(options: SSHOptions, endpoint: str, region: str | None) -> Agent:
                 status=ExitStatus.UNREACHABLE,
             ) from None
         _given_up.add((version, base))
-        print(
+        put(
             f"smssh: only images that have {PACKAGE[:-4]} can be entered: {error.message}\n  hint: {HINT}",
-            file=sys.stderr,
+            error=True,
         )
         return Agent()
 
@@ -134,7 +134,7 @@ def _fetch(url: str, package: Path, what: str) -> str:
         digest = noted.read_text(encoding="ascii").strip()
         if hashlib.sha256(package.read_bytes()).hexdigest() == digest:
             return digest
-    print(f"smssh: downloading amazon-ssm-agent {what}, about 30 MB, once", file=sys.stderr, flush=True)
+    put(f"smssh: downloading amazon-ssm-agent {what}, about 30 MB, once", error=True)
     try:
         package.parent.mkdir(parents=True, exist_ok=True)
         # Downloaded beside and moved in: another process may be filling the same cache.

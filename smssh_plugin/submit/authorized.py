@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
 from ..key_sources import is_source, read_source
+from ..terminal import put
 from .options import check_public_keys, public_keys
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def authorized_keys(options: SSHOptions, session: Any = None) -> tuple[str, ...]
         # A build machine without ssh-keygen submits for others.
         if not named:
             raise
-        print(f"smssh: only the keys in SSHOptions can log in: {error.message}", file=sys.stderr)
+        put(f"smssh: only the keys in SSHOptions can log in: {error.message}", error=True)
         own = []
     return tuple(dict.fromkeys(own + named))
 

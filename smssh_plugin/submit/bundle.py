@@ -77,6 +77,7 @@ MODULES = (
     "manifest.py",
     "plugins.py",
     "settings.py",
+    "terminal.py",
 )
 SUBPACKAGES = ("entrypoints", "hooks")
 DOORS = {

@@ -12,6 +12,7 @@ from .. import settings
 from ..agent_package import MACHINES
 from ..errors import ExitStatus, SmsshError
 from ..key_sources import is_source, key_lines
+from ..terminal import block
 from . import switch
 from .switch import switched_off
 
@@ -46,6 +47,10 @@ _KEY = re.compile(
 
 class SmsshWarning(UserWarning):
     """Something about SSH that a person should know, and that the request was sent in spite of."""
+
+    def __str__(self) -> str:
+        """The text, safe for a terminal: it names what other people named."""
+        return block(super().__str__())
 
 
 @dataclass(frozen=True)

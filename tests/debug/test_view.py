@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 
+import pytest
 from rich.console import Console
 
 from smssh_plugin.debug.model import Event
@@ -31,3 +33,22 @@ def test_a_table_on_a_terminal():
     assert "01:01:01  Train: [bold]failed" in text
     for part in ("Prepare", "Succeeded, fixed", "held", "0:17"):
         assert part in text
+
+
+HOSTILE = "Train\x1b]52;c;cm0=\x07\x9b2K\r\nerror: forged ##[error]\u202e"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_a_job_says_is_no_command_to_the_terminal(terminal: bool):
+    report = full()
+    report.steps[0].name = HOSTILE
+    report.steps[0].status = HOSTILE
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=200, color_system=None)
+    with LiveView(console) if terminal else PlainView(out) as view:
+        view.update(report)
+        view.show(Event(3661.0, HOSTILE, "bad"))
+    text = re.sub("\x1b\\[[0-9;?]*[A-Za-z]|\r", "", out.getvalue()) if terminal else out.getvalue()
+    assert "forged" in text
+    for each in ("\x1b", "\x07", "\x9b", "\r", "\u202e", "##[", "\nerror"):
+        assert each not in text

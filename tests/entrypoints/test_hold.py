@@ -52,6 +52,31 @@ def test_enter_fix_retry(held):
     container.assert_quiet()
 
 
+HOSTILE = """\
+import sys
+print("##[error]forged \\x1b[2K", flush=True)
+raise ValueError("\\x1b]52;c;cm0=\\x07\\r\\x9b forged \\u202e")
+"""
+
+
+def test_what_the_job_says_is_no_command_to_whoever_looks(container, server):
+    job = container.script(HOSTILE)
+    container.wrap("python", job, SMSSH_HOLD="failure", SMSSH_SSH_SERVER=server, SMSSH_LOG_TO_STDOUT="1")
+    status = container.wait_for("held")
+    for words in ("status", "report", "report --json"):
+        shown = container.ssh(status, f"smssh-hook {words}").stdout
+        for each in ("\x1b", "\x07", "\x9b", "\u202e"):
+            assert each not in shown
+    shown = container.ssh(status, "smssh-hook report").stdout
+    assert "forged" in shown
+    assert "##[" not in shown
+    for line in (container.run_dir / "supervisor.log").read_text().splitlines():
+        assert line.isprintable()
+    for line in container.output().splitlines():
+        assert line.isprintable() or not line.startswith("smssh")
+    container.ssh(status, "smssh-hook release")
+
+
 def test_report(held):
     container, status = held
     report = json.loads(container.ssh(status, "smssh-hook report --json").stdout)

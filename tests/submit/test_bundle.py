@@ -75,6 +75,7 @@ def test_containers_get_their_part_only() -> None:
         "manifest",
         "plugins",
         "settings",
+        "terminal",
     )
     assert tops == {f"smssh_plugin/{name}.py" for name in modules} | {
         "smssh_plugin/aws",
