@@ -327,6 +327,9 @@ def agent_configuration(region: str, environ: Mapping[str, str]) -> dict[str, An
         "Identity": {"ConsumptionOrder": ["OnPrem"]},
         "Profile": {"ShareCreds": True},
     }
+    if environ.get("AWS_USE_DUALSTACK_ENDPOINT", "").strip().lower() == "true":
+        # For subnets that have IPv6 alone; agents before 3.3.3270 pass over it.
+        configuration["Agent"]["UseDualStackEndpoint"] = True
     if "ssm" in urls:
         configuration["Ssm"] = {"Endpoint": urls["ssm"]}
         configuration["Mds"] = {"Endpoint": urls["ssm"]}

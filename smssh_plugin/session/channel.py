@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..aws.signing import signed
 from ..errors import ExitStatus, SmsshError
+from .client_version import CLIENT_VERSION
 from .encryption import Encryption
 from .frames import Flag, FrameError, Message, MessageType, PayloadType
 from .stream import Stream, StreamLostError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from .encryption import DataKey
 
 __all__ = [
-    "CLIENT_VERSION",
     "COMMANDS",
     "PORT",
     "SHELL",
@@ -45,9 +45,6 @@ SHELL = "Standard_Stream"
 """That of a shell in a terminal."""
 COMMANDS = "InteractiveCommands"
 """That of a command in a terminal."""
-
-CLIENT_VERSION = "1.2.677.0"
-"""The version of session-manager-plugin whose protocol this is. The agent changes its behaviour by it."""
 
 HANDSHAKE_SECONDS = 75.0
 """From the open websocket to HandshakeComplete. An agent that finds nothing on the port says so after 60."""
@@ -324,7 +321,8 @@ class ClientChannel(Channel):
     Args:
         opening: StartSession's answer.
         resume: calls ResumeSession, after a cut; once, since it is asked again if the error is a passing one.
-        sign: the headers of the websocket upgrade for an address; session-manager-plugin signs since 1.2.688.
+        sign: the headers of the websocket upgrade for an address; session-manager-plugin
+            signs since 1.2.764, as 1.2.688 did, and 1.2.694 to 1.2.707 did not.
         pause: see `Channel`.
         ca_bundle: see `WebSocket`.
         kinds: the session types that may be asked for, of `PORT`, `SHELL` and `COMMANDS`.

@@ -336,3 +336,11 @@ def test_the_agents_configuration():
     # The agent takes one without a scheme for none, and calls AWS: better to say AWS's own by leaving it out.
     assert _agent.endpoints({"AWS_ENDPOINT_URL": "127.0.0.1:4580"}) == {}
     json.dumps(_agent.agent_configuration("r", both))
+
+
+@pytest.mark.parametrize(("said", "wanted"), [("true", True), ("TRUE", True), ("false", None), ("", None)])
+def test_the_agent_takes_dual_stack_endpoints_where_the_job_does(said: str, wanted: bool | None):
+    """In a subnet that has IPv6 alone AWS's other endpoints have no address."""
+    found = _agent.agent_configuration("eu-west-1", {"AWS_USE_DUALSTACK_ENDPOINT": said})
+    assert found["Agent"].get("UseDualStackEndpoint") is wanted
+    assert "UseDualStackEndpoint" not in _agent.agent_configuration("eu-west-1", {})["Agent"]

@@ -21,6 +21,7 @@ from smssh_plugin.session import pump as pumps
 from smssh_plugin.session import stream as streams
 from smssh_plugin.session import websocket as websockets
 from smssh_plugin.session.channel import SHELL, ClientChannel, Opening, signed_headers
+from smssh_plugin.session.client_version import CLIENT_VERSION
 from smssh_plugin.session.encryption import DataKey, Encryption
 from smssh_plugin.session.frames import Flag, Message, MessageType, PayloadType
 from smssh_plugin.session.pump import Ending, Pump
@@ -56,7 +57,7 @@ def test_the_first_message_is_text_with_the_token_and_the_version(pipes: Pipes) 
     def script(peer: Peer) -> None:
         assert peer.hello["TokenValue"] == "token"
         assert peer.hello["MessageSchemaVersion"] == "1.0"
-        assert peer.hello["ClientVersion"] == "1.2.677.0"
+        assert peer.hello["ClientVersion"] == CLIENT_VERSION
         assert peer.hello["RequestId"]
         assert peer.hello["ClientId"]
         peer.close_channel()
