@@ -66,7 +66,13 @@ LONG_WITH_VALUE = "--check-hash-based-pycs"
 """The only long option of Python's that has one, in the next word."""
 
 TRACEBACK_LIMIT = 65536
-"""Characters kept of a recorded traceback."""
+"""Characters of one traceback; of its last line, see ERROR_LIMIT."""
+ERROR_LIMIT = 2000
+WORD_LIMIT = 500
+"""Characters of one word of a recorded command line, of which WORDS_LIMIT are kept."""
+WORDS_LIMIT = 50
+RECORDS_LIMIT = 64
+"""Tracebacks that are kept: a job may start thousands of processes that fail."""
 
 _booted = False
 _registered = 0
@@ -536,17 +542,51 @@ def _record(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     import time
     import traceback
 
+    command = own_command()
+    own = start_time(os.getpid()) or 0
+    now = time.time()
     record = {
         "pid": os.getpid(),
-        "time": time.time(),
-        "command": own_command(),
-        "error": "".join(traceback.format_exception_only(kind, error)).strip()[-2000:],
+        "began": now - (time.clock_gettime(time.CLOCK_BOOTTIME) - own / os.sysconf("SC_CLK_TCK")),
+        "lineage": _lineage(),
+        "time": now,
+        "command": [word[-WORD_LIMIT:] for word in command[:WORDS_LIMIT]],
+        "program": program(command)[1][-WORD_LIMIT:],
+        "error": "".join(traceback.format_exception_only(kind, error)).strip()[-ERROR_LIMIT:],
         "traceback": "".join(traceback.format_exception(kind, error, trace))[-TRACEBACK_LIMIT:],
     }
+    _make_room(run)
     path = os.path.join(run, f"traceback-{os.getpid()}.json")
     with open(path + ".new", "w", opener=_private_file) as file:
         json.dump(record, file)
     os.rename(path + ".new", path)
+
+
+def _lineage() -> list[str]:
+    """The processes from here up to the container's first: `PID:START`, which names a process once and for all."""
+    found = []
+    pid = os.getpid()
+    while pid > 0:
+        found.append(f"{pid}:{start_time(pid)}")
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                pid = int(file.read().rsplit(b")", 1)[1].split()[1])
+        except (OSError, IndexError, ValueError):
+            break
+    return found
+
+
+def _make_room(run: str) -> None:
+    """Keep the number of records bounded: the first ones may be ranks', the last ones what ended the job."""
+    paths = [os.path.join(run, name) for name in os.listdir(run) if name.startswith("traceback-")]
+    if len(paths) < RECORDS_LIMIT:
+        return
+    try:
+        paths.sort(key=os.path.getmtime)
+        for path in paths[RECORDS_LIMIT // 2 : RECORDS_LIMIT // 2 + 1 + len(paths) - RECORDS_LIMIT]:
+            os.unlink(path)
+    except OSError:
+        pass  # another process is making room
 
 
 def _private_file(path: str, flags: int) -> int:

@@ -263,6 +263,9 @@ def _report(options: argparse.Namespace) -> int:
         lines += ["", report["traceback"].rstrip()]
     elif report.get("error"):
         lines += ["", report["error"]]
+    if report.get("other_errors"):
+        lines += ["", "also uncaught, in other processes:"]
+        lines += [line("  {pid} {command}: {error}".format(**other)) for other in report["other_errors"]]
     if report.get("log_tail"):
         lines += ["", "last lines:", *("  " + line(each) for each in report["log_tail"][-20:])]
     for disk in report.get("disk") or ():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import queue
 import threading
 import time
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
+from ..hooks._login import write
+from ..hooks._redaction import Redaction
 from ..hooks.price import waiting
 from ..hookspecs import Context, Failure, Hold
 from . import job, leftovers, messages
@@ -527,15 +528,13 @@ class Keeper:
         self._first_failed = str(report.get("first_failed") or "")
         for name, value in self.plugins.collect_report(self.context, failure).items():
             report.setdefault(name, value)
-        return _bounded(report)
+        return _bounded(Redaction(self.context.environment).everything(report))
 
     def _write_report(self, failure: Failure) -> None:
         try:
             text = json.dumps(self._collect(failure), indent=1)
             path = self.context.run_dir / "report.json"
-            new = path.with_suffix(".new")
-            new.write_text(text, encoding="utf-8")
-            os.replace(new, path)
+            write(path, text)
             self._report = path
         except (OSError, TypeError, ValueError) as error:
             _log.warning("no report: %s", error)

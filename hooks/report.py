@@ -5,32 +5,41 @@ Names of environment variables, never their values; the report leaves the contai
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Mapping
 
 from ..hookspecs import Context, Failure, hookimpl
+from . import _tracebacks
+from ._redaction import Redaction
 
 GPU_LIMIT = 10.0
 """Seconds for nvidia-smi; a GPU that fell off the bus makes it hang."""
 TEXT_LIMIT = 65536
 PROCESS_LIMIT = 500
+COMMAND_LIMIT = 1000
+OTHERS_LIMIT = 10
+"""How many uncaught exceptions that did not end the attempt are named."""
 
 
 @hookimpl(trylast=True)
 def smssh_collect_report(context: Context, failure: Failure) -> Mapping[str, Any]:
     """The built-in sections."""
-    recorded = _recorded(context.run_dir, failure.started)
+    records = _tracebacks.read(context.run_dir, failure.started)
+    fatal = _tracebacks.fatal(records, failure.exit_code, time.time())
     return {
-        "error": recorded.get("error") or failure.error,
-        "traceback": recorded.get("traceback"),
+        "error": (failure.error or _tracebacks.signal_text(failure.exit_code))
+        if fatal is None
+        else fatal.error,
+        "traceback": None if fatal is None else fatal.traceback,
+        "other_errors": [_brief(record) for record in records if record is not fatal][-OTHERS_LIMIT:],
         "environment_names": sorted(context.environment),
-        "processes": _processes(),
+        "processes": _processes(Redaction(context.environment)),
         "disk": _disks(context),
         "gpu": _gpu(),
         "log_tail": None if failure.log_tail is None else list(failure.log_tail),
@@ -39,21 +48,17 @@ def smssh_collect_report(context: Context, failure: Failure) -> Mapping[str, Any
     }
 
 
-def _recorded(run_dir: Path, since: float) -> dict[str, str]:
-    """The first traceback that boot recorded in this attempt: the other ranks fail because of it."""
-    found: list[dict[str, Any]] = []
-    for path in run_dir.glob("traceback-*.json"):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["time"] >= since:
-                found.append(record)
-        except (OSError, ValueError, KeyError, TypeError):  # noqa: PERF203 - processes end while they are looked at
-            continue
-    first = min(found, key=lambda record: float(record["time"]), default={})
-    return {name: str(first[name])[-TEXT_LIMIT:] for name in ("error", "traceback") if first.get(name)}
+def _brief(record: _tracebacks.Record) -> dict[str, Any]:
+    """An exception that did not end the attempt, as far as can be told."""
+    return {
+        "pid": record.pid,
+        "time": record.time,
+        "command": " ".join(record.command)[:COMMAND_LIMIT],
+        "error": record.error,
+    }
 
 
-def _processes() -> list[dict[str, Any]]:
+def _processes(redaction: Redaction) -> list[dict[str, Any]]:
     page = os.sysconf("SC_PAGE_SIZE")
     table: list[dict[str, Any]] = []
     for entry in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
@@ -61,29 +66,19 @@ def _processes() -> list[dict[str, Any]]:
         try:
             name, _, rest = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")
             fields = rest.split()
-            command = (
-                (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-            )
+            words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").rstrip("\0").split("\0")
         except (OSError, ValueError):
             continue
         table.append(
             {
                 "pid": int(entry),
                 "ppid": int(fields[1]),
-                "command": _without_secrets(command)[:1000] or "[{}]".format(name.partition("(")[2]),
+                "command": " ".join(redaction.command(words))[:COMMAND_LIMIT]
+                or "[{}]".format(name.partition("(")[2]),
                 "rss_bytes": int(fields[21]) * page,
             }
         )
     return table[:PROCESS_LIMIT]
-
-
-def _without_secrets(command: str) -> str:
-    """A command line without an activation code; whatever else people put there is theirs, as in `ps`."""
-    words = command.split(" ")
-    for index, word in enumerate(words[:-1]):
-        if word == "-code":
-            words[index + 1] = "..."
-    return " ".join(words)
 
 
 def _disks(context: Context) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The report folder: report.json (schema version 1, the fields of `model.Report`) and report.html.
 
-In report.json times are UTC, ISO 8601 with milliseconds; spans are seconds. Nothing in it is secret:
-environments are listed by name only.
+In report.json times are UTC, ISO 8601 with milliseconds; spans are seconds. Environments are listed by name only, and
+the container has masked what a name gives away as a secret; both files are their owner's alone all the same.
 """
 
 from __future__ import annotations
@@ -64,12 +64,20 @@ def write(report: Report, folder: Path) -> tuple[Path, Path]:
             fresh = path.with_name(f".{path.name}.new")
             # Output of a job may hold halves of characters; they are shown as such, and must not stop the
             # report.
-            fresh.write_text(text, encoding="utf-8", errors="replace")
+            with open(fresh, "w", encoding="utf-8", errors="replace", opener=_private) as file:
+                file.write(text)
             fresh.replace(path)
     except OSError as error:
         raise _unwritable(folder, str(error.strerror)) from error
     json_path, html_path = texts
     return json_path, html_path
+
+
+def _private(path: str, flags: int) -> int:
+    """Tracebacks and output of a job may hold what is nobody else's business on a shared machine."""
+    handle = os.open(path, flags, 0o600)
+    os.fchmod(handle, 0o600)  # of a run that was interrupted, with whatever mode
+    return handle
 
 
 def _unwritable(folder: Path, why: str) -> SmsshError:

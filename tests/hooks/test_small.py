@@ -72,15 +72,15 @@ def test_a_line_that_sshd_would_not_take_is_none(options):
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
-        ("restrict", "no-agent-forwarding,no-port-forwarding,no-pty,no-x11-forwarding "),
+        ("restrict", "no-agent-forwarding,no-port-forwarding,no-pty,no-x11-forwarding,no-unix-forwarding "),
         (
             "pty,RESTRICT,port-forwarding,no-PORT-forwarding",
-            "no-agent-forwarding,no-port-forwarding,no-pty,no-x11-forwarding ",
+            "no-agent-forwarding,no-port-forwarding,no-pty,no-x11-forwarding,no-unix-forwarding ",
         ),
         ("no-user-rc,pty", ""),
         ('expiry-time="20300101",from="a,b"', 'from="a,b" '),
         ('expiry-time="202401010000Z"', None),
-        ('command="a\\b \\"c\\""', 'command="a\\\\b \\"c\\"" '),
+        ('command="a\\b \\"c\\""', 'command="a\\\\b \\"c\\"",no-unix-forwarding '),
     ],
 )
 def test_a_line_in_asyncsshs_words(options, shown):
@@ -122,15 +122,23 @@ def test_announce(context):
 
 
 def test_report(context, tmp_path):
-    def record(name, **values):
-        (tmp_path / f"traceback-{name}.json").write_text(json.dumps(values))
+    def record(pid, **values):
+        told = {
+            "pid": pid,
+            "began": 101.0,
+            "lineage": [f"{pid}:1"],
+            "command": ["python", "x"],
+            "program": "x",
+        }
+        (tmp_path / f"traceback-{pid}.json").write_text(json.dumps({**told, **values}))
 
-    record(1, time=50.0, error="old", traceback="of the attempt before")
-    record(2, time=120.0, error="ChildFailedError", traceback="of the launcher")
-    record(3, time=110.0, error="ValueError: x", traceback="of the first rank")
+    record(1, time=50.0, began=40.0, error="old", traceback="of the attempt before")
+    record(2, time=120.0, error="ValueError: x", traceback="of the script")
+    record(3, time=119.0, began=40.0, error="OSError", traceback="of an orphan of the attempt before")
     (tmp_path / "traceback-4.json").write_text("{")
     made = report.smssh_collect_report(context(), Failure(2, ("x",), 1, "toolkit's", ["last"], started=100.0))
-    assert (made["error"], made["traceback"]) == ("ValueError: x", "of the first rank")
+    assert (made["error"], made["traceback"]) == ("ValueError: x", "of the script")
+    assert made["other_errors"] == []
     assert made["environment_names"] == ["A"]
     assert "secret" not in json.dumps(made["environment_names"])
     assert made["log_tail"] == ["last"]
@@ -149,13 +157,6 @@ def test_report_asks_nvidia_smi(context, tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setattr(report, "GPU_LIMIT", 0.3)
     assert "timed out" in report.smssh_collect_report(context(), Failure(1, (), 1))["gpu"]
-
-
-def test_report_has_no_activation_code():
-    assert (
-        report._without_secrets("agent -register -id x -code SECRET -y")
-        == "agent -register -id x -code ... -y"
-    )
 
 
 def test_child_restarts_with_a_pause_and_stops(tmp_path, monkeypatch):
