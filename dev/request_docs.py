@@ -383,7 +383,7 @@ bundle: then every option travels as its variable. A transform job has the bundl
 and that bundle does not say travels as its variable, too.
 """
 
-BUDGET = 300_000
+BUDGET = 400_000
 BUNDLES = f"""
 ## The bundle
 
