@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..aws.s3_address import account_of_arn
 from ..errors import SmsshError
 from ..hookspecs import Context, hookimpl
 from ..key_sources import is_source, read_source
@@ -35,7 +36,10 @@ def _lines(context: Context, entry: str) -> list[str]:
         return _aws.client(service, _aws.region(context))
 
     try:
-        return read_source(entry, client) if is_source(entry) else [entry]
+        # An ARN says the account; not every kind of job has one.
+        account = account_of_arn(context.job.arn)
+        known = (lambda: account) if account else None
+        return read_source(entry, client, known) if is_source(entry) else [entry]
     except SmsshError as error:
         context.log.warning("%s", error)
         context.say("smssh: {}".format(str(error).replace("\n", " ")))

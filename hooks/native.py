@@ -8,10 +8,11 @@ and this hook says in S3 where, because such a target has no tags.
 
 The announcement, for clients:
 
-* It is the object `PREFIX/hosts/JOB/HOST.json`; PREFIX is the setting `announce`, an s3:// address. With a bundle
-  it is the place of the bundles: a client finds it in the job's own request, as what stands before the digest in
-  the S3 address of the channel that carries the bundle, and needs no option to know it. Where it is another place,
-  and without a bundle, SMSSH_ANNOUNCE in the job's environment says it.
+* It is the object `PREFIX/hosts/JOB/HOST.json`; PREFIX is the setting `announce`, an s3:// address. The bucket must
+  belong to the job's account, or to the one that the address names (`?owner=`): host and client tell S3 so.
+* With a bundle PREFIX is the place of the bundles: a client finds it in the job's own request, as what stands before
+  the digest in the S3 address of the channel that carries the bundle, and needs no option to know it. Where it is
+  another place, and without a bundle, SMSSH_ANNOUNCE in the job's environment says it.
 * It is JSON: `version` (1), `job`, `kind`, `host`, `step`, `arn`, `owner`, `target`, `port` (of the SSH server on
   loopback), `user`, `host_key` (type and base64), `state` (ready, running, held, released, ended), `created` and
   `updated` (seconds since the epoch), `plugin_version`. A client must leave alone what it does not know.
@@ -31,6 +32,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
+from ..aws.s3_address import account_of_arn, split_owner
 from ..errors import SmsshError
 from ..hookspecs import Context, Hold, Transport, hookimpl
 from . import _aws
@@ -77,10 +79,14 @@ class Announcement:
     """
 
     def __init__(self, context: Context, client: Any) -> None:
-        bucket, _, prefix = context.settings.announce[len("s3://") :].partition("/")
+        address, owner = split_owner(context.settings.announce)
+        bucket, _, prefix = address[len("s3://") :].partition("/")
+        owner = owner or account_of_arn(context.job.arn)
         self._context = context
         self._client = client
         self._place = {"Bucket": bucket, "Key": announcement_key(prefix.strip("/"), context.job)}
+        if owner:
+            self._place["ExpectedBucketOwner"] = owner
         self._created = time.time()
         self._state = "ready"
         self._states: queue.Queue[str | None] = queue.Queue()

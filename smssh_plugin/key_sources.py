@@ -1,6 +1,7 @@
 """Public keys that are kept somewhere else: read where jobs are submitted, or by the job itself.
 
-    s3://bucket/key        an object with lines as in an authorized_keys file
+    s3://bucket/key        an object with lines as in an authorized_keys file; in a bucket of one's own account, or of
+                           the account that its end names: s3://bucket/key?owner=123456789012
     ssm:/team/keys         such lines in a parameter of Systems Manager, by its name or ARN
     github:ann             the keys of a GitHub user: https://github.com/ann.keys
     https://host/path      such lines on a web server; GitLab's https://gitlab.com/ann.keys, for one
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .agent_package import download
+from .aws.s3_address import split_owner
 from .errors import ExitStatus, SmsshError
 
 __all__ = ["FORMS", "is_source", "key_lines", "read_source"]
@@ -42,7 +44,8 @@ def is_source(entry: str) -> bool:
     """
     if not entry.startswith(_PREFIXES):
         return False
-    if not any(pattern.match(entry) for pattern in (_GITHUB, _PARAMETER, _OBJECT, _ADDRESS)):
+    address = split_owner(entry)[0] if entry.startswith("s3://") else entry
+    if not any(pattern.match(address) for pattern in (_GITHUB, _PARAMETER, _OBJECT, _ADDRESS)):
         raise SmsshError(
             f"{entry!r} is not a source of public keys",
             hint=f"sources are {FORMS}",
@@ -58,19 +61,22 @@ def key_lines(text: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def read_source(source: str, client: Callable[[str], Any]) -> list[str]:
+def read_source(
+    source: str, client: Callable[[str], Any], account: Callable[[], str] | None = None
+) -> list[str]:
     """The lines of a source, sorted, each once: where it keeps them in another order, that is no change.
 
     Nothing is said of what the lines are.
 
     Args:
         source: see `is_source`.
-        client: answers a boto3 client for `s3` or `ssm`.
+        client: answers a boto3 client for `s3`, `ssm` or `sts`.
+        account: answers the account id that a bucket must belong to whose address names none; by default STS is asked.
 
     Raises:
         SmsshError: it cannot be read, has no line, or has a private key.
     """
-    text = _text(source, client)
+    text = _text(source, client, account)
     if "PRIVATE KEY" in text:
         raise SmsshError(
             f"{source} has a private key where public ones belong",
@@ -86,11 +92,21 @@ def read_source(source: str, client: Callable[[str], Any]) -> list[str]:
     return lines
 
 
-def _text(source: str, client: Callable[[str], Any]) -> str:
-    named = _OBJECT.match(source)
-    if named is not None:
+def _text(source: str, client: Callable[[str], Any], account: Callable[[], str] | None) -> str:
+    if source.startswith("s3://"):
+        address, owner = split_owner(source)
+        named = _OBJECT.match(address)
+        assert named is not None  # see `is_source`
         bucket, key = named.groups()
-        return _of_aws(source, f"s3:GetObject on {bucket}/{key}", lambda: _object(client("s3"), bucket, key))
+        if not owner:
+            asked = account or (lambda: str(client("sts").get_caller_identity()["Account"]))
+            owner = _of_aws(
+                source, f"STS, or the owner's account in the address: {address}?owner=ACCOUNT", asked
+            )
+        action = f"s3:GetObject on {bucket}/{key}, and that the bucket belongs to the account {owner}"
+        if address == source:
+            action += f" (or to one that the address names: {address}?owner=ACCOUNT)"
+        return _of_aws(source, action, lambda: _object(client("s3"), bucket, key, owner))
     named = _PARAMETER.match(source)
     if named is not None:
         name = named.group(1)
@@ -100,8 +116,9 @@ def _text(source: str, client: Callable[[str], Any]) -> str:
     return _fetched(source, source if named is None else GITHUB.format(named.group(1)))
 
 
-def _object(client: Any, bucket: str, key: str) -> str:
-    data: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read(SIZE_LIMIT + 1)
+def _object(client: Any, bucket: str, key: str, owner: str) -> str:
+    answer = client.get_object(Bucket=bucket, Key=key, ExpectedBucketOwner=owner)
+    data: bytes = answer["Body"].read(SIZE_LIMIT + 1)
     return _decoded(f"s3://{bucket}/{key}", data)
 
 

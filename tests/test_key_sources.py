@@ -88,6 +88,28 @@ def test_each_kind_is_read(aws, web):
         assert read_source(source, boto3.client) == sorted([ANN, BOB])
 
 
+def _owners(session):
+    """The owners that the calls of a session expect, as they come."""
+    found = []
+    session.events.register(
+        "before-call.s3",
+        lambda params, **_: found.append(params["headers"].get("x-amz-expected-bucket-owner")),
+    )
+    return found
+
+
+def test_a_bucket_must_be_ones_own_or_that_of_the_account_that_is_named(aws):
+    put(ANN)
+    session = boto3.Session()
+    owners = _owners(session)
+    assert read_source(OBJECT, session.client) == [ANN]
+    assert read_source(OBJECT, session.client, lambda: "111111111111") == [ANN]
+    assert read_source(OBJECT + "?owner=222222222222", session.client) == [ANN]
+    assert owners == ["123456789012", "111111111111", "222222222222"]
+    with pytest.raises(SmsshError, match="does not name an account"):
+        is_source(OBJECT + "?owner=ann")
+
+
 @pytest.mark.parametrize(
     ("source", "problem", "hint", "status"),
     [

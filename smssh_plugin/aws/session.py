@@ -226,8 +226,14 @@ class AwsSession:
                 return
             arguments["NextToken"] = token
 
-    def get_object(self, bucket: str, key: str) -> bytes | None:
+    def get_object(self, bucket: str, key: str, owner: str = "") -> bytes | None:
         """The content of an object in S3; None where there is none.
+
+        Args:
+            bucket: the bucket.
+            key: the object's key.
+            owner: the account id that the bucket must belong to: S3 denies access if it is another's; "" lets it be
+                anybody's.
 
         Raises:
             ServiceRefused: the service answered with an error of its own.
@@ -235,7 +241,8 @@ class AwsSession:
         """
         # With the bucket in the path, which works for names with dots as well.
         path = f"/{bucket}/{quote(key, safe='/-_.~')}"
-        status, answer, date = self._request("s3", "GET", path, {}, b"", "GetObject", self._attempts())
+        headers = {"x-amz-expected-bucket-owner": owner} if owner else {}
+        status, answer, date = self._request("s3", "GET", path, headers, b"", "GetObject", self._attempts())
         if status == 200:
             return answer
         found = dict(re.findall(r"<(Code|Message)>([^<]*)</", answer.decode("utf-8", "replace")))

@@ -1,4 +1,4 @@
-"""`smssh bundle build|show|verify`: what goes into a job's container, made and looked at by hand."""
+"""`smssh bundle build|show|verify|renew`: what goes into a job's container, made, looked at and kept by hand."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..submit.options import SSHOptions
-    from ..submit.stored import Folder, Prefix
+    from ..submit.stored import Examination, Folder, Prefix
 
 __all__ = ["bundle"]
 
 
 @click.group()
 def bundle() -> None:
-    """Build, show and verify the bundle that goes into a job's container.
+    """Build, show, verify and renew the bundle that goes into a job's container.
 
     with_ssh and enable build one by themselves. By hand it is for a bucket that only some may write to, and for
     pipelines that are to use the same one for long: SSHOptions(bundle="s3://bucket/prefix/DIGEST/").
@@ -59,6 +59,7 @@ def build(
 
     For instance: smssh bundle build -o hold=failure -o wheels=3.11 --to s3://bucket/smssh
     """
+    from ..aws.s3_address import with_owner
     from ..submit.bundle import bundle_for, upload
     from ..submit.stored import destination
 
@@ -67,7 +68,8 @@ def build(
     with _aws(region, profile) as session:
         if in_s3:
             place = destination(options, session)
-            made = bundle_for(options, session, place.client, place.address)
+            announce = with_owner(place.address, options.bucket_owner)
+            made = bundle_for(options, session, place.client, announce)
             address = upload(made, place)
         else:
             if options.transport == "native" and "announce" not in options.extra:
@@ -97,14 +99,17 @@ def build(
 
 @bundle.command(short_help="Show its options, who may log in, and its files.")
 @click.argument("where")
+@click.option(
+    "--bucket-owner", metavar="ACCOUNT", help="The account that the bucket belongs to. [default: your own]"
+)
 @json_option
 @aws_options
-def show(where: str, as_json: bool, region: str | None, profile: str | None) -> int:
+def show(where: str, bucket_owner: str | None, as_json: bool, region: str | None, profile: str | None) -> int:
     """Show what is in the bundle at WHERE, an s3:// prefix or a folder: its options, who may log in, its files."""
     from ..manifest import MANIFEST, Manifest
     from ..submit.stored import OPTIONS, read
 
-    with _place(where, region, profile) as place:
+    with _place(where, region, profile, bucket_owner) as place:
         text = b"".join(place.chunks(MANIFEST))
         manifest = Manifest.parse(text)
         options = _document(read(place, manifest, OPTIONS))
@@ -138,40 +143,77 @@ def show(where: str, as_json: bool, region: str | None, profile: str | None) -> 
     return 0
 
 
+_where = click.argument("where", required=False)
+_pipeline = click.option(
+    "--pipeline",
+    metavar="NAME",
+    help="The bundles that this pipeline uses, as it was upserted, instead of WHERE.",
+)
+_owner = click.option(
+    "--bucket-owner",
+    metavar="ACCOUNT",
+    help="The account that the bucket belongs to. [default: your own, or the one in s3://...?owner=ACCOUNT]",
+)
+
+
 @bundle.command(short_help="Compare every file with the manifest.")
-@click.argument("where")
+@_where
+@_pipeline
+@_owner
 @json_option
 @aws_options
-def verify(where: str, as_json: bool, region: str | None, profile: str | None) -> int:
+def verify(
+    where: str | None,
+    pipeline: str | None,
+    bucket_owner: str | None,
+    as_json: bool,
+    region: str | None,
+    profile: str | None,
+) -> int:
     """Read every file of the bundle at WHERE, an s3:// prefix or a folder, and compare it with the manifest.
 
-    The exit status is 0 if it is whole, 1 if it is not, 3 if there is none, 4 if S3 cannot be reached, and 5 if it
-    may not be read.
+    With --pipeline, do so for each bundle that a pipeline uses, and say which lifecycle rule deletes it when.
+
+    The exit status is 0 if all are whole, 1 if one is not, 3 if one is not there, 4 if S3 cannot be reached, and 5 if
+    one may not be read.
     """
     from ..submit.stored import examine
 
-    with _place(where, region, profile) as place:
-        found = examine(place)
-    size = sum(finding.size or 0 for finding in found.findings)
+    documents, damaged = [], []
+    with _places(where, pipeline, bucket_owner, region, profile) as places:
+        for place in places:
+            found = examine(place)
+            documents.append(_verified(place, found, as_json=as_json))
+            if found.wrong:
+                damaged.append((place.address, len(found.wrong), len(found.findings)))
     if as_json:
-        document = {
-            "version": 1,
-            "bundle": place.address,
-            "plugin_version": found.manifest.version,
-            "whole": not found.wrong,
-            "named_after_its_digest": found.named,
-            "listed": found.listed,
-            "files": [
-                {"name": each.name, "state": each.state, "bytes": each.size} for each in found.findings
-            ],
-        }
-        click.echo(json.dumps(document, indent=2))
-    else:
+        click.echo(
+            json.dumps(documents[0] if pipeline is None else {"version": 1, "bundles": documents}, indent=2)
+        )
+    if damaged:
+        address, wrong, count = damaged[0]
+        raise SmsshError(
+            f"{address} is damaged: {wrong} of {count} files are not as they should be",
+            hint="`smssh bundle build`, or the next compile, puts what is missing or different there again; what does "
+            "not belong there has to be removed",
+            reference="bundle-damaged",
+            status=ExitStatus.FAILED,
+        )
+    return 0
+
+
+def _verified(place: Folder | Prefix, found: Examination, *, as_json: bool) -> dict[str, Any]:
+    """Say what was found of a bundle; the same as JSON."""
+    size = sum(finding.size or 0 for finding in found.findings)
+    expiry = getattr(place, "expiry", None)
+    if not as_json:
         for finding in found.wrong:
             put(f"{finding.state.ljust(7)}  {line(finding.name)}")
         if not found.wrong:
             count = f"{len(found.findings)} files, {size:,} bytes"
             put(f"{place.address}: whole, {count}, built by smssh-plugin {found.manifest.version}")
+        if expiry is not None:
+            put(f"note: {line(expiry)}; jobs that start after that fail", error=True)
         if not found.named:
             click.echo(
                 "note: it is not named after its digest, so its manifest itself was not checked", err=True
@@ -180,13 +222,48 @@ def verify(where: str, as_json: bool, region: str | None, profile: str | None) -
             click.echo(
                 "note: it may not be listed, so files that do not belong there were not looked for", err=True
             )
-    if found.wrong:
-        raise SmsshError(
-            f"{place.address} is damaged: {len(found.wrong)} of {len(found.findings)} files are not as they should be",
-            hint="remove it; `smssh bundle build`, or the next compile, stores it once more",
-            reference="bundle-damaged",
-            status=ExitStatus.FAILED,
-        )
+    document: dict[str, Any] = {
+        "version": 1,
+        "bundle": place.address,
+        "plugin_version": found.manifest.version,
+        "whole": not found.wrong,
+        "named_after_its_digest": found.named,
+        "listed": found.listed,
+        "files": [{"name": each.name, "state": each.state, "bytes": each.size} for each in found.findings],
+    }
+    if expiry is not None:
+        document["expires"] = {"date": f"{expiry.when:%Y-%m-%dT%H:%M:%SZ}", "rule": expiry.rule}
+    return document
+
+
+@bundle.command(short_help="Store it again as it is, so that lifecycle rules count from now.")
+@_where
+@_pipeline
+@_owner
+@aws_options
+def renew(
+    where: str | None,
+    pipeline: str | None,
+    bucket_owner: str | None,
+    region: str | None,
+    profile: str | None,
+) -> int:
+    """Store the bundle at WHERE, an s3:// prefix, again as it is: lifecycle rules of its bucket count from now on.
+
+    With --pipeline, do so for each bundle that a pipeline uses. Every upsert does it, too; this is for pipelines that
+    are started by a schedule for longer than the rule leaves their bundles alone.
+    """
+    from ..submit.stored import Folder
+    from ..submit.stored import renew as store_again
+
+    with _places(where, pipeline, bucket_owner, region, profile) as places:
+        for place in places:
+            if isinstance(place, Folder):
+                raise click.UsageError(f"{where} is not s3://bucket/prefix")
+            expiry = store_again(place)
+            put(place.address)
+            if expiry is not None:
+                put(f"note: {line(expiry)}; jobs that start after that fail", error=True)
     return 0
 
 
@@ -246,16 +323,48 @@ def _aws(region: str | None, profile: str | None) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _place(where: str, region: str | None, profile: str | None) -> Iterator[Folder | Prefix]:
-    from ..submit.stored import Folder, Prefix
+def _place(
+    where: str, region: str | None, profile: str | None, bucket_owner: str | None = None
+) -> Iterator[Folder | Prefix]:
+    with _places(where, None, bucket_owner, region, profile) as places:
+        yield places[0]
 
-    if not where.startswith("s3://"):
-        yield Folder(Path(where))
+
+@contextlib.contextmanager
+def _places(
+    where: str | None,
+    pipeline: str | None,
+    bucket_owner: str | None,
+    region: str | None,
+    profile: str | None,
+) -> Iterator[list[Folder | Prefix]]:
+    """What WHERE names, or the bundles of a pipeline: at least one."""
+    from ..aws.s3_address import split_owner
+    from ..submit.account import account_of
+    from ..submit.stored import Folder, Prefix
+    from ..submit.upserted import bundles_of, definition_of
+
+    if (where is None) == (pipeline is None):
+        raise click.UsageError("give either WHERE or --pipeline")
+    if where is not None and not where.startswith("s3://"):
+        yield [Folder(Path(where))]
         return
-    if not where[len("s3://") :].strip("/").partition("/")[2]:
+    address, owner = split_owner(where or "")
+    if where is not None and not address[len("s3://") :].strip("/").partition("/")[2]:
         raise click.UsageError(f"{where} is not s3://bucket/prefix")
     with _aws(region, profile) as session:
-        yield Prefix(where, session.client("s3"))
+        addresses = [address]
+        if pipeline is not None:
+            addresses = bundles_of(definition_of(session.client("sagemaker"), pipeline))
+            if not addresses:
+                raise SmsshError(
+                    f"pipeline {pipeline!r} uses no bundle",
+                    hint="it was upserted without SSH, or for images that have smssh-plugin",
+                    reference="no-bundle",
+                    status=ExitStatus.NOT_FOUND,
+                )
+        owner = bucket_owner or owner or account_of(session, addresses[0])
+        yield [Prefix(each, session.client("s3"), owner) for each in addresses]
 
 
 def _document(text: bytes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from ..aws.s3_address import account_of_arn, split_owner
 from ..aws.session import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
 from ..home import forget_old, home, private_folder
@@ -83,15 +84,20 @@ def announced(session: AwsSession, job: dict[str, Any], host: str) -> dict[str, 
     place = _place(job)
     if place is None:
         return None
+    place, owner = split_owner(place)
     bucket, _, prefix = place[len("s3://") :].partition("/")
+    # Nobody but the job's account, or the one that the request names, says which host key to trust.
+    owner = owner or account_of_arn(str(job.get("TrainingJobArn") or ""))
     name = str(job["TrainingJobName"])
     key = "/".join(part for part in (prefix.strip("/"), "hosts", name, f"{host}.json") if part)
     try:
-        content = session.get_object(bucket, key)
+        content = session.get_object(bucket, key, owner)
     except SmsshError as error:
         if error.reference == "access-denied":
             # Without s3:ListBucket, S3 says so of an object that is not there, too.
             error.hint = f"the host key is announced at s3://{bucket}/{key}: {error.hint}"
+            if owner:
+                error.hint += f"; and the bucket must belong to the account {owner}"
         raise
     if content is None:
         return None

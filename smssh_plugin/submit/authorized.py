@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SmsshError
 from ..key_sources import is_source, read_source
 from ..terminal import put
+from .account import account_of
 from .options import check_public_keys, public_keys
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ def _keys_of(source: str, boto_session: Any) -> list[str]:
     known = (source, getattr(boto_session, "region_name", None), who)
     when, lines = _read.get(known, (0.0, []))
     if not lines or time.monotonic() - when > FRESH_SECONDS:
-        lines = read_source(source, lambda service: _client(boto_session, service))
+        lines = read_source(
+            source, lambda service: _client(boto_session, service), lambda: account_of(boto_session, source)
+        )
         check_public_keys(source, lines)
         _read[known] = (time.monotonic(), lines)
     return lines

@@ -29,19 +29,22 @@ import importlib.util
 import io
 import json
 import threading
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from .._version import __version__
+from ..aws.s3_address import split_owner, with_owner
 from ..errors import ExitStatus, SmsshError
 from ..manifest import MANIFEST, PLUGINS, Manifest
 from .agent import Agent, agent_for
 from .authorized import authorized_keys
 from .given import check_given
 from .slim import slim
-from .stored import OPTIONS, Destination, destination, upload
+from .stored import OPTIONS, Destination, destination
+from .upload import upload
 from .wheels import platform_of, wheels_for
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ MODULES = (
     "_version.py",
     "agent_package.py",
     "aws/__init__.py",
+    "aws/s3_address.py",
     "aws/signing.py",
     "aws/transport.py",
     "errors.py",
@@ -236,7 +240,11 @@ def _incomplete(name: str, problem: str) -> SmsshError:
 
 # -------------------------------------------------------------------------------- upload
 
-_published: dict[tuple[str, str, str], str] = {}
+FRESH_SECONDS = 600.0
+"""For so long, what was found at a prefix is not looked at again: all steps of a pipeline have the same bundle, and a
+notebook that is open for weeks does not rely on what it saw on the first day."""
+
+_published: dict[tuple[str, str, str], tuple[float, str]] = {}
 _publishing = threading.Lock()
 
 
@@ -262,13 +270,15 @@ def publish(options: SSHOptions, session: Any) -> str:
     with _publishing:
         place = destination(options, session)
         if options.given is not None:
-            check_given(options, session, place.client)
+            check_given(options, session, place)
             return options.given
-        bundle = bundle_for(options, session, place.client, place.address)
+        bundle = bundle_for(options, session, place.client, with_owner(place.address, options.bucket_owner))
         known = (place.client.meta.endpoint_url, place.bucket, place.key(bundle.digest))
-        if known not in _published:
-            _published[known] = upload(bundle, place)
-        return _published[known]
+        when, address = _published.get(known, (0.0, ""))
+        if not address or time.monotonic() - when > FRESH_SECONDS:
+            address = upload(bundle, place)
+            _published[known] = (time.monotonic(), address)
+        return address
 
 
 def announce_variable(options: SSHOptions, session: Any, address: str) -> dict[str, str]:
@@ -285,10 +295,14 @@ def announce_variable(options: SSHOptions, session: Any, address: str) -> dict[s
         return {}
     beside = address.rstrip("/").rpartition("/")[0]
     if options.given is not None:
-        said = check_given(options, session, destination(options, session).client).announce
+        said = check_given(options, session, destination(options, session)).announce
     else:
         said = str(options.document(()).get("announce", beside))
-    return {} if said.rstrip("/") == beside else {"SMSSH_ANNOUNCE": said or beside}
+    said, owner = split_owner(said)
+    place = said or beside
+    # Neither the host nor a client can see in the bundle's address that its bucket is another account's.
+    owner = owner or (options.bucket_owner if place.rstrip("/") == beside else "")
+    return {} if said.rstrip("/") == beside and not owner else {"SMSSH_ANNOUNCE": with_owner(place, owner)}
 
 
 def bundle_for(options: SSHOptions, session: Any, client: Any, announce: str = "") -> Bundle:

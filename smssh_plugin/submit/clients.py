@@ -15,6 +15,8 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
 from . import bundle, switch
+from .account import account_of
+from .bucket import Bucket
 from .cautions import MODEL_UNSEEN, Caution, say, together
 from .inject import Attachment, inject, subject_of
 from .leaves import is_text
@@ -22,6 +24,8 @@ from .limits import check_definition
 from .options import SSHOptions
 from .pipelines import inject_definition
 from .selection import EVERYTHING, Choice, Selection
+from .stored import split
+from .upserted import bundles_of, definition_of, keep
 
 __all__ = ["enable"]
 
@@ -34,6 +38,7 @@ OPERATIONS: Mapping[str, str] = {
     "CreateHyperParameterTuningJob": "tuning",
 }
 PIPELINES = ("CreatePipeline", "UpdatePipeline")
+START = "StartPipelineExecution"
 
 Store = Callable[[Any], Any]
 """Answers the session that stores the bundles of a client's calls."""
@@ -273,6 +278,7 @@ def _register_client(client: Any, wanted: Choice, store: Store) -> None:
         for operation, kind in OPERATIONS.items()
     }
     handlers.update(dict.fromkeys(PIPELINES, functools.partial(_on_pipeline, wanted, session_of)))
+    handlers[START] = functools.partial(_on_start, wanted, session_of, weakref.ref(client))
     for operation, handler in handlers.items():
         event, name = f"provide-client-params.{SERVICE}.{operation}", f"smssh-{operation}"
         client.meta.events.unregister(event, unique_id=name)
@@ -313,7 +319,7 @@ def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_
     location = params.get("PipelineDefinitionS3Location")
     text = params.get("PipelineDefinition")
     if text is None and location is not None:
-        text = _read(pipeline, location, session_of)
+        text = _read(pipeline, location, options, session_of)
     with together(pipeline):
         changed = None if text is None else _changed(text, wanted, session_of)
     if changed is None:
@@ -323,6 +329,31 @@ def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_
         params["PipelineDefinition"] = changed
     else:
         params["PipelineDefinitionS3Location"] = _store(changed, options, session_of())
+
+
+def _on_start(
+    wanted: Choice,
+    session_of: Callable[[], Any],
+    client_of: Callable[[], Any],
+    params: Any,
+    **_: Any,
+) -> None:
+    """See that the bundles are there which a pipeline uses that is started; whatever is wrong, it is started."""
+    options, client, pipeline = wanted.options, client_of(), params.get("PipelineName")
+    if not options.active or client is None or not is_text(pipeline):
+        return
+    try:
+        addresses = bundles_of(definition_of(client, pipeline))
+        session = session_of() if addresses else None
+        for address in addresses:
+            bucket = _bucket(split(address)[0], options, session)
+            keep(pipeline, address, bucket.client, bucket.owner)
+    except SmsshError as error:
+        # Whoever may start a pipeline need not be allowed to read it.
+        say(
+            f"pipeline {pipeline!r}",
+            [Caution(f"its bundles were not looked at: {error.message}", "", each=False)],
+        )
 
 
 def _changed(text: str, wanted: Choice, session_of: Callable[[], Any]) -> str | None:
@@ -337,14 +368,16 @@ def _changed(text: str, wanted: Choice, session_of: Callable[[], Any]) -> str | 
     return None if changed is definition else json.dumps(changed)
 
 
-def _read(pipeline: str, location: Mapping[str, Any], session_of: Callable[[], Any]) -> str | None:
+def _read(
+    pipeline: str, location: Mapping[str, Any], options: SSHOptions, session_of: Callable[[], Any]
+) -> str | None:
     from botocore.exceptions import BotoCoreError, ClientError
 
     version = {name: location[name] for name in ("VersionId",) if location.get(name)}
     try:
-        answer = _s3(session_of()).get_object(Bucket=location["Bucket"], Key=location["ObjectKey"], **version)
-        text: str = answer["Body"].read().decode()
-    except (BotoCoreError, ClientError, KeyError, UnicodeDecodeError) as error:
+        bucket = _bucket(location["Bucket"], options, session_of())
+        text: str = bucket.get(location["ObjectKey"], **version)["Body"].read().decode()
+    except (BotoCoreError, ClientError, SmsshError, KeyError, UnicodeDecodeError) as error:
         say(
             f"no SSH for pipeline {pipeline!r}",
             [Caution(f"its definition in S3 can't be read: {error}", closed=True)],
@@ -360,15 +393,22 @@ def _store(text: str, options: SSHOptions, session: Any) -> Mapping[str, str]:
     place = bundle.destination(options, session)
     key = place.key(hashlib.sha256(text.encode()).hexdigest(), "pipeline.json")
     try:
-        place.client.put_object(Bucket=place.bucket, Key=key, Body=text.encode())
+        place.objects.put(key, text.encode())
     except (BotoCoreError, ClientError) as error:
         raise SmsshError(
             f"cannot write the pipeline's definition with SSH to s3://{place.bucket}/{key}: {error}",
             hint="allow s3:PutObject there, or name another place in SSHOptions(bundle='s3://bucket/prefix')",
             reference="definition-not-writable",
             status=ExitStatus.REFUSED,
-        ) from error
+        ) from None
     return {"Bucket": place.bucket, "ObjectKey": key}
+
+
+def _bucket(name: str, options: SSHOptions, session: Any) -> Bucket:
+    """A bucket that a request names: one's own account's, or that of the account that the options name for it."""
+    place = options.place
+    named = options.bucket_owner if place is not None and split(place)[0] == name else ""
+    return Bucket(_s3(session), name, named or account_of(session, name))
 
 
 def _s3(session: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import warnings
 from typing import TYPE_CHECKING, Any, Mapping
 
@@ -12,23 +13,27 @@ from ..agent_package import PACKAGE
 from ..errors import ExitStatus, SmsshError
 from ..manifest import MANIFEST, Manifest
 from .authorized import named_keys, own_key
+from .expiry import remember
 from .options import AGENT_LATEST, SmsshWarning
 from .stored import OPTIONS, Prefix, read
 from .wheels import platform_of
 
 if TYPE_CHECKING:
     from .options import SSHOptions
+    from .stored import Destination
 
 __all__ = ["check_given"]
 
 SECRET = frozenset({"notify"})
 """What is not repeated in messages: the address of a webhook."""
+FRESH_SECONDS = 600.0
+"""For so long, what was found is not looked at again."""
 
-_checked: dict[tuple[str, str, str], settings.Settings] = {}
+_checked: dict[tuple[str, str, str], tuple[float, settings.Settings]] = {}
 
 
-def check_given(options: SSHOptions, session: Any, client: Any) -> settings.Settings:
-    """See that the bundle in the options can do what the other options ask for; once a process for the same.
+def check_given(options: SSHOptions, session: Any, store: Destination) -> settings.Settings:
+    """See that the bundle in the options can do what the other options ask for; not again for FRESH_SECONDS.
 
     What was not asked for is the bundle's affair: it may hold where the options say nothing of holds. A warning says
     that your own key may not log in.
@@ -36,7 +41,7 @@ def check_given(options: SSHOptions, session: Any, client: Any) -> settings.Sett
     Args:
         options: what was asked for; `options.given` is set.
         session: see `named_keys`.
-        client: a boto3 client of S3.
+        store: where the bundle is; its client and the bucket's owner count.
 
     Returns:
         What the bundle's `options.json` says.
@@ -49,10 +54,11 @@ def check_given(options: SSHOptions, session: Any, client: Any) -> settings.Sett
     wanted = json.dumps(
         [asked, options.wheels, options.agent_source, options.machines], sort_keys=True, default=repr
     )
-    known = (str(client.meta.endpoint_url), options.given, wanted)
-    if known in _checked:
-        return _checked[known]
-    place = Prefix(options.given, client)
+    known = (str(store.client.meta.endpoint_url), options.given, wanted)
+    when, found = _checked.get(known, (0.0, None))
+    if found is not None and time.monotonic() - when < FRESH_SECONDS:
+        return found
+    place = Prefix(options.given, store.client, store.owner)
     text = b"".join(place.chunks(MANIFEST))
     if hashlib.sha256(text).hexdigest() != place.name:
         raise _not_usable(options, f"its {MANIFEST} is not the one that it is named after")
@@ -64,19 +70,27 @@ def check_given(options: SSHOptions, session: Any, client: Any) -> settings.Sett
         raise _not_usable(options, f"its {OPTIONS} cannot be read: {error}") from None
     except SmsshError as error:
         raise _not_usable(options, error.message) from None
-    there, files = place.files(), {MANIFEST, *manifest.files}
-    for names, problem in (
-        (files - set(files if there is None else there), "missing there"),
-        (set(there or ()) - files, f"there and not in its {MANIFEST}"),
-    ):
-        if names:
-            raise _not_usable(options, f"{', '.join(sorted(names))} is {problem}")
+    _check_files(options, place, manifest)
     differences = [*_differences(asked, document, read_there), *_absent(options, manifest)]
     if differences:
         raise _not_usable(options, f"it was made for other options: {'; '.join(differences)}")
     _warn_of_own_key(options, read_there.authorized_keys)
-    _checked[known] = read_there
+    remember(options.given, place.expiry)
+    _checked[known] = (time.monotonic(), read_there)
     return read_there
+
+
+def _check_files(options: SSHOptions, place: Prefix, manifest: Manifest) -> None:
+    """See that all files are there, whole and right, by what S3 says of them or else by reading them."""
+    states = place.states(manifest)
+    for state, problem in (
+        ("missing", "missing there"),
+        ("changed", f"not what its {MANIFEST} says"),
+        ("unknown", f"there and not in its {MANIFEST}"),
+    ):
+        names = sorted(name for name, found in states.items() if found == state)
+        if names:
+            raise _not_usable(options, f"{', '.join(names)} is {problem}")
 
 
 def _asked(options: SSHOptions, keys: tuple[str, ...]) -> dict[str, Any]:

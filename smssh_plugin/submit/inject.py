@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Callable, Mapping
 
 from .. import settings
+from ..aws.s3_address import with_owner
 from ..errors import ExitStatus, SmsshError
 from ..plugins import Plugins
-from . import bundle, repack, switch
+from . import bundle, expiry, repack, switch
 from .agent import agent_for
 from .cautions import Caution, Held, cache_caution, cautions, say
 from .leaves import is_text
@@ -97,6 +98,7 @@ def inject(
         say(where, [_PARAMETER])
     if kind != "transform" and not injection.baked:
         uri = bundle.publish(options, session())
+        expiry.warn_of(uri, lasting=name is not None or kind == "model")
         variables = {**bundle.announce_variable(options, session(), uri), **injection.environment}
         changed = transform_request(kind, request, replace(injection, bundle=uri, environment=variables))
     return _plugins().transform_request(kind, changed, options)
@@ -158,7 +160,7 @@ def _settings(options: SSHOptions, session: Any) -> Mapping[str, str]:
         del document["transport"]  # the default: variables are scarce
     if options.transport == "native":
         place = bundle.destination(options, session)
-        document.setdefault("announce", "s3://" + "/".join(filter(None, (place.bucket, place.prefix))))
+        document.setdefault("announce", with_owner(place.address, options.bucket_owner))
     else:
         document.update(_pinned_agent(options, session))
     try:

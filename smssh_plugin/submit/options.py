@@ -10,6 +10,7 @@ from typing import Any, Mapping, NamedTuple
 
 from .. import settings
 from ..agent_package import MACHINES
+from ..aws.s3_address import split_owner
 from ..errors import ExitStatus, SmsshError
 from ..key_sources import is_source, key_lines
 from ..terminal import block
@@ -122,8 +123,10 @@ class SSHOptions:
             `s3://bucket/prefix/DIGEST/`, a bundle that is there (`smssh bundle build`), used as it is once it was
             found to be complete and made for these options; any other `s3://bucket/prefix`, `auto` stored there
             (SMSSH_BUNDLE says where it is in the container; auto).
-        bundle_prefix: `s3://bucket/prefix` under which bundles are stored. The job's role must be able to read it
-            (no variable; `smssh/bundles` in the SageMaker SDK's default bucket).
+        bundle_prefix: `s3://bucket/prefix` under which bundles are stored. The job's role must be able to read it.
+            The bucket must belong to your own account, or to the one that the address names at its end:
+            `s3://bucket/prefix?owner=123456789012` (no variable; `smssh/bundles` in the SageMaker SDK's default
+            bucket).
         plugins: plugins that go into the bundle, by the name of their distribution or module: pure Python, installed
             where the request is made. What they require is not taken along unless it is named, too. In images that
             have them, they are found without (no variable).
@@ -270,12 +273,12 @@ class SSHOptions:
         if not self.bundle:
             object.__setattr__(self, "bundle", "auto")
         address = self.bundle not in BUNDLES
-        if address and not (isinstance(self.bundle, str) and _PLACE.match(self.bundle)):
+        if address and not _is_place(self.bundle):
             raise _refusal(
                 "bundle", f"is {self.bundle!r}, not {', '.join(BUNDLES)} or an s3://bucket/prefix address"
             )
         if self.bundle_prefix is not None:
-            if not (isinstance(self.bundle_prefix, str) and _PLACE.match(self.bundle_prefix)):
+            if not _is_place(self.bundle_prefix):
                 raise _refusal(
                     "bundle_prefix", f"is {self.bundle_prefix!r}, not an s3://bucket/prefix address"
                 )
@@ -341,12 +344,19 @@ class SSHOptions:
     @property
     def given(self) -> str | None:
         """The S3 prefix of the bundle that is to be used as it is, ending in a slash; None where one is made."""
-        return self.bundle.rstrip("/") + "/" if _GIVEN.match(self.bundle) else None
+        address, _ = split_owner(self.bundle)
+        return address.rstrip("/") + "/" if _GIVEN.match(address) else None
 
     @property
     def place(self) -> str | None:
         """The S3 prefix under which bundles are stored; None for the default one."""
-        return self.bundle_prefix if self.bundle in BUNDLES else self.bundle
+        named = self.bundle_prefix if self.bundle in BUNDLES else self.bundle
+        return None if named is None else split_owner(named)[0]
+
+    @property
+    def bucket_owner(self) -> str:
+        """The account that owns the bucket of `place`, if the address names it; "" for one's own account."""
+        return split_owner((self.bundle_prefix if self.bundle in BUNDLES else self.bundle) or "")[1]
 
     def merged(self, changes: Mapping[str, Any]) -> SSHOptions:
         """These options with some of them replaced.
@@ -502,6 +512,11 @@ def check_public_keys(origin: str, lines: list[str]) -> None:
     for line in lines:
         if not _KEY.search(line):
             raise _refusal("authorized_keys", f"names {origin}, which has a line that is no public key")
+
+
+def _is_place(value: Any) -> bool:
+    """Whether it is an S3 address; see `s3_address`."""
+    return isinstance(value, str) and _PLACE.match(split_owner(value)[0]) is not None
 
 
 def _own_owner() -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 from ..errors import ExitStatus, SmsshError
 from . import bundle
 from .leaves import at, is_map
+from .stored import Prefix, contents
 
 if TYPE_CHECKING:
     from .options import SSHOptions
@@ -105,36 +106,30 @@ def staged(step: Any, options: SSHOptions, session: Callable[[], Any]) -> Iterat
             status=ExitStatus.USAGE,
         )
     try:
-        _download(bundle.publish(options, session()), target, session())
+        _lay_out(bundle.publish(options, session()), target, options, session())
         yield
     finally:
         # The folder may be the user's.
         shutil.rmtree(target, ignore_errors=True)
 
 
-def _download(uri: str, target: Path, session: Any) -> None:
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    client = (getattr(session, "boto_session", session) or boto3.Session()).client("s3")
-    bucket, _, prefix = uri[len("s3://") :].partition("/")
+def _lay_out(uri: str, target: Path, options: SSHOptions, session: Any) -> None:
+    """Put the bundle into a folder, each file compared with the manifest, and that with the digest in the address."""
+    store = bundle.destination(options, session)
+    place = Prefix(uri, store.client, store.owner)
     try:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
-        for key in keys:
-            file = target / key[len(prefix) :]
+        for name, data in contents(place).items():
+            file = target / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
-        problem = None if keys else "it is gone"
-    except (BotoCoreError, ClientError) as error:
-        problem = str(error)
-    if problem is not None:
+            file.write_bytes(data)
+    except SmsshError as error:
+        problem = "it is gone" if error.status is ExitStatus.NOT_FOUND else error.message
         raise SmsshError(
             f"the bundle {uri}, which repack=True puts beside the model's script, can't be read: {problem}",
-            hint=f"allow s3:ListBucket on {bucket} and s3:GetObject on {bucket}/{prefix}*",
+            hint=f"allow s3:ListBucket on {store.bucket} and s3:GetObject on {store.bucket}/{place.prefix}/*",
             reference="bundle-not-readable",
             status=ExitStatus.REFUSED,
-        )
+        ) from None
 
 
 def whole_source(step: Any, request: Mapping[str, Any], options: SSHOptions) -> Mapping[str, Any]:

@@ -1,20 +1,24 @@
-"""Bundles where they are stored: put there once, found again, and compared with their manifest."""
+"""Bundles where they are stored: which place that is, and how they are compared with their manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator
+from base64 import b64encode
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
 from ..manifest import MANIFEST, Manifest
+from .account import account_of
+from .bucket import Bucket, is_missing, put_files
+from .expiry import expiry_of, readable
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
-    from .bundle import Bundle
+    from .expiry import Expiry
     from .options import SSHOptions
 
 __all__ = [
@@ -24,17 +28,16 @@ __all__ = [
     "Finding",
     "Folder",
     "Prefix",
+    "contents",
     "destination",
     "examine",
     "read",
+    "renew",
     "split",
-    "upload",
 ]
 
 PREFIX = "smssh/bundles"
 OPTIONS = "options.json"
-LARGE = 1_000_000
-"""Bytes from which an upload is worth a line of progress."""
 CHUNK = 1 << 20
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
@@ -49,16 +52,25 @@ class Destination:
         client: a boto3 client of S3.
         bucket: the bucket.
         prefix: the prefix, without slashes at its ends; may be empty.
+        owner: the account id that the bucket must belong to; "" lets it be anybody's.
+        encryption: see `SSHOptions.s3_encryption`.
     """
 
     client: Any
     bucket: str
     prefix: str
+    owner: str = ""
+    encryption: str = ""
 
     @property
     def address(self) -> str:
         """`s3://bucket/prefix`, without a slash at its end."""
         return "s3://" + "/".join(filter(None, (self.bucket, self.prefix)))
+
+    @property
+    def objects(self) -> Bucket:
+        """The bucket."""
+        return Bucket(self.client, self.bucket, self.owner, self.encryption)
 
     def key(self, digest: str, name: str = "") -> str:
         """The key of a file of the bundle with that digest."""
@@ -84,12 +96,13 @@ def destination(options: SSHOptions, session: Any) -> Destination:
         client = boto_session.client("s3")
         if options.place is not None:
             bucket, prefix = split(options.place)
-            return Destination(client, bucket, prefix)
+            return Destination(client, bucket, prefix, options.bucket_owner or account_of(session, bucket))
         if callable(getattr(session, "default_bucket", None)):
             # The SDK's own way: honours its configuration, and makes the bucket where there is none.
             bucket = session.default_bucket()
             above = getattr(session, "default_bucket_prefix", None)
-            return Destination(client, bucket, "/".join(part for part in (above, PREFIX) if part))
+            prefix = "/".join(part for part in (above, PREFIX) if part)
+            return Destination(client, bucket, prefix, account_of(session, bucket))
         if not boto_session.region_name:
             raise SmsshError(
                 "there is no AWS region to store the bundle in",
@@ -97,73 +110,21 @@ def destination(options: SSHOptions, session: Any) -> Destination:
                 reference="no-region",
                 status=ExitStatus.USAGE,
             )
-        account = boto_session.client("sts").get_caller_identity()["Account"]
     except (BotoCoreError, ClientError) as error:
         raise SmsshError(
             f"cannot find out where to store the bundle: {error}",
             hint=f"check your AWS credentials, or {_HINT}",
             reference="no-bundle-place",
             status=ExitStatus.REFUSED,
-        ) from error
-    return Destination(client, f"sagemaker-{boto_session.region_name}-{account}", PREFIX)
+        ) from None
+    account = account_of(boto_session)
+    return Destination(client, f"sagemaker-{boto_session.region_name}-{account}", PREFIX, account)
 
 
 def split(address: str) -> tuple[str, str]:
     """Bucket and prefix of an s3:// address, the prefix without slashes at its ends."""
     bucket, _, prefix = address[len("s3://") :].partition("/")
     return bucket, prefix.strip("/")
-
-
-# -------------------------------------------------------------------------------- put there
-
-
-def upload(bundle: Bundle, place: Destination) -> str:
-    """Store the bundle, unless it is there already, and answer its S3 prefix.
-
-    The manifest goes last: where it is, the rest is. S3 compares what arrives with the digests.
-
-    Raises:
-        SmsshError: the prefix is not writable.
-    """
-    from base64 import b64encode
-
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    prefix = f"s3://{place.bucket}/{place.key(bundle.digest)}"
-    try:
-        place.client.head_object(Bucket=place.bucket, Key=place.key(bundle.digest, MANIFEST))
-        return prefix
-    except ClientError as error:
-        # Without s3:ListBucket, a key that does not exist is a 403.
-        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in (403, 404):
-            raise _not_writable(place, error) from error
-    except BotoCoreError as error:
-        raise _not_writable(place, error) from error
-    if bundle.size >= LARGE:
-        print(f"smssh: uploading {bundle.size / 1e6:.1f} MB to {prefix}", file=sys.stderr, flush=True)
-    try:
-        for name in [*sorted(set(bundle.files) - {MANIFEST}), MANIFEST]:
-            data = bundle.files[name]
-            place.client.put_object(
-                Bucket=place.bucket,
-                Key=place.key(bundle.digest, name),
-                Body=data,
-                ChecksumSHA256=b64encode(hashlib.sha256(data).digest()).decode(),
-            )
-    except (BotoCoreError, ClientError) as error:
-        raise _not_writable(place, error) from error
-    return prefix
-
-
-def _not_writable(place: Destination, error: Exception) -> SmsshError:
-    where = f"{place.bucket}/{place.prefix}" if place.prefix else place.bucket
-    return SmsshError(
-        f"cannot write the bundle to s3://{where}: {error}",
-        hint=f"allow s3:PutObject and s3:GetObject on {where}/* (the job's role needs s3:GetObject and "
-        f"s3:ListBucket), or {_HINT}",
-        reference="bundle-not-writable",
-        status=ExitStatus.REFUSED,
-    )
 
 
 # -------------------------------------------------------------------------------- found again
@@ -208,13 +169,22 @@ class Prefix:
     Args:
         address: `s3://bucket/prefix`, with or without a slash at its end.
         client: a boto3 client of S3.
+        owner: the account id that the bucket must belong to; "" lets it be anybody's.
     """
 
-    def __init__(self, address: str, client: Any) -> None:
+    def __init__(self, address: str, client: Any, owner: str = "") -> None:
         self.address = address.rstrip("/") + "/"
-        self._bucket, self._prefix = split(address)
-        self.name = self._prefix.rpartition("/")[2]
-        self._client = client
+        bucket, self.prefix = split(address)
+        self.name = self.prefix.rpartition("/")[2]
+        self.bucket = Bucket(client, bucket, owner)
+        self._expiries: list[Expiry] = []
+        self.oldest: datetime | None = None
+        """When the oldest of the objects was written that were looked at."""
+
+    @property
+    def expiry(self) -> Expiry | None:
+        """The first end of the objects that were looked at, as lifecycle rules have it."""
+        return min(self._expiries, key=lambda each: each.when, default=None)
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The contents of an object, in parts.
@@ -225,12 +195,11 @@ class Prefix:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=f"{self._prefix}/{name}")
+            answer = self.bucket.get(f"{self.prefix}/{name}")
+            self._saw(answer)
             yield from answer["Body"].iter_chunks(CHUNK)
         except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            missing = code in ("NoSuchKey", "NoSuchBucket", "404")
-            raise _not_readable(f"{self.address}{name}", str(error), missing=missing) from None
+            raise _not_readable(f"{self.address}{name}", str(error), missing=is_missing(error)) from None
         except BotoCoreError as error:
             raise _not_readable(f"{self.address}{name}", str(error), missing=None) from None
 
@@ -238,15 +207,47 @@ class Prefix:
         """The objects that are there, with their sizes in bytes; None where they may not be listed."""
         from botocore.exceptions import ClientError
 
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=f"{self._prefix}/"
-        )
         try:
-            found = [each for page in pages for each in page.get("Contents", ())]
+            found = list(self.bucket.list(f"{self.prefix}/"))
         except ClientError:
             return None
-        cut = len(self._prefix) + 1
+        cut = len(self.prefix) + 1
         return {each["Key"][cut:]: each["Size"] for each in found if not each["Key"].endswith("/")}
+
+    def states(self, manifest: Manifest) -> dict[str, str]:
+        """The state of each file, as a `Finding` has it, read only if S3 keeps no SHA-256 of it.
+
+        Raises:
+            SmsshError: a file can't be read.
+        """
+        listed = self.files()
+        found = dict.fromkeys(set(listed or ()) - {MANIFEST, *manifest.files}, "unknown")
+        for name, digest in manifest.files.items():
+            if listed is not None and name not in listed:
+                found[name] = "missing"
+            elif self._kept(name) == b64encode(bytes.fromhex(digest)).decode():
+                found[name] = "ok"
+            else:
+                found[name] = _examined(self, name, digest).state
+        return found
+
+    def _kept(self, name: str) -> str:
+        """The SHA-256 that S3 keeps of an object; "" if it has none, or can't say."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer = self.bucket.head(f"{self.prefix}/{name}")
+        except (BotoCoreError, ClientError):
+            return ""  # reading it says more
+        self._saw(answer)
+        return str(answer.get("ChecksumSHA256", "")) if readable(answer) else ""
+
+    def _saw(self, answer: Mapping[str, Any]) -> None:
+        expiry, written = expiry_of(answer), answer.get("LastModified")
+        if expiry is not None:
+            self._expiries.append(expiry)
+        if written is not None and (self.oldest is None or written < self.oldest):
+            self.oldest = written
 
 
 def _not_readable(name: str, problem: str, *, missing: bool | None) -> SmsshError:
@@ -328,6 +329,46 @@ def _examined(place: Folder | Prefix, name: str, digest: str) -> Finding:
             return Finding(name, "missing")
         raise
     return Finding(name, "ok" if found.hexdigest() == digest else "changed", size)
+
+
+def contents(place: Folder | Prefix) -> dict[str, bytes]:
+    """All files of a bundle, the manifest too, each compared with the manifest, and that with the digest in the name.
+
+    Raises:
+        SmsshError: one is not there, or not what it should be.
+    """
+    text = b"".join(place.chunks(MANIFEST))
+    manifest = Manifest.parse(text)
+    if hashlib.sha256(text).hexdigest() != place.name:
+        raise SmsshError(
+            f"the bundle is damaged: its {MANIFEST} is not the one that it is named after",
+            reference="bundle-damaged",
+        )
+    return {**{name: read(place, manifest, name) for name in manifest.files}, MANIFEST: text}
+
+
+def renew(place: Prefix, encryption: str = "") -> Expiry | None:
+    """Put all files of a bundle again as they are, so that lifecycle rules count from now; answers what they say.
+
+    Args:
+        place: where the bundle is.
+        encryption: see `SSHOptions.s3_encryption`.
+
+    Raises:
+        SmsshError: it is not whole, or can't be read or written.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    files = contents(place)
+    try:
+        return put_files(files, replace(place.bucket, encryption=encryption), f"{place.prefix}/")
+    except (BotoCoreError, ClientError) as error:
+        raise SmsshError(
+            f"cannot renew the bundle {place.address}: {error}",
+            hint=f"allow s3:PutObject on {place.bucket.name}/{place.prefix}/*",
+            reference="bundle-not-writable",
+            status=ExitStatus.REFUSED,
+        ) from None
 
 
 def read(place: Folder | Prefix, manifest: Manifest, name: str) -> bytes:

@@ -301,7 +301,9 @@ def test_an_object_of_s3(api: Api):
     session = AwsSession()
     assert session.get_object("bucket.x", "a b/c+d.json") == b"content"
     assert api.paths[0] == "/bucket.x/a%20b/c%2Bd.json"
-    assert session.get_object("bucket", "gone") is None
+    assert session.get_object("bucket", "gone", "123456789012") is None
+    assert api.headers[1]["x-amz-expected-bucket-owner"] == "123456789012"
+    assert "x-amz-expected-bucket-owner" in api.headers[1]["Authorization"]  # signed, too
     with pytest.raises(SmsshError, match="access denied: GetObject") as caught:
         session.get_object("bucket", "secret")
     assert caught.value.hint == "ask for the permission s3:GetObject"

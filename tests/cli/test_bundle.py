@@ -218,3 +218,55 @@ def test_what_is_wrong_is_named(capsys, words, error):
     assert (status, out) == (ExitStatus.USAGE, "")
     assert f"error: {error}" in err or error in err
     assert "hint: " in err or "SSHOptions" in err
+
+
+# -------------------------------------------------------------------------------- of a pipeline
+
+
+def _upserted(address):
+    channel = {"ChannelName": "smssh", "DataSource": {"S3DataSource": {"S3Uri": address}}}
+    step = {"Name": "T", "Type": "Training", "Arguments": {"InputDataConfig": [channel]}}
+    boto3.client("sagemaker", region_name="us-east-1").create_pipeline(
+        PipelineName="churn",
+        PipelineDefinition=json.dumps({"Steps": [step]}),
+        RoleArn="arn:aws:iam::123456789012:role/job",
+        ClientRequestToken="x" * 32,
+    )
+
+
+def test_the_bundles_of_a_pipeline_are_verified_and_renewed(capsys, bucket):
+    _, out, _ = smssh(capsys, *BUILD, "--to", f"s3://{bucket}/deep")
+    address = out.strip()
+    _upserted(address)
+    s3 = boto3.client("s3", region_name="us-east-1")
+    key = address[len(f"s3://{bucket}/") :]
+    before = s3.head_object(Bucket=bucket, Key=key + "run.sh")["ResponseMetadata"]["RequestId"]
+    assert before
+    status, out, _ = smssh(capsys, "verify", "--pipeline", "churn")
+    assert (status, out.startswith(f"{address}: whole")) == (0, True)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    assert smssh(capsys, "renew", "--pipeline", "churn")[:2] == (0, f"{address}\n")
+    versions = s3.list_object_versions(Bucket=bucket, Prefix=key)["Versions"]
+    expected = build(EXPECTED, [KEY])
+    assert len(versions) == 2 * len(expected.files)
+    s3.delete_object(Bucket=bucket, Key=key + "run.sh")
+    status, out, err = smssh(capsys, "verify", "--pipeline", "churn", "--json")
+    assert status == ExitStatus.FAILED
+    assert json.loads(out)["bundles"][0]["whole"] is False
+    status, _, err = smssh(capsys, "renew", "--pipeline", "churn")
+    assert status == ExitStatus.NOT_FOUND
+    assert "run.sh" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "problem"),
+    [
+        (("verify",), ExitStatus.USAGE, "give either WHERE or --pipeline"),
+        (("renew", "s3://mine/x", "--pipeline", "churn"), ExitStatus.USAGE, "give either"),
+        (("renew", "here"), ExitStatus.USAGE, "here is not s3://bucket/prefix"),
+        (("verify", "--pipeline", "gone"), ExitStatus.NOT_FOUND, "pipeline 'gone' cannot be read"),
+    ],
+)
+def test_what_is_no_bundle_of_a_pipeline(capsys, bucket, words, status, problem):
+    found, _, err = smssh(capsys, *words)
+    assert (found, problem in err) == (status, True), err

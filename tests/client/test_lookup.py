@@ -479,6 +479,21 @@ def test_the_place_of_announcements_may_be_named(api: Api):
     assert api.paths[-1] == "/mine/hosts/job/algo-2.json"
 
 
+@pytest.mark.parametrize("owner", ["", "222222222222"])
+def test_the_bucket_of_announcements_must_be_the_jobs_own_accounts(api: Api, owner: str):
+    """Somebody else's bucket would say which host key to trust."""
+    place = "s3://mine/x" + (f"?owner={owner}" if owner else "")
+    described = {
+        **NATIVE,
+        "TrainingJobArn": "arn:aws:sagemaker:us-east-1:111111111111:training-job/job",
+        "Environment": {"SMSSH_ANNOUNCE": place},
+    }
+    api.answers = [NO_NODES, (200, described), (200, json.dumps(ANNOUNCED).encode())]
+    assert lookup.resolve("algo-2.job.training.sagemaker").port == 2222
+    assert api.paths[-1] == "/mine/x/hosts/job/algo-2.json"
+    assert api.headers[-1]["x-amz-expected-bucket-owner"] == (owner or "111111111111")
+
+
 @pytest.mark.parametrize(
     ("described", "announced", "words", "status"),
     [

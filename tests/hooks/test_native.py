@@ -1,5 +1,6 @@
 """The native transport: an SSH server, an announcement in S3, and no agent, activation or node of ours."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -173,6 +174,19 @@ def test_where_it_is(tmp_path):
     assert native.announcement_key("a/b", job) == "a/b/hosts/job-1/algo-2.json"
     assert native.target(job) == "sagemaker-training-job:job-1_algo-2"
     assert native.smssh_start_transport(context(tmp_path)) is None
+
+
+@pytest.mark.parametrize("owner", ["", "222222222222"])
+def test_the_bucket_must_be_that_of_the_job_or_of_the_account_that_is_named(tmp_path, s3, owner):
+    place = f"s3://{BUCKET}/owned" + (f"?owner={owner}" if owner else "")
+    made = context(tmp_path, SMSSH_TRANSPORT="native", SMSSH_ANNOUNCE=place)
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:training-job/job-1"
+    made = dataclasses.replace(made, job=dataclasses.replace(made.job, arn=arn))
+    requests = []
+    s3.meta.events.register("before-call.s3.PutObject", lambda params, **_: requests.append(params))
+    native.Announcement(made, s3).start()
+    assert requests[0]["url_path"].endswith("/owned/hosts/job-1/algo-1.json")
+    assert requests[0]["headers"]["x-amz-expected-bucket-owner"] == (owner or "123456789012")
 
 
 def test_a_denied_write_names_the_action(tmp_path, s3, monkeypatch):

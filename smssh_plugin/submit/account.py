@@ -1,0 +1,54 @@
+"""The AWS account of whoever submits: buckets must belong to it, unless an address names another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ExitStatus, SmsshError
+
+__all__ = ["account_of"]
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 10.0
+
+_known: dict[tuple[str, str], str] = {}
+
+
+def account_of(session: Any, bucket: str = "") -> str:
+    """The account id of a session's credentials: what they say themselves, else one call of STS in a process.
+
+    Args:
+        session: a SageMaker SDK session (anything with a `boto_session`), a boto3 session, or None for boto3's
+            default.
+        bucket: the bucket that must belong to the account, or an address in it, for the error.
+
+    Raises:
+        SmsshError: there are no credentials, or STS does not answer.
+    """
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    boto_session = getattr(session, "boto_session", session) or boto3.Session()
+    try:
+        credentials = boto_session.get_credentials()
+        said = getattr(credentials, "account_id", None)  # botocore 1.35 and later
+        if isinstance(said, str) and said:
+            return said
+        limits = Config(
+            connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"total_max_attempts": 2}
+        )
+        client = boto_session.client("sts", config=limits)
+        known = (str(getattr(credentials, "access_key", None)), str(client.meta.endpoint_url))
+        if known not in _known:
+            _known[known] = str(client.get_caller_identity()["Account"])
+        return _known[known]
+    except (BotoCoreError, ClientError) as error:
+        where = (bucket if "://" in bucket else f"s3://{bucket}") if bucket else "the bucket"
+        raise SmsshError(
+            f"cannot find out your AWS account, which must own {where}: {error}",
+            hint="check your AWS credentials and that STS can be reached, or name the owner in the address: "
+            "s3://bucket/prefix?owner=ACCOUNT",
+            reference="no-account",
+            status=ExitStatus.REFUSED,
+        ) from None
