@@ -232,6 +232,12 @@ JOB = (
         "s3:GetObject", "the object", "`authorized_keys` in S3, without a bundle only", ("get_object",)
     ),
     Permission(
+        "sts:GetCallerIdentity",
+        "`*` (needs no policy)",
+        "whose the bucket must be, in transform jobs and endpoints, whose containers know no ARN; for the same only",
+        ("get_caller_identity",),
+    ),
+    Permission(
         "ssm:GetParameter",
         "the parameter",
         "`authorized_keys` in a parameter, without a bundle only",
@@ -244,16 +250,27 @@ SUBMITTER = (
     Permission(
         "s3:GetObject",
         "`BUCKET/PREFIX/*`",
-        "whether the bundle is there (HEAD); a bundle that was named; `authorized_keys` in S3",
+        "whether the bundle is there, and right; `authorized_keys` in S3",
         ("head_object", "get_object"),
     ),
-    Permission("s3:PutObject", "`BUCKET/PREFIX/*`", "storing the bundle where it is not", ("put_object",)),
-    Permission("s3:ListBucket", "`BUCKET`", "whether a bundle that was named is whole", ("get_paginator",)),
+    Permission(
+        "s3:PutObject",
+        "`BUCKET/PREFIX/*`",
+        "storing the bundle, and renewing it when it is old",
+        ("put_object",),
+    ),
+    Permission("s3:ListBucket", "`BUCKET`", "whether the bundle is whole, and how old", ("get_paginator",)),
     Permission(
         "sts:GetCallerIdentity",
         "`*`",
-        "the name of the default bucket, outside of the SageMaker SDK",
+        "the account that the bucket must belong to, if its address names none (needs no policy)",
         ("get_caller_identity",),
+    ),
+    Permission(
+        "sagemaker:DescribePipeline",
+        "the pipeline",
+        "`enable`, when an execution is started, and `smssh bundle ... --pipeline`: which bundles it uses",
+        ("describe_pipeline",),
     ),
     Permission("ssm:GetParameter", "the parameter", "`authorized_keys` in a parameter", ("get_parameter",)),
 )
@@ -369,8 +386,9 @@ of this package add the same bytes, on every machine and in every compilation. `
 `SMSSH_ENABLE=0` where the request is made, add nothing at all.
 
 `BUCKET/PREFIX` is the SDK's default bucket (`sagemaker-REGION-ACCOUNT`, with its default prefix, if any) and
-`smssh/bundles`, or what `bundle_prefix` says. `DIGEST` is the SHA-256 of all that is in the bundle, so a bundle is
-stored once and never changed: see [below](#the-bundle). `smssh bundle show` and `smssh bundle verify` look at one.
+`smssh/bundles`, or what `bundle_prefix` says. `DIGEST` is the SHA-256 of all that is in the bundle, so a bundle
+never changes: see [below](#the-bundle), and [how long it lies there](submitting.md#bundles-in-s3).
+`smssh bundle show` and `smssh bundle verify` look at one.
 """
 
 VARIABLES = """
