@@ -55,6 +55,11 @@ class CredentialChain:
     _static: _Static | None = None
     _resolved: Any = None
 
+    @property
+    def static(self) -> bool:
+        """Whether the keys are kept as they were read, from variables or a file."""
+        return self._static is not None
+
     def keys(self) -> Keys | None:
         """The credentials of now; None where there are none.
 

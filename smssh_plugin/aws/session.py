@@ -177,6 +177,18 @@ class AwsSession:
                 self._chain = CredentialChain(self.profile, self.region)
             return self._chain.keys()
 
+    def _read_again(self) -> bool:
+        """Read the configuration files again, for what renews the keys in them; whether there are other keys now."""
+        with self._lock:
+            if self._chain is None or not self._chain.static:
+                return False  # the others are asked for anew whenever they are needed
+            profile = Profile(self._named[1])
+            chain = CredentialChain(profile, self.region)
+            if chain.keys() == self._chain.keys():
+                return False
+            self._loaded, self._chain = profile, chain
+            return True
+
     def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
         """Make one API call; throttling, trouble of the service and cut connections are tried again.
 
@@ -213,6 +225,8 @@ class AwsSession:
         if status != 200 or not isinstance(parsed, dict):
             refused = self._refused(service, name, _error(status, parsed), date)
             refused.passing = bool(_worth_another(status, answer))
+            if refused.reference == "stale-credentials" and self._read_again():
+                return self._call(service, operation, arguments, attempts)
             raise refused
         return parsed
 

@@ -60,6 +60,8 @@ _CONNECT_PAUSES = (0.3, 1.0)
 """Seconds between attempts to connect for the first time."""
 _RECONNECT_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
 """Seconds before each attempt to reconnect: two minutes, after which ssh's ServerAlive gives up as well."""
+_STEADY_SECONDS = 15.0
+"""A connection that lasted as long was a good one, though nothing was said on it."""
 _RECONNECT_REFUSALS = 5
 """Attempts that the other side refuses, of these; as many as the agent makes."""
 _MULTIPLEXING_AGENT = (3, 0, 196, 0)
@@ -118,12 +120,17 @@ class Channel:
         """Whether what arrives is read; the caller says so before it waits. While nobody listens, neither silence
         nor a missing acknowledgement says anything of the peer."""
         self.reconnects = 0
+        self._heard = False  # whether the peer has said anything on the connection of now
+        self._fruitless = 0  # connections in a row that were cut before it did
+        self._pauses = iter(_RECONNECT_PAUSES)
+        self._refusals = 0
         self._receives = receives
         self._connect = connect
         self._pause = pause
         self._pinged = 0.0
         self._deaf = float("-inf")  # when nobody listened last
         self.socket = self._first_connection()
+        self._connected = time.monotonic()
         self._handshake_seconds = handshake_seconds
         self._handshake_deadline = time.monotonic() + handshake_seconds
         self._settle_at = float("inf")
@@ -147,13 +154,14 @@ class Channel:
             The peer's output, in order. Look at `closed` after it.
 
         Raises:
-            SmsshError: the protocol was broken, or the connection cut and not to be had again.
+            SmsshError: the protocol was broken, or the connection cut and could not be resumed.
         """
         try:
             arrived = self.socket.receive()
         except WebSocketClosedError as cut:
             self._lost(cut)
             return []
+        self._heard = self._heard or bool(arrived)
         output: list[bytes] = []
         try:
             for data in arrived:
@@ -204,7 +212,7 @@ class Channel:
         After a cut it is an attempt to connect, which may take its time.
 
         Raises:
-            SmsshError: the peer is gone, or the connection is cut and not to be had again.
+            SmsshError: the peer is gone, or the connection is cut and could not be resumed.
         """
         if self.cut is not None:
             self._reconnect(self.cut, now)
@@ -280,11 +288,25 @@ class Channel:
         return self._connect()
 
     def _lost(self, cut: WebSocketClosedError) -> None:
+        """Note that there is no connection any more.
+
+        Raises:
+            SmsshError: each of the last ones was cut before anything came: another would be, too.
+        """
         self.socket.abort()
         self.cut = cut
+        if self._heard or time.monotonic() - self._connected >= _STEADY_SECONDS:
+            self._fruitless = 0
+        else:
+            # One that is cut at once is no better than one that is not opened: it must not be tried without end.
+            self._fruitless += 1
+            if self._fruitless == len(_RECONNECT_PAUSES):
+                raise _not_resumed(cut, "each new connection was cut before anything came", denied=False)
+        self._heard = False
         self._pauses = iter(_RECONNECT_PAUSES)
         self._refusals = 0
-        self._attempt_at = time.monotonic() + next(self._pauses)
+        next(self._pauses)
+        self._attempt_at = time.monotonic() + _RECONNECT_PAUSES[self._fruitless]
 
     def _reconnect(self, cut: WebSocketClosedError, now: float) -> None:
         """Try to connect again, if it is time to."""
@@ -299,16 +321,14 @@ class Channel:
             self._refusals += bool(refused.status)
             pause = next(self._pauses, None)
             if pause is None or self._refusals == _RECONNECT_REFUSALS:
-                raise SmsshError(
-                    f"the connection to the session was cut ({cut}) and is not to be had again: {refused}",
-                    hint="check the network",
-                    reference="session-cut",
-                    status=ExitStatus.UNREACHABLE,
-                ) from refused
+                raise _not_resumed(cut, str(refused), denied=refused.status in (401, 403)) from refused
             pause *= random.uniform(0.7, 1.0)  # noqa: S311 - all who were cut come back
             self._attempt_at = time.monotonic() + pause
             return
         self.cut = None
+        self._connected = time.monotonic()
+        if not self.ready:
+            self._handshake_deadline = self._connected + self._handshake_seconds
         self.reconnects += 1
         self._pinged = 0.0
         self.stream.resend_all(time.monotonic())
@@ -552,6 +572,17 @@ def signed_headers(url: str, credentials: Keys | None, region: str) -> dict[str,
     if credentials is None:
         return {}
     return signed("GET", url, {}, b"", credentials, region, "ssmmessages")
+
+
+def _not_resumed(cut: WebSocketClosedError, why: str, *, denied: bool) -> SmsshError:
+    return SmsshError(
+        f"the connection to the session was cut ({cut}) and could not be resumed: {why}",
+        hint="the credentials may have ended since: log in again, and connect again"
+        if denied
+        else "check the network",
+        reference="session-cut",
+        status=ExitStatus.REFUSED if denied else ExitStatus.UNREACHABLE,
+    )
 
 
 def _newer(version: str, than: tuple[int, ...]) -> bool:

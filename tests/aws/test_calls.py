@@ -309,3 +309,23 @@ def test_an_object_of_s3(api: Api):
     assert caught.value.hint == "ask for the permission s3:GetObject"
     with pytest.raises(ServiceRefused, match="no bucket"):
         session.get_object("nobucket", "x")
+
+
+def test_keys_of_a_file_are_read_again_when_the_service_takes_them_no_more(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    stored = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(stored))
+    stored.write_text("[default]\naws_access_key_id = AKIAOLD\naws_secret_access_key = x\n")
+    expired = (400, {"__type": "ExpiredTokenException", "message": "expired"})
+    session = AwsSession()
+    api.answers = [expired]
+    with pytest.raises(SmsshError, match="not valid"):
+        session.call("ssm", "start_session", Target="mi-1")
+    assert len(api.asked) == 1  # the same keys are not sent again
+    stored.write_text("[default]\naws_access_key_id = AKIANEW\naws_secret_access_key = x\n")
+    api.answers = [expired, (200, {"SessionId": "s"})]
+    assert session.call("ssm", "start_session", Target="mi-1") == {"SessionId": "s"}
+    assert "Credential=AKIANEW/" in api.headers[-1]["Authorization"]

@@ -28,6 +28,7 @@ from .support import KEYS, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from smssh_plugin.session.channel import Opening
 
@@ -68,7 +69,7 @@ def test_the_way_out_is_at_the_beginning_of_a_line(typed: list[bytes], sent: byt
 class Terminal:
     """A program in a terminal of its own."""
 
-    def __init__(self, api: Api, *arguments: str) -> None:
+    def __init__(self, api: Api, *arguments: str, environ: dict[str, str] | None = None) -> None:
         self.master, slave = pty.openpty()
         self.resize(100, 40)
         self.before = termios.tcgetattr(slave)
@@ -82,7 +83,7 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=subprocess.PIPE,
-            env=environment(api),
+            env=environ or environment(api),
             preexec_fn=own_terminal,  # noqa: PLW1509 - two system calls, no locks
         )
         self.slave = slave
@@ -428,3 +429,62 @@ def test_what_is_typed_while_the_network_is_gone_arrives(api: Api) -> None:
             terminal.close()
     assert typed == b"~ls\x03\r"
     assert api.operations == ["StartSession", *["ResumeSession"] * 4, "TerminateSession"]
+
+
+EXPIRED = (
+    400,
+    {"__type": "ExpiredTokenException", "message": "The security token included in the request is expired"},
+)
+
+
+def test_credentials_that_ended_meanwhile_are_said_at_once(api: Api) -> None:
+    """Those of the environment cannot be renewed: there is nothing to wait for."""
+    with scripted(until_cut) as opening:
+        answer(api, opening)
+        api.answers += [EXPIRED] * 2
+        terminal = Terminal(api)
+        try:
+            terminal.until_shown(b"prompt# ")
+            terminal.type(b"go\r")
+            assert terminal.process.wait(15) != 0
+            assert terminal.process.stderr is not None
+            said = terminal.process.stderr.read()
+            assert b"the AWS credentials are not valid (any more): ResumeSession" in said
+            assert b"session s-1 could not be ended" in said
+        finally:
+            terminal.close()
+    assert api.operations == ["StartSession", "ResumeSession", "TerminateSession"]
+
+
+def test_a_credentials_file_that_was_renewed_meanwhile_is_read_again(api: Api, tmp_path: Path) -> None:
+    stored = tmp_path / "credentials"
+
+    def keys(number: int) -> str:
+        return f"[default]\naws_access_key_id = AKIANUMBER{number}\naws_secret_access_key = x\naws_session_token = y\n"
+
+    stored.write_text(keys(1))
+
+    def back(peer: Peer) -> None:
+        peer.sequence = 3
+        peer.send(b"still here")
+        peer.close_channel()
+
+    with scripted(until_cut, back) as opening:
+        answer(api, opening)
+        api.answers += [EXPIRED, api.answers[0]]
+        environ = {name: value for name, value in environment(api).items() if "ACCESS_KEY" not in name} | {
+            "AWS_SHARED_CREDENTIALS_FILE": str(stored),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        terminal = Terminal(api, environ=environ)
+        try:
+            terminal.until_shown(b"prompt# ")
+            stored.write_text(keys(2))
+            terminal.type(b"go\r")
+            terminal.until_shown(b"still here")
+            assert terminal.process.wait(15) == 0
+        finally:
+            terminal.close()
+    assert api.operations == ["StartSession", "ResumeSession", "ResumeSession", "TerminateSession"]
+    signed = [headers["Authorization"].partition("/")[0][-1] for headers in api.headers]
+    assert signed == ["1", "1", "2", "2"]
