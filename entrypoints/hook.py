@@ -225,7 +225,7 @@ def _status(options: argparse.Namespace) -> int:
     lines = [
         ("job", "{host} of {job} ({kind})".format(**answer)),
         ("state", answer["state"] + (" at " + answer["point"] if answer["point"] else "")),
-        ("attempt", "{}, last exit status {}".format(answer["attempt"], answer["exit_code"])),
+        ("attempt", "{}{}".format(answer["attempt"], _last(answer["exit_code"]))),
         ("code", answer["code_dir"]),
     ]
     hold = answer["hold"]
@@ -246,16 +246,16 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _last(code: int | None) -> str:
+    return "" if code is None else f", last exit status {code}"
+
+
 def _report(options: argparse.Namespace) -> int:
     report = _ask({"op": "report"}, 60.0)
     if options.json:
         _print(report)
         return 0
-    lines = [
-        "attempt {} of {} ended with exit status {}".format(
-            report["attempt"], report["job"], report["exit_code"]
-        )
-    ]
+    lines = ["attempt {} of {}{}".format(report["attempt"], report["job"], _last(report["exit_code"]))]
     if report.get("first_failed"):
         lines.append("first of the job's hosts to fail: {}".format(report["first_failed"]))
     lines.append("command: {}".format(line(" ".join(report["command"]))))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from . import terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
 __all__ = ["Lines", "give_back", "given", "input_aside", "output_aside"]
@@ -77,12 +77,14 @@ class Lines:
 
     Args:
         out: where to.
+        edit: what is made of a piece of text that is whole lines.
     """
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, edit: Callable[[str], str] = str) -> None:
         import codecs
 
         self._out = out
+        self._edit = edit
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._begun = ""
 
@@ -94,7 +96,7 @@ class Lines:
         if end or len(self._begun) > LONGEST_LINE:
             shown, self._begun = text if end else text + "\n", ""
         if shown:
-            self._out.write(terminal.block(shown))
+            self._out.write(terminal.block(self._edit(shown)))
             self._out.flush()
 
 

@@ -14,7 +14,7 @@ from .. import streams
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
 from . import COMMANDS, extensions
-from .door import say
+from .door import say, system_error
 from .help import text as help_page
 
 __all__ = ["aws_options", "group", "json_option", "run"]
@@ -71,6 +71,9 @@ def run(words: list[str]) -> int:
         # `smssh list | head`: nobody reads any more. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
+    except OSError as error:
+        say(system_error(error))
+        return int(ExitStatus.FAILED)
     return int(status) if isinstance(status, int) else 0
 
 

@@ -8,7 +8,7 @@ from .. import streams
 from ..errors import ExitStatus, SmsshError
 from ..terminal import block, line
 
-__all__ = ["VIAS", "enter", "known_hosts", "say"]
+__all__ = ["VIAS", "enter", "known_hosts", "say", "system_error"]
 
 VIAS = ("session", "plugin")
 """By what a proxy moves the bytes."""
@@ -68,8 +68,17 @@ def known_hosts(address: str, name: str, region: str | None, profile: str | None
     except SmsshError as error:
         say(error)
         return int(error.status)
+    except OSError as error:
+        say(system_error(error))
+        return int(ExitStatus.FAILED)
     print(line(f"{name} {key}"))
     return int(ExitStatus.OK)
+
+
+def system_error(error: OSError) -> SmsshError:
+    """What the system would not do, as an error for a person: no room, no descriptor left, a folder that is closed."""
+    where = f"{error.filename}: " if error.filename else ""
+    return SmsshError(f"{where}{error.strerror or error}", reference="system-error")
 
 
 def say(error: SmsshError) -> None:

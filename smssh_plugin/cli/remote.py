@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import click
@@ -66,11 +67,19 @@ def status(address: str, as_json: bool, region: str | None, profile: str | None)
 def _hook(address: str, words: list[str], region: str | None, profile: str | None) -> int:
     """Run `smssh-hook WORDS` there; its output is shown as it comes, or, where it is JSON, written anew."""
     from ..aws.session import AwsSession
+    from ..client.addresses import parse
     from ..client.connect import connect
     from ..streams import Lines
 
+    address = str(parse(address))  # names with nothing in it that a replacement would read
     as_json = "--json" in words
-    shown = {"stdout": Lines(sys.stdout), "stderr": Lines(sys.stderr)}
+
+    def here(text: str) -> str:
+        """What a person is to type, as it is typed on this machine."""
+        text = re.sub("^smssh-hook: ", "error: ", text, flags=re.MULTILINE)
+        return re.sub(r"\bsmssh-hook (hold|extend|retry|release|status)\b", rf"smssh \1 {address}", text)
+
+    shown = {name: Lines(out, here) for name, out in (("stdout", sys.stdout), ("stderr", sys.stderr))}
 
     def show(stream: str, piece: bytes) -> None:
         if stream == "stderr" or not as_json:

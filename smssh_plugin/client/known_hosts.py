@@ -76,7 +76,7 @@ def remember(address: str, host_key: str) -> Path | None:
     another host's.
 
     Raises:
-        SmsshError: the client's folder cannot be used.
+        SmsshError: the client's folder cannot be used, or nothing written there.
     """
     path = file_for(address)
     try:
@@ -86,10 +86,21 @@ def remember(address: str, host_key: str) -> Path | None:
         return None
     private_folder(home())
     private_folder(path.parent)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as out:
-        out.write(line)
-    Path(out.name).replace(path)
     forget_old(path.parent, KEPT_SECONDS)
+    written = None
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as out:
+            written = Path(out.name)
+            out.write(line)
+        written.replace(path)
+    except OSError as error:
+        if written is not None:
+            written.unlink(missing_ok=True)
+        raise SmsshError(
+            f"cannot write the host key of {address} to {path.parent}: {error.strerror}",
+            hint="make room there, or name another folder in SMSSH_HOME",
+            reference="home-not-writable",
+        ) from error
     return path
 
 

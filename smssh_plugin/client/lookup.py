@@ -9,6 +9,8 @@ SageMaker's own remote debugging, or to say why there is none.
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,7 +44,12 @@ POLL_FIRST_SECONDS = 0.5
 POLL_LONGEST_SECONDS = 5.0
 TAG_THREADS = 8
 
+RESTART_SECONDS = 60.0
+"""How long a job is waited for whose container has ended: on spot instances another one may start."""
+
 _ENDED = frozenset({"Completed", "Failed", "Stopped"})
+_ENDING = frozenset({"Uploading", "Stopping", "MaxRuntimeExceeded", "MaxWaitTimeExceeded", *_ENDED})
+"""Secondary states of a training job without a container."""
 # API operation, and the name of its answer's status field, by kind.
 _DESCRIBE = {
     "training": ("describe_training_job", "TrainingJobName", "TrainingJobStatus"),
@@ -108,11 +115,17 @@ class StepJob:
 
 
 class _NotYet(Exception):  # noqa: N818 - control flow inside resolve
-    """Nothing to connect to now, but there may be soon; `error` is what to say if there is no more time."""
+    """Nothing to connect to now, but there may be soon; `error` is what to say if there is no more time.
 
-    def __init__(self, error: SmsshError) -> None:
+    Args:
+        error: see above.
+        patience: seconds from the first look after which it will not come any more.
+    """
+
+    def __init__(self, error: SmsshError, patience: float = math.inf) -> None:
         super().__init__(str(error))
         self.error = error
+        self.patience = patience
 
 
 def resolve(
@@ -171,14 +184,14 @@ def _found(
 
 def _patiently(attempt: Callable[[], T], wait: float, on_wait: Callable[[str], None] | None) -> T:
     """What `attempt` answers, made once or until the time is over; its `_NotYet` becomes the error in it."""
-    deadline = time.monotonic() + wait
+    began = time.monotonic()
     pause = POLL_FIRST_SECONDS
     said = None
     while True:
         try:
             return attempt()
         except _NotYet as not_yet:  # noqa: PERF203 - it waits anyway
-            left = deadline - time.monotonic()
+            left = began + min(wait, not_yet.patience) - time.monotonic()
             if left <= 0:
                 if wait > 0:
                     not_yet.error.status = ExitStatus.TIMEOUT
@@ -448,15 +461,24 @@ def _find(address: Address, session: AwsSession, *, bare: bool) -> Node:
     ]
     # A container that started again (spot, or a re-used name) registered again: the newest is the living one.
     online = sorted(_instances(session, filters), key=_registered)
+    over = False
     for info in reversed(online):
         node = node_of(session, info)
         if node is not None and node.state != "ended":  # it may show as Online for minutes after its end
             return node
-    return _without_node(session, job, host, bare=bare)
+        over = over or node is not None
+    return _without_node(session, job, host, bare=bare, over=over)
 
 
-def _without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool) -> Node:
+def _without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, over: bool) -> Node:
     """The host of a job that has no managed node: native, or an error that says why.
+
+    Args:
+        session: the AWS session.
+        job: the job.
+        host: its host.
+        bare: whether a container without an SSH server will do.
+        over: whether it had a node, whose container has ended.
 
     Raises:
         SmsshError: there is none, and will be none.
@@ -464,13 +486,12 @@ def _without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool) -
     """
     name = job.names[-1]
     if job.kind not in _DESCRIBE:
-        raise _NotYet(
-            SmsshError(
-                f"no host {host} of {job.kind} {name!r} is online in {session.region}",
-                hint="`smssh list` shows the hosts there are",
-                reference="no-node",
-                status=ExitStatus.UNREACHABLE,
-            )
+        # Nothing that could be asked knows whether there will be one: its name is known by its node alone.
+        raise SmsshError(
+            f"no host {host} of {job.kind} {name!r} is online in {session.region}",
+            hint="`smssh list` shows the hosts there are",
+            reference="no-node",
+            status=ExitStatus.UNREACHABLE,
         )
     described = next((found for one in job.names if (found := _described(session, job.kind, one))), None)
     if described is None:
@@ -487,23 +508,81 @@ def _without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool) -
         because = f": {reason.splitlines()[0]}" if reason else ""
         raise SmsshError(
             f"{job.kind} job {name!r} has ended ({status}){because}",
-            hint="to keep the container of a failed job, ask for a hold: SMSSH_HOLD=failure",
+            hint=_after(status, "with_ssh(step, hold='failure') or SMSSH_HOLD=failure"),
+            reference="job-ended",
+            status=ExitStatus.NOT_FOUND,
+        )
+    phase = status if status == "Stopping" else described.get("SecondaryStatus")
+    if phase == "Stopping" or phase in _ENDING:
+        raise SmsshError(
+            f"{job.kind} job {name!r} is ending ({phase}), and its container is gone",
+            hint="`smssh list` shows the hosts that are online",
             reference="job-ended",
             status=ExitStatus.NOT_FOUND,
         )
     _check_host(described, job.kind, name, host)
     if job.kind == "training" and native.enabled(described):
         return _native(session, described, host, bare=bare)
+    enable = f"`smssh enable {name}` lets you in without all that" if job.kind == "training" else ""
+    if not _carries(session, job.kind, described):
+        raise SmsshError(
+            f"{job.kind} job {name!r} was submitted without smssh: it has no host to enter",
+            hint=enable.replace("all that", "it")
+            or "submit it with with_ssh, or with SMSSH_ENABLE=1 and an image that has smssh-plugin; where the image "
+            "itself sets that, try again once its host is online",
+            reference="no-smssh",
+            status=ExitStatus.UNREACHABLE,
+        )
+    if over:
+        raise _NotYet(
+            SmsshError(
+                f"the container of host {host} of {job.kind} job {name!r} has ended, and the job is {status}",
+                hint="it is about to end, or to start again on another instance",
+                reference="no-node",
+                status=ExitStatus.UNREACHABLE,
+            ),
+            RESTART_SECONDS,
+        )
     raise _NotYet(
         SmsshError(
             f"{job.kind} job {name!r} is {status}, and its host {host} is not online yet",
-            hint="if it stays so: does the job carry with_ssh or SMSSH_ENABLE=1, and may its role register a "
-            "managed node? Its log says what smssh did there"
-            + (f"; `smssh enable {name}` lets you in without all that" if job.kind == "training" else ""),
+            hint="if it stays so: may its role register a managed node? The job's log says what smssh did there"
+            + (f"; {enable}" if enable else ""),
             reference="no-node",
             status=ExitStatus.UNREACHABLE,
         )
     )
+
+
+def _after(status: str, hold: str) -> str:
+    """What to do about a job or step that has ended."""
+    if status == "Failed":
+        return f"its container is gone; to keep the next one that fails, submit it with a hold: {hold}"
+    return "its container is gone; `smssh list` shows the hosts that are online"
+
+
+def _carries(session: AwsSession, kind: str, described: dict[str, Any]) -> bool:
+    """Whether a job's request has anything of smssh in it, or that cannot be known."""
+    parts = [
+        described.get(name)
+        for name in (
+            "AlgorithmSpecification",
+            "AppSpecification",
+            "Environment",
+            "InputDataConfig",
+            "ProcessingInputs",
+        )
+    ]
+    if kind == "transform":
+        try:
+            parts.append(session.call("sagemaker", "describe_model", ModelName=described.get("ModelName")))
+        except SmsshError:  # deleted, or not ours to see
+            return True
+    environment = described.get("Environment") or {}
+    if environment.get("SMSSH_ENABLE", "1") != "1":
+        return False
+    text = json.dumps(parts, default=str)
+    return "smssh" in text.lower() or "START_SSH" in text
 
 
 def _check_host(described: dict[str, Any], kind: str, name: str, host: str) -> None:
@@ -601,7 +680,7 @@ def _job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
     job = describe_step(step)
     status = step.get("StepStatus", "")
     if job is None:
-        if status in ("Starting", "Executing"):
+        if status in ("Starting", "Executing") and not step.get("Metadata"):
             raise _NotYet(
                 SmsshError(
                     f"step {address.step!r} is {status}, and has no job yet",
@@ -621,7 +700,7 @@ def _job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
         because = f": {reason.splitlines()[0]}" if reason else ""
         raise SmsshError(
             f"step {address.step!r} of execution {execution} has ended ({status}){because}",
-            hint="to keep the container of a failed step, ask for a hold: with_ssh(step, hold='failure')",
+            hint=_after(status, "with_ssh(step, hold='failure')"),
             reference="step-ended",
             status=ExitStatus.NOT_FOUND,
         )
@@ -630,8 +709,6 @@ def _job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
 
 def _defined(session: AwsSession, arn: str, step: str) -> bool:
     """Whether the definition that this execution runs knows a step of that name, in conditions and loops too."""
-    import json
-
     answer = session.call("sagemaker", "describe_pipeline_definition_for_execution", PipelineExecutionArn=arn)
     return any(names[0] == step for _, names in named_steps(json.loads(answer["PipelineDefinition"])))
 

@@ -122,6 +122,10 @@ def run(
             if not signals.number:
                 say(error.message if error.hint is None else f"{error.message} ({error.hint})")
                 return int(error.status)
+        except OSError as error:  # no room for a host key, no descriptor left
+            if not signals.number:
+                say(f"{error.filename or 'the connection'}: {error.strerror or error}")
+                return int(ExitStatus.FAILED)
         return 128 + signals.number if signals.number else ExitStatus.OK
 
 

@@ -229,3 +229,23 @@ def test_ssh_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert main(["ssh-config", "--write"]) == 0
     assert main(["ssh-config", "--write"]) == 0
     assert (tmp_path / ".ssh" / "config").read_text().count("Include") == 1
+
+
+FULL = """
+import errno, sys
+from smssh_plugin.client import lookup
+def full(*_, **__): raise OSError(errno.ENOSPC, "No space left on device", "/full/file")
+lookup.resolve = lookup.list_nodes = full
+from smssh_plugin.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["proxy", "a.training.sagemaker"], ["known-hosts", "a.training.sagemaker"], ["list"]]
+)
+def test_what_the_system_does_not_do_is_an_error_and_no_traceback(words: list[str]):
+    done = smssh(*words, code=FULL)
+    assert done.returncode == 1
+    assert "/full/file: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

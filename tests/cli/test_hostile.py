@@ -103,3 +103,15 @@ def test_json_of_the_container_is_written_anew(world: World):  # noqa: F811
     answer.write_text(HOSTILE)
     done = world.smssh("status", ADDRESS, "--json")
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.e2e
+def test_what_is_to_be_typed_can_be_typed_here(world: World):  # noqa: F811
+    hook(
+        world,
+        """echo "smssh-hook: not held\n  hint: \\`smssh-hook hold\\`, then smssh-hook extend 30m" >&2; exit 1""",
+    )
+    done = world.smssh("retry", ADDRESS)
+    assert (
+        done.stderr == f"error: not held\n  hint: `smssh hold {ADDRESS}`, then smssh extend {ADDRESS} 30m\n"
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,6 +45,7 @@ class Counting(AwsSession):
 
 
 def start_job(service: Service, name: str, **environment: str) -> None:
+    environment = {"SMSSH_ENABLE": "1", **environment}
     service.sagemaker.create_training_job(TrainingJobName=name, Environment=environment, **training())
 
 
@@ -106,7 +109,8 @@ def test_a_pipeline_address(session: AwsSession, service: Service):
 
 def test_a_step_that_comes_later_is_waited_for(session: AwsSession, service: Service):
     first = step("First", "Training", training(Environment={"OUTCOME": "hold"}))
-    then = step("Then", "Training", training(Environment={"OUTCOME": "hold"}), DependsOn=["First"])
+    environment = {"OUTCOME": "hold", "SMSSH_ENABLE": "1"}
+    then = step("Then", "Training", training(Environment=environment), DependsOn=["First"])
     service.pipeline(definition(first, then))
     service.start_pipeline()
     service.until(lambda: service.runner.running, "the first job runs")
@@ -306,7 +310,7 @@ def test_a_node_whose_job_is_over_is_passed_over(session: AwsSession, service: S
     """It shows as Online for minutes when its container was killed before it could deregister."""
     add_node(service, "job", State="ended")
     start_job(service, "job", OUTCOME="hold")
-    with pytest.raises(SmsshError, match="not online yet"):
+    with pytest.raises(SmsshError, match="has ended, and the job is InProgress"):
         lookup.resolve("job.training.sagemaker", session)
     old, new = add_node(service, "other"), add_node(service, "other", State="ended")
     service.sessions.nodes.nodes[old].registered = time.time() - 100
@@ -571,3 +575,109 @@ def test_remote_debugging_is_switched_on_in_a_job_that_runs(
         assert main(["enable", "job"]) == status
         assert hint in capsys.readouterr().err
     assert main(["enable", "job.processing.sagemaker"]) == ExitStatus.USAGE
+
+
+PLAIN = [
+    ("training", {}, "no-smssh"),
+    ("training", {"Environment": {"EPOCHS": "3"}}, "no-smssh"),
+    ("training", {"Environment": {"SMSSH_ENABLE": "0", "SMSSH_HOLD": "failure"}}, "no-smssh"),
+    ("training", {"Environment": {"SMSSH_ENABLE": "1"}}, "no-node"),
+    ("training", {"Environment": {"START_SSH": "true"}}, "no-node"),
+    ("training", {"SecondaryStatus": "Uploading"}, "job-ended"),
+    ("training", {"TrainingJobStatus": "Stopping"}, "job-ended"),
+    ("processing", {}, "no-smssh"),
+    ("processing", {"ProcessingJobStatus": "Stopping"}, "job-ended"),
+    ("processing", {"Environment": {"SMSSH_ENABLE": "1"}}, "no-node"),
+    ("processing", {"AppSpecification": {"ContainerEntrypoint": ["sh", "/x/smssh/run.sh", "a"]}}, "no-node"),
+    ("transform", {}, "no-smssh"),
+    ("transform", {"model": {"PrimaryContainer": {"Environment": {"SMSSH_ENABLE": "1"}}}}, "no-node"),
+]
+
+
+class Describing(Counting):
+    """An AWS session whose jobs are as a test says."""
+
+    def __init__(self, kind: str, described: dict[str, Any]) -> None:
+        super().__init__()
+        self.model = described.pop("model", {"PrimaryContainer": {"Image": "x"}})
+        name = f"{kind.capitalize()}JobStatus"
+        self.described = {name: "InProgress", "SecondaryStatus": "Training", "ModelName": "m", **described}
+
+    def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        if operation == "describe_model":
+            return self.model
+        if operation.startswith("describe_") and service == "sagemaker":
+            return self.described
+        return super().call(service, operation, **arguments)
+
+
+@pytest.mark.parametrize(("kind", "described", "reference"), PLAIN)
+def test_what_cannot_come_is_not_waited_for(
+    kind: str, described: dict[str, Any], reference: str, session: AwsSession, monkeypatch: pytest.MonkeyPatch
+):
+    pauses: list[float] = []
+
+    def stop(seconds: float) -> None:
+        pauses.append(seconds)
+        raise InterruptedError
+
+    monkeypatch.setattr(lookup.time, "sleep", stop)
+    aws = Describing(kind, dict(described))
+    with pytest.raises((SmsshError, InterruptedError)) as caught:
+        lookup.resolve(f"job.{kind}.sagemaker", aws, wait=600)
+    assert bool(pauses) is (reference == "no-node")
+    if not pauses:
+        assert isinstance(caught.value, SmsshError)
+        assert caught.value.reference == reference
+        assert ("smssh enable job" in str(caught.value)) is (kind == "training" and reference == "no-smssh")
+
+
+@pytest.mark.parametrize("kind", ["inference", "notebook", "studio"])
+def test_a_kind_that_nobody_can_be_asked_about_is_not_waited_for(kind: str, session: AwsSession):
+    with pytest.raises(SmsshError, match=f"no host algo-1 of {kind} 'job' is online"):
+        lookup.resolve(f"job.{kind}.sagemaker", session, wait=600)
+
+
+def test_a_container_that_has_ended_is_waited_for_a_minute(
+    session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    add_node(service, "job", State="ended")
+    start_job(service, "job", OUTCOME="hold")
+    now = [0.0]
+    clock = SimpleNamespace(
+        monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds), time=time.time
+    )
+    monkeypatch.setattr(lookup, "time", clock)
+    with pytest.raises(SmsshError, match="the container of host algo-1 of training job 'job' has ended"):
+        lookup.resolve("job.training.sagemaker", session, wait=600)
+    assert 60 <= now[0] < 70
+
+
+@pytest.mark.parametrize(("status", "hold"), [("Completed", False), ("Stopped", False), ("Failed", True)])
+def test_a_hold_is_the_advice_for_what_has_failed_alone(status: str, hold: bool, session: AwsSession):
+    aws = Describing("training", {"TrainingJobStatus": status, "SecondaryStatus": status})
+    with pytest.raises(SmsshError, match="has ended") as caught:
+        lookup.resolve("job.training.sagemaker", aws, wait=600)
+    assert ("hold" in str(caught.value.hint)) is hold
+
+
+def test_a_step_of_another_kind_is_not_waited_for(session: AwsSession, monkeypatch: pytest.MonkeyPatch):
+    steps = [{"StepName": "Ask", "StepStatus": "Executing", "Metadata": {"Callback": {"CallbackToken": "x"}}}]
+    monkeypatch.setattr(
+        lookup, "execution_arn", lambda *_: "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/e"
+    )
+    monkeypatch.setattr(lookup, "steps_of", lambda *_: steps)
+    with pytest.raises(SmsshError, match="step 'Ask' has no job"):
+        lookup.resolve("Ask.p.pipeline.sagemaker", session, wait=600)
+
+
+def test_a_full_disk_is_said(session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch):
+    add_node(service, "job")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(known_hosts.tempfile, "NamedTemporaryFile", full)
+    with pytest.raises(SmsshError, match="cannot write the host key of job") as caught:
+        lookup.resolve("job.training.sagemaker", session)
+    assert "No space left on device" in str(caught.value)
