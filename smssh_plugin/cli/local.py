@@ -364,7 +364,7 @@ def _run_command(command: tuple[str, ...], state: State, folder: StateFolder) ->
     from ..local.environment import client_environment, removed_variables
 
     environ = {name: value for name, value in os.environ.items() if name not in removed_variables()}
-    environ |= client_environment(state.endpoint, state.key, folder.path)
+    environ |= client_environment(state.access, folder.path)
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
@@ -418,5 +418,5 @@ def _gone(state: State, folder: StateFolder) -> bool:
 def _print_exports(state: State, folder: StateFolder, environ: Mapping[str, str] = os.environ) -> None:
     from ..local.environment import client_environment, exports, removed_variables
 
-    variables = client_environment(state.endpoint, state.key, folder.path, environ)
+    variables = client_environment(state.access, folder.path, environ)
     click.echo(exports(variables, removed_variables(environ)))

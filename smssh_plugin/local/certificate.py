@@ -1,4 +1,8 @@
-"""A certificate authority and a server's certificate for the loopback: agents speak TLS and nothing else."""
+"""A certificate authority of the local emulator's own, and certificates for what it serves over TLS.
+
+Agents speak TLS and nothing else, and programs that name an endpoint of AWS by themselves do. The authority's key
+is never written and ends with the process; it can sign for the loopback and for names of AWS alone.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ import datetime as dt
 import ipaddress
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from .proxying import AWS_DOMAINS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,16 +26,21 @@ __all__ = ["Certificate"]
 
 _DAYS = 30
 _ADDRESSES = ("127.0.0.1", "::1")
+_CONTEXTS_MAX = 256
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Files in PEM."""
+    """Files in PEM, and the authority's key."""
 
     authority: Path
     """Of the authority: what clients have to trust."""
     server: Path
     """The server's certificate and its key; its owner's alone."""
+    authority_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    """Of every server."""
+    contexts: dict[str, ssl.SSLContext] = field(default_factory=dict, repr=False)
 
     @classmethod
     def make(cls, folder: Path, names: tuple[str, ...] = ("localhost",)) -> Certificate:
@@ -39,20 +50,10 @@ class Certificate:
             folder: where; it exists.
             names: the server's names, besides the loopback's addresses.
         """
-        now = dt.datetime.now(dt.timezone.utc)
         authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-        issuer = _name("smssh local")
-
-        def builder(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-            made = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
-            return (
-                made.serial_number(x509.random_serial_number())
-                .not_valid_before(now - dt.timedelta(days=1))
-                .not_valid_after(now + dt.timedelta(days=_DAYS))
-            )
-
         authority = (
-            builder(issuer, authority_key.public_key())
+            _builder(_ISSUER, authority_key.public_key())
+            .add_extension(_constraints(names), critical=True)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_signs_certificates(), critical=True)
             .add_extension(
@@ -64,24 +65,46 @@ class Certificate:
             x509.IPAddress(ipaddress.ip_address(address)) for address in _ADDRESSES
         ]
         entries += [x509.DNSName(name) for name in names]
+        made = cls(folder / "authority.pem", folder / "server.pem", authority_key, key)
+        made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+        made._write(made.server, entries)
+        return made
+
+    def _write(self, path: Path, names: list[x509.GeneralName]) -> None:
+        """Write a server's certificate and key to a file that is its owner's alone."""
         server = (
-            builder(_name("smssh local server"), key.public_key())
-            .add_extension(x509.SubjectAlternativeName(entries), critical=False)
+            _builder(_name("smssh local server"), self.key.public_key())
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(
                 # Python asks for it from 3.13 on.
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.authority_key.public_key()),
                 critical=False,
             )
-            .sign(authority_key, hashes.SHA256())
+            .sign(self.authority_key, hashes.SHA256())
         )
-        made = cls(folder / "authority.pem", folder / "server.pem")
-        made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-        private = key.private_bytes(
+        private = self.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        with open(os.open(made.server, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(server.public_bytes(serialization.Encoding.PEM) + private)
-        return made
+
+    def context_for(self, host: str) -> ssl.SSLContext:
+        """For a server that is `host`, a name of AWS.
+
+        Raises:
+            ValueError: it is no name of a host.
+        """
+        found = self.contexts.get(host)
+        if found is None:
+            while len(self.contexts) >= _CONTEXTS_MAX:
+                del self.contexts[next(iter(self.contexts))]
+            # A context reads files only.
+            path = self.server.with_name("host.pem")
+            self._write(path, [x509.DNSName(host)])
+            found = self.contexts[host] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            found.load_cert_chain(path)
+            path.unlink()
+        return found
 
     def context(self) -> ssl.SSLContext:
         """For a server."""
@@ -90,8 +113,27 @@ class Certificate:
         return made
 
 
+def _builder(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.timezone.utc)
+    made = x509.CertificateBuilder().subject_name(subject).issuer_name(_ISSUER).public_key(public)
+    return (
+        made.serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=_DAYS))
+    )
+
+
+def _constraints(names: tuple[str, ...]) -> x509.NameConstraints:
+    permitted: list[x509.GeneralName] = [x509.DNSName(name) for name in (*names, *AWS_DOMAINS)]
+    permitted += [x509.IPAddress(ipaddress.ip_network(address)) for address in _ADDRESSES]
+    return x509.NameConstraints(permitted, None)
+
+
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+
+_ISSUER = _name("smssh local")
 
 
 def _signs_certificates() -> x509.KeyUsage:

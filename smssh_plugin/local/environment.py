@@ -5,16 +5,24 @@ This module imports the standard library only.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib.util
 import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from .proxying import proxy_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from .credentials import Key
 
-__all__ = ["client_environment", "exports", "removed_variables"]
+__all__ = ["Access", "client_environment", "exports", "network", "removed_variables"]
 
 REGION = "us-east-1"
 
@@ -29,8 +37,8 @@ SageMaker:
 """
 """For the SageMaker Python SDK.
 
-TelemetryOptOut is the one switch that keeps it from calling home. For its default bucket's name it asks STS
-for the account, at AWS's own endpoint whatever AWS_ENDPOINT_URL says; so it is told the name.
+TelemetryOptOut is the one switch that keeps it from calling home. The name of its default bucket would cost it
+a call of STS.
 """
 _REMOVED = (
     "AWS_PROFILE",
@@ -50,30 +58,40 @@ _REMOVED = (
 )
 
 
-def client_environment(
-    endpoint: str, key: Key, state_dir: Path, environ: Mapping[str, str] = os.environ
-) -> dict[str, str]:
-    """The variables to set. Writes the file that one of them names.
+@dataclass(frozen=True)
+class Access:
+    """What leads to a running emulator.
 
     Args:
-        endpoint: the stand-in's, http://127.0.0.1:PORT.
+        endpoint: http://127.0.0.1:PORT.
         key: the credentials to sign with.
-        state_dir: the stand-in's folder; it exists.
-        environ: the environment that they are to be added to, for the lists that are extended and not
-            replaced.
+        authority: the PEM file of the authority that its certificates are signed by.
+        proxy: the password of its proxy; "" for no proxy.
+    """
+
+    endpoint: str
+    key: Key
+    authority: Path | None = None
+    proxy: str = ""
+
+
+def client_environment(
+    access: Access, state_dir: Path, environ: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The variables to set. Writes the files that some of them name.
+
+    Args:
+        access: what leads there.
+        state_dir: the emulator's folder; it exists.
+        environ: the environment that they are to be added to, for what is extended and not replaced.
     """
     config = state_dir / "client" / "sagemaker-config.yaml"
     config.parent.mkdir(exist_ok=True)
     if not config.exists() or config.read_text() != _SDK_CONFIG:
         config.write_text(_SDK_CONFIG)
-    # botocore honours HTTP_PROXY, for loopback too.
-    direct = [host for host in environ.get("NO_PROXY", environ.get("no_proxy", "")).split(",") if host]
-    # "*" is every host, and only where it stands alone.
-    ours = [] if direct == ["*"] else [host for host in ("127.0.0.1", "localhost") if host not in direct]
-    no_proxy = ",".join([*direct, *ours])
     return {
-        "AWS_ENDPOINT_URL": endpoint,
-        **key.variables(),
+        "AWS_ENDPOINT_URL": access.endpoint,
+        **access.key.variables(),
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
         # Nothing of a real profile may reach the stand-in, nor anything of this a real account.
@@ -83,9 +101,57 @@ def client_environment(
         # moto has no iam:SimulatePrincipalPolicy, which SDK v3 calls otherwise.
         "SAGEMAKER_VALIDATE_ROLE": "false",
         "SAGEMAKER_USER_CONFIG_OVERRIDE": str(config),
-        "NO_PROXY": no_proxy,
-        "no_proxy": no_proxy,
+        **network(access, state_dir, environ),
     }
+
+
+def network(access: Access, state_dir: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables by which nothing for AWS leaves this machine; see outgoing.py. Writes the file that one names.
+
+    Args:
+        access: what leads there.
+        state_dir: the emulator's folder; it exists.
+        environ: the environment that they are to be added to.
+    """
+    if not access.proxy or access.authority is None:
+        return {}
+    port = urlsplit(access.endpoint).port
+    assert port is not None
+    bundle = _authorities(access.authority, state_dir / "client", environ.get("AWS_CA_BUNDLE"))
+    return {**proxy_variables(port, access.proxy, environ), "AWS_CA_BUNDLE": str(bundle)}
+
+
+def _authorities(ours: Path, folder: Path, theirs: str | None) -> Path:
+    """A PEM file of all authorities that a client is to trust: the emulator's, and those that it trusts without it.
+
+    Args:
+        ours: the emulator's authority.
+        folder: where the file is written; made.
+        theirs: the file that the environment named; None for botocore's list.
+    """
+    folder.mkdir(exist_ok=True)
+    if theirs is not None and Path(theirs).parent == folder:
+        theirs = None  # ours, of another start
+    trusted = Path(theirs) if theirs is not None else _botocore_authorities()
+    named = "" if theirs is None else f"-{hashlib.sha256(theirs.encode()).hexdigest()[:8]}"
+    path = folder / f"authorities{named}.pem"
+    text = ours.read_bytes()
+    if trusted is not None:
+        with contextlib.suppress(OSError):
+            text += b"\n" + trusted.read_bytes()
+    if not path.exists() or path.read_bytes() != text:
+        # Whole or not at all: other clients read it.
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(text)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    return path
+
+
+def _botocore_authorities() -> Path | None:
+    """The file of authorities that botocore trusts; not imported for it."""
+    found = importlib.util.find_spec("botocore")
+    return Path(found.origin).with_name("cacert.pem") if found is not None and found.origin else None
 
 
 def removed_variables(environ: Mapping[str, str] = os.environ) -> list[str]:

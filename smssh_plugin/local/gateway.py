@@ -5,6 +5,7 @@ What the guard lets in and goes to moto goes through byte by byte: no body of S3
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -22,6 +23,7 @@ from yarl import URL
 
 from .faults import HangUpError
 from .guard import BODY_MAX, Guard, checked, request_of
+from .outgoing import Front, is_aws, is_metadata
 from .service_error import ServiceError
 from .session_channels import access_key_of
 from .session_signatures import SignedRequest
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from .credentials import Keyring
     from .moto_backend import MotoBackend
+    from .outgoing import Outgoing
     from .sagemaker import SageMaker
     from .session_service import SessionService
 
@@ -83,19 +86,28 @@ class Gateway:
         sessions: answers its operations of AmazonSSM, and the websockets.
         moto: answers the rest; it has been started.
         keyring: the credentials that requests have to be signed with.
+        outgoing: the proxy for what clients would send out of this machine.
     """
 
     def __init__(
-        self, sagemaker: SageMaker, sessions: SessionService, moto: MotoBackend, keyring: Keyring
+        self,
+        sagemaker: SageMaker,
+        sessions: SessionService,
+        moto: MotoBackend,
+        keyring: Keyring,
+        outgoing: Outgoing,
     ) -> None:
+        self._outgoing = outgoing
         self._sagemaker = sagemaker
         self._sessions = sessions
         self._moto = moto
-        self._guard = Guard(keyring, sessions)
+        self._guard = Guard(keyring, sessions, outgoing)
         keyring.add_source(sessions.nodes.key)
         keyring.add_source(moto.key)
         self._client: aiohttp.ClientSession | None = None
+        self._onward: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
 
     async def start(
         self, listener: socket.socket, secure: tuple[socket.socket, ssl.SSLContext] | None = None
@@ -115,27 +127,27 @@ class Gateway:
         )
         await self._runner.setup()
         self._guard.add_port(listener.getsockname()[1], secure=False)
-        await web.SockSite(self._runner, listener).start()
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Front(server, self._outgoing), sock=listener
+        )
         if secure is not None:
             self._guard.add_port(secure[0].getsockname()[1], secure=True)
             await web.SockSite(self._runner, secure[0], ssl_context=secure[1]).start()
-        self._client = aiohttp.ClientSession(
-            auto_decompress=False,
-            connector=aiohttp.UnixConnector(self._moto.path, limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            max_line_size=_LINE,
-            max_field_size=_LINE,
-            trust_env=False,
-        )
+        self._client = _session(aiohttp.UnixConnector(self._moto.path, limit=0))
+        self._onward = _session(aiohttp.TCPConnector(limit=0))
 
     async def stop(self) -> None:
         """Stop listening, and end what is under way."""
+        if self._server is not None:
+            self._server.close()
+        await self._outgoing.close()
         if self._runner is not None:
             await self._runner.cleanup()
-        if self._client is not None:
-            await self._client.close()
+        for client in (self._client, self._onward):
+            if client is not None:
+                await client.close()
 
     @web.middleware
     async def _let_in(
@@ -143,11 +155,37 @@ class Gateway:
     ) -> web.StreamResponse:
         """Have a request answered that the guard lets in, and no other."""
         try:
+            name = self._guard.served(request)
+            if name is not None and not is_aws(name):
+                return await self._go_on(request, name)
             await self._guard.let_in(request)
         except ServiceError as error:
             log.info("%s %s refused: %s", request.method, request.path, error)
             return _failure(request, error)
+        if name is not None and not name.startswith("ssmmessages."):
+            return await self._dispatch(request)  # a path of ours may be the key of an object there
         return await handler(request)
+
+    async def _go_on(self, request: web.Request, name: str) -> web.StreamResponse:
+        """Pass on a request of plain HTTP that is for another host than AWS's."""
+        assert self._onward is not None
+        upstream = self._outgoing.is_known(request.headers.get("Proxy-Authorization", ""))
+        if upstream is None or is_metadata(name):
+            raise ServiceError("AccessDenied", f"smssh local has no {name}.", 403)
+        proxy = upstream.proxy("http", name) or None
+        headers = CIMultiDict(
+            (header, value) for header, value in request.headers.items() if header.lower() not in _HOP
+        )
+        data = request.content.iter_chunked(_CHUNK) if request.body_exists else None
+        target = URL(request.raw_path, encoded=True)
+        try:
+            async with self._onward.request(
+                request.method, target, headers=headers, data=data, allow_redirects=False, proxy=proxy
+            ) as answer:
+                return await _relay(request, answer, whole=True)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            log.info("%s %s: %s", request.method, name, error)
+            raise ServiceError("BadGateway", f"{name} cannot be reached: {error}", 502) from None
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         service, _, operation = request.headers.get("X-Amz-Target", "").rpartition(".")
@@ -205,7 +243,8 @@ class Gateway:
             body: its body, where that has been read already.
         """
         assert self._client is not None
-        if request.raw_path.startswith(_MOTOS_OWN):
+        path = request_of(request).target
+        if path.startswith(_MOTOS_OWN):
             return _failure(request, ServiceError("NoSuchBucket", "The specified bucket does not exist", 404))
         headers = CIMultiDict(
             (name, value) for name, value in request.headers.items() if name.lower() not in _HOP
@@ -214,7 +253,7 @@ class Gateway:
         if body is None and request.body_exists:
             data = checked(request, _CHUNK)
         # encoded=True: a key's percent signs, double slashes and dots are the client's.
-        target = URL("http://localhost" + request.raw_path, encoded=True)
+        target = URL("http://localhost" + path, encoded=True)
         try:
             async with self._client.request(
                 request.method, target, headers=headers, data=data, allow_redirects=False
@@ -269,11 +308,28 @@ def _service_of(request: web.Request) -> str:
     return found.group(1) if found else "s3"
 
 
-async def _relay(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+    """A client that adds nothing to what it passes on."""
+    return aiohttp.ClientSession(
+        auto_decompress=False,
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        max_line_size=_LINE,
+        max_field_size=_LINE,
+        trust_env=False,
+    )
+
+
+async def _relay(
+    request: web.Request, answer: aiohttp.ClientResponse, *, whole: bool = False
+) -> web.StreamResponse:
+    """Answer with another's answer; `whole` with everything in it."""
     response = web.StreamResponse(status=answer.status, reason=answer.reason)
     for name, value in answer.headers.items():
         # moto lets every web page read its answers.
-        if name.lower() not in _HOP and not name.lower().startswith("access-control-"):
+        if name.lower() not in _HOP and (whole or not name.lower().startswith("access-control-")):
             response.headers.add(name, value)
     await response.prepare(request)
     if request.method != "HEAD":

@@ -1,7 +1,7 @@
 """Who may ask the local emulator anything: every request passes here before it is answered.
 
 * Its Host is this machine's loopback by number or as `localhost`, with our port: a page whose name was made to lead
-  here (DNS rebinding) says another.
+  here (DNS rebinding) says another. Through the proxy (outgoing.py) it is the name of AWS that was asked for.
 * It comes from no page: no Origin, no OPTIONS; and no answer allows a page to read it.
 * It is signed with credentials of this start. Two are not: an agent's registration, which its activation code lets
   in, and a client's data channel where `signed_clients` is off, which its token lets in.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from .credentials import Key, Keyring
+    from .outgoing import Outgoing
     from .session_service import SessionService
 
 __all__ = ["BODY_MAX", "Guard", "checked", "request_of"]
@@ -43,9 +45,11 @@ class Guard:
     Args:
         keyring: the credentials that are good.
         sessions: says whether clients of data channels have to sign.
+        outgoing: knows the connections that came through the proxy.
     """
 
-    def __init__(self, keyring: Keyring, sessions: SessionService) -> None:
+    def __init__(self, keyring: Keyring, sessions: SessionService, outgoing: Outgoing) -> None:
+        self._outgoing = outgoing
         self._keyring = keyring
         self._sessions = sessions
         self._hosts: set[str] = set()
@@ -89,6 +93,18 @@ class Guard:
         if asked.path.startswith(ROOT) and key.owner != CALLER:
             raise ServiceError("AccessDenied", f"{ROOT} is for who started smssh local.", 403)
 
+    def served(self, request: web.Request) -> str | None:
+        """The name of AWS that a request is for; None for one to the emulator's own address.
+
+        Raises:
+            ServiceError: it is for a proxy, and does not know its password.
+        """
+        if request.raw_path.startswith("/"):
+            return self._outgoing.served(request.transport)
+        if self._outgoing.is_known(request.headers.get("Proxy-Authorization", "")) is None:
+            raise ServiceError("AccessDenied", "smssh local is a proxy for its own clients only.", 403)
+        return (urlsplit(request.raw_path).hostname or "").lower()
+
     def _check_sender(self, request: web.Request) -> None:
         """See that it comes from a program of this machine, not from a page.
 
@@ -96,7 +112,9 @@ class Guard:
             ServiceError: it may come from one.
         """
         host = request.headers.getall("Host", [])
-        if len(host) != 1 or host[0].lower() not in self._hosts or not request.raw_path.startswith("/"):
+        name = self.served(request)
+        right = self._hosts if name is None else {name, f"{name}:443", f"{name}:80"}
+        if len(host) != 1 or host[0].lower() not in right:
             raise ServiceError(
                 "AccessDenied", f"smssh local does not answer for the host {', '.join(host)[:200]!r}.", 403
             )
@@ -158,4 +176,8 @@ async def checked(request: web.Request, size: int) -> AsyncIterator[bytes]:
 
 def request_of(request: web.Request) -> Request:
     """A request as its signature sees it."""
-    return Request(request.method, request.raw_path, request.headers)
+    target = request.raw_path
+    if not target.startswith("/"):  # as proxies are asked (RFC 9112, 3.2.2)
+        parts = urlsplit(target)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Request(request.method, target, request.headers)

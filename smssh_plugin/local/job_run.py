@@ -146,6 +146,9 @@ class Container:
             **tools.environment,
             **self._run.credentials,
         }
+        for name in ("NO_PROXY", "no_proxy"):
+            if name in self._environment:  # the job's hosts are not the proxy's to reach
+                self._environment[name] = ",".join((self._environment[name], *hosts))
         spec = SandboxSpec(
             argv=argv,
             environment={**self._environment, **environment},

@@ -12,6 +12,7 @@ import errno
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
 import time
@@ -22,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SmsshError
 from .certificate import Certificate
 from .credentials import Keyring
-from .environment import REGION
+from .environment import REGION, Access, network
 from .gateway import Gateway, listen
 from .job_run import remove_leftovers
 from .jobs import JobRunner
 from .moto_backend import MotoBackend
+from .outgoing import Outgoing
 from .sagemaker import SageMaker
 from .session_service import SessionService
 from .state import State, StateFolder, already_running, port_in_use, process_birth
@@ -125,6 +127,7 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
     port = listener.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}"
     keyring = Keyring()
+    access = Access(endpoint, keyring.caller, certificate.authority, secrets.token_urlsafe(30))
     moto = MotoBackend(folder.path)
     await asyncio.to_thread(moto.start)
     stack.push_async_callback(asyncio.to_thread, moto.stop)
@@ -138,7 +141,7 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
         return await asyncio.to_thread(read)
 
     channels = f"https://127.0.0.1:{secure.getsockname()[1]}"
-    environment = container_environment(endpoint, channels, certificate.authority)
+    environment = container_environment(access, folder.path, channels)
     # Only here is it certain that they are no other's: by the folder's lock this is the only stand-in in it.
     await asyncio.to_thread(remove_leftovers, folder.path / "jobs")
     runner = JobRunner(folder.path, s3, logs, config.image_env, environment, keyring=keyring)
@@ -146,7 +149,7 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
     sagemaker = SageMaker(runner, read_object)
     runner.on_status(sagemaker.jobs.progress)
     sessions = SessionService(endpoint)
-    gateway = Gateway(sagemaker, sessions, moto, keyring)
+    gateway = Gateway(sagemaker, sessions, moto, keyring, Outgoing(access.proxy, certificate))
     await gateway.start(listener, (secure, certificate.context()))
     stack.push_async_callback(gateway.stop)
     stack.push_async_callback(sessions.close)
@@ -165,24 +168,25 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
         temporary=config.temporary,
         access_key=keyring.caller.access_key,
         secret_key=keyring.caller.secret_key,
+        proxy=access.proxy,
     )
 
 
-def container_environment(endpoint: str, channels: str, authority: Path) -> dict[str, str]:
+def container_environment(access: Access, folder: Path, channels: str) -> dict[str, str]:
     """What every container gets but its credentials, which are its job's own, and what an agent in it needs.
 
     Args:
-        endpoint: of everything.
+        access: what leads to the emulator.
+        folder: the state folder.
         channels: the endpoint of agents' channels, https.
-        authority: the file of the certificate authority that it is signed by.
     """
     return {
-        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ENDPOINT_URL": access.endpoint,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_ENDPOINT_URL_SSMMESSAGES": channels,
-        "AWS_CA_BUNDLE": str(authority),
+        **network(access, folder),
     }
 
 

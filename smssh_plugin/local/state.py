@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ExitStatus, SmsshError
 from ..home import home, private_folder
 from .credentials import Key
+from .environment import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO
 
 __all__ = ["State", "StateFolder", "Users", "already_running", "port_in_use", "process_birth"]
+
+
+_SECRETS = ("secret_key", "proxy")
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,22 @@ class State:
     access_key: str = ""
     secret_key: str = field(default="", repr=False)
     """The credentials of who started it; the file is theirs alone."""
+    proxy: str = field(default="", repr=False)
+    """The password of its proxy."""
 
     @property
     def key(self) -> Key:
         """The credentials of who started it."""
         return Key(self.access_key, self.secret_key)
 
+    @property
+    def access(self) -> Access:
+        """What leads a client to it."""
+        return Access(self.endpoint, self.key, Path(self.authority) if self.authority else None, self.proxy)
+
     def shown(self) -> dict[str, Any]:
-        """What may be printed: everything but the secret."""
-        return {name: value for name, value in asdict(self).items() if name != "secret_key"}
+        """What may be printed: everything but what is secret."""
+        return {name: value for name, value in asdict(self).items() if name not in _SECRETS}
 
     def runs(self) -> bool:
         """Whether its process is there."""

@@ -21,7 +21,7 @@ from smssh_plugin.cli import main
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.local import sandbox
 from smssh_plugin.local.credentials import Key
-from smssh_plugin.local.environment import client_environment, exports, removed_variables
+from smssh_plugin.local.environment import Access, client_environment, exports, removed_variables
 from smssh_plugin.local.state import State, StateFolder, process_birth
 from tests.local.service_harness import signed
 
@@ -473,10 +473,14 @@ def test_help_imports_nothing_heavy():
 
 
 def test_what_clients_get(tmp_path):
-    key = Key("AKIA", "secret")
-    variables = client_environment("http://127.0.0.1:1", key, tmp_path, {"NO_PROXY": "example.com,localhost"})
-    assert variables["NO_PROXY"] == variables["no_proxy"] == "example.com,localhost,127.0.0.1"
-    assert client_environment("http://127.0.0.1:1", key, tmp_path, {"NO_PROXY": "*"})["no_proxy"] == "*"
+    authority = tmp_path / "authority.pem"
+    authority.write_text("ours")
+    access = Access("http://127.0.0.1:1", Key("AKIA", "secret"), authority, "password")
+    variables = client_environment(access, tmp_path, {"NO_PROXY": "example.com,localhost"})
+    assert variables["NO_PROXY"] == variables["no_proxy"] == "example.com,localhost,127.0.0.1,::1"
+    trusted = Path(variables["AWS_CA_BUNDLE"]).read_text()
+    assert trusted.startswith("ours\n")
+    assert "BEGIN CERTIFICATE" in trusted
     assert "TelemetryOptOut: true" in Path(variables["SAGEMAKER_USER_CONFIG_OVERRIDE"]).read_text()
     removed = removed_variables(
         {"AWS_PROFILE": "x", "AWS_ENDPOINT_URL_SSM": "y", "AWS_REGION": "z", "HOME": "h"}

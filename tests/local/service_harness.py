@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -27,18 +29,19 @@ from smssh_plugin.local.credentials import Key, Keyring
 from smssh_plugin.local.gateway import Gateway, listen
 from smssh_plugin.local.job_types import Job, Outcome
 from smssh_plugin.local.moto_backend import MotoBackend
+from smssh_plugin.local.outgoing import Outgoing
 from smssh_plugin.local.sagemaker import SageMaker
 from smssh_plugin.local.session_service import SessionService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/job:1"
 DEADLINE = 30.0
 KEY = Key("AKIATESTTESTTESTTEST", "secret")
 """The credentials of the service's caller, which an emulator has at random."""
+PROXY = "password"
 
 
 @dataclass
@@ -126,6 +129,7 @@ class Service:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._secure = secure
+        self._folder = tempfile.TemporaryDirectory()
 
     def start(self) -> None:
         self._thread.start()
@@ -144,12 +148,16 @@ class Service:
         async def build() -> None:
             self.sagemaker_service = SageMaker(self.runner, read_object)
             self.sessions = SessionService()
-            self.gateway = Gateway(self.sagemaker_service, self.sessions, self.moto, self.keyring)
+            self.gateway = Gateway(
+                self.sagemaker_service, self.sessions, self.moto, self.keyring, self.outgoing
+            )
             await self.gateway.start(listener, secure)
 
         secure = None
+        folder = self._secure or Path(self._folder.name)
+        certificate = Certificate.make(folder)
+        self.outgoing = Outgoing(PROXY, certificate)
         if self._secure is not None:
-            certificate = Certificate.make(self._secure)
             self.authority = certificate.authority
             secure = (listen(0), certificate.context())
             self.channels = f"https://127.0.0.1:{secure[0].getsockname()[1]}"
@@ -177,6 +185,7 @@ class Service:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(DEADLINE)
         self._loop.close()
+        self._folder.cleanup()
 
     def do(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from smssh_plugin.local.environment import client_environment, removed_variables
+from smssh_plugin.local.environment import Access, client_environment, removed_variables
 
 from .service_harness import IMAGE, KEY, ROLE, running
 
@@ -24,7 +24,7 @@ def sdk(service, tmp_path, monkeypatch):
     """The environment of a client of the service."""
     for name in removed_variables():
         monkeypatch.delenv(name)
-    for name, value in client_environment(service.endpoint, KEY, tmp_path).items():
+    for name, value in client_environment(Access(service.endpoint, KEY), tmp_path).items():
         monkeypatch.setenv(name, value)
     # Only now: it wants a region when it is imported.
     pytest.importorskip(
