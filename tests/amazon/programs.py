@@ -34,6 +34,8 @@ AGENT = os.environ.get("SMSSH_TEST_SSM_AGENT", "")
 PLUGIN = os.environ.get("SMSSH_TEST_SESSION_MANAGER_PLUGIN", "")
 PROGRAMS = ("amazon-ssm-agent", "ssm-agent-worker", "ssm-session-worker")
 REGION = "us-east-1"
+NEWEST_PLUGIN = (1, 2, 835, 0)
+"""The last version that connects to loopback."""
 
 _CLONE_NEWNET = 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
@@ -61,6 +63,24 @@ def needs_plugin() -> None:
     if not PLUGIN:
         pytest.skip("SMSSH_TEST_SESSION_MANAGER_PLUGIN names no session-manager-plugin")
     _needs_root()
+    said = subprocess.run(
+        [PLUGIN, "--version"], capture_output=True, text=True, timeout=30, check=False
+    ).stdout
+    problem = plugin_problem(said.strip())
+    if problem:
+        pytest.fail(f"SMSSH_TEST_SESSION_MANAGER_PLUGIN: {problem}")
+
+
+def plugin_problem(version: str) -> str:
+    """What is wrong with the version that a plugin reports; "" if nothing is."""
+    if not re.fullmatch(r"\d+(\.\d+){3}", version):
+        return f"it reports no version: {version!r}"
+    numbers = tuple(int(part) for part in version.split("."))
+    if numbers[2] == 0:
+        return f"it was built without its version, and reports {version}: agents go by that"
+    if numbers > NEWEST_PLUGIN:
+        return f"{version} is too new: from 1.2.889 on it takes no address of a stream that is not AWS's"
+    return ""
 
 
 def _needs_root() -> None:

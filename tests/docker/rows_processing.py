@@ -27,10 +27,11 @@ SOURCES = {
     "exception": PROBE_PYTHON + "raise ValueError('user bug')\n",
     "exit7": PROBE_PYTHON + "import sys\nprint('user: leaving', flush=True)\nsys.exit(7)\n",
     "sigterm": WAIT_PYTHON
-    + "import signal, sys, time\n"
-    + "def stopped(*_):\n    print('user: stopped', flush=True)\n    sys.exit(5)\n"
+    + "import os, signal, sys, time\n"
+    # Not print: the signal may come while one is under way, and a second one in it is an error.
+    + "def stopped(*_):\n    os.write(1, b'user: stopped\\n')\n    sys.exit(5)\n"
     + "signal.signal(signal.SIGTERM, stopped)\n"
-    + "print('user: ready', flush=True)\n"
+    + "os.write(1, b'user: ready\\n')\n"
     + "while True:\n    time.sleep(0.1)\n",
     "requirements": GOOD,
 }

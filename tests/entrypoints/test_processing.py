@@ -30,7 +30,7 @@ ENDINGS = {
     "exit 7": "sys.exit(7)\n",
     "killed": "os.kill(os.getpid(), signal.SIGKILL)\n",
     "sigterm": "(base / 'up').touch()\ntime.sleep(60)\n",
-    "sigterm handled": "def end(*_):\n    print('ending', flush=True)\n    sys.exit(3)\n"
+    "sigterm handled": "def end(*_):\n    os.write(1, b'ending\\n')\n    sys.exit(3)\n"
     "signal.signal(signal.SIGTERM, end)\n(base / 'up').touch()\nfor _ in range(1000): time.sleep(0.05)\n",
 }
 SUBMIT = """\

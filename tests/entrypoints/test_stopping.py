@@ -112,14 +112,14 @@ def test_between_two_attempts(container, stack, job):
 
 def test_a_second_signal_is_forwarded_like_the_first(container):
     script = container.script(
-        "import signal, sys, time\n"
+        "import os, signal, sys, time\n"
         "def on(*_):\n"
-        "    print('signal', flush=True)\n"
+        "    os.write(1, b'signal\\n')\n"
         "    on.count += 1\n"
         "    if on.count == 2: sys.exit(9)\n"
         "on.count = 0\n"
         "signal.signal(signal.SIGTERM, on)\n"
-        "print('up', flush=True)\n"
+        "os.write(1, b'up\\n')\n"
         "while True: time.sleep(0.1)\n"
     )
     process = container.wrap("python", script, SMSSH_HOLD="failure,end")

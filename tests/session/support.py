@@ -293,7 +293,7 @@ class Sshd:
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nPasswordAuthentication no\n"
-            "Subsystem sftp internal-sftp\n"
+            "Subsystem sftp internal-sftp\nMaxStartups 100\n"  # by default parallel logins are dropped by chance
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True, mode=0o755)
