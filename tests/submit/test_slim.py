@@ -18,12 +18,14 @@ OURS = sorted(
 
 
 def tree(source: bytes) -> str:
-    """The syntax tree with line numbers; strings that stand alone count as empty, types of functions not at all."""
+    """The syntax tree with line numbers, without what does nothing in a container (see `slim`)."""
     found = ast.parse(source)
+    found.body = [node for node in found.body if not _is_unneeded(node)]
     for node in ast.walk(found):
-        value = node.value if isinstance(node, ast.Expr) else None
-        if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            value.value = ""
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                setattr(node, name, [each for each in block if not _is_string(each)])
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             node.returns = None
             if not getattr(node, "type_params", None):
@@ -33,7 +35,58 @@ def tree(source: bytes) -> str:
         for name in ("col_offset", "end_col_offset", "end_lineno"):
             if hasattr(node, name):
                 setattr(node, name, 0)
-    return ast.dump(found, include_attributes=True)
+    return ast.dump(WithoutTypes().visit(found), include_attributes=True)
+
+
+def _is_string(node: ast.stmt) -> bool:
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def _is_unneeded(node: ast.stmt) -> bool:
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    if isinstance(node, ast.ImportFrom):
+        return node.module in ("__future__", "typing")
+    names = ("Name(id='__all__'", "Name(id='TYPE_CHECKING'")
+    return isinstance(node, ast.Assign) and ast.dump(node.targets[0]).startswith(names)
+
+
+class WithoutTypes(ast.NodeTransformer):
+    """Types of the variables of modules and functions, which are not looked at; those of classes are."""
+
+    def visit_FunctionDef(self, node: Any) -> ast.AST:
+        for parent in ast.walk(node):
+            for name in ("body", "orelse", "finalbody"):
+                block = getattr(parent, name, None)
+                if isinstance(block, list) and not isinstance(parent, ast.ClassDef):
+                    setattr(parent, name, [_assigned(each) for each in block])
+        self.generic_visit(node)
+        return node
+
+    visit_Module = visit_FunctionDef  # noqa: N815 - likewise
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815 - likewise
+
+
+def _assigned(node: ast.stmt) -> ast.stmt:
+    if not isinstance(node, ast.AnnAssign) or node.value is None:
+        return node
+    made = ast.Assign([node.target], node.value)
+    return ast.copy_location(made, node)
+
+
+def imported(source: bytes, used: bool = False) -> set[str]:
+    """What a module imports from `typing` by name, or all names that something is done with."""
+    found = ast.parse(source)
+    for node in ast.walk(found):
+        for name in ("annotation", "returns"):
+            if getattr(node, name, None) is not None:
+                setattr(node, name, None)  # nobody evaluates them
+    nodes = list(ast.walk(found))
+    if used:
+        return {node.id for node in nodes if isinstance(node, ast.Name)}
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "typing"]
+    return {each.name for node in froms for each in node.names}
 
 
 def test_the_same_program_on_the_same_lines() -> None:
@@ -43,6 +96,8 @@ def test_the_same_program_on_the_same_lines() -> None:
         made = slim(source)
         assert tree(made) == tree(source), file
         assert slim(made) == made, file
+        needed = imported(source) & imported(made, used=True)
+        assert needed <= imported(made), file
 
 
 # A tilde is a space where an editor would take it away.
@@ -72,7 +127,28 @@ def f(a,  # one
    end""" ; "alone";
 
 
+def g():
+    """All of it."""
+
+
+__all__ = [
+    "f"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ast
+
+
+def h(self):
+    x: list[int] = [1]; "alone"
+    self.x: int
+    self.y: "a = b" = x; z: int
+    return self.y
+
+
 class C:
+    field: int = 1
+    """Told."""
+
     def only(self) -> dict[str, "a: b"] | None: "in one line"
 
     def rows(self) -> tuple[  # two
@@ -89,24 +165,24 @@ class C:
         return x
 '''.replace("~", " ")
 SLIMMED = '''\
-""
+
 import os
 
 VALUE=1
-""
+
 
 
 def f(a,
 b=("x"
 "y"),c=[1, \\
 2]):
- ""
+
 
 
 
  if a:
-  ""
-  return """kept~~~
+
+  return"""kept~~~
         as it # is
     """.strip()
  return f"""{a
@@ -114,7 +190,28 @@ b=("x"
    end""";"alone";
 
 
+def g():
+ ""
+
+
+
+
+
+
+
+
+
+def h(self):
+ x=[1];"alone"
+ self.x:int
+ self.y=x;z:int
+ return self.y
+
+
 class C:
+ field:int=1
+
+
  def only(self):"in one line"
 
  def rows(self)->tuple[
@@ -124,7 +221,7 @@ int]:pass
 int)):return a,b,c,d(3),f
 
  def text(self):
-  ""
+
 
   x="a" \\
 "b"
