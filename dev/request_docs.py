@@ -18,6 +18,7 @@ from smssh_plugin import settings
 from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit.options import WAYS, SSHOptions
 from smssh_plugin.submit.requests import Injection, transform_request
+from smssh_plugin.submit.wrapper import WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = "s3://BUCKET/PREFIX/DIGEST/"
@@ -111,15 +112,18 @@ REASONS = {
     "folder.",
     "ProcessingInputs[]": "The bundle, as one more input.",
     "AdditionalModelDataSources[]": "The bundle; a model has no channels.",
-    "ContainerEntrypoint": "Starts us, and is the parent of your entry point, which it can hold and retry. Through "
-    "`/bin/sh`, because S3 keeps no x bits.",
+    "ContainerEntrypoint": "Starts us, and is the parent of your entry point, which it can hold and retry. The "
+    "words in between check that the bundle in the container is the one with that digest before anything of it runs; "
+    "where it is not, your entry point runs as it is.",
     "SMSSH_ENABLE": "The switch: without it nothing of ours runs. It is here because it is read before all else.",
     "SMSSH_ROLE": "The role that the managed node is registered with: that of the request. It may be a pipeline "
     "variable, which a file in S3 can't hold.",
     "SMSSH_STEP": "The step's name, for addresses and reports: the bundle is the same for all steps.",
-    "SMSSH_BUNDLE": "Where the bundle is, for the interpreters that are started from somewhere else.",
+    "SMSSH_BUNDLE": "Where the bundle is, for the interpreters that are started from somewhere else. It "
+    "is moved to the container's private folder before your code runs: no input of ours is left to be seen.",
     "PYTHONPATH": "Where Python finds what starts us: our `sitecustomize.py`, or the module that "
-    "SAGEMAKER_TRAINING_MODULE names. What the request has there stays behind it.",
+    "SAGEMAKER_TRAINING_MODULE names. It is in the second folder, until it is moved to the first, before your code "
+    "runs. What the request has there stays behind both.",
     "SAGEMAKER_TRAINING_MODULE": "What `train` of the toolkits imports and calls; it calls the image's own in turn.",
     "BASH_ENV": "What bash reads before a script or a command line.",
     "SMSSH_HOLD": "An option: without a bundle, each that is set is a variable.",
@@ -435,13 +439,20 @@ def section(sample: Sample, used: set[str]) -> str:
         if reason is None:
             raise ValueError(f"{path} is added to {sample.kind} requests, and nothing in {__file__} says why")
         used.add(reason)
-        shown = added[path] = json.dumps(value).replace(BUNDLE, PLACE)
+        shown = added[path] = _shown(value)
         keyed = "yes" if path.startswith(CACHE_KEYS[sample.kind]) else "no"
         lines.append(f"| `{path}` | `{shown}` | {REASONS[reason]} | {keyed} |")
     lines.append(f"\n**Caching.** {CACHING.get(sample.kind) or compared(added)}")
     access = NODE if injection.baked else ACCESS[sample.kind, injection.transport]
     lines.append(f"\n**IAM.** {access}")
     return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    """A value as JSON: the words before a wrapped entry point are a program, which is told of elsewhere."""
+    text = json.dumps(value).replace(json.dumps(WORDS)[1:-1], '"/bin/sh", "-c", ...')
+    digest = BUNDLE.split("/")[-2]
+    return text.replace(BUNDLE, PLACE).replace(f'"{digest}"', '"DIGEST"')
 
 
 def compared(added: dict[str, str]) -> str:

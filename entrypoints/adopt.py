@@ -82,7 +82,9 @@ def _become_init(arguments: Sequence[str]) -> None:
     place = boot.code_path() or os.path.dirname(package)
     # -I -S: nothing of the job's PYTHON* variables, site-packages or folder may get in there, our carrier neither.
     command = [sys.executable, "-I", "-S", "-c", CODE, place, *arguments]
+    environ = boot.load("init").original_environment()
+    boot.relocate(environ)
     try:
-        os.execve(sys.executable, command, boot.load("init").original_environment())  # noqa: S606 - no shell
+        os.execve(sys.executable, command, environ)  # noqa: S606 - no shell
     except OSError as error:
         boot.note(f"init cannot be started: {error}")

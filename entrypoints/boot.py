@@ -17,15 +17,33 @@ import sys
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
     from types import ModuleType, TracebackType
-    from typing import Mapping, Sequence
+    from typing import Mapping, MutableMapping, Sequence
 
 ENABLE = "SMSSH_ENABLE"
 OLD_ENABLE = "START_SSH"
 """sagemaker-ssh-helper's switch: `true` turns us on where ours is not set at all."""
 RUN_DIR = "SMSSH_RUN_DIR"
+BUNDLE = "SMSSH_BUNDLE"
 JOB_PREFIX = "SMSSH_JOB_"
 """Where the supervisor finds the variables of the job that it must not run with itself."""
+
+PLACES = (
+    "/input/data/smssh",
+    "/processing/smssh",
+    "/additional-model-data-sources/smssh",
+    "/model/code/smssh",
+)
+"""Where a request mounts the bundle, below /opt/ml (submit/carriers.py)."""
+HIDDEN = "bundle"
+"""Where `hide` moves it, below the private folder."""
+VISIBLE = "visible"
+"""The file of the private folder that says what of ours could not be taken out of the job's sight."""
+PRIVATE = "/run/smssh"
+"""The private folder, where it can be made. Requests name the bundle in it as well as the one in the channel."""
+SM_CHANNEL = "SM_CHANNEL_SMSSH"
+"""What toolkits tell a script of the bundle's channel."""
 
 MARKER = "_smssh_boot"
 """The name in sys.modules that says: boot has run in this interpreter."""
@@ -109,8 +127,14 @@ def _boot(carrier: str, bundle: str | None) -> None:
     global _booted, _bundle, _registered  # noqa: PLW0603 - once in an interpreter
     _booted = True
     _bundle = bundle
+    if code_path():
+        sys.meta_path.append(Finder)
+    if SM_CHANNEL in os.environ and visible():
+        load("hide").filter_environment(os.environ)
     arguments = own_command()
     kind = classify(arguments)
+    if carrier == "pth" or _finds_hidden():
+        settle()
     if kind == "ignore":
         return
     what, path = program(arguments)
@@ -121,6 +145,7 @@ def _boot(carrier: str, bundle: str | None) -> None:
     entry = entry_process()
     if kind != "start" and not leads(entry):
         return
+    settle()
     held = what == "script" and name == "train" and is_toolkits(path)  # by the toolkit's import hook
     won = start_supervisor(carrier, entry, holder=held)
     run = run_dir()
@@ -161,7 +186,130 @@ def leave() -> None:
         end_job(_registered)
 
 
+# ---------------------------------------------------------------------------------- the bundle, out of sight
+
+
+def base_dir() -> str:
+    """The folder that is /opt/ml in a container."""
+    return os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml"
+
+
+def in_sight() -> list[str]:
+    """The places of a bundle, as requests name them, where something is."""
+    return [base_dir() + place for place in PLACES if os.path.lexists(base_dir() + place)]
+
+
+def is_place(path: str) -> bool:
+    """Whether a path is one where requests say that the bundle is, or below it."""
+    return any(_below(path, root) for root in _roots())
+
+
+def _roots() -> list[str]:
+    return [base_dir() + place for place in PLACES] + [f"{PRIVATE}/{HIDDEN}"]
+
+
+def settle() -> None:
+    """Have the bundle out of the job's sight, see `hide`, and go on with it where it is then; never raises."""
+    try:
+        if in_sight():
+            load("hide").hide()
+        elif not os.path.exists(_named_bundle() or os.curdir):
+            rebase()  # another process has moved it meanwhile
+    except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
+        note(f"the bundle is where it was: {type(error).__name__}: {error}")
+
+
+def _finds_hidden() -> bool:
+    """Whether processes whose PYTHONPATH is still the request's find the bundle when it is out of sight."""
+    run = run_dir(create=True) if in_sight() else None
+    return run is not None and f"{run}/{HIDDEN}" in sys.path
+
+
+def visible() -> bool:
+    """Whether the job can see what of ours could not be taken away, see `hide`."""
+    run = run_dir()
+    return run is not None and os.path.exists(os.path.join(run, VISIBLE))
+
+
+def hidden() -> str | None:
+    """The bundle's folder out of sight, once it is there."""
+    run = run_dir()
+    folder = f"{run}/{HIDDEN}"
+    return folder if run is not None and os.path.isdir(folder) else None
+
+
+def rebase() -> None:
+    """Have this process, and what it starts, find everything of the bundle where it is out of sight."""
+    global _bundle  # noqa: PLW0603 - one bundle in an interpreter
+    new = hidden()
+    if new is None:
+        return
+    if _bundle is not None:
+        _bundle = _relocated(_bundle, new)
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("_smssh", MARKER, "smssh_plugin", "smssh_chain", "sitecustomize"):
+            if getattr(module, "__file__", None):
+                module.__file__ = _relocated(str(module.__file__), new)
+            if isinstance(getattr(module, "__path__", None), list):
+                module.__path__[:] = [_relocated(each, new) for each in module.__path__]
+    path = [_relocated(each, new) if isinstance(each, str) else each for each in sys.path]
+    sys.path[:] = [
+        each for index, each in enumerate(path) if each not in path[:index] or not _below(each, new)
+    ]
+    relocate(os.environ)
+
+
+def relocate(environ: MutableMapping[str, str]) -> None:
+    """Have the variables that name the bundle name it where it is out of sight, once it is there.
+
+    Args:
+        environ: an environment; it is changed.
+    """
+    new = hidden()
+    if new is None:
+        return
+    for name in ("PYTHONPATH", BUNDLE, "BASH_ENV"):
+        value = environ.get(name, "")
+        if "smssh" in value:
+            parts = [_relocated(part, new) for part in value.split(os.pathsep)]
+            parts = [
+                part for index, part in enumerate(parts) if part not in parts[:index] or not _below(part, new)
+            ]
+            environ[name] = os.pathsep.join(parts)
+
+
+def moved(path: str) -> str:
+    """A path of the bundle as it is now."""
+    new = hidden()
+    return path if new is None else _relocated(path, new)
+
+
+def _relocated(path: str, new: str) -> str:
+    """A path of the bundle as it is out of sight; any other, and what is still there, as it is."""
+    for root in _roots():
+        if _below(path, root) and not os.path.lexists(root):
+            return new + path[len(root) :]
+    return path
+
+
+def _below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + "/")
+
+
 # -------------------------------------------------------------------------------------- what is this process
+
+
+class Finder:
+    """Lets a job import `smssh_plugin` out of the bundle, where it would find none: asked last, for that one name."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG004 - the import system's signature
+        """The spec of the package; its modules are found by its own path."""
+        if name != "smssh_plugin":
+            return None
+        from _frozen_importlib_external import PathFinder  # loaded in every interpreter
+
+        return PathFinder.find_spec(name, [code_path()])
 
 
 def own_command() -> list[str]:
@@ -313,7 +461,7 @@ def run_dir_candidates(environ: Mapping[str, str] | None = None) -> list[str]:
     if environ.get(RUN_DIR):
         return [environ[RUN_DIR]]
     private = f"smssh-{os.geteuid()}"
-    return ["/run/smssh", os.path.join(environ.get("TMPDIR") or "/tmp", private)]  # noqa: S108 - checked by _private
+    return [PRIVATE, os.path.join(environ.get("TMPDIR") or "/tmp", private)]  # noqa: S108 - checked by _private
 
 
 def run_dir(create: bool = False) -> str | None:
@@ -424,7 +572,12 @@ def supervisor_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def start_supervisor(
-    carrier: str, entry: int, environ: Mapping[str, str] | None = None, *, holder: bool = False
+    carrier: str,
+    entry: int,
+    environ: Mapping[str, str] | None = None,
+    *,
+    holder: bool = False,
+    digest: str = "",
 ) -> bool:
     """Start the supervisor if nobody has; True if this call did.
 
@@ -433,6 +586,7 @@ def start_supervisor(
         entry: id of the process whose end is the end of the job.
         environ: the job's environment; os.environ when left out.
         holder: whether the starter is going to be there when the entry point ends, so that it can hold the job.
+        digest: the SHA-256 of the bundle's manifest, where the request says it.
     """
     run = run_dir(create=True)
     if run is None:
@@ -448,7 +602,7 @@ def start_supervisor(
         command = [python, "-m", "smssh_plugin.entrypoints.supervisor"]
         command += ["--run", run, "--lock", str(lock), "--entry", str(entry), "--carrier", carrier]
         command += ["--output", output_identity(f"/proc/{entry}/fd/1")]
-        command += ["--bundle", bundle_dir() or "", *(["--holder"] if holder else [])]
+        command += ["--bundle", bundle_dir() or "", "--digest", digest, *(["--holder"] if holder else [])]
         _spawn_detached(
             command, supervisor_environment(os.environ if environ is None else environ), run, lock
         )
@@ -472,7 +626,12 @@ def output_identity(file: int | str) -> str:
 
 def bundle_dir() -> str | None:
     """The folder of the bundle, or None when there is none."""
-    return _bundle or os.path.dirname(code_path()) or os.environ.get("SMSSH_BUNDLE") or None
+    named = _named_bundle()
+    return moved(named) if named else None
+
+
+def _named_bundle() -> str | None:
+    return _bundle or os.path.dirname(code_path()) or os.environ.get(BUNDLE) or None
 
 
 def _spawn_detached(command: list[str], environ: Mapping[str, str], run: str, lock: int) -> None:
@@ -519,6 +678,8 @@ def _spawn_detached(command: list[str], environ: Mapping[str, str], run: str, lo
 def record_tracebacks() -> None:
     """Keep the text of an uncaught exception for the report; what is printed stays the same."""
     original = sys.excepthook
+    # Libraries look whether the hook is Python's own before they set theirs, and theirs calls this one.
+    untouched = original is sys.__excepthook__
 
     def smssh_excepthook(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
@@ -530,6 +691,8 @@ def record_tracebacks() -> None:
         original(kind, error, trace)
 
     sys.excepthook = smssh_excepthook
+    if untouched:
+        sys.__excepthook__ = smssh_excepthook
 
 
 def _record(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

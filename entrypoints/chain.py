@@ -21,6 +21,7 @@ TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
     from typing import Any, Callable
 
+MODULE = "SAGEMAKER_TRAINING_MODULE"
 ORIGINAL = "SMSSH_TRAINING_MODULE"
 KNOWN = (
     "sagemaker_pytorch_container.training:main",
@@ -72,9 +73,11 @@ def _run_boot() -> None:
 def _original() -> "Callable[[], Any]":
     """What the toolkit would have called without us."""
     named = os.environ.get(ORIGINAL)
+    os.environ.pop(MODULE, None)  # toolkits tell the script of it: SM_FRAMEWORK_MODULE
     for target in [named] if named else KNOWN:
         module, _, function = target.partition(":")
         if named or importlib.util.find_spec(module.partition(".")[0]) is not None:
+            os.environ[MODULE] = target
             found: Callable[[], Any] = getattr(importlib.import_module(module), function)
             return found
     return run_program

@@ -28,12 +28,17 @@ if [ "${SMSSH_ENABLE-}" = 1 ] && [ -r "${BASH_SOURCE[0]%/*}/run.sh" ] && [ -r "/
             /usr/local/bin/python3 /miniconda3/bin/python3; do
             smssh_word=$(command -v "$smssh_word" 2>/dev/null) || continue
             "$smssh_word" -I -S -c 'import sys; sys.exit(sys.version_info < (3, 7))' </dev/null >/dev/null 2>&1 || continue
-            "$smssh_word" -I -S -c '
+            # It says where the bundle is then.
+            smssh_here=$("$smssh_word" -I -S -c '
 import os, sys
-sys.path.insert(0, os.path.join(sys.argv[1], "smssh.zip"))
-from smssh_plugin.entrypoints import boot
-boot.start_supervisor("BASH_ENV", boot.entry_process())
-' "$smssh_here" </dev/null >/dev/null 2>&1 || :
+try:
+    sys.path.insert(0, os.path.join(sys.argv[1], "smssh.zip"))
+    from smssh_plugin.entrypoints import boot
+    boot.settle()
+    boot.start_supervisor("BASH_ENV", boot.entry_process())
+finally:
+    print(boot.moved(sys.argv[1]))
+' "$smssh_here" </dev/null 2>/dev/null) || smssh_here=${BASH_SOURCE[0]%/*}
             break
         done
         export PYTHONPATH="$smssh_here${PYTHONPATH:+:$PYTHONPATH}"

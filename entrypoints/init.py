@@ -42,13 +42,18 @@ OWN_COMMAND = "smssh-hook"
 """An entry point of ours (`smssh-hook placeholder`), which an image that has only the bundle has nowhere."""
 
 
-def run(command: list[str], carrier: str, bundle: str | None = None) -> int:
+ADDED: set[str] = set()
+"""Variables that the shell which started us has put into the environment; the entry point gets none of them."""
+
+
+def run(command: list[str], carrier: str, bundle: str | None = None, digest: str = "") -> int:
     """Run the entry point and return its exit status.
 
     Args:
         command: the entry point's command line.
         carrier: which carrier calls, for the log.
         bundle: the folder of the bundle, if there is one; it goes to the front of the child's PYTHONPATH.
+        digest: the SHA-256 of the bundle's manifest, where the request says it.
     """
     entry_point = None
     inherited = Inherited()
@@ -56,12 +61,19 @@ def run(command: list[str], carrier: str, bundle: str | None = None) -> int:
         # Where it was ignored, the kernel would reap the child, and its exit status would be gone.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         environ = original_environment()
+        if not boot.enabled(environ):
+            boot.load("hide").discard()
+            return become(command, inherited)
         if environ.get("SMSSH_ENTRY") == _entry(os.getppid()):
             return become(
                 command, inherited
             )  # one init above the entry point is enough, and this would be its child
-        bundle = os.path.abspath(bundle) if bundle else None
-        _start_supervisor(carrier, environ)
+        boot.settle()
+        boot.relocate(environ)
+        if boot.SM_CHANNEL in environ and boot.visible():
+            boot.load("hide").filter_environment(environ)
+        bundle = boot.moved(os.path.abspath(bundle)) if bundle else None
+        _start_supervisor(carrier, environ, digest)
         tee, early = _wishes(environ, bundle or boot.bundle_dir())
         entry_point = EntryPoint(command, _child_environment(environ, bundle), tee, inherited)
         return entry_point.run(early)
@@ -123,10 +135,11 @@ def _cannot_start(command: list[str], error: OSError) -> int:
 
 
 def original_environment() -> dict[str, str]:
-    """The environment this process was started with: Python itself may have added LC_CTYPE (PEP 538)."""
+    """The environment this process was started with: Python itself may have added LC_CTYPE (PEP 538), a shell ADDED."""
     with open("/proc/self/environ", "rb") as file:
         pairs = [part.partition(b"=") for part in file.read().split(b"\0")]
-    return {os.fsdecode(name): os.fsdecode(value) for name, equals, value in pairs if equals}
+    found = {os.fsdecode(name): os.fsdecode(value) for name, equals, value in pairs if equals}
+    return {name: value for name, value in found.items() if name not in ADDED}
 
 
 def _child_environment(environ: Mapping[str, str], bundle: str | None) -> dict[str, str]:
@@ -148,9 +161,9 @@ def _entry(pid: int | None = None) -> str:
     return f"{pid}.{boot.start_time(pid)}"
 
 
-def _start_supervisor(carrier: str, environ: Mapping[str, str]) -> None:
+def _start_supervisor(carrier: str, environ: Mapping[str, str], digest: str) -> None:
     try:
-        boot.start_supervisor(carrier, os.getpid(), environ, holder=True)
+        boot.start_supervisor(carrier, os.getpid(), environ, holder=True, digest=digest)
     except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         boot.note(f"the supervisor was not started: {type(error).__name__}: {error}")
 

@@ -127,6 +127,7 @@ def login_environment(environ: Mapping[str, str], bundle: str | None) -> dict[st
         login.pop(name, None)
     path = [part for part in login.pop("PYTHONPATH", "").split(os.pathsep) if part]
     path = [part for part in path if bundle is None or os.path.abspath(part) != os.path.abspath(bundle)]
+    path = [part for part in path if not boot.is_place(part)]
     if path:
         login["PYTHONPATH"] = os.pathsep.join(path)
     return login

@@ -14,6 +14,9 @@ import sys
 HIDDEN = "/xgboost/dmlc-core/tracker"
 """In site-packages of XGBoost images: what their PYTHONPATH names."""
 
+INPUTS = ("/input/data/smssh", "/processing/smssh")
+"""Where a job has the bundle as an input; a model keeps what it brings."""
+
 
 def _restore_path() -> None:
     """Put what the image's own PYTHONPATH named on sys.path, where it stood: after ours, before the library."""
@@ -33,6 +36,8 @@ def _run_next() -> None:
 
     here = os.path.dirname(os.path.abspath(__file__))
     rest = [path for path in sys.path if os.path.abspath(path or os.curdir) != here]
+    # A request names the bundle's folder twice, before and after it is moved; here it may be in both.
+    rest = [path for path in rest if not os.path.exists(path + "/smssh.zip")]
     spec = _frozen_importlib_external.PathFinder.find_spec("sitecustomize", rest)
     if spec is None or spec.loader is None:
         return
@@ -42,26 +47,40 @@ def _run_next() -> None:
     spec.loader.exec_module(module)
 
 
-def _run_boot() -> None:
-    """Import boot out of the zip below a private package: an import path of its own, nothing on sys.path."""
-    if "_smssh_boot" in sys.modules:  # the image is baked and its carrier came first
-        return
+def _add_package(bundle: str) -> None:
+    """Have the zip below a private package: an import path of its own, nothing on sys.path."""
     import types
 
-    bundle = os.path.dirname(os.path.abspath(__file__))
     package = types.ModuleType("_smssh")
     package.__path__ = [os.path.join(bundle, "smssh.zip", "smssh_plugin")]
     sys.modules["_smssh"] = package
+
+
+def _run_boot(bundle: str) -> None:
+    if "_smssh_boot" in sys.modules:  # the image is baked and its carrier came first
+        return
+    _add_package(bundle)
     from _smssh.entrypoints import boot  # type: ignore[import-not-found]
 
     boot.start("sitecustomize", bundle)
+
+
+def _leave(bundle: str) -> None:
+    """The switch is off: take the input away that brought this file, if it is a job's."""
+    if bundle.endswith(INPUTS) and os.path.isfile(bundle + "/smssh.zip"):
+        _add_package(bundle)
+        from _smssh.entrypoints import hide
+
+        hide.discard()
 
 
 try:
     try:
         _restore_path()
         if os.environ.get("SMSSH_ENABLE") == "1":
-            _run_boot()
+            _run_boot(os.path.dirname(os.path.abspath(__file__)))
+        else:
+            _leave(os.path.dirname(os.path.abspath(__file__)))
     except BaseException:  # noqa: BLE001, S110 - the job goes on, whatever is wrong with us
         pass
 finally:

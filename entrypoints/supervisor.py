@@ -6,6 +6,7 @@ Started by boot, never by hand. It outlives no job: it stops when the entry poin
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import faulthandler
 import logging
@@ -63,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--carrier", required=True)
     parser.add_argument("--holder", action="store_true")
     parser.add_argument("--bundle", type=lambda path: Path(path) if path else None)
+    parser.add_argument("--digest", default="")
     options = parser.parse_args(arguments)
     os.set_inheritable(options.lock, False)
     boot.write_lock(options.lock, os.getpid())
@@ -75,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.run,
         options.entry,
         options.bundle,
+        options.digest,
         job_log=JobLog(options.entry, options.output),
         holder=options.holder,
     )
@@ -114,13 +117,22 @@ class Supervisor:
         run_dir: the container's private folder.
         entry: the process whose end is the end of the job.
         bundle: the folder of the bundle, if there is one.
+        digest: the SHA-256 of its manifest, where the request says it.
         job_log: where lines for the job's log go while no parent is connected.
         holder: whether whoever started this can hold the job when its entry point ends.
     """
 
     def __init__(
-        self, run_dir: Path, entry: int, bundle: Path | None, *, job_log: JobLog, holder: bool
+        self,
+        run_dir: Path,
+        entry: int,
+        bundle: Path | None,
+        digest: str = "",
+        *,
+        job_log: JobLog,
+        holder: bool,
     ) -> None:
+        self._digest = digest
         self._entry = entry
         self._job_log = job_log
         self._entry_started = boot.start_time(entry)
@@ -133,7 +145,7 @@ class Supervisor:
         settings = self._load_settings(environ, options)
         self._deprecated = deprecated(environ, options)
         if bundle is not None:
-            _add_plugins(bundle)
+            _add_plugins(bundle, digest)
         identity = job.identify(environ, settings.step, _command_line(entry))
         self._plugins = Plugins(BUILTIN, disabled=settings.disable_hooks)
         self._context = Context(
@@ -179,6 +191,7 @@ class Supervisor:
             self.keeper.say(
                 f"smssh: sagemaker-ssh-helper's names are understood; use those in parentheses: {names}"
             )
+        self._say_what_is_seen()
         unwanted = self._unwanted()
         if unwanted is not None:
             _log.info("%s", unwanted)
@@ -197,6 +210,13 @@ class Supervisor:
             )
         self.keeper.ready(self._error)
 
+    def _say_what_is_seen(self) -> None:
+        """Say what of ours the job can see, see `hide`."""
+        with contextlib.suppress(OSError):
+            seen = (self._context.run_dir / boot.VISIBLE).read_text(encoding="utf-8", errors="replace")
+            _log.warning("in sight: %s", seen)
+            self.keeper.say(f"smssh: the job can see that it has an input 'smssh': {seen}")
+
     def _unwanted(self) -> str | None:
         """Why nobody is let in to this host, where the job has more than are wanted."""
         identity, count = self._context.job, self._context.settings.hosts
@@ -214,7 +234,7 @@ class Supervisor:
         if bundle is None or not (boot.code_path() or (bundle / MANIFEST).exists()):
             return None  # a baked image, whose job was given the bundle's variables and not the bundle
         try:
-            manifest = Manifest.of_folder(bundle)
+            manifest = Manifest.of_folder(bundle, self._digest)
             for name in manifest.files:
                 if not name.startswith(("wheels/", "agent/")):
                     manifest.check_file(bundle, name)
@@ -302,12 +322,12 @@ class Supervisor:
         os._exit(1)
 
 
-def _add_plugins(bundle: Path) -> None:
+def _add_plugins(bundle: Path, digest: str) -> None:
     """Let the plugins that travel in the bundle be found, before those of the image."""
     archive = bundle / PLUGINS
     if archive.is_file():
         try:
-            Manifest.of_folder(bundle).check_file(bundle, PLUGINS)
+            Manifest.of_folder(bundle, digest).check_file(bundle, PLUGINS)
         except SmsshError as error:
             _log.warning("plugins of the bundle are skipped: %s", error.message)
         else:

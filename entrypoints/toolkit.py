@@ -19,7 +19,7 @@ import sys
 import threading
 
 from ..errors import SmsshError
-from . import boot, job_log, leftovers, parent
+from . import boot, hide, job_log, leftovers, parent
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
@@ -45,6 +45,12 @@ FILES = {
 
 EXITS = {"sagemaker_training.trainer": "_exit_processes", "sagemaker_containers._trainer": "_exit_processes"}
 """By os._exit in sagemaker_training 3.x and sagemaker_containers: no exit handler of ours would be run."""
+INPUTS = {
+    "sagemaker_training.environment": "read_input_data_config",
+    "sagemaker_training._env": "read_input_data_config",
+    "sagemaker_containers._env": "read_input_data_config",
+}
+"""Wrapped only where our channel could not be taken out of what they read, see `hide`."""
 
 _running = False
 
@@ -52,13 +58,15 @@ _running = False
 def install() -> None:
     """Have the toolkits' modules wrapped: now where they are imported already, else when they will be."""
     sys.meta_path.insert(0, Finder())
-    for name in [*TARGETS, *FILES, *EXITS]:
+    for name in [*TARGETS, *FILES, *EXITS, *INPUTS]:
         module = sys.modules.get(name)
         if module is not None and _is_wanted(name):
             _wrap(name, module)
 
 
 def _is_wanted(name: str) -> bool:
+    if name in INPUTS:
+        return hide.inputs_in_sight()
     return name in TARGETS or name in EXITS or (name in FILES and sys.version_info < (3, 11))
 
 
@@ -93,6 +101,8 @@ def _wrap(name: str, module: ModuleType) -> None:
         setattr(module, FILES[name], _wrap_failure_file(getattr(module, FILES[name])))
     if name in EXITS:
         setattr(module, EXITS[name], _wrap_exit(getattr(module, EXITS[name])))
+    if name in INPUTS:
+        setattr(module, INPUTS[name], _wrap_inputs(getattr(module, INPUTS[name])))
 
 
 def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,6 +160,16 @@ def _wrap_exit(original: Callable[[int], Any]) -> Callable[[int], Any]:
         return original(exit_code)
 
     return exit_processes
+
+
+def _wrap_inputs(original: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """The function, without our channel in what it reads."""
+
+    @functools.wraps(original)
+    def read_input_data_config() -> dict[str, Any]:
+        return {name: value for name, value in original().items() if name != hide.CHANNEL}
+
+    return read_input_data_config
 
 
 class Attempts:

@@ -50,6 +50,14 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module("." + home, __name__), name)
+    try:
+        value = getattr(import_module("." + home, __name__), name)
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith(__name__):
+            raise
+        # In a job that got the bundle: this package is there without what only a client needs.
+        raise ImportError(
+            f"{__name__}.{name} is for the machine that submits jobs or connects to them"
+        ) from None
     globals()[name] = value
     return value

@@ -60,16 +60,23 @@ class Manifest:
         return cls(version, files)
 
     @classmethod
-    def of_folder(cls, folder: Path) -> Manifest:
+    def of_folder(cls, folder: Path, digest: str = "") -> Manifest:
         """Read the manifest of a bundle that lies in a folder.
 
+        Args:
+            folder: the bundle.
+            digest: the SHA-256 that the manifest must have, in hexadecimal; empty where that is not known.
+
         Raises:
-            SmsshError: there is none.
+            SmsshError: there is none, or it is another one.
         """
         try:
-            return cls.parse((folder / MANIFEST).read_bytes())
+            text = (folder / MANIFEST).read_bytes()
         except OSError as error:
             raise _damaged(f"{MANIFEST}: {error.strerror}") from None
+        if digest and hashlib.sha256(text).hexdigest() != digest:
+            raise _damaged(f"{MANIFEST} is not the one that the request means")
+        return cls.parse(text)
 
     def text(self) -> bytes:
         """The manifest as it is written; its SHA-256 is the digest of the bundle."""

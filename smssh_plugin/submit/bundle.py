@@ -14,11 +14,14 @@ uncompressed (zlib and zlib-ng compress differently) with fixed times, sources a
 and pluggy is the wheel beside this file rather than whatever is installed. That is pluggy 1.5.0 as it is on PyPI, the
 newest that runs on Python 3.8 (1.6 needs 3.9, 1.7 needs 3.10).
 
-In the container, run.sh compares smssh.zip with the manifest before it imports anything of it (1.5 ms, once a job),
-and the supervisor all other files before it lets anybody in (beside the entry point's start); the agent and the
-wheels are compared before they are unpacked. sitecustomize.py compares nothing: it runs in every interpreter of a
-job, and 1.5 ms in each would be a tenth of what it costs. That finds damage. Against whoever may write to the prefix
-there is no check: whoever may do that may run code in the jobs.
+In the container, the words in front of a wrapped entry point (`wrapper`) compare the manifest with the digest in the
+request, and run.sh with the manifest, before run.sh is run; run.sh compares smssh.zip before it imports anything of
+it, and the supervisor all other files before it lets anybody in (beside the entry point's start); the agent and the
+wheels are compared before they are unpacked. A person who may write to the prefix, and not to the request, can run
+nothing there.
+
+Where Python itself starts us (PYTHONPATH) nothing can run before the bundle: sitecustomize.py compares nothing, and a
+person who may write to the prefix can run code in such jobs. The supervisor still finds damage.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from ..manifest import MANIFEST, PLUGINS, Manifest
 from .agent import Agent, agent_for
 from .authorized import authorized_keys
 from .given import check_given
-from .slim import slim
+from .slim import slim, slim_shell
 from .stored import OPTIONS, Destination, destination
 from .upload import upload
 from .wheels import platform_of, wheels_for
@@ -220,7 +223,7 @@ def _package_folder(subpackage: str | None = None) -> Path:
 def _source(file: Path) -> bytes:
     """A source as it goes into a bundle; line ends do not depend on who checked it out."""
     source = _read(file).replace(b"\r\n", b"\n")
-    return slim(source) if file.suffix == ".py" else source
+    return {".py": slim, ".sh": slim_shell}.get(file.suffix, bytes)(source)
 
 
 def _read(file: Path) -> bytes:

@@ -2,7 +2,7 @@
 
 | carrier | what it changes | where it works |
 | --- | --- | --- |
-| wrap | the entry point, behind run.sh | requests that name one |
+| wrap | the entry point, behind run.sh (see `wrapper`) | requests that name one |
 | sitecustomize | PYTHONPATH | whatever runs Python |
 | chain | SAGEMAKER_TRAINING_MODULE, PYTHONPATH | `train` of the training toolkits |
 | bash_env | BASH_ENV | whatever begins with bash |
@@ -18,18 +18,22 @@ from typing import Any, Mapping, Sequence
 
 from .leaves import is_list, is_text
 from .limits import LIMITS, check_count, refuse
+from .wrapper import wrap
 
 __all__ = ["BUNDLE", "FOLDERS", "REPACKED", "Start", "start"]
 
 FOLDERS = {
     "training": "/opt/ml/input/data/smssh",
     "tuning": "/opt/ml/input/data/smssh",
-    "processing": "/opt/ml/processing/input/smssh",
+    "processing": "/opt/ml/processing/smssh",
     "model": "/opt/ml/additional-model-data-sources/smssh",
 }
 """Where the bundle is in the container, by kind."""
 REPACKED = "/opt/ml/model/code/smssh"
 """Where it is in a model that was repacked with it."""
+HIDDEN = "/run/smssh/bundle"
+"""Where entrypoints/hide.py moves it, before the user's code looks. Our PYTHONPATH names both places: what a shell of
+the job starts later has that of the request."""
 BUNDLE = "SMSSH_BUNDLE"
 
 _MODULE = "SAGEMAKER_TRAINING_MODULE"
@@ -59,6 +63,7 @@ def start(
     environment: Mapping[str, Any],
     where: str,
     field_name: str,
+    digest: str = "",
 ) -> Start:
     """What a carrier changes in a request.
 
@@ -70,6 +75,7 @@ def start(
         environment: its environment.
         where: the step or request, for messages.
         field_name: the member with the entry point, for messages; empty where such requests have none.
+        digest: the SHA-256 of the bundle's manifest.
 
     Raises:
         SmsshError: it can't work in this request.
@@ -96,16 +102,17 @@ def start(
             )
         return Start(variables={"BASH_ENV": ours})
     if carrier != "sitecustomize" and named:
-        return Start(_wrapped(entry_point, kind, folder, where, field_name))
-    return Start(variables={BUNDLE: environment.get(BUNDLE, folder)}, python_path=folder)
+        return Start(_wrapped(entry_point, kind, folder, digest, where, field_name))
+    return Start(variables={BUNDLE: environment.get(BUNDLE, folder)}, python_path=f"{HIDDEN}:{folder}")
 
 
-def _wrapped(entry_point: Sequence[Any], kind: str, folder: str, where: str, field_name: str) -> list[Any]:
-    """The entry point behind `run.sh`; through sh, because S3 keeps no x bits."""
-    wrapper = ["/bin/sh", f"{folder}/run.sh"]
-    count = len(entry_point) + len(wrapper)
-    check_count(where, field_name, count, len(wrapper), LIMITS[kind].entry_point, "items")
-    return [*wrapper, *entry_point]
+def _wrapped(
+    entry_point: Sequence[Any], kind: str, folder: str, digest: str, where: str, field_name: str
+) -> list[Any]:
+    wrapped = wrap(entry_point, folder, digest)
+    added = len(wrapped) - len(entry_point)
+    check_count(where, field_name, len(wrapped), added, LIMITS[kind].entry_point, "items")
+    return wrapped
 
 
 def _chain(
@@ -122,7 +129,7 @@ def _chain(
     variables: dict[str, Any] = {_MODULE: _CHAIN}
     if _MODULE in environment and not _is(environment[_MODULE], _CHAIN):
         variables["SMSSH_TRAINING_MODULE"] = environment[_MODULE]
-    return Start(variables=variables, python_path=f"{folder}/chain")
+    return Start(variables=variables, python_path=f"{HIDDEN}/chain:{folder}/chain")
 
 
 def _is(value: Any, text: str) -> bool:

@@ -16,7 +16,7 @@ import warnings
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from . import images
-from .carriers import FOLDERS, REPACKED
+from .carriers import HIDDEN
 from .leaves import at, is_list, is_map, is_text
 from .options import SmsshWarning
 from .requests import Injection, definitions_of
@@ -178,7 +178,7 @@ def _of_python_path(image: Any, before: Any, after: Any) -> list[Caution]:
     if at(before, "Environment", "PYTHONPATH") is not None or images.keeps_python_path(image):
         return []
     path = at(after, "Environment", "PYTHONPATH")
-    if not is_text(path) or not path.startswith((*FOLDERS.values(), REPACKED)):
+    if not is_text(path) or not path.startswith(HIDDEN):
         return []
     named = image if is_text(image) else "the image"
     return [

@@ -350,7 +350,10 @@ def _start(
 ) -> carriers.Start:
     if injection.baked:
         return carriers.Start()
-    return carriers.start(injection.carrier, kind, folder, entry_point, environment, where, field_name)
+    digest = injection.bundle.rstrip("/").rpartition("/")[2]
+    return carriers.start(
+        injection.carrier, kind, folder, entry_point, environment, where, field_name, digest
+    )
 
 
 def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from .harness import PROBE_PYTHON, WAIT_PYTHON, Row
 from .rows_training import BAD_REQUIREMENTS, PYTHON, SSHD
 
 CODE = "/opt/ml/processing/input/code"
-BUNDLE = "/opt/ml/processing/input/smssh"
+BUNDLE = "/opt/ml/processing/smssh"
 NO_TOOLKIT = "no training toolkit in a processing job"
 NO_BASH = "no bash among the job's processes"
 NO_REQUIREMENTS = "this processor installs none"
@@ -72,7 +72,7 @@ OWN_PROGRAM = SSHD.layer(
 
 def layout(folder: Path, scenario: str, source: str, name: str = "proc.py") -> None:
     """What SageMaker gives to a processing container."""
-    for path in ("processing/input/code", "processing/input/smssh", "processing/output", "output", "config"):
+    for path in ("processing/input/code", "processing/smssh", "processing/output", "output", "config"):
         (folder / path).mkdir(parents=True, exist_ok=True)
     (folder / "processing" / "input" / "code" / name).write_text(source)
     config = folder / "config"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from smssh_plugin.submit.bundle import DOORS
-from smssh_plugin.submit.slim import slim
+from smssh_plugin.submit.slim import slim, slim_shell
 
 from .container import poll
 
@@ -39,7 +39,7 @@ def taken(pid):
 def test_they_all_travel_in_the_bundle(bundle):
     for name, file in DOORS.items():
         source = (Path(__file__).parents[2] / "entrypoints" / file).read_bytes()
-        assert (bundle / name).read_bytes() == (slim(source) if file.endswith(".py") else source)
+        assert (bundle / name).read_bytes() == (slim if file.endswith(".py") else slim_shell)(source)
     assert "sitecustomize.py" not in os.listdir(bundle / "chain")  # whoever chooses it wants none of ours
 
 

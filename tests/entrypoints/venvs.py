@@ -16,18 +16,19 @@ LIMIT = 600
 """Seconds that the making of one may take."""
 
 
-def venv(name, *requirements, installer="uv"):
-    """The folder of an environment with these packages, on the Python that runs the tests; skips where it can't be.
+def venv(name, *requirements, installer="uv", base=sys.executable):
+    """The folder of an environment with these packages, skips where it can't be.
 
     Args:
         name: for people.
         requirements: what pip calls requirements.
+        base: the interpreter that it is made of.
         installer: `uv`, or `pip` for what only this machine's settings of pip find.
     """
     uv = shutil.which("uv", path=os.pathsep.join([os.environ.get("PATH", ""), str(ROOT / ".work/uv/bin")]))
     if uv is None:
         pytest.skip("uv is not installed")
-    digest = hashlib.sha256(repr((sys.version, requirements)).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(repr((sys.version, requirements, base)).encode()).hexdigest()[:12]
     FOLDER.mkdir(parents=True, exist_ok=True)
     folder = FOLDER / f"{name}-{digest}"
     python = folder / "bin" / "python"
@@ -38,7 +39,7 @@ def venv(name, *requirements, installer="uv"):
         install = [uv, "pip", "install", "--quiet", "--python", str(python)]
         if installer == "pip":
             install = [str(python), "-m", "pip", "install", "--quiet"]
-        commands = [[uv, "venv", "--quiet", "--seed", "--clear", "--python", sys.executable, str(folder)]]
+        commands = [[uv, "venv", "--quiet", "--seed", "--clear", "--python", base, str(folder)]]
         commands.append([*install, *requirements])
         for command in commands:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import pluggy
+import smssh_plugin.entrypoints
+import smssh_plugin.hooks
+
+import smssh_plugin
 from tests.entrypoints.container import IMAGE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def image(folder: Path) -> Path:
@@ -33,3 +36,18 @@ def add_plugin(made: Path, source: str, name: str = "faulty") -> None:
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
     (info / "entry_points.txt").write_text(f"[smssh]\n{name} = {name}\n")
+
+
+def bake(made: Path, version: str) -> None:
+    """Install this package, as a version of its own, with what starts it."""
+    site = packages(made)
+    skip = shutil.ignore_patterns(
+        "__pycache__", "local", "cli", "debug", "client", "session", "hooks", "entrypoints"
+    )
+    for package in (smssh_plugin, smssh_plugin.hooks, smssh_plugin.entrypoints):
+        source = Path(str(package.__file__)).parent
+        shutil.copytree(source, site.joinpath(*package.__name__.split(".")), ignore=skip)
+    shutil.copytree(Path(pluggy.__file__).parent, site / "pluggy", dirs_exist_ok=True)
+    (site / "smssh_plugin" / "_version.py").write_text(f'__version__ = "{version}"\n')
+    for name in ("smssh.pth", "smssh.start"):
+        shutil.copy(site / "smssh_plugin" / "entrypoints" / name, site / name)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
-import pluggy
 import pytest
-import smssh_plugin.entrypoints
-import smssh_plugin.hooks
 
 import smssh_plugin
 from tests.entrypoints.container import poll
 
-from .images import image, packages
+from .images import bake, image
 
 BAKED = "0.0.1"
 
@@ -22,17 +16,7 @@ BAKED = "0.0.1"
 def baked(container):
     """An image in which another version of this package is installed."""
     made = image(container.folder)
-    site = packages(made)
-    skip = shutil.ignore_patterns(
-        "__pycache__", "local", "cli", "debug", "client", "session", "hooks", "entrypoints"
-    )
-    for package in (smssh_plugin, smssh_plugin.hooks, smssh_plugin.entrypoints):
-        source = Path(package.__file__).parent
-        shutil.copytree(source, site.joinpath(*package.__name__.split(".")), ignore=skip)
-    shutil.copytree(Path(pluggy.__file__).parent, site / "pluggy", dirs_exist_ok=True)
-    (site / "smssh_plugin" / "_version.py").write_text(f'__version__ = "{BAKED}"\n')
-    for name in ("smssh.pth", "smssh.start"):
-        shutil.copy(site / "smssh_plugin" / "entrypoints" / name, site / name)
+    bake(made, BAKED)
     return made
 
 

@@ -7,6 +7,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from smssh_plugin.submit.wrapper import WORDS
+
 from .conftest import IMAGE, ROLE, SDK, steps_of
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ def without_ssh(step: Any) -> Any:
         container.pop("Environment", None)
     for field in ("AlgorithmSpecification", "AppSpecification"):
         entry_point = arguments.get(field, {}).get("ContainerEntrypoint", [])
-        if entry_point[1:2] and entry_point[1].endswith("/smssh/run.sh"):
-            del entry_point[:2]
+        if entry_point[: len(WORDS)] == list(WORDS):
+            del entry_point[: len(WORDS) + 2]
     return step
 
 

@@ -8,12 +8,14 @@ import pytest
 
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.submit.bundle import DOORS
-from smssh_plugin.submit.carriers import FOLDERS
+from smssh_plugin.submit.carriers import FOLDERS, HIDDEN
 from smssh_plugin.submit.limits import LIMITS
 from smssh_plugin.submit.options import CARRIERS
 from smssh_plugin.submit.requests import Injection, transform_request
+from smssh_plugin.submit.wrapper import WORDS
 
-BUNDLE = "s3://bucket/smssh/bundles/" + "a" * 64 + "/"
+DIGEST = "a" * 64
+BUNDLE = f"s3://bucket/smssh/bundles/{DIGEST}/"
 KINDS = ("training", "processing", "tuning", "model", "transform")
 TRAINING = FOLDERS["training"]
 
@@ -63,7 +65,7 @@ def refused(kind: str, before: Any, carrier: str) -> SmsshError:
 @pytest.mark.parametrize("kind", ["training", "processing"])
 def test_wrap(kind: str, carrier: str) -> None:
     found = changed(kind, request(kind, ["python3", "a.py"]), carrier)
-    assert entry_point(kind, found) == ["/bin/sh", f"{FOLDERS[kind]}/run.sh", "python3", "a.py"]
+    assert entry_point(kind, found) == [*WORDS, FOLDERS[kind], DIGEST, "python3", "a.py"]
     assert set(found["Environment"]) == {"SMSSH_ENABLE", "SMSSH_ROLE", "SMSSH_STEP"}
 
 
@@ -83,7 +85,7 @@ def test_sitecustomize(kind: str) -> None:
     found = holder(kind, changed(kind, request(kind, ["python3", "a.py"]), "sitecustomize"))
     if kind in ("training", "processing"):
         assert entry_point(kind, found) == ["python3", "a.py"]
-    assert found["Environment"]["PYTHONPATH"] == FOLDERS[kind]
+    assert found["Environment"]["PYTHONPATH"] == f"{HIDDEN}:{FOLDERS[kind]}"
     assert found["Environment"]["SMSSH_BUNDLE"] == FOLDERS[kind]
 
 
@@ -91,7 +93,7 @@ def test_sitecustomize(kind: str) -> None:
 def test_chain(kind: str) -> None:
     found = holder(kind, changed(kind, request(kind, PYTHONPATH="/mine"), "chain"))["Environment"]
     assert found["SAGEMAKER_TRAINING_MODULE"] == "smssh_chain:main"
-    assert found["PYTHONPATH"] == f"{TRAINING}/chain:/mine"
+    assert found["PYTHONPATH"] == f"{HIDDEN}/chain:{TRAINING}/chain:/mine"
     assert "SMSSH_TRAINING_MODULE" not in found
     assert "chain/smssh_chain.py" in DOORS
 

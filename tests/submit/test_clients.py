@@ -17,6 +17,7 @@ from smssh_plugin.submit import bundle, clients
 from smssh_plugin.submit.bundle import build, upload
 from smssh_plugin.submit.options import SmsshWarning
 from smssh_plugin.submit.stored import Destination
+from smssh_plugin.submit.wrapper import WORDS
 
 from .conftest import BUCKET, IMAGE, KEY, REGION, ROLE, SDK
 
@@ -618,9 +619,9 @@ def test_a_processor_without_a_pipeline(sdk: SDK) -> None:
     )
     processor.run(code=str(sdk.code / "prepare.py"), wait=False, logs=False)
     (request,) = seen
-    assert request["AppSpecification"]["ContainerEntrypoint"][:2] == [
-        "/bin/sh",
-        "/opt/ml/processing/input/smssh/run.sh",
+    assert request["AppSpecification"]["ContainerEntrypoint"][: len(WORDS) + 1] == [
+        *WORDS,
+        "/opt/ml/processing/smssh",
     ]
 
 

@@ -13,8 +13,10 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.submit.cautions import Held, cautions
 from smssh_plugin.submit.limits import LIMITS
 from smssh_plugin.submit.requests import Injection, transform_request
+from smssh_plugin.submit.wrapper import WORDS
 
-BUNDLE = "s3://bucket/smssh/bundles/" + "a" * 64 + "/"
+DIGEST = "a" * 64
+BUNDLE = f"s3://bucket/smssh/bundles/{DIGEST}/"
 OTHER = "s3://bucket/smssh/bundles/" + "b" * 64 + "/"
 INJECTION = Injection(BUNDLE, step="Step")
 CENTRAL = "210987654321.dkr.ecr.us-east-1.amazonaws.com/kmeans:1"
@@ -147,7 +149,7 @@ def test_an_entry_point_is_wrapped() -> None:
     assert transform_request("training", request, INJECTION) == {
         "AlgorithmSpecification": {
             "TrainingImage": "image",
-            "ContainerEntrypoint": ["/bin/sh", "/opt/ml/input/data/smssh/run.sh", "python3", "train.py"],
+            "ContainerEntrypoint": [*WORDS, "/opt/ml/input/data/smssh", DIGEST, "python3", "train.py"],
             "ContainerArguments": ["--epochs", "2"],
         },
         "RoleArn": "role",
@@ -177,23 +179,23 @@ def test_without_entry_point_it_is_python_path() -> None:
         "SMSSH_ROLE": "role",
         "SMSSH_STEP": "Step",
         "SMSSH_BUNDLE": "/opt/ml/input/data/smssh",
-        "PYTHONPATH": "/opt/ml/input/data/smssh",
+        "PYTHONPATH": "/run/smssh/bundle:/opt/ml/input/data/smssh",
     }
 
 
 def test_python_path_of_the_request_stays_behind_ours() -> None:
     changed = transform_request("processing", processing(Environment={"PYTHONPATH": "/mine:/too"}), INJECTION)
-    assert changed["Environment"]["PYTHONPATH"] == "/opt/ml/processing/input/smssh:/mine:/too"
+    assert changed["Environment"]["PYTHONPATH"] == "/run/smssh/bundle:/opt/ml/processing/smssh:/mine:/too"
 
 
 def test_processing() -> None:
     request = processing(AppSpecification={"ImageUri": "image", "ContainerEntrypoint": ["python3", "a.py"]})
     changed = transform_request("processing", request, INJECTION)
     entry_point = changed["AppSpecification"]["ContainerEntrypoint"]
-    assert entry_point == ["/bin/sh", "/opt/ml/processing/input/smssh/run.sh", "python3", "a.py"]
+    assert entry_point == [*WORDS, "/opt/ml/processing/smssh", DIGEST, "python3", "a.py"]
     (added,) = changed["ProcessingInputs"]
     assert added["S3Input"]["S3Uri"] == BUNDLE
-    assert added["S3Input"]["LocalPath"] == "/opt/ml/processing/input/smssh"
+    assert added["S3Input"]["LocalPath"] == "/opt/ml/processing/smssh"
     assert "PYTHONPATH" not in changed["Environment"]
 
 
@@ -205,7 +207,7 @@ def test_a_transform_job_gets_the_switch_and_its_model_the_bundle() -> None:
     assert container["Environment"] == {
         "SMSSH_ROLE": "role",
         "SMSSH_BUNDLE": "/opt/ml/additional-model-data-sources/smssh",
-        "PYTHONPATH": "/opt/ml/additional-model-data-sources/smssh",
+        "PYTHONPATH": "/run/smssh/bundle:/opt/ml/additional-model-data-sources/smssh",
     }
     (source,) = container["AdditionalModelDataSources"]
     assert source["S3DataSource"] == {"S3Uri": BUNDLE, "S3DataType": "S3Prefix", "CompressionType": "None"}
@@ -221,7 +223,7 @@ def test_every_definition_of_a_tuning_job() -> None:
     changed = transform_request("tuning", request, INJECTION)
     for definition in changed["TrainingJobDefinitions"]:
         assert definition["InputDataConfig"][0]["ChannelName"] == "smssh"
-        assert definition["Environment"]["PYTHONPATH"] == "/opt/ml/input/data/smssh"
+        assert definition["Environment"]["PYTHONPATH"] == "/run/smssh/bundle:/opt/ml/input/data/smssh"
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -297,7 +299,7 @@ def test_a_repacked_model_has_the_bundle_in_its_code_folder() -> None:
         "Environment": {
             "SMSSH_ROLE": "role",
             "SMSSH_BUNDLE": "/opt/ml/model/code/smssh",
-            "PYTHONPATH": "/opt/ml/model/code/smssh",
+            "PYTHONPATH": "/run/smssh/bundle:/opt/ml/model/code/smssh",
         },
     }
     assert transform_request("model", changed, injection) is changed

@@ -323,7 +323,7 @@ def test_a_repacked_model_brings_the_bundle_in_its_code(sdk: SDK, s3: Any, tmp_p
     found = steps_of(pipeline)
     container = found["Model"]["Arguments"]["PrimaryContainer"]
     assert "AdditionalModelDataSources" not in container
-    assert container["Environment"]["PYTHONPATH"] == "/opt/ml/model/code/smssh"
+    assert container["Environment"]["PYTHONPATH"] == "/run/smssh/bundle:/opt/ml/model/code/smssh"
     (repack,) = [step for name, step in found.items() if "RepackModel" in name]
     channels = {each["ChannelName"]: each for each in repack["Arguments"]["InputDataConfig"]}
     bucket, _, prefix = channels["code"]["DataSource"]["S3DataSource"]["S3Uri"][len("s3://") :].partition("/")

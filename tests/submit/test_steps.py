@@ -11,6 +11,7 @@ import pytest
 from smssh_plugin import SmsshError, SSHOptions, with_ssh
 from smssh_plugin.submit.bundle import DOORS
 from smssh_plugin.submit.options import SmsshWarning
+from smssh_plugin.submit.wrapper import WORDS, wrap
 
 from .conftest import BUCKET, IMAGE, ROLE, SDK, steps_of
 from .support import (
@@ -50,15 +51,14 @@ def test_only_what_we_add_is_different(sdk: SDK) -> None:
     assert [without_ssh(step) for step in after["Steps"]] == [plain(step) for step in before["Steps"]]
     assert {**after, "Steps": 0} == {**before, "Steps": 0}
     found = {step["Name"]: step["Arguments"] for step in after["Steps"]}
-    run = "/opt/ml/input/data/smssh/run.sh"
-    assert found["Train"]["AlgorithmSpecification"]["ContainerEntrypoint"] == ["/bin/sh", run, "/bin/bash"]
-    assert found["Prepare"]["AppSpecification"]["ContainerEntrypoint"][:2] == [
-        "/bin/sh",
-        "/opt/ml/processing/input/smssh/run.sh",
-    ]
+    entry_point = found["Train"]["AlgorithmSpecification"]["ContainerEntrypoint"]
+    digest = found["Train"]["InputDataConfig"][-1]["DataSource"]["S3DataSource"]["S3Uri"].split("/")[-2]
+    assert entry_point == wrap(["/bin/bash"], "/opt/ml/input/data/smssh", digest)
+    entry_point = found["Prepare"]["AppSpecification"]["ContainerEntrypoint"]
+    assert entry_point[: len(WORDS) + 1] == [*WORDS, "/opt/ml/processing/smssh"]
     assert "ContainerEntrypoint" not in found["Script"]["AlgorithmSpecification"]
-    assert found["Script"]["Environment"]["PYTHONPATH"] == "/opt/ml/input/data/smssh"
-    assert found["Bare"]["Environment"]["PYTHONPATH"] == "/opt/ml/processing/input/smssh"
+    assert found["Script"]["Environment"]["PYTHONPATH"] == "/run/smssh/bundle:/opt/ml/input/data/smssh"
+    assert found["Bare"]["Environment"]["PYTHONPATH"] == "/run/smssh/bundle:/opt/ml/processing/smssh"
     assert found["Score"]["Environment"] == {"SMSSH_ENABLE": "1", "SMSSH_STEP": "Score"}
     assert found["Model"]["PrimaryContainer"]["Environment"]["SMSSH_ROLE"] == ROLE
     assert {found[name]["Environment"]["SMSSH_STEP"] for name in found if name != "Model"} == set(found) - {
@@ -100,7 +100,7 @@ def test_twice_is_once(sdk: SDK, form: str) -> None:
         inputs = step["Arguments"].get("ProcessingInputs") or step["Arguments"].get("InputDataConfig") or ()
         names = [each.get("ChannelName") or each.get("InputName") for each in inputs]
         assert names.count("smssh") == (1 if inputs else 0)
-        assert json.dumps(step).count("run.sh") <= 1
+        assert json.dumps(step).count(WORDS[0]) <= 1
 
 
 def test_steps_stay_what_they_are(sdk: SDK) -> None:
@@ -132,8 +132,8 @@ def test_variables_stay_variables(sdk: SDK) -> None:
         "JOINED": {"Std:Join": {"On": "/", "Values": ["a", {"Get": "Parameters.Other"}]}},
         "SMSSH_ROLE": arguments["RoleArn"],
         "SMSSH_STEP": "Bare",
-        "SMSSH_BUNDLE": "/opt/ml/processing/input/smssh",
-        "PYTHONPATH": "/opt/ml/processing/input/smssh",
+        "SMSSH_BUNDLE": "/opt/ml/processing/smssh",
+        "PYTHONPATH": "/run/smssh/bundle:/opt/ml/processing/smssh",
     }
     assert arguments["RoleArn"] == {"Get": "Parameters.Role"}
 
@@ -260,11 +260,11 @@ def test_a_function_that_is_a_step(sdk: SDK) -> None:
 
     found = steps_of(sdk.pipeline(double(2), session=session))
     arguments = found["Function"]["Arguments"]
-    assert arguments["AlgorithmSpecification"]["ContainerEntrypoint"][:3] == [
-        "/bin/sh",
-        "/opt/ml/input/data/smssh/run.sh",
-        "/bin/bash",
+    assert arguments["AlgorithmSpecification"]["ContainerEntrypoint"][: len(WORDS) + 1] == [
+        *WORDS,
+        "/opt/ml/input/data/smssh",
     ]
+    assert "/bin/bash" in arguments["AlgorithmSpecification"]["ContainerEntrypoint"]
     assert arguments["Environment"]["SMSSH_STEP"] == "Function"
 
 

@@ -7,6 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from smssh_plugin.submit.wrapper import WORDS
+
+WRAPPER = "SMSSH WRAPPER"
+"""Stands for the words before the folder in an entry point that is wrapped."""
 HERE = Path(__file__).parent / "golden"
 WIDTH = 110
 
@@ -52,7 +56,8 @@ def steady(value: Any, folder: Path) -> str:
 
 def normal(value: Any, folder: Path) -> Any:
     """A request or definition without what depends on when, where and by whom it was made."""
-    return json.loads(_replaced(steady(value, folder), PLACES))
+    text = steady(value, folder).replace(json.dumps(WORDS)[1:-1], json.dumps(WRAPPER))
+    return json.loads(_replaced(text, PLACES))
 
 
 def _replaced(text: str, pairs: list[tuple[str, str]]) -> str:
@@ -180,7 +185,7 @@ def _in_words(path: tuple[Any, ...], before: Any, after: Any) -> str:
         )
     if path == ("HyperParameters", "source_dir") and before == "null":
         return "whole source folder"
-    if path[-1] == "ContainerEntrypoint" and after[2:] == before and after[1].endswith("/smssh/run.sh"):
+    if path[-1] == "ContainerEntrypoint" and after[0] == WRAPPER and after[3:] == before:
         return "entry point wrapped"
     if before is _GONE and isinstance(after, dict):
         name = after.get("ChannelName") or after.get("InputName")
