@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from .. import streams
 from ..errors import ExitStatus, SmsshError
 from ..terminal import block, line
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["VIAS", "enter", "known_hosts", "say", "system_error"]
 
@@ -19,6 +23,10 @@ _OPTIONS = ("--region", "--profile", "--port", "--target", "--user", "--via")
 def enter(words: list[str]) -> int | None:
     """Run a plain `proxy` or `known-hosts` command line; None: (`--help`, a mistake) ask click."""
     command, *rest = words
+    if command == "proxy" and rest[:1] == ["--note"] and len(rest) == 2:
+        return _note(rest[1])
+    noted = command == "proxy" and "--noted" in rest
+    rest = [word for word in rest if word != "--noted"] if noted else rest
     named: dict[str, str] = {}
     plain: list[str] = []
     while rest:
@@ -43,7 +51,7 @@ def enter(words: list[str]) -> int | None:
 
     return run(
         plain[0],
-        resolve,
+        _resolve_noted if noted else resolve,
         region=named.get("region"),
         profile=named.get("profile"),
         port=int(port) if "port" in named else None,
@@ -51,6 +59,27 @@ def enter(words: list[str]) -> int | None:
         user=named.get("user"),
         via=named.get("via", "session"),
     )
+
+
+def _note(name: str) -> int:
+    """For an ssh older than 8.5, before its proxy: see `client.known_hosts.note`."""
+    from ..client import known_hosts as keys
+
+    try:
+        keys.note(name)
+    except (SmsshError, OSError):
+        return int(ExitStatus.FAILED)  # the proxy says what is wrong
+    return int(ExitStatus.OK)
+
+
+def _resolve_noted(address: str, *arguments: Any, **named: Any) -> Any:
+    """`lookup.resolve` for such an ssh's proxy."""
+    from ..client import known_hosts as keys
+    from ..client.lookup import resolve
+
+    found = resolve(keys.noted(address), *arguments, **named)
+    keys.gather()
+    return found
 
 
 def known_hosts(address: str, name: str, region: str | None, profile: str | None) -> int:

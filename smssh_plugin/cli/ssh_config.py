@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from .app import aws_options
+
 __all__ = ["ssh_config"]
 
 
@@ -11,17 +13,19 @@ __all__ = ["ssh_config"]
 @click.option(
     "--write", is_flag=True, help="Write it to $SMSSH_HOME/ssh_config and include that in ~/.ssh/config."
 )
-def ssh_config(write: bool) -> int:
+@aws_options
+def ssh_config(write: bool, region: str | None, profile: str | None) -> int:
     """Make `ssh ADDRESS`, scp, rsync, VS Code and PyCharm work.
 
     Prints the lines for ~/.ssh/config; `--write` puts them in place, and changes nothing the second time.
+    --profile and --region are written into the lines, for programs that have no AWS_PROFILE: an IDE, for one.
     """
     from ..client import ssh_config as text
 
     if not write:
-        click.echo(text.block(), nl=False)
+        click.echo(text.block(region, profile), nl=False)
         return 0
-    path, changed = text.install()
+    path, changed = text.install(region, profile)
     click.echo(
         f"{path}: {'included in ~/.ssh/config now' if changed else 'was included in ~/.ssh/config already'}"
     )

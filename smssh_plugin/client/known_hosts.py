@@ -19,9 +19,21 @@ from pathlib import Path
 from ..errors import ExitStatus, SmsshError
 from ..home import forget_old, home, private_folder
 
-__all__ = ["alias", "checked", "file_for", "folder", "recall", "remember"]
+__all__ = [
+    "alias",
+    "checked",
+    "file_for",
+    "folder",
+    "gather",
+    "gathered",
+    "note",
+    "noted",
+    "recall",
+    "remember",
+]
 
 FOLDER = "known"
+NAMES = "names"
 LONGEST_NAME = 240
 FRESH_SECONDS = 120.0
 KEPT_SECONDS = 7 * 24 * 3600.0
@@ -61,6 +73,44 @@ def folder() -> Path:
     return home() / FOLDER
 
 
+def gathered() -> Path:
+    """The file that `gather` writes."""
+    return home() / "known_hosts"
+
+
+def gather() -> None:
+    """Write all that is known into one file, for an ssh older than 8.5: it cannot find the file of an address.
+
+    Raises:
+        SmsshError: it cannot be written.
+    """
+    lines = [path.read_text(encoding="ascii") for path in sorted(folder().glob("[!.]*"))]
+    _write(gathered(), "".join(lines))
+
+
+def note(name: str) -> None:
+    """Keep the name of a host as it was typed: an ssh older than 8.5 tells its proxy the name in lower case.
+
+    Raises:
+        SmsshError: it is no address, or cannot be written.
+    """
+    from .addresses import parse
+
+    address = str(parse(name))
+    private_folder(home())
+    names = private_folder(home() / NAMES)
+    forget_old(names, KEPT_SECONDS)
+    _write(names / file_for(address).name, address)
+
+
+def noted(name: str) -> str:
+    """The name that was typed for what ssh has in lower case."""
+    try:
+        return (home() / NAMES / file_for(name).name).read_text(encoding="ascii")
+    except OSError:
+        return name
+
+
 def file_for(address: str) -> Path:
     """The known_hosts file of an address; one that is no file name goes by a digest."""
     name = alias(address)
@@ -87,20 +137,7 @@ def remember(address: str, host_key: str) -> Path | None:
     private_folder(home())
     private_folder(path.parent)
     forget_old(path.parent, KEPT_SECONDS)
-    written = None
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as out:
-            written = Path(out.name)
-            out.write(line)
-        written.replace(path)
-    except OSError as error:
-        if written is not None:
-            written.unlink(missing_ok=True)
-        raise SmsshError(
-            f"cannot write the host key of {address} to {path.parent}: {error.strerror}",
-            hint="make room there, or name another folder in SMSSH_HOME",
-            reference="home-not-writable",
-        ) from error
+    _write(path, line)
     return path
 
 
@@ -113,3 +150,25 @@ def recall(address: str) -> str | None:
         return path.read_text(encoding="ascii").strip().partition(" ")[2] or None
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        SmsshError: it cannot be written.
+    """
+    written = None
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as out:
+            written = Path(out.name)
+            out.write(text)
+        written.replace(path)
+    except OSError as error:
+        if written is not None:
+            written.unlink(missing_ok=True)
+        raise SmsshError(
+            f"cannot write {path}: {error.strerror}",
+            hint="make room there, or name another folder in SMSSH_HOME",
+            reference="home-not-writable",
+        ) from error

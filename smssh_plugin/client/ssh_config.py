@@ -6,9 +6,13 @@ At the top, since ssh takes the first value it finds: a user's `Host *` further 
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
+from ..errors import ExitStatus, SmsshError
 from ..home import home, private_folder
 from . import certificates, known_hosts, ssh
 from .endpoint import own_command
@@ -18,46 +22,99 @@ __all__ = ["block", "install"]
 NAME = "ssh_config"
 PROXY_SECONDS = 700
 """More than the proxy waits for a job to start, and for its agent, and for the server."""
+INCLUDE, TOKENS, RECENT = (7, 3), (8, 5), (9, 0)
+"""The OpenSSH since which there is Include; %n in ProxyCommand, and %h in UserKnownHostsFile; one with all of it."""
+NEWER = {"RemoteCommand": (7, 6), "KnownHostsCommand": (8, 5)}
+"""Keywords that a user's `Host *` may have and ours must not, and the OpenSSH since which there are such."""
 
 
-def block() -> str:
-    """The configuration text. It names this very `smssh`, so it works whatever PATH an IDE has."""
-    command = shlex.join(own_command()).replace("%", "%%")
+def block(region: str | None = None, profile: str | None = None) -> str:
+    """The configuration text. It names this very `smssh`, so it works whatever PATH an IDE has.
+
+    Args:
+        region: the AWS region that its logins go to; by default the environment's of each login.
+        profile: the AWS profile that they use; by default the environment's: an IDE may have none.
+
+    Raises:
+        SmsshError: a path that ssh cannot take, or no key.
+    """
+    version = _version()
+    command = _text(shlex.join(own_command()))
+    pinned = [*(("--region", region) if region else ()), *(("--profile", profile) if profile else ())]
+    # ssh has read the certificate by the time that its proxy runs; this comes before. Of a machine that is no
+    # authority it takes a shell's `test`.
+    authority = _text(shlex.quote(str(certificates.authority_file())))
+    before = [f"test ! -e {authority} || {command} certify --own"]
     # %n, not %h: ssh takes %h in lower case, and names of jobs and steps have capitals. The files of host
     # keys go by %h; the proxy has written the one in question before the host says a word. (KnownHostsCommand
     # would do as well, but is started twice a login.)
-    known = str(known_hosts.folder()).replace("%", "%%")
-    authority = shlex.quote(str(certificates.authority_file())).replace("%", "%%")
+    name, known = "%n", f'"{_text(known_hosts.folder())}/%h"'
+    if version < TOKENS:
+        before.append(f"{command} proxy --note '%n'")
+        name, known = "%h --noted", f'"{_text(known_hosts.gathered())}"'
+    proxy = " ".join([f"{command} proxy {name} --user %r", *(_text(shlex.quote(word)) for word in pinned)])
+    lines = [
+        ("ProxyCommand", proxy),
+        ("UserKnownHostsFile", known),
+        ("GlobalKnownHostsFile", "none"),
+        ("StrictHostKeyChecking", "yes"),
+        ("UpdateHostKeys", "no"),
+        ("CheckHostIP", "no"),
+        ("User", "root"),
+        ("IdentityFile", ssh.quoted(certificates.own_key().private)),
+        ("IdentitiesOnly", "yes"),
+        ("PreferredAuthentications", "publickey"),
+        # The proxy waits for a job that is starting, for ten minutes; what comes after that has limits of its own.
+        ("ConnectTimeout", str(PROXY_SECONDS)),
+        ("ServerAliveInterval", str(ssh.ALIVE_SECONDS)),
+        ("ServerAliveCountMax", str(ssh.ALIVE_COUNT)),
+        ("Compression", "yes"),
+        # What a `Host *` further down may say would lead elsewhere: an address that names the newest execution means
+        # another container each time, and a socket of ours would be longer than a path of one may be.
+        ("ControlMaster", "no"),
+        ("ControlPath", "none"),
+        ("ControlPersist", "no"),
+        ("CanonicalizeHostname", "no"),
+        ("HostName", "%h"),
+        ("Port", "22"),
+        ("ProxyUseFdpass", "no"),
+        ("VerifyHostKeyDNS", "no"),
+        *((keyword, "none") for keyword, since in NEWER.items() if version >= since),
+    ]
     return (
         "# smssh: SageMaker jobs as ssh hosts. Written by `smssh ssh-config --write`.\n"
-        # ssh has read the certificate by the time that its proxy runs; this comes before. Of a machine that is no
-        # authority it takes a shell's `test`.
-        f'Match originalhost *.sagemaker exec "test ! -e {authority} || {command} certify --own"\n'
-        "Host *.sagemaker\n"
-        f"  ProxyCommand {command} proxy %n --user %r\n"
-        f'  UserKnownHostsFile "{known}/%h"\n'
-        "  KnownHostsCommand none\n"
-        "  GlobalKnownHostsFile none\n"
-        "  StrictHostKeyChecking yes\n"
-        "  UpdateHostKeys no\n"
-        "  CheckHostIP no\n"
-        "  User root\n"
-        f"  IdentityFile {ssh.quoted(certificates.own_key().private)}\n"
-        "  IdentitiesOnly yes\n"
-        "  PreferredAuthentications publickey\n"
-        # The proxy waits for a job that is starting, for ten minutes; what comes after that has limits of its own.
-        f"  ConnectTimeout {PROXY_SECONDS}\n"
-        f"  ServerAliveInterval {ssh.ALIVE_SECONDS}\n"
-        f"  ServerAliveCountMax {ssh.ALIVE_COUNT}\n"
-        "  Compression yes\n"
+        f'# VS Code overrides ConnectTimeout: set "remote.SSH.connectTimeout": {PROXY_SECONDS} there.\n'
+        # Another ssh of this machine may be older than the one that was asked; what the user ignores stays ignored.
+        f"IgnoreUnknown {','.join(dict.fromkeys([*NEWER, *_ignored()]))}\n"
+        + "".join(f'Match originalhost *.sagemaker exec "{each}"\n' for each in before)
+        + "Host *.sagemaker\n"
+        + "".join(f"  {keyword} {value}\n" for keyword, value in lines)
+        # What comes after an `Include` at the top would belong to our hosts otherwise.
+        + "Match all\n"
     )
 
 
-def install() -> tuple[Path, bool]:
-    """Write our file and include it in `~/.ssh/config`; answers its path, and whether that was changed."""
+def install(region: str | None = None, profile: str | None = None) -> tuple[Path, bool]:
+    """Write our file and include it in `~/.ssh/config`; answers its path, and whether that was changed.
+
+    Args:
+        region: see `block`.
+        profile: see `block`.
+
+    Raises:
+        SmsshError: the ssh of this machine has no Include; or see `block`.
+    """
+    version = _version()
+    if version < INCLUDE:
+        raise SmsshError(
+            f"OpenSSH {'.'.join(map(str, version))} has no Include: nothing was written",
+            hint="put what `smssh ssh-config` prints at the top of ~/.ssh/config, or update OpenSSH to 7.3 or newer",
+            reference="old-openssh",
+            status=ExitStatus.UNREACHABLE,
+        )
     path = private_folder(home()) / NAME
-    _replace(path, block())
-    config = Path("~/.ssh/config").expanduser()
+    _replace(path, block(region, profile))
+    config = _users_config()
     config.parent.mkdir(mode=0o700, exist_ok=True)
     before = config.read_text(encoding="utf-8") if config.exists() else ""
     line = f"Include {ssh.quoted(path)}"
@@ -66,6 +123,40 @@ def install() -> tuple[Path, bool]:
     # A symlink (dotfiles kept elsewhere) stays one.
     _replace(config.resolve(), f"{line}\n\n{before}" if before else f"{line}\n")
     return path, True
+
+
+def _version() -> tuple[int, int]:
+    """The version of the `ssh` on PATH; one that cannot be told is taken for a recent one."""
+    program = shutil.which("ssh")
+    if program is None:
+        return RECENT
+    try:
+        asked = subprocess.run(
+            [program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, UnicodeDecodeError, subprocess.TimeoutExpired):
+        return RECENT
+    found = re.search(r"OpenSSH_(?:for_Windows_)?(\d+)\.(\d+)", asked.stderr + asked.stdout)
+    return (int(found.group(1)), int(found.group(2))) if found else RECENT
+
+
+def _ignored() -> list[str]:
+    """What the user's own file has ssh ignore: the first IgnoreUnknown that ssh reads is the one that counts."""
+    try:
+        text = _users_config().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []
+    values = re.findall(r"^\s*IgnoreUnknown(?:\s+|\s*=\s*)(.+?)\s*$", text, re.MULTILINE | re.IGNORECASE)
+    return [word for value in values for word in re.split(r"[\s,]+", value.strip('"')) if word]
+
+
+def _users_config() -> Path:
+    return Path("~/.ssh/config").expanduser()
+
+
+def _text(value: object) -> str:
+    """Text in which ssh takes no `%` for a token."""
+    return str(value).replace("%", "%%")
 
 
 def _replace(path: Path, text: str) -> None:
