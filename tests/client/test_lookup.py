@@ -589,8 +589,8 @@ PLAIN = [
     ("processing", {"ProcessingJobStatus": "Stopping"}, "job-ended"),
     ("processing", {"Environment": {"SMSSH_ENABLE": "1"}}, "no-node"),
     ("processing", {"AppSpecification": {"ContainerEntrypoint": ["sh", "/x/smssh/run.sh", "a"]}}, "no-node"),
-    ("transform", {}, "no-smssh"),
-    ("transform", {"model": {"PrimaryContainer": {"Environment": {"SMSSH_ENABLE": "1"}}}}, "no-node"),
+    ("transform", {}, "no-node"),  # its model may carry it
+    ("transform", {"TransformJobStatus": "Stopping"}, "job-ended"),
 ]
 
 
@@ -599,13 +599,10 @@ class Describing(Counting):
 
     def __init__(self, kind: str, described: dict[str, Any]) -> None:
         super().__init__()
-        self.model = described.pop("model", {"PrimaryContainer": {"Image": "x"}})
         name = f"{kind.capitalize()}JobStatus"
-        self.described = {name: "InProgress", "SecondaryStatus": "Training", "ModelName": "m", **described}
+        self.described = {name: "InProgress", "SecondaryStatus": "Training", **described}
 
     def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
-        if operation == "describe_model":
-            return self.model
         if operation.startswith("describe_") and service == "sagemaker":
             return self.described
         return super().call(service, operation, **arguments)
