@@ -73,8 +73,10 @@ def run(command: list[str], carrier: str, bundle: str | None = None, digest: str
         if boot.SM_CHANNEL in environ and boot.visible():
             boot.load("hide").filter_environment(environ)
         bundle = boot.moved(os.path.abspath(bundle)) if bundle else None
-        _start_supervisor(carrier, environ, digest)
         tee, early = _wishes(environ, bundle or boot.bundle_dir())
+        if os.getpid() == 1 and boot.load("first").insists(command):
+            return _beside(command, inherited, carrier, digest, environ, bundle, early=early, held=tee)
+        _start_supervisor(carrier, environ, digest)
         entry_point = EntryPoint(command, _child_environment(environ, bundle), tee, inherited)
         return entry_point.run(early)
     except BaseException as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
@@ -82,6 +84,34 @@ def run(command: list[str], carrier: str, bundle: str | None = None, digest: str
         if entry_point is not None and entry_point.started:
             return entry_point.wait_only()
         return become(command, inherited)
+
+
+def _beside(
+    command: list[str],
+    inherited: Inherited,
+    carrier: str,
+    digest: str,
+    environ: Mapping[str, str],
+    bundle: str | None,
+    *,
+    early: bool,
+    held: bool,
+) -> int:
+    """Become the entry point, which insists on being process 1, with the supervisor beside it; see `first`."""
+    from ..errors import SmsshError
+
+    _start_supervisor(carrier, environ, digest, holder=False)
+    if early:
+        try:
+            boot.load("parent").wait_at_start(command)
+        except SmsshError as error:
+            os.write(2, f"smssh: {error}\n".encode())
+            return int(error.status)
+    if held:
+        os.write(2, b"smssh: this entry point insists on being process 1: a failure of it cannot be held\n")
+    child = _child_environment(environ, bundle)
+    del child["SMSSH_ENTRY"]  # there is no init of ours above it
+    return become(command, inherited, child)
 
 
 def _wishes(environ: Mapping[str, str], bundle: str | None) -> tuple[bool, bool]:
@@ -120,11 +150,13 @@ class Inherited:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
 
-def become(command: list[str], inherited: Inherited | None = None) -> int:
+def become(
+    command: list[str], inherited: Inherited | None = None, environ: Mapping[str, str] | None = None
+) -> int:
     """Be the original command, as if init had never been here; 126 or 127 when it cannot be started."""
     (inherited or Inherited()).restore()
     try:
-        os.execvpe(command[0], command, original_environment())  # noqa: S606 - no shell is wanted
+        os.execvpe(command[0], command, environ or original_environment())  # noqa: S606 - no shell is wanted
     except OSError as error:
         return _cannot_start(command, error)
 
@@ -161,9 +193,9 @@ def _entry(pid: int | None = None) -> str:
     return f"{pid}.{boot.start_time(pid)}"
 
 
-def _start_supervisor(carrier: str, environ: Mapping[str, str], digest: str) -> None:
+def _start_supervisor(carrier: str, environ: Mapping[str, str], digest: str, *, holder: bool = True) -> None:
     try:
-        boot.start_supervisor(carrier, os.getpid(), environ, holder=True, digest=digest)
+        boot.start_supervisor(carrier, os.getpid(), environ, holder=holder, digest=digest)
     except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         boot.note(f"the supervisor was not started: {type(error).__name__}: {error}")
 

@@ -103,6 +103,19 @@ def is_algorithm(address: Any, hyperparameters: Any, *, scripted: bool = False) 
     return name in ALGORITHMS or (name in XGBOOST and not scripted)
 
 
+_SHELLLESS = re.compile(r"(?:[^:@]*/)?(?:distroless|chainguard)/|cgr\.dev/")
+_WITH_SHELL = re.compile(r":(?:.*-)?(?:dev|debug)(?:-|@|\Z)")
+
+
+def lacks_shell(address: Any) -> bool:
+    """Whether an image is known to have no `/bin/sh`: distroless and Chainguard's, but for variants to debug with.
+
+    Args:
+        address: its address; may be a pipeline variable.
+    """
+    return is_text(address) and bool(_SHELLLESS.match(address)) and not _WITH_SHELL.search(address)
+
+
 def keeps_python_path(address: Any) -> bool:
     """Whether nothing is lost when a job's PYTHONPATH takes the place of the image's own.
 

@@ -194,6 +194,7 @@ def _trained(
         )
     environment = _environment_of(request, where, f"{prefix}Environment")
     start = _start(injection, kind, FOLDERS[kind], entry_point, environment, where, own)
+    _refuse_no_shell(start, image, where, f"{prefix}AlgorithmSpecification.TrainingImage")
     variables = _variables(injection, request.get("RoleArn"))
     if injection.baked and _has_variables(environment, variables):
         return request
@@ -228,6 +229,7 @@ def _processing(request: Request, injection: Injection, where: str) -> Request:
         where,
         "AppSpecification.ContainerEntrypoint",
     )
+    _refuse_no_shell(start, specification.get("ImageUri"), where, "AppSpecification.ImageUri")
     variables = _variables(injection, request.get("RoleArn"))
     if injection.baked and _has_variables(environment, variables):
         return request
@@ -473,6 +475,17 @@ def _refuse_isolation(holder: Request, where: str, field_name: str) -> None:
             f"{field_name} is on, and an isolated container has no network to be reached through",
             f"turn network isolation off for this step, or {OFF}",
             "network-isolation",
+        )
+
+
+def _refuse_no_shell(start: carriers.Start, image: Any, where: str, field_name: str) -> None:
+    if start.entry_point is not None and images.lacks_shell(image):
+        raise refuse(
+            where,
+            f"{field_name} is {image}, which has no /bin/sh, and a wrapped entry point starts with it",
+            "use the image's variant with a shell (:debug, -dev), or, where the entry point is Python, "
+            "SSHOptions(carrier='sitecustomize')",
+            "no-shell",
         )
 
 

@@ -601,3 +601,32 @@ def test_requests_without_a_step_are_named_by_what_they_are() -> None:
         transform_request(
             "processing", processing(NetworkConfig={"EnableNetworkIsolation": True}), Injection(BUNDLE)
         )
+
+
+@pytest.mark.parametrize(
+    ("image", "refused"),
+    [
+        ("gcr.io/distroless/python3-debian12", True),
+        ("cgr.dev/chainguard/python:latest", True),
+        ("123456789012.dkr.ecr.us-east-1.amazonaws.com/distroless/python3@sha256:abc", True),
+        ("gcr.io/distroless/python3-debian12:debug", False),
+        ("cgr.dev/chainguard/python:latest-dev", False),
+        ("123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:1", False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["training", "processing"])
+def test_an_image_that_is_known_to_have_no_shell(kind: str, image: str, refused: bool) -> None:
+    where, field = {
+        "training": ("AlgorithmSpecification", "TrainingImage"),
+        "processing": ("AppSpecification", "ImageUri"),
+    }[kind]
+    request = {where: {field: image, "ContainerEntrypoint": ["python3", "a.py"]}}
+    if not refused:
+        assert transform_request(kind, request, INJECTION) is not request
+        return
+    with pytest.raises(SmsshError, match="has no /bin/sh") as caught:
+        transform_request(kind, request, INJECTION)
+    assert caught.value.reference == "no-shell"
+    # Python starts us there without one.
+    changed = transform_request(kind, request, replace(INJECTION, carrier="sitecustomize"))
+    assert changed[where]["ContainerEntrypoint"] == ["python3", "a.py"]
