@@ -1,17 +1,28 @@
 """What has to be put right before an entry point is run again in the same container.
 
-A FrameworkProcessor's runproc.sh begins with `tar -xzf sourcedir.tar.gz` in the folder of the code
-(sagemaker.processing of SDK v2, sagemaker.core.processing of v3), in every attempt, over what a person has mended
-there: so the archive is made to hold what lies in the folder. And a failure file is written only where there is none
-(SDK v3's sm_train.sh, sagemaker_training 4.x and 5.x): so the last attempt's is removed.
+The drivers of the SDKs and toolkits prepare a container once, and the next attempt runs them again. What one of them
+insists on making anew is put back to what it was before the attempt, and what one of them unpacks over a person's
+edits is made to hold them:
+
+- A FrameworkProcessor's runproc.sh unpacks sourcedir.tar.gz in the folder of the code (sagemaker.processing of SDK v2,
+  sagemaker.core.processing of v3); the bootstrap of `@step` and `@remote` unpacks workspace.zip in the working
+  directory.
+- Without a workspace.zip, that bootstrap calls os.mkdir for its workspace, and `conda env create` for its environment:
+  both fail where there is one (bootstrap_runtime_environment.py and runtime_environment_manager.py, v2.232 to v3.27).
+- The MPI drivers (sagemaker_training's mpi.py and smdataparallel.py, mpi_utils.py of v3, mpi_utils_remote.py) tell each
+  other by files in /tmp that a host is ready and that the job is over: the last attempt's would end a worker at once.
+- A failure file is written only where there is none (SDK v3's sm_train.sh, sagemaker_training 4.x and 5.x).
 
 CPython 3.7 and later, standard library only: init imports it.
 """
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
 import tarfile
+import zipfile
 
 from . import boot
 
@@ -20,18 +31,146 @@ if TYPE_CHECKING:
     from typing import Mapping
 
 ARCHIVE = "sourcedir.tar.gz"
+BOOTSTRAP = "sagemaker_remote_function_bootstrap"
+"""The channel with the driver of `@step` and `@remote`."""
+WORKSPACE = "sagemaker_remote_function_workspace"
+"""The folder in the working directory that this driver unpacks, or makes, and runs the function in."""
+CONDA_ENVIRONMENT = "sagemaker-runtime-env"
+"""The conda environment that it creates."""
+CONDA_FILE = "remote_function_conda_env.txt"
+STATUS_FILES = ("/tmp/ready.*", "/tmp/done.*")  # noqa: S108 - the drivers' own
+TICK = 0.05
+"""Seconds that a file's time, which is that of the kernel's last tick, may be behind the clock's."""
 
 
-def prepare(environ: Mapping[str, str], started: float) -> None:
+def prepare(environ: Mapping[str, str], started: float, ended: float) -> None:
     """Make the container what the next attempt expects; never raises.
 
     Args:
         environ: the job's environment.
         started: when the last attempt started, in seconds since the epoch.
+        ended: when it ended.
     """
     base = environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml"
     keep_edits(os.path.join(base, "processing", "input", "code"))
+    if os.path.isdir(os.path.join(base, "input", "data", BOOTSTRAP)):
+        undo_bootstrap(os.path.join(base, "input", "data"), os.getcwd(), environ, started)
+    forget_status(started, ended)
     forget_failure(os.path.join(base, "output", "failure"), started)
+
+
+def forget_status(started: float, ended: float) -> None:
+    """Remove the files by which the hosts of an MPI job told each other in the last attempt how far they were.
+
+    One that another host has written since then is of the next attempt.
+
+    Args:
+        started: when the last attempt started, in seconds since the epoch.
+        ended: when it ended.
+    """
+    for pattern in STATUS_FILES:
+        for path in glob.glob(pattern):
+            try:
+                if started - TICK <= os.stat(path).st_mtime <= ended and os.path.isfile(path):
+                    os.unlink(path)
+            except OSError as error:  # noqa: PERF203 - another one can be removed all the same
+                boot.note(f"{path} stays: {error}")
+
+
+def undo_bootstrap(channels: str, folder: str, environ: Mapping[str, str], started: float) -> None:
+    """Put back what the bootstrap of `@step` and `@remote` made, and keep edits of what it unpacked.
+
+    Args:
+        channels: the folder of the input channels.
+        folder: the entry point's working directory.
+        environ: the job's environment.
+        started: when the last attempt started, in seconds since the epoch.
+    """
+    archives = [
+        path
+        for path in glob.glob(os.path.join(glob.escape(channels), "*", "workspace.zip"))
+        if _is_workspace(path)
+    ]
+    for archive in archives:
+        try:
+            _rezip(archive, folder)
+        except Exception as error:  # noqa: BLE001, PERF203 - the next attempt then runs the code as it was submitted
+            boot.note(f"{archive} is as it was: {type(error).__name__}: {error}")
+    if not archives:
+        _set_aside(os.path.join(folder, WORKSPACE))
+    _forget_new(os.path.join(folder, CONDA_FILE), started)
+    for root in _conda_roots(environ):
+        environment = os.path.join(root, CONDA_ENVIRONMENT)
+        if _changed_since(os.path.join(environment, "conda-meta"), started):
+            _set_aside(environment)
+
+
+def _conda_roots(environ: Mapping[str, str]) -> list[str]:
+    """The folders in which conda or mamba may have made an environment."""
+    roots = [
+        path
+        for name in ("CONDA_ENVS_PATH", "CONDA_ENVS_DIRS")
+        for path in environ.get(name, "").split(os.pathsep)
+    ]
+    for name in ("mamba", "conda"):
+        program = shutil.which(name, path=environ.get("PATH"))
+        if program is not None:
+            roots.append(os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(program))), "envs"))
+    if environ.get("HOME"):
+        roots.append(os.path.join(environ["HOME"], ".conda", "envs"))
+    return list(dict.fromkeys(root for root in roots if root))
+
+
+def _set_aside(path: str) -> None:
+    """Give what the last attempt made another name: it has to be made anew, and somebody may have worked in it."""
+    if not os.path.lexists(path):
+        return
+    number = 1
+    while os.path.lexists(f"{path}.attempt-{number}"):
+        number += 1
+    try:
+        os.rename(path, f"{path}.attempt-{number}")
+        boot.note(f"{path} is {path}.attempt-{number} now: the next attempt makes it anew")
+    except OSError as error:
+        boot.note(f"{path} stays: {error}")
+
+
+def _is_workspace(path: str) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.startswith(WORKSPACE + "/") for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
+def _rezip(archive: str, folder: str) -> None:
+    """Put what was edited and removed in the workspace into its archive."""
+    new = archive + ".smssh"
+    with zipfile.ZipFile(archive) as old:
+        members = [(member, os.path.join(folder, member.filename)) for member in old.infolist()]
+        if not any(os.path.lexists(path) for _, path in members):
+            return  # nothing has been unpacked yet
+        try:
+            with zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as out:
+                for member, path in members:
+                    if member.is_dir() and os.path.isdir(path):
+                        out.writestr(member, b"")
+                    elif os.path.isfile(path):
+                        with open(path, "rb") as file, out.open(
+                            member.filename, "w", force_zip64=True
+                        ) as written:
+                            shutil.copyfileobj(file, written)
+            os.rename(new, archive)
+        finally:
+            if os.path.exists(new):
+                os.unlink(new)
+
+
+def _changed_since(path: str, started: float) -> bool:
+    try:
+        return os.stat(path).st_mtime > started - TICK
+    except OSError:
+        return False
 
 
 def forget_failure(path: str, started: float) -> None:
@@ -41,13 +180,15 @@ def forget_failure(path: str, started: float) -> None:
         path: the failure file.
         started: when the last attempt started, in seconds since the epoch.
     """
+    _forget_new(path, started)
+
+
+def _forget_new(path: str, started: float) -> None:
     try:
-        # A file's time is that of the kernel's last tick, a little earlier than the clock's.
-        if os.stat(path).st_mtime > started - 0.05:
+        if _changed_since(path, started):
             os.unlink(path)
     except OSError as error:
-        if not isinstance(error, FileNotFoundError):
-            boot.note(f"{path} stays: {error}")
+        boot.note(f"{path} stays: {error}")
 
 
 def keep_edits(folder: str) -> None:

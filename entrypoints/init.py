@@ -223,6 +223,7 @@ class EntryPoint:
         self._ended: int | None = None
         self._group = 0
         self._started = 0.0
+        self._ended_at = 0.0
         self._end_at: float | None = None
         """When the supervisor deregisters although the entry point still runs: it has not seen that it is stopped."""
         ignored = {getattr(signal, name) for name in JOB_CONTROL}
@@ -455,6 +456,7 @@ class EntryPoint:
                 self.pid = None
                 self._ended = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
                 self._group = pid
+                self._ended_at = time.time()
 
     def _interrupted(self) -> bool:
         """Polled during a hold: handle what has come, and say whether the job is being stopped."""
@@ -464,7 +466,7 @@ class EntryPoint:
     def _prepare_retry(self) -> None:
         from . import again
 
-        again.prepare(self._environ, self._started)
+        again.prepare(self._environ, self._started, self._ended_at)
 
     def _end_leftovers(self) -> None:
         """Have nothing of the last attempt run beside the next one."""

@@ -17,6 +17,7 @@ import re
 import signal
 import sys
 import threading
+import time
 
 from ..errors import SmsshError
 from . import boot, hide, job_log, leftovers, parent
@@ -177,6 +178,7 @@ class Attempts:
 
     def __init__(self, settings: Settings) -> None:
         self._terminated = False
+        self._started = self._ended = 0.0
         self._previous: Any = None
         # Where init is above us, its name for the entry point is inherited, and stays.
         self._entry = os.environ.setdefault(leftovers.ENTRY, leftovers.entry())
@@ -234,10 +236,12 @@ class Attempts:
         Args:
             variables: the SM_* mapping that the toolkit is about to put into the environment, if it is known.
         """
-        self._reporter.before(variables if isinstance(variables, dict) else None)
+        self._started = time.time()
+        self._reporter.before(variables if isinstance(variables, dict) else None, self._started)
 
     def failed(self, error: Exception) -> str:
         """An attempt raised: `retry`, `succeed` (a person released it with status 0) or `release`."""
+        self._ended = time.time()
         status = _exit_code(error)
         text = str(error) or type(error).__name__
         tail = None if self._tee is None else self._tee.tail()
@@ -248,12 +252,14 @@ class Attempts:
 
     def succeeded(self) -> str:
         """An attempt returned: `retry` or `release`."""
+        self._ended = time.time()
         return self._follow(self._hold(lambda: self._reporter.succeeded(0)))
 
     def _follow(self, decision: dict[str, Any]) -> str:
         """Prepare what was decided: `retry` or `release`."""
         if decision["action"] == "retry":
             self._end_leftovers()
+            boot.load("again").forget_status(self._started, self._ended)
             if self._tee is not None:
                 self._tee.forget()
             return "retry"

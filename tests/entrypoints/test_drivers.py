@@ -6,13 +6,15 @@ the same rows with the files as they are.
 
 import json
 import os
+import platform
 import shutil
+import zipfile
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from .container import poll
+from .container import LIMIT, poll
 
 templates = pytest.importorskip("sagemaker.train.templates")
 
@@ -279,3 +281,176 @@ def test_step_held_and_retried(driven):
     fixed = driven.container.ssh(status, f'sed -i "/user bug/d" {user}; smssh-hook retry --json')
     assert fixed.returncode == 0, fixed.stdout + fixed.stderr + driven.container.log()
     assert driven.outcome(process)[0] == 0
+
+
+# ------------------------------------------------- what the real bootstrap makes, and insists on making anew
+
+
+PACKAGES = ("core", "train")
+"""SDK v3 has the bootstrap twice; its text is that of v2's."""
+CONDA = """\
+#!/bin/sh
+# conda, as far as the bootstrap uses it: an environment that is there cannot be created.
+if [ "$1 $2" = "env create" ]; then
+    [ ! -d "$ENVS/$4" ] || { echo "CondaValueError: prefix already exists: $ENVS/$4" >&2; exit 1; }
+    mkdir -p "$ENVS/$4/conda-meta" && cp "$6" "$ENVS/$4/from"
+elif [ "$1" = run ]; then
+    shift 3; exec "$@"
+fi
+"""
+
+
+def step(driven, package, source, *options, workspace=None, dependencies=None, conda=False):
+    """A `@step` job whose bootstrap is the SDK's own; how to start it."""
+    command = remote_layout(driven, source)
+    runtime = sagemaker_file("..", package, "remote_function", "runtime_environment")
+    bootstrap = Path(command[1]).parent
+    for name in ("bootstrap_runtime_environment.py", "runtime_environment_manager.py"):
+        (bootstrap / name).write_text((runtime / name).read_text().replace("/opt/ml/", f"{driven.base}/"))
+    if workspace is not None:
+        (driven.data / "sm_rf_user_ws").mkdir()
+        with zipfile.ZipFile(driven.data / "sm_rf_user_ws" / "workspace.zip", "w") as archive:
+            for name, text in workspace.items():
+                archive.writestr(f"sagemaker_remote_function_workspace/{name}", text)
+    for name, text in (dependencies or {}).items():
+        (driven.data / "pre_exec_script_and_dependencies").mkdir(exist_ok=True)
+        (driven.data / "pre_exec_script_and_dependencies" / name).write_text(text)
+    environ = {"PYTHONPATH": f"{driven.base}/site", "ENVS": driven.container.home / "conda" / "envs"}
+    if conda:
+        program = driven.container.home / "conda" / "bin" / "conda"
+        program.parent.mkdir(parents=True)
+        program.write_text(CONDA)
+        program.chmod(0o755)
+        environ["PATH"] = f"{program.parent}:{driven.container.environ['PATH']}"
+    version = ".".join(platform.python_version_tuple()[:2])
+    return [*command, "--client_python_version", version, *options], environ
+
+
+def retried(driven, command, environ, fix):
+    """The outcome of a job that fails, is fixed by a shell command, and retried."""
+    process = driven.run(
+        command, True, "wrap", {**environ, "SMSSH_HOLD": "failure", "SMSSH_HOLD_SECONDS": "600"}
+    )
+    status = driven.container.wait_for("held")
+    fixed = driven.container.ssh(status, f"{fix}; smssh-hook retry --json")
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr + driven.container.output()
+    return driven.outcome(process)
+
+
+FAILS_ONCE = USER + "if not (base / 'fixed').exists(): raise ValueError('user bug')\n"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_step_without_a_workspace_is_retried(driven, package):
+    """Its bootstrap makes the workspace by a bare os.mkdir."""
+    source = FAILS_ONCE.replace("import os", "import os; open('made', 'w').close(); import os")
+    command, environ = step(driven, package, source, "--pipeline_execution_id", "p")
+    assert retried(driven, command, environ, f"touch {driven.base}/fixed")[:2] == (0, None)
+    # What somebody may have made there is not lost.
+    aside = driven.container.folder / "sagemaker_remote_function_workspace.attempt-1"
+    assert (aside / "made").exists()
+    assert "the next attempt makes it anew" in driven.container.log()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_step_with_dependencies_is_retried(driven, package):
+    """What a person edits in the channel that the dependencies come from is taken."""
+    command, environ = step(
+        driven,
+        package,
+        FAILS_ONCE,
+        *("--pipeline_execution_id", "p", "--dependency_settings", '{"dependency_file": "requirements.txt"}'),
+        dependencies={
+            "requirements.txt": "--no-index\nno-such-package-anywhere==1\n",
+            "pre_exec.sh": "true\n",
+        },
+    )
+    channel = driven.data / "pre_exec_script_and_dependencies"
+    fix = f"touch {driven.base}/fixed; echo --no-index > {channel}/requirements.txt"
+    assert retried(driven, command, environ, fix)[:2] == (0, None)
+
+
+@pytest.mark.parametrize("options", [(), ("--pipeline_execution_id", "p")], ids=["remote", "step"])
+@pytest.mark.parametrize("package", PACKAGES)
+def test_edits_of_a_workspace_survive_a_retry(driven, package, options):
+    """Its archive is unpacked again in the second attempt."""
+    command, environ = step(
+        driven,
+        package,
+        USER + "import runpy; runpy.run_path('bug.py')\nassert not os.path.exists('gone.py')\n",
+        *options,
+        workspace={
+            "bug.py": "raise ValueError('user bug')\n",
+            "kept.py": "x = 1\n",
+            "gone.py": "",
+            "deep/er.txt": "y",
+        },
+    )
+    folder = driven.container.folder / "sagemaker_remote_function_workspace"
+    fix = f"echo 'import new' > {folder}/bug.py; touch {folder}/new.py; rm {folder}/gone.py; export X=1"
+    outcome = retried(driven, command, {**environ, "PYTHONPATH": f"{environ['PYTHONPATH']}:{folder}"}, fix)
+    assert outcome[:2] == (0, None)
+    assert (folder / "kept.py").read_text() == "x = 1\n"
+    assert (folder / "deep" / "er.txt").read_text() == "y"
+    with zipfile.ZipFile(driven.data / "sm_rf_user_ws" / "workspace.zip") as archive:
+        assert archive.testzip() is None
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_conda_environment_of_the_bootstrap_is_made_anew(driven, package):
+    command, environ = step(
+        driven,
+        package,
+        FAILS_ONCE,
+        *("--pipeline_execution_id", "p", "--dependency_settings", '{"dependency_file": "env.yml"}'),
+        dependencies={"env.yml": "one"},
+        conda=True,
+    )
+    channel = driven.data / "pre_exec_script_and_dependencies"
+    fix = f"touch {driven.base}/fixed; printf two > {channel}/env.yml"
+    assert retried(driven, command, environ, fix)[:2] == (0, None)
+    made = environ["ENVS"]
+    assert (made / "sagemaker-runtime-env" / "from").read_text() == "two"
+    assert (made / "sagemaker-runtime-env.attempt-1" / "from").read_text() == "one"
+
+
+def test_what_an_image_brings_is_left_alone(driven):
+    """An environment or a folder of the same name that no attempt has made, in a job of another kind too."""
+    container = driven.container
+    driven.lay_out(FAILS_ONCE)
+    theirs = container.folder / "sagemaker_remote_function_workspace"
+    theirs.mkdir()
+    process = driven.start(SMSSH_HOLD="failure")
+    status = container.wait_for("held")
+    assert container.ssh(status, f"touch {driven.base}/fixed; smssh-hook retry").returncode == 0
+    assert driven.outcome(process)[0] == 0
+    assert theirs.is_dir()
+
+
+def test_the_hosts_of_an_mpi_job_do_not_take_the_last_attempts_word(container, tmp_path):
+    """A worker ends as soon as it sees the file that its master wrote at the end of the attempt before."""
+    name = f"done.algo-{os.getpid()}"
+    done, early, other = (
+        Path("/tmp", name),
+        Path("/tmp", f"ready.algo-{os.getpid()}"),
+        Path("/tmp", f"done-{name}"),
+    )
+    script = container.script(f"touch {done} {other}\n[ -e fixed ] || exit 3\n", name="job.sh")
+    check = container.script(
+        f"[ ! -e {done} ] && [ -e {early} ] && [ -e {other} ] && sh {script}\n", name="check.sh"
+    )
+    try:
+        process = container.wrap(
+            *("sh", "-c", f"if [ -e second ]; then sh {check}; else touch second; sh {script}; fi"),
+            SMSSH_HOLD="failure",
+        )
+        status = container.wait_for("held")
+        # Another host is in its next attempt already.
+        assert (
+            container.ssh(status, f"cd {container.folder}; touch fixed {early}; smssh-hook retry").returncode
+            == 0
+        )
+        assert process.wait(LIMIT) == 0
+    finally:
+        for path in (done, early, other):
+            path.unlink(missing_ok=True)

@@ -318,9 +318,9 @@ def test_what_is_put_right_before_a_retry(tmp_path, source):
     failure = tmp_path / "output" / "failure"
     failure.parent.mkdir()
     failure.write_text("an older one")
-    again.prepare({"SAGEMAKER_BASE_DIR": str(tmp_path)}, time.time() + 60)
+    again.prepare({"SAGEMAKER_BASE_DIR": str(tmp_path)}, time.time() + 60, time.time() + 61)
     assert failure.exists()
-    again.prepare({"SAGEMAKER_BASE_DIR": str(tmp_path)}, time.time() - 60)
+    again.prepare({"SAGEMAKER_BASE_DIR": str(tmp_path)}, time.time() - 60, time.time())
     assert not failure.exists()
     with tarfile.open(code / "sourcedir.tar.gz") as archive:
         names = archive.getnames()
