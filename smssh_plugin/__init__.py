@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from .submit.steps import with_ssh
 
 
+def __dir__() -> "list[str]":
+    """The public names as well, before they were used."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> object:
     """Import the public name from its home (PEP 562)."""
     home = _HOMES.get(name)

@@ -19,6 +19,7 @@ LEAVES = {"_version", "errors", "streams", "terminal"}
 """May be imported from anywhere, and import nothing of ours."""
 IMPORTS: dict[str, set[str]] = {
     "__init__": {"client", "entrypoints", "hookspecs", "submit"},  # loaded when it is first used
+    "__main__": {"cli"},
     "_version": set(),
     "errors": set(),
     "streams": set(),

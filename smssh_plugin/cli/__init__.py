@@ -7,9 +7,10 @@ below; a command's module is imported when it is called.
 
 from __future__ import annotations
 
+import os
 import sys
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "COMPLETION", "main"]
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "bundle": ("bundle", "bundle", "Build, show and verify what goes into a job's container."),
@@ -37,6 +38,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 """Name of a command: its module in this package, its name there, and its line in `smssh --help`."""
 
 
+COMPLETION = "_SMSSH_COMPLETE"
+"""The variable by which a shell asks for completions, as click has it: `bash_source`, `zsh_complete`, ..."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; answers the exit status (`ExitStatus`, or that of a remote command)."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -47,6 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
             status = enter(words)
             if status is not None:
                 return status
+        if COMPLETION in os.environ:
+            from .app import complete
+
+            return complete()
         if words == ["--version"]:
             from .._version import __version__
 

@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from .. import streams
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
-from . import COMMANDS, extensions
+from . import COMMANDS, COMPLETION, extensions
 from .door import say, system_error
 from .help import text as help_page
 
@@ -37,6 +38,17 @@ class LazyGroup(click.Group):
             return extensions.load(cmd_name)
         command: click.Command = getattr(import_module(f".{home[0]}", __package__), home[1])
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names of commands, from the table: no command is imported while somebody types."""
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        lines = {**dict.fromkeys(extensions.commands(), ""), **{name: COMMANDS[name][2] for name in COMMANDS}}
+        return [
+            CompletionItem(name, help=line)
+            for name, line in sorted(lines.items())
+            if name.startswith(incomplete)
+        ]
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the signature is click's
         """The one page there is, however it is asked for."""
@@ -75,6 +87,19 @@ def run(words: list[str]) -> int:
         say(system_error(error))
         return int(ExitStatus.FAILED)
     return int(status) if isinstance(status, int) else 0
+
+
+def complete() -> int:
+    """What a shell asked for in `COMPLETION`: its script, or the words that go on; answers the exit status."""
+    from click.shell_completion import shell_complete
+
+    shown = sys.stdout
+    try:
+        return shell_complete(group, {}, "smssh", COMPLETION, os.environ[COMPLETION])
+    except SmsshError:
+        return int(ExitStatus.FAILED)  # a line of ours would stand in the middle of what is typed
+    finally:
+        shown.flush()
 
 
 def aws_options(function: Function) -> Function:

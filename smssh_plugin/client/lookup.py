@@ -460,7 +460,7 @@ def _find(address: Address, session: AwsSession, *, bare: bool) -> Node:
         {"Key": "PingStatus", "Values": ["Online"]},
     ]
     # A container that started again (spot, or a re-used name) registered again: the newest is the living one.
-    online = sorted(_instances(session, filters), key=_registered)
+    online = sorted(_instances(session, filters), key=_registered) or _folded(session, job, host)
     over = False
     for info in reversed(online):
         node = node_of(session, info)
@@ -468,6 +468,24 @@ def _find(address: Address, session: AwsSession, *, bare: bool) -> Node:
             return node
         over = over or node is not None
     return _without_node(session, job, host, bare=bare, over=over)
+
+
+def _folded(session: AwsSession, job: StepJob, host: str) -> list[dict[str, Any]]:
+    """The nodes of a step's job whose ARN is in lower case, so that the job's own name is not known.
+
+    Of `pipelines-<execution>-<step>-<random>` the step's part is known, not what the last part was.
+    """
+    name = job.names[0]
+    if not job.step or name != name.lower():
+        return []
+    filters = [
+        {"Key": "tag:SMSSHStep", "Values": [job.step]},
+        {"Key": "tag:SMSSHKind", "Values": [job.kind]},
+        {"Key": "tag:SMSSHHost", "Values": [host]},
+        {"Key": "PingStatus", "Values": ["Online"]},
+    ]
+    found = [info for info in _instances(session, filters) if str(info.get("Name", "")).lower() == name]
+    return sorted(found, key=_registered)
 
 
 def _without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, over: bool) -> Node:
@@ -494,6 +512,16 @@ def _without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, o
             status=ExitStatus.UNREACHABLE,
         )
     described = next((found for one in job.names if (found := _described(session, job.kind, one))), None)
+    if described is None and job.step and job.names[0] == job.names[0].lower():
+        raise _NotYet(
+            SmsshError(
+                f"host {host} of step {job.step!r} is not online yet",
+                hint="if it stays so: was the step submitted with smssh, and may its role register a managed node? The "
+                "job's log says what smssh did there",
+                reference="no-node",
+                status=ExitStatus.UNREACHABLE,
+            )
+        )
     if described is None:
         raise SmsshError(
             f"there is no {job.kind} job {name!r} in {session.region}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import posixpath
 import secrets
 import shlex
@@ -27,6 +28,8 @@ LIST_SECONDS = 60.0
 COPY_SECONDS = 300.0
 SCRIPT_SECONDS = 3600.0
 MOST_FILES = 100_000
+ALIKE = 0.75
+"""From when on two names are one, misspelled, as difflib counts."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +55,35 @@ def find(folder: Path | None, step: str) -> Fix | None:
     return Fix(patch, script) if patch or script else None
 
 
-def check(folder: Path, steps: Collection[str]) -> None:
-    """Look at the folder before anything runs.
+def check(folder: Path, steps: Collection[str]) -> list[Path]:
+    """Look at the folder before anything runs. It may hold the fixes of other pipelines, too.
 
     Args:
         folder: the folder of fixes.
         steps: the names of all steps of the pipeline; empty: unknown.
 
+    Returns:
+        The fixes in it that are for no step of this pipeline.
+
     Raises:
-        SmsshError: there is no such folder, or a fix in it names no step (it would silently never be used).
+        SmsshError: there is no such folder, or no fix in it is for this pipeline, while one has almost the name of a
+            step of it: a mistake in writing, after which it would never be used.
     """
     if not folder.is_dir():
         raise SmsshError(f"there is no folder {folder}", reference="no-fixes", status=ExitStatus.USAGE)
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".patch", ".sh") and steps and path.stem not in steps:
-            raise SmsshError(
-                f"{path} is a fix for a step {path.stem!r}, which the pipeline does not have",
-                hint=f"steps: {', '.join(sorted(steps))}",
-                reference="fix-without-step",
-                status=ExitStatus.NOT_FOUND,
-            )
+    found = [path for path in sorted(folder.iterdir()) if path.suffix in (".patch", ".sh")] if steps else []
+    others = [path for path in found if path.stem not in steps]
+    if others and len(others) == len(found):
+        for path in others:
+            meant = difflib.get_close_matches(path.stem, steps, 1, ALIKE)
+            if meant:
+                raise SmsshError(
+                    f"{path} is a fix for a step {path.stem!r}, which the pipeline does not have",
+                    hint=f"is it for {meant[0]!r}? steps: {', '.join(sorted(steps))}",
+                    reference="fix-without-step",
+                    status=ExitStatus.NOT_FOUND,
+                )
+    return others
 
 
 def apply_patch(connection: Connection, code_dir: str, patch: Path) -> Action:

@@ -97,14 +97,16 @@ def debug(options: Options, session: AwsSession, view: View) -> Report:
         SmsshError: there is no such pipeline, execution or fix; nothing was done then, and nothing started.
     """
     names = step_names(session, options.pipeline)
-    if options.fixes is not None:
-        fixes.check(options.fixes, names)
     said: list[Event] = []
+    for path in fixes.check(options.fixes, names) if options.fixes is not None else ():
+        text = f"{path.name} is for no step of pipeline {options.pipeline}, and not used"
+        said.append(Event(time.time(), text, "warn"))
+        view.show(said[-1])
     if options.start:
         arn = _start(session, options.pipeline)
         # Before all else: whatever happens from here on, a person can find the execution.
         said.append(Event(time.time(), f"started {arn}"))
-        view.show(said[0])
+        view.show(said[-1])
     else:
         arn = execution_arn(session, options.pipeline, options.execution)
     return _Debugger(options, session, view, arn, said).run()

@@ -678,3 +678,20 @@ def test_a_full_disk_is_said(session: AwsSession, service: Service, monkeypatch:
     with pytest.raises(SmsshError, match=r"cannot write .*job\.training\.sagemaker") as caught:
         lookup.resolve("job.training.sagemaker", session)
     assert "No space left on device" in str(caught.value)
+
+
+def test_a_step_whose_arn_is_in_lower_case_altogether(
+    session: AwsSession, monkeypatch: pytest.MonkeyPatch, service: Service
+):
+    own = "pipelines-abcdefghijkl-Train-hWEjyentHL"
+    target = add_node(service, own, Step="Train")
+    add_node(service, "pipelines-another00000-Train-hWEjyentHL", Step="Train")
+    arn = f"arn:aws:sagemaker:us-east-1:1:training-job/{own.lower()}"
+    steps = [{"StepName": "Train", "StepStatus": "Executing", "Metadata": {"TrainingJob": {"Arn": arn}}}]
+    execution = "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/abcdefghijkl"
+    monkeypatch.setattr(lookup, "execution_arn", lambda *_: execution)
+    monkeypatch.setattr(lookup, "steps_of", lambda *_: steps)
+    assert lookup.resolve("Train.p.pipeline.sagemaker", session).target == target
+    service.sessions.nodes.nodes[target].pinged = time.time() - 3600
+    with pytest.raises(SmsshError, match="host algo-1 of step 'Train' is not online yet"):
+        lookup.resolve("Train.p.pipeline.sagemaker", session)

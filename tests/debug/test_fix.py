@@ -110,3 +110,17 @@ def test_the_folder_is_looked_at_first(container: Container, tmp_path: Path):
     with pytest.raises(SmsshError, match="'Train', which the pipeline does not have") as caught:
         fix.check(folder, {"Trian"})
     assert caught.value.status is ExitStatus.NOT_FOUND
+
+
+def test_a_folder_may_hold_the_fixes_of_other_pipelines(tmp_path):
+    (tmp_path / "Score.patch").write_text("")
+    (tmp_path / "notes.txt").write_text("")
+    assert [path.name for path in fix.check(tmp_path, {"Train"})] == ["Score.patch"]
+    (tmp_path / "Train.sh").write_text("")
+    (tmp_path / "Trian.patch").write_text("")  # beside one that is used, it is said and no more
+    assert [path.name for path in fix.check(tmp_path, {"Train"})] == ["Score.patch", "Trian.patch"]
+    assert fix.check(tmp_path, set()) == []
+    (tmp_path / "Train.sh").unlink()
+    with pytest.raises(SmsshError, match="a step 'Trian', which the pipeline does not have") as caught:
+        fix.check(tmp_path, {"Train"})
+    assert "'Train'" in str(caught.value.hint)
