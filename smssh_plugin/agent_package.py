@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import ExitStatus, SmsshError
 
@@ -119,10 +119,16 @@ def download(
 def _attempt(url: str, target: Path, deadline: float, ending: threading.Event) -> None:
     import urllib.request
 
+    class Onward(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+            # Who asks by https wants an answer that nobody on the way has written.
+            if req.full_url.startswith("https:") and not newurl.startswith("https:"):
+                raise _HopelessError(f"it is redirected to {newurl}, which is not https")
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
     request = urllib.request.Request(url, headers={"User-Agent": "smssh-plugin"})  # noqa: S310 - of our own settings
-    with urllib.request.urlopen(request, timeout=ANSWER_SECONDS, context=_tls()) as answer, target.open(  # noqa: S310
-        "wb"
-    ) as out:
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_tls()), Onward())
+    with opener.open(request, timeout=ANSWER_SECONDS) as answer, target.open("wb") as out:
         expected = int(answer.headers.get("Content-Length") or 0)
         size = 0
         while True:

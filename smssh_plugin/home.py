@@ -6,6 +6,7 @@ images.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -13,15 +14,42 @@ from pathlib import Path
 
 from .errors import ExitStatus, SmsshError
 
-__all__ = ["forget_old", "home", "private_folder"]
+__all__ = ["forget_old", "home", "own_text", "private_folder"]
 
 HOME_VARIABLE = "SMSSH_HOME"
 
 
 def home() -> Path:
-    """The client's folder: `$SMSSH_HOME`, by default `~/.smssh`. It may not exist yet."""
+    """The client's folder: `$SMSSH_HOME`, by default `~/.smssh`. It may not exist yet.
+
+    Raises:
+        SmsshError: it is another user's, who could swap the keys and host keys in it.
+    """
     named = os.environ.get(HOME_VARIABLE, "").strip()
-    return Path(named).expanduser().absolute() if named else Path("~/.smssh").expanduser()
+    path = Path(named).expanduser().absolute() if named else Path("~/.smssh").expanduser()
+    try:
+        _check_owner(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return path
+
+
+def own_text(path: Path) -> str:
+    """The text of a file of ours, which says what is trusted.
+
+    Raises:
+        OSError: it is not there, cannot be read, or is no regular file of this user's own: a folder that was open to
+            others once may have files of theirs in it.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    descriptor = os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, encoding="utf-8") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, "is not a regular file of this user", str(path))
+        return file.read()
 
 
 def private_folder(path: Path) -> Path:
@@ -33,24 +61,40 @@ def private_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
-        if found.st_uid != os.getuid():
-            raise SmsshError(
-                f"{path} belongs to another user",
-                hint=f"name a folder of your own in {HOME_VARIABLE}",
-                reference="home-not-yours",
-                status=ExitStatus.USAGE,
-            )
+        found = _check_owner(path)
         if stat.S_IMODE(found.st_mode) & 0o077:
             path.chmod(0o700)
     except OSError as error:
-        raise SmsshError(
-            f"cannot use the folder {path}: {error.strerror}",
-            hint=f"name a writable folder in {HOME_VARIABLE}",
-            reference="home-not-writable",
-            status=ExitStatus.USAGE,
-        ) from error
+        raise _unusable(path, error) from error
     return path
+
+
+def _check_owner(path: Path) -> os.stat_result:
+    """Refuse a folder of another user's, and one that another user's symlink leads to.
+
+    Raises:
+        SmsshError: it is one.
+        OSError: it is not there, or cannot be looked at.
+    """
+    link, found = path.lstat(), path.stat()
+    strange = stat.S_ISLNK(link.st_mode) and link.st_uid not in (0, os.getuid())
+    if strange or found.st_uid != os.getuid():
+        raise SmsshError(
+            f"{path} belongs to another user",
+            hint=f"name a folder of your own in {HOME_VARIABLE}",
+            reference="home-not-yours",
+            status=ExitStatus.USAGE,
+        )
+    return found
+
+
+def _unusable(path: Path, error: OSError) -> SmsshError:
+    return SmsshError(
+        f"cannot use the folder {path}: {error.strerror}",
+        hint=f"name a writable folder in {HOME_VARIABLE}",
+        reference="home-not-writable",
+        status=ExitStatus.USAGE,
+    )
 
 
 def forget_old(folder: Path, seconds: float) -> None:

@@ -50,6 +50,7 @@ def ensure_key() -> KeyPair:
     private = home() / NAME
     if not private.exists():
         _make(private)
+    _check(private)
     return KeyPair(private, _public(private))
 
 
@@ -111,6 +112,26 @@ def _make(private: Path) -> None:
             with os.fdopen(descriptor, "wb") as out:
                 out.write(fresh.read_bytes())
     print(f"smssh: made a key pair for you: {private}", file=sys.stderr)
+
+
+def _check(private: Path) -> None:
+    """Refuse a key of another user's: jobs would let that user in.
+
+    Raises:
+        SmsshError: it is one.
+    """
+    for path in (private, private.with_name(private.name + ".pub")):
+        try:
+            owner = path.stat().st_uid
+        except FileNotFoundError:
+            continue
+        if owner != os.getuid():
+            raise SmsshError(
+                f"{path} belongs to another user",
+                hint="remove it, and smssh makes a key of your own; or name a folder of your own in SMSSH_HOME",
+                reference="home-not-yours",
+                status=ExitStatus.USAGE,
+            )
 
 
 def _public(private: Path) -> str:

@@ -6,8 +6,10 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import io
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +108,7 @@ def build(
 @aws_options
 def show(where: str, bucket_owner: str | None, as_json: bool, region: str | None, profile: str | None) -> int:
     """Show what is in the bundle at WHERE, an s3:// prefix or a folder: its options, who may log in, its files."""
-    from ..manifest import MANIFEST, Manifest
+    from ..manifest import MANIFEST, PLUGINS, Manifest
     from ..submit.stored import OPTIONS, read
 
     with _place(where, region, profile, bucket_owner) as place:
@@ -114,6 +116,7 @@ def show(where: str, bucket_owner: str | None, as_json: bool, region: str | None
         manifest = Manifest.parse(text)
         options = _document(read(place, manifest, OPTIONS))
         sizes = place.files() or {}
+        plugins = _members(read(place, manifest, PLUGINS)) if PLUGINS in manifest.files else {}
     keys = [_fingerprint(each) for each in options.pop("authorized_keys", ())]
     digest = hashlib.sha256(text).hexdigest()
     if as_json:
@@ -128,6 +131,8 @@ def show(where: str, bucket_owner: str | None, as_json: bool, region: str | None
                 name: {"sha256": each, "bytes": sizes.get(name)} for name, each in manifest.files.items()
             },
         }
+        if plugins:
+            document["plugin_files"] = plugins
         click.echo(json.dumps(document, indent=2))
         return 0
     put(f"{place.address}\ndigest   {digest}\nversion  smssh-plugin {manifest.version}\n\noptions")
@@ -140,6 +145,10 @@ def show(where: str, bucket_owner: str | None, as_json: bool, region: str | None
     width = max(len(f"{size:,}") for size in (*sizes.values(), 0))
     for name in sorted(manifest.files):
         put(f"  {line(manifest.files[name][:12])}  {_size(sizes.get(name)).rjust(width)}  {line(name)}")
+    if plugins:
+        click.echo("\nfiles of plugins")
+    for name, size in plugins.items():
+        put(f"  {size:>10,}  {line(name)}")
     return 0
 
 
@@ -378,6 +387,16 @@ def _document(text: bytes) -> dict[str, Any]:
     if "notify" in options:
         options["notify"] = [_without_path(target) for target in options["notify"]]
     return options
+
+
+def _members(archive: bytes) -> dict[str, int]:
+    """The files of an archive, with their sizes in bytes."""
+    try:
+        return {each.filename: each.file_size for each in zipfile.ZipFile(io.BytesIO(archive)).infolist()}
+    except zipfile.BadZipFile as error:
+        raise SmsshError(
+            f"the bundle's plugins cannot be read: {error}", reference="bundle-damaged"
+        ) from None
 
 
 def _without_path(target: str) -> str:

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
-from ..home import forget_old, home, private_folder
+from ..home import forget_old, home, own_text, private_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def recall(session: AwsSession, address: str, *, latest: bool) -> dict[str, Any]
     path = _path(session, address)
     try:
         age = time.time() - path.stat().st_mtime
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(own_text(path))
     except (OSError, ValueError):
         return None
     if not 0 <= age <= (LATEST_SECONDS if latest else FRESH_SECONDS) or not isinstance(found, dict):

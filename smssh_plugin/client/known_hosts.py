@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from ..errors import ExitStatus, SmsshError
-from ..home import forget_old, home, private_folder
+from ..home import forget_old, home, own_text, private_folder
 
 __all__ = [
     "alias",
@@ -147,7 +147,7 @@ def recall(address: str) -> str | None:
     try:
         if time.time() - path.stat().st_mtime > FRESH_SECONDS:
             return None
-        return path.read_text(encoding="ascii").strip().partition(" ")[2] or None
+        return own_text(path).strip().partition(" ")[2] or None
     except (OSError, UnicodeDecodeError):
         return None
 

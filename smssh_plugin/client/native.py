@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..aws.s3_address import account_of_arn, split_owner
 from ..aws.session import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
-from ..home import forget_old, home, private_folder
+from ..home import forget_old, home, own_text, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +161,7 @@ def remember_installed(session: AwsSession, job: str, host: str, server: dict[st
 def installed(session: AwsSession, job: str, host: str) -> dict[str, Any] | None:
     """What `remember_installed` was given from this machine; None where it was not."""
     try:
-        found = json.loads(_record(session, job, host).read_text(encoding="utf-8"))
+        found = json.loads(own_text(_record(session, job, host)))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

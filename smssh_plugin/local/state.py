@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
-from ..home import home, private_folder
+from ..home import home, own_text, private_folder
 from .credentials import Key
 from .environment import Access
 
@@ -118,7 +118,7 @@ class StateFolder:
     def read(self) -> State | None:
         """The stand-in that runs, if one does. The file of one that was killed is removed."""
         try:
-            state = State(**json.loads(self.state_file.read_text()))
+            state = State(**json.loads(own_text(self.state_file)))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ VERSION = "3.3.4624.0"
 """Released in June 2026 (it is what Alpine Linux 3.24 packages)."""
 AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn")
 VERSION_SECONDS = 30.0
+_ANSWERS_FOR_ITSELF = re.compile(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]")
 HINT = (
     "check that s3.REGION.amazonaws.com can be reached from here, name a mirror in SMSSH_AGENT_URL, another version "
     "in SSHOptions(agent_version=...), or use images that have the agent: SSHOptions(agent='found')"
@@ -127,13 +129,39 @@ def _newest(base: str) -> str:
     return version
 
 
+def _noted(note: Path) -> str:
+    """The digest that was noted when a package was downloaded; "" for none.
+
+    Raises:
+        SmsshError: somebody else has noted one there.
+    """
+    from ..home import own_text
+
+    try:
+        return own_text(note).strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+    except OSError as error:
+        raise SmsshError(
+            f"{note}: {error.strerror}", reference="home-not-yours", status=ExitStatus.USAGE
+        ) from None
+
+
 def _fetch(url: str, package: Path, what: str) -> str:
     """The digest of a package; downloaded where it is not in the cache, or damaged there."""
     noted = package.with_name(package.name + ".sha256")
-    if noted.is_file() and package.is_file():
-        digest = noted.read_text(encoding="ascii").strip()
+    pinned = _noted(noted)
+    if pinned and package.is_file():
+        digest = pinned
         if hashlib.sha256(package.read_bytes()).hexdigest() == digest:
             return digest
+    if not pinned and not _ANSWERS_FOR_ITSELF.match(url):
+        # Whoever is on the way could give another package, which all jobs would get from then on.
+        raise SmsshError(
+            f"{url} is not https, and what comes from there would be pinned.",
+            reference="not-downloaded",
+            status=ExitStatus.REFUSED,
+        )
     put(f"smssh: downloading amazon-ssm-agent {what}, about 30 MB, once", error=True)
     try:
         package.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +170,7 @@ def _fetch(url: str, package: Path, what: str) -> str:
             new = Path(scratch, package.name)
             download(url, new)
             digest = hashlib.sha256(new.read_bytes()).hexdigest()
-            if noted.is_file() and noted.read_text(encoding="ascii").strip() != digest:
+            if pinned and pinned != digest:
                 raise SmsshError(
                     f"{url} is not what it was: SHA-256 {digest}; remove {package.parent} if that is right.",
                     reference="wrong-agent-digest",

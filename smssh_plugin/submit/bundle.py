@@ -205,7 +205,7 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.create_system = 3  # Unix, wherever it is made
-            entry.external_attr = 0o100644 << 16
+            entry.external_attr = (0o040755 if name.endswith("/") else 0o100644) << 16
             archive.writestr(entry, files[name])
     return out.getvalue()
 

@@ -128,8 +128,9 @@ class SSHOptions:
             `s3://bucket/prefix?owner=123456789012` (no variable; `smssh/bundles` in the SageMaker SDK's default
             bucket).
         plugins: plugins that go into the bundle, by the name of their distribution or module: pure Python, installed
-            where the request is made. What they require is not taken along unless it is named, too. In images that
-            have them, they are found without (no variable).
+            where the request is made. Code and declared package data are sent, nothing else of a package's folder.
+            What they require is not taken along unless it is named, too. In images that have them, they are found
+            without (no variable).
         carrier: what starts SSH in the container. `auto` wraps the entry point that the request names (`wrap`), and
             where it names none puts a `sitecustomize` of ours on PYTHONPATH; `chain` goes through the training
             toolkits' SAGEMAKER_TRAINING_MODULE, and `bash_env` through BASH_ENV, for images that neither of the

@@ -11,12 +11,14 @@ Old objects are put again, before a lifecycle rule of the bucket deletes them: s
 from __future__ import annotations
 
 import hashlib
+import io
 import re
+import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Iterable, Mapping
 
 from ..errors import ExitStatus, SmsshError
-from ..manifest import MANIFEST
+from ..manifest import MANIFEST, PLUGINS
 from ..terminal import put
 from .bucket import checksum, code_of, is_missing, put_files, status_of
 from .cautions import Caution, say
@@ -34,6 +36,8 @@ __all__ = ["upload"]
 
 LARGE = 1_000_000
 """Bytes from which an upload is worth a line of progress."""
+SHOWN = 20
+"""Files of plugins that are named when they are uploaded; `smssh bundle show` names all."""
 _MD5 = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -228,6 +232,10 @@ def _put(bundle: Bundle, place: Destination, names: Iterable[str]) -> Expiry | N
             f"smssh: uploading {size / 1e6:.1f} MB to s3://{place.bucket}/{place.key(bundle.digest)}",
             error=True,
         )
+    if PLUGINS in files:
+        names = zipfile.ZipFile(io.BytesIO(files[PLUGINS])).namelist()
+        shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        put(f"smssh: of plugins, these files are sent: {shown}", error=True)
     # With the manifest at the end, whatever was wrong: it is the sign that all is there.
     files[MANIFEST] = bundle.files[MANIFEST]
     return put_files(files, place.objects, place.key(bundle.digest))

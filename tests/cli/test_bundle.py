@@ -270,3 +270,24 @@ def test_the_bundles_of_a_pipeline_are_verified_and_renewed(capsys, bucket):
 def test_what_is_no_bundle_of_a_pipeline(capsys, bucket, words, status, problem):
     found, _, err = smssh(capsys, *words)
     assert (found, problem in err) == (status, True), err
+
+
+def test_the_files_of_plugins_are_shown(capsys, tmp_path, monkeypatch):
+    (tmp_path / "mine" / "acme").mkdir(parents=True)
+    (tmp_path / "mine" / "acme" / "__init__.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    _, out, _ = smssh(capsys, *BUILD, "-o", "plugins=acme", "--to", "there")
+    _, shown, _ = smssh(capsys, "show", out.strip())
+    assert " 6  acme/__init__.py" in shown.partition("files of plugins")[2]
+    assert (
+        json.loads(smssh(capsys, "show", out.strip(), "--json")[1])["plugin_files"]["acme/__init__.py"] == 6
+    )
+
+
+def test_the_files_of_plugins_are_told_when_they_are_uploaded(capsys, bucket, tmp_path, monkeypatch):
+    (tmp_path / "mine" / "acme").mkdir(parents=True)
+    (tmp_path / "mine" / "acme" / "__init__.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    words = (*BUILD, "-o", "plugins=acme", "--to", f"s3://{bucket}/told")
+    assert "of plugins, these files are sent: acme/__init__.py" in smssh(capsys, *words)[2]
+    assert "of plugins" not in smssh(capsys, *words)[2]

@@ -55,6 +55,63 @@ def test_an_open_folder_is_closed(tmp_path: Path):
     assert stat.S_IMODE((tmp_path / "smssh").stat().st_mode) == 0o700
 
 
+STRANGER = 65533
+
+
+@pytest.fixture
+def strange(tmp_path: Path) -> Path:
+    """A home with a key in it, which looks as it should."""
+    ensure_key()
+    if os.getuid():
+        pytest.skip("only root can give files to another user")
+    return tmp_path / "smssh"
+
+
+def test_the_home_of_another_user_is_not_used(strange: Path):
+    """Whose key lies there would go into every job."""
+    os.chown(strange, STRANGER, -1)
+    for use in (ensure_key, known_hosts.folder):
+        with pytest.raises(SmsshError, match="smssh belongs to another user") as caught:
+            use()
+        assert caught.value.reference == "home-not-yours"
+
+
+def test_a_symlink_of_another_user_is_not_followed(
+    strange: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    link = tmp_path / "link"
+    link.symlink_to(strange)
+    monkeypatch.setenv("SMSSH_HOME", str(link))
+    ensure_key()  # one's own is
+    os.chown(link, STRANGER, -1, follow_symlinks=False)
+    with pytest.raises(SmsshError, match="link belongs to another user"):
+        ensure_key()
+
+
+@pytest.mark.parametrize("name", ["id_ed25519", "id_ed25519.pub"])
+def test_a_key_of_another_user_is_not_used(strange: Path, name: str):
+    """It was put there while the folder was open."""
+    os.chown(strange / name, STRANGER, -1)
+    with pytest.raises(SmsshError, match=f"{name} belongs to another user"):
+        ensure_key()
+
+
+@pytest.mark.parametrize("made", ["owner", "symlink", "fifo"])
+def test_a_host_key_that_another_user_wrote_is_not_known(strange: Path, made: str):
+    path = known_hosts.remember("algo-1.job.training.sagemaker", HOST_KEY)
+    assert path is not None
+    assert known_hosts.recall("algo-1.job.training.sagemaker") == HOST_KEY
+    if made == "owner":
+        os.chown(path, STRANGER, -1)
+    elif made == "symlink":
+        path.rename(strange / "elsewhere")
+        path.symlink_to(strange / "elsewhere")
+    else:
+        path.unlink()
+        os.mkfifo(path)
+    assert known_hosts.recall("algo-1.job.training.sagemaker") is None
+
+
 def test_without_ssh_keygen(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SmsshError, match="ssh-keygen is not installed") as caught:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import json
+import os
 import socket
+import ssl
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from smssh_plugin import SSHOptions, agent_package
 from smssh_plugin.errors import SmsshError
+from smssh_plugin.key_sources import read_source
+from smssh_plugin.local.certificate import Certificate
 from smssh_plugin.settings import load
 from smssh_plugin.submit import agent as agents
 from smssh_plugin.submit import bundle as bundles
@@ -239,3 +245,69 @@ def test_publish_puts_it_in(mirror: Mirror, boto_session: boto3.Session, s3: Any
 def test_unknown_ways_are_refused(value: str) -> None:
     with pytest.raises(SmsshError, match="agent"):
         SSHOptions(agent=value)
+
+
+@pytest.fixture
+def downgraded(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server that speaks https, and leads to the mirror, which does not."""
+
+    class Redirect(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            where = self.path if self.path.startswith("/onward") else mirror.url + self.path
+            if self.path.startswith("/secure"):
+                where = f"/onward{self.path}"
+            if self.path.startswith("/onward"):
+                self.send_response(200)
+                self.send_header("Content-Length", "4")
+                self.end_headers()
+                self.wfile.write(b"safe")
+                return
+            self.send_response(302)
+            self.send_header("Location", where)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    made = Certificate.make(tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Redirect)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.server)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(made.authority))
+    yield f"https://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_no_redirect_leaves_https(downgraded: str, mirror: Mirror, tmp_path: Path) -> None:
+    """What comes then, anybody on the way could have written: keys that get in, an agent that is pinned."""
+    mirror.files["/ann.keys"] = KEY.encode()
+    with pytest.raises(SmsshError, match=r"it is redirected to http://127\.0\.0\.1.*, which is not https"):
+        agent_package.download(f"{downgraded}/ann.keys", tmp_path / "keys")
+    assert mirror.asked == []
+    with pytest.raises(SmsshError, match="which is not https"):
+        read_source(f"{downgraded}/ann.keys", lambda _: None)
+    agent_package.download(f"{downgraded}/secure", tmp_path / "keys")
+    assert (tmp_path / "keys").read_bytes() == b"safe"
+
+
+def test_the_first_agent_comes_by_https(monkeypatch: pytest.MonkeyPatch, mirror: Mirror, home: Path) -> None:
+    asked = SSHOptions(agent="download", extra={"agent_url": "http://mirror.example.com/agents"})
+    monkeypatch.setattr(agents, "download", lambda *_, **__: pytest.fail("it was downloaded"))
+    with pytest.raises(SmsshError, match="is not https, and what comes from there would be pinned"):
+        agent_for(asked, AWS, "eu-west-1")
+
+
+def test_a_digest_that_another_user_noted_is_not_believed(mirror: Mirror, home: Path) -> None:
+    if os.getuid():
+        pytest.skip("only root can give files to another user")
+    agent_for(SSHOptions(agent="download"), AWS, "eu-west-1")
+    (note,) = home.rglob("*.sha256")
+    os.chown(note, 65533, -1)
+    with pytest.raises(SmsshError, match="is not a regular file of this user"):
+        agent_for(SSHOptions(agent="download"), AWS, "eu-west-1")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOOK = "from smssh_plugin import hookimpl\n\n\n@hookimpl\ndef smssh_hold():\n    return None\n"
+PROJECT = '[tool.setuptools.package-data]\nacme = ["*.txt", "data/*.json"]\n'
 
 
 @pytest.fixture
@@ -42,6 +43,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         requires: tuple[str, ...] = ("smssh-plugin",),
         points: str = "[smssh]\nacme = acme.hooks\n\n[console_scripts]\nacme = acme:main\n",
         editable: bool = False,
+        declared: tuple[str, ...] = (),
     ) -> Path:
         files = (
             {"acme/__init__.py": "", "acme/hooks.py": HOOK, "acme/words.txt": "words"}
@@ -63,8 +65,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
             (site / "__editable__.acme-1.0.pth").write_text(str(place))
             recorded += ["__editable__.acme-1.0.pth"]
             monkeypatch.syspath_prepend(place)
+            (place / "pyproject.toml").write_text(PROJECT)
         else:
-            recorded += [*files, "acme/__pycache__/hooks.cpython-311.pyc"]
+            recorded += [*(declared or files), "acme/__pycache__/hooks.cpython-311.pyc"]
         (info / "RECORD").write_text("".join(f"{each},,\n" for each in recorded))
         importlib.invalidate_caches()
         return site
@@ -184,3 +187,101 @@ def test_one_that_does_not_say_what_its_modules_are(install: Any) -> None:
     install(editable=True, points="[console_scripts]\nacme = acme:main\n")
     with pytest.raises(SmsshError, match="does not say what its modules are"):
         plugin_files(["acme-smssh"])
+
+
+# -------------------------------------------------------------------------------- nothing that was not meant
+
+SECRETS = {
+    "acme/.env": "TOKEN=secret",
+    "acme/.git/config": "secret",
+    "acme/service-account.json": "secret",
+    "acme/deep/.npmrc": "secret",
+    "acme/deep/__init__.py": "",
+}
+WHOLE = {"acme/__init__.py": "", "acme/hooks.py": HOOK, "acme/words.txt": "words", "acme/data/x.json": "{}"}
+SENT = {"acme/__init__.py", "acme/hooks.py", "acme/words.txt", "acme/data/x.json", "acme/deep/__init__.py"}
+
+
+def sent(name: str, top: str = "acme/") -> set[str]:
+    return {each for each in plugin_files([name]) if each.startswith(top)}
+
+
+@pytest.mark.parametrize("name", ["acme-smssh", "acme.hooks"])
+def test_of_what_is_installed_the_recorded_files_are_sent(install: Any, name: str) -> None:
+    install(files={**WHOLE, **SECRETS}, declared=(*WHOLE, "acme/deep/__init__.py"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sent(name) == SENT
+
+
+@pytest.mark.parametrize("name", ["acme-smssh", "acme.hooks"])
+def test_of_what_is_editable_code_and_declared_data_are_sent(install: Any, name: str) -> None:
+    install(files={**WHOLE, **SECRETS}, editable=True)
+    with pytest.warns(
+        SmsshWarning, match=r"acme/service-account\.json is not sent: it is neither code nor"
+    ) as said:
+        assert sent(name) == SENT
+    assert "secret" not in str(said[0].message)
+    assert ".env" not in str(said[0].message)
+
+
+def test_data_that_setup_cfg_declares(install: Any, tmp_path: Path) -> None:
+    install(files={**WHOLE, "acme/deep/__init__.py": "", "acme/deep/more.csv": ""}, editable=True)
+    (tmp_path / "source" / "pyproject.toml").unlink()
+    (tmp_path / "source" / "setup.cfg").write_text(
+        "[options.package_data]\nacme = *.txt, data/*.json\nacme.deep =\n    *.csv\n    ../../*\n"
+    )
+    assert sent("acme-smssh") == {*WHOLE, "acme/deep/__init__.py", "acme/deep/more.csv"}
+
+
+@pytest.mark.parametrize("editable", [False, True])
+def test_a_symlink_out_of_the_package_is_refused(install: Any, tmp_path: Path, editable: bool) -> None:
+    site = install(files={**WHOLE, "acme/other.py": ""}, editable=editable)
+    place = tmp_path / "source" if editable else site
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "key.py").write_text("secret")
+    (place / "acme" / "other.py").unlink()
+    (place / "acme" / "other.py").symlink_to(tmp_path / "elsewhere" / "key.py")
+    with pytest.raises(SmsshError, match=r"whose acme/other\.py is a symlink that leads out") as caught:
+        plugin_files(["acme-smssh"])
+    assert caught.value.reference == "bad-plugin"
+    (place / "acme" / "other.py").unlink()
+    (place / "acme" / "other.py").symlink_to("hooks.py")  # within
+    assert plugin_files(["acme-smssh"])["acme/other.py"] == HOOK.encode()
+    if editable:
+        (place / "acme" / "folder").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(SmsshError, match=r"whose acme/folder/key\.py is a symlink that leads out"):
+            plugin_files(["acme-smssh"])
+        (place / "acme" / "folder").unlink()
+        (place / "acme" / "loop").symlink_to(".")
+        assert "acme/loop/hooks.py" not in plugin_files(["acme-smssh"])
+
+
+@pytest.mark.parametrize("editable", [False, True])
+@pytest.mark.parametrize("name", ["Acme.SMSSH", "acme.team.hooks"])
+def test_of_a_namespace_only_its_own_part_is_sent(
+    install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, editable: bool, name: str
+) -> None:
+    files = {"acme/team/__init__.py": "", "acme/team/hooks.py": HOOK}
+    install(files=files, points="[smssh]\nacme = acme.team.hooks\n", editable=editable)
+    other = tmp_path / "other" / "acme" / "secret"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("secret")
+    (other.parent / "loose.py").write_text("secret")
+    monkeypatch.syspath_prepend(other.parent.parent)
+    importlib.invalidate_caches()
+    found = plugin_files([name])
+    assert {each for each in found if each.startswith("acme/")} == {"acme/", *files}
+    bundle = build(SSHOptions(plugins=(name,)), [KEY])
+    bundle.write(tmp_path / "bundle")
+    program = (
+        "import sys; sys.path[:0] = sys.argv[1:]; import acme.team.hooks; print(acme.team.hooks.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program]
+        + [str(tmp_path / "bundle" / each) for each in ("plugins.zip", "smssh.zip")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip().endswith("plugins.zip/acme/team/hooks.py"), done.stderr
