@@ -28,7 +28,7 @@ IMPORTS: dict[str, set[str]] = {
     "agent_package": set(),
     "definitions": set(),
     "manifest": set(),
-    "key_sources": {"agent_package"},
+    "key_sources": {"agent_package", "aws"},
     "hookspecs": {"settings"},
     "plugins": {"hookspecs", "settings"},  # the built-in hooks are loaded by name
     "aws": set(),
@@ -38,6 +38,7 @@ IMPORTS: dict[str, set[str]] = {
     "entrypoints": {"hooks", "hookspecs", "manifest", "plugins", "settings"},
     "submit": {
         "agent_package",
+        "aws",
         "definitions",
         "home",
         "key_sources",
