@@ -437,6 +437,7 @@ class Forwarder:
         self._unknown.pop(one.number, None)
         self._closing.pop(one.number, None)
         self._waiting -= len(one.waiting)
+        one.waiting.clear()  # nobody reads it any more
         for fd in {one.source, one.sink}:
             self._watch(fd, 0)
             del self._by_fd[fd]

@@ -375,3 +375,19 @@ def test_one_pair_of_descriptors_instead_of_a_listener() -> None:
         channel.close()
     assert (far.got, far.finished) == ({3: b"the last words"}, {3})
     pipes.close()
+
+
+def test_a_pair_whose_reader_is_gone_is_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What still waits for it is waited for no longer."""
+    monkeypatch.setattr(forwards, "_LINGER", 3600.0)
+    pipes = Pipes()
+    with scripted(FarEnd(lambda self, number, _body: self.send(number, b"z" * 100_000))) as opening:
+        channel = ClientChannel(opening, resume=lambda: opening)
+        made = Forwarder(channel)
+        made.attach(pipes.source, pipes.sink)
+        os.close(pipes.reader)
+        os.write(pipes.writer, b"x")
+        assert made.run() is Ending.SINK
+        channel.terminate(time.monotonic())
+        channel.close()
+    pipes.close()
