@@ -60,6 +60,10 @@ _CONNECT_PAUSES = (0.3, 1.0)
 """Seconds between attempts to connect for the first time."""
 _RECONNECT_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
 """Seconds before each attempt to reconnect: two minutes, after which ssh's ServerAlive gives up as well."""
+_FRUITLESS_SECONDS = 120.0
+"""How long connections are opened that are cut before anything comes: since they open, the other pauses never grow."""
+_FRUITLESS_PAUSE = 0.5
+"""Seconds before each of them, but for the first two."""
 _STEADY_SECONDS = 15.0
 """A connection that lasted as long was a good one, though nothing was said on it."""
 _RECONNECT_REFUSALS = 5
@@ -121,7 +125,7 @@ class Channel:
         nor a missing acknowledgement says anything of the peer."""
         self.reconnects = 0
         self._heard = False  # whether the peer has said anything on the connection of now
-        self._fruitless = 0  # connections in a row that were cut before it did
+        self._fruitless: float | None = None  # since when each connection was cut before it did
         self._pauses = iter(_RECONNECT_PAUSES)
         self._refusals = 0
         self._receives = receives
@@ -295,18 +299,21 @@ class Channel:
         """
         self.socket.abort()
         self.cut = cut
-        if self._heard or time.monotonic() - self._connected >= _STEADY_SECONDS:
-            self._fruitless = 0
+        now = time.monotonic()
+        pause = 0.0
+        if self._heard or now - self._connected >= _STEADY_SECONDS:
+            self._fruitless = None
+        elif self._fruitless is None:
+            # Perhaps by chance: what was sent may have arrived, and its acknowledgement have been cut off.
+            self._fruitless = now
+        elif now - self._fruitless >= _FRUITLESS_SECONDS:
+            raise _not_resumed(cut, "each new connection was cut before anything came", denied=False)
         else:
-            # One that is cut at once is no better than one that is not opened: it must not be tried without end.
-            self._fruitless += 1
-            if self._fruitless == len(_RECONNECT_PAUSES):
-                raise _not_resumed(cut, "each new connection was cut before anything came", denied=False)
+            pause = _FRUITLESS_PAUSE
         self._heard = False
         self._pauses = iter(_RECONNECT_PAUSES)
         self._refusals = 0
-        next(self._pauses)
-        self._attempt_at = time.monotonic() + _RECONNECT_PAUSES[self._fruitless]
+        self._attempt_at = now + next(self._pauses) + pause
 
     def _reconnect(self, cut: WebSocketClosedError, now: float) -> None:
         """Try to connect again, if it is time to."""

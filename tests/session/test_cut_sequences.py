@@ -261,7 +261,7 @@ def test_connections_that_are_cut_at_once_are_not_tried_without_end(patched: pyt
 
     with pytest.raises(SmsshError, match="could not be resumed"):
         go()
-    assert len(wire.resumed) <= 10
+    assert len(wire.resumed) <= 250
     assert wire.now - 1000 > 60
 
 
