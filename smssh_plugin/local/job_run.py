@@ -16,13 +16,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from .job_logs import LogStream
 from .job_types import Job, JobStopped, host_names
 from .native_agent import NativeAgent, target_of
-from .sandbox import HOME, TEMPORARY, Sandbox, SandboxSpec, SandboxStartError
+from .sandbox import HOME, Hub, Sandbox, SandboxSpec, SandboxStartError, interface, shared_network
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
     from concurrent.futures import Executor
 
@@ -49,9 +51,6 @@ _IMAGE_ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
 }
 
-NETWORK_INTERFACE = "lo"
-"""Every host of a job is on the loopback; on AWS it is eth0."""
-
 
 @dataclass(frozen=True)
 class Tools:
@@ -64,6 +63,7 @@ class Tools:
         jobs: the folder of the jobs' folders.
         bin: the folder that stands first on the containers' PATH.
         image: the virtual environment that is the containers' image.
+        visible: files and folders that a container is to see though they lie in a folder that is its own.
         environment: variables that every container gets: region, endpoint.
         keyring: issues the jobs' credentials; None where they are in `environment`.
         grace: seconds from SIGTERM to SIGKILL when a training or processing job is stopped.
@@ -77,6 +77,7 @@ class Tools:
     jobs: Path
     bin: Path
     image: Path
+    visible: tuple[Path, ...]
     environment: dict[str, str]
     keyring: Keyring | None
     grace: float
@@ -124,13 +125,16 @@ class Container:
             lambda line: run.on_line(run.job, self.host, line),
         )
 
-    async def start(self, argv: list[str], environment: dict[str, str], hosts: list[str]) -> None:
+    async def start(
+        self, argv: list[str], environment: dict[str, str], hosts: list[str], hub: Hub | None
+    ) -> None:
         """Start the container's command.
 
         Args:
             argv: the command.
             environment: what this job, and its request, add.
             hosts: all hosts of the job.
+            hub: what connects them.
 
         Raises:
             SandboxStartError: it does not start.
@@ -141,7 +145,6 @@ class Container:
         self._environment = {
             "PATH": path,
             "HOME": HOME,
-            "TMPDIR": TEMPORARY,
             **_IMAGE_ENVIRONMENT,
             **tools.environment,
             **self._run.credentials,
@@ -155,7 +158,11 @@ class Container:
             folder=self.folder,
             ml=self.ml,
             hosts=hosts,
+            index=hosts.index(self.host),
+            hub=hub,
+            endpoints=endpoints(tools.environment),
             copy_on_write=(tools.image,),
+            visible=tools.visible,
         )
         self._log = self.stream()
         self._sandbox = await Sandbox.start(spec)
@@ -167,6 +174,16 @@ class Container:
         self.exit_code = await sandbox.wait()
         await log.close()
         return self.exit_code
+
+    async def connect(self, port: int) -> socket.socket:
+        """Connect to a port of its loopback.
+
+        Raises:
+            OSError: nobody listens there, or it has ended.
+        """
+        if self._sandbox is None:
+            raise ConnectionRefusedError(f"{self.host} does not run")
+        return await self._sandbox.connect(port)
 
     @property
     def running(self) -> bool:
@@ -250,6 +267,7 @@ class JobRun:
         self._on_status = on_status
         self.folder = _new_folder(tools.jobs, job.name)
         self.containers: list[Container] = []
+        self._hub: Hub | None = None
         self.stopping = threading.Event()
         self.stopped_as: str | None = None
         self.started: float | None = None
@@ -329,7 +347,7 @@ class JobRun:
             "current_group_name": mine["instance_group_name"],
             "hosts": names,
             "instance_groups": groups,
-            "network_interface_name": NETWORK_INTERFACE,
+            "network_interface_name": interface(),
         }
 
     async def start(self, argv: list[str], environments: Iterable[dict[str, str]]) -> None:
@@ -342,8 +360,10 @@ class JobRun:
         self.check_stopped()
         names = [container.host for container in self.containers]
         self.started = time.time()
+        if len(names) > 1 and shared_network() is None:
+            self._hub = await Hub.start(self.job.name)
         for container, environment in zip(self.containers, environments, strict=True):
-            await container.start(argv, environment, names)
+            await container.start(argv, environment, names, self._hub)
         if self._remote_debug:
             await self.remote_debug(True)
 
@@ -404,6 +424,8 @@ class JobRun:
         try:
             for container in self.containers:
                 await container.close()
+            if self._hub is not None:
+                await self._hub.close()
         finally:
             if self._key is not None and self.tools.keyring is not None:
                 self.tools.keyring.revoke(self._key)
@@ -412,6 +434,21 @@ class JobRun:
     def _clean(self) -> None:
         for container in self.containers:
             remove_tree(container.folder)
+
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+def endpoints(environment: dict[str, str]) -> tuple[tuple[str, int], ...]:
+    """The (host, port) of the endpoints and proxies in a container's environment that are on this machine's loopback."""
+    found = []
+    for name, value in environment.items():
+        if name == "AWS_ENDPOINT_URL" or name.startswith("AWS_ENDPOINT_URL_") or name.upper() in _PROXIES:
+            parts = urlsplit(value)
+            if parts.hostname in ("127.0.0.1", "localhost", "::1") and parts.port is not None:
+                found.append((parts.hostname, parts.port))
+    # A port is served once, whatever names it has.
+    return tuple({port: (host, port) for host, port in found}.values())
 
 
 def remove_leftovers(jobs: Path) -> None:

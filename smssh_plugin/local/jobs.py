@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from . import serve
 from .job_run import JobRun, Tools
 from .job_types import ClientFault, Job, JobStopped, Kind, Outcome, Status, clip
 from .processing import run_processing
-from .sandbox import SandboxStartError, check_support
+from .sandbox import SandboxStartError, check_support, visible_folders
 from .training import run_training
 from .transform import run_transform
 
@@ -83,6 +84,7 @@ class JobRunner:
             jobs=root / "jobs",
             bin=root / "bin",
             image=image,
+            visible=_visible(root, image, environment),
             environment=environment,
             keyring=keyring,
             grace=grace,
@@ -236,6 +238,15 @@ def _check_image(image: Path) -> None:
             hint="move it elsewhere",
             reference="no-image",
         )
+
+
+def _visible(root: Path, image: Path, environment: dict[str, str]) -> tuple[Path, ...]:
+    """What a container needs of folders that it has of its own: the image, our programs, and what those import."""
+    folders = [image, root / "bin", *(Path(entry) for entry in sys.path if os.path.isabs(entry))]
+    authority = environment.get("AWS_CA_BUNDLE")
+    if authority:
+        folders.append(Path(authority))
+    return visible_folders([image / "bin" / "python", Path(sys.executable)], folders)
 
 
 def _fill_bin(tools: Tools) -> None:

@@ -1,16 +1,17 @@
-"""A container without Docker: processes in their own PID and mount namespace, one for each host of a job.
+"""A container without Docker: processes in namespaces of their own, one set for each host of a job.
 
-What the container sees is this machine, with these differences: `/opt/ml` is the job's folder; `/opt`,
-`/run`, `/var/lib` and `/var/log` hold what they hold outside, but what is new in them stays inside (and
-`/run/smssh`, `/var/lib/amazon` and `/var/log/amazon`, which several jobs would fight for, are not there at
-first); `/etc/hosts` names the hosts of the job; `/proc`, terminals, shared memory, home and temporary folder
-are its own; a virtual environment is copy on write, so that a `pip install` of one job is not seen by the
-next. The network is shared: every host of every job is on the loopback of this machine.
+What the container sees is this machine, with these differences: the root folder is its own, and as root all
+folders are copy on write (see sandbox_root.py for what an ordinary user's container has); `/tmp`, `/var/tmp`,
+`/run`, `/dev/shm` and the home folder begin empty; `/opt/ml` is the job's folder; `/etc/hosts` names the hosts of
+the job; `/proc`, terminals and System V's shared memory are its own; a virtual environment is copy on write, so
+that a `pip install` of one job is not seen by the next. Its network has a loopback, where ports 22 and 8080 are
+its own, the other hosts of its job, and the endpoints of the local emulator at the addresses that they have
+outside; nothing else can be reached.
 
 It keeps jobs from treading on each other; it is no security boundary. A job has the rights of the person who
-runs the stand-in, and can read and write what that person can.
+runs the local emulator, and can read what that person can.
 
-Facts: unshare(2), user_namespaces(7), pid_namespaces(7), mount(2), prctl(2).
+Facts: unshare(2), user_namespaces(7), pid_namespaces(7), network_namespaces(7), mount(2), prctl(2).
 """
 
 from __future__ import annotations
@@ -21,32 +22,43 @@ import functools
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ExitStatus, SmsshError
 from . import sandbox_init
+from .sandbox_network import INTERFACE, address_of
+from .sandbox_relay import Relay, SocketSource
+from .sandbox_root import HOME, OWN, is_own
 
 if TYPE_CHECKING:
     import signal
 
-__all__ = ["Program", "Sandbox", "SandboxSpec", "SandboxStartError", "check_support", "hosts_file", "mode"]
+__all__ = [
+    "HOME",
+    "Hub",
+    "Program",
+    "Sandbox",
+    "SandboxSpec",
+    "SandboxStartError",
+    "check_support",
+    "hosts_file",
+    "interface",
+    "mode",
+    "shared_network",
+    "visible_folders",
+]
 
 _log = logging.getLogger(__name__)
 
-HOME = "/run/job/home"
-TEMPORARY = "/run/job/tmp"
-"""Short on purpose: a Unix socket's path holds 107 bytes, and the real folder has the job's name in it."""
-
-_REBUILD: dict[str, list[str]] = {
-    "/opt": ["ml"],
-    "/run": ["job", "smssh"],
-    "/var/lib": ["amazon"],
-    "/var/log": ["amazon"],
-}
+_SERVER_PORTS = "22 and 8080"
+_NO_NAME_SERVER = "# A job of smssh local reaches no name server.\n"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _SYSCTLS = {
     "kernel.unprivileged_userns_clone": "0",
@@ -65,8 +77,12 @@ class SandboxSpec:
         environment: the whole environment; nothing of this process' is added.
         folder: an existing folder for what belongs to this container.
         ml: the folder that is `/opt/ml` in the container.
-        hosts: the names that resolve to the loopback in it.
+        hosts: the names of the job's hosts.
+        index: which of them this is.
+        hub: what connects them; None for a job of one host, or where jobs share this machine's network.
+        endpoints: (host, port) on this machine's loopback that the container reaches at 127.0.0.1:port.
         copy_on_write: folders whose changes stay in the container.
+        visible: files and folders that the container is to see though they lie in a folder that is its own.
         cwd: the working directory, as the container sees it.
     """
 
@@ -75,7 +91,11 @@ class SandboxSpec:
     folder: Path
     ml: Path
     hosts: list[str] = field(default_factory=lambda: ["algo-1"])
+    index: int = 0
+    hub: Hub | None = None
+    endpoints: tuple[tuple[str, int], ...] = ()
     copy_on_write: tuple[Path, ...] = ()
+    visible: tuple[Path, ...] = ()
     cwd: str = "/"
 
 
@@ -83,7 +103,7 @@ class SandboxStartError(SmsshError):
     """A container's command did not start.
 
     Args:
-        stage: `namespaces`, `mounts` or `exec`.
+        stage: `namespaces`, `network`, `mounts` or `exec`.
         number: the errno.
         text: what was tried and what came of it.
     """
@@ -134,12 +154,45 @@ class Program:
                 return
 
 
+class Hub(Program):
+    """The network that connects the hosts of one job. Made by `start`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, pid: int, bridge: int) -> None:
+        super().__init__(process, pid)
+        self.bridge = bridge
+        """The index of its bridge's interface."""
+
+    @classmethod
+    async def start(cls, name: str) -> Hub:
+        """Start it; it lives at most as long as the calling thread.
+
+        Args:
+            name: of the job, for the log.
+
+        Raises:
+            SandboxStartError: it cannot be made.
+        """
+        document = {"parent": os.getpid(), "user": mode() == "user", "hub": "job"}
+        process, started = await _launch(document, subprocess.DEVNULL, name)
+        return cls(process, started["pid"], started["bridge"])
+
+    async def close(self) -> None:
+        """End it; the hosts' interfaces go with it."""
+        self.kill()
+        await self.wait()
+
+
 class Sandbox(Program):
     """A running container, and its command. Made by `start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, pid: int) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, pid: int, sockets: SocketSource, own_network: bool
+    ) -> None:
         super().__init__(process, pid)
         assert process.stdout is not None
+        self._sockets = sockets
+        self._relays: list[Relay] = []
+        self._own_network = own_network
         self.output: asyncio.StreamReader = process.stdout
         """Standard output and standard error of the container, as they come; to be read to its end."""
 
@@ -153,8 +206,69 @@ class Sandbox(Program):
         Raises:
             SandboxStartError: no namespaces, no mounts, or no such command (`stage` says which).
         """
-        process, pid = await _launch(_document(spec), subprocess.PIPE, spec.folder.parent.name)
-        return cls(process, pid)
+        document = await asyncio.to_thread(_document, spec)
+        ours, theirs = socket.socketpair()
+        sockets = SocketSource(ours)
+        try:
+            with theirs:
+                process, started = await _launch(
+                    document, subprocess.PIPE, spec.folder.parent.name, theirs.fileno()
+                )
+        except BaseException:
+            sockets.close()
+            raise
+        container = cls(process, started["pid"], sockets, document["network"] is not None)
+        try:
+            await container._serve(spec.endpoints)
+        except BaseException:
+            container._cut()
+            await asyncio.shield(_abandon(process))
+            raise
+        return container
+
+    async def connect(self, port: int) -> socket.socket:
+        """Connect to a port of the container's loopback.
+
+        Raises:
+            OSError: nobody listens there, or the container has ended.
+        """
+        if self._own_network:
+            return await self._sockets.connect(port)
+        made = socket.socket()
+        made.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", port))
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    async def wait(self) -> int:
+        """Wait for its end; every process of the container is gone then, and no way leads to it any more.
+
+        Returns:
+            The exit status; 128 + N after signal N.
+        """
+        try:
+            return await super().wait()
+        finally:
+            if not self.running:
+                self._cut()
+
+    async def _serve(self, endpoints: tuple[tuple[str, int], ...]) -> None:
+        """Serve the listening sockets that the container has sent."""
+        if not self._own_network or not endpoints:
+            return
+        listeners = self._sockets.listeners()
+        self._relays = [Relay(item, *way) for item, way in zip(listeners, endpoints, strict=True)]
+        for relay in self._relays:
+            await relay.start()
+
+    def _cut(self) -> None:
+        """Close every way to it."""
+        for relay in self._relays:
+            relay.close()
+        self._sockets.close()
 
     async def run(self, argv: list[str], environment: dict[str, str], log: Path) -> Program:
         """Start another program in the container, as `docker exec` does; return when it runs.
@@ -174,12 +288,14 @@ class Sandbox(Program):
             "parent": os.getpid(),
             "user": mode() == "user",
             "enter": self.pid,
+            "own_network": self._own_network,
             "argv": argv,
             "environment": environment,
             "cwd": "/",
         }
         with log.open("ab") as out:
-            return Program(*await _launch(document, out.fileno(), log.stem))
+            process, started = await _launch(document, out.fileno(), log.stem)
+        return Program(process, started["pid"])
 
 
 @functools.lru_cache(maxsize=1)
@@ -222,31 +338,84 @@ def check_support() -> None:
         SmsshError: neither as root nor in a user namespace; the hint names the kernel setting.
     """
     mode()
-    if not os.path.isdir("/opt") or os.path.islink("/opt"):
-        raise SmsshError(
-            "this machine has no /opt folder to put /opt/ml in",
-            hint="create it: sudo mkdir /opt",
-            reference="no-opt",
-        )
-    if not os.path.isfile("/etc/hosts"):
-        raise SmsshError(
-            "this machine has no /etc/hosts, where a job finds the names of its hosts",
-            hint="create it: echo '127.0.0.1 localhost' | sudo tee /etc/hosts",
-            reference="no-hosts-file",
-        )
 
 
-def hosts_file(hosts: list[str]) -> str:
-    """The text of a container's /etc/hosts: the loopback, this machine, and the hosts of the job."""
-    names = ["localhost", *hosts]
-    if os.uname().nodename not in names:
-        names.append(os.uname().nodename)
-    return "127.0.0.1\t{}\n::1\tlocalhost ip6-localhost ip6-loopback\n".format(" ".join(names))
+@functools.lru_cache(maxsize=1)
+def shared_network() -> str | None:
+    """Why jobs share this machine's network, in one line; None where each has its own. Tried out once."""
+    failure = _failure({"parent": os.getpid(), "user": mode() == "user", "hub": "probe"})
+    if failure is None:
+        return None
+    return (
+        f"jobs share this machine's network (no network of their own: {failure}): ports {_SERVER_PORTS} are one"
+        " for all of them, and they reach what this machine reaches"
+    )
 
 
-def _program(status: int) -> list[str]:
+def interface() -> str:
+    """The network interface by which the hosts of a job reach each other."""
+    return INTERFACE if shared_network() is None else "lo"
+
+
+def visible_folders(programs: list[Path], folders: list[Path]) -> tuple[Path, ...]:
+    """What a container must be shown so that some programs run in it.
+
+    Args:
+        programs: Python interpreters: of virtual environments, or others.
+        folders: more files and folders.
+
+    Returns:
+        Of their folders, and those of the interpreters behind them, the ones that a container has of its own.
+    """
+    found = list(folders)
+    for program in programs:
+        path = program
+        for _ in range(32):
+            found.append(path.parent.parent)
+            try:
+                path = Path(os.path.normpath(path.parent / os.readlink(path)))
+            except OSError:
+                break
+        found.append(Path(os.path.realpath(program)).parent.parent)
+    names = {os.path.abspath(path) for path in found} | {os.path.realpath(path) for path in found}
+    # `/tmp` itself is nobody's environment.
+    return tuple(Path(name) for name in sorted(names) if is_own(name) and name not in OWN)
+
+
+def hosts_file(addresses: dict[str, str]) -> str:
+    """The text of a container's /etc/hosts: the loopback, and hosts by name.
+
+    Args:
+        addresses: by host name; hosts of one address stand in one line.
+    """
+    lines: dict[str, list[str]] = {"127.0.0.1": ["localhost"]}
+    for name, address in addresses.items():
+        lines.setdefault(address, []).append(name)
+    text = "".join("{}\t{}\n".format(address, " ".join(names)) for address, names in lines.items())
+    return text + "::1\tlocalhost ip6-localhost ip6-loopback\n"
+
+
+def _host_name(index: int) -> str:
+    """The name that a host of a job has for itself, as one on AWS has: of its address."""
+    return "ip-{}.ec2.internal".format(address_of(index).replace(".", "-"))
+
+
+def _addresses(spec: SandboxSpec, own_network: bool) -> dict[str, str]:
+    """The hosts that a container knows by name."""
+    if not own_network:
+        return dict.fromkeys([*spec.hosts, os.uname().nodename], "127.0.0.1")
+    known: dict[str, str] = {}
+    for index, host in enumerate(spec.hosts):
+        known |= {host: address_of(index), _host_name(index): address_of(index)}
+    return known
+
+
+def _program(status: int, control: int) -> list[str]:
     """The command line of `sandbox_init.py`: no site, no environment, no bytecode written."""
-    return [sys.executable, "-I", "-S", "-B", sandbox_init.__file__, str(status)]
+    code = "import sys; sys.path.append(sys.argv[1]); from smssh_plugin.local.sandbox_init import main; main({}, {})"
+    # The package's folder is the third above: smssh_plugin/local/sandbox_init.py.
+    folder = Path(sandbox_init.__file__).parents[2]
+    return [sys.executable, "-I", "-S", "-B", "-c", code.format(status, control), str(folder)]
 
 
 def _devpts() -> str:
@@ -254,25 +423,32 @@ def _devpts() -> str:
     return "newinstance,ptmxmode=0666,mode=620" + (",gid=5" if mode() == "root" else "")
 
 
-async def _launch(document: dict[str, Any], output: int, name: str) -> tuple[asyncio.subprocess.Process, int]:
-    """Run `sandbox_init.py`; return it and the PID of what it started, once that runs.
+async def _launch(
+    document: dict[str, Any], output: int, name: str, control: int | None = None
+) -> tuple[asyncio.subprocess.Process, dict[str, Any]]:
+    """Run `sandbox_init.py`; return it and what it says of what it started, once that runs.
 
     Args:
         document: what it reads.
         output: subprocess.PIPE, or a descriptor.
         name: whose notes are logged.
+        control: its end of the control socket; None for one that nobody uses.
 
     Raises:
         SandboxStartError: it does not run.
     """
+    if control is None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            return await _launch(document, output, name, theirs.fileno())
     status_read, status_write = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
-            *_program(status_write),
+            *_program(status_write, control),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            pass_fds=[status_write],
+            pass_fds=[status_write, control],
             env={},
             cwd="/",
             # Ctrl-C on the stand-in's terminal is for the stand-in, which then ends its jobs in order.
@@ -291,19 +467,30 @@ async def _launch(document: dict[str, Any], output: int, name: str) -> tuple[asy
     except BaseException:
         await asyncio.shield(_abandon(process))
         raise
-    pid = 0
+    started: dict[str, Any] = {}
     failure = None
     for message in messages:
         if "pid" in message:
-            pid = message["pid"]
+            started = message
         elif "note" in message:
-            _log.warning("%s: %s", name, message["note"])
+            _say_once(name, message["note"])
         elif failure is None:
             failure = message["error"]
     if failure is not None:
         await _abandon(process)
         raise SandboxStartError(failure["stage"], failure["errno"], failure["text"])
-    return process, pid
+    return process, started
+
+
+@functools.lru_cache(maxsize=64)
+def _once(note: str) -> None:
+    """Remember a note: it is true of every container of this machine."""
+    _log.warning("%s", note)
+
+
+def _say_once(name: str, note: str) -> None:
+    _log.debug("%s: %s", name, note)
+    _once(note)
 
 
 async def _abandon(process: asyncio.subprocess.Process) -> None:
@@ -316,45 +503,47 @@ async def _abandon(process: asyncio.subprocess.Process) -> None:
 
 def _document(spec: SandboxSpec) -> dict[str, Any]:
     """Write what belongs to the container into its folder; return what `sandbox_init.py` reads."""
-    for name in ("stage", "home", "tmp"):
-        (spec.folder / name).mkdir(exist_ok=True)
-    hosts = spec.folder / "hosts"
-    hosts.write_text(hosts_file(spec.hosts), encoding="utf-8")
-    binds = [
-        (str(spec.ml), "/opt/ml"),
-        (str(spec.folder / "home"), HOME),
-        (str(spec.folder / "tmp"), TEMPORARY),
-    ]
-    binds.append((str(hosts), "/etc/hosts"))
+    folder = Path(os.path.realpath(spec.folder))
+    for name in ("stage", "changes", "home", "tmp", "var-tmp", "native"):
+        (folder / name).mkdir(exist_ok=True)
+    network = None
+    binds = [(os.path.realpath(spec.ml), "/opt/ml"), (str(folder / "native"), str(spec.folder / "native"))]
+    own_network = shared_network() is None
+    files = {"hosts": hosts_file(_addresses(spec, own_network))}
+    if own_network:
+        files["resolv.conf"] = _NO_NAME_SERVER
+        network = {
+            "address": address_of(spec.index),
+            "name": spec.hosts[spec.index],
+            "hostname": _host_name(spec.index),
+            "hub": spec.hub.pid if spec.hub is not None else None,
+            "bridge": spec.hub.bridge if spec.hub is not None else 0,
+            "ports": [port for _, port in spec.endpoints],
+        }
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        binds.append((str(folder / name), f"/etc/{name}"))
     overlays = []
-    for number, folder in enumerate(spec.copy_on_write):
-        layer = spec.folder / "layers" / str(number)
+    for number, lower in enumerate(spec.copy_on_write):
+        layer = folder / "layers" / str(number)
         for name in ("upper", "work"):
             (layer / name).mkdir(parents=True, exist_ok=True)
-        options = "lowerdir={},upperdir={},workdir={}".format(
-            *(_escape(path) for path in (folder, layer / "upper", layer / "work"))
-        )
-        overlays.append((str(folder), options + (",userxattr" if mode() == "user" else "")))
+        overlays.append((os.path.realpath(lower), str(layer / "upper"), str(layer / "work")))
     return {
         "parent": os.getpid(),
         "user": mode() == "user",
         "argv": spec.argv,
         "environment": spec.environment,
         "cwd": spec.cwd,
-        "stage": str(spec.folder / "stage"),
-        "rebuild": _REBUILD,
+        "folder": str(folder),
+        "stage": str(folder / "stage"),
+        "changes": str(folder / "changes"),
         "binds": binds,
+        "visible": [(os.path.realpath(path), str(path)) for path in spec.visible],
         "overlays": overlays,
         "devpts": _devpts(),
+        "network": network,
     }
-
-
-def _escape(path: Path) -> str:
-    r"""A path as overlayfs' options want it: `\`, `:` and `,` are special."""
-    text = str(path)
-    for character in "\\:,":
-        text = text.replace(character, "\\" + character)
-    return text
 
 
 async def _read_status(descriptor: int) -> list[dict[str, Any]]:
@@ -377,32 +566,48 @@ def _probe(how: Literal["root", "user"]) -> str | None:
     Returns:
         Why that does not work; None if it does.
     """
+    with tempfile.TemporaryDirectory(prefix="smssh-probe-") as name:
+        folder = os.path.realpath(name)
+        for made in ("stage", "changes", "home", "tmp", "var-tmp"):
+            os.mkdir(os.path.join(folder, made))
+        return _failure(
+            {
+                "parent": os.getpid(),
+                "user": how == "user",
+                "argv": ["/bin/true"],
+                "environment": {},
+                "cwd": "/",
+                "folder": folder,
+                "stage": folder + "/stage",
+                "changes": folder + "/changes",
+                "binds": [],
+                "visible": [],
+                "overlays": [],
+                "devpts": "newinstance",
+                "network": None,
+            }
+        )
+
+
+def _failure(document: dict[str, Any]) -> str | None:
+    """Run `sandbox_init.py` to its end; return why that does not work, None if it does."""
     status_read, status_write = os.pipe()
-    document: dict[str, Any] = {
-        "parent": os.getpid(),
-        "user": how == "user",
-        "argv": ["/bin/true"],
-        "environment": {},
-        "cwd": "/",
-        # A tmpfs over a folder that is surely there, in a namespace that is gone a moment later.
-        "stage": "/proc",
-        "rebuild": {},
-        "binds": [("/proc", "/proc")],
-        "overlays": [],
-        "devpts": "newinstance",
-    }
+    ours, theirs = socket.socketpair()
     try:
         done = subprocess.run(
-            _program(status_write),
+            _program(status_write, theirs.fileno()),
             input=json.dumps(document).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=[status_write],
+            pass_fds=[status_write, theirs.fileno()],
             env={},
+            cwd="/",
             timeout=30,
             check=False,
         )
     finally:
+        ours.close()
+        theirs.close()
         os.close(status_write)
         with os.fdopen(status_read, "rb") as file:
             os.set_blocking(status_read, False)

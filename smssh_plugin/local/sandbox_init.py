@@ -1,76 +1,62 @@
-"""What runs between the stand-in and a container's command: namespaces, mounts, then exec.
+"""What runs between the local emulator and a container's command: namespaces, network, mounts, then exec.
 
-Run as a program of its own, `python -I -S -B sandbox_init.py STATUS_FD`, with a JSON document on standard
-input (see `sandbox.py`, the only caller). The standard library only; nothing is imported from the package.
+Run as a program of its own, by `sandbox.py` only, with a JSON document on standard input. The standard library
+and the other `sandbox_*` programs' modules only.
 
-Two processes come of it. The first (*outer*) stays in the PID namespace of the stand-in: it forwards
+Two processes come of it. The first (*outer*) stays in the PID namespace of the local emulator: it forwards
 signals, waits and ends with the container's exit status (128 + N after signal N, as Docker has it). The
 second (*inner*) is PID 1 of the container: it builds the container's view of the file system and becomes the
-container's command by exec. Nothing is ever mounted in the mount namespace of the stand-in, so there is
-nothing to clean up, however this ends.
+container's command by exec. Nothing is ever mounted in the mount namespace of the local emulator, and no interface
+is made in its network namespace, so there is nothing to clean up, however this ends.
 
 Signals that the outer process obeys: SIGTERM is handed to the container's PID 1 (which ignores it unless it
 has a handler, as in a container on AWS); SIGUSR2 kills the container. The kernel sends SIGUSR2 too when the
-stand-in dies.
+local emulator dies.
 
 A program that is started in a container beside its command comes the same way: the document names the
-container's PID 1 as `enter`, and both processes do the same but for making namespaces and mounting.
+container's PID 1 as `enter`, and both processes do the same but for making namespaces and mounting. A
+document with `hub` makes neither: its process is the network that the hosts of one job are connected by.
 
-STATUS_FD gets one JSON object a line: `{"pid": N}` (the second process, as the stand-in sees it),
+The status pipe gets one JSON object a line: `{"pid": N}` (the second process, as the local emulator sees it),
 `{"note": text}` (something was skipped) and `{"error": {"stage", "errno", "text"}}`. It is closed by the
 exec: end of file without an error means that the container's command runs.
+
+The control socket is for what the local emulator cannot do itself, because it is in another network: it gets the
+listening sockets of the container's loopback that it is to serve, and then, for every byte that it
+writes, a socket to connect with to one of the container's ports.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
+import select
 import signal
-import stat
+import socket
 import sys
 from typing import Any, NoReturn
 
-# <sched.h>, <sys/mount.h>, <sys/prctl.h> of Linux.
-CLONE_NEWNS = 0x00020000
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWPID = 0x20000000
-MS_NOSUID = 0x2
-MS_NODEV = 0x4
-MS_NOEXEC = 0x8
-MS_BIND = 0x1000
-MS_MOVE = 0x2000
-MS_REC = 0x4000
-MS_PRIVATE = 0x40000
-PR_SET_PDEATHSIG = 1
+from . import sandbox_network as network
+from .sandbox_kernel import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    SetupError,
+    describe,
+    die_with_parent,
+    setns,
+    unshare,
+)
+from .sandbox_root import build
 
 FORWARDED = signal.SIGTERM
 KILL = signal.SIGUSR2
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class SetupError(Exception):
-    """A stage of the set-up failed.
-
-    Args:
-        stage: `namespaces`, `mounts` or `exec`.
-        number: the errno.
-        text: what was tried and what came of it.
-    """
-
-    def __init__(self, stage: str, number: int, text: str) -> None:
-        super().__init__(text)
-        self.stage = stage
-        self.number = number
-        self.text = text
-
-
-def describe(error: OSError) -> str:
-    """An error without its number, which travels beside it."""
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+_OBEYED = (FORWARDED, KILL, signal.SIGCHLD)
 
 
 class Status:
@@ -94,42 +80,43 @@ class Status:
         os.close(self._descriptor)
 
 
-def _call(result: int, what: str) -> None:
-    """Raise OSError for a failed call into the C library."""
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+def enter_namespaces(spec: dict[str, Any], control: socket.socket) -> None:
+    """Give this process namespaces of its own, and its children a PID namespace.
 
-
-def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
-    """Call mount of the C library.
+    As an ordinary user, they belong to a user namespace, in which that user is root: one for all hosts of a job.
 
     Raises:
-        OSError: with the call in its text.
+        SetupError: the kernel, or its configuration, says no.
     """
-    arguments = [os.fsencode(source), os.fsencode(target), kind.encode() if kind else None]
-    result = _libc.mount(*arguments, ctypes.c_ulong(flags), os.fsencode(options) if options else None)
-    _call(result, f"mount {kind or source} on {target}")
+    wanted = spec["network"]
+    flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC
+    if wanted is None:
+        _unshare(flags, spec["user"])
+        return
+    hub = None
+    user = spec["user"]
+    if wanted["hub"] is not None:
+        hub = _enter_hub(wanted["hub"], user)
+        user = False
+    _unshare(flags | CLONE_NEWNET | CLONE_NEWUTS, user)
+    try:
+        network.connect(wanted, hub)
+        made = network.listeners(wanted["ports"])
+        if made:
+            socket.send_fds(control, [b"."], [item.fileno() for item in made])
+    except OSError as error:
+        raise SetupError("network", error.errno or 0, describe(error)) from None
 
 
-def die_with_parent(number: int) -> None:
-    """Ask the kernel for a signal when the parent (to be exact: the thread that forked us) ends."""
-    _call(_libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0), "prctl")
-
-
-def enter_namespaces(user: bool) -> None:
-    """Give this process a mount namespace, and its children a PID namespace.
-
-    Args:
-        user: with a user namespace, in which an ordinary user may do so and is root.
+def _unshare(flags: int, user: bool) -> None:
+    """Leave namespaces for new ones; with a user namespace of one's own for an ordinary user.
 
     Raises:
         SetupError: the kernel, or its configuration, says no.
     """
     uid, gid = os.geteuid(), os.getegid()
-    flags = CLONE_NEWNS | CLONE_NEWPID | (CLONE_NEWUSER if user else 0)
     try:
-        _call(_libc.unshare(flags), "unshare")
+        unshare(flags | (CLONE_NEWUSER if user else 0))
         if user:
             # An unprivileged process may map its own ids only, and its group only once setgroups is given
             # up: user_namespaces(7).
@@ -140,17 +127,66 @@ def enter_namespaces(user: bool) -> None:
         raise SetupError("namespaces", error.errno or 0, describe(error)) from None
 
 
-def enter_container(pid: int, user: bool) -> None:
-    """Enter the namespaces of a container that runs; its PID namespace is that of our children: setns(2).
+def _enter_hub(pid: int, user: bool) -> tuple[network.Links, int]:
+    """Be in the hub's network for as long as it takes to get hold of it.
 
-    Args:
-        pid: its PID 1, as the stand-in numbers it.
-        user: whether it has a user namespace.
+    Returns:
+        Its interfaces, and a descriptor of its network namespace.
 
     Raises:
         SetupError: it is gone, or the kernel says no.
     """
-    kinds = [("mnt", CLONE_NEWNS), ("pid", CLONE_NEWPID)]
+    try:
+        kinds = [("user", CLONE_NEWUSER)] if user else []
+        opened = [(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY), kind) for name, kind in kinds]
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+        for descriptor, kind in opened:
+            setns(descriptor, kind)
+            os.close(descriptor)
+        setns(namespace, CLONE_NEWNET)
+        return network.Links(), namespace
+    except OSError as error:
+        raise SetupError("network", error.errno or 0, describe(error)) from None
+
+
+def be_hub(spec: dict[str, Any], status: Status) -> NoReturn:
+    """Make the network of a job's hosts and keep it until a signal comes.
+
+    Raises:
+        SetupError: it cannot be made here.
+    """
+    _unshare(CLONE_NEWNET, spec["user"])
+    die_with_parent(KILL)
+    try:
+        links = network.Links()
+        links.up("lo")
+        bridge = links.bridge(network.BRIDGE)
+        if spec["hub"] == "probe":
+            links.pair(network.INTERFACE, "probe")
+        links.close()
+    except OSError as error:
+        raise SetupError("network", error.errno or 0, describe(error)) from None
+    status.send({"pid": os.getpid(), "bridge": bridge})
+    status.close()
+    if spec["hub"] != "probe" and os.getppid() == spec["parent"]:
+        signal.sigwait([FORWARDED, KILL])
+    os._exit(0)
+
+
+def enter_container(pid: int, user: bool, own_network: bool) -> None:
+    """Enter the namespaces of a container that runs; its PID namespace is that of our children: setns(2).
+
+    Args:
+        pid: its PID 1, as the local emulator numbers it.
+        user: whether it has a user namespace.
+        own_network: whether it has a network of its own.
+
+    Raises:
+        SetupError: it is gone, or the kernel says no.
+    """
+    kinds = [("ipc", CLONE_NEWIPC), ("mnt", CLONE_NEWNS), ("pid", CLONE_NEWPID)]
+    if own_network:
+        kinds[:0] = [("net", CLONE_NEWNET), ("uts", CLONE_NEWUTS)]
     if user:
         kinds.insert(0, ("user", CLONE_NEWUSER))
     try:
@@ -159,84 +195,10 @@ def enter_container(pid: int, user: bool) -> None:
         if os.path.samestat(os.fstat(opened[-1][0]), os.stat("/proc/self/ns/pid")):
             raise SetupError("namespaces", errno.ESRCH, "the container has ended, and its PID is another's")
         for descriptor, kind in opened:
-            _call(_libc.setns(descriptor, kind), "setns")
+            setns(descriptor, kind)
             os.close(descriptor)
     except OSError as error:
         raise SetupError("namespaces", error.errno or 0, describe(error)) from None
-
-
-def rebuild(folder: str, stage: str, hidden: list[str], notes: list[str]) -> None:
-    """Make a folder a tmpfs that holds its old entries, bound, but for some that the container is not to see.
-
-    Entries that appear in the folder later, inside, stay in the tmpfs; entries that cannot be bound are left
-    out and noted.
-
-    Args:
-        folder: the folder to rebuild; one that does not exist, or is a symbolic link, is left alone.
-        stage: an empty folder to build in.
-        hidden: names to leave out.
-        notes: gets a line for every entry left out.
-
-    Raises:
-        OSError: the tmpfs itself cannot be mounted.
-    """
-    if os.path.islink(folder) or not os.path.isdir(folder):
-        return
-    mount("tmpfs", stage, "tmpfs", MS_NODEV, "mode=755")
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            target = os.path.join(stage, entry.name)
-            if entry.name in hidden:
-                continue
-            try:
-                if entry.is_symlink():
-                    os.symlink(os.readlink(entry.path), target)
-                    continue
-                if entry.is_dir():
-                    os.mkdir(target, 0o755)
-                else:
-                    os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
-                mount(entry.path, target, None, MS_BIND | MS_REC)
-            except OSError as error:
-                notes.append(f"left out of the container: {describe(error)}")
-    mount(stage, folder, None, MS_MOVE)
-
-
-def build(spec: dict[str, Any]) -> list[str]:
-    """Build the container's view of the file system, in this process' mount namespace.
-
-    Returns:
-        Notes on what had to be left out.
-
-    Raises:
-        SetupError: something that a job cannot do without could not be mounted.
-    """
-    notes: list[str] = []
-    try:
-        mount("none", "/", None, MS_REC | MS_PRIVATE)
-        for folder, hidden in spec["rebuild"].items():
-            rebuild(folder, spec["stage"], hidden, notes)
-        for source, target in spec["binds"]:
-            if stat.S_ISDIR(os.stat(source).st_mode):
-                os.makedirs(target, exist_ok=True)
-            mount(source, target, None, MS_BIND)
-    except OSError as error:
-        raise SetupError("mounts", error.errno or 0, describe(error)) from None
-
-    optional = [
-        # A procfs of our own, or `ps` and /proc/1 in the container would show the machine's processes.
-        ("/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
-        ("/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"),  # noqa: S108 - a mount point
-        # Terminals of our own. Group 5 is `tty` on every distribution; a user namespace does not know it.
-        ("/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, spec["devpts"]),
-        *((folder, "overlay", 0, options) for folder, options in spec["overlays"]),
-    ]
-    for target, kind, flags, options in optional:
-        try:
-            mount(kind, target, kind, flags, options)
-        except OSError as error:  # noqa: PERF203 - each of them may fail
-            notes.append(f"the container shares {target} with this machine: {describe(error)}")
-    return notes
 
 
 def become(spec: dict[str, Any]) -> NoReturn:
@@ -260,6 +222,9 @@ def become(spec: dict[str, Any]) -> NoReturn:
         os.execvpe(command[0], command, spec["environment"])  # noqa: S606 - a shell is not wanted
     except OSError as error:
         raise SetupError("exec", error.errno or 0, f"{command[0]}: {error.strerror}") from None
+    except ValueError as error:
+        # A byte of zero in an argument or a variable, which no program can be given.
+        raise SetupError("exec", errno.EINVAL, f"{command[0]}: {error}") from None
 
 
 def inner(spec: dict[str, Any], status: Status, ready: int, go: int) -> NoReturn:
@@ -285,38 +250,59 @@ def inner(spec: dict[str, Any], status: Status, ready: int, go: int) -> NoReturn
     os._exit(127)
 
 
-def outer(child: int, status: Status) -> NoReturn:
-    """Forward signals, wait for the container, end as it did."""
+def outer(child: int, status: Status, control: socket.socket | None) -> NoReturn:
+    """Forward signals, give out sockets, wait for the container, end as it did."""
     status.send({"pid": child})
     status.close()
+    # No thread for the sockets: a process whose children are in another PID namespace can have none.
+    signals, wake = os.pipe()
+    for descriptor in (signals, wake):
+        os.set_blocking(descriptor, False)
+    signal.set_wakeup_fd(wake)
+    for number in _OBEYED:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OBEYED)
+    watched: list[Any] = [signals, *([control] if control is not None else [])]
     while True:
-        number = signal.sigwait([FORWARDED, KILL, signal.SIGCHLD])
-        if number == FORWARDED:
-            os.kill(child, signal.SIGTERM)
-        elif number == KILL:
-            os.kill(child, signal.SIGKILL)
-        else:
-            # PID 1 is reaped when the kernel has ended every other process of its namespace, not before:
-            # pid_namespaces(7).
-            pid, result = os.waitpid(child, os.WNOHANG)
-            if pid == child:
-                code = os.waitstatus_to_exitcode(result)
-                os._exit(code if code >= 0 else 128 - code)
+        ready, _, _ = select.select(watched, [], [])
+        if control in ready and control is not None and not network.give_socket(control):
+            watched.remove(control)
+        for received in os.read(signals, 64) if signals in ready else b"":
+            if received == FORWARDED:
+                os.kill(child, signal.SIGTERM)
+            elif received == KILL:
+                os.kill(child, signal.SIGKILL)
+            else:
+                # PID 1 is reaped when the kernel has ended every other process of its namespace, not before:
+                # pid_namespaces(7).
+                pid, result = os.waitpid(child, os.WNOHANG)
+                if pid == child:
+                    code = os.waitstatus_to_exitcode(result)
+                    os._exit(code if code >= 0 else 128 - code)
 
 
-def main() -> NoReturn:
-    """Read the document, fork the container."""
-    status = Status(int(sys.argv[1]))
-    signal.pthread_sigmask(signal.SIG_BLOCK, [FORWARDED, KILL, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP])
+def main(status_descriptor: int, control_descriptor: int) -> NoReturn:
+    """Read the document, fork the container.
+
+    Args:
+        status_descriptor: the writing end of the status pipe.
+        control_descriptor: the control socket.
+    """
+    status = Status(status_descriptor)
+    control = socket.socket(fileno=control_descriptor)
+    control.set_inheritable(False)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [*_OBEYED, signal.SIGINT, signal.SIGHUP])
     spec = json.load(sys.stdin.buffer)
     try:
         die_with_parent(KILL)
         if os.getppid() != spec["parent"]:
             os._exit(1)
+        if "hub" in spec:
+            be_hub(spec, status)
         if "enter" in spec:
-            enter_container(spec["enter"], spec["user"])
+            enter_container(spec["enter"], spec["user"], spec["own_network"])
         else:
-            enter_namespaces(spec["user"])
+            enter_namespaces(spec, control)
         # Taking new credentials clears the request: prctl(2).
         die_with_parent(KILL)
         if os.getppid() != spec["parent"]:
@@ -339,8 +325,5 @@ def main() -> NoReturn:
     os.read(ready, 1)
     with contextlib.suppress(BrokenPipeError):
         os.write(go_write, b".")
-    outer(child, status)
-
-
-if __name__ == "__main__":
-    main()
+    own_network = "enter" not in spec and spec["network"] is not None
+    outer(child, status, control if own_network else None)

@@ -26,7 +26,7 @@ import aiohttp
 from .job_inputs import S3Object, download, extract_model, find, shard
 from .job_outputs import join, upload_file
 from .job_types import SEE_LOGS, ClientFault, Outcome, cannot_start
-from .sandbox import SandboxStartError
+from .sandbox import SandboxStartError, shared_network
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -39,6 +39,8 @@ __all__ = ["Plan", "payloads", "run_transform"]
 
 _log = logging.getLogger(__name__)
 
+_PORT = 8080
+"""Where a model's server listens."""
 _PING_PERIOD = 0.1
 _PING_TIMEOUT = 2.0
 """Seconds an answer to /ping may take: the service's own."""
@@ -109,7 +111,9 @@ async def run_transform(run: JobRun) -> Outcome:
     run.check_stopped()
 
     run.status("Transforming", "Transforming in progress.")
-    ports = _free_ports(len(containers))
+    # Where all containers share one network, only one of them could have 8080; the toolkits bind to what is said.
+    shared = shared_network() is not None
+    ports = _free_ports(len(containers)) if shared else [_PORT] * len(containers)
     environments = [_environment(run, model, port) for port in ports]
     try:
         await run.start(["serve"], environments)
@@ -157,6 +161,25 @@ async def _transform(run: JobRun, hosts: list[_Host]) -> str | None:
         await asyncio.gather(*ends)
 
 
+class _Connector(aiohttp.BaseConnector):
+    """Connects to one port of a container, which is in another network: as aiohttp.UnixConnector does to a path."""
+
+    def __init__(self, container: Container, port: int) -> None:
+        super().__init__()
+        self._container = container
+        self._port = port
+
+    async def _create_connection(self, _req: Any, _traces: Any, timeout: Any) -> Any:
+        try:
+            made = await asyncio.wait_for(self._container.connect(self._port), timeout.sock_connect)
+            _, protocol = await self._loop.create_connection(self._factory, sock=made)
+        except OSError as error:
+            raise aiohttp.ClientConnectionError(
+                f"port {self._port} of {self._container.host}: {error}"
+            ) from error
+        return protocol
+
+
 class _Host:
     """One host's server, and its share of the input.
 
@@ -173,6 +196,7 @@ class _Host:
     ) -> None:
         self._run = run
         self._container = container
+        self._port = port
         self._url = f"http://127.0.0.1:{port}"
         self._plan = plan
         self._objects = objects
@@ -187,7 +211,7 @@ class _Host:
         reason = None
         log = self._container.stream("/data-log")
         try:
-            async with aiohttp.ClientSession() as client:
+            async with aiohttp.ClientSession(connector=_Connector(self._container, self._port)) as client:
                 if not await self._ready(client):
                     return _NO_RESPONSE
                 await self._ask_limits(client)
@@ -436,8 +460,8 @@ def _environment(run: JobRun, model: dict[str, Any], port: int) -> dict[str, str
         environment["SAGEMAKER_BATCH_STRATEGY"] = "SINGLE_RECORD" if single else "MULTI_RECORD"
     environment.update(model.get("Environment") or {})
     environment.update(request.get("Environment") or {})
-    # All containers share the loopback, where only one could have 8080; the toolkits bind to what this says.
-    environment["SAGEMAKER_BIND_TO_PORT"] = str(port)
+    if port != _PORT:
+        environment["SAGEMAKER_BIND_TO_PORT"] = str(port)
     return environment
 
 

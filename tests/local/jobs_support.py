@@ -26,9 +26,10 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.local.job_run import remove_tree
 from smssh_plugin.local.jobs import Job, JobRunner, Outcome
 from smssh_plugin.local.sandbox import check_support
+from smssh_plugin.local.state import process_birth
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROLE = "arn:aws:iam::123456789012:role/test"
@@ -61,6 +62,32 @@ def processes(marker: str) -> list[int]:
             with contextlib.suppress(OSError):
                 if marker in (folder / "cmdline").read_bytes().decode(errors="replace"):
                     found.append(int(folder.name))
+    return found
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The processes below one, with what tells each from a later one of its number."""
+    parents: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+                parents.setdefault(int(fields[1]), []).append(int(folder.name))
+    found: dict[int, str] = {}
+    waiting = [pid]
+    while waiting:
+        for child in parents.get(waiting.pop(), []):
+            found[child] = process_birth(child) or ""
+            waiting.append(child)
+    return found
+
+
+def network_namespaces(pids: Iterable[int]) -> set[str]:
+    """The network namespaces of some processes."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/ns/net"))
     return found
 
 

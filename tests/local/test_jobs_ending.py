@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from smssh_plugin.errors import SmsshError
+from smssh_plugin.local.sandbox import shared_network
+from smssh_plugin.local.state import process_birth
 
-from .jobs_support import REPOSITORY, World, processes
+from .jobs_support import REPOSITORY, World, descendants, network_namespaces, processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,9 +203,10 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_death_of_the_stand_in_leaves_nothing(world: World, tmp_path: Path, number: int) -> None:
-    """SIGKILL, and SIGTERM to a program that has no handler for it."""
+    """SIGKILL, and SIGTERM to a program that has no handler for it; of a job of two hosts and their network."""
     mark = _mark()
-    job = world.training(["/bin/sh", "-c", STUBBORN.format(mark=mark)])
+    two = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
+    job = world.training(["/bin/sh", "-c", STUBBORN.format(mark=mark)], ResourceConfig=two)
     # A state folder of its own: what is left on the disk after SIGKILL is expected.
     arguments = [
         str(tmp_path / "killed"),
@@ -224,12 +227,19 @@ def test_death_of_the_stand_in_leaves_nothing(world: World, tmp_path: Path, numb
             },
         )
     try:
-        asyncio.run(_until(lambda: bool(processes(mark)) or child.poll() is not None))
+        # The child, and of each host a shell, all with the mark in their arguments, and what those have started.
+        asyncio.run(_until(lambda: len(processes(mark)) == 5 or child.poll() is not None))
         assert child.poll() is None, (tmp_path / "output").read_text()
+        below = descendants(child.pid)
+        networks = network_namespaces(below) - network_namespaces([os.getpid()])
+        if shared_network() is None:
+            assert len(networks) == 3
         child.send_signal(number)
         child.wait(10)
         asyncio.run(_until(lambda: not processes(mark), 10))
-        asyncio.run(_until(lambda: not processes(str(tmp_path / "killed")), 10))
+        asyncio.run(_until(lambda: not any(process_birth(pid) == birth for pid, birth in below.items()), 10))
+        everything = (int(name) for name in os.listdir("/proc") if name.isdigit())
+        assert not networks & network_namespaces(everything)
     finally:
         child.kill()
         child.wait()

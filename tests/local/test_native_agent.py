@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -84,13 +83,34 @@ def service() -> Iterator[Service]:
         yield made
 
 
-def begin(stand_in: StandIn, name: str, hosts: int = 1, **more: Any) -> Any:
-    """A training job that goes on until it is stopped."""
+SERVER = """
+import signal, socket, sys
+signal.signal(15, lambda *_: sys.exit())
+server = socket.create_server(("127.0.0.1", 22))
+while True:
+    made, _ = server.accept()
+    made.send(b"SSH-2.0-x\\r\\n")
+    made.close()
+"""
+"""Something on the port of SSH; an argument of a container takes 256 characters."""
+
+
+def begin(stand_in: StandIn, name: str, hosts: int = 1, *, server: bool = False, **more: Any) -> Any:
+    """A training job that goes on until it is stopped.
+
+    Args:
+        stand_in: where.
+        name: its name.
+        hosts: how many.
+        server: whether it listens on its port 22.
+        more: members of the request.
+    """
     sagemaker = stand_in.client("sagemaker")
     request = training(**more)
     # PID 1 of a container ignores SIGTERM without a handler.
     script = "trap 'exit 0' TERM; sleep 1000 & wait"
-    request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["sh", "-c", script]
+    command = ["python", "-c", SERVER] if server else ["sh", "-c", script]
+    request["AlgorithmSpecification"]["ContainerEntrypoint"] = command
     request["ResourceConfig"]["InstanceCount"] = hosts
     sagemaker.create_training_job(TrainingJobName=name, **request)
     wait(lambda: sagemaker.describe_training_job(TrainingJobName=name)["SecondaryStatus"] == "Training")
@@ -165,22 +185,15 @@ def test_a_running_job_is_opened_and_closed_by_an_update(stand_in: StandIn) -> N
 
 def test_a_native_target_takes_ssh_and_its_agent_is_restarted_by_the_next_update(stand_in: StandIn) -> None:
     name = "native-3"
-    sagemaker = begin(stand_in, name, RemoteDebugConfig={"EnableRemoteDebug": True})
+    sagemaker = begin(stand_in, name, server=True, RemoteDebugConfig={"EnableRemoteDebug": True})
     target = target_of(name, "algo-1")
     wait(lambda: connected(stand_in, target))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(30)
-        opening = stand_in.client("ssm").start_session(
-            Target=target,
-            DocumentName="AWS-StartSSHSession",
-            Parameters={"portNumber": [str(listener.getsockname()[1])]},
-        )
-        client = Client(opening, key=stand_in.state.key)
-        client.wait_complete()
-        connection, _ = listener.accept()
-        connection.sendall(b"SSH-2.0-x\r\n")
-        client.wait_output(b"SSH-2.0-x\r\n")
-        connection.close()
+    opening = stand_in.client("ssm").start_session(
+        Target=target, DocumentName="AWS-StartSSHSession", Parameters={"portNumber": ["22"]}
+    )
+    client = Client(opening, key=stand_in.state.key)
+    client.wait_complete()
+    client.wait_output(b"SSH-2.0-x\r\n")
     client.wait_closed()
     (pid,) = processes(program_of(name))
     os.kill(pid, signal.SIGKILL)

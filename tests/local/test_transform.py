@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from smssh_plugin.local.job_types import Job
+from smssh_plugin.local.job_types import Job, Outcome
+from smssh_plugin.local.sandbox import shared_network
 from smssh_plugin.local.transform import Plan, payloads
 
 from .jobs_support import World, archive, processes
@@ -128,6 +129,47 @@ def test_several_hosts_and_requests_at_once(world: World) -> None:
         expected = "".join(f"{2 * (number * 100 + line)}\n" for line in range(20))
         assert world.get(world.uri(f"out/{number}.out")).decode() == expected
     assert {line.split(":")[0] for line in world.lines if ": call " in line} == {"algo-1", "algo-2"}
+
+
+SERVER = """
+import http.server, os
+open("/tmp/one", "x").close()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(os.environ["TRANSFORM_JOB_NAME"].encode() + b" " + body)
+http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
+"""
+
+
+def test_servers_on_port_8080_at_once(world: World) -> None:
+    """Servers of one's own, which know no other port; two jobs, one of them with two hosts."""
+    if shared_network():
+        pytest.skip("jobs share one network here")
+    world.put("in/a", "1\n")
+    world.put("in/b", "2\n")
+    program = world.root / "bin" / "serve"
+    jobs = []
+    for count in (1, 2):
+        resources = {"InstanceType": "ml.m5.large", "InstanceCount": count}
+        job = _job(world, _model(world), uri=world.uri("in/"), split="None", TransformResources=resources)
+        job.request["TransformOutput"] = {"S3OutputPath": world.uri(f"out/{count}")}
+        jobs.append(job)
+
+    async def main() -> list[Outcome]:
+        async with world.runner() as runner:
+            program.write_text(f"#!/usr/bin/env python3\n{SERVER}")
+            return await asyncio.wait_for(asyncio.gather(*(runner.run(job) for job in jobs)), 60)
+
+    assert [outcome.failure_reason for outcome in asyncio.run(main())] == [None, None]
+    for job, count in zip(jobs, (1, 2), strict=True):
+        for name, line in (("a", "1\n"), ("b", "2\n")):
+            assert world.get(world.uri(f"out/{count}/{name}.out")).decode() == f"{job.name} {line}"
 
 
 def test_bad_record_fails_its_object_and_the_job(world: World) -> None:
