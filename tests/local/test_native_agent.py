@@ -83,16 +83,12 @@ def service() -> Iterator[Service]:
         yield made
 
 
-SERVER = """
-import signal, socket, sys
-signal.signal(15, lambda *_: sys.exit())
-server = socket.create_server(("127.0.0.1", 22))
-while True:
-    made, _ = server.accept()
-    made.send(b"SSH-2.0-x\\r\\n")
-    made.close()
-"""
-"""Something on the port of SSH; an argument of a container takes 256 characters."""
+SERVER = (
+    "import signal, socket, sys; signal.signal(15, lambda *_: sys.exit());"
+    ' server = socket.create_server(("127.0.0.1", 22));'
+    ' [(made.send(b"SSH-2.0-x\\r\\n"), made.close()) for made, _ in iter(server.accept, None)]'
+)
+"""Something on the port of SSH; an argument of a container takes 256 characters, in one line."""
 
 
 def begin(stand_in: StandIn, name: str, hosts: int = 1, *, server: bool = False, **more: Any) -> Any:
