@@ -440,7 +440,7 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def endpoints(environment: dict[str, str]) -> tuple[tuple[str, int], ...]:
-    """The (host, port) of the endpoints and proxies in a container's environment that are on this machine's loopback."""
+    """The (host, port) of endpoints and proxies in a container's environment that are on this machine's loopback."""
     found = []
     for name, value in environment.items():
         if name == "AWS_ENDPOINT_URL" or name.startswith("AWS_ENDPOINT_URL_") or name.upper() in _PROXIES:
