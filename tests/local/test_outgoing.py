@@ -80,10 +80,15 @@ print("well")
 """
 JOB = """
 import sys, time, boto3
-sagemaker, logs = boto3.client("sagemaker"), boto3.client("logs")
+sagemaker, logs, s3 = boto3.client("sagemaker"), boto3.client("logs"), boto3.client("s3")
+s3.create_bucket(Bucket="scripts")
+s3.upload_file(sys.argv[1], "scripts", "inside.py")
+code = {"S3Uri": "s3://scripts/inside.py", "LocalPath": "/opt/ml/processing/input/code",
+        "S3DataType": "S3Prefix", "S3InputMode": "File"}
 sagemaker.create_processing_job(
+    ProcessingInputs=[{"InputName": "code", "S3Input": code}],
     ProcessingJobName="inside", RoleArn="arn:aws:iam::123456789012:role/x",
-    AppSpecification={"ImageUri": "image:1", "ContainerEntrypoint": ["python", sys.argv[1]]},
+    AppSpecification={"ImageUri": "image:1", "ContainerEntrypoint": ["python", code["LocalPath"] + "/inside.py"]},
     ProcessingResources={"ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}})
 while (found := sagemaker.describe_processing_job(ProcessingJobName="inside"))["ProcessingJobStatus"] == "InProgress":
     time.sleep(0.1)
