@@ -15,7 +15,7 @@ from ..errors import ExitStatus, SmsshError
 if TYPE_CHECKING:
     from .profile import Profile
 
-__all__ = ["SERVICES", "Service", "endpoint"]
+__all__ = ["SERVICES", "Service", "endpoint", "named_endpoint"]
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,7 @@ def endpoint(service: str, region: str, profile: Profile) -> str:
     """
     configured = profile.endpoint(SERVICES[service].setting)
     if configured:
-        if not re.match(r"https?://[^/]", configured):
-            raise SmsshError(
-                f"the endpoint {configured!r} is no address: it starts neither with https:// nor with http://",
-                hint="see AWS_ENDPOINT_URL and `endpoint_url` in the AWS configuration",
-                reference="aws-unusable",
-                status=ExitStatus.USAGE,
-            )
-        return configured.rstrip("/")
+        return _checked(configured)
     if not re.fullmatch(r"[a-z0-9]{1,63}(-[a-z0-9]{1,63}){1,8}", region):
         raise SmsshError(
             f"{region!r} is no AWS region",
@@ -70,6 +63,27 @@ def endpoint(service: str, region: str, profile: Profile) -> str:
     if _variant(profile, "use_fips_endpoint") or _variant(profile, "use_dualstack_endpoint"):
         return _by_botocore(service, region, profile)
     return f"https://{SERVICES[service].host}.{region}.{_suffix(region)}"
+
+
+def named_endpoint(service: str, profile: Profile) -> str | None:
+    """The address that is configured for this service by its own name; None where there is none.
+
+    Raises:
+        SmsshError: what is configured is no address.
+    """
+    found = profile.own_endpoint(service)
+    return _checked(found) if found else None
+
+
+def _checked(configured: str) -> str:
+    if not re.match(r"https?://[^/]", configured):
+        raise SmsshError(
+            f"the endpoint {configured!r} is no address: it starts neither with https:// nor with http://",
+            hint="see AWS_ENDPOINT_URL and `endpoint_url` in the AWS configuration",
+            reference="aws-unusable",
+            status=ExitStatus.USAGE,
+        )
+    return configured.rstrip("/")
 
 
 def _variant(profile: Profile, name: str) -> bool:

@@ -64,16 +64,27 @@ class Profile:
 
         https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
         """
-        if _true(os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")) or _true(
-            self.get("ignore_configured_endpoint_urls")
-        ):
+        if self._ignores_endpoints():
             return None
-        own = _nested(self.section("services", self.get("services") or "").get(service))
         return (
             os.environ.get(f"AWS_ENDPOINT_URL_{service.upper()}")
             or os.environ.get("AWS_ENDPOINT_URL")
-            or own.get("endpoint_url")
+            or self._section_endpoint(service)
             or self.get("endpoint_url")
+        )
+
+    def own_endpoint(self, service: str) -> str | None:
+        """The same without what is configured for all services."""
+        if self._ignores_endpoints():
+            return None
+        return os.environ.get(f"AWS_ENDPOINT_URL_{service.upper()}") or self._section_endpoint(service)
+
+    def _section_endpoint(self, service: str) -> str | None:
+        return _nested(self.section("services", self.get("services") or "").get(service)).get("endpoint_url")
+
+    def _ignores_endpoints(self) -> bool:
+        return _true(os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")) or _true(
+            self.get("ignore_configured_endpoint_urls")
         )
 
 

@@ -19,7 +19,7 @@ from .._version import __version__
 from ..errors import ExitStatus, SmsshError
 from . import transport
 from .credentials import CredentialChain
-from .endpoints import SERVICES, endpoint
+from .endpoints import SERVICES, endpoint, named_endpoint
 from .profile import Profile
 from .signing import signed
 
@@ -101,6 +101,8 @@ class AwsSession:
 
     def __init__(self, region: str | None = None, profile: str | None = None) -> None:
         self._named = (region, profile)
+        self.documents: dict[str, str] = {}
+        """Session documents that the caller names, by what they are for; see `document`."""
         self._lock = threading.RLock()
         self._loaded: Profile | None = None
         self._chain: CredentialChain | None = None
@@ -165,6 +167,32 @@ class AwsSession:
             SmsshError: no region, no such profile, or an endpoint variable that is no URL.
         """
         return endpoint(service, self.region, self.profile)
+
+    def document(self, use: str, public: str) -> str:
+        """The session document for a use: named by the caller, by SMSSH_<USE>_DOCUMENT or by the profile.
+
+        Args:
+            use: ssh, port, remote_port, command or shell.
+            public: Amazon's, which is used where none is named.
+        """
+        key = f"smssh_{use}_document"
+        return self.documents.get(use) or os.environ.get(key.upper()) or self.profile.get(key) or public
+
+    def stream_url(self, url: str) -> str:
+        """The address of a session's stream, at the endpoint that is configured for ssmmessages, if any.
+
+        Where a VPC endpoint has no private DNS, the name that the service answers does not lead to it. What is
+        configured for all services is not meant.
+
+        Raises:
+            SmsshError: what is configured is not a URL.
+        """
+        found = named_endpoint("ssmmessages", self.profile)
+        if found is None:
+            return url
+        parts = urlsplit(found)
+        scheme = "ws" if parts.scheme == "http" else "wss"
+        return urlsplit(url)._replace(scheme=scheme, netloc=parts.netloc).geturl()
 
     def credentials(self) -> Keys | None:
         """The credentials of now, for signing what is no API call; None where there are none.

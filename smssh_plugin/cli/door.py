@@ -17,7 +17,7 @@ __all__ = ["VIAS", "enter", "known_hosts", "say", "system_error"]
 VIAS = ("session", "plugin")
 """By what a proxy moves the bytes."""
 
-_OPTIONS = ("--region", "--profile", "--port", "--target", "--user", "--via")
+_OPTIONS = ("--region", "--profile", "--port", "--target", "--user", "--via", "--document")
 
 
 def enter(words: list[str]) -> int | None:
@@ -58,6 +58,7 @@ def enter(words: list[str]) -> int | None:
         target=named.get("target"),
         user=named.get("user"),
         via=named.get("via", "session"),
+        document=named.get("document"),
     )
 
 

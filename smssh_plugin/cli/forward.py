@@ -40,9 +40,15 @@ class Way(click.ParamType):  # type: ignore[type-arg] # generic from click 8.3 o
 @click.option(
     "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a job to start."
 )
+@click.option("--document", metavar="NAME", help="Session document to use instead of Amazon's for ports.")
 @aws_options
 def forward(
-    address: str, way: tuple[int, str, int], wait: float, region: str | None, profile: str | None
+    address: str,
+    way: tuple[int, str, int],
+    wait: float,
+    document: str | None,
+    region: str | None,
+    profile: str | None,
 ) -> int:
     """Forward a port of this machine to a port of a job's container, by Session Manager alone.
 
@@ -62,4 +68,6 @@ def forward(
         ).target
 
     local, host, port = way
+    if document is not None:
+        session.documents["remote_port" if host else "port"] = document
     return forwarding.run(session, find, port, host=host, local_port=local)

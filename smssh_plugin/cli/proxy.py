@@ -30,6 +30,7 @@ __all__ = ["proxy"]
     show_default=True,
     help="Move the bytes ourselves, or by Amazon's session-manager-plugin.",
 )
+@click.option("--document", metavar="NAME", help="Session document to use instead of AWS-StartSSHSession.")
 @aws_options
 def proxy(
     address: str,
@@ -38,6 +39,7 @@ def proxy(
     user: str | None,
     wait: float,
     via: str,
+    document: str | None,
     region: str | None,
     profile: str | None,
 ) -> int:
@@ -58,4 +60,5 @@ def proxy(
         user=user,
         wait=wait,
         via=via,
+        document=document,
     )

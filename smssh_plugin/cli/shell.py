@@ -18,9 +18,15 @@ __all__ = ["shell"]
 @click.option(
     "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a job to start."
 )
+@click.option("--document", metavar="NAME", help="Session document to use instead of the account's own.")
 @aws_options
 def shell(
-    address: str, command: tuple[str, ...], wait: float, region: str | None, profile: str | None
+    address: str,
+    command: tuple[str, ...],
+    wait: float,
+    document: str | None,
+    region: str | None,
+    profile: str | None,
 ) -> int:
     """Open a shell in a job's container, or run a command there, by Session Manager alone.
 
@@ -33,6 +39,8 @@ def shell(
     from ..session import shell as shells
 
     session = AwsSession(region, profile)
+    if document is not None:
+        session.documents["command" if command else "shell"] = document
 
     def find(anew: bool) -> str:
         return resolve(

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
-from .lifetime import CONNECT_SECONDS, FORWARD_DOCUMENT, Document, Lifetime, say, started
+from .lifetime import CONNECT_SECONDS, FORWARD_DOCUMENT, REMOTE_DOCUMENT, Document, Lifetime, say, started
 from .signals import Signals, Stopped
 
 if TYPE_CHECKING:
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from ..aws.session import AwsSession
 
-__all__ = ["REMOTE_DOCUMENT", "run"]
+__all__ = ["run"]
 
-REMOTE_DOCUMENT = "AWS-StartPortForwardingSessionToRemoteHost"
 _BACKLOG = 512
 _DESCRIPTORS = 8192
 

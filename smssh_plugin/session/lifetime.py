@@ -25,10 +25,30 @@ if TYPE_CHECKING:
     from .encryption import DataKey
     from .signals import Signals
 
-__all__ = ["FORWARD_DOCUMENT", "SSH_DOCUMENT", "Document", "Lifetime", "say", "started"]
+__all__ = [
+    "COMMAND_DOCUMENT",
+    "FORWARD_DOCUMENT",
+    "REMOTE_DOCUMENT",
+    "SSH_DOCUMENT",
+    "USES",
+    "Document",
+    "Lifetime",
+    "say",
+    "started",
+]
 
 SSH_DOCUMENT = "AWS-StartSSHSession"
 FORWARD_DOCUMENT = "AWS-StartPortForwardingSession"
+REMOTE_DOCUMENT = "AWS-StartPortForwardingSessionToRemoteHost"
+COMMAND_DOCUMENT = "AWS-StartInteractiveCommand"
+USES = {
+    SSH_DOCUMENT: "ssh",
+    FORWARD_DOCUMENT: "port",
+    REMOTE_DOCUMENT: "remote_port",
+    COMMAND_DOCUMENT: "command",
+    "": "shell",
+}
+"""What each of Amazon's documents is for, as SMSSH_<USE>_DOCUMENT has it."""
 CONNECT_SECONDS = 30.0
 """How long TargetNotConnected is asked again: a node shows as Online before its agent can take a session."""
 _SAY_AGAIN = 60.0
@@ -46,18 +66,20 @@ class Document:
     """What is started: a session document and its parameters.
 
     Attributes:
-        name: its name; "" for the account's own shell document.
+        name: Amazon's name of it; "" for the account's own shell document. An account may have another one for the
+            same use; see `AwsSession.document`.
         parameters: by name; each is sent as a list of one.
     """
 
     name: str
     parameters: dict[str, str] = field(default_factory=dict)
 
-    def request(self, target: str) -> dict[str, Any]:
+    def request(self, aws: AwsSession, target: str) -> dict[str, Any]:
         """The parameters of StartSession."""
+        name = aws.document(USES[self.name], self.name)
         made: dict[str, Any] = {"Target": target, "Reason": _REASON}
-        if self.name:
-            made["DocumentName"] = self.name
+        if name:
+            made["DocumentName"] = name
         if self.parameters:
             made["Parameters"] = {name: [value] for name, value in self.parameters.items()}
         return made
@@ -122,7 +144,8 @@ class Lifetime:
                 reference="session-ended",
                 status=ExitStatus.UNREACHABLE,
             )
-        return Opening(self.opening.session_id, answer["TokenValue"], answer["StreamUrl"])
+        url = self.aws.stream_url(answer["StreamUrl"])
+        return Opening(self.opening.session_id, answer["TokenValue"], url)
 
     def _data_key(self, key: str) -> DataKey:
         from .encryption import KEY_BYTES, DataKey
@@ -240,7 +263,7 @@ def _first_allowed(aws: AwsSession, target: str, documents: Sequence[Document]) 
     first: SmsshError | None = None
     for document in documents:
         try:
-            answer = aws.call("ssm", "start_session", **document.request(target))
+            answer = aws.call("ssm", "start_session", **document.request(aws, target))
         except SmsshError as error:  # noqa: PERF203 - of two
             code = error.code if isinstance(error, ServiceRefused) else error.reference
             # What the service allows for targets that are no managed nodes is not documented.
@@ -249,7 +272,8 @@ def _first_allowed(aws: AwsSession, target: str, documents: Sequence[Document]) 
                 raise
             first = first or error
         else:
-            return document, Opening(answer["SessionId"], answer["TokenValue"], answer["StreamUrl"])
+            url = aws.stream_url(answer["StreamUrl"])
+            return document, Opening(answer["SessionId"], answer["TokenValue"], url)
     assert first is not None
     raise first
 

@@ -46,7 +46,7 @@ def talk(lifetime: Lifetime, source: int, sink: int) -> None:
         )
     opening, aws = lifetime.opening, lifetime.aws
     answer = {"SessionId": opening.session_id, "TokenValue": opening.token, "StreamUrl": opening.url}
-    request = json.dumps(lifetime.document.request(lifetime.target))
+    request = json.dumps(lifetime.document.request(aws, lifetime.target))
     profile = aws.profile.name if aws.profile.explicit else ""
     words = [program, VARIABLE, aws.region, "StartSession", profile, request, aws.endpoint("ssm")]
     process = subprocess.Popen(

@@ -71,6 +71,7 @@ def run(
     user: str | None = None,
     wait: float = WAIT_SECONDS,
     via: str = "session",
+    document: str | None = None,
     source: int | None = None,
     sink: int | None = None,
 ) -> int:
@@ -86,6 +87,7 @@ def run(
         user: whom ssh is about to log in as, so that a wrong one can be told.
         wait: seconds to wait for a job that is starting; `CONNECT_SECONDS` of it at most for its agent.
         via: `session`: our own data channel; `plugin`: Amazon's session-manager-plugin.
+        document: a session document like AWS-StartSSHSession, instead of the one that is configured, or Amazon's.
         source: the descriptor to read, instead of stdin. Whatever is started or asked here, stdin is /dev/null to it.
         sink: the descriptor to write, instead of stdout, which is stderr to all else.
 
@@ -98,6 +100,8 @@ def run(
     with input_aside(), output_aside() as output, Signals(ignored=True) as signals:
         source, sink = given() if source is None else source, output if sink is None else sink
         session = AwsSession(region, profile)
+        if document is not None:
+            session.documents["ssh"] = document
         # With the other document Amazon's plugin would listen on a port here, and leave stdin and stdout alone.
         names = (SSH_DOCUMENT,) if via == "plugin" else (SSH_DOCUMENT, FORWARD_DOCUMENT)
         way = _Way(session, address, resolve, target, port, user, wait, names)

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Escape", "run"]
 
-COMMAND_DOCUMENT = "AWS-StartInteractiveCommand"
 END_OF_TRANSMISSION = b"\x04"
 """What Ctrl-D types: how the end of a file is told to a program that reads a terminal."""
 AHEAD = 64 * 1024
@@ -94,7 +93,7 @@ def run(
 
     status = CommandStatus() if command else None
     words = {"command": status.wrap(command)} if command and status else {}
-    document = lifetime.Document(COMMAND_DOCUMENT if command else "", words)
+    document = lifetime.Document(lifetime.COMMAND_DOCUMENT if command else "", words)
     with input_aside(), Signals(resize=True) as signals:
         source = given() if source is None else source
         try:
