@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +31,8 @@ __all__ = ["local"]
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
 _UP_PORT = 4580
+_MESSAGE_MEGABYTES = 1024 / 1e6
+"""The size of an agent's message."""
 _RUN_PORT = 0
 _START_SECONDS = 60.0
 """The longest that a start may take. It takes one to three seconds, most of them moto's import."""
@@ -62,29 +64,102 @@ _image_option = click.option(
 )
 
 
+def _manner_options(command: Command) -> Command:
+    """How like AWS it is: what each of them switches off is on."""
+    for option in (
+        click.option(
+            "--latency",
+            type=click.FloatRange(0, 10_000),
+            envvar="SMSSH_LOCAL_LATENCY",
+            metavar="MS",
+            help="Milliseconds that each message of a session is under way, each way.  [default: 3]",
+        ),
+        click.option(
+            "--agent-rate",
+            type=click.FloatRange(0),
+            envvar="SMSSH_LOCAL_AGENT_RATE",
+            metavar="MB_PER_S",
+            help="What a session of the fake agent sends at most; 0 for as fast as it goes.  [default: 1.024]",
+        ),
+        click.option(
+            "--unsigned-clients",
+            is_flag=True,
+            envvar="SMSSH_LOCAL_UNSIGNED_CLIENTS",
+            help="Let session-manager-plugin in that signs no data channel (before 1.2.764).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """What the options say; None where one says nothing."""
+
+    latency: float | None
+    pace: float | None
+    unsigned: bool
+
+    @classmethod
+    def of(cls, latency: float | None, agent_rate: float | None, unsigned: bool) -> _Manner:
+        """From the options' units."""
+        pace = None if agent_rate is None else _MESSAGE_MEGABYTES / agent_rate if agent_rate else 0.0
+        return cls(None if latency is None else latency / 1000, pace, unsigned)
+
+    def arguments(self) -> list[str]:
+        """For the server's process."""
+        found = [] if self.latency is None else ["--latency", str(self.latency)]
+        found += [] if self.pace is None else ["--pace", str(self.pace)]
+        return [*found, "--unsigned-clients"] if self.unsigned else found
+
+    def check(self, state: State) -> None:
+        """See that one that runs is as asked for.
+
+        Raises:
+            SmsshError: it is not.
+        """
+        if self.latency is not None and self.latency != state.latency:
+            asked = f"--latency {self.latency * 1000:g}"
+            raise _not_as_asked(state, asked, f"has a latency of {state.latency * 1000:g} ms")
+        if self.pace is not None and self.pace != state.pace:
+            rate = f"at {_MESSAGE_MEGABYTES / state.pace:g} MB/s" if state.pace else "as fast as it goes"
+            raise _not_as_asked(state, "--agent-rate", f"has an agent that sends {rate}")
+        if self.unsigned and state.signed_clients:
+            raise _not_as_asked(state, "--unsigned-clients", "wants clients to sign")
+
+
 @local.command()
 @_port_option(_UP_PORT)
 @_image_option
+@_manner_options
 @click.option("--foreground", is_flag=True, help="Do not go into the background; end with Ctrl-C.")
-def up(port: int | None, image: Path | None, foreground: bool) -> None:
+def up(
+    port: int | None,
+    image: Path | None,
+    foreground: bool,
+    latency: float | None,
+    agent_rate: float | None,
+    unsigned_clients: bool,
+) -> None:
     """Start it, and print the variables that lead to it. It stays until smssh local down.
 
     Use: eval "$(smssh local up)"
     """
     folder = _folder()
+    manner = _Manner.of(latency, agent_rate, unsigned_clients)
     began = time.monotonic()
     with _joined(folder), folder.turn_to_start():
-        state = _running(folder, port, image)
+        state = _running(folder, port, image, manner)
         if state is not None:
             if state.temporary:  # a `run` started it, and would end it
                 folder.write(replace(state, temporary=False))
             click.echo(f"smssh local is already running at {state.endpoint} (process {state.pid}).", err=True)
         elif not foreground:
-            state = _start(folder, _UP_PORT if port is None else port, image)
+            state = _start(folder, _UP_PORT if port is None else port, image, manner)
             took = f"{time.monotonic() - began:.1f} s; log: {folder.log_file}"
             click.echo(f"smssh local is up at {state.endpoint} ({took}).", err=True)
     if state is None:
-        _serve_here(folder, _UP_PORT if port is None else port, image)
+        _serve_here(folder, _UP_PORT if port is None else port, image, manner)
     else:
         _print_exports(state, folder)
 
@@ -92,8 +167,16 @@ def up(port: int | None, image: Path | None, foreground: bool) -> None:
 @local.command(context_settings={"ignore_unknown_options": True})
 @_port_option(_RUN_PORT)
 @_image_option
+@_manner_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(port: int | None, image: Path | None, command: tuple[str, ...]) -> None:
+def run(
+    port: int | None,
+    image: Path | None,
+    command: tuple[str, ...],
+    latency: float | None,
+    agent_rate: float | None,
+    unsigned_clients: bool,
+) -> None:
     """Run COMMAND against it, as in: smssh local run -- python pipeline.py.
 
     Where none is up, one is started, and stopped when COMMAND has ended, and every other that was run against
@@ -102,9 +185,10 @@ def run(port: int | None, image: Path | None, command: tuple[str, ...]) -> None:
     folder = _folder()
     with _joined(folder) as users:
         with folder.turn_to_start():
-            state = _running(folder, port, image)
+            manner = _Manner.of(latency, agent_rate, unsigned_clients)
+            state = _running(folder, port, image, manner)
             if state is None:
-                state = _start(folder, _RUN_PORT if port is None else port, image, temporary=True)
+                state = _start(folder, _RUN_PORT if port is None else port, image, manner, temporary=True)
                 click.echo(f"smssh local is up at {state.endpoint} for this command.", err=True)
         try:
             status = _run_command(command, state, folder)
@@ -196,7 +280,7 @@ def _leave(users: Users, state: State, folder: StateFolder) -> None:
         _send(state, signal.SIGKILL)
 
 
-def _running(folder: StateFolder, port: int | None, image: Path | None) -> State | None:
+def _running(folder: StateFolder, port: int | None, image: Path | None, manner: _Manner) -> State | None:
     """The one that runs, if one does.
 
     Raises:
@@ -209,6 +293,7 @@ def _running(folder: StateFolder, port: int | None, image: Path | None) -> State
         raise _not_as_asked(state, f"--port {port}", f"listens on port {state.port}")
     if image is not None and os.path.realpath(image) != os.path.realpath(state.image_env):
         raise _not_as_asked(state, f"--image {image}", f"has the image {state.image_env}")
+    manner.check(state)
     return state
 
 
@@ -250,7 +335,7 @@ def _check(port: int) -> None:
             raise port_in_use(port) from None
 
 
-def _serve_here(folder: StateFolder, port: int, image: Path | None) -> None:
+def _serve_here(folder: StateFolder, port: int, image: Path | None, manner: _Manner) -> None:
     import logging
 
     _check(port)
@@ -258,7 +343,11 @@ def _serve_here(folder: StateFolder, port: int, image: Path | None) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     before = dict(os.environ)
-    config = server.Config(folder.path, port, _environment_of(image))
+    config = server.Config(folder.path, port, _environment_of(image), signed_clients=not manner.unsigned)
+    if manner.latency is not None:
+        config = replace(config, latency=manner.latency)
+    if manner.pace is not None:
+        config = replace(config, pace=manner.pace)
     server.run(config, lambda state: _print_exports(state, folder, before))
 
 
@@ -266,13 +355,16 @@ def _environment_of(image: Path | None) -> Path:
     return (image or Path(sys.prefix)).absolute()
 
 
-def _start(folder: StateFolder, port: int, image: Path | None, *, temporary: bool = False) -> State:
+def _start(
+    folder: StateFolder, port: int, image: Path | None, manner: _Manner, *, temporary: bool = False
+) -> State:
     """Start one in the background and wait until it answers.
 
     Args:
         folder: its folder.
         port: its port.
         image: the image's environment; by default the one that this runs in.
+        manner: how like AWS it is.
         temporary: whether it ends with its last user.
 
     Raises:
@@ -292,6 +384,7 @@ def _start(folder: StateFolder, port: int, image: Path | None, *, temporary: boo
         str(_environment_of(image)),
         "--report",
         str(writing),
+        *manner.arguments(),
     ]
     if temporary:
         command.append("--temporary")

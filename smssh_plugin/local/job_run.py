@@ -69,6 +69,7 @@ class Tools:
         grace: seconds from SIGTERM to SIGKILL when a training or processing job is stopped.
         serve_grace: the same when a transform job's server is no longer needed.
         ping_deadline: seconds that a transform job's server has to answer /ping.
+        pace: seconds from one message of an agent's output to the next.
     """
 
     s3: Any
@@ -83,6 +84,7 @@ class Tools:
     grace: float
     serve_grace: float
     ping_deadline: float
+    pace: float
 
 
 class Container:
@@ -206,6 +208,7 @@ class Container:
                     self.folder / "native",
                     self._run.folder / f"{self.host}-remote-debug.log",
                     self._environment,
+                    self._run.tools.pace,
                 )
             except (OSError, SandboxStartError) as error:
                 _log.warning("%s: no remote debugging on %s: %s", job, self.host, error)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
 from . import serve
+from .agent.install import PACE, install
 from .job_run import JobRun, Tools
 from .job_types import ClientFault, Job, JobStopped, Kind, Outcome, Status, clip
 from .processing import run_processing
@@ -54,6 +55,7 @@ class JobRunner:
         serve_grace: the same for a transform job's server at its end; the service has 30.
         ping_deadline: seconds that a transform job's server has until it answers /ping; the service has 30
             minutes.
+        pace: seconds from one message of a fake agent's output to the next; 0 for as fast as it goes.
 
     Raises:
         SmsshError: `image_env` is no virtual environment, or lies below /opt/ml, which every job has of its
@@ -72,6 +74,7 @@ class JobRunner:
         grace: float = 120.0,
         serve_grace: float = 30.0,
         ping_deadline: float = 1800.0,
+        pace: float = PACE,
     ) -> None:
         image = Path(os.path.abspath(image_env))
         _check_image(image)
@@ -90,6 +93,7 @@ class JobRunner:
             grace=grace,
             serve_grace=serve_grace,
             ping_deadline=ping_deadline,
+            pace=pace,
         )
         self._runs: dict[tuple[str, str], JobRun] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -252,9 +256,7 @@ def _visible(root: Path, image: Path, environment: dict[str, str]) -> tuple[Path
 def _fill_bin(tools: Tools) -> None:
     """Write what the stand-in adds to every image: the agent double, and `serve` if the image has none."""
     tools.bin.mkdir(parents=True, exist_ok=True)
-    from .agent.install import install
-
-    install(tools.bin)
+    install(tools.bin, tools.pace)
     program = tools.bin / "serve"
     if os.access(tools.image / "bin" / "serve", os.X_OK):
         program.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from .agent.install import install
+from .agent.install import PACE, install
 from .agent.setup import certificate_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,13 @@ class NativeAgent:
 
     @classmethod
     async def start(
-        cls, sandbox: Sandbox, target: str, folder: Path, log: Path, environment: dict[str, str]
+        cls,
+        sandbox: Sandbox,
+        target: str,
+        folder: Path,
+        log: Path,
+        environment: dict[str, str],
+        pace: float = PACE,
     ) -> NativeAgent:
         """Start it in a container that is running.
 
@@ -53,12 +59,13 @@ class NativeAgent:
             folder: a folder for it alone, which the container sees under the same name.
             log: the file that it writes to.
             environment: the container's: endpoint, region, credentials.
+            pace: seconds from one message of a session's output to the next.
 
         Raises:
             SandboxStartError: no process.
             OSError: its files cannot be written.
         """
-        program = install(folder)
+        program = install(folder, pace)
         (folder / "configuration").mkdir(exist_ok=True)
         text = json.dumps(_configuration(target, environment), indent=1)
         (folder / "configuration" / "amazon-ssm-agent.json").write_text(text, encoding="utf-8")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
+from .agent.install import PACE
 from .certificate import Certificate
 from .credentials import Keyring
 from .environment import REGION, Access, network
@@ -30,7 +31,7 @@ from .jobs import JobRunner
 from .moto_backend import MotoBackend
 from .outgoing import Outgoing
 from .sagemaker import SageMaker
-from .session_service import SessionService
+from .session_service import LATENCY_SECONDS, SessionService
 from .state import State, StateFolder, already_running, port_in_use, process_birth
 
 if TYPE_CHECKING:
@@ -58,12 +59,18 @@ class Config:
         port: to listen on, on 127.0.0.1; 0 takes a free one.
         image_env: the Python environment that plays the jobs' image.
         temporary: end when no command uses it any more, unless somebody makes it stay (`State.temporary`).
+        latency: seconds that each message of Session Manager's channels is under way, each way.
+        pace: seconds from one message of a fake agent's output to the next.
+        signed_clients: whether clients of data channels have to sign.
     """
 
     folder: Path
     port: int
     image_env: Path
     temporary: bool = False
+    latency: float = LATENCY_SECONDS
+    pace: float = PACE
+    signed_clients: bool = True
 
 
 async def serve(config: Config, ready: Callable[[State], None]) -> None:
@@ -144,11 +151,13 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
     environment = container_environment(access, folder.path, channels)
     # Only here is it certain that they are no other's: by the folder's lock this is the only stand-in in it.
     await asyncio.to_thread(remove_leftovers, folder.path / "jobs")
-    runner = JobRunner(folder.path, s3, logs, config.image_env, environment, keyring=keyring)
+    runner = JobRunner(
+        folder.path, s3, logs, config.image_env, environment, keyring=keyring, pace=config.pace
+    )
     stack.push_async_callback(runner.close)
     sagemaker = SageMaker(runner, read_object)
     runner.on_status(sagemaker.jobs.progress)
-    sessions = SessionService(endpoint)
+    sessions = SessionService(endpoint, latency=config.latency, signed_clients=config.signed_clients)
     gateway = Gateway(sagemaker, sessions, moto, keyring, Outgoing(access.proxy, certificate))
     await gateway.start(listener, (secure, certificate.context()))
     stack.push_async_callback(gateway.stop)
@@ -169,6 +178,9 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
         access_key=keyring.caller.access_key,
         secret_key=keyring.caller.secret_key,
         proxy=access.proxy,
+        latency=config.latency,
+        pace=config.pace,
+        signed_clients=config.signed_clients,
     )
 
 
@@ -210,6 +222,9 @@ def _main() -> int:
         "--report", type=int, required=True, help="descriptor that one line of JSON is written to"
     )
     parser.add_argument("--temporary", action="store_true")
+    parser.add_argument("--latency", type=float, default=LATENCY_SECONDS)
+    parser.add_argument("--pace", type=float, default=PACE)
+    parser.add_argument("--unsigned-clients", action="store_true")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Jobs must not inherit it: they would keep the parent's pipe open.
@@ -222,7 +237,15 @@ def _main() -> int:
 
     try:
         run(
-            Config(given.folder, given.port, given.image, given.temporary),
+            Config(
+                given.folder,
+                given.port,
+                given.image,
+                given.temporary,
+                given.latency,
+                given.pace,
+                not given.unsigned_clients,
+            ),
             lambda state: report(_READY, asdict(state)),
         )
     except SmsshError as error:

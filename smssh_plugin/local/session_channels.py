@@ -24,7 +24,7 @@ from aiohttp import web
 from ..session.frames import FrameError, Message, MessageType
 from .faults import HangUpError
 from .service_error import ServiceError
-from .session_link import GOING_AWAY, INVALID, POLICY, Link, kind_of
+from .session_link import GOING_AWAY, INVALID, POLICY, Link, kind_of, sequence_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -82,6 +82,16 @@ class Session:
     """The `channel_closed` of a session that has ended."""
     held: list[bytes] | None = field(default_factory=list)
     """The agent's frames until the client connects for the first time; None from then on."""
+
+    highest: dict[str, int] = field(default_factory=dict)
+    """By side: the highest sequence number that came from it."""
+
+    def saw(self, side: str, data: bytes) -> None:
+        """Count a frame of data as activity, unless it is one that was sent before."""
+        sequence = sequence_of(data)
+        if sequence > self.highest.get(side, -1):
+            self.highest[side] = sequence
+            self.active = time.monotonic()
 
     def to_json(self) -> dict[str, Any]:
         """An entry of DescribeSessions."""
@@ -144,6 +154,8 @@ class Channels:
         self.events: deque[Event] = deque(maxlen=EVENTS_MAX)
         self.signed_clients = True
         """Whether a client's websocket upgrade has to be signed. The agent's always has to be."""
+        self.latency = 0.0
+        """Seconds that each message is under way, each way."""
         self.cuts: dict[str, Cut] = {}
         self._faults = faults
         self._may_act_for = may_act_for
@@ -395,7 +407,7 @@ class Channels:
                 self.note("malformed", session.id, f"from the agent: {kind}")
             return
         if kind == MessageType.OUTPUT:
-            session.active = time.monotonic()
+            session.saw("agent", data)
             session.received += len(data)
         if session.held is None:
             if session.client is not None:
@@ -436,13 +448,14 @@ class Channels:
             self.note("malformed", session.id, f"from the client: {kind}")
             return
         if kind == MessageType.INPUT:
-            session.active = time.monotonic()
+            session.saw("client", data)
             session.sent += len(data)
         if session.agent is not None:
             await session.agent.forward(data)
 
     async def _accept(self, request: web.Request, side: str, subject: str) -> Link:
         link = await Link.accept(request, side, subject)
+        link.latency = self.latency
         self._links.add(link)
         if side == "control":
             self._arm(link)

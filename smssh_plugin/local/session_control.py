@@ -9,7 +9,8 @@ Below `/_smssh/`, which is no bucket's name, in JSON:
   `faults.Fault` has it, for example `{"operation": "ssm:StartSession", "code": "ThrottlingException"}`.
 * `GET cuts`, `POST cuts`, `DELETE cuts/ID`: connections that are to be cut, as `session_channels.Cut` has it,
   for example `{"side": "agent", "after": 70000}`; without `after`, what is open now is cut now.
-* `GET settings`, `POST settings`: `idle_seconds`, `max_seconds`, `signed_clients`, `tier`, `token_seconds`.
+* `GET settings`, `POST settings`: `idle_seconds`, `max_seconds`, `signed_clients`, `tier`,
+  `token_seconds`; `latency_seconds`, which holds for connections from then on.
 * `POST nodes/ID`: `{"rotate": true}` has its agent replace its key.
 """
 
@@ -163,6 +164,7 @@ class _Control:
             "idle_seconds": service.idle_seconds,
             "max_seconds": service.max_seconds,
             "signed_clients": service.channels.signed_clients,
+            "latency_seconds": service.channels.latency,
             "tier": service.tier,
             "token_seconds": service.nodes.token_seconds,
         }
@@ -174,6 +176,7 @@ class _Control:
             "idle_seconds": (_positive, "more than 0", service),
             "max_seconds": (lambda value: value is None or _positive(value), "more than 0, or null", service),
             "signed_clients": (lambda value: isinstance(value, bool), "true or false", service.channels),
+            "latency_seconds": (lambda value: value == 0 or _positive(value), "0 or more", service.channels),
             "tier": (lambda value: value in ("standard", "advanced"), "standard or advanced", service),
             "token_seconds": (_positive, "more than 0", service.nodes),
         }
@@ -183,7 +186,7 @@ class _Control:
             if not rules[name][0](value):
                 raise _Refused(f"`{name}` is {rules[name][1]}, not {value!r}")
         for name, value in body.items():
-            setattr(rules[name][2], name, value)
+            setattr(rules[name][2], "latency" if name == "latency_seconds" else name, value)
         return await self.settings(request)
 
     async def change_node(self, request: web.Request) -> Any:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import struct
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..session.frames import Message
 
-__all__ = ["INVALID", "POLICY", "Link", "kind_of"]
+__all__ = ["INVALID", "POLICY", "Link", "kind_of", "sequence_of"]
 
 INVALID = 1007
 """Close code for a message that is none (RFC 6455, 7.4.1)."""
@@ -34,6 +35,10 @@ _REASON_MAX = 123
 _HEADER = struct.Struct(">I32s")
 _SIZE = struct.Struct(">I")
 _HEADER_LENGTH = 116
+_SEQUENCE = struct.Struct(">q")
+_SEQUENCE_AT = 48
+_UNDER_WAY_MAX = 64
+"""Messages that are under way on one connection before the sender has to wait."""
 _MESSAGE_MAX = MAX_PAYLOAD + 4096
 
 
@@ -57,6 +62,13 @@ def kind_of(data: bytes) -> str:
     return text.decode()
 
 
+def sequence_of(data: bytes) -> int:
+    """The sequence number of a binary message that `kind_of` took."""
+    number: int
+    (number,) = _SEQUENCE.unpack_from(data, _SEQUENCE_AT)
+    return number
+
+
 @dataclass(eq=False)
 class Link:
     """A websocket.
@@ -76,7 +88,11 @@ class Link:
     """Bytes of messages, both ways together."""
     cut_at: int | None = None
     """How many of them are the last before the connection is cut."""
+    latency: float = 0.0
+    """Seconds that each message to the other end is under way."""
     _closing: asyncio.Task[None] | None = None
+    _way: asyncio.Queue[tuple[float, bytes, asyncio.Future[None] | None]] | None = None
+    _carrying: asyncio.Task[None] | None = None
 
     @classmethod
     async def accept(cls, request: web.Request, side: str, subject: str) -> Link:
@@ -109,6 +125,30 @@ class Link:
 
     async def forward(self, data: bytes) -> None:
         """Send what somebody else sent. One who reads slowly holds up the one who writes."""
+        if self.latency > 0 or self._way is not None:
+            await self._set_out(data, None)
+        else:
+            await self._send(data)
+
+    async def _set_out(self, data: bytes, arrived: asyncio.Future[None] | None) -> None:
+        """Put a message on its way: in order, `latency` later at the other end."""
+        if self._way is None:
+            self._way = asyncio.Queue(_UNDER_WAY_MAX)
+            self._carrying = asyncio.create_task(self._carry(self._way))
+        await self._way.put((time.monotonic() + self.latency, data, arrived))
+
+    async def _carry(self, way: asyncio.Queue[tuple[float, bytes, asyncio.Future[None] | None]]) -> None:
+        while True:
+            due, data, arrived = await way.get()
+            wait = due - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            await self._send(data)
+            if arrived is not None and not arrived.done():
+                arrived.set_result(None)
+            way.task_done()
+
+    async def _send(self, data: bytes) -> None:
         if self.socket.closed:
             return  # lost, as far as the sender can tell: it will send again
         if self._cut(len(data), data):
@@ -119,10 +159,19 @@ class Link:
     async def say(self, message: Message) -> bool:
         """Send a message of the service's own; whether it went out. One who does not read is cut off."""
         try:
-            await asyncio.wait_for(self.forward(message.encode()), _SEND_SECONDS)
+            await asyncio.wait_for(self._arrive(message.encode()), _SEND_SECONDS)
         except asyncio.TimeoutError:
             self.abort()
         return not self.socket.closed
+
+    async def _arrive(self, data: bytes) -> None:
+        """Send a message behind those that are under way; return when it went out."""
+        if self.latency > 0 or self._way is not None:
+            arrived = asyncio.get_running_loop().create_future()
+            await self._set_out(data, arrived)
+            await arrived
+        else:
+            await self._send(data)
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close it, with the reason; returns when the other end has closed it too, or did not in time."""
@@ -139,11 +188,15 @@ class Link:
         """
         if self._closing is not None:
             await asyncio.wait({self._closing})
+        if self._carrying is not None:
+            self._carrying.cancel()
 
     async def _close(self, code: int, text: bytes) -> None:
         if self.request.transport is None or self.request.transport.is_closing():
             return
         try:
+            if self._way is not None:  # what was sent before goes first
+                await asyncio.wait_for(self._way.join(), _SEND_SECONDS)
             await asyncio.wait_for(self.socket.close(code=code, message=text), _SEND_SECONDS)
         except (ConnectionError, RuntimeError):
             return

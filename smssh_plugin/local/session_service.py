@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-__all__ = ["NODE_SIGNED", "Event", "Session", "SessionService"]
+__all__ = ["LATENCY_SECONDS", "NODE_SIGNED", "Event", "Session", "SessionService"]
 
 NODE_SIGNED = frozenset(
     {"AmazonSSM.RequestManagedInstanceRoleToken", "AmazonSSM.UpdateManagedInstancePublicKey"}
@@ -35,6 +35,8 @@ NODE_SIGNED = frozenset(
 
 IDLE_SECONDS = 20 * 60.0
 """Session Manager's default; an account may set 1 to 60 minutes."""
+LATENCY_SECONDS = 0.003
+"""A few milliseconds, as to a region nearby: what is done in less shows races that AWS never has, and hides others."""
 TIER = "/ssm/managed-instance/activation-tier"
 """The service setting that Session Manager needs at `advanced` for hybrid nodes."""
 _IDLE_MINUTES_MAX = 60
@@ -60,6 +62,7 @@ class SessionService:
         idle_seconds: the idle time-out of sessions, where the account's preferences have none.
         max_seconds: the longest duration of a session, likewise; None for no limit.
         signed_clients: whether a client's websocket upgrade has to be signed. The agent's always has to be.
+        latency: seconds that each message of a channel is under way, each way.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class SessionService:
         idle_seconds: float = IDLE_SECONDS,
         max_seconds: float | None = None,
         signed_clients: bool = True,
+        latency: float = LATENCY_SECONDS,
     ) -> None:
         self.base_url = base_url
         self.nodes = Nodes()
@@ -79,6 +83,7 @@ class SessionService:
         """What is to go wrong, in this service and in whatever else asks them."""
         self.channels = Channels(self.faults, self._may_act_for)
         self.channels.signed_clients = signed_clients
+        self.channels.latency = latency
         self.idle_seconds = idle_seconds
         self.max_seconds = max_seconds
         self.tier = "advanced"

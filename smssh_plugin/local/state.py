@@ -53,6 +53,12 @@ class State:
     """The credentials of who started it; the file is theirs alone."""
     proxy: str = field(default="", repr=False)
     """The password of its proxy."""
+    latency: float = 0.0
+    """Seconds that each message of a channel is under way, each way."""
+    pace: float = 0.0
+    """Seconds from one message of a fake agent's output to the next."""
+    signed_clients: bool = True
+    """Whether clients of data channels have to sign."""
 
     @property
     def key(self) -> Key:

@@ -17,17 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from smssh_plugin.local.agent.install import PACE
 from smssh_plugin.local.agent.mux import FIN, HEADER, NOP, PSH, SYN
 from smssh_plugin.local.faults import Fault
 from smssh_plugin.local.session_channels import Session
 from smssh_plugin.session.frames import Message, MessageType, PayloadType
-from tests.session.conftest import echo, shared_world, world  # noqa: F401 - fixtures
-from tests.session.support import until
+from tests.session.conftest import echo, shared_world, stack, world  # noqa: F401 - fixtures
+from tests.session.support import Agent, Stack, until
 
 from .session_client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.session.conftest import World
 
@@ -108,6 +110,42 @@ def test_a_port_session_shakes_hands_and_carries_bytes(world: World, start: Call
     assert MessageType.AGENT_SESSION_STATE not in {one.type for one in client.messages}
     client.flag(2)
     assert client.wait_closed() == ""
+
+
+def test_the_clients_answer_is_acknowledged_before_the_handshake_ends(
+    world: World, start: Callable[..., Client]
+) -> None:
+    client = start(SSH, portNumber=str(world.echo.port))
+    client.wait_complete()
+    answered = next(i for i, one in enumerate(client.messages) if one.type == MessageType.ACKNOWLEDGE)
+    assert client.messages[answered].json()["AcknowledgedMessageSequenceNumber"] == 0
+    complete = [one.payload_type for one in client.messages].index(PayloadType.HANDSHAKE_COMPLETE)
+    assert answered < complete
+
+
+@pytest.mark.parametrize(("pace", "least"), [(0.002, 0.9), (0.0, 0.0)])
+def test_an_agent_sends_at_its_pace(stack: Stack, tmp_path: Path, pace: float, least: float) -> None:
+    content = b"x" * 512_000  # 500 messages
+    agent = Agent(stack, tmp_path / "agent", pace=pace)
+    try:
+        agent.register()
+        agent.start()
+        agent.wait_connected()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = {"portNumber": [str(listener.getsockname()[1])]}
+            opening = stack.call("StartSession", Target=agent.node, DocumentName=SSH, Parameters=port)
+            client = Client(opening)
+            connection, _ = listener.accept()
+            client.wait_complete()
+            began = time.monotonic()
+            with connection:
+                connection.sendall(content)
+                client.wait(lambda: len(client.output) == len(content), "all of it")
+            assert time.monotonic() - began >= least
+        client.close()
+    finally:
+        agent.kill()
+    assert PACE == 0.001, "the default is the real agent's"
 
 
 def test_the_end_of_the_connection_is_the_end_of_the_session(

@@ -740,15 +740,52 @@ def test_an_idle_session_ends_and_data_keeps_it_alive(stack: Stack) -> None:
     pair = Pair(stack)
     stack.service.idle_seconds = 1.0
     until_ = time.monotonic() + 2.0
+    number = 0
     while time.monotonic() < until_:
-        pair.client.send(Message.new(MessageType.INPUT, b"keep-alive").encode())
+        pair.client.send(Message.new(MessageType.INPUT, b"keep-alive", sequence=number).encode())
         pair.agent.recv(timeout=10)
+        number += 1
         time.sleep(0.1)
     assert pair.session.ended is None
     closed = received(pair.client)
     assert closed.type == MessageType.CHANNEL_CLOSED
     assert "inactivity" in closed.json()["Output"]
     assert received(pair.control).type == MessageType.CHANNEL_CLOSED
+
+
+def test_what_is_sent_again_keeps_no_session_alive(stack: Stack) -> None:
+    pair = Pair(stack)
+    old = Message.new(MessageType.OUTPUT, b"again", sequence=7).encode()
+    pair.agent.send(old)
+    pair.client.recv(timeout=10)
+    active = pair.session.active
+    for frame in (old, Message.new(MessageType.OUTPUT, b"older", sequence=3).encode()):
+        pair.agent.send(frame)
+        pair.client.recv(timeout=10)
+    acknowledgement = Message.new(MessageType.ACKNOWLEDGE, b"{}").encode()
+    pair.client.send(acknowledgement)
+    pair.agent.recv(timeout=10)
+    assert pair.session.active == active
+    pair.agent.send(Message.new(MessageType.OUTPUT, b"new", sequence=8).encode())
+    pair.client.recv(timeout=10)
+    assert pair.session.active > active
+
+
+def test_messages_are_under_way_for_as_long_as_that_is_set_and_stay_in_order() -> None:
+    from tests.session.support import closing
+
+    with closing(Stack()) as by_default:
+        assert by_default.service.channels.latency == 0.003
+    with closing(Stack(latency=0.2)) as far:
+        pair = Pair(far)
+        began = time.monotonic()
+        for number in range(20):
+            pair.agent.send(Message.new(MessageType.OUTPUT, b"%d" % number, sequence=number).encode())
+        arrived = [received(pair.client).payload for _ in range(20)]
+        assert arrived == [b"%d" % number for number in range(20)]
+        assert 0.2 <= time.monotonic() - began < 2.0, "all together, not one by one"
+        far.call("TerminateSession", SessionId=pair.session.id)
+        assert received(pair.client).type == MessageType.CHANNEL_CLOSED
 
 
 def test_the_longest_duration_ends_a_busy_session() -> None:

@@ -125,11 +125,18 @@ class Agent:
     """An agent double in a folder of its own, registered, as a process."""
 
     def __init__(
-        self, stack: Stack, folder: Path, *, faults: dict[str, Any] | None = None, **profile: Any
+        self,
+        stack: Stack,
+        folder: Path,
+        *,
+        faults: dict[str, Any] | None = None,
+        pace: float = 0.0,
+        **profile: Any,
     ) -> None:
         self.stack = stack
         self.folder = folder
-        self.program = install(folder)
+        # As fast as it goes, unless a test is about that: many of them move many bytes.
+        self.program = install(folder, pace)
         (folder / "configuration").mkdir()
         (folder / "configuration" / "amazon-ssm-agent.json").write_text(
             json.dumps(

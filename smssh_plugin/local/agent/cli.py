@@ -31,11 +31,12 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], pace: float = 0.0) -> int:
     """Run the program.
 
     Args:
         argv: the path that the program was started by, and its arguments.
+        pace: seconds from one message of a session's output to the next.
 
     Returns:
         The exit status.
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> int:
         configuration = Configuration.load(folder)
         from .control import Agent
 
-        return Agent(configuration, state_folder(folder)).run()
+        return Agent(configuration, state_folder(folder), pace).run()
     except SmsshError as error:
         _LOG.error("%s", error)
         return 1

@@ -67,12 +67,14 @@ class Agent:
     Args:
         configuration: the endpoints, limits, and who it is.
         state: the folder of its registration and its sessions.
+        pace: seconds from one message of a session's output to the next.
 
     Raises:
         SmsshError: it is nobody.
     """
 
-    def __init__(self, configuration: Configuration, state: Path) -> None:
+    def __init__(self, configuration: Configuration, state: Path, pace: float = 0.0) -> None:
+        self._pace = pace
         self._configuration = configuration
         self._node = node_of(configuration, state)
         self._api = Api(configuration, self._node.region, self._node)
@@ -281,7 +283,7 @@ class Agent:
         """In the process of a session."""
         if isinstance(self._node, RegisteredNode):
             self._node.rotates = False
-        return Worker(task, self._api, cancel).run()
+        return Worker(task, self._api, cancel, self._pace).run()
 
     def _finish(self, session: str, result: Result) -> None:
         """Have the service told that a session is over."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["install"]
+__all__ = ["PACE", "install"]
 
 PROGRAM = "amazon-ssm-agent"
+PACE = 0.001
+"""The real agent's: with messages of 1024 bytes, about 1 MB/s."""
 _SHEBANG_MAX = 127
 """Bytes of a `#!` line that every Linux takes (127 before 5.1, 255 since)."""
 
@@ -19,12 +21,16 @@ import sys
 
 from smssh_plugin.local.agent.cli import main
 
-sys.exit(main(sys.argv))
+sys.exit(main(sys.argv, {pace!r}))
 """
 
 
-def install(folder: Path) -> Path:
+def install(folder: Path, pace: float = PACE) -> Path:
     """Write an executable `amazon-ssm-agent` that runs under this interpreter, whatever its environment.
+
+    Args:
+        folder: where; made.
+        pace: seconds from one message of a session's output to the next; 0 for as fast as it goes.
 
     Returns:
         The program. It may be copied elsewhere: the folder that it is started from is where its
@@ -32,7 +38,7 @@ def install(folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / PROGRAM
-    program.write_text(_head(sys.executable) + _BODY)
+    program.write_text(_head(sys.executable) + _BODY.format(pace=pace))
     program.chmod(0o755)
     return program
 

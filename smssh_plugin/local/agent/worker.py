@@ -71,9 +71,13 @@ class Worker:
         task: the session.
         api: the calls of the node.
         cancel: a descriptor that becomes readable when the session is to end.
+        pace: seconds from one message of output to the next; the real agent sleeps 1 ms (`time.Sleep` in the
+            plugins of agent/session/plugins).
     """
 
-    def __init__(self, task: Task, api: Api, cancel: int) -> None:
+    def __init__(self, task: Task, api: Api, cancel: int, pace: float = 0.0) -> None:
+        self._pace = pace
+        self._next = 0.0
         self._task = task
         self._api = api
         self._cancel = cancel
@@ -112,14 +116,17 @@ class Worker:
     def open(self) -> bool:
         """Whether more should be read and sent."""
         pending = self._socket.pending if self._socket is not None else 0
-        return self._stream.open and pending < _PENDING_MAX
+        return self._stream.open and pending < _PENDING_MAX and time.monotonic() >= self._next
 
     def send(self, payload_type: int, payload: bytes) -> None:
         """Send one message of the session's."""
         if self._sealed and payload_type in _ENCRYPTED:
             assert self._cipher is not None
             payload = self._cipher.seal(payload)
-        self._stream.send(payload_type, payload, time.monotonic())
+        now = time.monotonic()
+        if payload_type in _ENCRYPTED:
+            self._next = max(self._next, now) + self._pace
+        self._stream.send(payload_type, payload, now)
 
     # The course of things.
 
@@ -191,6 +198,7 @@ class Worker:
             plugin.timeout() if plugin is not None else None,
             until - now if until is not None else None,
             self._deadline - now if self._deadline is not None else None,
+            self._next - now if self._next > now else None,
         ]
         return max(0.0, min(seconds for seconds in due if seconds is not None))
 
@@ -238,6 +246,7 @@ class Worker:
                     message.json()
                     raise _Cancelled
                 self._stream.receive(message, now)
+                self._go_on()
             except FrameError as error:
                 self._refuse(socket, error)
                 return
@@ -354,11 +363,16 @@ class Worker:
             if kind == "KMSEncryption" and self._cipher is not None:
                 self._cipher.finish(action.get("ActionResult"), self._task.session, self._task.target)
                 self._sealed = True
-        if self._cipher is None:
-            self._complete_handshake()
-        elif not self._sealed:
+        if self._cipher is not None and not self._sealed:
             raise _handshake_failed("the client did not encrypt")
-        else:
+        self._handshake = "answered"
+
+    def _go_on(self) -> None:
+        """Go on with the handshake, once the client's last word is acknowledged: a client may rely on that order."""
+        if self._handshake == "proven" or (self._handshake == "answered" and self._cipher is None):
+            self._complete_handshake()
+        elif self._handshake == "answered":
+            assert self._cipher is not None
             self._challenge = secrets.token_bytes(64)
             self._handshake = "challenged"
             self._deadline = time.monotonic() + HANDSHAKE_SECONDS
@@ -373,7 +387,7 @@ class Worker:
             raise FrameError(f"no encryption challenge: {error!r}") from None
         if self._cipher.open(sealed) != self._challenge:
             raise _handshake_failed("Encryption challenge does not match!")
-        self._complete_handshake()
+        self._handshake = "proven"
 
     def _complete_handshake(self) -> None:
         window = self._task.configuration.handshake_window
