@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from .job_logs import LogStream
+from .job_outputs import Tree
 from .job_types import Job, JobStopped, host_names
 from .native_agent import NativeAgent, target_of
 from .sandbox import HOME, Hub, Sandbox, SandboxSpec, SandboxStartError, interface, shared_network
@@ -114,6 +115,14 @@ class Container:
         if normal != "/opt/ml" and not normal.startswith("/opt/ml/"):
             raise ValueError(path)
         return Path(str(self.ml) + normal[len("/opt/ml") :])
+
+    def tree(self, path: str) -> Tree:
+        """A folder below /opt/ml, to be uploaded.
+
+        Raises:
+            ValueError: it is not below /opt/ml.
+        """
+        return Tree(self.ml, self.inside(path))
 
     def stream(self, suffix: str = "") -> LogStream:
         """Open a log stream of this host."""

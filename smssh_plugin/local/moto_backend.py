@@ -21,6 +21,7 @@ import boto3
 import urllib3
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
+from moto.core.config import default_user_config
 from moto.iam.models import iam_backends
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.sts.models import sts_backends
@@ -69,6 +70,8 @@ class MotoBackend:
             listener.listen(128)
             app = DomainDispatcherApplication(create_backend_app)
             self._server = _Server(f"unix://{self.path}", 0, app, MotoRequestHandler, fd=listener.fileno())
+        # AWS's own policies are there by name, as in an account.
+        default_user_config["iam"]["load_aws_managed_policies"] = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 

@@ -61,7 +61,7 @@ async def run_processing(run: JobRun) -> Outcome:
     run.status("Uploading", "Uploading output data")
     stopped = run.stopped_as
     await run.blocking(_upload, run, code == 0 and stopped is None)
-    message = _message(run.containers) or None
+    message = await run.blocking(_message, run.containers) or None
     times: dict[str, Any] = {"started": run.started, "ended": run.ended}
     if stopped is not None:
         return Outcome("Stopped", stopped, exit_code=code, exit_message=message, **times)
@@ -139,7 +139,7 @@ def _upload(run: JobRun, completed: bool) -> None:
     """
     for output in _outputs(run.job.request):
         if completed or output.get("S3UploadMode") == "Continuous":
-            folders = [container.inside(output["LocalPath"]) for container in run.containers]
+            folders = [container.tree(output["LocalPath"]) for container in run.containers]
             upload_folders(run.tools.s3, folders, output["S3Uri"])
 
 

@@ -60,7 +60,7 @@ async def run_training(run: JobRun) -> Outcome:
     code = await run.finish(limit)
 
     run.status("Uploading", "Uploading generated training model")
-    reason = None if code == 0 else algorithm_error(_failure(run.containers), code)
+    reason = None if code == 0 else algorithm_error(await run.blocking(_failure, run.containers), code)
     stopped = run.stopped_as
     artifacts = await run.blocking(_upload, run, code == 0 or stopped is not None)
     times: dict[str, Any] = {"started": run.started, "ended": run.ended}
@@ -190,12 +190,12 @@ def _upload(run: JobRun, model: bool) -> str | None:
     scratch = run.folder / "upload.tar.gz"
 
     def folders(name: str) -> list[Any]:
-        return [container.ml / name for container in run.containers]
+        return [container.tree(f"/opt/ml/{name}") for container in run.containers]
 
     checkpoints = request.get("CheckpointConfig")
     if checkpoints:
         path = checkpoints.get("LocalPath", _CHECKPOINTS)
-        upload_folders(s3, [container.inside(path) for container in run.containers], checkpoints["S3Uri"])
+        upload_folders(s3, [container.tree(path) for container in run.containers], checkpoints["S3Uri"])
     if plain:
         upload_folders(s3, folders("output/data"), join(home, "data"))
     else:

@@ -129,6 +129,16 @@ def test_errors_of_moto_are_its_own(service):
     assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
 
 
+def test_policies_of_aws_are_there_by_name(service):
+    iam = service.client("iam")
+    iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
+    for name in ("AmazonSageMakerFullAccess", "AmazonSSMManagedInstanceCore"):
+        iam.attach_role_policy(RoleName="role", PolicyArn=f"arn:aws:iam::aws:policy/{name}")
+    assert len(iam.list_attached_role_policies(RoleName="role")["AttachedPolicies"]) == 2
+    with pytest.raises(ClientError, match="NoSuchEntity"):
+        iam.attach_role_policy(RoleName="role", PolicyArn="arn:aws:iam::aws:policy/NoSuchPolicy")
+
+
 def test_the_rest_of_aws_is_moto_s(service):
     assert service.client("sts").get_caller_identity()["Account"] == "123456789012"
     iam = service.client("iam")

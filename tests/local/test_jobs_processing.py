@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .jobs_support import World
 
 pytestmark = pytest.mark.timeout(90)
@@ -116,3 +118,38 @@ def test_key_that_leads_out_of_its_folder(world: World) -> None:
     world.put("in/../../../../x", "1")
     outcome = world.run(world.processing(["true"], ProcessingInputs=[_input(world, "data", "in/")]))
     assert "leads out of its folder" in (outcome.failure_reason or "")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "mkfifo {}",
+        "ln -s /etc/hostname {}",
+        "ln -s /dev/zero {}",
+        "mkdir {}",
+        "rm -rf $(dirname {}) && ln -s /etc $(dirname {}) && true",
+    ],
+)
+def test_a_message_that_is_no_file_of_the_job_holds_up_nothing(world: World, made: str) -> None:
+    script = made.replace("{}", "/opt/ml/output/message")
+    outcome = world.run(world.processing(["/bin/sh", "-c", script]))
+    assert (outcome.status, outcome.exit_message) == ("Completed", None)
+
+
+def test_a_failure_that_is_a_fifo_holds_up_nothing(world: World) -> None:
+    outcome = world.run(world.training(["/bin/sh", "-c", "mkfifo /opt/ml/output/failure; exit 3"]))
+    assert (outcome.status, outcome.failure_reason) == ("Failed", "AlgorithmError: , exit code: 3")
+
+
+def test_nothing_that_is_not_the_job_s_is_uploaded(world: World, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of this machine")
+    script = (
+        f"cd /opt/ml/processing/out && ln -s {secret} out && ln -s {tmp_path} folder && mkfifo pipe"
+        " && echo mine > file && ln -s file link"
+    )
+    output = {"S3Uri": world.uri("kept"), "LocalPath": "/opt/ml/processing/out", "S3UploadMode": "EndOfJob"}
+    config = {"Outputs": [{"OutputName": "out", "S3Output": output}]}
+    outcome = world.run(world.processing(["/bin/sh", "-c", script], ProcessingOutputConfig=config))
+    assert outcome.status == "Completed"
+    assert world.keys("kept") == ["kept/file", "kept/link"]
