@@ -135,18 +135,29 @@ class Link:
         if self._way is None:
             self._way = asyncio.Queue(_UNDER_WAY_MAX)
             self._carrying = asyncio.create_task(self._carry(self._way))
+        assert self._carrying is not None
+        if self._carrying.done():  # the connection is over
+            if arrived is not None:
+                arrived.set_result(None)
+            return
         await self._way.put((time.monotonic() + self.latency, data, arrived))
 
     async def _carry(self, way: asyncio.Queue[tuple[float, bytes, asyncio.Future[None] | None]]) -> None:
-        while True:
-            due, data, arrived = await way.get()
-            wait = due - time.monotonic()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            await self._send(data)
-            if arrived is not None and not arrived.done():
-                arrived.set_result(None)
-            way.task_done()
+        arrived: asyncio.Future[None] | None = None
+        try:
+            while True:
+                due, data, arrived = await way.get()
+                wait = due - time.monotonic()
+                if wait > 0:
+                    await asyncio.sleep(wait)
+                await self._send(data)
+                _settle(arrived)
+                way.task_done()
+        finally:
+            # Nobody is to wait for what goes nowhere any more.
+            _settle(arrived)
+            while not way.empty():
+                _settle(way.get_nowait()[2])
 
     async def _send(self, data: bytes) -> None:
         if self.socket.closed:
@@ -223,6 +234,11 @@ class Link:
         else:
             self.abort()
         return True
+
+
+def _settle(arrived: asyncio.Future[None] | None) -> None:
+    if arrived is not None and not arrived.done():
+        arrived.set_result(None)
 
 
 def _frame(data: bytes) -> bytes:
