@@ -38,6 +38,7 @@ VALUES = {
     "wheels": "list of versions of Python such as 3.11 or 3.11-aarch64",
     "bundle": ", ".join(BUNDLES) + ", or an s3://bucket/prefix address",
     "bundle_prefix": "s3://bucket/prefix",
+    "s3_encryption": "AES256, aws:kms, or a key of KMS",
     "plugins": "list of names of distributions or modules",
     "carrier": ", ".join(CARRIERS),
     "cache": ", ".join(CACHES),

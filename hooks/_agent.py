@@ -28,7 +28,6 @@ from urllib.parse import urlsplit
 
 from ..agent_package import PACKAGE, botocore_certificates, bucket_url, download, package_url
 from ..errors import ExitStatus, SmsshError
-from . import _aws
 from ._child import Child
 from ._package import unpack
 
@@ -83,6 +82,15 @@ CERTIFICATES = (
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
+DOMAINS = (
+    ("cn-", "amazonaws.com.cn"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+    ("us-isof-", "csp.hci.ic.gov"),
+    ("eusc-", "amazonaws.eu"),
+)
+"""The domains of regions by the beginnings of their names."""
 # The agent gets no more of the job's environment than this: no credentials, and none of the job's secrets.
 PASSED_ON = frozenset(
     {"HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"}
@@ -261,9 +269,24 @@ def _check(package: Path, digest: str) -> None:
 # ------------------------------------------------------------------------------------------------- a download
 
 
+def _s3_endpoint(environ: Mapping[str, str], region: str) -> str:
+    """The address of S3 in a region, without boto3, which the image may not have.
+
+    Args:
+        environ: the job's; AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL say another one.
+        region: the region; of those outside the `aws` partition, China's and the isolated ones have domains of their
+            own (botocore's partitions.json).
+    """
+    named = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+    if named:
+        return named
+    suffix = next((each for start, each in DOMAINS if region.startswith(start)), "amazonaws.com")
+    return f"https://s3.{region}.{suffix}"
+
+
 def _download_and_unpack(context: Context, folder: Path, region: str) -> str:
     settings = context.settings
-    base = settings.agent_url or bucket_url(_aws.client("s3", region).meta.endpoint_url, region)
+    base = settings.agent_url or bucket_url(_s3_endpoint(context.environment, region), region)
     url = package_url(base, settings.agent_version, platform.machine())
     package = folder / PACKAGE
     began = time.monotonic()

@@ -155,7 +155,10 @@ def _host_key(path: Path) -> Any:
 
     if path.exists():
         return asyncssh.read_private_key(str(path))
-    key = asyncssh.generate_private_key("ssh-ed25519")
+    try:
+        key = asyncssh.generate_private_key("ssh-ed25519")
+    except Exception:  # noqa: BLE001 - the library below says in its own ways that FIPS mode has none
+        key = asyncssh.generate_private_key("ecdsa-sha2-nistp256")
     _login.write(path, key.export_private_key().decode("ascii"))
     return key
 

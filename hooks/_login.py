@@ -322,10 +322,16 @@ def host_key(folder: Path) -> str:
         program = shutil.which("ssh-keygen")
         if program is None:
             raise SmsshError("No ssh-keygen in this image.", reference="no-ssh-keygen")
-        command = [program, "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(private)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
-        if done.returncode != 0:
-            message = done.stderr.decode("utf-8", "replace").strip()
+        message = ""
+        for kind in (("ed25519",), ("ecdsa", "-b", "256")):  # FIPS mode has no ed25519
+            command = [program, "-q", "-t", *kind, "-N", "", "-C", "", "-f", str(private)]
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+            )
+            if done.returncode == 0:
+                break
+            message = message or done.stderr.decode("utf-8", "replace").strip()
+        else:
             raise SmsshError(f"ssh-keygen failed: {message}.", reference="no-host-key")
     return " ".join(private.with_suffix(".pub").read_text(encoding="ascii").split()[:2])
 

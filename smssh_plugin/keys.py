@@ -20,7 +20,7 @@ from pathlib import Path
 from .errors import ExitStatus, SmsshError
 from .home import home, private_folder
 
-__all__ = ["KeyPair", "ensure_key", "keygen", "missing_openssh"]
+__all__ = ["KeyPair", "ensure_key", "keygen", "make_key", "missing_openssh"]
 
 NAME = "id_ed25519"
 KEYGEN_SECONDS = 30.0
@@ -40,7 +40,9 @@ class KeyPair:
 
 
 def ensure_key() -> KeyPair:
-    """The client's ed25519 key pair, `$SMSSH_HOME/id_ed25519`; made, and said on stderr, where there is none.
+    """The client's key pair, `$SMSSH_HOME/id_ed25519`; made, and said on stderr, where there is none.
+
+    It is one of ECDSA, under the same name, where there is no ed25519: see `make_key`.
 
     Several processes may ask at once: all get the same key.
 
@@ -91,13 +93,34 @@ def keygen(*arguments: str) -> str:
     return done.stdout
 
 
+def make_key(private: Path, comment: str) -> None:
+    """Make a key pair: ed25519, or ECDSA P-256 where that is refused, as on machines in FIPS mode.
+
+    Args:
+        private: the file of the private key, which does not exist; the public one is beside it.
+        comment: of the key.
+
+    Raises:
+        SmsshError: there is no `ssh-keygen`, or it refuses both.
+    """
+    rest = ("-N", "", "-C", comment, "-f", str(private))
+    try:
+        keygen("-q", "-t", "ed25519", *rest)
+    except SmsshError as error:
+        if error.reference != "ssh-keygen-failed":
+            raise
+        for left in (private, private.with_name(private.name + ".pub")):
+            left.unlink(missing_ok=True)
+        keygen("-q", "-t", "ecdsa", "-b", "256", *rest)
+
+
 def _make(private: Path) -> None:
     """Make the pair beside its place, then link the private half in: whoever links first has made the key."""
     folder = private_folder(private.parent)
     with tempfile.TemporaryDirectory(prefix=".key-", dir=folder) as scratch:
         fresh = Path(scratch) / NAME
         comment = f"smssh {_user()}@{socket.gethostname()}"
-        keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(fresh))
+        make_key(fresh, comment)
         fresh.chmod(0o600)
         try:
             os.link(fresh, private)

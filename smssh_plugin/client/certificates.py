@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
 from ..home import home, private_folder
-from ..keys import ensure_key, keygen
+from ..keys import ensure_key, keygen, make_key
 
 if TYPE_CHECKING:
     from ..keys import KeyPair
@@ -44,7 +44,7 @@ def authority() -> str:
         folder = private_folder(home())
         with tempfile.TemporaryDirectory(prefix=".ca-", dir=folder) as scratch:
             fresh = Path(scratch) / NAME
-            keygen("-q", "-t", "ed25519", "-N", "", "-C", "smssh certificate authority", "-f", str(fresh))
+            make_key(fresh, "smssh certificate authority")
             public = fresh.with_name(f"{NAME}.pub")
             public.replace(private.with_name(f"{NAME}.pub"))
             fresh.replace(private)

@@ -347,7 +347,7 @@ def _on_start(
         session = session_of() if addresses else None
         for address in addresses:
             bucket = _bucket(split(address)[0], options, session)
-            keep(pipeline, address, bucket.client, bucket.owner)
+            keep(pipeline, address, bucket.client, bucket.owner, options.s3_encryption or "")
     except SmsshError as error:
         # Whoever may start a pipeline need not be allowed to read it.
         say(

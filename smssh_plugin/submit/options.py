@@ -35,6 +35,10 @@ AGENT_LATEST = "latest"
 BUNDLES = ("auto", "baked", "offline")
 
 _PLACE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?\Z")
+_KEY_OF_KMS = r"(alias/[A-Za-z0-9/_-]+|(key/)?[0-9a-f-]{36}|(key/)?mrk-[0-9a-f]{32})"
+_ENCRYPTION = re.compile(
+    rf"(AES256|aws:kms|(arn:[a-z-]+:kms:[a-z0-9-]+:\d{{12}}:)?{_KEY_OF_KMS})\Z", re.ASCII
+)
 _GIVEN = re.compile(r"s3://[^/]+/(\S+/)?[0-9a-f]{64}/?\Z")
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _OURS = frozenset({"PYTHONPATH", "SMSSH_BUNDLE", "SMSSH_ENABLE", "SMSSH_ROLE", "SMSSH_STEP"})
@@ -127,6 +131,9 @@ class SSHOptions:
             The bucket must belong to your own account, or to the one that the address names at its end:
             `s3://bucket/prefix?owner=123456789012` (no variable; `smssh/bundles` in the SageMaker SDK's default
             bucket).
+        s3_encryption: how what is stored here is encrypted, for buckets whose policy demands it of each PUT: `AES256`,
+            `aws:kms`, or a key of KMS by its id, ARN or alias, which the job's role may use to decrypt (no variable;
+            as the bucket has it).
         plugins: plugins that go into the bundle, by the name of their distribution or module: pure Python, installed
             where the request is made. Code and declared package data are sent, nothing else of a package's folder.
             What they require is not taken along unless it is named, too. In images that have them, they are found
@@ -178,6 +185,7 @@ class SSHOptions:
     wheels: tuple[str, ...] = ()
     bundle: str = "auto"
     bundle_prefix: str | None = None
+    s3_encryption: str | None = None
     plugins: tuple[str, ...] = ()
     carrier: str = "auto"
     cache: str = "warn"
@@ -285,6 +293,13 @@ class SSHOptions:
                 )
             if address:
                 raise _refusal("bundle_prefix", f"has no meaning with bundle={self.bundle!r}")
+        if self.s3_encryption is not None and not (
+            isinstance(self.s3_encryption, str) and _ENCRYPTION.match(self.s3_encryption)
+        ):
+            raise _refusal(
+                "s3_encryption",
+                f"is {self.s3_encryption!r}, not AES256, aws:kms or a key of KMS: id, ARN or alias",
+            )
         if self.bundle == "baked" and self.carrier not in ("auto", "baked"):
             raise _refusal("carrier", f"is {self.carrier!r}, and with bundle='baked' nothing is carried")
         if self.baked:
@@ -441,6 +456,7 @@ WAYS: Mapping[str, Way] = {
     "wheels": Way((), "bundle"),
     "bundle": Way(("SMSSH_BUNDLE",), "request"),
     "bundle_prefix": Way((), "nowhere"),
+    "s3_encryption": Way((), "nowhere"),
     "plugins": Way((), "bundle"),
     "carrier": Way((), "request"),
     "cache": Way((), "nowhere"),

@@ -92,17 +92,19 @@ def destination(options: SSHOptions, session: Any) -> Destination:
     from botocore.exceptions import BotoCoreError, ClientError
 
     boto_session = getattr(session, "boto_session", session) or boto3.Session()
+    encryption = options.s3_encryption or ""
     try:
         client = boto_session.client("s3")
         if options.place is not None:
             bucket, prefix = split(options.place)
-            return Destination(client, bucket, prefix, options.bucket_owner or account_of(session, bucket))
+            owner = options.bucket_owner or account_of(session, bucket)
+            return Destination(client, bucket, prefix, owner, encryption)
         if callable(getattr(session, "default_bucket", None)):
             # The SDK's own way: honours its configuration, and makes the bucket where there is none.
             bucket = session.default_bucket()
             above = getattr(session, "default_bucket_prefix", None)
             prefix = "/".join(part for part in (above, PREFIX) if part)
-            return Destination(client, bucket, prefix, account_of(session, bucket))
+            return Destination(client, bucket, prefix, account_of(session, bucket), encryption)
         if not boto_session.region_name:
             raise SmsshError(
                 "there is no AWS region to store the bundle in",
@@ -118,7 +120,8 @@ def destination(options: SSHOptions, session: Any) -> Destination:
             status=ExitStatus.REFUSED,
         ) from None
     account = account_of(boto_session)
-    return Destination(client, f"sagemaker-{boto_session.region_name}-{account}", PREFIX, account)
+    bucket = f"sagemaker-{boto_session.region_name}-{account}"
+    return Destination(client, bucket, PREFIX, account, encryption)
 
 
 def split(address: str) -> tuple[str, str]:

@@ -244,11 +244,24 @@ def _put(bundle: Bundle, place: Destination, names: Iterable[str]) -> Expiry | N
 def _not_writable(place: Destination, error: Exception) -> SmsshError:
     """The error for a place that bundles cannot be stored at."""
     where = f"{place.bucket}/{place.prefix}" if place.prefix else place.bucket
+    response = getattr(error, "response", None)
+    if response is not None and code_of(error) == "NoSuchBucket":
+        return SmsshError(
+            f"there is no bucket {place.bucket} to store the bundle in",
+            hint=f"make it (aws s3 mb s3://{place.bucket}; a session of the SageMaker SDK makes its default bucket by "
+            "itself), or name a place in SSHOptions(bundle_prefix='s3://bucket/prefix')",
+            reference="bundle-not-writable",
+            status=ExitStatus.NOT_FOUND,
+        )
     hint = (
         f"allow s3:PutObject and s3:GetObject on {where}/* (the job's role needs s3:GetObject and s3:ListBucket), or "
         "name a place in SSHOptions(bundle_prefix='s3://bucket/prefix')"
     )
-    if place.owner and getattr(error, "response", None) is not None and status_of(error) == 403:
+    if response is not None and status_of(error) == 403 and not place.encryption:
+        hint += (
+            "; if the bucket's policy demands encryption of each object, say SSHOptions(s3_encryption='KEY')"
+        )
+    if place.owner and response is not None and status_of(error) == 403:
         hint += (
             f"; the bucket must belong to the account {place.owner}: if it is another's on purpose, say "
             f"SSHOptions(bundle_prefix='{place.address}?owner=ACCOUNT')"

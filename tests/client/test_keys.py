@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import stat
 import subprocess
 import time
@@ -53,6 +54,37 @@ def test_an_open_folder_is_closed(tmp_path: Path):
     (tmp_path / "smssh").mkdir(mode=0o755)
     ensure_key()
     assert stat.S_IMODE((tmp_path / "smssh").stat().st_mode) == 0o700
+
+
+@pytest.fixture
+def fips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ssh-keygen that has no ed25519."""
+    real = shutil.which("ssh-keygen")
+    (tmp_path / "bin").mkdir()
+    wrapper = tmp_path / "bin" / "ssh-keygen"
+    wrapper.write_text(
+        '#!/bin/sh\ncase " $* " in *" ed25519 "*) echo "ED25519 keys are not allowed in FIPS mode" >&2; exit 1;;'
+        f' esac\nexec {real} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("fips")
+def test_a_machine_without_ed25519_has_keys_of_ecdsa(tmp_path: Path):
+    made = ensure_key()
+    assert made.public.startswith("ecdsa-sha2-nistp256 ")
+    assert ensure_key() == made
+    from smssh_plugin.hooks import _login
+
+    from smssh_plugin.client import certificates
+
+    assert 'principals="smssh" ecdsa-sha2-nistp256 ' in certificates.authority()
+    assert certificates.own_key().public == made.public
+    host_key = _login.host_key(tmp_path)
+    assert host_key.startswith("ecdsa-sha2-nistp256 ")
+    assert known_hosts.checked(host_key, "algo-1.job.training.sagemaker") == host_key
+    assert len(host_key) <= 256  # of a tag
 
 
 STRANGER = 65533

@@ -344,3 +344,39 @@ def test_the_agent_takes_dual_stack_endpoints_where_the_job_does(said: str, want
     found = _agent.agent_configuration("eu-west-1", {"AWS_USE_DUALSTACK_ENDPOINT": said})
     assert found["Agent"].get("UseDualStackEndpoint") is wanted
     assert "UseDualStackEndpoint" not in _agent.agent_configuration("eu-west-1", {})["Agent"]
+
+
+@pytest.mark.parametrize(
+    ("region", "environ", "expected"),
+    [
+        ("eu-west-1", {}, "https://s3.eu-west-1.amazonaws.com"),
+        ("us-gov-west-1", {}, "https://s3.us-gov-west-1.amazonaws.com"),
+        ("cn-north-1", {}, "https://s3.cn-north-1.amazonaws.com.cn"),
+        ("us-isob-east-1", {}, "https://s3.us-isob-east-1.sc2s.sgov.gov"),
+        ("eusc-de-east-1", {}, "https://s3.eusc-de-east-1.amazonaws.eu"),
+        ("eu-west-1", {"AWS_ENDPOINT_URL": "http://localhost:1"}, "http://localhost:1"),
+        ("eu-west-1", {"AWS_ENDPOINT_URL_S3": "http://s3", "AWS_ENDPOINT_URL": "http://x"}, "http://s3"),
+    ],
+)
+def test_where_the_agents_bucket_is_needs_no_boto3(monkeypatch, region, environ, expected):
+    import sys
+
+    from smssh_plugin.hooks import _agent
+
+    for name in ("boto3", "botocore"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert _agent._s3_endpoint(environ, region) == expected
+
+
+def test_the_domains_of_regions_are_those_that_botocore_knows(monkeypatch):
+    import boto3
+    from smssh_plugin.hooks import _agent
+
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    session = boto3.Session()
+    for partition in session.get_available_partitions():
+        for region in session.get_available_regions("s3", partition):
+            known = session.client("s3", region_name=region, aws_access_key_id="x", aws_secret_access_key="x")
+            if region != "us-east-1":
+                assert _agent._s3_endpoint({}, region) == known.meta.endpoint_url

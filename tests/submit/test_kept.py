@@ -423,3 +423,52 @@ def test_without_sts_the_address_may_say_it(store: Store, monkeypatch: pytest.Mo
         publish(SSHOptions(bundle=f"s3://{BUCKET}/no-sts"), session)
     assert "?owner=ACCOUNT" in (caught.value.hint or "")
     assert publish(SSHOptions(bundle=f"s3://{BUCKET}/no-sts?owner={ACCOUNT}"), session)
+
+
+# -------------------------------------------------------------------------------- an account that is new, or strict
+
+
+def test_a_bucket_that_is_not_there_is_said_in_a_few_lines(store: Store) -> None:
+    """The default bucket of plain boto3, which nobody has made yet."""
+    place = Destination(store.client, "sagemaker-nowhere-123456789012", "smssh/bundles", ACCOUNT)
+    with pytest.raises(SmsshError) as caught:
+        upload(build(SSHOptions(), [KEY]), place)
+    assert caught.value.message == "there is no bucket sagemaker-nowhere-123456789012 to store the bundle in"
+    assert "aws s3 mb s3://sagemaker-nowhere-123456789012" in (caught.value.hint or "")
+    assert "PutObject" not in str(caught.value)
+    # Without botocore's own traceback before it.
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("AES256", {"x-amz-server-side-encryption": "AES256"}),
+        ("aws:kms", {"x-amz-server-side-encryption": "aws:kms"}),
+        (
+            "alias/team",
+            {
+                "x-amz-server-side-encryption": "aws:kms",
+                "x-amz-server-side-encryption-aws-kms-key-id": "alias/team",
+            },
+        ),
+    ],
+)
+def test_a_bucket_whose_policy_demands_encryption(store: Store, how: str, expected: dict[str, str]) -> None:
+    sent: list[dict[str, str]] = []
+
+    def demand(params: Any, **_: Any) -> None:
+        found = {name.lower(): value for name, value in params["headers"].items()}
+        sent.append({name: value for name, value in found.items() if "server-side" in name})
+
+    store.session.events.register("before-call.s3.PutObject", demand)
+    named = SSHOptions(bundle_prefix=f"s3://{BUCKET}/encrypted", s3_encryption=how, owner=how)
+    publish(named, store.session)
+    assert sent
+    assert all(each == expected for each in sent)
+
+
+@pytest.mark.parametrize("how", ["", "kms", "aws:kms:dsse", "key with spaces", 5])
+def test_an_encryption_that_is_none(how: Any) -> None:
+    with pytest.raises(SmsshError, match=r"s3_encryption is .*, not AES256, aws:kms or a key of KMS"):
+        SSHOptions(s3_encryption=how)
