@@ -42,16 +42,24 @@ class Pipelines:
         handle: calls any other operation, as the pipeline service calls SageMaker.
         jobs: to wait for.
         read_object: reads an S3 object.
+        ensure_group: makes the model package group that a step registers in.
     """
 
     def __init__(
-        self, store: Store, shapes: Shapes, handle: Handle, jobs: Jobs, read_object: ReadObject
+        self,
+        store: Store,
+        shapes: Shapes,
+        handle: Handle,
+        jobs: Jobs,
+        read_object: ReadObject,
+        ensure_group: Callable[[str], None],
     ) -> None:
         self._store = store
         self._shapes = shapes
         self._handle = handle
         self._jobs = jobs
         self._read_object = read_object
+        self._ensure_group = ensure_group
         self._executions: dict[str, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._tokens: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
@@ -69,6 +77,8 @@ class Pipelines:
             "RetryPipelineExecution": self._once("RetryPipelineExecution", self._retry),
             "DescribePipelineExecution": self._describe_execution,
             "UpdatePipelineExecution": self._update_execution,
+            "SendPipelineExecutionStepSuccess": self._callback_success,
+            "SendPipelineExecutionStepFailure": self._callback_failure,
             "ListPipelineExecutions": self._list_executions,
             "ListPipelineExecutionSteps": self._list_steps,
             "ListPipelineParametersForExecution": self._list_parameters,
@@ -239,11 +249,17 @@ class Pipelines:
 
     async def _start(self, request: dict[str, Any]) -> dict[str, Any]:
         record = self._find(request["PipelineName"])
-        for member in ("SelectiveExecutionConfig", "MlflowExperimentName"):
-            if request.get(member):
-                raise validation_error(f"smssh local does not interpret {member}.")
+        if request.get("MlflowExperimentName"):
+            raise validation_error("smssh local does not interpret MlflowExperimentName.")
         version = self._version(record, request)
         definition = record.versions[version - 1]
+        selective = request.get("SelectiveExecutionConfig")
+        given, source = request.get("PipelineParameters", ()), None
+        if selective:
+            source = self._source(record, definition, selective)
+            if source is not None and not given:
+                # The parameters of the run before, where none are given: so the developer guide.
+                given = [{"Name": name, "Value": shown(value)} for name, value in source.parameters.items()]
         identity = "".join(secrets.choice(_ID) for _ in range(12))
         execution = Execution(
             identity,
@@ -252,18 +268,60 @@ class Pipelines:
             record,
             version,
             definition,
-            _given(definition, request.get("PipelineParameters", ())),
+            _given(definition, given),
             request.get("PipelineExecutionDisplayName") or f"execution-{int(time.time() * 1000)}",
             request.get("PipelineExecutionDescription"),
             request.get("ParallelismConfiguration") or record.parallelism,
             self._handle,
             self._jobs,
             self._read_object,
+            self._ensure_group,
         )
+        if selective:
+            execution.select([step["StepName"] for step in selective["SelectedSteps"]], source)
         self._executions[execution.arn] = execution
         record.last_run = execution.created
         self._launch(execution)
         return {"PipelineExecutionArn": execution.arn}
+
+    def _source(
+        self, record: PipelineRecord, definition: Definition, selective: Mapping[str, Any]
+    ) -> Execution | None:
+        """The execution whose steps a selective one takes over; the latest one that ended, where none is named.
+
+        Raises:
+            ServiceError: an unknown step, or an execution that is not there or still runs.
+        """
+        for step in selective["SelectedSteps"]:
+            if step["StepName"] not in definition.steps:
+                raise validation_error(f"Step '{step['StepName']}' is not a step of pipeline '{record.arn}'.")
+        named = selective.get("SourcePipelineExecutionArn")
+        if named is not None:
+            source = self._execution({"PipelineExecutionArn": named})
+            if source.pipeline is not record:
+                raise validation_error(f"'{named}' is not an execution of pipeline '{record.arn}'.")
+            if source.status in _RUNNING:
+                raise validation_error(f"'{named}' can not be a source: it is in status {source.status}.")
+            return source
+        ended = [
+            execution
+            for execution in self._executions.values()
+            if execution.pipeline is record and execution.status not in _RUNNING
+        ]
+        return max(ended, key=lambda execution: execution.number, default=None)
+
+    async def _callback_success(self, request: dict[str, Any]) -> dict[str, Any]:
+        outputs = {entry["Name"]: entry["Value"] for entry in request.get("OutputParameters") or ()}
+        return self._call_back(request["CallbackToken"], outputs, None)
+
+    async def _callback_failure(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._call_back(request["CallbackToken"], {}, request.get("FailureReason") or "")
+
+    def _call_back(self, token: str, outputs: dict[str, str], failure: str | None) -> dict[str, Any]:
+        for execution in self._executions.values():
+            if execution.call_back(token, outputs, failure):
+                return {"PipelineExecutionArn": execution.arn}
+        raise ServiceError("ResourceNotFound", f"No step waits for the callback token '{token}'.")
 
     def _launch(self, execution: Execution) -> None:
         task = asyncio.get_running_loop().create_task(execution.run(), name=f"execution {execution.id}")
@@ -320,6 +378,7 @@ class Pipelines:
             "LastModifiedTime": execution.modified,
             "ParallelismConfiguration": execution.parallelism,
             "PipelineVersionId": execution.version,
+            "SelectiveExecutionConfig": execution.selective,
         }
 
     async def _update_execution(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """A pipeline definition read and checked: what can be known wrong before it runs is refused at create.
 
 The language is "SageMaker Pipeline Definition JSON Schema", Version 2020-12-01, as the SageMaker Python SDK
-emits it. What the stand-in does not interpret is refused here, by the names of the step and of the type or
-function: a step left out silently would make a pipeline look as if it worked.
+emits it. A step of a type that the local emulator does not interpret fails when it is reached, and its FailureReason
+names the type; a function or member that it does not know is refused here. What is left out silently would
+make a pipeline look as if it worked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
 
     from .job_types import Kind
 
-__all__ = ["CALLS", "Definition", "Parameter", "Path", "Step", "parse", "parse_json_path", "parse_path"]
+__all__ = [
+    "CALLS",
+    "NOT_INTERPRETED",
+    "Definition",
+    "Parameter",
+    "Path",
+    "Step",
+    "parse",
+    "parse_json_path",
+    "parse_path",
+]
 
 _VERSION = "2020-12-01"
 _STEP_NAME = re.compile(r"[A-Za-z0-9\-_]{1,64}")
@@ -61,6 +72,14 @@ _STEP_MEMBERS = {
 }
 
 
+_CALLBACK_MEMBERS = {"SqsQueueUrl", "OutputParameters"}
+_DURATION = re.compile(
+    r"P(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?", re.IGNORECASE
+)
+_SECONDS = (365 * 86400, 30 * 86400, 7 * 86400, 86400, 3600, 60, 1)
+"""Of the parts of a duration. How long the service's months and years are is not documented."""
+
+
 @dataclass(frozen=True)
 class Call:
     """The API operations behind a step type."""
@@ -86,8 +105,24 @@ CALLS = {
         "CreateTransformJob", "DescribeTransformJob", "TransformJobName", "transform", "TransformJob"
     ),
     "Model": Call("CreateModel", "DescribeModel", "ModelName", None, "Model"),
+    "RegisterModel": Call(
+        "CreateModelPackage", "DescribeModelPackage", "ModelPackageName", None, "RegisterModel"
+    ),
 }
-_OTHER_TYPES = ("Condition", "Fail")
+_OTHER_TYPES = ("Condition", "Fail", "Callback")
+NOT_INTERPRETED = (
+    "Tuning",
+    "Lambda",
+    "QualityCheck",
+    "ClarifyCheck",
+    "EMR",
+    "EMRServerless",
+    "AutoML",
+    "ForEach",
+    "Job",
+    "InferenceRecommendation",
+)
+"""Types of the service that are in a pipeline like any other; an execution that comes to one of them fails there."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +182,12 @@ class Step:
     description: str | None = None
     property_files: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Name: (output name, path below that output)."""
+    queue: Any = None
+    """Of a Callback step: the URL of its queue, or an expression."""
+    outputs: set[str] = field(default_factory=set)
+    """Of a Callback step: the names of its output parameters."""
+    cache: float | None = None
+    """Seconds for which its result may be taken again; None: never."""
     needs: set[str] = field(default_factory=set)
     """Every step that must have ended well before this one: declared, referred to, and the parent."""
 
@@ -302,12 +343,14 @@ def _read_steps(entries: Any, steps: dict[str, Step], parent: str | None, branch
                 f"Two steps have the name '{name}'; step names must be unique within a pipeline."
             )
         kind = entry.get("Type")
-        if kind not in CALLS and kind not in _OTHER_TYPES:
-            raise _refused(f"steps of type '{kind}'", f" (step '{name}')")
+        if kind not in CALLS and kind not in (*_OTHER_TYPES, *NOT_INTERPRETED):
+            raise _unparsable(f"Unknown step type '{kind}' (step '{name}').")
+        known = _STEP_MEMBERS | (_CALLBACK_MEMBERS if kind == "Callback" else set())
         for member in entry:
-            if member not in _STEP_MEMBERS:
+            if member not in known and kind not in NOT_INTERPRETED:
                 raise _refused(f"the member '{member}'", f" (step '{name}')")
-        arguments = entry.get("Arguments")
+        # A Callback, a Lambda and an EMR step may have none.
+        arguments = entry.get("Arguments", {} if kind in ("Callback", *NOT_INTERPRETED) else None)
         if not isinstance(arguments, dict):
             raise _unparsable(f"Step '{name}': Expecting start of Json Object.")
         depends_on = entry.get("DependsOn") or []
@@ -323,12 +366,44 @@ def _read_steps(entries: Any, steps: dict[str, Step], parent: str | None, branch
             entry.get("DisplayName"),
             entry.get("Description"),
         )
+        if kind == "Callback":
+            _read_callback(step, entry)
+        step.cache = _read_cache(name, entry.get("CacheConfig"))
         steps[name] = step
         _read_property_files(step, entry.get("PropertyFiles") or [])
         _check_retries(name, entry.get("RetryPolicies") or [])
         if kind == "Condition":
             _read_steps(arguments.get("IfSteps") or [], steps, name, branch=True)
             _read_steps(arguments.get("ElseSteps") or [], steps, name, branch=False)
+
+
+def _read_callback(step: Step, entry: dict[str, Any]) -> None:
+    if not isinstance(entry.get("SqsQueueUrl"), (str, dict)):
+        raise _unparsable(f"Step '{step.name}': a Callback step needs SqsQueueUrl.")
+    step.queue = entry["SqsQueueUrl"]
+    try:
+        step.outputs = {output["OutputName"] for output in entry.get("OutputParameters") or ()}
+    except (KeyError, TypeError):
+        raise _unparsable(f"Step '{step.name}': an output parameter needs an OutputName.") from None
+
+
+def _read_cache(name: str, entry: Any) -> float | None:
+    """For how long a result may be taken again, in seconds; None where caching is off."""
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("Enabled"), bool):
+        raise _unparsable(f"Step '{name}': CacheConfig needs Enabled.")
+    if not entry["Enabled"]:
+        return None
+    after = entry.get("ExpireAfter")
+    if after is None:
+        return float("inf")
+    match = _DURATION.fullmatch(after) if isinstance(after, str) and len(after) > 1 else None
+    if match is None or after.endswith("T"):
+        raise _unparsable(
+            f"Step '{name}': ExpireAfter '{after}' is not a duration of ISO 8601, such as p30d."
+        )
+    return sum(int(part or 0) * seconds for part, seconds in zip(match.groups(), _SECONDS, strict=True))
 
 
 def _read_property_files(step: Step, entries: Any) -> None:
@@ -379,6 +454,18 @@ class _Checker:
             arguments = {"Conditions": conditions}
         elif step.type == "Fail":
             arguments = {"ErrorMessage": arguments.get("ErrorMessage", "")}
+        elif step.type == "Callback":
+            arguments = {"Arguments": arguments, "SqsQueueUrl": step.queue}
+        elif step.type in NOT_INTERPRETED:
+            # What it refers to need not be something that is known here; whether it depends on a step is.
+            step.needs |= {
+                path.name
+                for expression in expressions(arguments)
+                if (path := parse_path(expression.get("Get"))) is not None
+                and path.root == "Steps"
+                and path.name in self._definition.steps
+            } - {step.name}
+            arguments = {}
         else:
             call = CALLS[step.type]
             try:
@@ -470,11 +557,17 @@ class _Checker:
         step = self._definition.steps.get(path.name)
         if step is None:
             raise _unparsable(f"'{text}' names the unknown step '{path.name}'{where}.")
-        known = (
-            path.parts == ("Outcome",)
-            if step.type == "Condition"
-            else step.type in CALLS and self._shapes.has_path(CALLS[step.type].describe, path.parts)
-        )
+        if step.type == "Condition":
+            known = path.parts == ("Outcome",)
+        elif step.type == "Callback":
+            known = (
+                len(path.parts) == 2 and path.parts[0] == "OutputParameters" and path.parts[1] in step.outputs
+            )
+        else:
+            # Nobody ever reads a property of a step that fails.
+            known = step.type in NOT_INTERPRETED or (
+                step.type in CALLS and self._shapes.has_path(CALLS[step.type].describe, path.parts)
+            )
         if not known:
             raise _unparsable(f"'{text}' is not a property of a {step.type} step{where}.")
         return {path.name}

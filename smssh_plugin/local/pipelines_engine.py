@@ -2,22 +2,25 @@
 
 As the service does it: a step starts when every step it needs has succeeded; when one fails, what does not
 need it goes on, and the execution ends Failed. (That branches which have not begun still begin is how this
-page reads the service's documentation; only an AWS account can settle it.) Steps are never taken from a
-cache, whatever CacheConfig says, and RetryPolicies never act: none of the faults that they name happens here.
+page reads the service's documentation; only an AWS account can settle it.) A step with CacheConfig takes the result
+of an earlier execution of its pipeline that made the same request. RetryPolicies never act: none of the
+faults that they name happens here. The message of a Callback step is not sent to its queue: its token is in the
+step's Metadata, where ListPipelineExecutionSteps shows it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
 import string
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from .pipelines_definition import CALLS
+from .pipelines_definition import CALLS, NOT_INTERPRETED
 from .pipelines_values import StepError, Values, shown
 from .service_error import ServiceError
 
@@ -60,7 +63,19 @@ class StepRun:
     outcome: bool | None = None
     """Of a Condition step."""
     made: str | None = None
-    """The name of its job or model."""
+    """The name of its job or model, or the ARN of its model package."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """The output parameters of a Callback step."""
+    token: str | None = None
+    """What a Callback step is called back by, while it waits."""
+    request: str | None = None
+    """What it asked for, where a later execution may take its result."""
+    answer: asyncio.Future[tuple[str, str | None]] | None = None
+    """Of a Callback step: the status and reason that it is given."""
+    cached_from: str | None = None
+    """The ARN of the execution that its result was taken from."""
+    selected_from: str | None = None
+    """The ARN of the execution that a selective one takes it from."""
 
     def summary(self) -> dict[str, Any]:
         """As ListPipelineExecutionSteps shows it."""
@@ -74,6 +89,10 @@ class StepRun:
             "FailureReason": self.reason or None,
             "Metadata": self.metadata,
             "AttemptCount": self.attempts,
+            "CacheHitResult": {"SourcePipelineExecutionArn": self.cached_from} if self.cached_from else None,
+            "SelectiveExecutionResult": (
+                {"SourcePipelineExecutionArn": self.selected_from} if self.selected_from else None
+            ),
         }
 
 
@@ -94,11 +113,16 @@ class Execution:
     handle: Handle
     jobs: Jobs
     read_object: ReadObject
+    ensure_group: Callable[[str], None]
     status: str = "Executing"
     reason: str | None = None
     created: float = field(default_factory=time.time)
     modified: float = field(default_factory=time.time)
     runs: dict[str, StepRun] = field(default_factory=dict)
+    selective: dict[str, Any] | None = None
+    """As DescribePipelineExecution shows it."""
+    _selected: set[str] | None = None
+    """The steps of a selective execution; None: all."""
     _count: int = 0
     _attempts: dict[str, int] = field(default_factory=dict)
     """Of steps that a retry starts again."""
@@ -123,6 +147,45 @@ class Execution:
         self.modified = time.time()
         for run in self.runs.values():
             await self._stop_step(run)
+
+    def select(self, names: list[str], source: Execution | None) -> None:
+        """Run some steps only; what they need and is not among them is taken from another execution.
+
+        Args:
+            names: of the steps.
+            source: that execution, if there is one.
+        """
+        self._selected = set(names)
+        self.selective = {"SelectedSteps": [{"StepName": name} for name in names]}
+        if source is None:
+            return
+        self.selective["SourcePipelineExecutionArn"] = source.arn
+        for name, run in source.runs.items():
+            if name in self._selected or name not in self.definition.steps or run.status != "Succeeded":
+                continue
+            self._count += 1
+            step = self.definition.steps[name]
+            self.runs[name] = replace(run, step=step, number=self._count, selected_from=source.arn)
+
+    def call_back(self, token: str, outputs: dict[str, str], failure: str | None) -> bool:
+        """End the Callback step that waits for a token.
+
+        Args:
+            token: the token.
+            outputs: the output parameters.
+            failure: why it fails; None: it succeeds.
+
+        Returns:
+            Whether one of the steps waits for it.
+        """
+        for run in self.runs.values():
+            if run.token == token and run.answer is not None and not run.answer.done():
+                run.outputs = outputs
+                listed = [{"Name": name, "Value": value} for name, value in outputs.items()]
+                run.metadata["Callback"]["OutputParameters"] = listed or None
+                run.answer.set_result(("Succeeded", None) if failure is None else ("Failed", failure))
+                return True
+        return False
 
     def prepare_retry(self) -> None:
         """Forget every step that did not succeed, so that `run` starts it again."""
@@ -168,6 +231,8 @@ class Execution:
         return ready
 
     def _may_start(self, step: Step) -> bool:
+        if self._selected is not None and step.name not in self._selected:
+            return False
         for name in step.needs:
             run = self.runs.get(name)
             if run is None or run.status != "Succeeded":
@@ -189,6 +254,11 @@ class Execution:
                 message = shown(await self.values.of(run.step.arguments.get("ErrorMessage", "")))
                 run.metadata = {"Fail": {"ErrorMessage": message}}
                 status, reason = "Failed", message
+            elif run.step.type == "Callback":
+                status, reason = await self._wait_for_callback(run)
+            elif run.step.type in NOT_INTERPRETED:
+                status = "Failed"
+                reason = f"ClientError: smssh local does not interpret steps of type '{run.step.type}'."
             else:
                 status, reason = await self._make(run)
         except StepError as failure:
@@ -200,10 +270,14 @@ class Execution:
     async def _make(self, run: StepRun) -> tuple[str, str | None]:
         """Make the job or model of a step and see it through; answers the step's status and FailureReason."""
         call = CALLS[run.step.type]
+        if run.step.type == "RegisterModel":
+            return await self._register(run)
         given = run.step.arguments.get(call.name)
         prefix = shown(await self.values.of(given)) if given is not None else None
         name = self._job_name(run.step.name, prefix)
         arguments = await self.values.of(run.step.arguments, {call.name: name})
+        if self._take_from_cache(run, arguments):
+            return "Succeeded", None
         tags = [
             *arguments.get("Tags", ()),
             {"Key": "sagemaker:pipeline-execution-arn", "Value": self.arn},
@@ -225,10 +299,56 @@ class Execution:
             return "Succeeded", None
         record = await self.jobs.finished(call.kind, name)
         if record.status == "Completed":
+            self._keep_in_cache(run)
             return "Succeeded", None
         if record.status == "Stopped" and self.status == "Stopping":
             return "Stopped", None
         return "Failed", record.failure_reason or f"ClientError: The {call.kind} job {name} was stopped."
+
+    async def _register(self, run: StepRun) -> tuple[str, str | None]:
+        """Register a model package; a group that does not exist is made, as the service does for a pipeline."""
+        arguments = await self.values.of(run.step.arguments)
+        group = arguments.get("ModelPackageGroupName")
+        if isinstance(group, str):
+            self.ensure_group(group)
+        try:
+            answer = await self.handle("CreateModelPackage", arguments)
+        except ServiceError as error:
+            return (
+                "Failed",
+                f"ClientError: Failed to invoke sagemaker:CreateModelPackage. Error Details: {error.message}",
+            )
+        run.made = answer["ModelPackageArn"]
+        run.metadata = {"RegisterModel": {"Arn": run.made}}
+        return "Succeeded", None
+
+    async def _wait_for_callback(self, run: StepRun) -> tuple[str, str | None]:
+        """Wait until somebody sends the step's token back, or the execution is stopped."""
+        queue = shown(await self.values.of(run.step.queue))
+        run.token = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(10))
+        run.metadata = {"Callback": {"CallbackToken": run.token, "SqsQueueUrl": queue}}
+        run.answer = asyncio.get_running_loop().create_future()
+        run.status = "Executing"
+        if self.status != "Executing":
+            return "Stopped", None
+        return await run.answer
+
+    def _take_from_cache(self, run: StepRun, arguments: dict[str, Any]) -> bool:
+        """Take the result of an earlier execution that made the same request, if the step may."""
+        if run.step.cache is None:
+            return False
+        unlike = {CALLS[run.step.type].name, "Tags", "ExperimentConfig"}
+        request = {name: value for name, value in arguments.items() if name not in unlike}
+        run.request = json.dumps([run.step.type, run.step.name, request], sort_keys=True)
+        found = self.pipeline.cache.get(run.request)
+        if found is None or time.time() - found[0].started > run.step.cache:
+            return False
+        run.made, run.metadata, run.cached_from = found[0].made, found[0].metadata, found[1]
+        return True
+
+    def _keep_in_cache(self, run: StepRun) -> None:
+        if run.request is not None:
+            self.pipeline.cache[run.request] = (run, self.arn)
 
     def _job_name(self, step: str, prefix: str | None) -> str:
         letters = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(10))
@@ -237,6 +357,9 @@ class Execution:
         return f"pipelines-{self.id}-{step[:_STEP_IN_NAME].replace('_', '-')}-{letters}"
 
     async def _stop_step(self, run: StepRun) -> None:
+        if run.answer is not None and not run.answer.done():
+            run.answer.set_result(("Stopped", None))
+            return
         call = CALLS.get(run.step.type)
         if call is None or call.kind is None or run.made is None or run.status != "Executing":
             return
@@ -251,6 +374,8 @@ class Execution:
         run = self.runs[name]
         if run.step.type == "Condition":
             return {"Outcome": run.outcome}
+        if run.step.type == "Callback":
+            return {"OutputParameters": run.outputs}
         call = CALLS[run.step.type]
         try:
             return await self.handle(call.describe, {call.name: run.made})

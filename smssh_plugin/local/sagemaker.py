@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .pipelines import Pipelines
 from .sagemaker_jobs import Jobs, Models
+from .sagemaker_registry import Registry
 from .sagemaker_shapes import Shapes, validation_error
 from .sagemaker_store import Store, arn
 from .service_error import ServiceError
@@ -27,7 +28,7 @@ _SETTLE_SECONDS = 5.0
 
 
 class SageMaker:
-    """The API of jobs, models, pipelines and tags.
+    """The API of jobs, models, the model registry, pipelines and tags.
 
     Args:
         runner: what runs jobs.
@@ -39,10 +40,14 @@ class SageMaker:
         self.store = Store()
         self.jobs = Jobs(self.store, runner)
         self.models = Models(self.store)
-        self.pipelines = Pipelines(self.store, self.shapes, self.handle, self.jobs, read_object)
+        self.registry = Registry(self.store)
+        self.pipelines = Pipelines(
+            self.store, self.shapes, self.handle, self.jobs, read_object, self.registry.ensure_group
+        )
         self._operations: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             **self.jobs.operations(),
             **self.models.operations(),
+            **self.registry.operations(),
             **self.pipelines.operations(),
             "AddTags": self._add_tags,
             "ListTags": self._list_tags,
@@ -82,6 +87,8 @@ class SageMaker:
         await self.pipelines.settled(_SETTLE_SECONDS)
 
     def _exists(self, resource: str) -> bool:
+        if self.registry.has(resource):
+            return True
         kind, _, name = resource.rpartition(":")[2].partition("/")
         table: dict[str, Any] = {
             "model": self.store.models,

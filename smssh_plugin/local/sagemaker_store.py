@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .job_types import Kind
     from .pipelines_definition import Definition
+    from .pipelines_engine import StepRun
 
 __all__ = ["ACCOUNT", "REGION", "JobRecord", "ModelRecord", "PipelineRecord", "Store", "arn", "page"]
 
@@ -96,6 +97,8 @@ class PipelineRecord:
     created: float = field(default_factory=time.time)
     modified: float = field(default_factory=time.time)
     last_run: float | None = None
+    cache: dict[str, tuple[StepRun, str]] = field(default_factory=dict)
+    """Results that a later execution may take, by what was asked for: the step and the ARN of its execution."""
 
 
 class Store:

@@ -447,10 +447,12 @@ def test_two_answers_for_one_token(service):
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [
-        ([step("L", "Lambda", {})], "smssh local does not interpret steps of type 'Lambda' (step 'L')"),
-        ([step("E", "EMR", {})], "steps of type 'EMR' (step 'E')"),
-        ([step("F", "ForEach", {})], "steps of type 'ForEach' (step 'F')"),
-        ([step("R", "RegisterModel", {})], "steps of type 'RegisterModel' (step 'R')"),
+        ([step("M", "Mystery", {})], "Unknown step type 'Mystery' (step 'M')"),
+        ([step("C", "Callback", {})], "Step 'C': a Callback step needs SqsQueueUrl"),
+        (
+            [_train("S", CacheConfig={"Enabled": True, "ExpireAfter": "soon"})],
+            "Step 'S': ExpireAfter 'soon' is not a duration of ISO 8601",
+        ),
         ([_train("S"), _train("S")], "Two steps have the name 'S'"),
         (
             [
@@ -617,17 +619,13 @@ def test_requests_refused(service):
         with pytest.raises(ClientError, match=f"ValidationException.*{expected}"):
             client.create_pipeline(PipelineName="p", RoleArn=ROLE, ClientRequestToken=token, **given)
     service.pipeline(definition(_train("S")))
-    with pytest.raises(ClientError, match="SelectiveExecutionConfig"):
-        service.start_pipeline(SelectiveExecutionConfig={"SelectedSteps": [{"StepName": "S"}]})
     with pytest.raises(ClientError, match=r"ResourceNotFound.*no version 7"):
         service.start_pipeline(PipelineVersionId=7)
 
 
 def test_policies_that_never_act_are_accepted(service):
     policies = [{"ExceptionType": ["Step.THROTTLING", "SageMaker.CAPACITY_ERROR"], "MaxAttempts": 3}]
-    service.pipeline(
-        definition(_train("S", RetryPolicies=policies, CacheConfig={"Enabled": True, "ExpireAfter": "P1D"}))
-    )
+    service.pipeline(definition(_train("S", RetryPolicies=policies)))
     for _ in range(2):
         arn = service.start_pipeline()
         service.execution(arn, "Succeeded")
