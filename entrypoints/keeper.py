@@ -310,6 +310,9 @@ class Keeper:
                 "step": context.job.step,
                 "attempt": self._attempt,
                 "exit_code": self._exit_code,
+                "attempts": [
+                    {"attempt": number, **result} for number, result in sorted(self._results.items())
+                ],
                 "hold": hold,
                 "ssh": {
                     "port": None if server is None else server.port,

@@ -150,6 +150,7 @@ class Connection:
         input: bytes | str | None = None,  # noqa: A002 - the name that subprocess.run has for it
         timeout: float | None = None,
         on_output: OnOutput | None = None,
+        limit: int | None = None,
     ) -> Result:
         """Run a command in the container and wait for it.
 
@@ -159,13 +160,16 @@ class Connection:
             timeout: seconds it may take; its remote end is hung up on then, and may go on if it ignores that.
             on_output: called as output comes, with "stdout" or "stderr" and a piece of it; one call at a
                 time.
+            limit: bytes that are kept of each of the two, the last ones; all by default.
 
         Raises:
             SmsshError: TIMEOUT, or UNREACHABLE where the connection was lost.
         """
         line = command if isinstance(command, str) else shlex.join(command)
         data = input.encode() if isinstance(input, str) else input
-        return self._execute([*self._words("ssh"), "-T", self._alias, "--", line], data, timeout, on_output)
+        return self._execute(
+            [*self._words("ssh"), "-T", self._alias, "--", line], data, timeout, on_output, limit
+        )
 
     def put(self, local: Path | str, remote: str, *, timeout: float | None = None) -> None:
         """Copy a file or a folder into the container, byte for byte, modes and times kept.
@@ -365,7 +369,12 @@ class Connection:
             )
 
     def _execute(
-        self, words: list[str], data: bytes | None, timeout: float | None, on_output: OnOutput | None
+        self,
+        words: list[str],
+        data: bytes | None,
+        timeout: float | None,
+        on_output: OnOutput | None,
+        limit: int | None = None,
     ) -> Result:
         """Run a local program that rides on the master."""
         if not self.alive:
@@ -382,7 +391,7 @@ class Connection:
             self._running.add(process)
         kept = {"stdout": bytearray(), "stderr": bytearray()}
         try:
-            in_time = _pump(process, data, timeout, kept, on_output)
+            in_time = _pump(process, data, timeout, kept, on_output, limit)
             if in_time:
                 status = process.wait()
         finally:
@@ -406,7 +415,8 @@ class Connection:
             raise self._lost()
         if status < 0:  # killed here, by close()
             raise self._lost()
-        return Result(status, bytes(kept["stdout"]), bytes(kept["stderr"]))
+        last = slice(None) if limit is None else slice(-limit, None)
+        return Result(status, bytes(kept["stdout"][last]), bytes(kept["stderr"][last]))
 
     def _stands(self) -> bool:
         """Whether the master answers."""
@@ -440,6 +450,7 @@ def _pump(
     timeout: float | None,
     kept: dict[str, bytearray],
     on_output: OnOutput | None,
+    limit: int | None,
 ) -> bool:
     """Feed a process and collect its output until its pipes are closed; False: the time was over first."""
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -471,6 +482,8 @@ def _pump(
                     selector.unregister(key.fileobj)
                     continue
                 kept[key.data] += piece
+                if limit is not None and len(kept[key.data]) > 2 * limit:
+                    del kept[key.data][:-limit]
                 if on_output is not None:
                     on_output(key.data, piece)
     return True

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Action", "Event", "Incident", "Report", "Step"]
+__all__ = ["Action", "Attempt", "Event", "Incident", "Report", "Step"]
 
 VERSION = 1
 """Of report.json's schema; a new field does not change it, a changed or removed one does."""
@@ -54,7 +54,9 @@ class Incident:
         log_tail: the last lines of the job's log.
         probes: what the probes of plugins found, by their names.
         actions: what was done, in order.
-        resolution: open, fixed, failed (the retry failed too), held (left for a person), released or lost.
+        resolution: open, fixed, failed (the retry failed too), held (left for a person), by hand (its step succeeded
+            after it was left), over (its step ended otherwise), running (its retry went on when the debugger
+            stopped), released or lost.
         resolved: when that was settled.
     """
 
@@ -75,9 +77,9 @@ class Incident:
     @property
     def error(self) -> str:
         """What went wrong, in one line."""
-        told = self.report.get("error")
+        told = str(self.report.get("error") or "").strip()
         if told:
-            return str(told).strip().splitlines()[0]
+            return told.splitlines()[0]
         trace = str(self.report.get("traceback") or "").strip()
         if trace:
             return trace.splitlines()[-1]
@@ -115,6 +117,27 @@ class Step:
     log_tail: list[str] = field(default_factory=list)
 
 
+@dataclass
+class Attempt:
+    """One run of a held step's entry point, whoever started it.
+
+    Attributes:
+        step: the name of the step.
+        address: the host's address.
+        attempt: its number, from 1.
+        exit_code: how it ended.
+        seconds: how long it ran; None where nobody could be asked any more.
+        by: job (the first one), debugger (a retry of `smssh debug`), or somebody (anybody else's retry).
+    """
+
+    step: str
+    address: str
+    attempt: int
+    exit_code: int
+    seconds: float | None
+    by: str
+
+
 @dataclass(frozen=True)
 class Event:
     """A line of the protocol.
@@ -146,6 +169,7 @@ class Report:
         stopped_because: why the debugger stopped watching: ended, interrupted, timeout or error.
         steps: those that have started, in the order of their start.
         incidents: the holds that were found, in the order they were found.
+        attempts: the attempts of steps that were held.
         events: the protocol.
         generated: when this was written.
         generator: the program and its version.
@@ -163,6 +187,7 @@ class Report:
     stopped_because: str = "ended"
     steps: list[Step] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     generated: float = field(default_factory=time.time)
     generator: str = "smssh"

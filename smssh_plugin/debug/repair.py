@@ -17,7 +17,7 @@ from ..client.connect import Connection
 from ..client.endpoint import reach
 from ..errors import SmsshError
 from . import fix as fixes
-from . import logs
+from . import logs, told
 from .model import Action, Event, Incident
 from .probes import look
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Bench", "Repair"]
 
 HOOK_SECONDS = 60.0
+OUTPUT_LIMIT = 8 << 20
+"""Bytes of what a command in the container writes."""
+DETAIL_LIMIT = 1 << 16
+"""Characters of it that the report keeps."""
 TRIES = 3
 """Logins of one hold that may be lost before it is left to a person."""
 
@@ -61,6 +65,7 @@ class Bench:
         release: whether to release a step that cannot be fixed; else it stays held for a person.
         say: takes lines of the protocol, from any thread.
         found: takes a new incident, from any thread.
+        ran: takes what is known of the attempts of a host (step, address, attempts), from any thread.
         progress: of the hosts whose fix was begun, by target.
         lost: holds whose login was lost in the middle, by target, attempt and point.
         probes: what looks at each step that failed, before it is fixed.
@@ -71,6 +76,7 @@ class Bench:
     release: bool
     say: Callable[[Event], None]
     found: Callable[[Incident], None]
+    ran: Callable[[str, str, list[tuple[int, int, float | None]]], None]
     progress: dict[str, Progress] = field(default_factory=dict)
     lost: dict[tuple[str, int, str], Incident] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
@@ -152,10 +158,11 @@ class Repair:
         self._settle("lost", f"lost it: {why}", "warn")
 
     def _handle(self, connection: Connection) -> None:
-        state = _hook(connection, "status")
+        state = told.state(_hook(connection, "status"))
         self.looked = True
-        point, attempt = str(state.get("point") or ""), int(state.get("attempt") or 1)
-        if state.get("state") != "held" or (attempt, point) in self._known:
+        point, attempt = state["point"], state["attempt"]
+        self._bench.ran(self.step, self.address, state["attempts"])
+        if state["state"] != "held" or (attempt, point) in self._known:
             return
         incident = self._bench.lost.pop((self.node.target, attempt, point), None)
         if incident is None:
@@ -165,34 +172,30 @@ class Repair:
         self.incident = incident
         self._known.add((attempt, point))
         if point == "failure":
-            self._fix(connection, incident, str(state.get("code_dir") or ""))
+            self._fix(connection, incident, state["code_dir"])
         else:
             self._leave(f"is held at its {point}")
 
     def _meet(self, connection: Connection, state: dict[str, Any], attempt: int, point: str) -> Incident:
         """A hold that was not seen before: what its container reports, and what probes find."""
-        hold = state.get("hold") or {}
         incident = Incident(
             step=self.step,
             address=self.address,
             point=point,
             attempt=attempt,
             found=time.time(),
-            held_since=hold.get("since"),
-            deadline=hold.get("deadline"),
+            held_since=state["since"],
+            deadline=state["deadline"],
         )
         if point != "failure":
             self._bench.found(incident)
             return incident
         try:
-            incident.report = _hook(connection, "report")
+            incident.report = told.report(_hook(connection, "report"))
         except SmsshError as error:
             self._say(f"there is no report: {error.message}", "warn")
-        told = incident.report.get("log_tail")
-        incident.log_tail = (
-            [str(line) for line in told]
-            if told
-            else logs.tail(self._bench.session, self.node.kind, self.node.job)
+        incident.log_tail = incident.report.get("log_tail") or logs.tail(
+            self._bench.session, self.node.kind, self.node.job
         )
         self.incident = incident
         self._bench.found(incident)
@@ -268,7 +271,7 @@ class Repair:
         action = Action("retry", time.time())
         incident.actions.append(action)
         try:
-            result = connection.run(["smssh-hook", "retry", "--json"])
+            result = connection.run(["smssh-hook", "retry", "--json"], limit=OUTPUT_LIMIT)
         except SmsshError as error:
             action.seconds = time.time() - action.began
             # A long retry outlives a cut connection; and the job's end may overtake the answer. The next
@@ -277,13 +280,14 @@ class Repair:
             raise
         action.seconds = time.time() - action.began
         answer = _json(result.text)
-        action.detail = result.error_text
-        code = answer.get("exit_code", result.status)
+        action.detail = result.error_text[-DETAIL_LIMIT:]
+        code = told.whole(answer.get("exit_code"), -255, 255)
+        code = result.status if code is None else code
+        attempt = told.whole(answer.get("attempt"), 1, 1_000_000) or incident.attempt + 1
+        self._bench.ran(self.step, self.address, [(attempt, code, action.seconds)])
         action.ok = code == 0
         if action.ok:
-            action.summary = (
-                f"the entry point succeeded on attempt {answer.get('attempt', incident.attempt + 1)}"
-            )
+            action.summary = f"the entry point succeeded on attempt {attempt}"
             self._settle("fixed", f"{action.summary} ({action.seconds:.0f} s); the job goes on", "good")
         else:
             action.summary = f"the entry point failed again, with status {code}"
@@ -295,7 +299,7 @@ class Repair:
             self._leave(why)
             return
         action = Action("release", time.time())
-        result = connection.run(["smssh-hook", "release"], timeout=HOOK_SECONDS)
+        result = connection.run(["smssh-hook", "release"], timeout=HOOK_SECONDS, limit=OUTPUT_LIMIT)
         action.seconds, action.ok = time.time() - action.began, result.status == 0
         action.summary = (
             f"{why}: released it" if action.ok else f"could not release it: {result.error_text.strip()}"
@@ -340,7 +344,7 @@ def _hook(connection: Connection, verb: str) -> dict[str, Any]:
     Raises:
         SmsshError: it failed, or answered no JSON object.
     """
-    result = connection.run(["smssh-hook", verb, "--json"], timeout=HOOK_SECONDS)
+    result = connection.run(["smssh-hook", verb, "--json"], timeout=HOOK_SECONDS, limit=OUTPUT_LIMIT)
     answer = _json(result.text)
     if result.status or not answer:
         lines = result.error_text.strip().splitlines() or result.text.strip().splitlines()

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
 from .report_html import page
+from .told import seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from .model import Report
@@ -54,13 +56,19 @@ def write(report: Report, folder: Path) -> tuple[Path, Path]:
     Raises:
         SmsshError: they cannot be written.
     """
-    texts = {
-        folder / "report.json": json.dumps(as_json(report), indent=2) + "\n",
-        folder / "report.html": page(report),
+    made: dict[Path, Callable[[], str]] = {
+        folder / "report.json": lambda: json.dumps(as_json(report), indent=2) + "\n",
+        folder / "report.html": lambda: page(report),
     }
+    failed: list[Exception] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path, text in texts.items():
+        for path, make in made.items():
+            try:
+                text = make()
+            except Exception as error:  # noqa: BLE001 - the other one is written all the same
+                failed.append(error)
+                continue
             fresh = path.with_name(f".{path.name}.new")
             # Output of a job may hold halves of characters; they are shown as such, and must not stop the
             # report.
@@ -69,7 +77,14 @@ def write(report: Report, folder: Path) -> tuple[Path, Path]:
             fresh.replace(path)
     except OSError as error:
         raise _unwritable(folder, str(error.strerror)) from error
-    json_path, html_path = texts
+    if failed:
+        raise SmsshError(
+            f"a part of the report in {folder} is missing: {type(failed[0]).__name__}: {failed[0]}",
+            hint="the other file is there; please report this as a bug",
+            reference="report-incomplete",
+            status=ExitStatus.FAILED,
+        ) from failed[0]
+    json_path, html_path = made
     return json_path, html_path
 
 
@@ -98,6 +113,8 @@ def _plain(value: Any, name: str = "") -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if name in _TIMES and isinstance(value, (int, float)):
+        if seconds(value) is None:
+            return None
         when = dt.datetime.fromtimestamp(value, dt.timezone.utc)
         return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if isinstance(value, float):

@@ -26,6 +26,9 @@ _RESOLUTIONS = {
     "fixed": ("good", "fixed"),
     "failed": ("bad", "still failing"),
     "held": ("warn", "left held"),
+    "by hand": ("good", "settled by hand"),
+    "over": ("bad", "its hold is over"),
+    "running": ("warn", "its retry still runs"),
     "released": ("bad", "released"),
     "lost": ("bad", "lost"),
     "open": ("warn", "open"),
@@ -92,9 +95,13 @@ def _summary(report: Report) -> str:
         if fixed:
             them = "it" if len(fixed) == 1 == len(steps) else _join(fixed)
             parts.append(f"The fix was put into the running container, and {them} succeeded on the retry.")
+        last_of = {one.step: one for one in failed}
+        by_hand = [step for step in steps if step not in fixed and last_of[step].resolution == "by hand"]
+        if by_hand:
+            parts.append(f"Somebody worked on {_join(by_hand)} meanwhile: {_attempts_of(by_hand, report)}.")
         for step in steps:
-            if step not in fixed:
-                last = [one for one in failed if one.step == step][-1]
+            if step not in fixed and step not in by_hand:
+                last = last_of[step]
                 parts.append(f"{step} was not fixed ({_RESOLUTIONS[last.resolution][1]}).")
     elif report.status == "Succeeded":
         parts.append("Every step succeeded; nothing had to be fixed.")
@@ -109,6 +116,15 @@ def _summary(report: Report) -> str:
         )
         parts.append(f"The debugger {why} while the pipeline was still running.")
     return " ".join(parts)
+
+
+def _attempts_of(steps: Sequence[str], report: Report) -> str:
+    """How often and how well the entry points of these steps ran, in words."""
+    said = []
+    for step in steps:
+        count = max((one.attempt for one in report.attempts if one.step == step), default=0)
+        said.append(f"{step} succeeded" + (f" on attempt {count}" if count > 1 else ""))
+    return _join(said)
 
 
 def _timeline(report: Report) -> str:
@@ -193,7 +209,8 @@ def _parts(step: Step, report: Report) -> list[tuple[str, float, float]]:
         until(("retry" if retry.ok else "bad"), retry.began + retry.seconds)
     last = mine[-1]
     still = last.resolution in ("held", "open") and step.status == "Executing"
-    until("hold" if still else closing, end)
+    running = last.resolution == "running" and step.status == "Executing"
+    until("hold" if still else "retry" if running else closing, end)
     return parts or [(closing, begin, end)]
 
 
@@ -222,6 +239,13 @@ def _incident(incident: Incident, report: Report) -> str:
         out.append(f'<p class="message">{_e(incident.error)}</p>\n')
         if told.get("traceback"):
             out.append(f"<h4>Traceback</h4>\n{_traceback(str(told['traceback']))}")
+    ran = [one for one in report.attempts if (one.step, one.address) == (incident.step, incident.address)]
+    if len(ran) > 1:
+        rows = [
+            (one.attempt, one.exit_code, _took(one.seconds), _STARTED_BY.get(one.by, one.by)) for one in ran
+        ]
+        table = _table(("Attempt", "Exit status", "Took", "Started by"), rows, numbers=(0, 1, 2))
+        out.append(f"<h4>Attempts</h4>\n{table}")
     if incident.actions:
         steps = "".join(_action(one) for one in incident.actions)
         out.append(f'<h4>What was done</h4>\n<ol class="done">{steps}</ol>\n')
@@ -229,6 +253,13 @@ def _incident(incident: Incident, report: Report) -> str:
     out.extend(_folded(f"Probe {name}", _text(found)) for name, found in incident.probes.items())
     out.append(_container(told))
     return "".join(out) + "</article>\n"
+
+
+_STARTED_BY = {"job": "the job", "debugger": "smssh debug", "somebody": "somebody else"}
+
+
+def _took(seconds: float | None) -> str:
+    return "" if seconds is None else _short(seconds)
 
 
 def _traceback(text: str) -> str:
@@ -456,7 +487,7 @@ def _offset(seconds: float) -> str:
 
 def _bytes(value: object) -> str:
     """An amount of memory in the unit that gives one to four digits."""
-    if not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**63:
         return ""
     size = float(value)
     for unit in ("B", "KiB", "MiB", "GiB"):

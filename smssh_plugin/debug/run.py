@@ -17,7 +17,7 @@ from ..errors import ExitStatus, SmsshError
 from ..plugins import Plugins
 from . import fix as fixes
 from . import logs
-from .model import Event, Incident, Report
+from .model import Attempt, Event, Incident, Report
 from .repair import Bench, Repair
 from .watch import Snapshot, Watch, changes, step_names
 
@@ -32,7 +32,12 @@ __all__ = ["Options", "View", "debug", "exit_status"]
 
 POLL_SECONDS = 2.0
 STOP_SECONDS = 10.0
-TROUBLES_IN_A_ROW = 10
+TROUBLE_SECONDS = 3600.0
+"""How long AWS may not be reached before the debugger stops watching."""
+LONGEST_PAUSE = 30.0
+"""Seconds between two looks while AWS cannot be reached; shorter at first."""
+ASK_SECONDS = 15.0
+"""How often a host that was left to a person is asked whether somebody has retried it."""
 _STOPPED = {
     "interrupted": ExitStatus.INTERRUPTED,
     "timeout": ExitStatus.TIMEOUT,
@@ -83,8 +88,6 @@ class _Holds:
     known: set[tuple[int, str]] = field(default_factory=set)
     quiet_until: float = 0.0
     repair: Repair | None = None
-    left: bool = False
-    """Held for a person; looked at again only after it was seen not held."""
 
 
 def debug(options: Options, session: AwsSession, view: View) -> Report:
@@ -148,7 +151,7 @@ class _Debugger:
             generator=f"smssh {__version__}",
         )
         self._lock = threading.Lock()
-        self._bench = Bench(session, options.fixes, options.release, self._say, self._found)
+        self._bench = Bench(session, options.fixes, options.release, self._say, self._found, self._ran)
         self._bench.probes = Plugins().probes()
         self._hosts: dict[str, _Holds] = {}
 
@@ -156,23 +159,30 @@ class _Debugger:
         report = self._report
         began = time.monotonic()
         before: Snapshot | None = None
-        troubles = 0
+        trouble: float | None = None
+        pause = self._options.poll
         try:
             with _interruptible():
                 while True:
                     try:
                         now = self._watch.look()
-                        troubles = 0
                     except SmsshError as error:
-                        # A network that comes and goes, or throttling, must not end hours of watching.
-                        troubles += 1
-                        if before is None or troubles >= TROUBLES_IN_A_ROW:
+                        # A network that is gone for a while, or throttling, must not end hours of watching.
+                        first = trouble is None
+                        trouble = time.monotonic() if trouble is None else trouble
+                        lasts = time.monotonic() - trouble
+                        if before is None or error.status is ExitStatus.NOT_FOUND or lasts >= TROUBLE_SECONDS:
                             raise
-                        if troubles == 1:
+                        if first:
                             self._say(
                                 Event(time.time(), f"cannot look: {error.message}; trying again", "warn")
                             )
+                        pause = min(2 * pause, max(LONGEST_PAUSE, self._options.poll))
                     else:
+                        if trouble is not None:
+                            away = time.monotonic() - trouble
+                            self._say(Event(time.time(), f"can look again after {away:.0f} s", "good"))
+                        trouble, pause = None, self._options.poll
                         if now.finished:
                             self._join(began)
                         for event in changes(before, now):
@@ -189,7 +199,7 @@ class _Debugger:
                             Event(time.time(), f"stopped watching after {self._options.timeout:g} s", "warn")
                         )
                         break
-                    time.sleep(self._options.poll)
+                    time.sleep(pause)
         except KeyboardInterrupt:
             report.stopped_because = "interrupted"
             self._say(Event(time.time(), "interrupted", "warn"))
@@ -221,12 +231,12 @@ class _Debugger:
             repair = holds.repair
             if repair is not None and not repair.running:
                 holds.repair = None
-                incident = repair.incident
-                holds.left = incident is not None and incident.resolution == "held"
-                # After a retry the tag may lag; a host that could not be asked is not asked again at once.
-                holds.quiet_until = time.monotonic() + (2 * self._options.poll if repair.looked else 10.0)
+                # After a retry the tag may lag; a host that could not be asked, or was left to a person, is not
+                # asked again at once.
+                calm = 2 * self._options.poll if repair.looked and self._acted(repair) else ASK_SECONDS
+                holds.quiet_until = time.monotonic() + calm
             if target not in held and holds.repair is None:
-                holds.left = False
+                holds.quiet_until = 0.0
         if now.finished:
             return
         for target, node in held.items():
@@ -235,10 +245,15 @@ class _Debugger:
                 continue
             address = step.address if node.host == "algo-1" else f"{node.host}.{step.address}"
             holds = self._hosts.setdefault(target, _Holds(step.name, address))
-            if holds.repair is not None or holds.left or time.monotonic() < holds.quiet_until:
+            if holds.repair is not None or time.monotonic() < holds.quiet_until:
                 continue
             holds.repair = Repair(self._bench, node, step.name, address, holds.known)
             holds.repair.start()
+
+    @staticmethod
+    def _acted(repair: Repair) -> bool:
+        """Whether it did something after which the host may soon be held anew."""
+        return repair.incident is not None and repair.incident.resolution != "held"
 
     def _join(self, began: float) -> None:
         """The execution has ended; repairs hear of it a moment later (a retry's answer, a lost login)."""
@@ -261,22 +276,30 @@ class _Debugger:
         """The last words of the report: what became of incidents, and the logs."""
         report = self._report
         status = {step.name: step.status for step in report.steps}
+        last = {(incident.step, incident.address): incident for incident in report.incidents}
         for incident in report.incidents:
-            ended = status.get(incident.step, "")
-            if incident.resolution in ("open", "lost") and ended == "Succeeded":
-                incident.resolution = "fixed"
-            elif incident.resolution == "open":
-                incident.resolution = "held" if ended in ("Starting", "Executing") else "lost"
+            key = (incident.step, incident.address)
+            incident.resolution = _resolution(incident, status.get(incident.step, ""), incident is last[key])
+            if incident.resolution == "by hand":
+                known = [one.attempt for one in report.attempts if (one.step, one.address) == key]
+                self._ran(*key, [(max(known, default=incident.attempt) + 1, 0, None)])
         wanted = {incident.step for incident in report.incidents}
         for step in report.steps:
             if step.job and (step.status == "Failed" or step.name in wanted):
                 step.log_tail = logs.tail(self._session, step.kind, step.job)
         for incident in report.incidents:
-            if status.get(incident.step) == "Executing" and incident.resolution == "held":
-                command = f"smssh connect {shlex.quote(incident.address)}"
-                self._say(
-                    Event(time.time(), f"{incident.step}: still held; enter it with: {command}", "warn")
-                )
+            address = shlex.quote(incident.address)
+            if (
+                status.get(incident.step) != "Executing"
+                or incident is not last[incident.step, incident.address]
+            ):
+                continue
+            if incident.resolution == "held":
+                text = f"{incident.step}: still held; enter it with: smssh connect {address}"
+                self._say(Event(time.time(), text, "warn"))
+            elif incident.resolution == "running":
+                text = f"{incident.step}: its retry still runs; see how it ends with: smssh status {address}"
+                self._say(Event(time.time(), text, "warn"))
         report.generated = time.time()
 
     def _say(self, event: Event) -> None:
@@ -286,7 +309,57 @@ class _Debugger:
 
     def _found(self, incident: Incident) -> None:
         with self._lock:
+            for earlier in self._report.incidents:
+                same = (earlier.step, earlier.address, earlier.point) == (
+                    incident.step,
+                    incident.address,
+                    incident.point,
+                )
+                if same and earlier.resolution == "held" and earlier.attempt < incident.attempt:
+                    earlier.resolution, earlier.resolved = "failed", incident.found
             self._report.incidents.append(incident)
+
+    def _ran(self, step: str, address: str, attempts: list[tuple[int, int, float | None]]) -> None:
+        """Put what is known of a host's attempts into the report; what a retry of ours told stays."""
+        with self._lock:
+            report = self._report
+            known = {
+                one.attempt: one for one in report.attempts if (one.step, one.address) == (step, address)
+            }
+            retried = {
+                incident.attempt + 1
+                for incident in report.incidents
+                if (incident.step, incident.address) == (step, address)
+                and any(action.what == "retry" for action in incident.actions)
+            }
+            for number, code, seconds in attempts:
+                if number not in known:
+                    by = "job" if number == 1 else "debugger" if number in retried else "somebody"
+                    report.attempts.append(Attempt(step, address, number, code, seconds, by))
+            report.attempts.sort(key=lambda one: (one.step, one.address, one.attempt))
+
+
+def _resolution(incident: Incident, status: str, last: bool) -> str:
+    """What became of an incident, now that nobody looks any more.
+
+    Args:
+        incident: as the repair left it.
+        status: of its step.
+        last: whether no later incident of its host is known.
+    """
+    if incident.resolution == "released" or incident.resolution == "fixed" or not last:
+        return incident.resolution
+    runs = status in ("Starting", "Executing")
+    retried = bool(incident.actions) and incident.actions[-1].what == "retry"
+    if incident.resolution in ("open", "lost") and (status == "Succeeded" or runs):
+        if status == "Succeeded":
+            return "fixed" if any(action.what == "retry" for action in incident.actions) else "by hand"
+        return "running" if retried else "held"
+    if status == "Succeeded":
+        return "by hand"
+    if runs or incident.resolution == "failed":
+        return incident.resolution
+    return "lost" if incident.resolution in ("open", "lost") else "over"
 
 
 @contextlib.contextmanager

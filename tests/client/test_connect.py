@@ -44,6 +44,13 @@ def test_run_gives_status_and_both_streams(shared: Connection):
     assert (result.status, result.stdout, result.error_text) == (7, b"out\n", "err\n")
 
 
+def test_run_keeps_the_end_of_too_much_output(shared: Connection):
+    result = shared.run("seq 1 200000; seq 1 9 >&2", limit=1000)
+    assert len(result.stdout) == 1000
+    assert result.text.endswith("199999\n200000\n")
+    assert result.error_text.splitlines() == list("123456789")
+
+
 def test_run_takes_words_literally(shared: Connection):
     words = ["printf", "%s|", "a b", "$HOME", "quote'quote", "*"]
     assert shared.run(words).text == "a b|$HOME|quote'quote|*|"

@@ -15,6 +15,7 @@ import pytest
 
 from smssh_plugin.client.connect import Connection
 from smssh_plugin.debug import probes, repair, report, run
+from smssh_plugin.debug.report_html import page
 from smssh_plugin.errors import ExitStatus, SmsshError
 from tests.client.nodes import add_node, set_state, use
 from tests.local.service_harness import Service, definition, processing, step, training
@@ -269,7 +270,7 @@ def test_logins_that_are_lost_again_and_again_leave_it_to_a_person(
     _until_left(world)
     found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH), release=True, timeout=60)
     (incident,) = found.incidents
-    assert incident.resolution == "held"
+    assert incident.resolution == "over"  # the job was stopped then
     assert [one.what for one in incident.actions] == ["lost"] * repair.TRIES + ["leave"]
     assert f"lost it {repair.TRIES} times: left held" in world.view.text
 
@@ -293,7 +294,7 @@ def test_a_step_that_cannot_be_released_is_still_held(world: World):
     world.container.set(no_release=True)
     found = world.debug(release=True, timeout=60)
     (incident,) = found.incidents
-    assert incident.resolution == "held"
+    assert incident.resolution == "over"  # the job was stopped then
     assert (
         "could not release it: error: nothing is released here: left held; smssh connect"
         in incident.actions[-1].summary
@@ -320,7 +321,7 @@ def test_whatever_goes_wrong_with_a_fix_the_step_is_left_to_a_person(
     _until_left(world)
     found = world.debug(fixes=world.container.fixes(Train_sh='#!/bin/sh -c "x\n'), timeout=60)
     (incident,) = found.incidents
-    assert incident.resolution == "held"
+    assert incident.resolution == "over"  # the job was stopped then
     assert said in world.view.text
     assert world.view.text.count("left held") == 1
 
@@ -348,7 +349,106 @@ def test_a_person_fixes_it_while_the_debugger_watches(world: World):
             set_state(world.service, world.node, "released")
 
     world.view.on_event = by_hand
-    assert world.debug(timeout=60).status == "Succeeded"
+    found = world.debug(timeout=60)
+    assert found.status == "Succeeded"
+    (incident,) = found.incidents
+    assert incident.resolution == "by hand"
+    assert [(one.attempt, one.exit_code, one.by) for one in found.attempts][-1] == (2, 0, "somebody")
+    assert "still held" not in world.view.text
+    shown = page(found)
+    assert "Somebody worked on Train meanwhile: Train succeeded on attempt 2." in shown
+    assert "not fixed" not in shown
+    assert "left held" not in shown.partition("<h2>Protocol")[0].partition("What was done")[0]
+
+
+def test_each_attempt_of_a_person_is_in_the_report(world: World, monkeypatch: pytest.MonkeyPatch):
+    """One that fails, another one between two looks, and the one that the pipeline goes on with."""
+    monkeypatch.setattr(run, "ASK_SECONDS", 0.1)
+    world.start()
+    world.follow()
+    world.container.set(attempts=[{"attempt": 1, "exit_code": 1, "seconds": 5.0}])
+
+    def by_hand(event: Event) -> None:
+        if "left held" not in event.text:
+            return
+        if world.container.state["attempt"] == 1:
+            ends = [{"attempt": number, "exit_code": number, "seconds": 2.0} for number in (1, 2, 3)]
+            world.container.set(attempt=3, attempts=ends)
+        else:
+            world.container.set(state="ended", exit_code=0)
+            set_state(world.service, world.node, "released")
+
+    world.view.on_event = by_hand
+    found = world.debug(timeout=60)
+    assert found.status == "Succeeded"
+    assert [incident.resolution for incident in found.incidents] == ["failed", "by hand"]
+    assert [incident.attempt for incident in found.incidents] == [1, 3]
+    assert [(one.attempt, one.exit_code, one.seconds, one.by) for one in found.attempts] == [
+        (1, 1, 5.0, "job"),
+        (2, 2, 2.0, "somebody"),
+        (3, 3, 2.0, "somebody"),
+        (4, 0, None, "somebody"),
+    ]
+    assert "Train succeeded on attempt 4" in page(found)
+
+
+ODD: dict[str, list[Any]] = {
+    "report": [
+        {"error": " \n"},
+        {"error": 5, "traceback": ["x"]},
+        {"command": 5},
+        {"command": [1, None, "python"]},
+        {"processes": [{"pid": "x", "rss_bytes": 10**400}, 5], "disk": {"a": 1}},
+        {"disk": [{"path": 5, "total_bytes": -1, "free_bytes": float("nan")}]},
+        {"time": "soon", "exit_code": 10**400, "attempt": -1},
+        {"log_tail": "one line", "environment_names": [[]], "gpu": {}},
+        {"more": {"deep": [[[[[[[[[[[[1]]]]]]]]]]]]}, "nan": float("inf"), "big": "x" * 1_000_000},
+        {"other_errors": [None, {"pid": []}]},
+        {"first_failed": [1], "job": None, "\ud800": "\udfff"},
+    ],
+    "state": [
+        {"hold": {"since": "soon", "deadline": float("inf")}},
+        {"hold": {"since": -1e300, "deadline": 10**400}},
+        {"hold": 5, "attempt": "second", "attempts": {"1": 1}},
+        {
+            "hold": [1],
+            "attempt": 10**30,
+            "attempts": [5, {"attempt": "x"}, {"attempt": 1, "exit_code": 10**9}],
+        },
+        {"point": "failure", "code_dir": {"a": 1}},
+    ],
+}
+
+
+@pytest.mark.parametrize(("what", "odd"), [(what, odd) for what, many in ODD.items() for odd in many])
+def test_odd_answers_of_a_container_do_not_destroy_the_report(
+    world: World, tmp_path: Path, what: str, odd: dict[str, Any]
+):
+    """A container may answer anything: what is not as it should be is left out, and all else is there."""
+    world.start()
+    world.follow()
+    if what == "report":
+        path = world.container.folder / "report.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **odd}))
+    else:
+        world.container.set(**odd)
+
+    def end(event: Event) -> None:
+        if "left held" in event.text:
+            world.container.set(state="ended", exit_code=1)
+
+    world.view.on_event = end
+    found = world.debug(timeout=60)
+    assert [incident.step for incident in found.incidents] == ["Train"]
+    json_path, html_path = report.write(found, tmp_path / "report")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    told = json.loads(json_path.read_text(), parse_constant=refuse)
+    assert told["incidents"][0]["error"]
+    assert "Train" in html_path.read_text()
+    assert json_path.stat().st_size < 2_000_000
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -377,6 +477,9 @@ def test_ctrl_c_leaves_the_job_held_and_nothing_running(world: World, number: si
     assert [one for one in left if one.name() in ("ssh", "sftp")] == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("repair-")]
     assert found.incidents[0].actions[-1].what == "retry"
+    assert found.incidents[0].resolution == "running"
+    assert "still held" not in world.view.text
+    assert "Train: its retry still runs; see how it ends with: smssh status" in world.view.text
     # The "container" is on this machine, and its server may have ended before what it started.
     for one in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -427,17 +530,21 @@ class _Away:
 
 
 def test_it_goes_on_when_aws_is_back(world: World, monkeypatch: pytest.MonkeyPatch):
-    _Away(world, monkeypatch, run.TROUBLES_IN_A_ROW - 1)
+    monkeypatch.setattr(run, "LONGEST_PAUSE", 0.1)
+    _Away(world, monkeypatch, 40)
     world.start()
     world.follow()
     found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH))
     assert found.status == "Succeeded"
     assert world.view.text.count("cannot look: AWS is away; trying again") == 1
+    assert world.view.text.count("can look again after ") == 1
 
 
 def test_an_execution_that_cannot_be_watched_any_longer_has_not_failed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(run, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(run, "TROUBLE_SECONDS", 1.0)
     _Away(world, monkeypatch, 1000)
     world.start()
     found = world.debug()

@@ -219,3 +219,17 @@ def test_a_folder_in_which_nothing_can_be_made(tmp_path: Path):
     tmp_path.chmod(0o555)
     with pytest.raises(SmsshError, match="nothing can be made in"):
         reports.check(tmp_path / "new")
+
+
+@pytest.mark.parametrize(("broken", "kept"), [("page", "report.json"), ("as_json", "report.html")])
+def test_one_file_is_written_where_the_other_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, kept: str
+):
+    def fails(_report: Report) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(reports, broken, fails)
+    with pytest.raises(SmsshError, match="is missing: ValueError: a fault of ours"):
+        reports.write(full(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [kept]
+    assert (tmp_path / kept).stat().st_size > 100
