@@ -42,6 +42,7 @@ def _training(**algorithm: Any) -> dict[str, Any]:
         "AlgorithmSpecification": {"TrainingImage": "IMAGE", **algorithm},
         "InputDataConfig": [{"ChannelName": "train"}],
         "RoleArn": ROLE,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 86400},
     }
 
 
@@ -119,6 +120,8 @@ REASONS = {
     "SMSSH_ROLE": "The role that the managed node is registered with: that of the request. It may be a pipeline "
     "variable, which a file in S3 can't hold.",
     "SMSSH_STEP": "The step's name, for addresses and reports: the bundle is the same for all steps.",
+    "SMSSH_MAX_RUNTIME": "`StoppingCondition.MaxRuntimeInSeconds`, where it is a number: a hold ends before it. No "
+    "job's container is told its own limit, and the bundle is the same for all of them.",
     "SMSSH_BUNDLE": "Where the bundle is, for the interpreters that are started from somewhere else. It "
     "is moved to the container's private folder before your code runs: no input of ours is left to be seen.",
     "PYTHONPATH": "Where Python finds what starts us: our `sitecustomize.py`, or the module that "

@@ -209,6 +209,11 @@ def _stay(unused: idle.Watch, whole: idle.Watch | None) -> int:
         if whole is not None and whole.over(0):
             out.write(f"smssh: time is up (--max): the placeholder ends, with {connected} connected\n")
             return 0
+        if status["holds_end"] is not None and time.time() >= status["holds_end"]:
+            out.write(
+                f"smssh: the job's own limit is near: the placeholder ends, with {connected} connected\n"
+            )
+            return 0
         if bool(connected) != bool(before) or before < 0 or time.monotonic() - said >= REMINDER_SECONDS:
             said, before = time.monotonic(), connected
             left = "" if connected else f", ends in {unused.left / 60:.0f} min"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from ..hookspecs import Job
+from ..settings import RUNTIME_LIMIT
 from . import boot
 
-__all__ = ["base_dir", "code_dir", "identify"]
+__all__ = ["base_dir", "code_dir", "identify", "max_runtime", "started"]
+
+INPUT_CONFIG = ("hyperparameters.json", "inputdataconfig.json", "resourceconfig.json")
 
 
 def base_dir(environ: Mapping[str, str]) -> Path:
@@ -49,6 +54,53 @@ def identify(environ: Mapping[str, str], step: str = "", command: Sequence[str] 
         host = str(config.get("current_host") or host)
         hosts = tuple(str(each) for each in config.get("hosts") or hosts)
     return Job(name=name, kind=kind, host=host, arn=arn, step=step, hosts=hosts)
+
+
+def max_runtime(environ: Mapping[str, str], told: int) -> int:
+    """The job's own limit in seconds, 0 where it is not known.
+
+    Args:
+        environ: the job's environment.
+        told: what the settings say of it.
+    """
+    if told:
+        return told
+    # The request of a processing job, as the service has it ("Build your own processing container", developer guide).
+    request = _read(base_dir(environ) / "config" / "processingjobconfig.json")
+    condition = request.get("StoppingCondition")
+    limit = condition.get("MaxRuntimeInSeconds") if isinstance(condition, dict) else None
+    return limit if type(limit) is int and 0 < limit <= RUNTIME_LIMIT else 0
+
+
+def started(environ: Mapping[str, str]) -> float:
+    """When the job started, as far as it shows in its container, in seconds since the epoch; not later than now.
+
+    SageMaker's own clock starts before images and data are there, and nothing in a container says when. The files that
+    SageMaker made for this job are the earliest trace of it; what is older than the machine came with the image.
+    """
+    now = time.time()
+    try:
+        with open("/proc/uptime", encoding="ascii") as file:
+            booted = now - float(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        booted = now
+    base = base_dir(environ)
+    folders = [
+        base / "input" / "config",
+        base / "config",
+        base / "input" / "data",
+        base / "processing" / "input",
+    ]
+    traces = [*folders, *(folders[0] / name for name in INPUT_CONFIG)]
+    traces += [folders[1] / "processingjobconfig.json", folders[1] / "resourceconfig.json"]
+    for folder in folders[2:]:
+        with contextlib.suppress(OSError):
+            traces += folder.iterdir()
+    times = [now]
+    for trace in traces:
+        with contextlib.suppress(OSError):
+            times.append(trace.stat().st_mtime)
+    return min(each for each in times if booted <= each <= now)
 
 
 def code_dir(

@@ -40,6 +40,9 @@ START_LIMIT = 300.0
 """Seconds after which the first stage of a hold begins even if the start of the supervisor is not over."""
 POLL_SECONDS = 1.0
 """How often a hold counts the connections; also how late its deadline can be."""
+LIMIT_NEAR = (
+    "the job's own limit is near (MaxRuntimeInSeconds), and a job that reaches it does not end in order"
+)
 REPORT_LIMIT = 2 << 20
 """Bytes of a report; it travels in one message."""
 CLOCK_STEP = 1.0
@@ -56,10 +59,18 @@ class Keeper:
         plugins: the hooks.
         say: writes one line into the job's log when no parent is connected.
         holder: whether a parent that can hold the job is there, or is going to be.
+        ends: when every hold must be over because of the job's own limit, in seconds since the epoch; None where
+            that is not known.
     """
 
     def __init__(
-        self, context: Context, plugins: Plugins, say: Callable[[str], None], *, holder: bool = False
+        self,
+        context: Context,
+        plugins: Plugins,
+        say: Callable[[str], None],
+        *,
+        holder: bool = False,
+        ends: float | None = None,
     ) -> None:
         self.context = context
         self.plugins = plugins
@@ -80,6 +91,8 @@ class Keeper:
         self._decision: dict[str, Any] | None = None
         self._hold_requested = False
         self._holder = holder
+        # Kept by a clock that nobody sets.
+        self._must_end = None if ends is None else time.monotonic() + ends - time.time()
         self._entry = ""
         self._left_out: list[str] = []
         self._pending: dict[str, Any] | None = None
@@ -326,6 +339,7 @@ class Keeper:
                 },
                 "code_dir": context.code_dir,
                 "report": None if self._report is None else str(self._report),
+                "holds_end": self._ends(),
                 "error": self._error,
                 "connect": context.connect_command,
                 "connected": 0 if server is None else sessions(server.port),
@@ -383,7 +397,9 @@ class Keeper:
             if deadline <= hold.deadline and hold.deadline >= hold.max_deadline:
                 raise SmsshError(
                     "The hold is at its maximum already.",
-                    hint="SMSSH_HOLD_MAX_SECONDS is set when the job is submitted.",
+                    hint="SageMaker ends the job soon after: its limit (MaxRuntimeInSeconds) cannot be changed now."
+                    if self._cut_short(hold)
+                    else "SMSSH_HOLD_MAX_SECONDS is set when the job is submitted.",
                     reference="hold-at-maximum",
                     status=ExitStatus.FAILED,
                 )
@@ -563,7 +579,7 @@ class Keeper:
         if point == "start" and settings.wait_seconds is not None:
             seconds = float(settings.wait_seconds)
         now = time.time()
-        limit = now + settings.hold_max_seconds
+        limit = min(now + settings.hold_max_seconds, self._ends() or now + settings.hold_max_seconds)
         hold = Hold(point, now, min(now + seconds, limit), limit)
         with self._changed:
             self._refuse_after_end()
@@ -653,7 +669,11 @@ class Keeper:
                     hold.deadline = max(hold.deadline, min(now + seconds, hold.max_deadline))
                 hold.ends = hold.deadline
             if now >= hold.max_deadline:
-                return _release(f"{_duration(hold.max_deadline - hold.since)} are over")
+                return _release(
+                    LIMIT_NEAR
+                    if self._cut_short(hold)
+                    else f"{_duration(hold.max_deadline - hold.since)} are over"
+                )
             if now >= hold.ends:
                 return _release(f"nobody was connected for {_duration(idle if came and idle else seconds)}")
             if hold.ends - now <= warn_at and hold.ends != warned and not starting:
@@ -663,11 +683,23 @@ class Keeper:
                 reminded = time.monotonic()
                 self._notify("reminder", f"held: {self._banner(hold)}", hold)
 
+    def _ends(self) -> float | None:
+        """When every hold must be over because of the job's own limit, in seconds since the epoch."""
+        return None if self._must_end is None else time.time() + self._must_end - time.monotonic()
+
+    def _cut_short(self, hold: Hold) -> bool:
+        """Whether it is the job's own limit that ends a hold at last."""
+        ends = self._ends()
+        return ends is not None and ends <= hold.max_deadline + CLOCK_STEP
+
     def _banner(self, hold: Hold) -> str:
         who = f"{hold.connected} connected" if hold.connected else "nobody connected"
         if not hold.connected and self._together.somebody_connected():
             who = "somebody connected to another host"
-        parts = [self.context.connect_command, f"{who}, {_duration(hold.ends - time.time())} left"]
+        left = f"{who}, {_duration(hold.ends - time.time())} left"
+        if self._cut_short(hold) and hold.ends >= hold.max_deadline - CLOCK_STEP:
+            left += " (the job's own limit, MaxRuntimeInSeconds)"
+        parts = [self.context.connect_command, left]
         if self._together.held():
             parts.append("also held: " + ", ".join(self._together.held()))
         parts.append(waiting(self.context, hold))

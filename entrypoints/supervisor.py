@@ -25,7 +25,7 @@ from ..hooks import announce, apt, asyncssh_server, hold, hosts, keys, native, n
 from ..hookspecs import Context
 from ..manifest import MANIFEST, PLUGINS, Manifest
 from ..plugins import Plugins
-from ..settings import Settings, deprecated, load
+from ..settings import Settings, deprecated, end_seconds, load
 from . import boot, job, parent
 from .job_log import JobLog
 from .keeper import Keeper
@@ -157,7 +157,14 @@ class Supervisor:
             python_path=boot.code_path(),
             bundle=bundle,
         )
-        self.keeper = Keeper(self._context, self._plugins, self._say, holder=holder)
+        limit = job.max_runtime(environ, settings.max_runtime)
+        self.keeper = Keeper(
+            self._context,
+            self._plugins,
+            self._say,
+            holder=holder,
+            ends=job.started(environ) + limit - end_seconds(limit) if limit else None,
+        )
         self._context.say = self.keeper.say
         self._context.ending = self.keeper.stop_wanted
         self._service = Service(run_dir, self.keeper)

@@ -133,7 +133,7 @@ class Hold:
     deadline: float
     """When it ends if nobody is connected."""
     max_deadline: float
-    """When it ends whoever is connected."""
+    """When it ends whoever is connected: the longest hold is over, or the job's own limit is near."""
     connected: int = 0
     """Sessions with this container, whatever they carry."""
     ends: float = 0.0

@@ -25,12 +25,14 @@ __all__ = [
     "EARLY",
     "EVENTS",
     "POINTS",
+    "RUNTIME_LIMIT",
     "SETTINGS",
     "TAG_LIMIT",
     "TEMPLATE_NAMES",
     "Setting",
     "Settings",
     "deprecated",
+    "end_seconds",
     "load",
     "no_tag_holds",
     "parse_seconds",
@@ -75,6 +77,9 @@ EARLY = ("SMSSH_ENABLE", "SMSSH_BUNDLE", "SMSSH_TRAINING_MODULE", "SMSSH_RUN_DIR
 
 WAIT_READY_LIMIT = 300
 """Seconds that `SMSSH_WAIT=ready` waits at most: the job starts without a login rather than never."""
+
+RUNTIME_LIMIT = 2_419_200
+"""Seconds that a job's own limit can be: 28 days, the service's quota for training jobs."""
 
 TAG_LIMIT = 256
 """Characters of a tag's value."""
@@ -450,6 +455,15 @@ SETTINGS: tuple[Setting, ...] = (
         "SMSSH_STEP", "step", "", _text, "text", "The name of the pipeline step that this job belongs to."
     ),
     Setting(
+        "SMSSH_MAX_RUNTIME",
+        "max_runtime",
+        0,
+        _whole(0, RUNTIME_LIMIT),
+        f"0 to {RUNTIME_LIMIT}",
+        "The job's own limit in seconds (StoppingCondition.MaxRuntimeInSeconds), before which every hold ends; 0 where "
+        "it is not known.",
+    ),
+    Setting(
         "SMSSH_SSH_SERVER",
         "ssh_server",
         "auto",
@@ -565,6 +579,7 @@ class Settings:
     notify_template: str = "$address: $message"
     log_to_stdout: bool = False
     step: str = ""
+    max_runtime: int = 0
     ssh_server: str = "auto"
     ssh_port: int = 0
     agent: str = "auto"
@@ -581,6 +596,14 @@ class Settings:
     def wait_seconds(self) -> int | None:
         """Seconds to wait for a person before the entry point starts; None when no person is waited for."""
         return int(self.wait) if self.wait.isdigit() else None
+
+
+def end_seconds(max_runtime: int) -> int:
+    """How long before the job's own limit a hold ends, in seconds: a job that is stopped there has not ended in order.
+
+    It is enough to deregister, to write the failure file and to be late: SageMaker's clock starts first.
+    """
+    return min(300, max_runtime // 10)
 
 
 def load(environ: Mapping[str, str] | None = None, options: Mapping[str, Any] | None = None) -> Settings:

@@ -15,6 +15,7 @@ import sys
 import warnings
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
+from ..settings import end_seconds
 from . import images
 from .carriers import HIDDEN
 from .leaves import at, is_list, is_map, is_text
@@ -200,17 +201,19 @@ def _of_limit(before: Request, held: Held, *members: str) -> list[Caution]:
         members: the path to the structure with the limit.
     """
     limit = at(before, *members, "MaxRuntimeInSeconds")
-    longest = held.wait + held.hold
-    if type(limit) is not int or longest < limit:
+    if type(limit) is not int:
         return []
+    ends = limit - end_seconds(limit)
+    longest = held.wait + held.hold
     what = " and ".join(name for name, seconds in (("a wait", held.wait), ("a hold", held.hold)) if seconds)
-    if not what:
+    if not what or longest < ends:
         return []
     return [
         Caution(
             f"{what} of up to {longest} s in all may be cut short",
-            f": {'.'.join(members)}.MaxRuntimeInSeconds ends the job after {limit} s, whatever it is doing; give the "
-            "job more time, or ask for less (hold_max_seconds, wait)",
+            f": {'.'.join(members)}.MaxRuntimeInSeconds ends the job {limit} s after its start, so every hold ends "
+            f"{ends} s after it at the latest, and what the job has run by then is part of that; give the job more "
+            "time, or ask for less (hold_max_seconds, wait)",
         )
     ]
 

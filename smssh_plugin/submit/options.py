@@ -41,7 +41,9 @@ _ENCRYPTION = re.compile(
 )
 _GIVEN = re.compile(r"s3://[^/]+/(\S+/)?[0-9a-f]{64}/?\Z")
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
-_OURS = frozenset({"PYTHONPATH", "SMSSH_BUNDLE", "SMSSH_ENABLE", "SMSSH_ROLE", "SMSSH_STEP"})
+_OURS = frozenset(
+    {"PYTHONPATH", "SMSSH_BUNDLE", "SMSSH_ENABLE", "SMSSH_MAX_RUNTIME", "SMSSH_ROLE", "SMSSH_STEP"}
+)
 _PYTHON = re.compile(r"3\.\d{1,2}(-(x86_64|aarch64))?\Z")
 # The types of the OpenSSH manual (sshd, AUTHORIZED_KEYS FILE FORMAT); a line may start with options instead.
 _KEY = re.compile(

@@ -14,9 +14,10 @@ as they are, unless they are asked for.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Mapping, Sequence
 
+from ..settings import RUNTIME_LIMIT
 from . import carriers, images
 from .carriers import FOLDERS
 from .leaves import at, is_list, is_map, is_text
@@ -27,6 +28,8 @@ __all__ = ["CHANNEL", "KINDS", "Injection", "definitions_of", "name_of", "transf
 Request = Mapping[str, Any]
 
 CHANNEL = "smssh"
+VARIABLES = 6
+"""Variables of ours in a request, at most."""
 KINDS = {
     "Training": "training",
     "Processing": "processing",
@@ -56,6 +59,7 @@ class Injection:
         baked: whether the image brings our code, and the request gets variables and nothing else.
         endpoints: whether models turn SSH on by themselves.
         repacked: whether models have the bundle in their `code/` folder.
+        room: whether there is room for a variable that can be missed.
     """
 
     bundle: str = ""
@@ -68,6 +72,7 @@ class Injection:
     baked: bool = False
     endpoints: bool = False
     repacked: bool = False
+    room: bool = True
 
 
 def transform_request(kind: str, request: Request, injection: Injection) -> Request:
@@ -131,6 +136,10 @@ def _training(request: Request, injection: Injection, where: str) -> Request:
 
 def _tuning(request: Request, injection: Injection, where: str) -> Request:
     field_name, definitions = definitions_of(request)
+    # The entries of all definitions count together.
+    given = sum(len(found) for each in definitions if is_map(found := at(each, "Environment")))
+    if given + VARIABLES * len(definitions) > LIMITS["tuning"].entries:
+        injection = replace(injection, room=False)
     changed = [_tuning_definition(each, injection, where, field_name) for each in definitions]
     if all(new is old for new, old in zip(changed, definitions)):
         return request
@@ -203,6 +212,7 @@ def _trained(
         changed["InputDataConfig"] = _with_channel(channels, request, injection.bundle, where, name)
     if start.entry_point is not None:
         changed["AlgorithmSpecification"] = {**algorithm, "ContainerEntrypoint": start.entry_point}
+    variables.update(_max_runtime(request, injection, environment, kind))
     changed["Environment"] = _with_variables(
         environment, variables, start, kind, where, f"{prefix}Environment"
     )
@@ -249,6 +259,7 @@ def _processing(request: Request, injection: Injection, where: str) -> Request:
         changed["ProcessingInputs"] = [*inputs, {"InputName": CHANNEL, "S3Input": added}]
     if start.entry_point is not None:
         changed["AppSpecification"] = {**specification, "ContainerEntrypoint": start.entry_point}
+    variables.update(_max_runtime(request, injection, environment, "processing"))
     changed["Environment"] = _with_variables(
         environment, variables, start, "processing", where, "Environment"
     )
@@ -368,6 +379,18 @@ def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:
     if injection.step is not None:
         found["SMSSH_STEP"] = injection.step
     return {**injection.environment, **found}
+
+
+def _max_runtime(
+    request: Request, injection: Injection, environment: Mapping[str, Any], kind: str
+) -> dict[str, str]:
+    """The variable with the job's own limit, where that is a number and there is room: a hold ends before it."""
+    limit = at(request, "StoppingCondition", "MaxRuntimeInSeconds")
+    if type(limit) is not int or not 0 < limit <= RUNTIME_LIMIT or not injection.room:
+        return {}
+    if len(environment) + VARIABLES > LIMITS[kind].entries:
+        return {}
+    return {"SMSSH_MAX_RUNTIME": str(limit)}
 
 
 def _has_variables(environment: Mapping[str, Any], variables: Mapping[str, Any]) -> bool:

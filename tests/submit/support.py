@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-OURS = ("SMSSH_ENABLE", "SMSSH_ROLE", "SMSSH_STEP", "SMSSH_BUNDLE")
+OURS = ("SMSSH_ENABLE", "SMSSH_MAX_RUNTIME", "SMSSH_ROLE", "SMSSH_STEP", "SMSSH_BUNDLE")
 
 
 def normalised(definition: str) -> Any:

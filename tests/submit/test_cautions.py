@@ -89,9 +89,13 @@ def test_a_hold_does_not_stop_the_clock(kind: str) -> None:
     assert text.startswith(
         "a hold of up to 14400 s in all may be cut short: StoppingCondition.MaxRuntimeInSeconds"
     )
-    assert "3600 s" in text
+    assert "ends the job 3600 s after its start" in text
+    assert "every hold ends 3300 s after it at the latest" in text
     assert "hold_max_seconds" in text
     assert of(kind, before, Held(600, 0)) == []
+    # What the end of a job takes is taken off.
+    assert of(kind, before, Held(0, 3299)) == []
+    assert of(kind, before, Held(0, 3300))
     assert of(kind, before, Held(600, 3000))[0].startswith("a wait and a hold of up to 3600 s")
     assert of(kind, request(kind, StoppingCondition={"MaxRuntimeInSeconds": object()}), Held(0, 14400)) == []
 
@@ -101,7 +105,8 @@ def test_a_tuning_job_has_a_clock_of_its_own() -> None:
     before = {**request("tuning"), "HyperParameterTuningJobConfig": {"ResourceLimits": limits}}
     (text,) = of("tuning", before, Held(0, 14400))
     assert (
-        "HyperParameterTuningJobConfig.ResourceLimits.MaxRuntimeInSeconds ends the job after 3600 s" in text
+        "HyperParameterTuningJobConfig.ResourceLimits.MaxRuntimeInSeconds ends the job 3600 s after its start"
+        in text
     )
 
 

@@ -221,6 +221,7 @@ PINNED = {"agent_version", "machines"}
 """Are in `options.json` as what was pinned: tests/submit/test_agent.py."""
 INTERNAL = {
     "SMSSH_STEP",  # the step's own name
+    "SMSSH_MAX_RUNTIME",  # the request's own limit
     "SMSSH_TRAINING_MODULE",  # what an image sets, for a carrier that users set
     "SMSSH_RUN_DIR",  # the container's own affair
 }

@@ -630,3 +630,47 @@ def test_an_image_that_is_known_to_have_no_shell(kind: str, image: str, refused:
     # Python starts us there without one.
     changed = transform_request(kind, request, replace(INJECTION, carrier="sitecustomize"))
     assert changed[where]["ContainerEntrypoint"] == ["python3", "a.py"]
+
+
+def limited(kind: str, limit: Any, count: int = 0) -> Any:
+    """A request of a kind that has its own limit, and as many variables."""
+    environment = {f"V{number}": "" for number in range(count)}
+    condition = {"StoppingCondition": {"MaxRuntimeInSeconds": limit}, "Environment": environment}
+    if kind == "processing":
+        return {"AppSpecification": {"ImageUri": "image"}, "RoleArn": "role", **condition}
+    training = {"AlgorithmSpecification": {"TrainingImage": "image"}, "RoleArn": "role", **condition}
+    return {"TrainingJobDefinition": training} if kind == "tuning" else training
+
+
+def told(kind: str, request: Any, **asked: Any) -> Any:
+    """What the job is told of its own limit."""
+    changed = transform_request(kind, request, Injection(BUNDLE, step="Step", **asked))
+    holder = changed["TrainingJobDefinition"] if kind == "tuning" else changed
+    assert 3 <= len(set(holder["Environment"]) - {f"V{n}" for n in range(100)}) <= 6
+    return holder["Environment"].get("SMSSH_MAX_RUNTIME")
+
+
+@pytest.mark.parametrize("kind", ["training", "processing", "tuning"])
+def test_a_job_is_told_its_own_limit(kind: str) -> None:
+    assert told(kind, limited(kind, 3600)) == "3600"
+    assert told(kind, limited(kind, 3600), baked=True) == "3600"
+    for limit in (object(), {"Get": "Parameters.Limit"}, "3600", True, 0, -1, 10**9, 3600.0, None):
+        assert told(kind, limited(kind, limit)) is None
+    changed = transform_request(kind, limited(kind, 3600), Injection(BUNDLE, step="Step"))
+    assert transform_request(kind, changed, Injection(BUNDLE, step="Step")) is changed
+
+
+@pytest.mark.parametrize(("kind", "count"), [("training", 95), ("processing", 95), ("tuning", 43)])
+def test_a_limit_that_has_no_room_is_left_out(kind: str, count: int) -> None:
+    assert told(kind, limited(kind, 3600, count)) is None
+    assert told(kind, limited(kind, 3600, count - 1)) == "3600"
+
+
+def test_many_definitions_are_not_refused_for_it() -> None:
+    several = {"TrainingJobDefinitions": [limited("training", 3600)] * 9}
+    changed = transform_request("tuning", several, Injection(BUNDLE, step="Step"))
+    assert "SMSSH_MAX_RUNTIME" not in changed["TrainingJobDefinitions"][0]["Environment"]
+    few = {"TrainingJobDefinitions": [limited("training", 3600 + n) for n in range(8)]}
+    changed = transform_request("tuning", few, Injection(BUNDLE, step="Step"))
+    limits = [each["Environment"]["SMSSH_MAX_RUNTIME"] for each in changed["TrainingJobDefinitions"]]
+    assert limits == [str(3600 + n) for n in range(8)]

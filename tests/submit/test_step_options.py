@@ -277,7 +277,7 @@ def test_a_hold_that_the_job_would_not_live_to_see(sdk: SDK) -> None:
     assert first.startswith(
         "step 'A': a hold of up to 14400 s in all may be cut short: StoppingCondition.Max"
     )
-    assert "after 3600 s" in first
+    assert "ends the job 3600 s after its start" in first
     assert second == "step 'B': a hold of up to 14400 s in all may be cut short"
 
 
