@@ -54,11 +54,12 @@ def same_end(container, front, *, code=7, words=(), **environ):
 
 
 def test_read_only_root_and_nowhere_to_write(container):
-    """No folder for us at all: the job runs as if we were not there."""
+    """No folder for us at all: the job runs as if we were not there, and says that it is not held."""
     front = rooted(container, read_only=True, run=False, tmp=False)
     same_end(container, front, SMSSH_RUN_DIR="", TMPDIR="/tmp", SMSSH_HOLD="failure")
     assert not container.strays()
-    assert "smssh" not in container.output()
+    said = [line for line in container.output().splitlines() if "smssh" in line]
+    assert said == ["smssh: nothing is held here: no supervisor runs here"]
 
 
 def test_read_only_root_with_a_writable_tmp(container):
