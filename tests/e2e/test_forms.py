@@ -89,8 +89,11 @@ def test_a_step_by_the_parameter_of_its_execution(submitted):
 def test_a_transform_step_whose_model_was_repacked_with_the_bundle(submitted):
     machine, addresses = submitted
     wait_for(lambda: nodes(machine).get("repacked"))
-    found = machine.smssh("connect", addresses["repacked"], "--", "ls /opt/ml/model/code/smssh").stdout
+    # It came with the model, and went into the private folder before the model server saw it.
+    shown = 'ls "$SMSSH_RUN_DIR/bundle"; ls -d /opt/ml/model/code/smssh 2>&1 || :'
+    found = machine.smssh("connect", addresses["repacked"], "--", shown).stdout
     assert "sitecustomize.py" in found.split()
+    assert "No such file" in found
     enter(machine, addresses["repacked"])
     wait_for(lambda: executions(machine, "repack")[""] == "Succeeded")
 

@@ -45,8 +45,25 @@ JOB = {
 CREATE = {"X-Amz-Target": "SageMaker.CreateProcessingJob", "Content-Type": "application/x-amz-json-1.1"}
 
 
+def listening() -> set[int]:
+    """The TCP ports on which this process listens."""
+    tables = "".join(Path("/proc/net", name).read_text() for name in ("tcp", "tcp6"))
+    ours = {os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _is_there(name)}
+    return {
+        int(line.split()[1].rpartition(":")[2], 16)
+        for line in tables.splitlines()
+        if line.split()[3] == "0A" and f"socket:[{line.split()[9]}]" in ours
+    }
+
+
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
+def listened_before() -> set[int]:
+    """Other tests have servers of their own in this process."""
+    return listening()
+
+
+@pytest.fixture(scope="module")
+def service(listened_before: set[int]) -> Iterator[Service]:
     with running() as made:
         yield made
 
@@ -112,16 +129,10 @@ for method, path, headers, body in (
     assert shared.runner.jobs == []
 
 
-def test_moto_is_this_process_own(shared: Service) -> None:
-    listening = "".join(Path("/proc/net", name).read_text() for name in ("tcp", "tcp6"))
-    ours = {os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _is_there(name)}
-    ports = {
-        int(line.split()[1].rpartition(":")[2], 16)
-        for line in listening.splitlines()
-        if line.split()[3] == "0A" and f"socket:[{line.split()[9]}]" in ours
-    }
+def test_moto_is_this_process_own(shared: Service, listened_before: set[int]) -> None:
+    ports = listening() - listened_before
     assert urlsplit(shared.endpoint).port in ports
-    # Whatever else this process listens on, none of it is moto.
+    # Whatever else the emulator listens on, none of it is moto.
     for port in ports - {urlsplit(shared.endpoint).port}:
         with socket.create_connection(("127.0.0.1", port), 5) as peer:
             peer.settimeout(5)

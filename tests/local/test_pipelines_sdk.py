@@ -26,6 +26,8 @@ def sdk(service, tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     for name, value in client_environment(Access(service.endpoint, KEY), tmp_path).items():
         monkeypatch.setenv(name, value)
+    # An earlier test may have left one, with another service's credentials.
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     # Only now: it wants a region when it is imported.
     pytest.importorskip(
         "sagemaker.mlops.workflow.pipeline", reason="the SageMaker Python SDK v3 is not installed"
