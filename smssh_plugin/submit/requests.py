@@ -229,12 +229,15 @@ def _processing(request: Request, injection: Injection, where: str) -> Request:
     specification = request.get("AppSpecification")
     if not is_map(specification):
         raise _unreadable(where, "AppSpecification")
+    entry_point = specification.get("ContainerEntrypoint")
+    if not (is_list(entry_point) and len(entry_point) > 0):
+        _refuse_closed(specification.get("ImageUri"), where, "AppSpecification.ImageUri")
     environment = _environment_of(request, where, "Environment")
     start = _start(
         injection,
         "processing",
         FOLDERS["processing"],
-        specification.get("ContainerEntrypoint"),
+        entry_point,
         environment,
         where,
         "AppSpecification.ContainerEntrypoint",
@@ -313,6 +316,7 @@ def _container(container: Any, role: Any, injection: Injection, where: str, fiel
             "make the model from its image and artefact instead",
             "model-package",
         )
+    _refuse_closed(container.get("Image"), where, f"{field_name}.Image")
     name = f"{field_name}.AdditionalModelDataSources"
     sources = _sequence(container.get("AdditionalModelDataSources"), where, name)
     if _has_bundle(sources, "ChannelName", _source_uri, where, name):
@@ -509,6 +513,17 @@ def _refuse_no_shell(start: carriers.Start, image: Any, where: str, field_name: 
             "use the image's variant with a shell (:debug, -dev), or, where the entry point is Python, "
             "SSHOptions(carrier='sitecustomize')",
             "no-shell",
+        )
+
+
+def _refuse_closed(image: Any, where: str, field_name: str) -> None:
+    if images.is_closed(image):
+        raise refuse(
+            where,
+            f"{field_name} is a closed image of AWS's (a built-in algorithm, Clarify, Model Monitor or the like), "
+            "which runs no code but its own",
+            OFF,
+            "built-in-algorithm",
         )
 
 

@@ -472,6 +472,28 @@ def test_built_in_algorithms(kind: str, name: str) -> None:
     assert "AlgorithmSpecification.TrainingImage is a built-in algorithm" in error.message
 
 
+AWS_IMAGES = (
+    "linear-learner",
+    "blazingtext",
+    "kmeans",
+    "sagemaker-clarify-processing",
+    "sagemaker-model-monitor-analyzer",
+)
+
+
+@pytest.mark.parametrize("name", AWS_IMAGES)
+def test_closed_images_are_refused_as_models_and_processors_too(name: str) -> None:
+    image = f"382416733822.dkr.ecr.us-east-1.amazonaws.com/{name}:1"
+    error = refusal("model", model(Image=image))
+    assert error.reference == "built-in-algorithm"
+    assert "Image is a closed image of AWS's" in error.message
+    bare = processing()
+    bare["AppSpecification"] = {"ImageUri": image}
+    error = refusal("processing", bare)
+    assert error.reference == "built-in-algorithm"
+    assert "AppSpecification.ImageUri is a closed image of AWS's" in error.message
+
+
 @pytest.mark.parametrize(
     "change",
     [
