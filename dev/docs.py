@@ -129,7 +129,12 @@ OF_MACHINE = {
         "empty",
         "0 turns every `with_ssh` and `enable` of the process off. `enable()` without an argument wants 1.",
     ),
-    "SMSSH_OWNER": ("empty", "The owner where `SSHOptions(owner=...)` names none."),
+    "SMSSH_OWNER": (
+        "empty",
+        "The owner where `SSHOptions(owner=...)` names none; hosts of another owner are not entered.",
+    ),
+    "SMSSH_ROLE": ("empty", "The IAM role, name or ARN, that a host's node must have to be entered."),
+    "SMSSH_NODE": ("empty", "Which node to enter, by its id, where several claim one host."),
     "SMSSH_AGENT_URL": (
         "empty",
         "The mirror that the agent to pin is read from, where `extra` has no `agent_url`; jobs do not use it.",

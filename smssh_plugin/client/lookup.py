@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,6 +51,19 @@ RESTART_SECONDS = 60.0
 _ENDED = frozenset({"Completed", "Failed", "Stopped"})
 _ENDING = frozenset({"Uploading", "Stopping", "MaxRuntimeExceeded", "MaxWaitTimeExceeded", *_ENDED})
 """Secondary states of a training job without a container."""
+_STARTING = frozenset(
+    {
+        "Starting",
+        "Pending",
+        "LaunchingMLInstances",
+        "PreparingTrainingStack",
+        "Downloading",
+        "DownloadingTrainingImage",
+        "Interrupted",
+        "Restarting",
+    }
+)
+"""Secondary states of a training job whose container has yet to start, or to start again."""
 # API operation, and the name of its answer's status field, by kind.
 _DESCRIBE = {
     "training": ("describe_training_job", "TrainingJobName", "TrainingJobStatus"),
@@ -224,6 +238,7 @@ def _guessed(address: StepAddress, session: AwsSession) -> tuple[str | None, Nod
         {"Key": "tag:SMSSHStep", "Values": [address.step]},
         {"Key": "tag:SMSSHHost", "Values": [address.host or DEFAULT_HOST]},
         {"Key": "PingStatus", "Values": ["Online"]},
+        *_role_filter(),
     ]
     # One page and no more: a name that many steps have is looked up in the other way.
     answer = session.call("ssm", "describe_instance_information", Filters=filters, MaxResults=50)
@@ -233,10 +248,12 @@ def _guessed(address: StepAddress, session: AwsSession) -> tuple[str | None, Nod
         for info in answer.get("InstanceInformationList", [])
         if str(info.get("Name", "")).lower().startswith(start)
     ]
-    for info in sorted(online, key=_registered, reverse=True):
-        node = node_of(session, info)
-        if node is not None and node.state != "ended":
-            return arn, node
+    nodes = [
+        node for info in online if (node := node_of(session, info)) is not None and node.state != "ended"
+    ]
+    # Of several, what SageMaker says of the job decides; and a name alone makes no node the job's.
+    if len(nodes) == 1 and nodes[0].job.lower().startswith(start):
+        return arn, _checked_owner(nodes[0])
     return arn, None
 
 
@@ -249,7 +266,7 @@ def _remembered(address: Address, session: AwsSession) -> Node | None:
     except TypeError:  # of another version
         return None
     if node is not None:
-        known_hosts.remember(str(address), node.host_key)
+        known_hosts.remember(str(address), _checked_owner(node).host_key)
     return node
 
 
@@ -458,16 +475,97 @@ def _find(address: Address, session: AwsSession, *, bare: bool) -> Node:
         {"Key": "tag:SMSSHKind", "Values": [job.kind]},
         {"Key": "tag:SMSSHHost", "Values": [host]},
         {"Key": "PingStatus", "Values": ["Online"]},
+        *_role_filter(),
     ]
-    # A container that started again (spot, or a re-used name) registered again: the newest is the living one.
     online = sorted(_instances(session, filters), key=_registered) or _folded(session, job, host)
-    over = False
-    for info in reversed(online):
-        node = node_of(session, info)
-        if node is not None and node.state != "ended":  # it may show as Online for minutes after its end
+    nodes = [(info, node) for info in reversed(online) if (node := node_of(session, info)) is not None]
+    living = [
+        (info, node) for info, node in nodes if node.state != "ended"
+    ]  # Online for minutes after its end
+    if len(living) > 1:
+        return _checked_owner(_only(session, job, host, living))
+    if living:
+        return _checked_owner(living[0][1])
+    return _without_node(session, job, host, bare=bare, over=bool(nodes))
+
+
+def _role_filter() -> list[dict[str, Any]]:
+    """The filter of nodes by the role they have, where this client was told it (SMSSH_ROLE)."""
+    role = os.environ.get("SMSSH_ROLE", "").strip()
+    return [{"Key": "IamRole", "Values": _role_names(role)}] if role else []
+
+
+def _role_names(role: str) -> list[str]:
+    """A role, name or ARN, as a node may show it: with its path, and by its bare name."""
+    whole = role.partition(":role/")[2] if role.startswith("arn:") else role
+    return list(dict.fromkeys([whole, whole.rpartition("/")[2]]))
+
+
+def _checked_owner(node: Node) -> Node:
+    """The node, if it belongs to the owner that this client names (SMSSH_OWNER), or the client names none.
+
+    Raises:
+        SmsshError: REFUSED: it is another's.
+    """
+    wanted = os.environ.get("SMSSH_OWNER", "").strip()
+    if wanted and node.owner != wanted:
+        raise SmsshError(
+            f"{node.address} ({node.target}) has the owner {node.owner!r}, and SMSSH_OWNER is {wanted!r}",
+            hint=f"if you mean to enter it, set SMSSH_OWNER={node.owner!r} for this command"
+            if node.owner
+            else "if you mean to enter it, unset SMSSH_OWNER for this command",
+            reference="another-owner",
+            status=ExitStatus.REFUSED,
+        )
+    return node
+
+
+def _only(session: AwsSession, job: StepJob, host: str, found: list[tuple[dict[str, Any], Node]]) -> Node:
+    """The one of several online nodes that is the host's, by what SageMaker says of the job.
+
+    Tags are no proof, and neither is age: a node counts as left by an earlier start of the container only where it
+    was registered before SageMaker last began to start the job, and as foreign where the request names a role that
+    it does not have.
+
+    The person may name the node in SMSSH_NODE.
+
+    Raises:
+        SmsshError: REFUSED: that leaves several, or none.
+    """
+    chosen = os.environ.get("SMSSH_NODE", "").strip()
+    for _, node in found:
+        if node.target == chosen:
             return node
-        over = over or node is not None
-    return _without_node(session, job, host, bare=bare, over=over)
+    described = next((one for name in job.names if (one := _described(session, job.kind, name))), None) or {}
+    began = max(
+        float(described.get("CreationTime") or 0.0),
+        *(
+            float(each.get("StartTime") or 0.0)
+            for each in described.get("SecondaryStatusTransitions") or ()
+            if each.get("Status") in _STARTING
+        ),
+        0.0,
+    )
+    role = str((described.get("Environment") or {}).get("SMSSH_ROLE") or "")
+    left = [
+        (info, node)
+        for info, node in found
+        if _registered(info) >= began and (not role or info.get("IamRole") in _role_names(role))
+    ]
+    if len(left) == 1:
+        return left[0][1]
+    each = "; ".join(
+        f"{node.target} (owner {node.owner or 'unknown'!r}, role {info.get('IamRole') or 'unknown'!r}, since "
+        f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(_registered(info)))})"
+        for info, node in left or found
+    )
+    raise SmsshError(
+        f"{len(left or found)} online nodes claim to be {host} of {job.kind} job {job.names[-1]!r}: {each}",
+        hint="one may be left by a container that has ended: it goes offline within minutes. Where you know which is "
+        "yours, SMSSH_NODE=ID names it for this command",
+        reference="several-nodes",
+        status=ExitStatus.REFUSED,
+    )
 
 
 def _folded(session: AwsSession, job: StepJob, host: str) -> list[dict[str, Any]]:
@@ -483,6 +581,7 @@ def _folded(session: AwsSession, job: StepJob, host: str) -> list[dict[str, Any]
         {"Key": "tag:SMSSHKind", "Values": [job.kind]},
         {"Key": "tag:SMSSHHost", "Values": [host]},
         {"Key": "PingStatus", "Values": ["Online"]},
+        *_role_filter(),
     ]
     found = [info for info in _instances(session, filters) if str(info.get("Name", "")).lower() == name]
     return sorted(found, key=_registered)

@@ -69,14 +69,62 @@ def test_hosts_are_told_apart(session: AwsSession, service: Service):
     assert lookup.resolve("algo-2.job.training.sagemaker", session).target == second
 
 
-def test_the_newest_of_several_registrations_is_taken(
-    session: AwsSession,
-    service: Service,
+def test_two_nodes_of_one_host_are_refused_and_named(
+    session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch
 ):
-    old = add_node(service, "job")
-    new = add_node(service, "job")
+    start_job(service, "job", OUTCOME="hold")
+    old, new = add_node(service, "job"), add_node(service, "job")
+    set_tag(service, old, "SSHOwner", "ann")
+    for node in (old, new):
+        service.sessions.nodes.nodes[node].registered = time.time() + 60
+    with pytest.raises(SmsshError, match="2 online nodes claim to be algo-1 of training job 'job'") as caught:
+        lookup.resolve("job.training.sagemaker", session)
+    assert caught.value.status is ExitStatus.REFUSED
+    for part in (old, new, "owner 'ann'", "owner 'unknown'", "role 'role'", "since 2"):
+        assert part in caught.value.message
+    assert known_hosts.recall("job.training.sagemaker") is None
+    add_node(service, "name", kind="inference")
+    add_node(service, "name", kind="inference")
+    with pytest.raises(SmsshError, match="2 online nodes claim"):
+        lookup.resolve("name.inference.sagemaker", session)
+    monkeypatch.setenv("SMSSH_NODE", old)
+    assert lookup.resolve("job.training.sagemaker", session).target == old
+
+
+def test_a_node_of_before_the_jobs_last_start_is_passed_over(session: AwsSession, service: Service):
+    """A container that started again: SageMaker says since when, which no tag can."""
+    start_job(service, "job", OUTCOME="hold")
+    old, new = add_node(service, "job"), add_node(service, "job")
     service.sessions.nodes.nodes[old].registered = time.time() - 100
+    service.sessions.nodes.nodes[new].registered = time.time() + 60
     assert lookup.resolve("job.training.sagemaker", session).target == new
+
+
+def test_a_role_that_is_known_is_asked_for(
+    session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    start_job(service, "job", OUTCOME="hold", SMSSH_ROLE="arn:aws:iam::123456789012:role/team/role")
+    own, foreign = add_node(service, "job"), add_node(service, "job")
+    for node in (own, foreign):
+        service.sessions.nodes.nodes[node].registered = time.time() + 60
+    service.sessions.nodes.nodes[foreign].activation.role = "foreign"
+    assert lookup.resolve("job.training.sagemaker", session).target == own
+    monkeypatch.setenv("SMSSH_ROLE", "role")
+    counting = Counting()
+    assert lookup.resolve("job.training.sagemaker", counting).target == own
+    assert counting.calls == ["describe_instance_information", "list_tags_for_resource"]
+
+
+def test_the_owner_is_compared(session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch):
+    set_tag(service, add_node(service, "job"), "SSHOwner", "ben")
+    assert lookup.resolve("job.training.sagemaker", session).owner == "ben"
+    monkeypatch.setenv("SMSSH_OWNER", "ann")
+    for remembered in (False, True):
+        with pytest.raises(SmsshError, match="has the owner 'ben', and SMSSH_OWNER is 'ann'") as caught:
+            lookup.resolve("job.training.sagemaker", session, remembered=remembered)
+        assert caught.value.status is ExitStatus.REFUSED
+    monkeypatch.setenv("SMSSH_OWNER", "ben")
+    assert lookup.resolve("job.training.sagemaker", session).owner == "ben"
 
 
 def test_the_key_of_a_resolved_host_is_remembered(session: AwsSession, service: Service):
