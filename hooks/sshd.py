@@ -58,6 +58,7 @@ UseDNS no
 LoginGraceTime 60
 MaxStartups 100:30:200
 MaxSessions 100
+MaxAuthTries 100
 ClientAliveInterval 60
 ClientAliveCountMax 3
 AcceptEnv {accepted}
@@ -68,6 +69,7 @@ SetEnv "HOME={folder}/start" SHLVL=1
 # PermitRootLogin: the account is the job's and the only one; `prohibit-password` was another word before 7.0.
 # AcceptEnv: who logs in has all of the account anyway, unless a key is restricted to one command; see _accepted.
 # AllowStreamLocalForwarding: see _unix_forwarding.
+# MaxAuthTries: a person's agent may offer many keys before the right one, and sshd would cut it after six.
 # PerSourcePenalties: OpenSSH 9.8 and later lock out an address that fails often; through a session everybody
 # comes from 127.0.0.1.
 # SetEnv: the account's shell starts the session script with a home without start files and, because bash reads

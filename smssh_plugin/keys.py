@@ -23,6 +23,9 @@ from .home import home, private_folder
 __all__ = ["KeyPair", "ensure_key", "keygen", "make_key", "missing_openssh"]
 
 NAME = "id_ed25519"
+FIPS_NAME = "id_ecdsa"
+FIPS_FLAG = Path("/proc/sys/crypto/fips_enabled")
+"""Where Linux says `1` in FIPS mode."""
 KEYGEN_SECONDS = 30.0
 
 
@@ -42,18 +45,16 @@ class KeyPair:
 def ensure_key() -> KeyPair:
     """The client's key pair, `$SMSSH_HOME/id_ed25519`; made, and said on stderr, where there is none.
 
-    It is one of ECDSA, under the same name, where there is no ed25519: see `make_key`.
+    It is one of ECDSA, under the same name, where there is no ed25519: see `make_key`. Where the key there is of
+    ed25519 and the machine came into FIPS mode later, it is another, `$SMSSH_HOME/id_ecdsa`.
 
     Several processes may ask at once: all get the same key.
 
     Raises:
         SmsshError: there is no `ssh-keygen`, the folder cannot be used, or the key there cannot be read.
     """
-    private = home() / NAME
-    if not private.exists():
-        _make(private)
-    _check(private)
-    return KeyPair(private, _public(private))
+    key = _ensure(home() / NAME)
+    return _ensure(home() / FIPS_NAME) if _unusable(key) else key
 
 
 def missing_openssh(program: str) -> SmsshError:
@@ -112,6 +113,31 @@ def make_key(private: Path, comment: str) -> None:
         for left in (private, private.with_name(private.name + ".pub")):
             left.unlink(missing_ok=True)
         keygen("-q", "-t", "ecdsa", "-b", "256", *rest)
+
+
+def _ensure(private: Path) -> KeyPair:
+    """The key pair of this file, made where there is none."""
+    if not private.exists():
+        _make(private)
+    _check(private)
+    return KeyPair(private, _public(private))
+
+
+def _unusable(key: KeyPair) -> bool:
+    """Whether it is a key of ed25519, on a machine in FIPS mode whose OpenSSH would make none; not all refuse it."""
+    if not key.public.startswith("ssh-ed25519 "):
+        return False
+    try:
+        if FIPS_FLAG.read_text(encoding="ascii").strip() != "1":
+            return False
+    except (OSError, ValueError):
+        return False
+    with tempfile.TemporaryDirectory(prefix=".key-", dir=key.private.parent) as scratch:
+        try:
+            keygen("-q", "-t", "ed25519", "-N", "", "-f", str(Path(scratch) / NAME))
+        except SmsshError as error:
+            return error.reference == "ssh-keygen-failed"
+    return False
 
 
 def _make(private: Path) -> None:

@@ -53,7 +53,7 @@ def connect(
     command's, or 255.
     """
     from ..aws.session import AwsSession
-    from ..client import known_hosts, ssh
+    from ..client import identities, known_hosts, ssh
     from ..client.endpoint import reach
 
     program = ssh.program("ssh")
@@ -68,6 +68,8 @@ def connect(
         "RemoteCommand": "none",
     }.items():
         words += ["-o", f"{name}={value}"]
+    for key in identities.offered(endpoint.key):
+        words += ["-o", f"IdentityFile={ssh.quoted(key)}"]
     for flag, values in (("-L", local), ("-R", remote), ("-o", option)):
         for value in values:
             words += [flag, value]
@@ -75,4 +77,5 @@ def connect(
     if command:
         words += ["--", command[0] if len(command) == 1 else shlex.join(command)]
     streams.give_back()
+    identities.watch_refusal(endpoint)
     os.execv(program, words)  # noqa: S606 - a shell is what must not be in between

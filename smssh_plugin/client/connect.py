@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
-from . import ssh
+from . import identities, ssh
 from .endpoint import Endpoint, reach
 from .known_hosts import alias
 
@@ -124,8 +124,7 @@ class Connection:
         self._folder = ssh.socket_folder()
         self._errors = bytearray()
         try:
-            self._configure()
-            self._master = self._log_in(timeout)
+            self._master = self._log_in_with_any_key(timeout)
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
@@ -233,14 +232,34 @@ class Connection:
         _end(self._master)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _configure(self) -> None:
-        """Write the files that ssh reads: its whole configuration, and the one host key."""
+    def _log_in_with_any_key(self, timeout: float) -> subprocess.Popen[bytes]:
+        """Log in with our own key; where the job refuses that, with the keys in `~/.ssh` and of the agent.
+
+        One after the other: ssh offers an agent's keys first, and such a key may ask a person for a touch.
+        """
+        deadline = time.monotonic() + timeout
+        self._configure({"IdentitiesOnly": "yes", "IdentityAgent": "none"}, [self.endpoint.key])
+        try:
+            return self._log_in(timeout, deadline)
+        except SmsshError as error:
+            if error.reference != "key-refused" or not identities.others(self.endpoint.key):
+                raise
+        self._errors.clear()
+        self._configure({}, identities.offered(self.endpoint.key))
+        return self._log_in(timeout, deadline)
+
+    def _configure(self, which: dict[str, str], keys: Sequence[Path]) -> None:
+        """Write the files that ssh reads: its whole configuration, and the one host key.
+
+        Args:
+            which: options about which keys are offered.
+            keys: the files of private keys.
+        """
         known = self._folder / "known_hosts"
         known.write_text(f"{self._alias} {self.endpoint.host_key}\n", encoding="ascii")
         chosen = ssh.options(self.endpoint, known)
         chosen.update(
             BatchMode="yes",
-            IdentityAgent="none",
             ForwardAgent="no",
             ForwardX11="no",
             ClearAllForwardings="yes",
@@ -249,20 +268,21 @@ class Connection:
             # of their own.
             LogLevel="INFO",
             ControlPath=ssh.quoted(self._folder / "s"),
+            **which,
         )
         self._config = self._folder / "config"
-        self._config.write_text(ssh.render(chosen), encoding="utf-8")
+        self._config.write_text(ssh.render(chosen, keys), encoding="utf-8")
         # The same for the commands that ride on the master; should it be gone, they fail instead of logging
         # in anew.
         riding = {**chosen, "ProxyCommand": "false", "ControlMaster": "no", "LogLevel": "ERROR"}
-        (self._folder / "riding").write_text(ssh.render(riding), encoding="utf-8")
+        (self._folder / "riding").write_text(ssh.render(riding, keys), encoding="utf-8")
 
     def _words(self, name: str) -> list[str]:
         """The beginning of a command line that rides on the master."""
         return [ssh.program(name), "-F", str(self._folder / "riding")]
 
-    def _log_in(self, timeout: float) -> subprocess.Popen[bytes]:
-        """Start the master and wait until it stands."""
+    def _log_in(self, timeout: float, deadline: float) -> subprocess.Popen[bytes]:
+        """Start the master and wait until it stands, or for the deadline of the monotonic clock."""
         master = subprocess.Popen(
             [
                 self._ssh,
@@ -282,7 +302,6 @@ class Connection:
         )
         assert master.stdout is not None
         assert master.stderr is not None
-        deadline = time.monotonic() + timeout
         seen = b""
         try:
             with selectors.DefaultSelector() as selector:
@@ -337,9 +356,9 @@ class Connection:
             )
         if "Permission denied (" in text or "Too many authentication failures" in text:
             return SmsshError(
-                f"{address} does not accept your SSH key {self.endpoint.key} (user {self.endpoint.user})",
-                hint="the job must have been submitted with this key: by you, from a machine that has it, "
-                "or with SMSSH_AUTHORIZED_KEYS",
+                f"{address} does not accept your SSH key {self.endpoint.key}, nor another of yours "
+                f"(user {self.endpoint.user})",
+                hint=identities.remedy(self.endpoint),
                 reference="key-refused",
                 status=ExitStatus.REFUSED,
             )

@@ -27,7 +27,8 @@ class Endpoint:
         user: whom to log in as.
         host_key: the only host key that is accepted, `TYPE BASE64`.
         proxy: the command whose standard input and output are the connection; a fresh one for each.
-        key: the file of the private key; no other is tried.
+        key: the file of our own private key; `identities` has which others are offered.
+        owner: the SSHOwner of the host, for messages; "" where it has none.
     """
 
     address: str
@@ -35,6 +36,7 @@ class Endpoint:
     host_key: str
     proxy: tuple[str, ...]
     key: Path
+    owner: str = ""
 
 
 def own_command() -> tuple[str, ...]:
@@ -81,4 +83,5 @@ def reach(
         host_key=known_hosts.checked(found.host_key, text),
         proxy=tuple(proxy),
         key=certificates.own_key().private,
+        owner=found.owner,
     )

@@ -20,6 +20,8 @@ from ..keys import missing_openssh
 from .known_hosts import alias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .endpoint import Endpoint
 
 __all__ = ["environment", "options", "program", "quoted", "render", "socket_folder"]
@@ -56,7 +58,7 @@ def quoted(path: Path | str) -> str:
 
 
 def options(endpoint: Endpoint, known_hosts: Path) -> dict[str, str]:
-    """The ssh_config options that a login to `endpoint` needs, by hand and automated alike.
+    """The ssh_config options that a login to `endpoint` needs, by hand and automated alike; `identities` has the keys.
 
     Args:
         endpoint: where to log in.
@@ -76,8 +78,6 @@ def options(endpoint: Endpoint, known_hosts: Path) -> dict[str, str]:
         "VerifyHostKeyDNS": "no",
         "CheckHostIP": "no",
         "CanonicalizeHostname": "no",
-        "IdentityFile": quoted(endpoint.key),
-        "IdentitiesOnly": "yes",
         "PreferredAuthentications": "publickey",
         "PasswordAuthentication": "no",
         "ConnectTimeout": str(CONNECT_SECONDS),
@@ -88,9 +88,10 @@ def options(endpoint: Endpoint, known_hosts: Path) -> dict[str, str]:
     }
 
 
-def render(chosen: dict[str, str]) -> str:
-    """The text of a configuration file with these options, for any host."""
-    return "".join(f"{name} {value}\n" for name, value in chosen.items())
+def render(chosen: dict[str, str], keys: Sequence[Path]) -> str:
+    """The text of a configuration file with these options, and these private keys, for any host."""
+    lines = [*chosen.items(), *(("IdentityFile", quoted(key)) for key in keys)]
+    return "".join(f"{name} {value}\n" for name, value in lines)
 
 
 def environment() -> dict[str, str]:

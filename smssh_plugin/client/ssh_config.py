@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import ExitStatus, SmsshError
 from ..home import home, private_folder
-from . import certificates, known_hosts, ssh
+from . import certificates, identities, known_hosts, ssh
 from .endpoint import own_command
 
 __all__ = ["block", "install"]
@@ -61,8 +61,8 @@ def block(region: str | None = None, profile: str | None = None) -> str:
         ("UpdateHostKeys", "no"),
         ("CheckHostIP", "no"),
         ("User", "root"),
-        ("IdentityFile", ssh.quoted(certificates.own_key().private)),
-        ("IdentitiesOnly", "yes"),
+        # No IdentitiesOnly: a job may let in a key that only an agent has.
+        *(("IdentityFile", ssh.quoted(key)) for key in identities.offered(certificates.own_key().private)),
         ("PreferredAuthentications", "publickey"),
         # The proxy waits for a job that is starting, for ten minutes; what comes after that has limits of its own.
         ("ConnectTimeout", str(PROXY_SECONDS)),

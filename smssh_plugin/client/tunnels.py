@@ -24,6 +24,7 @@ import sshtunnel
 from ..errors import ExitStatus, SmsshError
 from .certificates import beside
 from .endpoint import Endpoint, reach
+from .identities import remedy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,7 +182,7 @@ class Tunnel:
         if "open connection to gateway" in text or "uthentication" in text:
             return SmsshError(
                 f"{address} does not accept your SSH key {self.endpoint.key} (user {self.endpoint.user})",
-                hint="the job must have been submitted with this key: by you, from a machine that has it",
+                hint=remedy(self.endpoint),
                 reference="key-refused",
                 status=ExitStatus.REFUSED,
             )
@@ -303,7 +304,10 @@ def _abandon(forwarder: Any) -> None:
 
 def _own_key(path: Path) -> paramiko.PKey:
     """The private key, with the certificate that lies beside it, if there is one."""
-    key = paramiko.Ed25519Key.from_private_key_file(str(path))
+    try:
+        key: paramiko.PKey = paramiko.Ed25519Key.from_private_key_file(str(path))
+    except paramiko.SSHException:  # see keys.make_key
+        key = paramiko.ECDSAKey.from_private_key_file(str(path))
     if beside(path).exists():
         key.load_certificate(str(beside(path)))
     return key

@@ -247,3 +247,4 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of this machine's user is read or changed."""
     monkeypatch.setenv("SMSSH_HOME", str(tmp_path / "smssh"))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)

@@ -87,6 +87,25 @@ def test_a_machine_without_ed25519_has_keys_of_ecdsa(tmp_path: Path):
     assert len(host_key) <= 256  # of a tag
 
 
+def test_a_key_that_came_into_fips_mode_is_left_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+):
+    first = ensure_key()
+    flag = tmp_path / "fips_enabled"
+    monkeypatch.setattr("smssh_plugin.keys.FIPS_FLAG", flag)
+    flag.write_text("1\n")
+    assert ensure_key() == first  # an OpenSSH that has ed25519 all the same
+    request.getfixturevalue("fips")
+    flag.write_text("0\n")
+    assert ensure_key() == first
+    flag.write_text("1\n")
+    second = ensure_key()
+    assert second.private == first.private.with_name("id_ecdsa")
+    assert second.public.startswith("ecdsa-sha2-nistp256 ")
+    assert ensure_key() == second
+    assert first.private.exists()
+
+
 STRANGER = 65533
 
 

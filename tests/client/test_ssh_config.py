@@ -79,6 +79,22 @@ def test_what_a_user_says_for_all_hosts_leads_nowhere_else(users: Path):
     assert {**theirs, "ignoreunknown": ""} == {**chosen(users, "example.com"), "ignoreunknown": ""}
 
 
+def test_the_keys_of_a_person_are_offered_after_ours(users: Path):
+    for name in ("id_rsa", "id_ed25519", "id_ed25519.pub", "id_ecdsa_sk"):
+        (users.parent / name).touch()
+    ssh_config.install()
+    done = subprocess.run(
+        ["ssh", "-F", str(users), "-G", "My-Job.training.sagemaker"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    named = [line.partition(" ")[2] for line in done.stdout.splitlines() if line.startswith("identityfile ")]
+    ours = str(users.parent.parent / "smssh" / "id_ed25519")
+    assert named == [ours, *(str(users.parent / name) for name in ("id_ed25519", "id_rsa", "id_ecdsa_sk"))]
+    assert "identitiesonly no" in done.stdout.splitlines()
+
+
 @pytest.mark.parametrize(
     ("version", "remote", "command", "noted"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import socket
+import subprocess
 import sys
 import threading
 import urllib.request
@@ -92,6 +93,18 @@ def test_forward_ends_with_its_connection(ssh_server: SshServer, web: int):
         tunnel = connection.forward(web)
         assert fetch(tunnel.local_port) == BODY
     assert not tunnel.alive
+
+
+def test_a_key_of_a_machine_in_fips_mode(ssh_server: SshServer, web: int, tmp_path: Path):
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", str(tmp_path / "ec")], check=True)
+    accepted = ssh_server.folder / "authorized"
+    before = accepted.read_text()
+    accepted.write_text((tmp_path / "ec.pub").read_text())
+    try:
+        with Tunnel(ssh_server.with_key(tmp_path / "ec"), web) as tunnel:
+            assert fetch(tunnel.local_port) == BODY
+    finally:
+        accepted.write_text(before)
 
 
 def test_wrong_keys_are_refused(

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -620,6 +621,63 @@ def test_host_keys_are_private_and_of_one_container(job, jobs, server):
     if shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin"):
         _, other = jobs("asyncssh" if server == "sshd" else "sshd")
         assert other["ssh"]["host_key"] != status["ssh"]["host_key"]
+
+
+def test_an_agent_may_offer_many_keys_before_the_right_one(job, tmp_path):
+    container, status = job
+    path = tmp_path / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE)
+    try:
+        assert agent.stdout.readline()
+        environ = {"PATH": os.environ["PATH"], "SSH_AUTH_SOCK": str(path)}
+        for number in range(12):
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / str(number)], check=True
+            )
+            subprocess.run(["ssh-add", "-q", tmp_path / str(number)], env=environ, check=True)
+        # ssh offers what only a file has after all of the agent's.
+        done = subprocess.run(
+            ["ssh", "-o", "IdentitiesOnly=no", *container.ssh_options(status), "127.0.0.1", "echo in"],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+    finally:
+        agent.kill()
+        agent.communicate()
+    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+
+
+def test_asyncssh_has_a_host_key_of_ecdsa_where_there_is_no_ed25519(tmp_path, container):
+    """As in FIPS mode, in an image without ssh-keygen."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", tmp_path / "key"], check=True)
+    container.wrap("sh", "-c", "while [ ! -e stop ]; do sleep 0.1; done", SMSSH_SSH_SERVER="asyncssh")
+    status = container.wait_for("running")
+    other = tmp_path / "ssh"
+    shutil.copytree(container.run_dir / "ssh", other)
+    for left in ("asyncssh.json", "host_ed25519", "host_ed25519.pub"):
+        (other / left).unlink()
+    shutil.copy(tmp_path / "key.pub", other / "authorized_keys")
+    code = (
+        "from cryptography.hazmat.backends.openssl import backend\n"
+        "type(backend).ed25519_supported = lambda self: False\n"
+        "from smssh_plugin.hooks._asyncssh_program import main; import sys; main(sys.argv[1:])"
+    )
+    for _ in range(2):  # the second has the key of the first
+        process = subprocess.Popen([sys.executable, "-c", code, str(other), str(free())])
+        try:
+            poll((other / "asyncssh.json").exists, what="the server")
+            answer = json.loads((other / "asyncssh.json").read_text())
+            assert answer["host_key"].startswith("ecdsa-sha2-nistp256 ")
+            done = container.ssh({**status, "ssh": answer}, "echo in", key=tmp_path / "key")
+            assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+        finally:
+            process.terminate()
+            process.wait(LIMIT)
+        (other / "asyncssh.json").rename(other / "before")
+    assert json.loads((other / "before").read_text())["host_key"] == answer["host_key"]
 
 
 def test_interrupts_reach_commands_of_a_server_that_has_them_ignored(tmp_path, container):

@@ -1,0 +1,158 @@
+"""Which keys a login offers: our own, and a person's in `~/.ssh` or an agent; what is said of a refusal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from smssh_plugin.client.connect import Connection
+from smssh_plugin.errors import ExitStatus, SmsshError
+
+from .conftest import make_key
+from .test_login import ADDRESS, World, world  # noqa: F401 - a fixture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from .conftest import SshServer
+
+
+@contextlib.contextmanager
+def agent(folder: Path, *keys: Path) -> Iterator[str]:
+    """An ssh-agent with these keys; its socket."""
+    path = folder / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()  # it listens
+        for key in keys:
+            subprocess.run(
+                ["ssh-add", "-q", str(key)], env={**os.environ, "SSH_AUTH_SOCK": str(path)}, check=True
+            )
+        yield str(path)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextlib.contextmanager
+def kept(where: str, server: SshServer, home: Path) -> Iterator[dict[str, str]]:
+    """A person who has the key that the server accepts in `~/.ssh` or an agent; the variables that it needs."""
+    (home / ".ssh").mkdir(mode=0o700, exist_ok=True)
+    if where == "agent":
+        with agent(home, server.endpoint.key) as path:
+            yield {"SSH_AUTH_SOCK": path}
+    else:
+        shutil.copy(server.endpoint.key, home / ".ssh" / where)
+        yield {}
+
+
+def strange(world: World) -> Path:  # noqa: F811
+    """Give the world's person an smssh key that no server knows."""
+    own = world.home / "id_ed25519"
+    for path in (own, own.with_name("id_ed25519.pub")):
+        path.unlink()
+    make_key(own)
+    return own
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("way", ["ssh", "connect"])
+def test_a_key_that_only_the_person_has_opens_the_job(
+    world: World,  # noqa: F811
+    any_server: SshServer,
+    way: str,
+    tmp_path: Path,
+):
+    for number, where in enumerate(("id_ecdsa", "agent")):
+        strange(world)
+        home = tmp_path / str(number)
+        home.mkdir()
+        with kept(where, any_server, home) as more:
+            world.environment.update(HOME=str(home), **more)
+            assert world.smssh("ssh-config", "--write").returncode == 0
+            command = ["echo in; echo out >&2"]
+            done = world.ssh(*command) if way == "ssh" else world.smssh("connect", ADDRESS, "--", *command)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "out\n")
+
+
+@pytest.mark.parametrize("where", ["id_rsa", "agent"])
+def test_a_connection_takes_them_where_ours_is_refused(
+    ssh_server: SshServer, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+):
+    make_key(tmp_path / "own")
+    with kept(where, ssh_server, tmp_path) as more:
+        for name, value in more.items():
+            monkeypatch.setenv(name, value)
+        with Connection(ssh_server.with_key(tmp_path / "own")) as connection:
+            assert connection.run("echo in").text == "in\n"
+
+
+def test_a_connection_that_ours_opens_asks_no_agent(
+    ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its keys may want a person's touch, at night."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "agent"))
+        listening.listen()
+        listening.setblocking(False)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+        with Connection(ssh_server.endpoint) as connection:
+            assert connection.run("echo in").text == "in\n"
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+def test_a_connection_that_is_refused_says_whose_keys_are_known(ssh_server: SshServer, tmp_path: Path):
+    make_key(tmp_path / "own")
+    with pytest.raises(SmsshError, match="nor another of yours") as caught:
+        Connection(replace(ssh_server.with_key(tmp_path / "own"), owner="ann"))
+    assert caught.value.status is ExitStatus.REFUSED
+    assert "machine that submitted it (SSHOwner: ann)" in caught.value.hint
+    assert f"authorized_keys=('{tmp_path}/own.pub',)" in caught.value.hint
+
+
+@pytest.mark.e2e
+def test_after_a_refusal_one_line_says_whose_keys_are_known(world: World):  # noqa: F811
+    own = strange(world)
+    world.stack.service.nodes.nodes[world.agent.node].tags["SSHOwner"] = "ann"
+    done = world.smssh("connect", ADDRESS, "--", "true")
+    assert done.returncode == 255
+    refused, told = done.stderr.splitlines()
+    assert "Permission denied (publickey" in refused
+    assert told.startswith(
+        "smssh: the job knows the smssh key of the machine that submitted it (SSHOwner: ann)"
+    )
+    assert f"authorized_keys=('{own}.pub',)" in told
+
+
+@pytest.mark.e2e
+def test_what_a_command_writes_to_stderr_arrives_as_it_is(world: World):  # noqa: F811
+    """A refusal of another server's, git's for one, is no refusal of ours; and the output ends with the command."""
+    said = r"git@github.com: Permission denied (publickey).\r\n\tx\rno end"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "smssh_plugin.cli",
+            "connect",
+            ADDRESS,
+            "--",
+            f"printf '{said}' >&2; exit 255",
+        ],
+        env=world.environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (255, b"")
+    assert done.stderr == b"git@github.com: Permission denied (publickey).\r\n\tx\rno end"
