@@ -354,11 +354,12 @@ class Connection:
                 reference="host-key-mismatch",
                 status=ExitStatus.REFUSED,
             )
-        if "Permission denied (" in text or "Too many authentication failures" in text:
+        too_many = "Too many authentication failures" in text
+        if "Permission denied (" in text or too_many:
             return SmsshError(
                 f"{address} does not accept your SSH key {self.endpoint.key}, nor another of yours "
                 f"(user {self.endpoint.user})",
-                hint=identities.remedy(self.endpoint),
+                hint=identities.remedy(self.endpoint, too_many=too_many),
                 reference="key-refused",
                 status=ExitStatus.REFUSED,
             )

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,8 @@ from typing import TYPE_CHECKING
 from .. import terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .endpoint import Endpoint
 
 __all__ = ["offered", "others", "remedy", "watch_refusal"]
@@ -26,6 +30,8 @@ DEFAULTS = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 """The files that ssh tries by itself, ssh_config(5), IdentityFile; those that need a touch come last."""
 LONGEST_LINE = 1024
 """Bytes. What ssh says of a refusal is shorter: an address has at most 255."""
+LONGEST_END = 1 << 16
+"""Bytes at the end of a file of stderr that are read for it."""
 
 
 def offered(own: Path) -> list[Path]:
@@ -43,8 +49,18 @@ def others(own: Path) -> bool:
     return len(offered(own)) > 1 or bool(os.environ.get("SSH_AUTH_SOCK"))
 
 
-def remedy(endpoint: Endpoint) -> str:
-    """One line for a person whom the job did not let in: whose keys it knows, and what to do."""
+def remedy(endpoint: Endpoint, *, too_many: bool = False) -> str:
+    """One line for a person whom the job did not let in: whose keys it knows, and what to do.
+
+    Args:
+        endpoint: where the login was refused.
+        too_many: the server refused because of the number of keys, before it had seen all of them.
+    """
+    if too_many:
+        return terminal.line(
+            "ssh offers the keys of your ssh-agent first, and the job's SSH server takes no more of them: "
+            f"`smssh connect -o IdentityAgent=none {endpoint.address}` offers the smssh key and those in ~/.ssh alone"
+        )
     owner = f" (SSHOwner: {endpoint.owner})" if endpoint.owner else ""
     public = f"{endpoint.key}.pub"
     return terminal.line(
@@ -53,43 +69,81 @@ def remedy(endpoint: Endpoint) -> str:
     )
 
 
+class _Refusal:
+    """What ssh says of a refusal, and what is said after it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        account = re.escape(f"{endpoint.user}@{endpoint.address}".encode())
+        said = (
+            (rb"%s: Permission denied \(" % account, remedy(endpoint)),
+            (
+                rb"Received disconnect from [^\n]*: Too many authentication failures",
+                remedy(endpoint, too_many=True),
+            ),
+        )
+        self._said = [
+            (re.compile(pattern, re.IGNORECASE), f"smssh: {told}\n".encode()) for pattern, told in said
+        ]
+
+    def after(self, line: bytes) -> bytes:
+        """The line that is said after this one; b"" after most."""
+        return next((told for pattern, told in self._said if pattern.match(line)), b"")
+
+
 def watch_refusal(endpoint: Endpoint) -> None:
     """Have `remedy` said on stderr where the ssh that this process becomes is refused.
 
-    A process of its own copies stderr from then on, byte for byte: this one keeps its id, its terminal and its signals
-    when it becomes ssh.
+    This process keeps its id, its terminal and its signals when it becomes ssh, so another one watches. It copies
+    stderr, byte for byte. Where stderr is a file, whose reader need not wait for more than the end of ssh, ssh writes
+    it itself, and the file is read once ssh has ended (Linux only).
 
     Args:
         endpoint: where ssh will log in.
     """
-    said = re.compile(
-        rb"(%s: Permission denied \(|Received disconnect from [^\n]*: Too many authentication failures)"
-        % re.escape(f"{endpoint.user}@{endpoint.address}".encode()),
-        re.IGNORECASE,
-    )
-    told = f"smssh: {remedy(endpoint)}\n".encode()
-    reading, writing = os.pipe()
+    refusal = _Refusal(endpoint)
     sys.stderr.flush()
     sys.stdout.flush()
+    state = os.fstat(2)
+    if not stat.S_ISREG(state.st_mode):
+        reading, writing = os.pipe()
+        if _apart(reading, lambda: _copy(reading, refusal)):
+            os.dup2(writing, 2)
+        os.close(reading)
+        os.close(writing)
+        return
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or an old kernel
+        process = os.pidfd_open(os.getpid())
+        _apart(process, lambda: _read(process, state.st_size, refusal))
+        os.close(process)
+
+
+def _apart(kept: int, work: Callable[[], None]) -> bool:
+    """Do some work in a process of its own that no other waits for.
+
+    Args:
+        kept: the descriptor that it needs beside stderr.
+        work: what it does.
+
+    Returns:
+        Whether there is such a process: not where there are as many as there may be. ssh matters more than the line.
+    """
     try:
         child = os.fork()
-    except OSError:  # as many processes as there may be: ssh matters more than the line
-        os.close(reading)
-        os.close(writing)
-        return
+    except OSError:
+        return False
     if child:
-        os.close(reading)
-        os.waitpid(child, 0)  # its own child goes on: ssh must not get one that it does not know
-        os.dup2(writing, 2)
-        os.close(writing)
-        return
+        # Its own child goes on: ssh must not get one that it does not know.
+        return os.waitpid(child, 0)[1] == 0
+    status = 1
     with contextlib.suppress(BaseException):
-        if not os.fork():
+        if os.fork():
+            status = 0
+        else:
             os.setsid()  # Ctrl-C and Ctrl-Z are for ssh
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            _keep_only(reading)
-            _copy(reading, said, told)
-    os._exit(0)
+            _keep_only(kept)
+            work()
+    os._exit(status)
 
 
 def _keep_only(reading: int) -> None:
@@ -101,8 +155,8 @@ def _keep_only(reading: int) -> None:
     os.closerange(reading + 1, 65536)
 
 
-def _copy(reading: int, said: re.Pattern[bytes], told: bytes) -> None:
-    """Copy to stderr until the pipe ends, and `told` after the line that `said` is the beginning of."""
+def _copy(reading: int, refusal: _Refusal) -> None:
+    """Copy to stderr until the pipe ends, and add the line after that of a refusal."""
     line = b""
     while piece := os.read(reading, 1 << 16):
         for part in piece.splitlines(keepends=True):
@@ -110,9 +164,18 @@ def _copy(reading: int, said: re.Pattern[bytes], told: bytes) -> None:
             line = (line + part)[:LONGEST_LINE] if len(line) < LONGEST_LINE else line
             if part.endswith((b"\n", b"\r")):
                 # "\r\n" is one end of a line, in two pieces maybe.
-                if said.match(line):
-                    _write(told if part.endswith(b"\n") else b"\n" + told)
+                told = refusal.after(line)
+                _write(told if part.endswith(b"\n") or not told else b"\n" + told)
                 line = b""
+
+
+def _read(process: int, start: int, refusal: _Refusal) -> None:
+    """Wait for the end of a process, and add to the file that stderr is what is to be said after its last words."""
+    select.select([process], [], [])
+    with open("/proc/self/fd/2", "rb") as said:
+        said.seek(max(start, os.fstat(2).st_size - LONGEST_END))
+        told = {found: None for line in said if (found := refusal.after(line))}
+    _write(b"".join(told))
 
 
 def _write(data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import shutil
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from smssh_plugin.client.connect import Connection
 from smssh_plugin.errors import ExitStatus, SmsshError
+from tests.session.support import until
 
 from .conftest import make_key
 from .test_login import ADDRESS, World, world  # noqa: F401 - a fixture
@@ -133,6 +135,49 @@ def test_after_a_refusal_one_line_says_whose_keys_are_known(world: World):  # no
         "smssh: the job knows the smssh key of the machine that submitted it (SSHOwner: ann)"
     )
     assert f"authorized_keys=('{own}.pub',)" in told
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="a file is read once ssh has ended, which Linux tells"
+)
+def test_after_a_refusal_the_line_is_in_a_file_too(world: World, tmp_path: Path):  # noqa: F811
+    """And whatever ssh says is there when ssh ends: a script reads the file at once."""
+    strange(world)
+    path = tmp_path / "errors"
+    path.write_text(f"root@{ADDRESS}: Permission denied (publickey).\n")  # of another day
+    with path.open("ab") as errors:
+        done = subprocess.run(
+            [sys.executable, "-m", "smssh_plugin.cli", "connect", ADDRESS, "--", "true"],
+            env=world.environment,
+            stdout=errors,
+            stderr=errors,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 255
+    assert path.read_text().splitlines()[1].startswith(("root@", getpass.getuser()))
+    until(lambda: "smssh: " in path.read_text())
+    _, refused, told = path.read_text().splitlines()
+    assert "Permission denied (publickey" in refused
+    assert told.startswith("smssh: the job knows the smssh key of the machine that submitted it")
+
+
+def test_an_agent_with_too_many_keys_for_a_server_is_told(
+    ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Servers of jobs that started before ours allowed for many."""
+    for number in range(20):
+        make_key(tmp_path / str(number))
+    with agent(tmp_path, *(tmp_path / str(number) for number in range(20))) as path:
+        monkeypatch.setenv("SSH_AUTH_SOCK", path)
+        with Connection(ssh_server.endpoint) as connection:  # ours is the first
+            assert connection.run("echo in").text == "in\n"
+        make_key(tmp_path / "own")
+        with pytest.raises(SmsshError, match="does not accept") as caught:
+            Connection(ssh_server.with_key(tmp_path / "own"))
+    if (ssh_server.folder / "sshd_config").exists():  # asyncssh takes any number
+        assert f"`smssh connect -o IdentityAgent=none {ssh_server.endpoint.address}`" in caught.value.hint
 
 
 @pytest.mark.e2e

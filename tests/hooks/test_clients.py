@@ -630,7 +630,7 @@ def test_an_agent_may_offer_many_keys_before_the_right_one(job, tmp_path):
     try:
         assert agent.stdout.readline()
         environ = {"PATH": os.environ["PATH"], "SSH_AUTH_SOCK": str(path)}
-        for number in range(12):
+        for number in range(20):
             subprocess.run(
                 ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / str(number)], check=True
             )
