@@ -14,8 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Mapping, NamedTuple
 
+from smssh_plugin.hooks import _agent
+
 from smssh_plugin import settings
 from smssh_plugin.submit import bundle as bundles
+from smssh_plugin.submit.agent import VERSION
 from smssh_plugin.submit.options import WAYS, SSHOptions
 from smssh_plugin.submit.requests import Injection, transform_request
 from smssh_plugin.submit.wrapper import WORDS
@@ -25,6 +28,15 @@ PLACE = "s3://BUCKET/PREFIX/DIGEST/"
 # As the pattern of a bundle's address has it; shown as PLACE.
 BUNDLE = f"s3://bucket/prefix/{'0' * 64}/"
 ROLE = "arn:aws:iam::123456789012:role/Job"
+
+
+BAKED = {
+    "hold": "failure",
+    "authorized_keys": ["ssh-ed25519 AAAA... smssh you@laptop"],
+    "agent_version": VERSION,
+    "agent_sha256": {"x86_64": "0" * 64},
+}
+"""The options that an image with our package gets as variables."""
 
 
 class Sample(NamedTuple):
@@ -75,7 +87,7 @@ SAMPLES = (
         'An image that has smssh-plugin (`bundle="baked"`, here with `hold="failure"`; the same for each kind)',
         "training",
         _training(ContainerEntrypoint=["/bin/bash"]),
-        {"baked": True, "environment": settings.variables({"hold": "failure"})},
+        {"baked": True, "environment": settings.variables(BAKED)},
     ),
     Sample(
         "Processing, with an entry point in the request (Script-, Framework-, PySparkProcessor)",
@@ -130,6 +142,11 @@ REASONS = {
     "SAGEMAKER_TRAINING_MODULE": "What `train` of the toolkits imports and calls; it calls the image's own in turn.",
     "BASH_ENV": "What bash reads before a script or a command line.",
     "SMSSH_HOLD": "An option: without a bundle, each that is set is a variable.",
+    "SMSSH_AUTHORIZED_KEYS": "Who may log in: your own smssh key, and those of `authorized_keys`. Without it "
+    "nobody can.",
+    "SMSSH_AGENT_VERSION": "The version of Amazon's agent that an image without it downloads. Not with "
+    "`agent='found'`.",
+    "SMSSH_AGENT_SHA256": "The SHA-256 that its package must have.",
     "RemoteDebugConfig": "Turns SageMaker's remote debugging on, which is the transport then. What the request says "
     "itself stays.",
 }
@@ -191,22 +208,26 @@ class Permission(NamedTuple):
     calls: tuple[str, ...] = ()
 
 
+OWN_SESSIONS = "`*`, where `ssm:resourceTag/aws:ssmmessages:session-id` equals `${aws:userid}`"
+"""One's own sessions. Their ids begin with the name of the user or of the role session, not with `${aws:userid}`."""
+
 JOB = (
     Permission("s3:GetObject", "`BUCKET/PREFIX/*`", "SageMaker mounts the bundle with the job's role"),
     Permission("s3:ListBucket", "`BUCKET`", "the same"),
     Permission("ssm:CreateActivation", "`*`", "`ssm`: a managed node for each host", ("create_activation",)),
     Permission(
         "ssm:AddTagsToResource",
-        "managed instances",
-        "`ssm`: SSHOwner, the job, its host key, its state",
-        ("add_tags_to_resource",),
+        "the role in SMSSH_ROLE",
+        "`ssm`: the tags of an activation (SSHOwner, the job, its host key), which its nodes get. IAM's reference does "
+        "not list this resource; policies by AWS for jobs that are managed nodes allow it",
     ),
     Permission(
-        "iam:PassRole",
-        "the role in SMSSH_ROLE",
-        "`ssm`: the node gets that role, whose trust policy names `ssm.amazonaws.com`, and which has "
-        "`AmazonSSMManagedInstanceCore`",
+        "ssm:AddTagsToResource",
+        "managed instances",
+        "`ssm`: the tags of the state of a node that is there: SMSSHState, SMSSHHold",
+        ("add_tags_to_resource",),
     ),
+    Permission("iam:PassRole", "the role in SMSSH_ROLE", "`ssm`: the node gets that role"),
     Permission("ssm:DeleteActivation", "`*`", "`ssm`: once it is used", ("delete_activation",)),
     Permission(
         "ssm:DeregisterManagedInstance",
@@ -234,6 +255,12 @@ JOB = (
         "`*`",
         "`native`: SageMaker's agent has the job's role (Create and Open, ControlChannel and DataChannel)",
     ),
+    Permission(
+        "kms:Decrypt",
+        "the bucket's key",
+        "where the bundle is encrypted with a key of KMS, such as `s3_encryption`",
+    ),
+    Permission("kms:GenerateDataKey", "the bucket's key", "the same, for what `native` writes"),
     Permission("sns:Publish", "the topics", "`notify`", ("publish",)),
     Permission(
         "s3:GetObject", "the object", "`authorized_keys` in S3, without a bundle only", ("get_object",)
@@ -253,6 +280,27 @@ JOB = (
 )
 """What the job's role needs."""
 
+NODE_ROLE = (
+    *(
+        Permission(action, "`*`", "the agent: that the host is online, and its sessions")
+        for action in _agent.NODE_ACTIONS
+    ),
+    Permission(
+        "kms:Decrypt", "the account's key for sessions", "`smssh shell`, where the account encrypts sessions"
+    ),
+    Permission(
+        "s3:PutObject, s3:GetEncryptionConfiguration",
+        "the bucket of session logs",
+        "`smssh shell`, where the account keeps logs of sessions in S3",
+    ),
+    Permission(
+        "logs:CreateLogStream, logs:PutLogEvents, logs:DescribeLogGroups, logs:DescribeLogStreams",
+        "the log group of session logs",
+        "`smssh shell`, where the account keeps logs of sessions in CloudWatch",
+    ),
+)
+"""What the role of the managed node needs: that in SMSSH_ROLE."""
+
 SUBMITTER = (
     Permission(
         "s3:GetObject",
@@ -267,6 +315,11 @@ SUBMITTER = (
         ("put_object",),
     ),
     Permission("s3:ListBucket", "`BUCKET`", "whether the bundle is whole, and how old", ("get_paginator",)),
+    Permission(
+        "kms:GenerateDataKey, kms:Decrypt",
+        "the bucket's key",
+        "where bundles are encrypted with a key of KMS, such as `s3_encryption`",
+    ),
     Permission(
         "sts:GetCallerIdentity",
         "`*`",
@@ -285,14 +338,19 @@ SUBMITTER = (
 
 CLIENT = (
     Permission(
-        "ssm:StartSession", "managed instances, `AWS-StartSSHSession`", "logging in", ("start_session",)
+        "ssm:StartSession",
+        "managed instances; a condition on `ssm:resourceTag/SSHOwner` can narrow it",
+        "logging in",
+        ("start_session",),
     ),
     Permission(
-        "ssm:TerminateSession", "`session/${aws:userid}-*`", "the end of each session", ("terminate_session",)
+        "ssm:StartSession",
+        "the document `AWS-StartSSHSession`, in a statement of its own",
+        "logging in; documents have no tags of yours, so a condition on tags would deny them all",
     ),
-    Permission(
-        "ssm:ResumeSession", "`session/${aws:userid}-*`", "after a cut of the network", ("resume_session",)
-    ),
+    Permission("ssmmessages:OpenDataChannel", "`*`", "each session: its data channel"),
+    Permission("ssm:TerminateSession", OWN_SESSIONS, "the end of each session", ("terminate_session",)),
+    Permission("ssm:ResumeSession", OWN_SESSIONS, "after a cut of the network", ("resume_session",)),
     Permission(
         "ssm:DescribeInstanceInformation", "`*`", "finding the host", ("describe_instance_information",)
     ),
@@ -359,7 +417,7 @@ CLIENT = (
         ("generate_data_key",),
     ),
 )
-"""What whoever logs in or debugs needs. The first five are for every login."""
+"""What whoever logs in or debugs needs. The first seven are for every login."""
 
 IN_CONTAINER = ("hooks", "entrypoints", "smssh_plugin/key_sources.py")
 AT_SUBMIT = ("smssh_plugin/submit", "smssh_plugin/key_sources.py")
@@ -417,6 +475,20 @@ the same bytes; the sources come without comments, docstrings and types of resul
 """
 
 
+NODE_ROLE_TEXT = """\
+This is the role in `SMSSH_ROLE`: the option `role`, or else the job's own, which then needs these rows as well. Its
+trust policy must let `ssm.amazonaws.com` assume it. A role of its own is better: the job's trust policy stays as it is,
+and the node gets no second set of the job's permissions.
+`AmazonSSMManagedInstanceCore` allows the first five and more: every value in Parameter Store can be read with it.
+What else the agent asks for is not needed (associations, inventory): it logs each denial and goes on. `ec2messages`
+is not needed either, so a VPC without internet needs the interface endpoints `ssm` and `ssmmessages`, the gateway
+endpoint of S3, and no other.
+"""
+OWNERS = """
+The tag `SSHOwner` is there only if `owner` or `SMSSH_OWNER` said it where the request was made: with a condition on
+`ssm:resourceTag/SSHOwner` nobody can log in to jobs that were submitted without it."""
+
+
 def page() -> str:
     """The page."""
     used: set[str] = set()
@@ -455,7 +527,7 @@ def _shown(value: Any) -> str:
     """A value as JSON: the words before a wrapped entry point are a program, which is told of elsewhere."""
     text = json.dumps(value).replace(json.dumps(WORDS)[1:-1], '"/bin/sh", "-c", ...')
     digest = BUNDLE.split("/")[-2]
-    return text.replace(BUNDLE, PLACE).replace(f'"{digest}"', '"DIGEST"')
+    return text.replace(BUNDLE, PLACE).replace(digest, "DIGEST")
 
 
 def compared(added: dict[str, str]) -> str:
@@ -554,18 +626,24 @@ def access_section() -> str:
     lines = ["\n## IAM\n"]
     for title, rows in (
         ("The job's role", JOB),
+        ("The role of the managed node", NODE_ROLE),
         ("Whoever makes the request", SUBMITTER),
         ("Whoever logs in or debugs", CLIENT),
     ):
         lines += [f"### {title}\n", "| action | resource | for |", "| --- | --- | --- |"]
-        lines += [f"| `{row.action}` | {row.resource} | {row.reason} |" for row in rows]
+        for row in rows:
+            action = ", ".join(f"`{each}`" for each in row.action.split(", "))
+            lines.append(f"| {action} | {row.resource} | {row.reason} |")
         lines.append("")
+        if rows is NODE_ROLE:
+            lines += [NODE_ROLE_TEXT]
     lines.append(
         "`StartSession` is allowed for a target and a document: those of a login are above; `smssh forward` takes "
         "`AWS-StartPortForwardingSession` and, to machines that the container reaches, "
         "`AWS-StartPortForwardingSessionToRemoteHost`; `smssh shell` takes `SSM-SessionManagerRunShell`, with a "
         "command `AWS-StartInteractiveCommand`; native targets are `sagemaker-training-job:*`."
     )
+    lines.append(OWNERS)
     return "\n".join(lines) + "\n"
 
 

@@ -72,6 +72,15 @@ LOG_BYTES = 1 << 20
 _CONNECTED = re.compile(r"[Ss]et up control channel successfully|control channel of \S+ is open")
 _TROUBLE = re.compile(r"^.*(?:\bERROR\b|\bWARNING?\b|hibernate|AccessDenied).*$", re.MULTILINE)
 _ACTION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)")
+NODE_ACTIONS = (
+    "ssm:UpdateInstanceInformation",
+    "ssmmessages:CreateControlChannel",
+    "ssmmessages:CreateDataChannel",
+    "ssmmessages:OpenControlChannel",
+    "ssmmessages:OpenDataChannel",
+)
+"""What the node's role must allow, on `*` (Systems Manager user guide, "Add Session Manager permissions to an existing
+IAM role"). The agent asks for more, such as associations and ec2messages, logs each denial, and does without."""
 
 # Go's own list of where a system keeps its certificates (crypto/x509, root_linux.go).
 CERTIFICATES = (
@@ -446,15 +455,18 @@ class Running:
     def _explain(self) -> None:
         """It runs, but does not get through: say why, as well as its log lets us."""
         said = self._said()
-        actions = _ACTION.findall(said)
+        actions = [action for action in _ACTION.findall(said) if action in NODE_ACTIONS]
         if actions:
             raise SmsshError(
                 f"The managed node's role may not {actions[-1]}.",
-                hint="Attach AmazonSSMManagedInstanceCore to the role that SMSSH_ROLE names.",
+                hint="Allow these on * in a policy of the role that SMSSH_ROLE names: {}.".format(
+                    ", ".join(NODE_ACTIONS)
+                ),
                 reference="access-denied",
                 status=ExitStatus.REFUSED,
             )
-        trouble = _TROUBLE.findall(said)
+        # A denial that is left now is of something that sessions do without.
+        trouble = [line for line in _TROUBLE.findall(said) if not _ACTION.search(line)]
         self._context.say(
             "smssh: the agent is not connected to Session Manager after {:.0f} s; it goes on trying. {}".format(
                 CONNECT_SECONDS,

@@ -298,8 +298,8 @@ def explain(error: Exception, of: Any) -> SmsshError:
             else f"There is no answer from {endpoint} ({type(error).__name__}).",
             hint=None
             if said
-            else "A job in a VPC without internet needs the interface endpoints ssm, ssmmessages and ec2messages, "
-            "and the gateway endpoint of S3; with network isolation nothing can be reached at all.",
+            else "A job in a VPC without internet needs the interface endpoints ssm and ssmmessages, and the gateway "
+            "endpoint of S3; with network isolation nothing can be reached at all.",
             reference="no-network",
             status=ExitStatus.UNREACHABLE,
         )

@@ -12,10 +12,14 @@ import socket
 import subprocess
 from pathlib import Path
 
+import boto3
 import pytest
+from smssh_plugin.hooks import _agent
 
 from smssh_plugin import SSHOptions, hookspecs, settings
 from smssh_plugin.plugins import Plugins
+from smssh_plugin.submit import inject
+from smssh_plugin.submit.agent import Agent
 from smssh_plugin.submit.options import BUNDLES, CACHES, CARRIERS, WAYS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,6 +142,23 @@ def test_an_addition_without_a_reason_is_an_error(generator, monkeypatch):
             docs.page()
 
 
+def test_an_image_with_our_package_gets_the_variables_on_the_page(generator, monkeypatch, tmp_path):
+    monkeypatch.setenv("SMSSH_HOME", str(tmp_path))
+    pinned = {name: generator.request_docs.BAKED[name] for name in ("agent_version", "agent_sha256")}
+    monkeypatch.setattr(inject, "agent_for", lambda *_: Agent(pinned))
+    (sample,) = (each for each in generator.request_docs.SAMPLES if "baked" in each.asked)
+    options = SSHOptions(bundle="baked", hold=("failure",))
+    changed = inject.inject(
+        sample.kind,
+        "Step",
+        sample.request,
+        inject.Attachment(options),
+        lambda: boto3.Session(region_name="us-east-1"),
+    )
+    page = (DOCS / "requests.md").read_text().partition(f"### {sample.title}")[2].partition("\n### ")[0]
+    assert re.findall(r"`Environment\.(SMSSH_\w+)`", page) == list(changed["Environment"])
+
+
 def test_every_call_of_aws_has_its_permission(generator):
     docs = generator.request_docs
     for rows, places in ((docs.JOB, docs.IN_CONTAINER), (docs.SUBMITTER, docs.AT_SUBMIT)):
@@ -148,6 +169,79 @@ def test_every_call_of_aws_has_its_permission(generator):
         assert f"`{row.action}`" in needs or row.action.startswith("s3:Get") or "only" in row.reason, (
             row.action
         )
+
+
+def rows_of(page, title):
+    """The rows of a table of permissions: action -> resources."""
+    found = {}
+    for line in page.partition(f"\n### {title}\n")[2].partition("\n### ")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if len(cells) == 3 and cells[0].startswith("`"):
+            for action in re.findall(r"`([\w-]+:[\w*]+)`", cells[0]):
+                found.setdefault(action, []).append(cells[1])
+    return found
+
+
+def test_the_permissions_on_the_page_let_people_in():
+    """What AWS's own policies for hybrid nodes and their users have, and none of what is not needed or never true."""
+    page = (DOCS / "requests.md").read_text()
+    person, job = rows_of(page, "Whoever logs in or debugs"), rows_of(page, "The job's role")
+    node = rows_of(page, "The role of the managed node")
+    assert person["ssmmessages:OpenDataChannel"] == ["`*`"]
+    # A statement for the nodes, which may have a condition on their tags; one for the document, which has no tags.
+    assert [("managed instances" in each, "document" in each) for each in person["ssm:StartSession"]] == [
+        (True, False),
+        (False, True),
+    ]
+    for action in ("ssm:TerminateSession", "ssm:ResumeSession"):
+        assert person[action] == [
+            "`*`, where `ssm:resourceTag/aws:ssmmessages:session-id` equals `${aws:userid}`"
+        ]
+    assert job["ssm:AddTagsToResource"] == ["the role in SMSSH_ROLE", "managed instances"]
+    assert {action for action, resources in node.items() if resources == ["`*`"]} == set(_agent.NODE_ACTIONS)
+    assert "kms:Decrypt" in node
+    assert "`SSHOwner` is there only if" in page
+    needs = (ROOT / "README.md").read_text().partition("## What AWS needs")[2].partition("\n## ")[0]
+    for action in ("ssmmessages:OpenDataChannel", "ssm:UpdateInstanceInformation", "ssm:AddTagsToResource"):
+        assert f"`{action}`" in needs
+
+
+NEVER_NEEDED = (
+    "AmazonSSMManagedInstanceCore",
+    "ec2messages",
+    "session/${aws:userid}",
+    "session/${aws:username}",
+)
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.name)
+def test_no_page_asks_for_a_permission_that_is_not_needed(path):
+    for line in path.read_text().splitlines():
+        for name in NEVER_NEEDED:
+            assert name not in line or "allows the first five and more" in line or "is not needed" in line, (
+                line
+            )
+
+
+def test_no_message_asks_for_a_permission_that_is_not_needed():
+    """The local emulator speaks as AWS does, and so does its agent."""
+    folders = (ROOT / "hooks", ROOT / "entrypoints", ROOT / "smssh_plugin")
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+        if "local" in path.relative_to(ROOT).parts:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documentation = {
+            id(node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        }
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and id(node) not in documentation
+            ):
+                assert not any(name in node.value for name in NEVER_NEEDED), f"{path}:{node.lineno}"
 
 
 def test_a_hook_without_an_example_or_an_argument_without_a_word_is_an_error(generator, monkeypatch):

@@ -157,7 +157,7 @@ def _of_network(holder: Any, injection: Injection, prefix: str) -> list[Caution]
     if isolation is not None and isolation is not False and isolation is not True:
         found.append(_of_variable(f"{prefix}EnableNetworkIsolation", "true"))
     if holder.get("VpcConfig") is not None and injection.transport != "none":
-        needed = "ssmmessages" if injection.transport == "native" else "ssm, ssmmessages and ec2messages"
+        needed = "ssmmessages" if injection.transport == "native" else "ssm and ssmmessages"
         found.append(
             Caution(
                 f"{prefix}VpcConfig is set",

@@ -58,7 +58,7 @@ def test_a_vpc_needs_endpoints(kind: str) -> None:
     (text,) = of(kind, before)
     field = "NetworkConfig.VpcConfig" if kind == "processing" else "VpcConfig"
     assert text.startswith(f"{field} is set: ")
-    assert "ssm, ssmmessages and ec2messages" in text
+    assert "the interface endpoints ssm and ssmmessages, and the gateway" in text
     assert of(kind, before, transport="none") == []
 
 
