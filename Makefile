@@ -11,6 +11,8 @@ demo: environments
 	@cat examples/pipelines/churn/next-steps.txt
 
 # Most of a test is waiting for other processes, so there is room for more workers than cores. One file stays together.
+# A test that needs a program that is missing here is skipped, and says how to get it; with SMSSH_TEST_MISSING=fail or
+# CI=true it fails. `.venv/bin/python -m tests.needs` prints the Debian packages; dev/roots.sh makes the Debian roots.
 test: environments
 	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 

@@ -5,15 +5,18 @@ import signal
 
 import pytest
 
+from tests import needs
+
 OPEN_FILES = 20_000
 """Some tests open a thousand sockets, and a login may have no more than 1024 descriptors."""
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Have ^C mean something in what the tests start, as in a terminal, and let them open what they need.
 
     A shell that runs the tests in the background has SIGINT and SIGQUIT ignored, and that is inherited.
     """
+    config.pluginmanager.register(needs)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < OPEN_FILES:
         wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)

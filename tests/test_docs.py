@@ -7,7 +7,6 @@ import dataclasses
 import importlib.util
 import os
 import re
-import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -21,10 +20,10 @@ from smssh_plugin.plugins import Plugins
 from smssh_plugin.submit import inject
 from smssh_plugin.submit.agent import Agent
 from smssh_plugin.submit.options import BUNDLES, CACHES, CARRIERS, WAYS
+from tests import needs
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
 HOOKS = [name for name in vars(hookspecs) if name.startswith("smssh_")]
 PAGES = sorted(DOCS.rglob("*.md"))
 
@@ -279,10 +278,9 @@ def test_the_examples_are_taken_as_plugins():
     assert plugins.configure(settings.Settings(), job) == {"hold": ()}
 
 
-@pytest.mark.skipif(SSHD is None, reason="no sshd")
 def test_the_example_of_a_server_lets_its_users_in(monkeypatch, tmp_path):
     module = load(ROOT / "examples" / "plugins" / "every_hook.py")
-    monkeypatch.setattr(module, "OUR_SSHD", SSHD)
+    monkeypatch.setattr(module, "OUR_SSHD", needs.program("sshd"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setattr(module, "OUR_PORT", free.getsockname()[1])

@@ -15,6 +15,7 @@ import pytest
 from smssh_plugin.manifest import MANIFEST, PLUGINS
 from smssh_plugin.submit.bundle import build, sealed
 from smssh_plugin.submit.options import SSHOptions
+from tests import needs
 from tests.entrypoints.conftest import bundle, container, key
 from tests.entrypoints.container import IMAGE, poll
 from tests.entrypoints.test_wheel import SOURCES
@@ -53,11 +54,9 @@ def test_its_own_tests(tmp_path):
 
 def install(made: Path, folder: Path, *names: str) -> None:
     """Build and install packages of the checkout; nothing is fetched, nothing is written into it."""
-    uv = shutil.which("uv", path=os.pathsep.join([os.environ.get("PATH", ""), str(ROOT / ".work/uv/bin")]))
-    if uv is None:
-        pytest.skip("uv is not installed")
+    uv = needs.program("uv")
     if not list(IMAGE.glob("lib/python*/site-packages/setuptools")):
-        pytest.skip("the image environment has no setuptools to build with")
+        needs.missing("image environment", "it has no setuptools to build with")
     sources = []
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "tests")
     if "smssh-plugin" in names:

@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import needs
 from tests.local.jobs_support import processes
 from tests.local.service_harness import Service
 from tests.session.support import KEYS, until
@@ -53,15 +53,13 @@ exec "$1"
 
 def needs_agent() -> None:
     """Skip where the agent cannot run."""
-    if not AGENT:
-        pytest.skip("SMSSH_TEST_SSM_AGENT names no folder with Amazon's agent")
+    needs.program("amazon-ssm-agent")
     _needs_root()
 
 
 def needs_plugin() -> None:
     """Skip where the plugin cannot run."""
-    if not PLUGIN:
-        pytest.skip("SMSSH_TEST_SESSION_MANAGER_PLUGIN names no session-manager-plugin")
+    needs.program("session-manager-plugin")
     _needs_root()
     said = subprocess.run(
         [PLUGIN, "--version"], capture_output=True, text=True, timeout=30, check=False
@@ -85,9 +83,8 @@ def plugin_problem(version: str) -> str:
 
 def _needs_root() -> None:
     if os.geteuid() != 0:
-        pytest.skip("Amazon's agent, and a network namespace, need root")
-    if shutil.which("unshare") is None:
-        pytest.skip("no unshare to hide /var/lib/amazon with")
+        needs.does_not_apply("Amazon's agent, and a network namespace, need root")
+    needs.program("unshare")
 
 
 @contextlib.contextmanager
@@ -97,7 +94,7 @@ def loopback_only() -> Iterator[None]:
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
         if libc.unshare(_CLONE_NEWNET):
-            pytest.skip(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+            needs.missing("namespaces", f"no network of its own: {os.strerror(ctypes.get_errno())}")
         with socket.socket() as any_socket:
             name = struct.pack("16sH14x", b"lo", 0)
             (flags,) = struct.unpack_from("16xH", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pytest
 import smssh_plugin
 from smssh_plugin.cli import COMMANDS
 from smssh_plugin.cli.bundle import bundle
+from tests import needs
 
 from .test_app import HEAVY, imported, smssh
 
@@ -63,8 +63,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [(["bash", "--norc", "-c"], BASH), (["zsh", "-f", "-c"], ZSH), (["fish", "--no-config", "-c"], FISH)],
 )
 def test_each_shell_completes(words: list[str], script: str):
-    if shutil.which(words[0]) is None:
-        pytest.skip(f"{words[0]} is not installed")
+    needs.program(words[0])
     done = subprocess.run([*words, script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     commands, options, below = (line.split() for line in done.stdout.splitlines() if line.strip())

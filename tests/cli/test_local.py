@@ -25,12 +25,7 @@ from smssh_plugin.local.environment import Access, client_environment, exports, 
 from smssh_plugin.local.state import State, StateFolder, process_birth
 from tests.local.service_harness import signed
 
-try:
-    sandbox.check_support()
-    NO_CONTAINERS = ""
-except SmsshError as error:
-    NO_CONTAINERS = error.message
-runs = pytest.mark.skipif(bool(NO_CONTAINERS), reason=f"no containers here: {NO_CONTAINERS}")
+runs = pytest.mark.needs("namespaces")
 
 COMMAND = [sys.executable, "-c", "import sys; from smssh_plugin.cli import main; sys.exit(main())", "local"]
 DEADLINE = 60.0

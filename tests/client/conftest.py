@@ -6,7 +6,6 @@ import contextlib
 import os
 import pwd
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from smssh_plugin.client.endpoint import Endpoint
+from tests import needs
 from tests.local.service_harness import Service
 
 if TYPE_CHECKING:
@@ -107,13 +107,9 @@ def make_key(path: Path) -> str:
     return " ".join(path.with_name(path.name + ".pub").read_text().split()[:2])
 
 
-def _sshd() -> str | None:
-    return shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
-
-
 def _leash() -> list[str]:
     """Words in front of a server's: it ends with the tests, even where they are killed."""
-    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+    return ["setpriv", "--pdeathsig", "KILL"] if needs.find("setpriv") else []
 
 
 def _start_sshd(folder: Path, program: str) -> tuple[subprocess.Popen[bytes], int]:
@@ -147,7 +143,7 @@ def _start_sshd(folder: Path, program: str) -> tuple[subprocess.Popen[bytes], in
 
 
 def _start_asyncssh(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    pytest.importorskip("asyncssh", reason="needs sshd or asyncssh")
+    needs.program("asyncssh")
     server = subprocess.Popen(
         [*_leash(), sys.executable, "-c", SERVER, str(folder / "host"), str(folder / "authorized")],
         stdout=subprocess.PIPE,
@@ -182,7 +178,7 @@ def running_server(kind: str, folder: Path) -> Iterator[SshServer]:
     host_key = make_key(folder / "host")
     (folder / "authorized").write_text(make_key(folder / "user") + "\n")
     if kind == "sshd":
-        server, port = _start_sshd(folder, _sshd() or "sshd")
+        server, port = _start_sshd(folder, needs.program("sshd"))
     else:
         server, port = _start_asyncssh(folder)
     relay = folder / "relay.py"
@@ -210,13 +206,11 @@ def ssh_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SshServer]:
     """Each kind of server in turn."""
-    if request.param == "sshd" and _sshd() is None:
-        pytest.skip("sshd is not installed")
     with contextlib.ExitStack() as stack:
         try:
             server = stack.enter_context(running_server(request.param, tmp_path_factory.mktemp("server")))
         except UnusableError as error:
-            pytest.skip(f"sshd lets this user not in: {error}")
+            needs.does_not_apply(f"sshd lets this user not in: {error}")
         yield server
 
 
@@ -224,7 +218,7 @@ def ssh_server(
 def any_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
     """One server, of whichever kind there is."""
     with contextlib.ExitStack() as stack:
-        for kind in ("sshd", "asyncssh") if _sshd() else ("asyncssh",):
+        for kind in ("sshd", "asyncssh") if needs.find("sshd") else ("asyncssh",):
             with contextlib.suppress(UnusableError):
                 server = stack.enter_context(running_server(kind, tmp_path_factory.mktemp("server")))
                 break

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import stat
 import subprocess
 import time
@@ -15,6 +14,7 @@ import pytest
 from smssh_plugin.client import known_hosts, ssh, ssh_config
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.keys import KeyPair, ensure_key
+from tests import needs
 
 from .nodes import HOST_KEY
 
@@ -59,7 +59,7 @@ def test_an_open_folder_is_closed(tmp_path: Path):
 @pytest.fixture
 def fips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ssh-keygen that has no ed25519."""
-    real = shutil.which("ssh-keygen")
+    real = needs.program("ssh-keygen")
     (tmp_path / "bin").mkdir()
     wrapper = tmp_path / "bin" / "ssh-keygen"
     wrapper.write_text(
@@ -114,7 +114,7 @@ def strange(tmp_path: Path) -> Path:
     """A home with a key in it, which looks as it should."""
     ensure_key()
     if os.getuid():
-        pytest.skip("only root can give files to another user")
+        needs.does_not_apply("only root can give files to another user")
     return tmp_path / "smssh"
 
 

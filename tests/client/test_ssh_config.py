@@ -12,6 +12,7 @@ import pytest
 
 from smssh_plugin.client import ssh_config
 from smssh_plugin.errors import SmsshError
+from tests import needs
 
 from .test_login import ADDRESS, World, world  # noqa: F401 - a fixture
 
@@ -41,7 +42,7 @@ def fake(folder: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     program = folder / "bin" / "ssh"
     program.parent.mkdir(exist_ok=True)
     program.write_text(
-        f'#!/bin/sh\n[ "$1" = -V ] && {{ echo "{version}" >&2; exit 0; }}\nexec {shutil.which("ssh")} "$@"\n'
+        f'#!/bin/sh\n[ "$1" = -V ] && {{ echo "{version}" >&2; exit 0; }}\nexec {needs.program("ssh")} "$@"\n'
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from smssh_plugin.client.connect import Connection
 from smssh_plugin.debug import fix
 from smssh_plugin.errors import ExitStatus, SmsshError
+from tests.rights import ordinary
 
 from .container import GOOD_PATCH, Container
 
@@ -68,8 +68,16 @@ def test_a_patch_that_does_not_fit_changes_nothing(connection: Connection, conta
     assert everything(container.code) == before
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root writes anywhere")
-def test_code_that_may_not_be_written(connection: Connection, container: Container):
+def test_code_that_may_not_be_written(
+    connection: Connection, container: Container, monkeypatch: pytest.MonkeyPatch
+):
+    run = connection.run
+
+    def with_ordinary_rights(command: str | list[str], **options: Any) -> Any:
+        words = ["sh", "-c", command] if isinstance(command, str) else command
+        return run([*ordinary(), *words], **options)
+
+    monkeypatch.setattr(connection, "run", with_ordinary_rights)
     patch = container.fixes(Train_patch=GOOD_PATCH) / "Train.patch"
     container.code.chmod(0o555)
     try:

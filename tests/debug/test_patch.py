@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -153,7 +152,7 @@ def test_any_difference_comes_out(old, new, old_end, new_end, context):
     assert apply("".join(lines), {"f": before.encode()})["f"].after == after.encode()
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+@pytest.mark.needs("git")
 def test_what_git_writes_is_understood(tmp_path: Path):
     def git(*words: str) -> bytes:
         who = ["-c", "user.name=x", "-c", "user.email=x@y"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import html.parser
 import json
-import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,7 @@ from smssh_plugin.debug import report as reports
 from smssh_plugin.debug.model import Action, Event, Incident, Report, Step
 from smssh_plugin.debug.report_html import page
 from smssh_plugin.errors import SmsshError
+from tests.rights import ordinary
 
 from .container import GOOD_PATCH, REPORT
 
@@ -214,11 +216,17 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root writes anywhere")
 def test_a_folder_in_which_nothing_can_be_made(tmp_path: Path):
-    tmp_path.chmod(0o555)
-    with pytest.raises(SmsshError, match="nothing can be made in"):
-        reports.check(tmp_path / "new")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom smssh_plugin.debug import report\nfrom smssh_plugin.errors import "
+        "SmsshError\ntry:\n    report.check(Path(sys.argv[1]))\nexcept SmsshError as error:\n    print(error)\n"
+    )
+    for mode, expected in ((0o755, ""), (0o555, f"nothing can be made in {tmp_path}")):
+        tmp_path.chmod(mode)
+        words = [*ordinary(), sys.executable, "-c", code, str(tmp_path / "new")]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert expected in done.stdout
+        assert bool(expected) == bool(done.stdout)
 
 
 @pytest.mark.parametrize(("broken", "kept"), [("page", "report.json"), ("as_json", "report.html")])

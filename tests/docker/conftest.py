@@ -10,6 +10,7 @@ import pytest
 
 from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit.options import SSHOptions
+from tests import needs
 
 from . import daemon, table
 from .harness import Lab
@@ -22,17 +23,17 @@ WHEELS_FOR = ("3.11",)
 
 @pytest.fixture(scope="session")
 def docker():
-    reason = daemon.missing()
-    if reason:
-        pytest.skip(reason)
+    for name in daemon.PROGRAMS:
+        needs.program(name)
+    if os.geteuid() != 0:
+        needs.does_not_apply("dockerd needs root")
     with daemon.Docker() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def key(tmp_path_factory):
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("ssh-keygen is not installed")
+    needs.program("ssh-keygen")
     path = tmp_path_factory.mktemp("key") / "id"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)], check=True)
     return path

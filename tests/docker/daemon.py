@@ -26,14 +26,6 @@ class DockerError(Exception):
     """A docker command failed."""
 
 
-def missing() -> str:
-    """Why there can be no Docker here, or ''."""
-    absent = [name for name in PROGRAMS if shutil.which(name) is None]
-    if absent:
-        return f"{', '.join(absent)} not installed (apt-get install docker.io mmdebstrap)"
-    return "" if os.geteuid() == 0 else "dockerd needs root"
-
-
 class Docker:
     """The daemon and its client; a context manager."""
 

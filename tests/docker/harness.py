@@ -128,6 +128,8 @@ class Row:
     ends_well: frozenset[str] = frozenset()
     """Scenarios in which the job ends with status 0, without us too."""
     network: str = "none"
+    needs: tuple[str, ...] = ()
+    """What of this machine the image is made of; names of tests/needs.py."""
     extras: str = ""
     """Extras of the wheel in the baked image: `[server]` where it has no sshd."""
 

@@ -7,7 +7,6 @@ what it did. Its tag is the digest of all that went in, so a second run finds ev
 import hashlib
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,9 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .daemon import ROOT, WORK, Docker, DockerError
+from tests import needs
+
+from .daemon import WORK, Docker, DockerError
 
 REPOSITORY = "smssh-test"
 PASSED_ON = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP_", "HTTPS_", "NO_PROXY", "http_", "https_", "no_proxy")
@@ -27,8 +28,8 @@ _building = threading.RLock()
 
 def find_uv() -> str:
     """The uv on PATH, else the one that `make environments` fetched."""
-    found = shutil.which("uv") or str(ROOT / ".work/uv/bin/uv")
-    if not os.access(found, os.X_OK):
+    found = needs.look("uv")
+    if found is None:
         raise DockerError("uv is not installed: run `make environments`")
     return found
 
@@ -131,7 +132,7 @@ class Image:
 
 
 class UnavailableError(DockerError):
-    """What an image is made of cannot be had here."""
+    """The package index of this machine has no torch without CUDA."""
 
 
 def _download(requirements: tuple[str, ...], folder: str) -> None:

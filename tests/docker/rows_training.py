@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.entrypoints.container import python as find_python
+from tests import needs
 
 from .harness import PROBE_PYTHON, PROBE_SHELL, WAIT_PYTHON, WAIT_SHELL, Lab, Row
 from .images import Image
@@ -465,13 +465,9 @@ PLAIN = [
 
 def python_row(version: str) -> Row:
     """A script under one CPython of this machine, in an image that has Debian's as well."""
-    found = find_python(version)
+    need = f"python{version}"
+    found = needs.look(need)
     name = f"Python {version}: a script"
-    missing = (
-        {}
-        if found
-        else dict.fromkeys(("baked", "wrapped", "pythonpath", "all"), f"no CPython {version} on this machine")
-    )
     prefix = str(Path(found).resolve().parents[1]) if found else ""
     python = f"{prefix}/bin/python{version}"
     image = SSHD.layer(f"Python {version}", "true\n", python=python, mounts=(prefix,))
@@ -483,7 +479,7 @@ def python_row(version: str) -> Row:
             python="/opt/job/bin/python",
             mounts=(prefix,),
         )
-    not_here = {**NO_TOOLKIT, **NO_BASH, **NO_REQUIREMENTS, **ENOUGH, **missing}
+    not_here = {**NO_TOOLKIT, **NO_BASH, **NO_REQUIREMENTS, **ENOUGH}
     if too_old:
         not_here.setdefault("baked", "the package needs Python 3.8")
     quiet = frozenset(["pythonpath"] if version == "3.6" else [])
@@ -496,6 +492,7 @@ def python_row(version: str) -> Row:
         code=f"{JOB}.py",
         quiet=quiet,
         not_here=not_here,
+        needs=(need,),
     )
 
 

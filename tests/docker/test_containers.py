@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from tests import needs
+
 from . import rows_processing, rows_serving, rows_training, table
 from .harness import CARRIERS, SCENARIOS, Row
 from .images import UnavailableError
@@ -34,14 +36,18 @@ def test_cell(lab, request, row, carrier):
     reason = row.reason(carrier)
     if reason:
         made.cells[row.name, carrier] = f"n/a {made.note(reason)}"
-        pytest.skip(reason)
+        needs.does_not_apply(reason)
+    for name in row.needs:
+        if needs.look(name) is None:
+            made.cells[row.name, carrier] = f"n/a {made.note(f'{name} is missing')}"
+            needs.missing(name)
     made.cells[row.name, carrier] = "FAIL"
     began = time.monotonic()
     try:
         problems = lab.cell(row, carrier)
     except UnavailableError as error:
         made.cells[row.name, carrier] = f"n/a {made.note(str(error))}"
-        pytest.skip(str(error))
+        needs.missing("torch without CUDA", str(error))
     assert not problems, "\n\n".join(problems)
     parts = [made.note(row.not_here[key]) for key in row.not_here if key.startswith(f"{carrier}/")]
     made.cells[row.name, carrier] = " ".join(["ok", f"{time.monotonic() - began:.0f}s", *parts])

@@ -13,9 +13,11 @@ import boto3
 import pytest
 import typing_extensions
 
+from tests import needs
+
 ROOT = Path(__file__).resolve().parents[2]
 CHURN = ROOT / "examples" / "pipelines" / "churn"
-IMAGE = Path(os.environ.get("SMSSH_TEST_IMAGE_ENV", ROOT / ".venv-image"))
+IMAGE = needs.IMAGE
 TRAIN = "Train.churn.pipeline.sagemaker"
 SMSSH = [sys.executable, "-m", "smssh_plugin.cli"]
 PATIENCE = 400

@@ -13,7 +13,7 @@ from .machine import CHURN, IMAGE, SMSSH, TRAIN, client, node, wait_for
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not IMAGE.exists(), reason="no image environment; make it with dev/environments.py"),
+    pytest.mark.needs("image environment"),
 ]
 
 BUG = "could not convert string to float: ' '"

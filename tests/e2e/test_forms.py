@@ -9,12 +9,12 @@ import pytest
 
 from .conftest import make, unmake
 from .forms import JOBS, STEPS
-from .machine import IMAGE, PATIENCE, client, image_with_asyncssh, wait_for
+from .machine import PATIENCE, client, image_with_asyncssh, wait_for
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(3 * PATIENCE),
-    pytest.mark.skipif(not IMAGE.exists(), reason="no image environment; make it with dev/environments.py"),
+    pytest.mark.needs("image environment"),
 ]
 FORMS = Path(__file__).with_name("forms.py")
 KINDS = {"processing": "describe_processing_job", "training": "describe_training_job"}

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import sys
 import urllib.request
 
@@ -13,13 +12,12 @@ from smssh_plugin.local.credentials import Key
 from tests.local.service_harness import signed
 
 from .conftest import make, unmake
-from .machine import IMAGE, PATIENCE, client, image_with_asyncssh, wait_for
+from .machine import PATIENCE, client, image_with_asyncssh, wait_for
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(2 * PATIENCE),
-    pytest.mark.skipif(not IMAGE.exists(), reason="no image environment; make it with dev/environments.py"),
-    pytest.mark.skipif(shutil.which("scp") is None, reason="no OpenSSH client"),
+    pytest.mark.needs("image environment", "scp"),
 ]
 ROLE = "arn:aws:iam::123456789012:role/native"
 WORK = "while [ ! -e /opt/ml/go ]; do sleep 0.1; done"

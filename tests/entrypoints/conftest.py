@@ -1,6 +1,5 @@
 import io
 import platform
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,17 +10,17 @@ import pytest
 from smssh_plugin.manifest import MANIFEST
 from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit.options import SSHOptions
+from tests import needs
 from tests.session.conftest import stack
 
-from .container import IMAGE, Container
+from .container import Container
 
 __all__ = ["stack"]
 
 
 @pytest.fixture(scope="session")
 def key(tmp_path_factory):
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("ssh-keygen is not installed")
+    needs.program("ssh-keygen")
     path = tmp_path_factory.mktemp("key") / "id"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)], check=True)
     return path
@@ -46,8 +45,7 @@ def bundle(tmp_path_factory, key):
 
 @pytest.fixture
 def container(tmp_path, bundle, key):
-    if not (IMAGE / "bin" / "python").exists():
-        pytest.skip(f"no image environment at {IMAGE}")
+    needs.program("image environment")
     made = Container(tmp_path, bundle, key)
     yield made
     made.close()
@@ -56,19 +54,15 @@ def container(tmp_path, bundle, key):
 @pytest.fixture
 def first():
     """The start of a command line whose program is process 1 of a container."""
-    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    try:
-        done = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=30)
-    except OSError:
-        pytest.skip("unshare is not installed")
+    command = [needs.program("unshare"), "--pid", "--fork", "--mount-proc", "--kill-child"]
+    done = subprocess.run([*command, "true"], capture_output=True, text=True, check=False, timeout=30)
     if done.returncode != 0:
-        pytest.skip("no process namespace can be made here")
+        needs.missing("namespaces", done.stderr.strip())
     return command
 
 
 @pytest.fixture(params=["sshd", "asyncssh"])
 def server(request):
     """Each SSH server that works here."""
-    if request.param == "sshd" and shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin") is None:
-        pytest.skip("sshd is not installed")
+    needs.program(request.param)
     return request.param

@@ -7,15 +7,15 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-IMAGE = Path(os.environ.get("SMSSH_TEST_IMAGE_ENV", ROOT / ".venv-image"))
-"""The virtual environment that stands for the job's image."""
+from tests import needs
+
+ROOT = needs.ROOT
+IMAGE = needs.IMAGE
 LIMIT = 40.0
 """Seconds that anything here may take on a busy machine."""
 
@@ -309,11 +309,3 @@ class Container:
 
     def _supervisor(self):
         return [pid for pid, command in self.strays() if "entrypoints.supervisor" in command]
-
-
-def python(version):
-    """An interpreter of a version, or None."""
-    if sys.version.startswith(version + "."):
-        return sys.executable
-    found = sorted(Path("~/.pyenv/versions").expanduser().glob(version + ".*/bin/python"))
-    return str(found[-1]) if found else shutil.which("python" + version)

@@ -3,14 +3,15 @@
 import ast
 import json
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 from smssh_plugin.entrypoints import boot
 
-from .container import IMAGE, python
+from tests import needs
+
+from .container import IMAGE
 
 
 @pytest.mark.parametrize(
@@ -73,9 +74,7 @@ OPTIONS = [
 @pytest.mark.parametrize("version", ["3.7", "3.11", "3.13"])
 @pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
 def test_the_program_is_what_the_interpreter_takes_for_it(tmp_path, version, options):
-    interpreter = python(version)
-    if interpreter is None:
-        pytest.skip(f"no Python {version} here")
+    interpreter = needs.python(version)
     script = tmp_path / "prepare.py"
     script.write_text("import sys; print(repr(sys.argv))\n")
     (tmp_path / "folder.py").write_text("import sys; print(repr(sys.argv))\n")
@@ -310,11 +309,8 @@ def test_pth_line(container):
 @pytest.mark.parametrize("version", ["3.7", "3.8", "3.9", "3.10", "3.12", "3.13"])
 def test_other_pythons(container, version):
     """The whole way; where the job has 3.7, the supervisor runs in any newer Python on the PATH."""
-    interpreter = python(version)
-    if interpreter is None:
-        pytest.skip(f"no Python {version} here")
-    if shutil.which("sshd", path="/usr/sbin:/sbin") is None:
-        pytest.skip("sshd is not installed, and the wheels are for one Python only")
+    interpreter = needs.python(version)
+    needs.program("sshd")  # the wheels of asyncssh are for one Python only
     from pathlib import Path
 
     first = str(Path(interpreter).parent)
@@ -335,9 +331,7 @@ def test_other_pythons(container, version):
 
 @pytest.mark.parametrize("version", ["3.7", "3.8"])
 def test_syntax(version):
-    interpreter = python(version)
-    if interpreter is None:
-        pytest.skip(f"no Python {version} here")
+    interpreter = needs.python(version)
     from pathlib import Path
 
     folder = Path(boot.__file__).parent
@@ -355,9 +349,7 @@ def test_syntax(version):
 @pytest.mark.parametrize("version", ["3.8", "3.10"])
 def test_failure_text_of_old_pythons_has_no_frame_of_ours(container, version):
     """Before 3.11 the wrapper's frame is taken out of the text; of a double, the real one is in 3.11."""
-    interpreter = python(version)
-    if interpreter is None:
-        pytest.skip(f"no Python {version} here")
+    interpreter = needs.python(version)
     package = container.folder / "lib" / "sagemaker_training"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")

@@ -11,10 +11,11 @@ import pytest
 
 from smssh_plugin.submit.bundle import DOORS
 from smssh_plugin.submit.slim import slim, slim_shell
+from tests import needs
 
 from .container import poll
 
-BASH = shutil.which("bash")
+BASH = needs.look("bash")
 GOOD = "open(__import__('os').environ['SM_MODEL_DIR'] + '/model', 'w').write('weights')\n"
 USER_ERROR = "raise ValueError('user bug')\n"
 EXIT_7 = "import sys\nsys.exit(7)\n"
@@ -22,7 +23,7 @@ HIDDEN = " ".join(f"-e {name}" for name in ("^SMSSH_", "^BASH", "^PYTHONPATH", "
 STATE = f'set -o; shopt; declare -F; compgen -v | grep -v {HIDDEN}; echo "$-"; trap'
 """What a shell script can see of its shell."""
 
-bash = pytest.mark.skipif(BASH is None, reason="bash is not installed")
+bash = pytest.mark.needs("bash")
 
 
 def child_of(process):

@@ -14,9 +14,11 @@ from unittest import mock
 
 import pytest
 
+from tests import needs
+
 from .container import LIMIT, poll
 
-templates = pytest.importorskip("sagemaker.train.templates")
+templates = needs.module("sagemaker.train.templates")
 
 USER = """\
 import os, pathlib, sys, time
@@ -230,7 +232,7 @@ def remote_layout(driven, source):
     they are small files of the same names, started in the same way.
     """
     with mock.patch.dict(os.environ, AWS_DEFAULT_REGION="us-east-1"):  # the module makes a boto3 client
-        job = pytest.importorskip("sagemaker.core.remote_function.job")
+        job = needs.module("sagemaker.core.remote_function.job")
     driven.lay_out(source)
     bootstrap = driven.data / job.RUNTIME_SCRIPTS_CHANNEL_NAME
     package = driven.base / "site" / "sagemaker" / "core" / "remote_function"

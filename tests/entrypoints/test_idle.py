@@ -10,6 +10,8 @@ import time
 import pytest
 from smssh_plugin.entrypoints import idle
 
+from tests import needs
+
 from .container import poll
 
 PLACEHOLDER = ("smssh-hook", "placeholder", "--idle")
@@ -101,7 +103,7 @@ def test_is_last_session_timeout(container):
 
 def test_a_shell_of_session_manager_counts(tmp_path):
     program = tmp_path / "ssm-session-worker"
-    shutil.copy(shutil.which("sleep"), program)
+    shutil.copy(needs.program("sleep"), program)
     with subprocess.Popen([program, "60"]) as worker:
         try:
             poll(lambda: idle.workers(below=os.getpid()) == 1)

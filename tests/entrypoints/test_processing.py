@@ -13,6 +13,8 @@ import zipfile
 import pytest
 from smssh_plugin.entrypoints import again
 
+from tests import needs
+
 from .container import IMAGE, poll
 
 USER = """\
@@ -110,8 +112,8 @@ class Processing:
 
     def _framework(self, source, requirements):
         """What FrameworkProcessor uploads: the SDK's own scripts, and the packed code."""
-        processing = pytest.importorskip("sagemaker.core.processing")
-        install = pytest.importorskip("sagemaker.core.utils.install_requirements")
+        processing = needs.module("sagemaker.core.processing")
+        install = needs.module("sagemaker.core.utils.install_requirements")
         processor = processing.FrameworkProcessor.__new__(processing.FrameworkProcessor)
         processor.command = ["python3"]
         script = processor._generate_framework_script("proc.py", requirements="requirements.txt")

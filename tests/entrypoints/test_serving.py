@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from smssh_plugin.entrypoints import job
 
+from tests import needs
+
 from .container import IMAGE, ROOT, poll
 from .venvs import venv
 
@@ -60,10 +62,8 @@ pytestmark = pytest.mark.timeout(400)
 @functools.lru_cache(maxsize=1)
 def namespace():
     """The command that makes a process namespace; empty where none can be made."""
-    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    command = [needs.program("unshare"), "--pid", "--fork", "--mount-proc", "--kill-child"]
     command += [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    if shutil.which("unshare") is None:
-        return []
     return [] if subprocess.run([*command, "true"], capture_output=True, check=False).returncode else command
 
 
@@ -126,7 +126,7 @@ class Server:
 
     def __init__(self, container, kind):
         if not namespace():
-            pytest.skip("no process namespace can be made")
+            needs.missing("namespaces", "no process namespace can be made")
         self.container = container
         self.kind = kind
         self.base = container.base
@@ -135,8 +135,7 @@ class Server:
         self.image = IMAGE
         serve = (ROOT / "smssh_plugin" / "local" / "serve.py").read_text()
         if kind != "plain":
-            if shutil.which("java") is None:
-                pytest.skip("java is not installed")
+            needs.program("java")
             self.image, serve = {"mms": mms, "torchserve": torchserve}[kind]()
         program = self.bin / "serve"
         program.write_text(serve.format(python=self.image / "bin" / "python") if kind != "plain" else serve)
@@ -257,13 +256,13 @@ def mms():
 
 def torchserve():
     """TorchServe under sagemaker-pytorch-inference. Only with a torch without CUDA, which PyPI does not have."""
-    if os.environ.get("SMSSH_TEST_TORCHSERVE") != "1":
-        pytest.skip("SMSSH_TEST_TORCHSERVE=1 runs it: 1.2 GB of packages, half a minute for a start")
+    needs.program("TorchServe")
     made = venv(
         "torchserve",
         *("torch==2.13.0+cpu", "torchserve==0.12.0", "torch-model-archiver", "numpy<2", "pyyaml"),
         *("sagemaker-pytorch-inference==2.0.25", "setuptools<81"),
         installer="pip",
+        missing="torch without CUDA",
     )
     return made, TORCHSERVE_SERVE
 

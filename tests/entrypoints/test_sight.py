@@ -15,10 +15,11 @@ from smssh_plugin.entrypoints import boot, hide
 from smssh_plugin.manifest import MANIFEST
 from smssh_plugin.submit.carriers import FOLDERS, HIDDEN
 from smssh_plugin.submit.requests import Injection, transform_request
+from tests import needs
 from tests.faults.images import bake, image
 from tests.faults.namespaces import prefix
 
-from .container import IMAGE, let_others_in, poll, python
+from .container import IMAGE, let_others_in, poll
 from .test_drivers import Driven
 from .venvs import venv
 
@@ -234,9 +235,7 @@ OLD = [
 @pytest.mark.parametrize(("name", "requirements"), OLD)
 @pytest.mark.parametrize("carrier", ["wrap", "sitecustomize"])
 def test_older_toolkits(job, name, requirements, carrier):
-    base = python("3.9")
-    if base is None:
-        pytest.skip("no Python 3.9, the last that the oldest of them runs on")
+    base = needs.python("3.9")  # the last that the oldest of them runs on
     made = venv(name, *requirements, base=base)
     script = job.container.script(
         "import sys\n"
@@ -488,10 +487,10 @@ def test_the_channel_of_a_user_with_that_name_is_the_users(job):
     assert "input/data/smssh/data.csv" in seen["files"]
 
 
+@pytest.mark.needs("setpriv")
+@pytest.mark.applies(os.geteuid() == 0, "only root becomes another user")
 def test_an_ordinary_user(job):
     """Nobody's folders but /tmp; the private folder is below TMPDIR."""
-    if os.geteuid() != 0:
-        pytest.skip("only root becomes another user")
     job.lay_out()
     container = job.container
     let_others_in(container.folder)
@@ -517,8 +516,7 @@ FILES = ["run.sh", "smssh.zip", MANIFEST, "options.json", "everything"]
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("how", ["gone", "changed"])
 def test_a_bundle_that_is_not_the_requests_runs_the_original(job, shell, file, how, tmp_path):
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
+    needs.program(shell)
     job.lay_out(ours=False)
     script = job.container.script(LOOK + "raise SystemExit(7)\n")
     without = job.seen(job.container.start("python", script, on=False), 7)
@@ -560,9 +558,7 @@ def test_the_digest_is_made_by_what_there_is(job, tool):
     folder.mkdir()
     if TOOLS[tool] is not None:
         for name in TOOLS[tool]:
-            if shutil.which(name) is None:
-                pytest.skip(f"{name} is not installed")
-            (folder / name).symlink_to(shutil.which(name))
+            (folder / name).symlink_to(needs.program(name))
         (folder / "python3").symlink_to(IMAGE / "bin" / "python")
     words = entry_point(job.container, ["/bin/sh", "-c", "echo $$; exit 4"])
     process = job.container.start(*words, PATH=folder)
@@ -670,8 +666,7 @@ def test_the_places_are_those_of_the_requests():
 @pytest.mark.parametrize("version", ["3.8", "3.11", "3.13"])
 @pytest.mark.parametrize("carrier", ["wrap", "sitecustomize"])
 def test_the_package_can_be_imported_in_a_job(job, version, carrier):
-    if python(version) is None:
-        pytest.skip(f"no Python {version}")
+    interpreter = needs.python(version)
     job.lay_out(source="")
     script = job.container.script(
         "import sys\n"
@@ -685,7 +680,7 @@ def test_the_package_can_be_imported_in_a_job(job, version, carrier):
         "try: from smssh_plugin import with_ssh\n"
         "except ImportError as error: print(error)\n"
     )
-    command = [IMAGE / "bin" / "python" if version == "3.11" else python(version), script]
+    command = [IMAGE / "bin" / "python" if version == "3.11" else interpreter, script]
     process = job.wrap(*command) if carrier == "wrap" else job.container.start(*command, PYTHONPATH=job.path)
     assert process.wait(30) == 0, job.container.output()
     from smssh_plugin import __version__

@@ -6,8 +6,9 @@ import signal
 import pytest
 
 from smssh_plugin.local.agent.install import install
+from tests import needs
 
-from .container import IMAGE, Container, poll
+from .container import Container, poll
 
 FAILS_UNTIL_FIXED = (
     "import os, sys\nprint('attempt', flush=True)\nsys.exit(0 if os.path.exists('fixed') else 7)\n"
@@ -27,8 +28,7 @@ sys.exit(int(open("go").read()))
 @pytest.fixture
 def hosts(tmp_path, bundle, key, stack):
     """Makes the two hosts of a job; each has a folder, a run folder and a node of its own."""
-    if not (IMAGE / "bin" / "python").exists():
-        pytest.skip(f"no image environment at {IMAGE}")
+    needs.program("image environment")
     programs = tmp_path / "programs"
     install(programs)
     made = []

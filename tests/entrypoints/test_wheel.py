@@ -1,6 +1,5 @@
 """The wheel: the carriers of baked images lie where Python looks for them, and start the supervisor."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
+
 from .container import ROOT, poll
 
 SOURCES = ("smssh_plugin", "hooks", "entrypoints", "pyproject.toml", "setup.py", "README.md", "LICENSE")
@@ -16,9 +17,7 @@ SOURCES = ("smssh_plugin", "hooks", "entrypoints", "pyproject.toml", "setup.py",
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    uv = shutil.which("uv", path=os.pathsep.join([os.environ.get("PATH", ""), str(ROOT / ".work/uv/bin")]))
-    if uv is None:
-        pytest.skip("uv is not installed")
+    uv = needs.program("uv")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
@@ -34,7 +33,7 @@ def wheel(tmp_path_factory):
         check=False,
     )
     if built.returncode != 0 and "network" in built.stderr.lower() + built.stdout.lower():
-        pytest.skip("setuptools cannot be fetched")
+        needs.missing("PyPI", built.stderr.strip()[-300:])
     assert built.returncode == 0, built.stderr
     return next(folder.glob("*.whl"))
 

@@ -2,12 +2,11 @@
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 
-import pytest
+from tests import needs
 
 from .container import ROOT
 
@@ -16,18 +15,17 @@ LIMIT = 600
 """Seconds that the making of one may take."""
 
 
-def venv(name, *requirements, installer="uv", base=sys.executable):
-    """The folder of an environment with these packages, skips where it can't be.
+def venv(name, *requirements, installer="uv", base=sys.executable, missing="PyPI"):
+    """The folder of an environment with these packages, skips the test where it can't be.
 
     Args:
         name: for people.
         requirements: what pip calls requirements.
         base: the interpreter that it is made of.
         installer: `uv`, or `pip` for what only this machine's settings of pip find.
+        missing: what is missing where they cannot be had, as tests/needs.py names it.
     """
-    uv = shutil.which("uv", path=os.pathsep.join([os.environ.get("PATH", ""), str(ROOT / ".work/uv/bin")]))
-    if uv is None:
-        pytest.skip("uv is not installed")
+    uv = needs.program("uv")
     digest = hashlib.sha256(repr((sys.version, requirements, base)).encode()).hexdigest()[:12]
     FOLDER.mkdir(parents=True, exist_ok=True)
     folder = FOLDER / f"{name}-{digest}"
@@ -45,6 +43,6 @@ def venv(name, *requirements, installer="uv", base=sys.executable):
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
             if done.returncode != 0:
                 shutil.rmtree(folder, ignore_errors=True)
-                pytest.skip(f"{name} could not be made: {done.stderr.strip()[-300:]}")
+                needs.missing(missing, f"{name} could not be made: {done.stderr.strip()[-300:]}")
         (folder / "made").touch()
     return folder

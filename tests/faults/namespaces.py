@@ -7,8 +7,7 @@ import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
-import pytest
-
+from tests import needs
 from tests.entrypoints.container import IMAGE
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def prefix(*options: str) -> list[str]:
         command = ["unshare", "--user", "--map-root-user", *command[1:]]
     tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
-        pytest.skip(f"no namespaces for this user: {tried.stderr.strip()}")
+        needs.missing("namespaces", tried.stderr.strip())
     return command
 
 

@@ -316,10 +316,9 @@ def test_64_processes_race_for_the_lock(tmp_path):
     assert winners(tmp_path, "lock", 20) == [1] * 20
 
 
+@pytest.mark.applies(os.cpu_count() != 1, "one core")
 def test_without_a_lock_there_would_be_several(tmp_path):
     """Look, then create: on a machine with more than one core somebody comes between sooner or later."""
-    if os.cpu_count() == 1:
-        pytest.skip("one core")
     for attempt in range(10):
         folder = tmp_path / str(attempt)
         folder.mkdir()

@@ -12,7 +12,7 @@ import random
 import pytest
 
 from smssh_plugin.local.agent.install import install
-from tests.entrypoints.container import IMAGE, Container
+from tests.entrypoints.container import Container
 
 from .kills import CELLS, Job, Plan
 
@@ -33,7 +33,7 @@ def programs(tmp_path_factory):
 
 
 @pytest.mark.timeout(120 + 20 * TOTAL)
-@pytest.mark.skipif(not (IMAGE / "bin" / "train").exists(), reason="no image environment with the toolkit")
+@pytest.mark.needs("image environment")
 @pytest.mark.parametrize("name", [name for name, share in SHARES.items() if share])
 def test_a_killed_job_ends_as_without_us(name, tmp_path, bundle, key, stack, programs):
     cell = CELLS[name]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.entrypoints.container import poll
 
 SCRIPTS = {
@@ -184,16 +185,13 @@ def test_huge_output_with_capture_error(container, hold):
 # -------------------------------------------------------------------------------- the MPI runner's own SSH server
 
 
-SSHD = Path("/usr/sbin/sshd")
-
-
 @pytest.fixture
 def port_22(container):
     """Namespaces in which port 22, /run and /etc/ssh are the test's own; the toolkit's sshd wants them."""
-    if os.geteuid() != 0 or not SSHD.exists():
-        pytest.skip("the toolkit's MPI runner starts /usr/sbin/sshd as root")
-    if not Path("/sbin/ip").exists():
-        pytest.skip("iproute2 is not installed")
+    if os.geteuid() != 0:
+        needs.does_not_apply("the toolkit's MPI runner starts /usr/sbin/sshd as root")
+    needs.program("sshd")
+    needs.program("ip")
     keys = container.folder / "etc-ssh"
     keys.mkdir()
     subprocess.run(
@@ -209,7 +207,7 @@ def port_22(container):
     )
     command = ["unshare", "--mount", "--propagation", "private", "--net", "/bin/sh", "-c", script, "sh"]
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no namespaces here")
+        needs.missing("namespaces")
     return command, keys
 
 

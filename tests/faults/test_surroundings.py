@@ -6,7 +6,6 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from smssh_plugin.entrypoints import boot, parent
 
+from tests import needs
 from tests.entrypoints.container import LIMIT, poll
 
 from .images import add_plugin, image
@@ -200,8 +200,8 @@ def test_a_disk_that_fills_up_in_a_hold(container):
 def test_no_network(container, loopback):
     """Not even loopback, or nothing but it, as with `docker run --network none`."""
     up = "ip link set lo up; " if loopback else ""
-    if loopback and shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin") is None:
-        pytest.skip("iproute2 is not installed")
+    if loopback:
+        needs.program("ip")
     front = [*prefix("--net"), "/bin/sh", "-c", f'PATH=$PATH:/usr/sbin:/sbin; {up}exec "$@"', "sh"]
     script = container.script(
         "import os, sys, time\n"

@@ -6,11 +6,9 @@ import re
 import sys
 from pathlib import Path
 
-import pytest
+from tests import needs
+from tests.entrypoints.container import Container, let_others_in, poll
 
-from tests.entrypoints.container import ROOT, Container, let_others_in, poll
-
-ROOTS = Path(os.environ.get("SMSSH_TEST_ROOTS", ROOT / ".work" / "roots"))
 ENTER = r"""
 set -e
 root=$1 folder=$2 bundle=$3 prepare=$4 finish=$5 user=$6 python=$7 up=$8
@@ -53,10 +51,8 @@ class Root(Container):
 
     def __init__(self, folder: Path, bundle: Path, key: Path, name: str) -> None:
         if os.geteuid() != 0:
-            pytest.skip("only root can enter a root")
-        root = ROOTS / name
-        if not root.is_dir():
-            pytest.skip(f"there is no root {name}: dev/roots.sh {name}")
+            needs.does_not_apply("only root can enter a root")
+        root = Path(needs.program(f"root {name}"))
         super().__init__(folder, bundle, key)
         self.root = root
         self.prepare = ""

@@ -1,6 +1,5 @@
 """Debian packages without dpkg: what is taken out of one, and what no package can do."""
 
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -9,6 +8,7 @@ import pytest
 from smssh_plugin.hooks._package import unpack
 
 from smssh_plugin.errors import SmsshError
+from tests import needs
 
 from .agents import deb, member
 
@@ -39,12 +39,11 @@ def test_programs_come_out_executable_and_nothing_else_comes_out(tmp_path, compr
     assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o755}
 
 
+@pytest.mark.needs("dpkg-deb")
 @pytest.mark.parametrize("compression", ["none", "gzip", "xz", "zstd"])
 def test_what_dpkg_makes(tmp_path, compression):
-    if shutil.which("dpkg-deb") is None:
-        pytest.skip("there is no dpkg-deb to make a package with")
     if compression == "zstd" and sys.version_info < (3, 14):
-        pytest.skip("the standard library reads zstd from Python 3.14 on")
+        needs.does_not_apply("the standard library reads zstd from Python 3.14 on")
     root = tmp_path / "root"
     (root / "DEBIAN").mkdir(parents=True)
     (root / "DEBIAN" / "control").write_text(
@@ -60,9 +59,8 @@ def test_what_dpkg_makes(tmp_path, compression):
     assert taken(tmp_path, made.read_bytes())[1]["ssm-agent-worker"].read_bytes() == b"worker"
 
 
+@pytest.mark.applies(sys.version_info < (3, 14), "this Python reads zstd")
 def test_zstd_is_named_where_it_cannot_be_read(tmp_path):
-    if sys.version_info >= (3, 14):
-        pytest.skip("this Python reads zstd")
     data = b"!<arch>\n" + member("debian-binary", b"2.0\n") + member("data.tar.zst", b"\x28\xb5\x2f\xfd")
     with pytest.raises(SmsshError, match=r"cannot read data\.tar\.zst"):
         taken(tmp_path, data)

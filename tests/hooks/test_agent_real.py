@@ -27,9 +27,8 @@ from .agents import PROGRAMS, deb, pinned
 
 PLACE = os.environ.get("SMSSH_TEST_SSM_AGENT", "")
 pytestmark = [
-    pytest.mark.skipif(not PLACE, reason="SMSSH_TEST_SSM_AGENT names no folder with Amazon's agent"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="Amazon's agent registers as root only"),
-    pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare to hide /var/lib/amazon with"),
+    pytest.mark.applies(os.geteuid() == 0, "Amazon's agent registers as root only"),
+    pytest.mark.needs("amazon-ssm-agent", "unshare"),
 ]
 
 

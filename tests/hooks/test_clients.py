@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.entrypoints.container import IMAGE, LIMIT, Container, poll
 from tests.hooks.test_servers import Echo, Terminal, echoed, free
 
@@ -29,8 +30,7 @@ LINES = "first\nsecond 'quoted' \"twice\" \\n $HOME `id`\n"
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory, bundle, key):
     """Makes one running job for each server, which all tests of this module share."""
-    if not (IMAGE / "bin" / "python").exists():
-        pytest.skip(f"no image environment at {IMAGE}")
+    needs.program("image environment")
     made = {}
 
     def make(server):
@@ -257,7 +257,7 @@ def test_trees(job, tmp_path):
     (tree / os.fsdecode(b"n\xc3\xa4me")).write_text("y")
     subprocess.run(["scp", "-r", *options, str(tree), "127.0.0.1:there"], check=True, timeout=LIMIT)
     assert (container.home / "there" / "in" / "side" / "a b").read_text() == "x"
-    if shutil.which("rsync"):
+    if needs.find("rsync"):
         shell = " ".join(["ssh", *options])
         back = tmp_path / "back"
         subprocess.run(
@@ -335,10 +335,9 @@ def test_a_forwarded_port_half_closed(job):
             assert poll(asked, what="the answer") == b"got 100000"
 
 
+@pytest.mark.needs("ssh-agent")
 def test_the_agent(job, tmp_path):
     container, status = job
-    if not shutil.which("ssh-agent"):
-        pytest.skip("ssh-agent is not installed")
     path = tmp_path / "agent"
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
     try:
@@ -411,7 +410,7 @@ def terminal(job):
         from smssh_plugin.hooks.sshd import _can_own_terminals
 
         if not _can_own_terminals():
-            pytest.skip("sshd cannot hand terminals over here")
+            needs.does_not_apply("sshd cannot hand terminals over for this user")
     made = []
 
     def make(*command):
@@ -618,7 +617,7 @@ def test_host_keys_are_private_and_of_one_container(job, jobs, server):
     key = container.run_dir / "ssh" / "host_ed25519"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert status["ssh"]["host_key"].startswith("ssh-ed25519 ")
-    if shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin"):
+    if needs.find("sshd"):
         _, other = jobs("asyncssh" if server == "sshd" else "sshd")
         assert other["ssh"]["host_key"] != status["ssh"]["host_key"]
 

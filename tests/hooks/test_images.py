@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests import needs
 from tests.entrypoints.container import LIMIT, poll
 from tests.hooks.roots import Root
 
@@ -39,7 +40,7 @@ def image(tmp_path, bundle, key):
 def wheels():
     """For asyncssh from the bundle: its wheels are for the Python of the tests."""
     if sys.version_info[:2] != (3, 11):
-        pytest.skip("the bundle's wheels are for another Python than bookworm's")
+        needs.does_not_apply("the bundle's wheels are for another Python than bookworm's")
 
 
 def typed(container, status, text):

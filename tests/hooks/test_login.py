@@ -1,7 +1,6 @@
 """What the files of a login hold, and apt where it cannot work."""
 
 import os
-import shutil
 import stat
 import subprocess
 import time
@@ -13,6 +12,7 @@ from smssh_plugin.hooks import _login, apt, sshd
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.settings import load
+from tests import needs
 from tests.entrypoints.container import poll
 
 
@@ -80,9 +80,7 @@ def test_environment(context, tmp_path, program):
 @pytest.mark.parametrize("shell", ["sh", "bash", "busybox"])
 def test_any_value_survives(context, shell, tmp_path):
     """Through the session script, in whatever /bin/sh is."""
-    path = shutil.which(shell)
-    if path is None:
-        pytest.skip(f"{shell} is not installed")
+    path = needs.program(shell)
     command = [path, *{"busybox": ["sh"], "bash": ["--posix"]}.get(shell, [])]
     odd = {
         "QUOTES": "'a' \"b\" `c` $D \\ !e",

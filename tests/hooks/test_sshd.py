@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -12,10 +11,8 @@ from smssh_plugin.hooks import _login, sshd
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Context, Job
 from smssh_plugin.settings import load
-from tests.entrypoints.container import IMAGE, let_others_in, poll
-
-SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
-
+from tests import needs
+from tests.entrypoints.container import let_others_in, poll
 
 STUB = """#!/bin/sh
 # An sshd that knows little: it refuses two keywords, and wants a folder first.
@@ -63,8 +60,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, stub):
 
 def test_folders_with_odd_names(tmp_path, key):
     """TMPDIR may have spaces and percent signs in it."""
-    if SSHD is None:
-        pytest.skip("sshd is not installed")
+    program = needs.program("sshd")
     run = tmp_path / "a b%h'c"
     run.mkdir()
     context = Context(load({}), Job("job", "training", "algo-1"), run, dict(os.environ), "/", "")
@@ -72,8 +68,10 @@ def test_folders_with_odd_names(tmp_path, key):
     _login.host_key(folder)
     config = folder / "sshd_config"
     config.write_text(sshd.configuration(context, 2222, "root", "/usr/lib/openssh/sftp-server"))
-    sshd.accept(SSHD, config)
-    shown = subprocess.run([SSHD, "-T", "-f", str(config)], capture_output=True, text=True, check=True).stdout
+    sshd.accept(program, config)
+    shown = subprocess.run(
+        [program, "-T", "-f", str(config)], capture_output=True, text=True, check=True
+    ).stdout
     assert f"hostkey {folder}/host_ed25519\n" in shown
     assert f"authorizedkeysfile {folder}/authorized_keys\n".replace("%", "%%") in shown
     _login.write_files(context, [])
@@ -103,7 +101,7 @@ def test_in_a_user_namespace_asyncssh_takes_over(container):
     """As `unshare --map-root-user` makes them: root by name, but with one id mapped and no setgroups."""
     unshare = ["unshare", "--user", "--map-root-user"]
     if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode != 0:
-        pytest.skip("no user namespaces here")
+        needs.missing("namespaces", "no user namespaces")
     process = container.start(
         *unshare,
         "/bin/sh",
@@ -120,7 +118,7 @@ def test_in_a_user_namespace_asyncssh_takes_over(container):
     container.assert_quiet()
 
 
-@pytest.mark.skipif(not IMAGE.exists(), reason="no image environment")
+@pytest.mark.needs("image environment")
 def test_a_server_that_was_asked_for_and_is_not_there_is_named(container):
     process = container.wrap(
         "sh",
@@ -136,14 +134,14 @@ def test_a_server_that_was_asked_for_and_is_not_there_is_named(container):
     assert process.wait(40) == 0
 
 
-@pytest.mark.skipif(SSHD is None, reason="sshd is not installed")
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without an account")
+@pytest.mark.needs("sshd", "setpriv")
+@pytest.mark.applies(os.geteuid() == 0, "only root can become a user without an account")
 def test_without_an_account_asyncssh_takes_over(container):
     """Images may be run with any user id: no account, no home, and an ssh-keygen that refuses to work."""
     system = "/usr/bin/python3"
     version = subprocess.run([system, "-V"], capture_output=True, text=True, check=False).stdout
     if not version.startswith(f"Python {sys.version_info[0]}.{sys.version_info[1]}."):
-        pytest.skip("the system's Python is another version than the wheels")
+        needs.does_not_apply("the system's Python is another version than the wheels")
     for folder in (container.folder, container.bundle):
         let_others_in(folder)
     container.run_dir.mkdir(mode=0o700)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import io
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -27,6 +26,7 @@ from smssh_plugin.local.job_run import remove_tree
 from smssh_plugin.local.jobs import Job, JobRunner, Outcome
 from smssh_plugin.local.sandbox import check_support
 from smssh_plugin.local.state import process_birth
+from tests import needs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -38,10 +38,8 @@ KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS
 
 def image_environment() -> Path:
     """The image environment; the test is skipped where there is none."""
-    image = Path(os.environ.get("SMSSH_TEST_IMAGE_ENV", REPOSITORY / ".venv-image"))
-    if not os.access(image / "bin" / "python", os.X_OK):
-        pytest.skip(f"no image environment at {image} (SMSSH_TEST_IMAGE_ENV)")
-    return image
+    needs.program("image environment")
+    return needs.IMAGE
 
 
 OURS = ("/opt/ml", "pytest-of-", "smssh")
@@ -257,7 +255,7 @@ def world(moto_endpoint: str, tmp_path: Path) -> Iterator[World]:
     try:
         check_support()
     except SmsshError as error:
-        pytest.skip(error.message)
+        needs.missing("namespaces", error.message)
     image = image_environment()
 
     def client(name: Literal["s3", "logs"]) -> Any:
@@ -314,8 +312,7 @@ def somebody(folder: Path) -> Somebody:
     """
     if os.geteuid() != 0:
         return Somebody([], sys.executable)
-    if shutil.which("setpriv") is None:
-        pytest.skip("no setpriv")
+    needs.program("setpriv")
     prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
     os.chown(folder, 65534, 65534)
     # An interpreter below a home folder is not for nobody; one of the same version will do, in an environment that
@@ -346,7 +343,7 @@ def somebody(folder: Path) -> Somebody:
             continue
         if done.returncode == 0:
             return Somebody(prefix, str(made / "bin" / "python"))
-    pytest.skip("an ordinary user cannot reach a Python with our packages")
+    return needs.does_not_apply("an ordinary user cannot reach a Python with our packages")
 
 
 def image_for(who: Somebody, folder: Path) -> Path:
@@ -357,7 +354,7 @@ def image_for(who: Somebody, folder: Path) -> Path:
     packages = next((ours / "lib").glob("python3.*")) / "site-packages"
     version = packages.parent.name
     if version != f"python{sys.version_info.major}.{sys.version_info.minor}":
-        pytest.skip(f"no {version} for an ordinary user")
+        needs.does_not_apply(f"no {version} for an ordinary user")
     image = folder / "image"
     (image / "bin").mkdir(parents=True)
     mine = image / "lib" / version / "site-packages"

@@ -244,10 +244,9 @@ else:
 """
 
 
+@pytest.mark.needs("network namespaces")
 def test_two_distributed_jobs_at_once(world: World) -> None:
     """The toolkit's `train` on two hosts each; both jobs take the same port and the same paths."""
-    if shared_network():
-        pytest.skip("jobs share one network here")
     two = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
     jobs = [world.script_mode(RENDEZVOUS, ResourceConfig=two) for _ in range(2)]
 

@@ -23,6 +23,7 @@ from smssh_plugin.local.native_agent import target_of
 from smssh_plugin.local.sandbox import check_support
 from smssh_plugin.local.server import Config, _start
 from smssh_plugin.local.state import State, StateFolder
+from tests import needs
 
 from .jobs_support import image_environment, processes
 from .service_harness import Service, running, training
@@ -68,7 +69,7 @@ def stand_in() -> Iterator[StandIn]:
     try:
         check_support()
     except SmsshError as error:
-        pytest.skip(str(error))
+        needs.missing("namespaces", str(error))
     with tempfile.TemporaryDirectory(prefix="smssh-native-") as folder:
         made = StandIn(Path(folder) / "state")
         made.client("s3").create_bucket(Bucket="bucket")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -25,6 +24,7 @@ from botocore.exceptions import ClientError
 from smssh_plugin.local.environment import Access, network
 from smssh_plugin.local.outgoing import is_aws, is_metadata
 from smssh_plugin.local.proxying import Upstream, proxy_variables
+from tests import needs
 from tests.submit.sdks.environments import NEWEST, python_of
 
 from .jobs_support import image_environment
@@ -101,13 +101,13 @@ print(found["ProcessingJobStatus"])
 def _namespace() -> list[str]:
     """Words before a command that give it a network of its own; the test is skipped where there is none to be had."""
     words = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
-    if shutil.which("unshare") is None or shutil.which("ip") is None or not os.path.exists("/dev/net/tun"):
-        pytest.skip("no unshare, ip or /dev/net/tun")
+    for name in ("unshare", "ip", "/dev/net/tun"):
+        needs.program(name)
     done = subprocess.run(
         [*words, sys.executable, str(WATCHED), "true"], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        pytest.skip(f"no network namespace with a tun device: {done.stderr[-200:]}")
+        needs.missing("namespaces", f"no network of its own with a tun device: {done.stderr[-200:]}")
     return words
 
 

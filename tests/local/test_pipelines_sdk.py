@@ -7,6 +7,7 @@ import json
 import pytest
 
 from smssh_plugin.local.environment import Access, client_environment, removed_variables
+from tests import needs
 
 from .service_harness import IMAGE, KEY, ROLE, running
 
@@ -29,9 +30,7 @@ def sdk(service, tmp_path, monkeypatch):
     # An earlier test may have left one, with another service's credentials.
     monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     # Only now: it wants a region when it is imported.
-    pytest.importorskip(
-        "sagemaker.mlops.workflow.pipeline", reason="the SageMaker Python SDK v3 is not installed"
-    )
+    needs.module("sagemaker.mlops.workflow.pipeline")
     return service
 
 

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -26,9 +25,9 @@ from smssh_plugin.local.sandbox import (
     SandboxStartError,
     check_support,
     mode,
-    shared_network,
     visible_folders,
 )
+from tests import needs
 
 from .jobs_support import REPOSITORY, image_for, mounts, somebody
 
@@ -40,14 +39,7 @@ pytestmark = pytest.mark.timeout(60)
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
-def _networks() -> bool:
-    try:
-        return shared_network() is None
-    except SmsshError:
-        return False
-
-
-own_network = pytest.mark.skipif(not _networks(), reason="no network namespaces here")
+own_network = pytest.mark.needs("network namespaces")
 
 
 @pytest.fixture
@@ -55,7 +47,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     try:
         check_support()
     except SmsshError as error:
-        pytest.skip(error.message)
+        needs.missing("namespaces", error.message)
     (tmp_path / "box" / "ml").mkdir(parents=True)
     before = mounts()
     yield tmp_path / "box"
@@ -92,7 +84,7 @@ def test_mode_is_ours() -> None:
     try:
         assert mode() in (("root", "user") if os.geteuid() == 0 else ("user",))
     except SmsshError as error:
-        pytest.skip(error.message)
+        needs.missing("namespaces", error.message)
 
 
 def test_processes_of_its_own(folder: Path) -> None:
@@ -175,11 +167,11 @@ sys.stdin.read()
     assert not os.path.exists("/etc/smssh-test")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user may write to few folders of a machine")
+@pytest.mark.applies(os.geteuid() == 0, "an ordinary user may write to few folders of a machine")
 @pytest.mark.parametrize("name", ["/usr/local/bin", "/root", "/home", "/etc/ssh", "/var/lib/dpkg"])
 def test_what_root_writes_stays_inside(folder: Path, name: str) -> None:
     if not os.path.isdir(name):
-        pytest.skip(f"no {name}")
+        needs.does_not_apply(f"no {name}")
     before = sorted(os.listdir(name))
     script = (
         'cd "$0" && for f in *; do [ ! -f "$f" ] || rm "$f"; done && echo new > smssh-test && cat smssh-test'
@@ -379,7 +371,7 @@ NO_NETWORKS = (
 def test_without_networks_of_their_own_jobs_run_and_one_line_says_so(common: Path) -> None:
     """Really without: in a user namespace that allows no network namespace."""
     if os.environ.get("SMSSH_TEST_SHARED"):
-        pytest.skip("this is the inner run")
+        needs.does_not_apply("this is the inner run")
     who = somebody(common)
     image = image_for(who, common)
     probe = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
@@ -390,6 +382,7 @@ def test_without_networks_of_their_own_jobs_run_and_one_line_says_so(common: Pat
         folder=common,
         timeout=100,
         SMSSH_TEST_SHARED="1",
+        SMSSH_TEST_MISSING="fail",
         SMSSH_TEST_IMAGE_ENV=str(image),
         TMPDIR=str(common),
         PYTHONDONTWRITEBYTECODE="1",
@@ -546,10 +539,9 @@ NO_NAMESPACES = (
 )
 
 
+@pytest.mark.needs("unshare", "setpriv")
 def test_no_namespaces_is_said_early(common: Path) -> None:
     """Really none: in a user namespace that allows no other, without capabilities."""
-    if shutil.which("unshare") is None or shutil.which("setpriv") is None:
-        pytest.skip("no unshare or no setpriv")
     who = somebody(common)
     code = (
         "from smssh_plugin.local.sandbox import check_support\n"
@@ -571,6 +563,6 @@ def test_no_namespaces_is_said_early(common: Path) -> None:
     ]
     done = who.run("-c", probe, *command, folder=common, timeout=30)
     if "unshare" in done.stdout.split(":")[0]:
-        pytest.skip(done.stdout.strip())
+        needs.missing("namespaces", done.stdout.strip())
     assert done.stdout.startswith("no-namespaces | no user namespaces and not root: unshare: "), done.stdout
     assert "hint: allow user namespaces: sudo sysctl -w user.max_user_namespaces=15000" in done.stdout

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from smssh_plugin.local.job_types import Job, Outcome
-from smssh_plugin.local.sandbox import shared_network
 from smssh_plugin.local.transform import Plan, payloads
 
 from .jobs_support import World, archive, processes
@@ -147,10 +146,9 @@ http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
 """
 
 
+@pytest.mark.needs("network namespaces")
 def test_servers_on_port_8080_at_once(world: World) -> None:
     """Servers of one's own, which know no other port; two jobs, one of them with two hosts."""
-    if shared_network():
-        pytest.skip("jobs share one network here")
     world.put("in/a", "1\n")
     world.put("in/b", "2\n")
     program = world.root / "bin" / "serve"

@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pytest
 from aiohttp import web
 
 from smssh_plugin.local.agent.install import install
 from smssh_plugin.local.service_error import ServiceError
 from smssh_plugin.local.session_service import SessionService
+from tests import needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -284,12 +284,11 @@ class Sshd:
     """A real sshd on loopback, in the foreground, with its own configuration."""
 
     def __init__(self, folder: Path) -> None:
-        program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-        if program is None or shutil.which("ssh") is None:
-            pytest.skip("OpenSSH's sshd and ssh are not both installed")
+        program = needs.program("sshd")
+        needs.program("ssh")
         shell = pwd.getpwuid(os.getuid()).pw_shell
         if Path(shell).name in ("nologin", "false"):
-            pytest.skip(f"this user cannot log in: the shell is {shell}")
+            needs.does_not_apply(f"this user cannot log in: the shell is {shell}")
         self.folder = folder
         self.key = folder / "id"
         for name in ("host", "id"):

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.client.conftest import UnusableError, _sshd, running_server
+from tests import needs
+from tests.client.conftest import UnusableError, running_server
 
 from .cutting import Scissors
 from .support import Agent, Stack, proxy_command, until
@@ -43,7 +44,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120 + SESSIONS * (10 + BYTES 
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
     """sshd where it lets this user in, else asyncssh."""
     with contextlib.ExitStack() as stack:
-        for kind in ("sshd", "asyncssh") if _sshd() else ("asyncssh",):
+        for kind in ("sshd", "asyncssh") if needs.find("sshd") else ("asyncssh",):
             with contextlib.suppress(UnusableError):
                 yield stack.enter_context(running_server(kind, tmp_path_factory.mktemp("server")))
                 return

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .conftest import World
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's kernel")
+linux = pytest.mark.applies(sys.platform == "linux", "asks Linux's kernel")
 
 
 @pytest.fixture

@@ -79,12 +79,8 @@ def test_a_proxy_leads_to_the_data_channel(tmp_path: Path, monkeypatch: pytest.M
     assert proxy.heads[0].startswith(f"CONNECT {host}:443 HTTP/1.1\r\n")
 
 
+@pytest.mark.needs("IPv6")
 def test_ipv6() -> None:
-    if not socket.has_ipv6:
-        pytest.skip("no IPv6 here")
-    try:
-        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
-    except OSError:
-        pytest.skip("no IPv6 loopback here")
+    listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     with echoing(listener) as port:
         assert echoed(WebSocket(f"ws://[::1]:{port}/x"), b"six") == b"six"

@@ -13,6 +13,7 @@ import pytest
 
 from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit import cautions, given
+from tests import needs
 
 BUCKET = "tests-bucket"
 REGION = "us-east-1"
@@ -98,7 +99,7 @@ def bucket(s3: Any) -> None:
 @pytest.fixture(scope="session")
 def sdk(boto_session: boto3.Session, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """SageMaker SDK v3; imported once, because that takes seconds."""
-    pytest.importorskip("sagemaker.mlops", reason="the SageMaker SDK v3 is not installed")
+    needs.module("sagemaker.mlops")
     from sagemaker.core.config import config
     from sagemaker.core.config.config_manager import SageMakerConfig
 

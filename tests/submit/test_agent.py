@@ -303,9 +303,8 @@ def test_the_first_agent_comes_by_https(monkeypatch: pytest.MonkeyPatch, mirror:
         agent_for(asked, AWS, "eu-west-1")
 
 
+@pytest.mark.applies(os.getuid() == 0, "only root can give files to another user")
 def test_a_digest_that_another_user_noted_is_not_believed(mirror: Mirror, home: Path) -> None:
-    if os.getuid():
-        pytest.skip("only root can give files to another user")
     agent_for(SSHOptions(agent="download"), AWS, "eu-west-1")
     (note,) = home.rglob("*.sha256")
     os.chown(note, 65533, -1)

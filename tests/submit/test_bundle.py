@@ -23,7 +23,7 @@ from smssh_plugin import SSHOptions, __version__
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.submit import bundle as bundles
 from smssh_plugin.submit.bundle import Destination, authorized_keys, build, destination, publish, upload
-from tests.entrypoints.container import python
+from tests import needs
 
 from .conftest import BUCKET, KEY, REGION, SDK
 
@@ -148,9 +148,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"])
 def test_every_python_gives_the_same_bytes(installed: Path, version: str) -> None:
     """Each tokenizes, compresses and writes archives in its own way."""
-    interpreter = python(version)
-    if interpreter is None:
-        pytest.skip(f"there is no Python {version} here")
+    interpreter = needs.python(version)
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]);"
         "from smssh_plugin import SSHOptions; from smssh_plugin.submit.bundle import build;"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin.submit import images
+from tests import needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ def test_the_accounts_are_those_of_the_sdk() -> None:
     try:
         folder = Path(str(distribution("sagemaker-core").locate_file("sagemaker/core/image_uri_config")))
     except PackageNotFoundError:
-        pytest.skip("the SageMaker SDK v3 is not installed")
+        needs.missing("SageMaker SDK v3")
     found = {pair for file in folder.glob("*.json") for pair in registries(json.loads(file.read_text()))}
     by_name = [(account, name) for account, name in found if known(AWS, name)]
     assert {account for account, name in by_name} == images.ACCOUNTS

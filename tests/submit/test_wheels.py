@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import subprocess
 import sys
 import zipfile
 from typing import TYPE_CHECKING
@@ -50,15 +48,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def pip() -> None:
-    """Skips where no pip works: uv would fetch one from the index, which is not for tests."""
-    own = subprocess.run([sys.executable, "-m", "pip", "--version"], check=False, capture_output=True)
-    if own.returncode and (shutil.which("uv") or not shutil.which("pip")):
-        pytest.skip("there is no pip here")
-
-
-@pytest.mark.usefixtures("pip")
+@pytest.mark.needs("pip")  # uv would fetch from the index, which is not for tests
 def test_they_are_downloaded_once_and_checked(
     index: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +64,7 @@ def test_they_are_downloaded_once_and_checked(
     assert f"wheels/3.11-x86_64/{NAME}" in json.loads(bundle.files["smssh-manifest.json"])["files"]
 
 
-@pytest.mark.usefixtures("pip")
+@pytest.mark.needs("pip")  # uv would fetch from the index, which is not for tests
 def test_another_file_of_that_name_is_refused(index: Path, home: Path) -> None:
     with zipfile.ZipFile(index / NAME, "a") as archive:
         archive.writestr("evil.py", "")

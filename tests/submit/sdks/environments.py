@@ -6,13 +6,12 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
-import pytest
+from tests import needs
 
 ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / ".work"
@@ -71,13 +70,11 @@ def _is_here(version: str) -> bool:
 
 
 def _run(*arguments: object) -> None:
-    uv = shutil.which("uv") or WORK / "uv" / "bin" / "uv"
-    if not Path(uv).exists():
-        pytest.skip("uv is not there; `make environments` fetches it")
+    uv = needs.program("uv")
     environment = {**os.environ, "UV_NO_PROGRESS": "1"}
     environment.pop("VIRTUAL_ENV", None)
     done = subprocess.run(
-        [str(uv), *map(str, arguments)],
+        [uv, *map(str, arguments)],
         capture_output=True,
         text=True,
         env=environment,
@@ -86,7 +83,7 @@ def _run(*arguments: object) -> None:
         check=False,
     )
     if done.returncode and UNREACHABLE.search(done.stderr):
-        pytest.skip(f"PyPI is out of reach: {done.stderr.strip().splitlines()[-1]}")
+        needs.missing("PyPI", done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stderr
 
 
