@@ -138,9 +138,7 @@ def test_after_a_refusal_one_line_says_whose_keys_are_known(world: World):  # no
 
 
 @pytest.mark.e2e
-@pytest.mark.skipif(
-    not hasattr(os, "pidfd_open"), reason="a file is read once ssh has ended, which Linux tells"
-)
+@pytest.mark.applies(hasattr(os, "pidfd_open"), "a file is read once ssh has ended, which Linux tells")
 def test_after_a_refusal_the_line_is_in_a_file_too(world: World, tmp_path: Path):  # noqa: F811
     """And whatever ssh says is there when ssh ends: a script reads the file at once."""
     strange(world)
