@@ -42,7 +42,6 @@ class Pipelines:
         handle: calls any other operation, as the pipeline service calls SageMaker.
         jobs: to wait for.
         read_object: reads an S3 object.
-        ensure_group: makes the model package group that a step registers in.
     """
 
     def __init__(
@@ -52,14 +51,12 @@ class Pipelines:
         handle: Handle,
         jobs: Jobs,
         read_object: ReadObject,
-        ensure_group: Callable[[str], None],
     ) -> None:
         self._store = store
         self._shapes = shapes
         self._handle = handle
         self._jobs = jobs
         self._read_object = read_object
-        self._ensure_group = ensure_group
         self._executions: dict[str, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._tokens: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
@@ -89,11 +86,11 @@ class Pipelines:
         """Whether there is an execution of that ARN."""
         return resource in self._executions
 
-    async def halt(self) -> None:
+    def halt(self) -> None:
         """Stop every execution: no more steps start."""
         for execution in self._executions.values():
             if execution.status == "Executing":
-                await execution.stop()
+                execution.stop()
 
     async def settled(self, seconds: float) -> None:
         """Wait until no execution runs, for at most `seconds`; then cut off what still does."""
@@ -275,7 +272,6 @@ class Pipelines:
             self._handle,
             self._jobs,
             self._read_object,
-            self._ensure_group,
         )
         if selective:
             execution.select([step["StepName"] for step in selective["SelectedSteps"]], source)
@@ -340,7 +336,7 @@ class Pipelines:
     async def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
         execution = self._execution(request)
         if execution.status == "Executing":
-            await execution.stop()
+            execution.stop()
         elif execution.status != "Stopping":
             raise ServiceError(
                 "ConflictException",
@@ -385,7 +381,8 @@ class Pipelines:
         execution = self._execution(request)
         execution.display_name = request.get("PipelineExecutionDisplayName", execution.display_name)
         execution.description = request.get("PipelineExecutionDescription", execution.description)
-        execution.parallelism = request.get("ParallelismConfiguration", execution.parallelism)
+        if request.get("ParallelismConfiguration") is not None:
+            execution.limit(request["ParallelismConfiguration"])
         return {"PipelineExecutionArn": execution.arn}
 
     async def _list_executions(self, request: dict[str, Any]) -> dict[str, Any]:

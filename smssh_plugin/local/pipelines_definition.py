@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .pipelines_retries import RetryPolicy, read_retries
 from .sagemaker_shapes import Shapes, is_expression, validation_error
 
 if TYPE_CHECKING:
@@ -51,14 +52,6 @@ _EXECUTION = {
     "TrainingJobName",
     "ProcessingJobName",
 }
-_RETRYABLE = {
-    "Step.SERVICE_FAULT",
-    "Step.THROTTLING",
-    "SageMaker.JOB_INTERNAL_ERROR",
-    "SageMaker.CAPACITY_ERROR",
-    "SageMaker.RESOURCE_LIMIT",
-}
-"""Exception types of RetryPolicies. None of these faults happens on the stand-in, so no policy ever acts."""
 _STEP_MEMBERS = {
     "Name",
     "Type",
@@ -92,6 +85,8 @@ class Call:
     """Of the job; None: it makes no job."""
     metadata: str
     """The member of the step's Metadata."""
+    retries_itself: bool = False
+    """Whether it retries its jobs' internal errors itself, so that no policy acts on them."""
 
 
 CALLS = {
@@ -188,6 +183,7 @@ class Step:
     """Of a Callback step: the names of its output parameters."""
     cache: float | None = None
     """Seconds for which its result may be taken again; None: never."""
+    retries: tuple[RetryPolicy, ...] = ()
     needs: set[str] = field(default_factory=set)
     """Every step that must have ended well before this one: declared, referred to, and the parent."""
 
@@ -371,7 +367,12 @@ def _read_steps(entries: Any, steps: dict[str, Step], parent: str | None, branch
         step.cache = _read_cache(name, entry.get("CacheConfig"))
         steps[name] = step
         _read_property_files(step, entry.get("PropertyFiles") or [])
-        _check_retries(name, entry.get("RetryPolicies") or [])
+        try:
+            step.retries = read_retries(entry.get("RetryPolicies"))
+        except ValueError as error:
+            raise _unparsable(f"Step '{name}': {error}") from None
+        if step.retries and kind in _OTHER_TYPES:
+            raise _unparsable(f"Step '{name}': a {kind} step has no RetryPolicies.")
         if kind == "Condition":
             _read_steps(arguments.get("IfSteps") or [], steps, name, branch=True)
             _read_steps(arguments.get("ElseSteps") or [], steps, name, branch=False)
@@ -422,13 +423,6 @@ def _read_property_files(step: Step, entries: Any) -> None:
                 f"Step '{step.name}': property file '{name}' names the unknown output '{output}'."
             )
         step.property_files[name] = (output, path)
-
-
-def _check_retries(name: str, policies: Any) -> None:
-    for policy in policies:
-        for fault in policy.get("ExceptionType", []):
-            if fault not in _RETRYABLE:
-                raise _refused(f"RetryPolicies for '{fault}'", f" (step '{name}')")
 
 
 class _Checker:

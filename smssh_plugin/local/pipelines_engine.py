@@ -3,9 +3,11 @@
 As the service does it: a step starts when every step it needs has succeeded; when one fails, what does not
 need it goes on, and the execution ends Failed. (That branches which have not begun still begin is how this
 page reads the service's documentation; only an AWS account can settle it.) A step with CacheConfig takes the result
-of an earlier execution of its pipeline that made the same request. RetryPolicies never act: none of the
-faults that they name happens here. The message of a Callback step is not sent to its queue: its token is in the
-step's Metadata, where ListPipelineExecutionSteps shows it.
+of an earlier execution of its pipeline that made the same request. A call that is refused, or a job that fails, with
+a fault that the service retries or a policy of the step's names is made again; see pipelines_retries.py. Calls are
+refused by the faults that somebody set (faults.py); a job fails with InternalServerError where its container cannot
+be started here. The message of a Callback step is not sent to its queue: its token is in the step's Metadata, where
+ListPipelineExecutionSteps shows it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from .pipelines_definition import CALLS, NOT_INTERPRETED
+from .pipelines_retries import JOB_INTERNAL_ERROR, RESOURCE_LIMIT, Retries, fault_of_call, fault_of_job
 from .pipelines_values import StepError, Values, shown
 from .service_error import ServiceError
 
@@ -44,6 +47,11 @@ _STEP_IN_NAME = 20
 """Characters of a step's name in its job's name: `pipelines-8pk6dxn4cfvl-Rossmann-Model-Train-bPVYsMzUlc`."""
 _PREFIX = 39
 """Longest prefix of one's own (PipelineDefinitionConfig): 63 less an id, ten letters and two hyphens."""
+_NO_POLICY = (
+    "\nRetry not appropriate on execution of step with PipelineExecutionArn {arn} and StepId {step}."
+    " No retry policy configured for the exception type SAGEMAKER_RESOURCE_LIMIT."
+)
+"""What the service adds to the reason of a step that met a quota (seen in executions that people published)."""
 _PARALLEL = 200
 """The service's quota of steps that run at a time, where no ParallelismConfiguration says less."""
 
@@ -96,6 +104,21 @@ class StepRun:
         }
 
 
+class _CallRefused(Exception):  # noqa: N818 - not always the end of the step
+    """What a step makes is refused."""
+
+    def __init__(self, operation: str, error: ServiceError) -> None:
+        super().__init__(operation)
+        self.operation = operation
+        self.error = error
+
+    def reason(self) -> str:
+        """The step's FailureReason."""
+        return (
+            f"ClientError: Failed to invoke sagemaker:{self.operation}. Error Details: {self.error.message}"
+        )
+
+
 @dataclass
 class Execution:
     """One execution."""
@@ -113,7 +136,6 @@ class Execution:
     handle: Handle
     jobs: Jobs
     read_object: ReadObject
-    ensure_group: Callable[[str], None]
     status: str = "Executing"
     reason: str | None = None
     created: float = field(default_factory=time.time)
@@ -126,6 +148,10 @@ class Execution:
     _count: int = 0
     _attempts: dict[str, int] = field(default_factory=dict)
     """Of steps that a retry starts again."""
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Something else than the end of a step may let steps start."""
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _stops: list[asyncio.Task[None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.values = Values(
@@ -141,12 +167,19 @@ class Execution:
             self.status, self.reason = "Failed", "InternalServerError: smssh local failed; see its log."
         self.modified = time.time()
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """Start no more steps, and stop the jobs of those that run."""
         self.status = "Stopping"
         self.modified = time.time()
-        for run in self.runs.values():
-            await self._stop_step(run)
+        self._stopping.set()
+        # Not waited for: a call that is throttled is repeated for half a minute.
+        self._stops = [asyncio.create_task(self._stop_step(run)) for run in self.runs.values()]
+
+    def limit(self, parallelism: dict[str, Any] | None) -> None:
+        """Change how many steps may run at a time; more of them start at once where that is more."""
+        self.parallelism = parallelism
+        self.modified = time.time()
+        self._changed.set()
 
     def select(self, names: list[str], source: Execution | None) -> None:
         """Run some steps only; what they need and is not among them is taken from another execution.
@@ -191,22 +224,28 @@ class Execution:
         """Forget every step that did not succeed, so that `run` starts it again."""
         self.status, self.reason = "Executing", None
         self.modified = time.time()
+        self._stopping.clear()
         self._attempts = {name: run.attempts for name, run in self.runs.items()}
         self.runs = {name: run for name, run in self.runs.items() if run.status == "Succeeded"}
 
     async def _run(self) -> None:
-        active: set[asyncio.Task[None]] = set()
+        active: set[asyncio.Task[Any]] = set()
+        change = asyncio.create_task(self._changed.wait())
         try:
             while True:
+                if change.done():
+                    self._changed.clear()
+                    change = asyncio.create_task(self._changed.wait())
                 for run in self._ready(len(active)):
                     active.add(asyncio.create_task(self._step(run), name=f"step {run.step.name}"))
                 if not active:
                     break
-                done, active = await asyncio.wait(active, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
+                done, _ = await asyncio.wait({*active, change}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done - {change}:
                     task.result()
+                active -= done
         finally:
-            for task in active:
+            for task in (*active, change, *self._stops):
                 task.cancel()
         if self.status == "Stopping":
             self.status = "Stopped"
@@ -268,7 +307,39 @@ class Execution:
         log.info("%s: step %s: %s", self.id, run.step.name, status)
 
     async def _make(self, run: StepRun) -> tuple[str, str | None]:
-        """Make the job or model of a step and see it through; answers the step's status and FailureReason."""
+        """Make what a step makes and see it through, again where its policies say so.
+
+        Returns:
+            The step's status and FailureReason.
+        """
+        retries = Retries(run.step.retries)
+        while True:
+            try:
+                status, reason = await self._attempt(run)
+                fault = fault_of_job(reason) if status == "Failed" else None
+                if fault == JOB_INTERNAL_ERROR and CALLS[run.step.type].retries_itself:
+                    fault = None
+            except _CallRefused as refused:
+                status, reason, fault = "Failed", refused.reason(), fault_of_call(refused.error)
+                if fault == RESOURCE_LIMIT and retries.policy(fault) is None:
+                    reason += _NO_POLICY.format(arn=self.arn, step=run.step.name)
+            if fault is None:
+                return status, reason
+            seconds = retries.wait(fault)
+            if seconds is None:
+                return status, reason
+            log.info("%s: step %s: %s: again in %.1f s", self.id, run.step.name, fault, seconds)
+            run.made, run.status = None, "Starting"
+            if await self._stopped_within(seconds):
+                return "Stopped", None
+            run.attempts += 1
+
+    async def _attempt(self, run: StepRun) -> tuple[str, str | None]:
+        """Make the job or model of a step and see it through; answers the step's status and FailureReason.
+
+        Raises:
+            _CallRefused: what it makes is refused.
+        """
         call = CALLS[run.step.type]
         if run.step.type == "RegisterModel":
             return await self._register(run)
@@ -279,24 +350,21 @@ class Execution:
         if self._take_from_cache(run, arguments):
             return "Succeeded", None
         tags = [
-            *arguments.get("Tags", ()),
+            *(arguments.get("Tags") or ()),
             {"Key": "sagemaker:pipeline-execution-arn", "Value": self.arn},
             {"Key": "sagemaker:pipeline-step-name", "Value": run.step.name},
         ]
         if self.status != "Executing":
             return "Stopped", None
-        try:
-            answer = await self.handle(call.create, {**arguments, call.name: name, "Tags": tags})
-        except ServiceError as error:
-            return (
-                "Failed",
-                f"ClientError: Failed to invoke sagemaker:{call.create}. Error Details: {error.message}",
-            )
+        answer = await self._create(call.create, {**arguments, call.name: name, "Tags": tags})
         run.made = name
         run.metadata = {call.metadata: {"Arn": next(iter(answer.values()))}}
         run.status = "Executing"
         if call.kind is None:
             return "Succeeded", None
+        if self.status != "Executing":
+            # It was stopped while the call was under way, and found nothing to stop.
+            await self._stop_step(run)
         record = await self.jobs.finished(call.kind, name)
         if record.status == "Completed":
             self._keep_in_cache(run)
@@ -310,17 +378,51 @@ class Execution:
         arguments = await self.values.of(run.step.arguments)
         group = arguments.get("ModelPackageGroupName")
         if isinstance(group, str):
-            self.ensure_group(group)
-        try:
-            answer = await self.handle("CreateModelPackage", arguments)
-        except ServiceError as error:
-            return (
-                "Failed",
-                f"ClientError: Failed to invoke sagemaker:CreateModelPackage. Error Details: {error.message}",
-            )
+            try:
+                await self._call("DescribeModelPackageGroup", {"ModelPackageGroupName": group})
+            except ServiceError:
+                name = group.rpartition("/")[2]
+                await self._create("CreateModelPackageGroup", {"ModelPackageGroupName": name})
+        answer = await self._create("CreateModelPackage", arguments)
         run.made = answer["ModelPackageArn"]
         run.metadata = {"RegisterModel": {"Arn": run.made}}
         return "Succeeded", None
+
+    async def _create(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Make a call whose retries are the step's.
+
+        Raises:
+            _CallRefused: it is refused.
+        """
+        try:
+            return await self.handle(operation, request)
+        except ServiceError as error:
+            raise _CallRefused(operation, error) from error
+
+    async def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Make a call that the service retries by itself.
+
+        Raises:
+            ServiceError: it is refused, or was once too often.
+        """
+        retries = Retries()
+        while True:
+            try:
+                return await self.handle(operation, request)
+            except ServiceError as error:
+                fault = fault_of_call(error)
+                seconds = retries.wait(fault) if fault is not None else None
+                if seconds is None:
+                    raise
+            await asyncio.sleep(seconds)
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        """Wait; true at once where the execution is stopped."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except asyncio.TimeoutError:
+            return self.status != "Executing"
+        return True
 
     async def _wait_for_callback(self, run: StepRun) -> tuple[str, str | None]:
         """Wait until somebody sends the step's token back, or the execution is stopped."""
@@ -365,10 +467,10 @@ class Execution:
             return
         run.status = "Stopping"
         try:
-            await self.handle(call.create.replace("Create", "Stop"), {call.name: run.made})
-        except ServiceError:
-            # It has just ended by itself.
-            log.debug("%s: %s had ended", self.id, run.made)
+            await self._call(call.create.replace("Create", "Stop"), {call.name: run.made})
+        except ServiceError as error:
+            # It has just ended by itself, or somebody wants the call to fail.
+            log.info("%s: %s is not stopped: %s", self.id, run.made, error)
 
     async def _properties(self, name: str) -> dict[str, Any]:
         run = self.runs[name]
@@ -378,7 +480,7 @@ class Execution:
             return {"OutputParameters": run.outputs}
         call = CALLS[run.step.type]
         try:
-            return await self.handle(call.describe, {call.name: run.made})
+            return await self._call(call.describe, {call.name: run.made})
         except ServiceError as error:
             raise StepError(
                 f"Failed to invoke sagemaker:{call.describe}. Error Details: {error.message}"

@@ -18,6 +18,7 @@ from .service_error import ServiceError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from .faults import Faults
     from .pipelines import ReadObject
     from .sagemaker_jobs import Runner
 
@@ -33,17 +34,17 @@ class SageMaker:
     Args:
         runner: what runs jobs.
         read_object: reads an S3 object, for definitions and property files.
+        faults: what is to go wrong with the calls that pipelines make; those of clients meet it at the gateway.
     """
 
-    def __init__(self, runner: Runner, read_object: ReadObject) -> None:
+    def __init__(self, runner: Runner, read_object: ReadObject, faults: Faults) -> None:
+        self._faults = faults
         self.shapes = Shapes()
         self.store = Store()
         self.jobs = Jobs(self.store, runner)
         self.models = Models(self.store)
         self.registry = Registry(self.store)
-        self.pipelines = Pipelines(
-            self.store, self.shapes, self.handle, self.jobs, read_object, self.registry.ensure_group
-        )
+        self.pipelines = Pipelines(self.store, self.shapes, self._invoke, self.jobs, read_object)
         self._operations: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             **self.jobs.operations(),
             **self.models.operations(),
@@ -80,9 +81,18 @@ class SageMaker:
         self.shapes.check(operation, request)
         return self.shapes.cut(operation, await act(request))
 
+    async def _invoke(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer a request of the pipeline service's.
+
+        Raises:
+            ServiceError: the request is refused.
+        """
+        await self._faults.apply(f"sagemaker:{operation}")
+        return await self.handle(operation, request)
+
     async def close(self) -> None:
         """Stop every execution and every job."""
-        await self.pipelines.halt()
+        self.pipelines.halt()
         await self.jobs.close()
         await self.pipelines.settled(_SETTLE_SECONDS)
 

@@ -88,13 +88,6 @@ class Registry:
         """Whether there is a package or a group of that ARN."""
         return resource in self.packages or any(group.arn == resource for group in self.groups.values())
 
-    def ensure_group(self, name_or_arn: str) -> None:
-        """Make a group that does not exist, as a RegisterModel step does."""
-        name = name_or_arn.rpartition("/")[2]
-        if name not in self.groups:
-            resource = arn(f"model-package-group/{name}")
-            self.groups[name] = GroupRecord(name, resource, self._store.next_number(), None)
-
     def _group(self, name_or_arn: str) -> GroupRecord:
         name = name_or_arn.rpartition("/")[2]
         record = self.groups.get(name)

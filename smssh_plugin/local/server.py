@@ -155,9 +155,9 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
         folder.path, s3, logs, config.image_env, environment, keyring=keyring, pace=config.pace
     )
     stack.push_async_callback(runner.close)
-    sagemaker = SageMaker(runner, read_object)
-    runner.on_status(sagemaker.jobs.progress)
     sessions = SessionService(endpoint, latency=config.latency, signed_clients=config.signed_clients)
+    sagemaker = SageMaker(runner, read_object, sessions.faults)
+    runner.on_status(sagemaker.jobs.progress)
     gateway = Gateway(sagemaker, sessions, moto, keyring, Outgoing(access.proxy, certificate))
     await gateway.start(listener, (secure, certificate.context()))
     stack.push_async_callback(gateway.stop)

@@ -1,7 +1,8 @@
 """The stand-in's service side on a free port, in a thread, with a runner of jobs that a test steers.
 
-What a job does is said by its `Environment`: OUTCOME is succeed (default), fail, hold (until the test calls
-`release`, or it is stopped) or stubborn (ends as Completed although it is stopped).
+What a job does is said by its `Environment`: OUTCOME is succeed (default), fail, internal or capacity (the service's
+own failures), hold (until the test calls `release`, or it is stopped) or stubborn (ends as Completed although it is
+stopped); with commas, what the first, second, ... attempt of a step does. LINES is what it writes to its log.
 """
 
 from __future__ import annotations
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/job:1"
 DEADLINE = 30.0
+FAILURES = {
+    "internal": "InternalServerError: We encountered an internal error. Please try again.",
+    "capacity": "CapacityError: Unable to provision requested ML compute capacity. "
+    "Please retry using a different ML instance type.",
+}
+"""FailureReasons of jobs that are not at fault."""
 KEY = Key("AKIATESTTESTTESTTEST", "secret")
 """The credentials of the service's caller, which an emulator has at random."""
 PROXY = "password"
@@ -63,7 +70,10 @@ class SteeredRunner:
         self.most = max(self.most, len(self.running))
         gate = self.released.setdefault(job.name, asyncio.Event())
         environment = job.request.get("Environment", {})
-        what = environment.get("OUTCOME", "succeed")
+        outcomes = environment.get("OUTCOME", "succeed").split(",")
+        tags = job.request.get("Tags") or []
+        earlier = sum(other.request.get("Tags") == tags for other in self.jobs[:-1]) if tags else 0
+        what = outcomes[min(earlier, len(outcomes) - 1)]
         await asyncio.sleep(float(environment.get("SECONDS", "0.02")))
         if what in ("hold", "stubborn"):
             await gate.wait()
@@ -74,6 +84,8 @@ class SteeredRunner:
         if what == "fail":
             reason = "AlgorithmError: ExecuteUserScriptError:\nExitCode 1, exit code: 1"
             return Outcome("Failed", "Failed", failure_reason=reason, exit_code=1, **times)
+        if what in FAILURES:
+            return Outcome("Failed", "Failed", failure_reason=FAILURES[what], **times)
         if job.kind == "training":
             output = job.request["OutputDataConfig"]["S3OutputPath"].rstrip("/")
             model = f"{output}/{job.name}/output/model.tar.gz"
@@ -146,8 +158,8 @@ class Service:
             return found["Body"].read()
 
         async def build() -> None:
-            self.sagemaker_service = SageMaker(self.runner, read_object)
             self.sessions = SessionService()
+            self.sagemaker_service = SageMaker(self.runner, read_object, self.sessions.faults)
             self.gateway = Gateway(
                 self.sagemaker_service, self.sessions, self.moto, self.keyring, self.outgoing
             )

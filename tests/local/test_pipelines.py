@@ -521,7 +521,7 @@ def test_two_answers_for_one_token(service):
         ),
         (
             [_train("S", RetryPolicies=[{"ExceptionType": ["Step.MOON_PHASE"], "MaxAttempts": 1}])],
-            "RetryPolicies for 'Step.MOON_PHASE' (step 'S')",
+            "RetryPolicies: Value 'Step.MOON_PHASE' for 'ExceptionType'",
         ),
         (
             [
