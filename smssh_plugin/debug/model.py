@@ -9,8 +9,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Action", "Attempt", "Event", "Incident", "Report", "Step"]
+__all__ = ["EXECUTION_ENDED", "Action", "Attempt", "Event", "Incident", "Report", "Step"]
 
+EXECUTION_ENDED = ("Succeeded", "Failed", "Stopped", "CompletedWithFailures")
+"""The statuses of an execution that has ended. With the last one, steps ran that are for the failure of another."""
 VERSION = 1
 """Of report.json's schema; a new field does not change it, a changed or removed one does."""
 
@@ -196,4 +198,4 @@ class Report:
     @property
     def finished(self) -> bool:
         """Whether the execution has ended."""
-        return self.status in ("Succeeded", "Failed", "Stopped")
+        return self.status in EXECUTION_ENDED

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["page"]
 
-_LEVELS = {"Succeeded": "good", "Failed": "bad", "Stopped": "bad", "Executing": "warn", "Stopping": "warn"}
+_LEVELS = {
+    "Succeeded": "good",
+    "Failed": "bad",
+    "CompletedWithFailures": "bad",
+    "Stopped": "bad",
+    "Executing": "warn",
+    "Stopping": "warn",
+}
 _RESOLUTIONS = {
     "fixed": ("good", "fixed"),
     "failed": ("bad", "still failing"),
@@ -107,9 +114,10 @@ def _summary(report: Report) -> str:
         parts.append("Every step succeeded; nothing had to be fixed.")
     if report.status == "Succeeded" and steps:
         parts.append("The pipeline went on to its end.")
-    elif report.status in ("Failed", "Stopped"):
+    elif report.finished:
         reason = f": {report.failure_reason.splitlines()[0]}" if report.failure_reason else ""
-        parts.append(f"The pipeline {report.status.lower()}{reason}{'' if reason.endswith('.') else '.'}")
+        how = {"CompletedWithFailures": "completed with failures"}.get(report.status, report.status.lower())
+        parts.append(f"The pipeline {how}{reason}{'' if reason.endswith('.') else '.'}")
     elif not report.finished:
         why = {"interrupted": "was interrupted", "timeout": "ran out of time"}.get(
             report.stopped_because, "stopped"

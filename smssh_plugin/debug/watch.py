@@ -12,7 +12,7 @@ from ..client.addresses import StepAddress
 from ..client.lookup import Node, StepJob, describe_step, no_pipeline, node_of, steps_of
 from ..definitions import named_steps
 from ..errors import ExitStatus, SmsshError
-from .model import Event, Step
+from .model import EXECUTION_ENDED, Event, Step
 
 __all__ = ["Snapshot", "Watch", "changes", "step_names"]
 
@@ -27,7 +27,7 @@ class Snapshot:
     """One look at an execution.
 
     Attributes:
-        status: Executing, Stopping, Stopped, Failed or Succeeded.
+        status: Executing, Stopping, Stopped, Failed, Succeeded or CompletedWithFailures.
         failure_reason: the execution's.
         started: when it started.
         ended: when it ended; None while it runs.
@@ -47,7 +47,7 @@ class Snapshot:
     @property
     def finished(self) -> bool:
         """Whether the execution has ended."""
-        return self.status in ("Succeeded", "Failed", "Stopped")
+        return self.status in EXECUTION_ENDED
 
 
 class Watch:
@@ -88,9 +88,7 @@ class Watch:
         raw = steps_of(self._session, self._arn)
         jobs = [job for one in raw if one.get("StepStatus") in _RUNNING and (job := describe_step(one))]
         held, silent = self._nodes(jobs) if jobs else ([], [])
-        ended = (
-            _seconds(answer.get("LastModifiedTime")) if status in ("Succeeded", "Failed", "Stopped") else None
-        )
+        ended = _seconds(answer.get("LastModifiedTime")) if status in EXECUTION_ENDED else None
         return Snapshot(
             status=status,
             failure_reason=str(answer.get("FailureReason", "")),

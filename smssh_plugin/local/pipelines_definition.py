@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CALLS",
     "NOT_INTERPRETED",
+    "OTHER_TYPES",
     "Definition",
     "Parameter",
     "Path",
@@ -104,7 +105,7 @@ CALLS = {
         "CreateModelPackage", "DescribeModelPackage", "ModelPackageName", None, "RegisterModel"
     ),
 }
-_OTHER_TYPES = ("Condition", "Fail", "Callback")
+OTHER_TYPES = ("Condition", "Fail", "Callback")
 NOT_INTERPRETED = (
     "Tuning",
     "Lambda",
@@ -115,9 +116,25 @@ NOT_INTERPRETED = (
     "AutoML",
     "ForEach",
     "Job",
+    "InferenceComponent",
     "InferenceRecommendation",
+    "Endpoint",
+    "EndpointConfig",
+    "Lineage",
+    "Cleanup",
+    "Athena",
+    "HubContent",
+    "BedrockCustomModel",
+    "BedrockCustomModelDeployment",
+    "BedrockModelImport",
+    "BedrockProvisionedModelThroughput",
 )
-"""Types of the service that are in a pipeline like any other; an execution that comes to one of them fails there."""
+"""Types of the service that are in a pipeline like any other; an execution that comes to one of them fails there.
+
+They are what the SDK's StepTypeEnum has, and what the API has in the Metadata of a step.
+"""
+_TRIGGERS = ("Completed", "Failed", "Stopped", "Any")
+"""With which end of a step another one may run, as the SDK's StepDependency has it."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +202,9 @@ class Step:
     """Seconds for which its result may be taken again; None: never."""
     retries: tuple[RetryPolicy, ...] = ()
     needs: set[str] = field(default_factory=set)
-    """Every step that must have ended well before this one: declared, referred to, and the parent."""
+    """Every step that must have ended before this one: declared, referred to, and the parent."""
+    triggers: dict[str, str] = field(default_factory=dict)
+    """Of the steps that it needs and that need not have ended well: Failed, Stopped or Any."""
 
 
 @dataclass
@@ -258,6 +277,19 @@ def expressions(value: Any) -> Iterator[dict[str, Any]]:
             yield from expressions(item)
 
 
+def _referred(value: Any) -> Iterator[str]:
+    """The name of every step that a `Get` anywhere in `value` names."""
+    if isinstance(value, dict):
+        path = parse_path(value["Get"]) if is_expression(value) and "Get" in value else None
+        if path is not None and path.root == "Steps":
+            yield path.name
+        for item in value.values():
+            yield from _referred(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _referred(item)
+
+
 def parse(text: str, shapes: Shapes) -> Definition:
     """Read and check a definition.
 
@@ -266,7 +298,7 @@ def parse(text: str, shapes: Shapes) -> Definition:
     """
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unparsable(f"Not valid JSON: {error}.") from None
     if not isinstance(document, dict):
         raise _unparsable("Expecting start of Json Object.")
@@ -318,9 +350,12 @@ def _read_parameters(entries: Any) -> dict[str, Parameter]:
             raise _unparsable("A parameter needs a Name.")
         if name in parameters:
             raise _unparsable(f"Two parameters have the name '{name}'.")
-        if entry.get("Type") not in _TYPES:
-            raise _unparsable(f"Parameter '{name}' has the unknown type '{entry.get('Type')}'.")
-        parameter = Parameter(name, entry["Type"], entry.get("DefaultValue"), entry.get("EnumValues"))
+        kind, choices = entry.get("Type"), entry.get("EnumValues")
+        if not isinstance(kind, str) or kind not in _TYPES:
+            raise _unparsable(f"Parameter '{name}' has the unknown type '{kind}'.")
+        if choices is not None and not _is_texts(choices):
+            raise _unparsable(f"Parameter '{name}': EnumValues must be a list of strings.")
+        parameter = Parameter(name, kind, entry.get("DefaultValue"), choices)
         if parameter.default is not None:
             parameter.read(parameter.default)
         parameters[name] = parameter
@@ -339,7 +374,7 @@ def _read_steps(entries: Any, steps: dict[str, Step], parent: str | None, branch
                 f"Two steps have the name '{name}'; step names must be unique within a pipeline."
             )
         kind = entry.get("Type")
-        if kind not in CALLS and kind not in (*_OTHER_TYPES, *NOT_INTERPRETED):
+        if not isinstance(kind, str) or kind not in (*CALLS, *OTHER_TYPES, *NOT_INTERPRETED):
             raise _unparsable(f"Unknown step type '{kind}' (step '{name}').")
         known = _STEP_MEMBERS | (_CALLBACK_MEMBERS if kind == "Callback" else set())
         for member in entry:
@@ -349,9 +384,10 @@ def _read_steps(entries: Any, steps: dict[str, Step], parent: str | None, branch
         arguments = entry.get("Arguments", {} if kind in ("Callback", *NOT_INTERPRETED) else None)
         if not isinstance(arguments, dict):
             raise _unparsable(f"Step '{name}': Expecting start of Json Object.")
-        depends_on = entry.get("DependsOn") or []
-        if not isinstance(depends_on, list) or not all(isinstance(other, str) for other in depends_on):
-            raise _unparsable(f"Step '{name}': DependsOn must be a list of step names.")
+        depends_on, triggers = _read_depends_on(name, entry.get("DependsOn"))
+        for member in ("DisplayName", "Description"):
+            if not isinstance(entry.get(member), (str, type(None))):
+                raise _unparsable(f"Step '{name}': {member} must be a string.")
         step = Step(
             name,
             kind,
@@ -361,21 +397,48 @@ def _read_steps(entries: Any, steps: dict[str, Step], parent: str | None, branch
             branch,
             entry.get("DisplayName"),
             entry.get("Description"),
+            triggers=triggers,
         )
         if kind == "Callback":
             _read_callback(step, entry)
         step.cache = _read_cache(name, entry.get("CacheConfig"))
         steps[name] = step
-        _read_property_files(step, entry.get("PropertyFiles") or [])
+        _read_property_files(step, entry.get("PropertyFiles"))
         try:
             step.retries = read_retries(entry.get("RetryPolicies"))
         except ValueError as error:
             raise _unparsable(f"Step '{name}': {error}") from None
-        if step.retries and kind in _OTHER_TYPES:
+        if step.retries and kind in OTHER_TYPES:
             raise _unparsable(f"Step '{name}': a {kind} step has no RetryPolicies.")
         if kind == "Condition":
             _read_steps(arguments.get("IfSteps") or [], steps, name, branch=True)
             _read_steps(arguments.get("ElseSteps") or [], steps, name, branch=False)
+
+
+def _read_depends_on(name: str, entries: Any) -> tuple[list[str], dict[str, str]]:
+    """The steps that DependsOn names, and for those that must not have ended well how they must have."""
+    names: list[str] = []
+    triggers: dict[str, str] = {}
+    if entries is not None and not isinstance(entries, list):
+        raise _unparsable(f"Step '{name}': DependsOn must be a list of step names.")
+    for entry in entries or ():
+        if isinstance(entry, str):
+            names.append(entry)
+            continue
+        if (
+            not isinstance(entry, dict)
+            or entry.keys() != {"Step", "Trigger"}
+            or not _is_texts([entry["Step"]])
+        ):
+            raise _unparsable(f"Step '{name}': DependsOn must be a list of step names.")
+        if entry["Trigger"] not in _TRIGGERS:
+            raise _unparsable(
+                f"Step '{name}': Value '{entry['Trigger']}' for 'Trigger' "
+                f"failed to satisfy enum value set: [{', '.join(_TRIGGERS)}]"
+            )
+        names.append(entry["Step"])
+        triggers[entry["Step"]] = entry["Trigger"]
+    return names, triggers
 
 
 def _read_callback(step: Step, entry: dict[str, Any]) -> None:
@@ -408,21 +471,33 @@ def _read_cache(name: str, entry: Any) -> float | None:
 
 
 def _read_property_files(step: Step, entries: Any) -> None:
+    if entries is None:
+        return
+    if not isinstance(entries, list):
+        raise _unparsable(f"Step '{step.name}': PropertyFiles: Expecting start of Json Array.")
+    config = step.arguments.get("ProcessingOutputConfig")
+    outputs = config.get("Outputs") if isinstance(config, dict) else None
+    outputs = outputs if isinstance(outputs, list) else []
+    names = [made.get("OutputName") for made in outputs if isinstance(made, dict)]
     for entry in entries:
-        try:
-            name, output, path = (entry[key] for key in ("PropertyFileName", "OutputName", "FilePath"))
-        except (KeyError, TypeError):
+        values = [
+            entry.get(key) if isinstance(entry, dict) else None
+            for key in ("PropertyFileName", "OutputName", "FilePath")
+        ]
+        if not _is_texts(values):
             raise _unparsable(
                 f"Step '{step.name}': a property file needs PropertyFileName, OutputName and FilePath."
-            ) from None
-        outputs = ((step.arguments.get("ProcessingOutputConfig") or {}).get("Outputs")) or []
-        if step.type != "Processing" or output not in [
-            made.get("OutputName") for made in outputs if isinstance(made, dict)
-        ]:
+            )
+        name, output, path = values
+        if step.type != "Processing" or output not in names:
             raise _unparsable(
                 f"Step '{step.name}': property file '{name}' names the unknown output '{output}'."
             )
         step.property_files[name] = (output, path)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 class _Checker:
@@ -452,13 +527,9 @@ class _Checker:
             arguments = {"Arguments": arguments, "SqsQueueUrl": step.queue}
         elif step.type in NOT_INTERPRETED:
             # What it refers to need not be something that is known here; whether it depends on a step is.
-            step.needs |= {
-                path.name
-                for expression in expressions(arguments)
-                if (path := parse_path(expression.get("Get"))) is not None
-                and path.root == "Steps"
-                and path.name in self._definition.steps
-            } - {step.name}
+            step.needs |= {name for name in _referred(arguments) if name in self._definition.steps} - {
+                step.name
+            }
             arguments = {}
         else:
             call = CALLS[step.type]
@@ -469,7 +540,10 @@ class _Checker:
         for expression in expressions(arguments):
             step.needs |= self._expression(expression, where)
         for other in step.needs:
-            if self._definition.steps[other].type == "Fail":
+            if self._definition.steps[other].type == "Fail" and step.triggers.get(other) not in (
+                "Failed",
+                "Any",
+            ):
                 raise _unparsable(f"{step.name} can not depends on {other}: {other} is a Fail step.")
 
     def experiment(self) -> None:
@@ -490,13 +564,16 @@ class _Checker:
             "Or": ("Conditions",),
             "And": ("Conditions",),
         }
-        members = ("LeftValue", "RightValue") if kind in _COMPARISONS else needed.get(kind or "")
+        kind = kind if isinstance(kind, str) else str(kind)
+        members = ("LeftValue", "RightValue") if kind in _COMPARISONS else needed.get(kind)
         if members is None:
             raise _refused(f"conditions of type '{kind}'", f" (step '{step.name}')")
         for member in members:
             if member not in condition:
                 raise _unparsable(f"Step '{step.name}': a condition of type '{kind}' needs {member}.")
-        nested = condition.get("Conditions", []) if kind in ("Or", "And") else []
+        nested = condition["Conditions"] if kind in ("Or", "And") else []
+        if not isinstance(nested, list):
+            raise _unparsable(f"Step '{step.name}': Conditions: Expecting start of Json Array.")
         for inner in [condition["Condition"]] if kind == "Not" else nested:
             self._condition(step, inner)
 

@@ -52,6 +52,13 @@ _NO_POLICY = (
     " No retry policy configured for the exception type SAGEMAKER_RESOURCE_LIMIT."
 )
 """What the service adds to the reason of a step that met a quota (seen in executions that people published)."""
+_ENDS = {
+    "Completed": ("Succeeded",),
+    "Failed": ("Failed",),
+    "Stopped": ("Stopped",),
+    "Any": ("Succeeded", "Failed", "Stopped"),
+}
+"""The statuses with which a step lets another one run, by that one's trigger."""
 _PARALLEL = 200
 """The service's quota of steps that run at a time, where no ParallelismConfiguration says less."""
 
@@ -249,6 +256,8 @@ class Execution:
                 task.cancel()
         if self.status == "Stopping":
             self.status = "Stopped"
+        elif any(self._went_on(run.step) for run in self.runs.values()):
+            self.status = "CompletedWithFailures"
         elif any(run.status != "Succeeded" for run in self.runs.values()):
             self.status, self.reason = "Failed", _FAILED
         else:
@@ -274,11 +283,16 @@ class Execution:
             return False
         for name in step.needs:
             run = self.runs.get(name)
-            if run is None or run.status != "Succeeded":
+            if run is None or run.status not in _ENDS[step.triggers.get(name, "Completed")]:
                 return False
             if name == step.parent and run.outcome != step.branch:
                 return False
         return True
+
+    def _went_on(self, step: Step) -> bool:
+        """Whether a step has run because one that it depends on did not end well."""
+        ends = (run.status for name in step.triggers if (run := self.runs.get(name)) is not None)
+        return any(status != "Succeeded" for status in ends)
 
     async def _step(self, run: StepRun) -> None:
         log.info("%s: step %s starts", self.id, run.step.name)

@@ -92,8 +92,10 @@ class Values:
             outcomes = [await self.holds(inner) for inner in condition["Conditions"]]
             return all(outcomes) if kind == "And" else any(outcomes)
         if kind == "In":
-            query = await self.of(condition["QueryValue"])
-            return any(_equal(query, value) for value in await self.of(condition["Values"]))
+            query, values = await self.of(condition["QueryValue"]), await self.of(condition["Values"])
+            if not isinstance(values, list):
+                raise StepError(f"In needs a list of values, not '{shown(values)}'.")
+            return any(_equal(query, value) for value in values)
         left, right = await self.of(condition["LeftValue"]), await self.of(condition["RightValue"])
         if kind == "Equals":
             return _equal(left, right)

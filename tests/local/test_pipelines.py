@@ -8,6 +8,10 @@ import re
 import pytest
 from botocore.exceptions import ClientError
 
+from smssh_plugin.local.pipelines_definition import parse
+from smssh_plugin.local.sagemaker_shapes import Shapes
+from smssh_plugin.local.service_error import ServiceError
+
 from .service_harness import (
     IMAGE,
     ROLE,
@@ -631,3 +635,100 @@ def test_policies_that_never_act_are_accepted(service):
         service.execution(arn, "Succeeded")
         assert "CacheHitResult" not in service.steps(arn)["S"]
     assert len(service.runner.jobs) == 2
+
+
+ODD = [None, 5, True, 1.5, "x", [], {}, ["x"], [None], [{}], [[]], {"x": 1}, {"Get": 5}, {"Std:Join": 5}]
+
+
+def _places(value, path=()):
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _places(item, (*path, key))
+
+
+def _with(value, path, odd):
+    if not path:
+        return odd
+    made = dict(value) if isinstance(value, dict) else list(value)
+    made[path[0]] = _with(made[path[0]], path[1:], odd)
+    return made
+
+
+def test_no_definition_is_too_odd_to_be_refused_in_words():
+    """Whatever stands where: it is understood, or refused as the service refuses it, and never an internal error."""
+    one = {"Type": "Equals", "LeftValue": _get("Parameters.N"), "RightValue": 1}
+    value = {"Std:JsonGet": {"PropertyFile": _get("Steps.P.PropertyFiles.R"), "Path": "a"}}
+    conditions = [
+        one,
+        {"Type": "In", "QueryValue": "a", "Values": ["a", _join("b")]},
+        {"Type": "Or", "Conditions": [{"Type": "Not", "Condition": one}]},
+        {"Type": "GreaterThan", "LeftValue": value, "RightValue": 1},
+    ]
+    outputs = [{"OutputName": "o", "OutputType": "String"}]
+    policies = [{"ExceptionType": ["Step.THROTTLING"], "MaxAttempts": 1}]
+    document = definition(
+        step(
+            "P",
+            "Processing",
+            processing(),
+            PropertyFiles=[{"PropertyFileName": "R", "OutputName": "out", "FilePath": "r.json"}],
+            CacheConfig={"Enabled": True, "ExpireAfter": "PT1H"},
+            DisplayName="p",
+        ),
+        _train("T", DependsOn=["P", {"Step": "C", "Trigger": "Failed"}], RetryPolicies=policies),
+        _condition("C", conditions, [step("F", "Fail", {"ErrorMessage": "x"})]),
+        {**step("K", "Callback", {"a": "1"}), "SqsQueueUrl": "q", "OutputParameters": outputs},
+        {**step("L", "Lambda", {"a": "1"}), "FunctionArn": "f", "OutputParameters": outputs},
+        step("Q", "QualityCheck", {"a": _join(_get("Steps.T.TrainingJobName"))}),
+        Parameters=[{"Name": "N", "Type": "Integer", "DefaultValue": 1}],
+        PipelineExperimentConfig={"ExperimentName": "e"},
+    )
+    shapes = Shapes()
+    parse(json.dumps(document), shapes)
+    codes = set()
+    for path in _places(document):
+        for odd in ODD:
+            text = json.dumps(_with(document, path, odd))
+            try:
+                parse(text, shapes)
+            except ServiceError as refused:
+                codes.add(refused.code)
+            except Exception as error:
+                raise AssertionError(f"{odd!r} at {path}: {error!r}") from error
+    assert codes == {"ValidationException"}
+    for deep in ("[" * 100_000, '{"a":' * 100_000):
+        with pytest.raises(ServiceError, match="Not valid JSON"):
+            parse(deep, shapes)
+
+
+def test_steps_for_the_failure_of_another(service):
+    """As SDK v3 writes a StepDependency."""
+    after = {
+        name: _train(name, DependsOn=[{"Step": upstream, "Trigger": trigger}])
+        for name, upstream, trigger in [
+            ("Alarm", "Bad", "Failed"),
+            ("Never", "Good", "Failed"),
+            ("Always", "Bad", "Any"),
+            ("Also", "Good", "Any"),
+        ]
+    }
+    service.pipeline(definition(_train("Bad", "fail"), _train("Good"), *after.values()))
+    arn = service.start_pipeline()
+    found = service.execution(arn, "Succeeded", "Failed", "CompletedWithFailures")
+    assert found["PipelineExecutionStatus"] == "CompletedWithFailures"
+    assert set(service.steps(arn)) == {"Bad", "Good", "Alarm", "Always", "Also"}
+    wrong = _train("X", DependsOn=[{"Step": "Good", "Trigger": "Sometimes"}])
+    with pytest.raises(ClientError, match="Value 'Sometimes' for 'Trigger'"):
+        service.pipeline(definition(_train("Good"), wrong), name="other")
+
+
+def test_a_condition_on_what_is_no_list_fails_its_step(service):
+    condition = {"Type": "In", "QueryValue": "a", "Values": _get("Parameters.S")}
+    parameters = [{"Name": "S", "Type": "String", "DefaultValue": "abc"}]
+    service.pipeline(definition(_condition("Ask", [condition]), _train("Other"), Parameters=parameters))
+    arn = service.start_pipeline()
+    service.execution(arn, "Failed")
+    steps = service.steps(arn)
+    assert steps["Ask"]["FailureReason"] == "ClientError: In needs a list of values, not 'abc'."
+    assert steps["Other"]["StepStatus"] == "Succeeded"

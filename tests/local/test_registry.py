@@ -114,10 +114,14 @@ def test_the_life_of_groups_and_packages(service):
         client.describe_model_package(ModelPackageName=made[0])
 
 
-@pytest.mark.parametrize("kind", ["Tuning", "Lambda", "QualityCheck", "ClarifyCheck", "EMR", "AutoML"])
+@pytest.mark.parametrize(
+    "kind", ["QualityCheck", "ClarifyCheck", "EMR", "AutoML", "Endpoint", "Lineage", "Cleanup"]
+)
 def test_a_step_that_is_not_interpreted_fails_when_it_is_reached(service, kind):
     """Other branches go on; what a condition does not choose is never reached."""
-    strange = {**step("Strange", kind, {"X": {"Get": "Steps.First.TrainingJobName"}}), "OutputParameters": []}
+    strange = step(
+        "Strange", kind, {"X": {"Std:Join": {"On": "", "Values": [{"Get": "Steps.First.TrainingJobName"}]}}}
+    )
     execution = _run(
         service, _train("First"), strange, _train("After", DependsOn=["Strange"]), _train("Other")
     )
