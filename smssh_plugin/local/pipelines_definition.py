@@ -480,7 +480,7 @@ def _read_property_files(step: Step, entries: Any) -> None:
     outputs = outputs if isinstance(outputs, list) else []
     names = [made.get("OutputName") for made in outputs if isinstance(made, dict)]
     for entry in entries:
-        values = [
+        values: list[Any] = [
             entry.get(key) if isinstance(entry, dict) else None
             for key in ("PropertyFileName", "OutputName", "FilePath")
         ]

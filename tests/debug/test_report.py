@@ -165,10 +165,12 @@ def test_any_text_is_text(text: str):
 
 
 def test_reports_of_every_ending():
-    for status in ("Executing", "Succeeded", "Failed", "Stopped"):
+    for status in ("Executing", "Succeeded", "Failed", "Stopped", "CompletedWithFailures"):
         for because in ("ended", "interrupted", "timeout", "error"):
             empty = Report("pipe", "x", "arn", "us-east-1", status=status, stopped_because=because)
             check(page(empty))
+            assert empty.finished == (status != "Executing")
+    assert "The pipeline completed with failures." in page(empty)
     for resolution in ("open", "fixed", "failed", "held", "released", "lost"):
         report = full()
         report.incidents[0].resolution = resolution
