@@ -56,12 +56,27 @@ def _port_option(default: int) -> Callable[[Command], Command]:
     )
 
 
-_image_option = click.option(
-    "--image",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="ENV_DIR",
-    help="Python environment that plays the jobs' image.  [default: the one smssh runs in]",
-)
+def _image_options(command: Command) -> Command:
+    """What jobs are started from."""
+    for option in (
+        click.option(
+            "--known-images-only",
+            is_flag=True,
+            envvar="SMSSH_LOCAL_KNOWN_IMAGES_ONLY",
+            help="Refuse jobs and models of other images than those that --image names, in SageMaker's words.",
+        ),
+        click.option(
+            "--image",
+            "images",
+            multiple=True,
+            metavar="[NAME=]FOLDER",
+            help="The folder of an image: a Python environment, or a root folder (docker export). NAME is the image's"
+            " URI, its repository:tag or its repository; without NAME, of all images that have none of their own."
+            " May be given several times.  [default: the environment smssh runs in]",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def _manner_options(command: Command) -> Command:
@@ -99,18 +114,60 @@ class _Manner:
     latency: float | None
     pace: float | None
     unsigned: bool
+    image: Path | None
+    images: dict[str, Path]
+    known_images_only: bool
 
     @classmethod
-    def of(cls, latency: float | None, agent_rate: float | None, unsigned: bool) -> _Manner:
-        """From the options' units."""
-        pace = None if agent_rate is None else _MESSAGE_MEGABYTES / agent_rate if agent_rate else 0.0
-        return cls(None if latency is None else latency / 1000, pace, unsigned)
+    def of(
+        cls,
+        latency: float | None,
+        agent_rate: float | None,
+        unsigned_clients: bool,
+        images: tuple[str, ...],
+        known_images_only: bool,
+    ) -> _Manner:
+        """From the options, in their units.
+
+        Raises:
+            SmsshError: an image cannot be what was said.
+        """
+        from ..local.images import parse
+
+        choice = parse(images)
+        return cls(
+            None if latency is None else latency / 1000,
+            None if agent_rate is None else _MESSAGE_MEGABYTES / agent_rate if agent_rate else 0.0,
+            unsigned_clients,
+            choice.default,
+            choice.named,
+            known_images_only,
+        )
+
+    @property
+    def image_env(self) -> Path:
+        """The default image."""
+        return (self.image or Path(sys.prefix)).absolute()
 
     def arguments(self) -> list[str]:
         """For the server's process."""
-        found = [] if self.latency is None else ["--latency", str(self.latency)]
+        found = ["--image", str(self.image_env)]
+        for name, folder in self.images.items():
+            found += ["--named-image", name, str(folder)]
+        found += ["--known-images-only"] if self.known_images_only else []
+        found += [] if self.latency is None else ["--latency", str(self.latency)]
         found += [] if self.pace is None else ["--pace", str(self.pace)]
         return [*found, "--unsigned-clients"] if self.unsigned else found
+
+    def check_images(self) -> None:
+        """See early that the images are some.
+
+        Raises:
+            SmsshError: one is not.
+        """
+        from ..local.images import Images
+
+        Images(self.image_env, self.images, known_only=self.known_images_only)
 
     def check(self, state: State) -> None:
         """See that one that runs is as asked for.
@@ -118,6 +175,7 @@ class _Manner:
         Raises:
             SmsshError: it is not.
         """
+        self._check_images(state)
         if self.latency is not None and self.latency != state.latency:
             asked = f"--latency {self.latency * 1000:g}"
             raise _not_as_asked(state, asked, f"has a latency of {state.latency * 1000:g} ms")
@@ -127,68 +185,65 @@ class _Manner:
         if self.unsigned and state.signed_clients:
             raise _not_as_asked(state, "--unsigned-clients", "wants clients to sign")
 
+    def _check_images(self, state: State) -> None:
+        if self.image is not None and os.path.realpath(self.image) != os.path.realpath(state.image_env):
+            raise _not_as_asked(state, f"--image {self.image}", f"has the image {state.image_env}")
+        for name, folder in self.images.items():
+            known = state.images.get(name)
+            if known is None or os.path.realpath(folder) != os.path.realpath(known):
+                fact = f"has no image {name}" if known is None else f"has the image {name} in {known}"
+                raise _not_as_asked(state, f"--image {name}={folder}", fact)
+        if self.known_images_only and not state.known_images_only:
+            raise _not_as_asked(state, "--known-images-only", "takes every image")
+
 
 @local.command()
 @_port_option(_UP_PORT)
-@_image_option
+@_image_options
 @_manner_options
 @click.option("--foreground", is_flag=True, help="Do not go into the background; end with Ctrl-C.")
-def up(
-    port: int | None,
-    image: Path | None,
-    foreground: bool,
-    latency: float | None,
-    agent_rate: float | None,
-    unsigned_clients: bool,
-) -> None:
+def up(port: int | None, foreground: bool, **manner_options: Any) -> None:
     """Start it, and print the variables that lead to it. It stays until smssh local down.
 
     Use: eval "$(smssh local up)"
     """
     folder = _folder()
-    manner = _Manner.of(latency, agent_rate, unsigned_clients)
+    manner = _Manner.of(**manner_options)
     began = time.monotonic()
     with _joined(folder), folder.turn_to_start():
-        state = _running(folder, port, image, manner)
+        state = _running(folder, port, manner)
         if state is not None:
             if state.temporary:  # a `run` started it, and would end it
                 folder.write(replace(state, temporary=False))
             click.echo(f"smssh local is already running at {state.endpoint} (process {state.pid}).", err=True)
         elif not foreground:
-            state = _start(folder, _UP_PORT if port is None else port, image, manner)
+            state = _start(folder, _UP_PORT if port is None else port, manner)
             took = f"{time.monotonic() - began:.1f} s; log: {folder.log_file}"
             click.echo(f"smssh local is up at {state.endpoint} ({took}).", err=True)
     if state is None:
-        _serve_here(folder, _UP_PORT if port is None else port, image, manner)
+        _serve_here(folder, _UP_PORT if port is None else port, manner)
     else:
         _print_exports(state, folder)
 
 
 @local.command(context_settings={"ignore_unknown_options": True})
 @_port_option(_RUN_PORT)
-@_image_option
+@_image_options
 @_manner_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(
-    port: int | None,
-    image: Path | None,
-    command: tuple[str, ...],
-    latency: float | None,
-    agent_rate: float | None,
-    unsigned_clients: bool,
-) -> None:
+def run(port: int | None, command: tuple[str, ...], **manner_options: Any) -> None:
     """Run COMMAND against it, as in: smssh local run -- python pipeline.py.
 
     Where none is up, one is started, and stopped when COMMAND has ended, and every other that was run against
     it meanwhile. The exit status is COMMAND's.
     """
     folder = _folder()
+    manner = _Manner.of(**manner_options)
     with _joined(folder) as users:
         with folder.turn_to_start():
-            manner = _Manner.of(latency, agent_rate, unsigned_clients)
-            state = _running(folder, port, image, manner)
+            state = _running(folder, port, manner)
             if state is None:
-                state = _start(folder, _RUN_PORT if port is None else port, image, manner, temporary=True)
+                state = _start(folder, _RUN_PORT if port is None else port, manner, temporary=True)
                 click.echo(f"smssh local is up at {state.endpoint} for this command.", err=True)
         try:
             status = _run_command(command, state, folder)
@@ -212,6 +267,10 @@ def status(as_json: bool) -> None:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.started))
         click.echo(f"smssh local is running at {state.endpoint} since {since}.")
         click.echo(f"  process {state.pid}, image {state.image_env}, log {folder.log_file}")
+        for name, path in state.images.items():
+            click.echo(f"  image {name}: {path}")
+        if state.known_images_only:
+            click.echo("  other images are refused")
         click.echo(f"  agents' channels {state.channels}, certified by {state.authority}")
         if state.temporary:
             click.echo("  it ends with the last smssh local run that uses it")
@@ -280,7 +339,7 @@ def _leave(users: Users, state: State, folder: StateFolder) -> None:
         _send(state, signal.SIGKILL)
 
 
-def _running(folder: StateFolder, port: int | None, image: Path | None, manner: _Manner) -> State | None:
+def _running(folder: StateFolder, port: int | None, manner: _Manner) -> State | None:
     """The one that runs, if one does.
 
     Raises:
@@ -291,8 +350,6 @@ def _running(folder: StateFolder, port: int | None, image: Path | None, manner: 
         return None
     if port and port != state.port:
         raise _not_as_asked(state, f"--port {port}", f"listens on port {state.port}")
-    if image is not None and os.path.realpath(image) != os.path.realpath(state.image_env):
-        raise _not_as_asked(state, f"--image {image}", f"has the image {state.image_env}")
     manner.check(state)
     return state
 
@@ -307,11 +364,11 @@ def _not_as_asked(state: State, asked: str, fact: str) -> SmsshError:
     )
 
 
-def _check(port: int) -> None:
+def _check(port: int, manner: _Manner) -> None:
     """See early what would stop it from starting.
 
     Raises:
-        SmsshError: the extra is not installed, no namespaces can be had, the port is in use.
+        SmsshError: the extra is not installed, an image is not one, no namespaces can be had, the port is in use.
     """
     for module in ("aiohttp", "moto", "flask"):
         if importlib.util.find_spec(module) is None:
@@ -323,6 +380,7 @@ def _check(port: int) -> None:
             )
     from ..local.sandbox import check_support
 
+    manner.check_images()
     check_support()
     with socket.socket() as probe:
         # As the server will: a port in TIME_WAIT is free.
@@ -335,15 +393,22 @@ def _check(port: int) -> None:
             raise port_in_use(port) from None
 
 
-def _serve_here(folder: StateFolder, port: int, image: Path | None, manner: _Manner) -> None:
+def _serve_here(folder: StateFolder, port: int, manner: _Manner) -> None:
     import logging
 
-    _check(port)
+    _check(port, manner)
     from ..local import server
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     before = dict(os.environ)
-    config = server.Config(folder.path, port, _environment_of(image), signed_clients=not manner.unsigned)
+    config = server.Config(
+        folder.path,
+        port,
+        manner.image_env,
+        signed_clients=not manner.unsigned,
+        images=manner.images,
+        known_images_only=manner.known_images_only,
+    )
     if manner.latency is not None:
         config = replace(config, latency=manner.latency)
     if manner.pace is not None:
@@ -351,26 +416,19 @@ def _serve_here(folder: StateFolder, port: int, image: Path | None, manner: _Man
     server.run(config, lambda state: _print_exports(state, folder, before))
 
 
-def _environment_of(image: Path | None) -> Path:
-    return (image or Path(sys.prefix)).absolute()
-
-
-def _start(
-    folder: StateFolder, port: int, image: Path | None, manner: _Manner, *, temporary: bool = False
-) -> State:
+def _start(folder: StateFolder, port: int, manner: _Manner, *, temporary: bool = False) -> State:
     """Start one in the background and wait until it answers.
 
     Args:
         folder: its folder.
         port: its port.
-        image: the image's environment; by default the one that this runs in.
         manner: how like AWS it is.
         temporary: whether it ends with its last user.
 
     Raises:
         SmsshError: it did not start.
     """
-    _check(port)
+    _check(port, manner)
     from ..local.state import State
 
     reading, writing = os.pipe()
@@ -380,8 +438,6 @@ def _start(
         str(folder.path),
         "--port",
         str(port),
-        "--image",
-        str(_environment_of(image)),
         "--report",
         str(writing),
         *manner.arguments(),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from .credentials import Key, Keyring
+    from .image_views import View
 
 __all__ = ["Container", "JobRun", "Tools", "remove_leftovers", "remove_tree"]
 
@@ -42,8 +43,6 @@ _GROUPS = {
     "processing": "/aws/sagemaker/ProcessingJobs",
     "transform": "/aws/sagemaker/TransformJobs",
 }
-
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _IMAGE_ENVIRONMENT = {
     # As the images of AWS have it: output as it comes, no bytecode into the image.
@@ -62,9 +61,6 @@ class Tools:
         logs: a boto3 CloudWatch Logs client.
         pool: where blocking calls run.
         jobs: the folder of the jobs' folders.
-        bin: the folder that stands first on the containers' PATH.
-        image: the virtual environment that is the containers' image.
-        visible: files and folders that a container is to see though they lie in a folder that is its own.
         environment: variables that every container gets: region, endpoint.
         keyring: issues the jobs' credentials; None where they are in `environment`.
         grace: seconds from SIGTERM to SIGKILL when a training or processing job is stopped.
@@ -77,9 +73,6 @@ class Tools:
     logs: Any
     pool: Executor
     jobs: Path
-    bin: Path
-    image: Path
-    visible: tuple[Path, ...]
     environment: dict[str, str]
     keyring: Keyring | None
     grace: float
@@ -150,11 +143,10 @@ class Container:
         Raises:
             SandboxStartError: it does not start.
         """
-        tools = self._run.tools
-        path = f"{tools.bin}:{tools.image}/bin:{_SYSTEM_PATH}"
+        tools, view = self._run.tools, self._run.view
         # Of the container itself, whatever the request adds for its own program.
         self._environment = {
-            "PATH": path,
+            "PATH": view.path,
             "HOME": HOME,
             **_IMAGE_ENVIRONMENT,
             **tools.environment,
@@ -172,8 +164,10 @@ class Container:
             index=hosts.index(self.host),
             hub=hub,
             endpoints=endpoints(tools.environment),
-            copy_on_write=(tools.image,),
-            visible=tools.visible,
+            root=view.root,
+            copy_on_write=view.copy_on_write,
+            visible=view.visible,
+            machine=view.machine,
         )
         self._log = self.stream()
         self._sandbox = await Sandbox.start(spec)
@@ -218,6 +212,7 @@ class Container:
                     self._run.folder / f"{self.host}-remote-debug.log",
                     self._environment,
                     self._run.tools.pace,
+                    self._run.view.agent,
                 )
             except (OSError, SandboxStartError) as error:
                 _log.warning("%s: no remote debugging on %s: %s", job, self.host, error)
@@ -280,6 +275,7 @@ class JobRun:
         self.folder = _new_folder(tools.jobs, job.name)
         self.containers: list[Container] = []
         self._hub: Hub | None = None
+        self._view: View | None = None
         self.stopping = threading.Event()
         self.stopped_as: str | None = None
         self.started: float | None = None
@@ -293,6 +289,16 @@ class JobRun:
     def credentials(self) -> dict[str, str]:
         """The variables of its credentials, which stand for those of its role; they end with it."""
         return self._key.variables() if self._key is not None else {}
+
+    @property
+    def view(self) -> View:
+        """How its containers are made; known once `pulled` was called."""
+        assert self._view is not None
+        return self._view
+
+    def pulled(self, view: View) -> None:
+        """Have its image."""
+        self._view = view
 
     def status(self, status: str, message: str) -> None:
         """Say how far the job is."""

@@ -8,24 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
-from . import serve
-from .agent.install import PACE, install
+from .agent.install import PACE
+from .image_views import Views
+from .images import Images
 from .job_run import JobRun, Tools
 from .job_types import ClientFault, Job, JobStopped, Kind, Outcome, Status, clip
 from .processing import run_processing
-from .sandbox import SandboxStartError, check_support, visible_folders
+from .sandbox import SandboxStartError, check_support
 from .training import run_training
 from .transform import run_transform
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .credentials import Keyring
 
 __all__ = ["Job", "JobRunner", "Kind", "Outcome", "Status"]
@@ -47,9 +48,11 @@ class JobRunner:
         root: the folder for everything it keeps: `jobs/<name>/<host>.log`, and the folders of running jobs.
         s3: a boto3 S3 client.
         logs: a boto3 CloudWatch Logs client.
-        image_env: the virtual environment that stands for every image. Jobs may install into it: what they
-            change is theirs alone.
+        image_env: the folder of every image that is not in `images`: a Python environment or a root folder, see
+            images.py. Jobs may change it: what they change is theirs alone.
         environment: variables that every container gets: region, endpoint; read when one starts.
+        images: the folders of other images, by full URI, by `repository:tag` or by `repository`.
+        known_images_only: fail jobs whose image is not in `images`.
         keyring: issues credentials for each job, which end with it; without it `environment` has to have some.
         grace: seconds from SIGTERM to SIGKILL on a stop; the service has 120.
         serve_grace: the same for a transform job's server at its end; the service has 30.
@@ -58,8 +61,7 @@ class JobRunner:
         pace: seconds from one message of a fake agent's output to the next; 0 for as fast as it goes.
 
     Raises:
-        SmsshError: `image_env` is no virtual environment, or lies below /opt/ml, which every job has of its
-            own.
+        SmsshError: a folder is no image, or cannot be mounted here.
     """
 
     def __init__(
@@ -70,24 +72,23 @@ class JobRunner:
         image_env: Path,
         environment: dict[str, str],
         *,
+        images: Mapping[str, Path] | None = None,
+        known_images_only: bool = False,
         keyring: Keyring | None = None,
         grace: float = 120.0,
         serve_grace: float = 30.0,
         ping_deadline: float = 1800.0,
         pace: float = PACE,
     ) -> None:
-        image = Path(os.path.abspath(image_env))
-        _check_image(image)
+        self.images = Images(image_env, images, known_only=known_images_only)
         root = Path(os.path.abspath(root))
+        self._views = Views(self.images, root, environment, pace)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="smssh-jobs")
         self._tools = Tools(
             s3=s3,
             logs=logs,
             pool=self._pool,
             jobs=root / "jobs",
-            bin=root / "bin",
-            image=image,
-            visible=_visible(root, image, environment),
             environment=environment,
             keyring=keyring,
             grace=grace,
@@ -100,7 +101,6 @@ class JobRunner:
         self._status_callbacks: list[StatusCallback] = []
         self._line_callbacks: list[LineCallback] = []
         self._closed = False
-        _fill_bin(self._tools)
 
     def on_status(self, callback: StatusCallback) -> Callable[[], None]:
         """Have `callback(job, secondary_status, message)` called, in the loop's thread, as jobs go on.
@@ -182,6 +182,7 @@ class JobRunner:
         """Run a job; every error becomes an outcome."""
         run.status("Starting", f"Preparing the instances for {run.job.kind}")
         try:
+            run.pulled(await run.blocking(lambda: self._views.of(self.images.pull(run.job))))
             return await _KINDS[run.job.kind](run)
         except JobStopped:
             return Outcome("Stopped", run.stopped_as or "Stopped")
@@ -221,51 +222,3 @@ def _subscribe(callbacks: list[Any], callback: Any) -> Callable[[], None]:
             callbacks.remove(callback)
 
     return remove
-
-
-def _check_image(image: Path) -> None:
-    """See that the image environment can be used.
-
-    Raises:
-        SmsshError: it cannot.
-    """
-    if not os.access(image / "bin" / "python", os.X_OK):
-        raise SmsshError(
-            f"the image environment {image} has no bin/python",
-            hint=f"make one: python3 -m venv {image} &&"
-            f" {image}/bin/pip install sagemaker-training sagemaker-inference",
-            reference="no-image",
-        )
-    if str(image).startswith("/opt/ml/"):
-        raise SmsshError(
-            f"the image environment {image} lies below /opt/ml, which every job has of its own",
-            hint="move it elsewhere",
-            reference="no-image",
-        )
-
-
-def _visible(root: Path, image: Path, environment: dict[str, str]) -> tuple[Path, ...]:
-    """What a container needs of folders that it has of its own: the image, our programs, and what those import."""
-    folders = [image, root / "bin", *(Path(entry) for entry in sys.path if os.path.isabs(entry))]
-    authority = environment.get("AWS_CA_BUNDLE")
-    if authority:
-        folders.append(Path(authority))
-    return visible_folders([image / "bin" / "python", Path(sys.executable)], folders)
-
-
-def _fill_bin(tools: Tools) -> None:
-    """Write what the stand-in adds to every image: the agent double, and `serve` if the image has none."""
-    tools.bin.mkdir(parents=True, exist_ok=True)
-    install(tools.bin, tools.pace)
-    program = tools.bin / "serve"
-    if os.access(tools.image / "bin" / "serve", os.X_OK):
-        program.unlink(missing_ok=True)
-        return
-    # A shebang holds neither a blank nor, everywhere, more than 127 characters: have sh find Python. The
-    # program keeps the name `serve`, which is how it is known in a process list.
-    head = "#!/bin/sh\n'''exec' \"{}\" \"$0\" \"$@\"\n' '''\n".format(tools.image / "bin" / "python")
-    text = head + Path(serve.__file__).read_text(encoding="utf-8")
-    with tempfile.NamedTemporaryFile("w", dir=tools.bin, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(file.name, 0o755)  # noqa: S103 - a program
-    os.replace(file.name, program)

@@ -17,7 +17,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from .agent.install import PACE, install
+from .agent.install import PACE, Interpreter, install
 from .agent.setup import certificate_of
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class NativeAgent:
         log: Path,
         environment: dict[str, str],
         pace: float = PACE,
+        interpreter: Interpreter | None = None,
     ) -> NativeAgent:
         """Start it in a container that is running.
 
@@ -60,12 +61,13 @@ class NativeAgent:
             log: the file that it writes to.
             environment: the container's: endpoint, region, credentials.
             pace: seconds from one message of a session's output to the next.
+            interpreter: what runs it there; by default the one that this runs in.
 
         Raises:
             SandboxStartError: no process.
             OSError: its files cannot be written.
         """
-        program = install(folder, pace)
+        program = install(folder, pace, interpreter)
         (folder / "configuration").mkdir(exist_ok=True)
         text = json.dumps(_configuration(target, environment), indent=1)
         (folder / "configuration" / "amazon-ssm-agent.json").write_text(text, encoding="utf-8")

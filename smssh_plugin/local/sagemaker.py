@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .faults import Faults
+    from .images import Images
     from .pipelines import ReadObject
     from .sagemaker_jobs import Runner
 
@@ -35,14 +36,17 @@ class SageMaker:
         runner: what runs jobs.
         read_object: reads an S3 object, for definitions and property files.
         faults: what is to go wrong with the calls that pipelines make; those of clients meet it at the gateway.
+        images: the images that jobs and models can be made of; None for any.
     """
 
-    def __init__(self, runner: Runner, read_object: ReadObject, faults: Faults) -> None:
+    def __init__(
+        self, runner: Runner, read_object: ReadObject, faults: Faults, images: Images | None = None
+    ) -> None:
         self._faults = faults
         self.shapes = Shapes()
         self.store = Store()
-        self.jobs = Jobs(self.store, runner)
-        self.models = Models(self.store)
+        self.jobs = Jobs(self.store, runner, images)
+        self.models = Models(self.store, images)
         self.registry = Registry(self.store)
         self.pipelines = Pipelines(self.store, self.shapes, self._invoke, self.jobs, read_object)
         self._operations: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .images import uri_of
 from .job_types import Job, Outcome
 from .sagemaker_shapes import validation_error
 from .sagemaker_store import JobRecord, ModelRecord, Store, arn, page
@@ -16,6 +17,7 @@ from .service_error import ServiceError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from .images import Images
     from .job_types import Kind
 
 __all__ = ["JobKind", "Jobs", "Models", "Runner", "job_kinds"]
@@ -102,11 +104,13 @@ class Jobs:
     Args:
         store: where they are kept.
         runner: what runs them.
+        images: the images that they can be started from; None for any.
     """
 
-    def __init__(self, store: Store, runner: Runner) -> None:
+    def __init__(self, store: Store, runner: Runner, images: Images | None = None) -> None:
         self._store = store
         self._runner = runner
+        self._images = images
         self._kinds = job_kinds()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -194,6 +198,10 @@ class Jobs:
                 if request.get(member) is None:
                     raise validation_error(f"{member} is required for a training job.")
         if kind.kind != "transform":
+            job = Job(kind.kind, request[kind.name_member], "", request)
+            refusal = self._images and self._images.refusal(uri_of(job), request["RoleArn"])
+            if refusal:
+                raise validation_error(refusal)
             return None
         record = self._store.models.get(request["ModelName"])
         if record is None:
@@ -315,10 +323,16 @@ class Jobs:
 
 
 class Models:
-    """Create, describe, list and delete models."""
+    """Create, describe, list and delete models.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: where they are kept.
+        images: the images that they can be made of; None for any.
+    """
+
+    def __init__(self, store: Store, images: Images | None = None) -> None:
         self._store = store
+        self._images = images
 
     def operations(self) -> dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]]:
         """The API operations, by name."""
@@ -340,6 +354,9 @@ class Models:
         for container in request.get("Containers") or [request["PrimaryContainer"]]:
             if not container.get("Image") and not container.get("ModelPackageName"):
                 raise validation_error("A container needs an Image or a ModelPackageName.")
+        refusal = self._images and self._images.model_refusal(request)
+        if refusal:
+            raise validation_error(refusal)
         self._store.models[name] = ModelRecord(name, resource, request, self._store.next_number())
         self._store.tag(resource, request.get("Tags", ()))
         return {"ModelArn": resource}

@@ -1,12 +1,12 @@
 """A container without Docker: processes in namespaces of their own, one set for each host of a job.
 
-What the container sees is this machine, with these differences: the root folder is its own, and as root all
-folders are copy on write (see sandbox_root.py for what an ordinary user's container has); `/tmp`, `/var/tmp`,
-`/run`, `/dev/shm` and the home folder begin empty; `/opt/ml` is the job's folder; `/etc/hosts` names the hosts of
-the job; `/proc`, terminals and System V's shared memory are its own; a virtual environment is copy on write, so
-that a `pip install` of one job is not seen by the next. Its network has a loopback, where ports 22 and 8080 are
-its own, the other hosts of its job, and the endpoints of the local emulator at the addresses that they have
-outside; nothing else can be reached.
+What the container sees is this machine, or the system in another root folder, with these differences: the root folder
+is its own, and as root all folders are copy on write (see sandbox_root.py for what an ordinary user's container has);
+`/tmp`, `/var/tmp`, `/dev/shm` and the home folder begin empty, of this machine's `/run` nothing is seen; `/opt/ml` is
+the job's folder; `/etc/hosts` names the hosts of the job; `/proc`, terminals and System V's shared memory are its own;
+a virtual environment is copy on write, so that a `pip install` of one job is not seen by the next. Its network has a
+loopback, where ports 22 and 8080 are its own, the other hosts of its job, and the endpoints of the local emulator at
+the addresses that they have outside; nothing else can be reached.
 
 It keeps jobs from treading on each other; it is no security boundary. A job has the rights of the person who
 runs the local emulator, and can read what that person can.
@@ -34,18 +34,20 @@ from ..errors import ExitStatus, SmsshError
 from . import sandbox_init
 from .sandbox_network import INTERFACE, address_of
 from .sandbox_relay import Relay, SocketSource
-from .sandbox_root import HOME, OWN, is_own
+from .sandbox_root import HOME, MACHINE, OWN, is_own
 
 if TYPE_CHECKING:
     import signal
 
 __all__ = [
     "HOME",
+    "MACHINE",
     "Hub",
     "Program",
     "Sandbox",
     "SandboxSpec",
     "SandboxStartError",
+    "check_root",
     "check_support",
     "hosts_file",
     "interface",
@@ -81,8 +83,10 @@ class SandboxSpec:
         index: which of them this is.
         hub: what connects them; None for a job of one host, or where jobs share this machine's network.
         endpoints: (host, port) on this machine's loopback that the container reaches at 127.0.0.1:port.
+        root: the root folder of the container's system; None for this machine's.
         copy_on_write: folders whose changes stay in the container.
         visible: files and folders that the container is to see though they lie in a folder that is its own.
+        machine: folders of this machine that a container with another root is to see, read-only, below MACHINE.
         cwd: the working directory, as the container sees it.
     """
 
@@ -94,8 +98,10 @@ class SandboxSpec:
     index: int = 0
     hub: Hub | None = None
     endpoints: tuple[tuple[str, int], ...] = ()
+    root: Path | None = None
     copy_on_write: tuple[Path, ...] = ()
     visible: tuple[Path, ...] = ()
+    machine: tuple[Path, ...] = ()
     cwd: str = "/"
 
 
@@ -313,15 +319,12 @@ def mode() -> Literal["root", "user"]:
             status=ExitStatus.FAILED,
         )
     failures = []
-    if os.geteuid() == 0:
-        failure = _probe("root")
+    for how in ("root", "user") if os.geteuid() == 0 else ("user",):
+        with tempfile.TemporaryDirectory(prefix="smssh-probe-") as name:
+            failure = _probe(how, Path(os.path.realpath(name)))
         if failure is None:
-            return "root"
+            return how
         failures.append(failure)
-    failure = _probe("user")
-    if failure is None:
-        return "user"
-    failures.append(failure)
     who = "root may not make namespaces here" if os.geteuid() == 0 else "no user namespaces and not root"
     raise SmsshError(
         "{}: {}".format(who, "; ".join(failures)),
@@ -538,12 +541,30 @@ def _document(spec: SandboxSpec) -> dict[str, Any]:
         "folder": str(folder),
         "stage": str(folder / "stage"),
         "changes": str(folder / "changes"),
+        "root": _root(spec.root, folder),
+        "machine": [(os.path.realpath(path), f"{MACHINE}{path}") for path in spec.machine],
         "binds": binds,
         "visible": [(os.path.realpath(path), str(path)) for path in spec.visible],
         "overlays": overlays,
         "devpts": _devpts(),
         "network": network,
     }
+
+
+def _root(root: Path | None, folder: Path) -> dict[str, str] | None:
+    """What `sandbox_root.py` is told of a root folder; makes the folders for what the container changes in it.
+
+    An ordinary user's changes are on the disk: overlayfs takes them in memory since Linux 6.6 only.
+    """
+    if root is None:
+        return None
+    found = {"lower": os.path.realpath(root)}
+    for name in ("upper", "work"):
+        layer = folder / ("layers/root" if mode() == "user" else "changes") / name
+        found[name] = str(layer)
+        if mode() == "user":
+            layer.mkdir(parents=True, exist_ok=True)
+    return found
 
 
 async def _read_status(descriptor: int) -> list[dict[str, Any]]:
@@ -560,33 +581,67 @@ async def _read_status(descriptor: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _probe(how: Literal["root", "user"]) -> str | None:
+def check_root(root: Path, scratch: Path) -> None:
+    """See early whether a container can have a root folder.
+
+    Args:
+        root: the folder.
+        scratch: a folder on the file system that the containers' own folders will be on.
+
+    Raises:
+        SmsshError: it cannot.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="probe-", dir=scratch) as name:
+        folder = Path(os.path.realpath(name))
+        try:
+            failure = _probe(mode(), folder, _root(root, folder))
+        finally:
+            # overlayfs closes its work folder to its owner.
+            for path in folder.glob("layers/root/work/*"):
+                path.chmod(0o700)
+    if failure is not None:
+        raise SmsshError(
+            f"no job can have the root folder {root}: {failure}",
+            hint="an ordinary user needs Linux 5.11, and the folder and SMSSH_HOME on a file system with user"
+            " attributes (ext4, xfs, btrfs); or run smssh local as root",
+            reference="no-image",
+        )
+
+
+def _probe(how: Literal["root", "user"], folder: Path, root: dict[str, str] | None = None) -> str | None:
     """Make a container that does nothing.
+
+    Args:
+        how: as whom.
+        folder: an empty folder for it.
+        root: what `_root` gives.
 
     Returns:
         Why that does not work; None if it does.
     """
-    with tempfile.TemporaryDirectory(prefix="smssh-probe-") as name:
-        folder = os.path.realpath(name)
-        for made in ("stage", "changes", "home", "tmp", "var-tmp"):
-            os.mkdir(os.path.join(folder, made))
-        return _failure(
-            {
-                "parent": os.getpid(),
-                "user": how == "user",
-                "argv": ["/bin/true"],
-                "environment": {},
-                "cwd": "/",
-                "folder": folder,
-                "stage": folder + "/stage",
-                "changes": folder + "/changes",
-                "binds": [],
-                "visible": [],
-                "overlays": [],
-                "devpts": "newinstance",
-                "network": None,
-            }
-        )
+    for made in ("stage", "changes", "home", "tmp", "var-tmp"):
+        (folder / made).mkdir()
+    return _failure(
+        {
+            "parent": os.getpid(),
+            "user": how == "user",
+            # What a root folder has of programs is not ours to know: nothing is run in it.
+            "argv": [] if root else ["/bin/true"],
+            "environment": {},
+            "cwd": "/",
+            "folder": str(folder),
+            "stage": str(folder / "stage"),
+            "changes": str(folder / "changes"),
+            "root": root,
+            "machine": [],
+            "binds": [],
+            "visible": [],
+            "overlays": [],
+            "devpts": "newinstance",
+            "network": None,
+        }
+    )
 
 
 def _failure(document: dict[str, Any]) -> str | None:

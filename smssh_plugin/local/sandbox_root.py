@@ -5,6 +5,8 @@ What the job writes stays in it. `/` itself is new, so that a job's working dire
 one of them is copy on write, in memory. An ordinary user may write to few of them, and a user namespace knows no
 owner of the others: there `/etc` is a copy, `/opt` and `/var` take new entries, and the rest is as it is outside.
 
+A job whose image is a root folder sees that instead: copy on write as a whole, for an ordinary user too.
+
 Runs in the mount namespace that is to look so; standard library only. Facts: mount(2), pivot_root(2),
 user_namespaces(7), overlayfs ("Overlay Filesystem" in the kernel's documentation).
 """
@@ -20,9 +22,11 @@ from typing import Any
 
 from . import sandbox_kernel as kernel
 
-__all__ = ["HOME", "OWN", "build", "escape", "is_own"]
+__all__ = ["HOME", "MACHINE", "OWN", "build", "escape", "is_own"]
 
 HOME = "/run/job/home"
+MACHINE = "/run/job/machine"
+"""Where a container with a root of another system sees what it is given of this machine."""
 OWN = ("/tmp", "/var/tmp", "/run")  # noqa: S108 - mount points
 """Folders of which a container sees nothing but what was asked for."""
 
@@ -69,14 +73,20 @@ def _build(spec: dict[str, Any]) -> list[str]:
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     below = _mount_points()
     new, changes = spec["stage"], spec["changes"]
-    kernel.mount("tmpfs", new, "tmpfs", 0, "mode=755")
-    # Or it would be in what is bound below, if that is a folder above it.
-    kernel.mount("none", new, None, kernel.MS_UNBINDABLE)
     if not spec["user"]:
         kernel.mount("tmpfs", changes, "tmpfs", 0, "mode=755")
         for name in ("upper", "work"):
             os.mkdir(os.path.join(changes, name))
-    _top(new, changes, below, spec["user"], notes)
+    if spec["root"] is not None:
+        _image(new, spec["root"], below, spec["user"])
+    else:
+        kernel.mount("tmpfs", new, "tmpfs", 0, "mode=755")
+        # Or it would be in what is bound below, if that is a folder above it.
+        kernel.mount("none", new, None, kernel.MS_UNBINDABLE)
+        _top(new, changes, below, spec["user"], notes)
+    for name in ("proc", "sys", "dev", "run", "tmp"):
+        _mount_point(os.path.join(new, name), folder=True)
+    kernel.mount("/dev", os.path.join(new, "dev"), None, kernel.MS_BIND | kernel.MS_REC)
     os.mkdir(new + _MACHINE)
     kernel.pivot_root(new, new + _MACHINE)
     os.chdir("/")
@@ -84,6 +94,9 @@ def _build(spec: dict[str, Any]) -> list[str]:
     _own_folders(spec)
     for source, target in spec["visible"]:
         _show(source, target)
+    for source, target in spec["machine"]:
+        _bind(source, target)
+        _read_only(target, notes)
     for source, target in spec["binds"]:
         _bind(source, target)
     _optional(spec, below, notes)
@@ -125,9 +138,17 @@ def _top(new: str, changes: str, below: list[str], user: bool, notes: list[str])
                     kernel.mount(entry.path, target, None, kernel.MS_BIND | kernel.MS_REC)
                 else:
                     _bind_below(entry.path, new, below)
-    for name in ("proc", "sys", "dev", "run", "tmp"):
-        os.mkdir(os.path.join(new, name), 0o755)
-    kernel.mount("/dev", os.path.join(new, "dev"), None, kernel.MS_BIND | kernel.MS_REC)
+
+
+def _image(new: str, root: dict[str, str], below: list[str], user: bool) -> None:
+    """Make a root folder of this machine the new root, so that what is written to it stays in the container."""
+    lower, upper, work = root["lower"], root["upper"], root["work"]
+    # Whatever the folder itself is like: a root that is closed to others is of no use to a job's other users.
+    os.chmod(upper, 0o755)  # noqa: S103 - as everywhere
+    options = f"lowerdir={escape(lower)},upperdir={escape(upper)},workdir={escape(work)}"
+    kernel.mount("overlay", new, "overlay", 0, options + (",userxattr" if user else ""))
+    kernel.mount("none", new, None, kernel.MS_UNBINDABLE)
+    _bind_below(lower, new, below, lower)
 
 
 def _copy_on_write(folder: str, target: str, changes: str) -> None:
@@ -154,16 +175,24 @@ def _look_alike(folder: str, made: str) -> None:
     os.chmod(made, stat.S_IMODE(found.st_mode))
 
 
-def _bind_below(folder: str, new: str, below: list[str]) -> None:
-    """Bind what is mounted below a folder, which overlayfs does not look at."""
+def _bind_below(folder: str, new: str, below: list[str], root: str = "") -> None:
+    """Bind what is mounted below a folder, which overlayfs does not look at.
+
+    Args:
+        folder: the folder.
+        new: the new root.
+        below: where something is mounted.
+        root: what the new root shows; `""` for this machine's.
+    """
     last = None
     for point in below:
-        if not point.startswith(folder + "/") or is_own(point) or (last and point.startswith(last + "/")):
+        inside = point[len(root) :]
+        if not point.startswith(folder + "/") or is_own(inside) or (last and point.startswith(last + "/")):
             continue
         last = point
         # A folder that is not ours to see, or a file system that has gone: the container has it empty.
         with contextlib.suppress(OSError):
-            kernel.mount(point, new + point, None, kernel.MS_BIND | kernel.MS_REC)
+            kernel.mount(point, new + inside, None, kernel.MS_BIND | kernel.MS_REC)
 
 
 def _as_it_is(folder: str, target: str, notes: list[str]) -> None:
@@ -212,9 +241,9 @@ def _own_folders(spec: dict[str, Any]) -> None:
         _bind(os.path.join(spec["folder"], source), target)
         os.chmod(target, 0o1777)  # noqa: S103 - as everywhere
     for name in ("job", "lock"):
-        os.mkdir("/run/" + name, 0o755)
+        os.makedirs("/run/" + name, 0o755, exist_ok=True)
     os.chmod("/run/lock", 0o1777)  # noqa: S103 - as everywhere
-    if os.path.isdir(_MACHINE + "/run/sshd"):
+    if spec["root"] is None and os.path.isdir(_MACHINE + "/run/sshd"):
         # Of the package openssh-server, which the image brings and does not start.
         os.mkdir("/run/sshd", 0o755)
     _bind(os.path.join(spec["folder"], "home"), HOME)
@@ -228,6 +257,15 @@ def _bind(source: str, target: str) -> None:
     """
     _mount_point(target, os.path.isdir(_MACHINE + source))
     kernel.mount(_MACHINE + source, target, None, kernel.MS_BIND | kernel.MS_REC)
+
+
+def _read_only(target: str, notes: list[str]) -> None:
+    """Make a mount read-only; what it has of other restrictions has to stay for an ordinary user: mount(2)."""
+    kept = os.statvfs(target).f_flag & (kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    try:
+        kernel.mount("none", target, None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kept)
+    except OSError as error:
+        notes.append(f"the container can write to {target}: {kernel.describe(error)}")
 
 
 def _show(source: str, target: str) -> None:

@@ -16,7 +16,7 @@ import secrets
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from .session_service import LATENCY_SECONDS, SessionService
 from .state import State, StateFolder, already_running, port_in_use, process_birth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .state import Users
 
@@ -57,11 +57,13 @@ class Config:
     Args:
         folder: the state folder.
         port: to listen on, on 127.0.0.1; 0 takes a free one.
-        image_env: the Python environment that plays the jobs' image.
+        image_env: the folder of every image that is not in `images`; see images.py.
         temporary: end when no command uses it any more, unless somebody makes it stay (`State.temporary`).
         latency: seconds that each message of Session Manager's channels is under way, each way.
         pace: seconds from one message of a fake agent's output to the next.
         signed_clients: whether clients of data channels have to sign.
+        images: the folders of other images, by full URI, by `repository:tag` or by `repository`.
+        known_images_only: fail jobs whose image is not in `images`, as SageMaker fails them.
     """
 
     folder: Path
@@ -71,6 +73,8 @@ class Config:
     latency: float = LATENCY_SECONDS
     pace: float = PACE
     signed_clients: bool = True
+    images: Mapping[str, Path] = field(default_factory=dict)
+    known_images_only: bool = False
 
 
 async def serve(config: Config, ready: Callable[[State], None]) -> None:
@@ -151,12 +155,22 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
     environment = container_environment(access, folder.path, channels)
     # Only here is it certain that they are no other's: by the folder's lock this is the only stand-in in it.
     await asyncio.to_thread(remove_leftovers, folder.path / "jobs")
-    runner = JobRunner(
-        folder.path, s3, logs, config.image_env, environment, keyring=keyring, pace=config.pace
+    runner = await asyncio.to_thread(
+        lambda: JobRunner(
+            folder.path,
+            s3,
+            logs,
+            config.image_env,
+            environment,
+            images=config.images,
+            known_images_only=config.known_images_only,
+            keyring=keyring,
+            pace=config.pace,
+        )
     )
     stack.push_async_callback(runner.close)
     sessions = SessionService(endpoint, latency=config.latency, signed_clients=config.signed_clients)
-    sagemaker = SageMaker(runner, read_object, sessions.faults)
+    sagemaker = SageMaker(runner, read_object, sessions.faults, runner.images)
     runner.on_status(sagemaker.jobs.progress)
     gateway = Gateway(sagemaker, sessions, moto, keyring, Outgoing(access.proxy, certificate))
     await gateway.start(listener, (secure, certificate.context()))
@@ -181,6 +195,8 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
         latency=config.latency,
         pace=config.pace,
         signed_clients=config.signed_clients,
+        images={name: str(path) for name, path in config.images.items()},
+        known_images_only=config.known_images_only,
     )
 
 
@@ -218,6 +234,8 @@ def _main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--image", type=Path, required=True)
+    parser.add_argument("--named-image", nargs=2, action="append", default=[], metavar=("NAME", "FOLDER"))
+    parser.add_argument("--known-images-only", action="store_true")
     parser.add_argument(
         "--report", type=int, required=True, help="descriptor that one line of JSON is written to"
     )
@@ -245,6 +263,8 @@ def _main() -> int:
                 given.latency,
                 given.pace,
                 not given.unsigned_clients,
+                {name: Path(folder) for name, folder in given.named_image},
+                given.known_images_only,
             ),
             lambda state: report(_READY, asdict(state)),
         )

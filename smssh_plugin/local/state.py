@@ -59,6 +59,10 @@ class State:
     """Seconds from one message of a fake agent's output to the next."""
     signed_clients: bool = True
     """Whether clients of data channels have to sign."""
+    images: dict[str, str] = field(default_factory=dict)
+    """The folders of images that do not have the default, `image_env`."""
+    known_images_only: bool = False
+    """Whether other images than those in `images` are refused."""
 
     @property
     def key(self) -> Key:

@@ -23,6 +23,7 @@ from smssh_plugin.local import sandbox
 from smssh_plugin.local.credentials import Key
 from smssh_plugin.local.environment import Access, client_environment, exports, removed_variables
 from smssh_plugin.local.state import State, StateFolder, process_birth
+from tests.local.root_folders import make_root
 from tests.local.service_harness import signed
 
 runs = pytest.mark.needs("namespaces")
@@ -331,6 +332,8 @@ def test_one_that_is_up_is_not_as_asked_for(home, tmp_path):
         (["--latency", "50"], "has a latency of 3 ms"),
         (["--agent-rate", "0"], "has an agent that sends at 1.024 MB/s"),
         (["--unsigned-clients"], "wants clients to sign"),
+        (["--image", f"train={tmp_path}"], "has no image train"),
+        (["--known-images-only"], "takes every image"),
     ):
         for command in (["up", *words], ["run", *words, "--", "echo", "ran"]):
             done = home.do(*command)
@@ -445,6 +448,80 @@ def test_a_start_that_fails_says_why(home, tmp_path):
     assert "empty" in done.stderr
     assert "Traceback" not in done.stderr
     assert home.folder.read() is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--image", "train"], "--image 'train': there is no folder"),
+        (["--image", "train=missing"], "--image 'train=missing': there is no folder"),
+        (["--image", "train=home", "--image", "train=home"], "the image train is given twice"),
+        (["--image", "train=home"], "has no bin/python of a Python environment, and is no root folder"),
+        (["--known-images-only"], "no image that is known"),
+    ],
+)
+def test_an_image_that_is_none_is_said_before_anything_starts(home, tmp_path, words, message):
+    (tmp_path / "home").mkdir(exist_ok=True)
+    for command in (["up", *words], ["run", *words, "--", "echo", "ran"]):
+        done = subprocess.run(
+            [*COMMAND, *command],
+            env=home.environ,
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr
+        assert "hint:" in done.stderr.lower()
+        assert not home.folder.log_file.exists()
+
+
+IMAGES = """
+import sys, time, boto3
+sm, logs = boto3.client("sagemaker"), boto3.client("logs")
+for name, image in (("a", "123456789012.dkr.ecr.us-east-1.amazonaws.com/one:1"), ("b", "two"), ("c", "three")):
+    sm.create_processing_job(
+        ProcessingJobName=name,
+        RoleArn="arn:aws:iam::123456789012:role/SageMakerRole",
+        AppSpecification={"ImageUri": image, "ContainerEntrypoint": ["/bin/sh", "-c", "cat /etc/image >&2; exit 3"]},
+        ProcessingResources={
+            "ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}},
+    )
+    while (job := sm.describe_processing_job(ProcessingJobName=name))["ProcessingJobStatus"] == "InProgress":
+        time.sleep(0.05)
+    print(name, job["FailureReason"])
+streams = logs.describe_log_streams(logGroupName="/aws/sagemaker/ProcessingJobs")["logStreams"]
+for each in sorted(stream["logStreamName"] for stream in streams):
+    events = logs.get_log_events(logGroupName="/aws/sagemaker/ProcessingJobs", logStreamName=each)["events"]
+    print(each.split("/")[0], *(event["message"] for event in events))
+"""
+
+
+@runs
+def test_images_by_name(home, tmp_path):
+    for name in ("one", "two"):
+        make_root(tmp_path / "root folders" / name, name)
+    home.environ["HOME"] = str(tmp_path)
+    images = ["--image", f"one={tmp_path}/root folders/one", "--image", "two:latest=~/root folders/two"]
+    up = home.do("up", "--port", "0", *images, "--known-images-only")
+    assert up.returncode == 0, up.stderr
+    folder = tmp_path / "root folders"
+    assert f"  image one: {folder}/one\n  image two:latest: {folder}/two\n" in home.do("status").stdout
+    assert "other images are refused" in home.do("status").stdout
+    assert json.loads(home.do("status", "--json").stdout)["images"]["one"] == f"{folder}/one"
+    done = home.do("run", *images, "--", sys.executable, "-c", IMAGES)
+    assert done.returncode == 0, done.stderr
+    failed = "AlgorithmError: See job logs for more information"
+    pulled = (
+        "ClientError: Cannot pull algorithm container. Either the image does not exist or its permissions are"
+        " incorrect."
+    )
+    assert done.stdout.splitlines() == [f"a {failed}", f"b {failed}", f"c {pulled}", "a one", "b two"]
+    other = home.do("run", "--image", f"one={folder}/two", "--", "echo", "ran")
+    assert f"has the image one in {folder}/one" in other.stderr
+    assert home.do("down").returncode == 0
 
 
 @runs

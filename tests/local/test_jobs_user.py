@@ -19,10 +19,11 @@ FILES = [
     for name in ("jobs_training", "jobs_processing", "jobs_ending", "transform", "sandbox")
 ]
 NATIVE = ["tests/local/test_native_agent.py"]
+IMAGES = ["tests/local/test_images.py"]
 
 
 @pytest.mark.applies(os.geteuid() == 0, "the other tests run as an ordinary user already")
-@pytest.mark.parametrize("files", [FILES, NATIVE], ids=["jobs", "native"])
+@pytest.mark.parametrize("files", [FILES, NATIVE, IMAGES], ids=["jobs", "native", "images"])
 def test_everything_as_an_ordinary_user(common: Path, files: list[str]) -> None:
     who = somebody(common)
     image = image_for(who, common)
