@@ -14,7 +14,7 @@ import weakref
 from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
-from . import bundle, switch
+from . import bundle, local_mode, switch
 from .account import account_of
 from .bucket import Bucket
 from .cautions import MODEL_UNSEEN, Caution, say, together
@@ -58,7 +58,8 @@ def enable(
 
         enable(boto3_session)      all SageMaker clients that it makes from now on
         enable(client)             one client of SageMaker
-        enable(sagemaker_session)  a session of the SageMaker SDK, v2 or v3: its boto3 session, its client
+        enable(sagemaker_session)  a session of the SageMaker SDK, v2 or v3: its boto3 session, its client; one of the
+                                   SDK's local mode is left alone, with a warning
         enable()                   all of that in this process, and only where SMSSH_ENABLE=1 is in its environment
 
     With the last, a script that calls `enable()` before it makes sessions is as without it, until somebody runs it with
@@ -95,6 +96,10 @@ def enable(
             asked = asked.merged({"enabled": switch.ENABLE})
         _enable_process(Choice(asked, selection), boto_session)
         return None
+    if local_mode.is_local(target):
+        if asked.active:
+            local_mode.warn("enable")
+        return target
     wanted = Choice(asked, selection)
     for place, store in _places_of(target, boto_session):
         _register(place, wanted, store)

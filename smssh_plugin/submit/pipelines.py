@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from ..definitions import bodies, named_steps
 from ..errors import ExitStatus, SmsshError
-from . import steps
+from . import local_mode, steps
 from .cautions import MODEL_UNSEEN, say, together
 from .inject import Attachment, inject, step_with_ssh
 from .leaves import at
@@ -47,7 +47,9 @@ def attach_pipeline(pipeline: Any, options: SSHOptions, selection: Selection) ->
         asked = _Asked()
         _hook(pipeline, asked)
     asked.add(Choice(options, selection))
-    # Now as well: local mode compiles the steps without asking for a definition.
+    if _stays_local(pipeline, asked):
+        return
+    # Now as well: what is decorated later leaves the steps alone that this chooses.
     with together(getattr(pipeline, "name", None)):
         _attach_steps(pipeline, asked.choices)
 
@@ -74,6 +76,8 @@ def _hook(pipeline: Any, asked: _Asked) -> None:
     base = type(pipeline)
 
     def definition(self: Any, *args: Any, **kwargs: Any) -> str:
+        if _stays_local(self, asked):
+            return str(base.definition(self, *args, **kwargs))
         with together(getattr(self, "name", None)):
             # Once more: steps may have been added since. To choices that are off, too, which keep them from later ones.
             _attach_steps(self, asked.choices)
@@ -89,6 +93,15 @@ def _hook(pipeline: Any, asked: _Asked) -> None:
         _MARK: asked,
     }
     pipeline.__class__ = type(base.__name__, (base,), namespace)
+
+
+def _stays_local(pipeline: Any, asked: _Asked) -> bool:
+    """Whether a pipeline runs in local mode, and so is left as it is; warns of it."""
+    if not local_mode.is_local(getattr(pipeline, "sagemaker_session", None)):
+        return False
+    if any(choice.options.active for choice in asked.choices):
+        local_mode.warn(f"pipeline {getattr(pipeline, 'name', None)!r}")
+    return True
 
 
 def _completed(pipeline: Any, text: str, asked: _Asked) -> str:

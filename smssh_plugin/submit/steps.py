@@ -12,7 +12,7 @@ import functools
 from typing import Any, Callable, Iterable, Iterator
 
 from ..errors import ExitStatus, SmsshError
-from . import repack
+from . import local_mode, repack
 from .cautions import MODEL_UNSEEN, say
 from .inject import Attachment, inject, step_with_ssh
 from .options import SSHOptions
@@ -262,6 +262,10 @@ def attach(step: Any, options: SSHOptions, *, named: bool = True, session: Any =
     def arguments(self: Any) -> Any:
         nonlocal entered
         session_of = functools.partial(_session_of, self)
+        entered = False
+        if options.active and local_mode.is_local_step(session_of(), session):
+            local_mode.warn(f"step {self.name!r}")
+            return own.__get__(self)
         with repack.staged(self, options, lambda: session_of() or session):
             request = own.__get__(self)
         kind = kind_of(self)
@@ -341,6 +345,6 @@ def _attach_model(step: Any, options: SSHOptions, *, named: bool, session: Any) 
         theirs = attachment_of(maker)
         if theirs is not None and theirs.options.active:
             return theirs.options
-    if options.active:
+    if options.active and not local_mode.is_local_step(_session_of(step), session):
         say(name_of("transform", step.name), [MODEL_UNSEEN])
     return None

@@ -1,0 +1,72 @@
+"""The local mode of the real SDKs: its jobs are as they are without us, and one warning says so."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import KEY
+from .sdks.environments import NEWEST, PATIENCE, offline_variables, python_of
+from .test_sdks import moto
+
+pytestmark = pytest.mark.timeout(2 * PATIENCE)
+
+CASES = (
+    *("session_enabled", "client_enabled", "session_switched_off", "boto_session_enabled"),
+    *("pipeline_decorated", "steps_decorated", "step_of_another_session", "pipeline_for_both"),
+    *(
+        "pipeline_given_to_a_local_session",
+        "definition_looked_at",
+        "trainer_in_a_container",
+        "process_enabled",
+    ),
+)
+SILENT = {"session_switched_off", "boto_session_enabled", "trainer_in_a_container", "process_enabled"}
+"""Off, or on for what is made with boto3 clients: local mode makes none of the calls."""
+
+
+@pytest.fixture(scope="module", params=NEWEST)
+def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("local-mode")
+    with moto() as endpoint:
+        environment = offline_variables(folder, endpoint)
+        (folder / "home" / "id_ed25519").write_text("not a key\n")
+        (folder / "home" / "id_ed25519.pub").write_text(KEY + "\n")
+        program = Path(__file__).parent / "sdks" / "local_mode.py"
+        done = subprocess.run(
+            [python_of(request.param), program, folder / "out.json", folder / "files"],
+            env=environment,
+            cwd=folder / "work",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-5000:]
+    found: dict[str, Any] = json.loads((folder / "out.json").read_text())
+    return found
+
+
+def test_every_case_is_looked_at(outcome: dict[str, Any]) -> None:
+    assert tuple(outcome["cases"]) == CASES
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_job_is_as_without_us_and_one_warning_says_so(outcome: dict[str, Any], case: str) -> None:
+    if case == "trainer_in_a_container" and not outcome["v3"]:
+        return  # v3's alone
+    found = outcome["cases"][case]
+    (before, said_before), (after, said) = found["before"], found["after"]
+    assert before, "nothing ran"
+    assert after == before
+    assert said_before == []
+    if case in SILENT:
+        assert said == []
+    else:
+        (text,) = said
+        assert "local mode of the SageMaker SDK gets no SSH: its jobs run in Docker on this machine" in text
