@@ -28,10 +28,17 @@ def insists(command: Sequence[str]) -> bool:
     Args:
         command: its command line.
     """
-    if os.path.basename(command[0]) in NAMES:
-        return True
+    return shows(command) or any(_asks(_script(word)) for word in command[:3])
+
+
+def shows(command: Sequence[str]) -> bool:
+    """Whether its words alone show that, as they do where the job is submitted.
+
+    Args:
+        command: the command line, or as much of it as is known.
+    """
     # The program, and what an interpreter is given: a script, or the text after -c.
-    return any(_asks(word) or _asks(_script(word)) for word in command[:3])
+    return os.path.basename(command[0]) in NAMES or any(_asks(word) for word in command[:3])
 
 
 def _asks(text: str) -> bool:

@@ -40,6 +40,7 @@ IMPORTS: dict[str, set[str]] = {
         "agent_package",
         "aws",
         "definitions",
+        "entrypoints",  # which entry points it does not hold
         "home",
         "key_sources",
         "keys",

@@ -15,6 +15,7 @@ import sys
 import warnings
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
+from ..entrypoints import first
 from ..settings import end_seconds
 from . import images
 from .carriers import HIDDEN
@@ -74,10 +75,12 @@ class Held(NamedTuple):
     Attributes:
         wait: seconds before the entry point starts, at most; 0 for no wait.
         hold: seconds of a hold, at most; 0 where none was asked for.
+        after: whether it is to be held when the entry point has run: after a failure, or at the end.
     """
 
     wait: int = 0
     hold: int = 0
+    after: bool = False
 
 
 def cautions(kind: str, before: Request, after: Request, injection: Injection, held: Held) -> list[Caution]:
@@ -103,6 +106,7 @@ def cautions(kind: str, before: Request, after: Request, injection: Injection, h
         return [
             *_of_network(network, injection, "NetworkConfig."),
             *_of_python_path(at(before, "AppSpecification", "ImageUri"), before, after),
+            *_of_entry_point(at(before, "AppSpecification"), at(after, "AppSpecification"), held),
             *_of_limit(before, held, "StoppingCondition"),
         ]
     if kind == "model":
@@ -130,6 +134,7 @@ def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> l
     found = _of_network(before, injection, "")
     image = at(before, "AlgorithmSpecification", "TrainingImage")
     found += _of_python_path(image, before, after)
+    found += _of_entry_point(at(before, "AlgorithmSpecification"), at(after, "AlgorithmSpecification"), held)
     found += _of_limit(before, held, "StoppingCondition")
     if held.hold and before.get("EnableManagedSpotTraining") is True:
         found.append(
@@ -188,6 +193,23 @@ def _of_python_path(image: Any, before: Any, after: Any) -> list[Caution]:
             f"; if {named} has one, give it in the request's Environment, or name the entry point, which is wrapped "
             "instead",
             each=False,
+        )
+    ]
+
+
+def _of_entry_point(before: Any, after: Any, held: Held) -> list[Caution]:
+    """Nobody of ours is above an entry point that insists on being process 1, to see how it ends."""
+    command = at(before, "ContainerEntrypoint")
+    if not held.after or not is_list(command) or at(after, "ContainerEntrypoint") is command:
+        return []
+    words = [word if is_text(word) else "" for word in command[:3]]
+    if not words or not first.shows(words):
+        return []
+    return [
+        Caution(
+            "its entry point insists on being process 1, so the job can be entered, but not held when it ends",
+            f": {repr(words[0]) if words[0] else 'it'} is started as process 1 itself, with nothing of ours above it; "
+            "wait and hold='start' work, and to have its end held, name the program that it starts as the entry point",
         )
     ]
 

@@ -225,7 +225,8 @@ def _pinned_agent(options: SSHOptions, session: Any) -> Mapping[str, Any]:
 
 def _held(options: SSHOptions) -> Held:
     read = settings.load({}, {**options.document(()), "agent": "auto"})
-    return Held(read.wait_seconds or 0, read.hold_max_seconds if read.hold else 0)
+    after = any(point != "start" for point in read.hold)
+    return Held(read.wait_seconds or 0, read.hold_max_seconds if read.hold else 0, after)
 
 
 def step_with_ssh(step: Mapping[str, Any], kind: str, options: SSHOptions) -> Mapping[str, Any]:

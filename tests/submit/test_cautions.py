@@ -52,6 +52,53 @@ def test_nothing_to_say(kind: str) -> None:
     assert of(kind, request(kind)) == []
 
 
+def with_entry_point(kind: str, *words: Any) -> dict[str, Any]:
+    before = request(kind)
+    before["AppSpecification" if kind == "processing" else "AlgorithmSpecification"][
+        "ContainerEntrypoint"
+    ] = list(words)
+    return before
+
+
+HELD = Held(0, 60, after=True)
+
+
+@pytest.mark.parametrize("kind", ["training", "processing"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("/init",),
+        ("/sbin/init", "--log-level=err"),
+        ("/usr/lib/systemd/systemd",),
+        ("/bin/sh", "-c", "[ $$ = 1 ] || exit 100; exec python train.py"),
+        ("/init", {"Get": "Parameters.Argument"}),
+    ],
+)
+def test_an_entry_point_that_insists_on_being_process_1_is_not_held(kind: str, words: Any) -> None:
+    before = with_entry_point(kind, *words)
+    (text,) = of(kind, before, HELD)
+    assert text.startswith(
+        "its entry point insists on being process 1, so the job can be entered, but not held"
+    )
+    assert repr(words[0]) in text
+    assert of(kind, before) == [], "nobody asked for a hold"
+    assert of(kind, before, Held(60, 60)) == [], "it is held before it starts"
+
+
+@pytest.mark.parametrize("kind", ["training", "processing"])
+@pytest.mark.parametrize(
+    "words",
+    [("python", "init.py"), ({"Get": "Parameters.Program"},), ("/bin/sh", "-c", {"Get": "Parameters.Text"})],
+)
+def test_an_entry_point_that_does_not_is_held(kind: str, words: Any) -> None:
+    assert of(kind, with_entry_point(kind, *words), HELD) == []
+
+
+def test_files_of_this_machine_are_none_of_the_jobs(tmp_path: Any) -> None:
+    (tmp_path / "run.sh").write_text("[ $$ = 1 ] || exit 100\n")
+    assert of("training", with_entry_point("training", str(tmp_path / "run.sh")), HELD) == []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_vpc_needs_endpoints(kind: str) -> None:
     before = request(kind, VpcConfig={"Subnets": ["s"], "SecurityGroupIds": ["g"]})
