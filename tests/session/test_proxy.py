@@ -361,7 +361,7 @@ BANNER = b"\nStarting session with SessionId: x\n"
 PLUGIN = """#!{python}
 import json, os, signal, sys
 hup = signal.getsignal(signal.SIGHUP)
-signal.signal(signal.SIGINT, lambda *_: (print("interrupted", file=sys.stderr, flush=True), os._exit(0)))
+signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"interrupted\\n"), os._exit(0)))
 print(json.dumps([sys.argv, os.environ[sys.argv[1]]]), file=sys.stderr, flush=True)
 sys.stdout.write("\\nStarting session with SessionId: x\\n"); sys.stdout.flush()
 while data := os.read(0, 100):
