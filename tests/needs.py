@@ -212,6 +212,8 @@ def strict() -> bool:
 class Skipped(pytest.skip.Exception):
     """A skip that was made here."""
 
+    __module__ = "builtins"  # as pytest's own has it: its summary leaves the class's name out
+
 
 def missing(name: str, why: str = "") -> NoReturn:
     """Skip the test, or fail it in CI: something that it needs is missing.
@@ -223,12 +225,12 @@ def missing(name: str, why: str = "") -> NoReturn:
     text = f"{name} is missing ({NEEDS[name].remedy}){f': {why}' if why else ''}"
     if strict() and name not in MAY_BE_MISSING:
         pytest.fail(f"{text}; CI skips no test for that, unless tests/needs.py lists it in MAY_BE_MISSING")
-    raise Skipped(text, allow_module_level=True)
+    raise Skipped(text, allow_module_level=True, _use_item_location=True)
 
 
 def does_not_apply(reason: str) -> NoReturn:
     """Skip the test: what it is about cannot be here, whatever is installed."""
-    raise Skipped(f"does not apply here: {reason}", allow_module_level=True)
+    raise Skipped(f"does not apply here: {reason}", allow_module_level=True, _use_item_location=True)
 
 
 def look(name: str) -> str | None:
