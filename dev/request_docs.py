@@ -384,11 +384,19 @@ CLIENT = (
     Permission(
         "sagemaker:DescribeTrainingJob",
         "the job",
-        "a job that is not, or not yet, a managed node",
+        "a job that is not, or not yet, a managed node; `smssh debug`: whether a held host is one of the job",
         ("describe_training_job",),
     ),
     Permission("sagemaker:DescribeProcessingJob", "the job", "the same", ("describe_processing_job",)),
     Permission("sagemaker:DescribeTransformJob", "the job", "the same", ("describe_transform_job",)),
+    Permission(
+        "sagemaker:ListTrainingJobs",
+        "`*`",
+        "a step whose ARN does not tell the capitals of its job's name, and that has no managed node",
+        ("list_training_jobs",),
+    ),
+    Permission("sagemaker:ListProcessingJobs", "`*`", "the same", ("list_processing_jobs",)),
+    Permission("sagemaker:ListTransformJobs", "`*`", "the same", ("list_transform_jobs",)),
     Permission(
         "sagemaker:DescribePipeline",
         "the pipeline",
@@ -427,7 +435,7 @@ CALLS = re.compile(
 
 ON_LAPTOP = ("client", "session", "debug", "cli")
 """The rooms that call AWS by the names of operations: `session.call("ssm", "start_session", ...)`."""
-OPERATION = re.compile(r'"(?:kms|logs|sagemaker|ssm)",\s*"([a-z_]+)"|\("(describe_[a-z]+_job)"')
+OPERATION = re.compile(r'"(?:kms|logs|sagemaker|ssm)",\s*"([a-z_]+)"|\("((?:describe|list)_[a-z]+_jobs?)"')
 
 FILES = {
     "run.sh": "the parent of a wrapped entry point begins here",

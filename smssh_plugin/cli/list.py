@@ -22,12 +22,20 @@ __all__ = ["list_"]
 def list_(everything: bool, owner: str | None, as_json: bool, region: str | None, profile: str | None) -> int:
     """List the hosts that can be reached."""
     from ..aws.session import AwsSession
-    from ..client.lookup import list_nodes
+    from ..client.lookup import conflicts, list_nodes
 
     session = AwsSession(region, profile)
     nodes = list_nodes(session, everything=everything, owner=owner)
+    claimed = conflicts(nodes, None if owner is None else session)
     if as_json:
-        found = [{"address": node.address, **dataclasses.asdict(node)} for node in nodes]
+        found = [
+            {
+                "address": node.address,
+                **dataclasses.asdict(node),
+                "claimed_by": [one.target for one in claimed.get(node.address, ())],
+            }
+            for node in nodes
+        ]
         click.echo(json.dumps({"version": 1, "region": session.region, "hosts": found}, indent=2))
         return 0
     if not nodes:
@@ -37,11 +45,23 @@ def list_(everything: bool, owner: str | None, as_json: bool, region: str | None
     rows: list[tuple[str, ...]] = [("ADDRESS", "STATE", "STEP", "OWNER", "AGE")]
     for node in nodes:
         state = node.state or "" if node.ping_status == "Online" else node.ping_status
+        if any(one.target == node.target for one in claimed.get(node.address, ())):
+            state = f"conflict ({node.target})"
         cells = (node.address, state, node.step or "", node.owner, _age(now - node.created))
         rows.append(tuple(line(cell) for cell in cells))  # tags are other people's text
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for address, some in claimed.items():
+        who = "; ".join(
+            f"{one.target} (owner {one.owner or 'unknown'!r}, {one.state or 'state unknown'})" for one in some
+        )
+        put(line(f"{len(some)} online nodes claim to be {address}: {who}"), error=True)
+    if claimed:
+        put(
+            "smssh enters none of them unless SageMaker's word on the job, or SMSSH_NODE=ID, says which it is",
+            error=True,
+        )
     return 0
 
 

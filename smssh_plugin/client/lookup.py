@@ -28,13 +28,19 @@ if TYPE_CHECKING:
 __all__ = [
     "Node",
     "StepJob",
+    "confirmed",
+    "conflicts",
     "describe_step",
     "execution_arn",
+    "execution_part",
     "job_state",
+    "known",
     "list_nodes",
     "no_pipeline",
     "node_of",
+    "own_names",
     "resolve",
+    "role_filter",
     "steps_of",
     "switch_on",
 ]
@@ -44,6 +50,8 @@ T = TypeVar("T")
 POLL_FIRST_SECONDS = 0.5
 POLL_LONGEST_SECONDS = 5.0
 TAG_THREADS = 8
+NAMES_A_FILTER = 50
+"""Values of one filter of DescribeInstanceInformation, at most."""
 
 RESTART_SECONDS = 60.0
 """How long a job is waited for whose container has ended: on spot instances another one may start."""
@@ -69,6 +77,12 @@ _DESCRIBE = {
     "training": ("describe_training_job", "TrainingJobName", "TrainingJobStatus"),
     "processing": ("describe_processing_job", "ProcessingJobName", "ProcessingJobStatus"),
     "transform": ("describe_transform_job", "TransformJobName", "TransformJobStatus"),
+}
+# API operation, and the names of its answer's list and of the job's name there, by kind.
+_LIST = {
+    "training": ("list_training_jobs", "TrainingJobSummaries", "TrainingJobName"),
+    "processing": ("list_processing_jobs", "ProcessingJobSummaries", "ProcessingJobName"),
+    "transform": ("list_transform_jobs", "TransformJobSummaries", "TransformJobName"),
 }
 _METADATA_KINDS = {"TrainingJob": "training", "ProcessingJob": "processing", "TransformJob": "transform"}
 
@@ -238,7 +252,7 @@ def _guessed(address: StepAddress, session: AwsSession) -> tuple[str | None, Nod
         {"Key": "tag:SMSSHStep", "Values": [address.step]},
         {"Key": "tag:SMSSHHost", "Values": [address.host or DEFAULT_HOST]},
         {"Key": "PingStatus", "Values": ["Online"]},
-        *_role_filter(),
+        *role_filter(),
     ]
     # One page and no more: a name that many steps have is looked up in the other way.
     answer = session.call("ssm", "describe_instance_information", Filters=filters, MaxResults=50)
@@ -278,7 +292,7 @@ def list_nodes(session: AwsSession, *, everything: bool = False, owner: str | No
         everything: also those that are not online (ended jobs that were not deregistered).
         owner: only those whose SSHOwner tag is this.
     """
-    filters = [{"Key": "tag-key", "Values": ["SMSSH"]}]
+    filters = [{"Key": "tag-key", "Values": ["SMSSH", "SMSSHJob"]}]
     if owner is not None:
         filters.append({"Key": "tag:SSHOwner", "Values": [owner]})
     if not everything:
@@ -399,8 +413,8 @@ def _names(arn: str, step: str) -> tuple[str, ...]:
     Pipelines call their jobs `pipelines-<execution>-<step>-<random>`, and may cut the step's name short.
     """
     name = arn.rpartition("/")[2]
-    head, dash, rest = name[: len("pipelines-")], name.find("-", len("pipelines-")) + 1, ""
-    if head != "pipelines-" or dash == 0:
+    dash = len(execution_part(name))
+    if not dash:
         return (name,)
     rest = name[dash:]
     same = 0
@@ -442,7 +456,7 @@ def switch_on(
                 reference="native-is-training-only",
                 status=ExitStatus.USAGE,
             )
-        name = job.names[-1]
+        name = _listed_name(session, job) or job.names[-1]
         try:
             native.enable(session, name)
         except SmsshError as error:
@@ -470,26 +484,124 @@ def _find(address: Address, session: AwsSession, *, bare: bool) -> Node:
     """One attempt at finding the node."""
     job = _job_of(address, session)
     host = address.host or DEFAULT_HOST
+    living, over = _claims(session, job, host)
+    if living:
+        return _checked_owner(living[0][1] if len(living) == 1 else _only(session, job, host, living))
+    return _without_node(session, job, host, bare=bare, over=over)
+
+
+def confirmed(session: AwsSession, node: Node) -> Node:
+    """A node that was found by its state or its step, held to what `resolve` holds an address to, and to the job.
+
+    Automation that takes orders from tags (`SMSSHState=held`) enters nothing that a job merely claims to be.
+
+    Raises:
+        SmsshError: REFUSED: other online nodes claim the same host, it has another role than the request names, or
+            another owner than this client does; NOT_FOUND: the job has no such host; UNREACHABLE: it went offline.
+    """
+    job = StepJob((node.job,), node.kind, "")
+    described = _permitted(session, job)
+    if described is not None:
+        _check_host(described, node.kind, node.job, node.host)
+    living, _ = _claims(session, job, node.host)
+    own = next((info for info, found in living if found.target == node.target), None)
+    if own is None:
+        raise SmsshError(
+            f"{node.address} ({node.target}) is not online any more",
+            reference="no-node",
+            status=ExitStatus.UNREACHABLE,
+        )
+    role = _role_of_request(described or {})
+    if role and own.get("IamRole") not in _role_names(role):
+        raise SmsshError(
+            f"{node.target} claims to be {node.address}, and has the role {own.get('IamRole') or 'unknown'!r}: the "
+            f"job's request names {role!r}",
+            reference="another-role",
+            status=ExitStatus.REFUSED,
+        )
+    if len(living) > 1 and (chosen := _only(session, job, node.host, living)).target != node.target:
+        raise SmsshError(
+            f"{node.target} claims to be {node.address}, which is {chosen.target}",
+            reference="several-nodes",
+            status=ExitStatus.REFUSED,
+        )
+    return _checked_owner(node)
+
+
+def _permitted(session: AwsSession, job: StepJob) -> dict[str, Any] | None:
+    """The job as the service describes it; None where this client may not see it, or the service has none of its kind.
+
+    Raises:
+        SmsshError: REFUSED: the service knows no such job, or by another name.
+    """
+    if job.kind not in _DESCRIBE:
+        return None
+    name = job.names[0]
+    try:
+        described = _described(session, job.kind, name)
+    except SmsshError as error:
+        if error.reference != "access-denied":
+            raise
+        return None
+    if described is None or described.get(_DESCRIBE[job.kind][1]) != name:
+        raise SmsshError(
+            f"a node claims to be of the {job.kind} job {name!r}, which SageMaker does not know",
+            reference="no-job",
+            status=ExitStatus.REFUSED,
+        )
+    return described
+
+
+def conflicts(nodes: list[Node], session: AwsSession | None = None) -> dict[str, list[Node]]:
+    """Which addresses of these nodes several nodes claim, and which those are.
+
+    Only what is online and not over claims anything.
+
+    Args:
+        nodes: what `list_nodes` answered.
+        session: the AWS session, where that was of one owner alone: the nodes of others are asked for.
+    """
+    found = {node.target: node for node in nodes if _claims_something(node)}
+    jobs = sorted({node.job for node in found.values() if node.job}) if session is not None else []
+    for start in range(0, len(jobs), NAMES_A_FILTER):
+        assert session is not None
+        filters = [
+            {"Key": "tag:SMSSHJob", "Values": jobs[start : start + NAMES_A_FILTER]},
+            {"Key": "PingStatus", "Values": ["Online"]},
+        ]
+        for info in _instances(session, filters):
+            if info["InstanceId"] not in found and (node := node_of(session, info)) is not None:
+                found[node.target] = node
+    claims: dict[str, list[Node]] = {}
+    for node in found.values():
+        if _claims_something(node):
+            claims.setdefault(node.address, []).append(node)
+    return {address: some for address, some in claims.items() if len(some) > 1}
+
+
+def _claims_something(node: Node) -> bool:
+    return node.ping_status == "Online" and node.state != "ended"
+
+
+def _claims(session: AwsSession, job: StepJob, host: str) -> tuple[list[tuple[dict[str, Any], Node]], bool]:
+    """The online nodes that claim to be a host of a job, newest first, and whether there is one that is over.
+
+    A node is Online for minutes after its container's end.
+    """
     filters = [
         {"Key": "tag:SMSSHJob", "Values": list(job.names)},
         {"Key": "tag:SMSSHKind", "Values": [job.kind]},
         {"Key": "tag:SMSSHHost", "Values": [host]},
         {"Key": "PingStatus", "Values": ["Online"]},
-        *_role_filter(),
+        *role_filter(),
     ]
     online = sorted(_instances(session, filters), key=_registered) or _folded(session, job, host)
     nodes = [(info, node) for info in reversed(online) if (node := node_of(session, info)) is not None]
-    living = [
-        (info, node) for info, node in nodes if node.state != "ended"
-    ]  # Online for minutes after its end
-    if len(living) > 1:
-        return _checked_owner(_only(session, job, host, living))
-    if living:
-        return _checked_owner(living[0][1])
-    return _without_node(session, job, host, bare=bare, over=bool(nodes))
+    living = [(info, node) for info, node in nodes if node.state != "ended"]
+    return living, bool(nodes)
 
 
-def _role_filter() -> list[dict[str, Any]]:
+def role_filter() -> list[dict[str, Any]]:
     """The filter of nodes by the role they have, where this client was told it (SMSSH_ROLE)."""
     role = os.environ.get("SMSSH_ROLE", "").strip()
     return [{"Key": "IamRole", "Values": _role_names(role)}] if role else []
@@ -499,6 +611,11 @@ def _role_names(role: str) -> list[str]:
     """A role, name or ARN, as a node may show it: with its path, and by its bare name."""
     whole = role.partition(":role/")[2] if role.startswith("arn:") else role
     return list(dict.fromkeys([whole, whole.rpartition("/")[2]]))
+
+
+def _role_of_request(described: dict[str, Any]) -> str:
+    """The role that a job's request gives to its hosts; "" where it names none."""
+    return str((described.get("Environment") or {}).get("SMSSH_ROLE") or "")
 
 
 def _checked_owner(node: Node) -> Node:
@@ -546,7 +663,7 @@ def _only(session: AwsSession, job: StepJob, host: str, found: list[tuple[dict[s
         ),
         0.0,
     )
-    role = str((described.get("Environment") or {}).get("SMSSH_ROLE") or "")
+    role = _role_of_request(described)
     left = [
         (info, node)
         for info, node in found
@@ -569,22 +686,57 @@ def _only(session: AwsSession, job: StepJob, host: str, found: list[tuple[dict[s
 
 
 def _folded(session: AwsSession, job: StepJob, host: str) -> list[dict[str, Any]]:
-    """The nodes of a step's job whose ARN is in lower case, so that the job's own name is not known.
-
-    Of `pipelines-<execution>-<step>-<random>` the step's part is known, not what the last part was.
-    """
-    name = job.names[0]
-    if not job.step or name != name.lower():
+    """The nodes of a step's job whose own name is not known, see `known`, by the step that they carry."""
+    if known(job):
         return []
-    filters = [
-        {"Key": "tag:SMSSHStep", "Values": [job.step]},
-        {"Key": "tag:SMSSHKind", "Values": [job.kind]},
-        {"Key": "tag:SMSSHHost", "Values": [host]},
-        {"Key": "PingStatus", "Values": ["Online"]},
-        *_role_filter(),
-    ]
-    found = [info for info in _instances(session, filters) if str(info.get("Name", "")).lower() == name]
-    return sorted(found, key=_registered)
+    filters = [{"Key": "tag:SMSSHKind", "Values": [job.kind]}, {"Key": "tag:SMSSHHost", "Values": [host]}]
+    return sorted(_of_steps(session, [job], filters), key=_registered)
+
+
+def known(job: StepJob) -> bool:
+    """Whether one of the names of a job is sure to be its own.
+
+    Of `pipelines-<execution>-<step>-<random>`, what the last part was cannot be told where its ARN is in lower case.
+    """
+    return not job.step or job.names[0] != job.names[0].lower()
+
+
+def own_names(session: AwsSession, jobs: list[StepJob]) -> set[str]:
+    """The own names of steps' jobs, as nodes that are online say; `known` tells which jobs need it."""
+    return {str(info["Name"]) for info in _of_steps(session, jobs, [])}
+
+
+def _of_steps(
+    session: AwsSession, jobs: list[StepJob], filters: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The online nodes that carry the steps of these jobs, at most `NAMES_A_FILTER`, and are called as those are."""
+    names = {job.names[0].lower() for job in jobs}
+    steps = {"Key": "tag:SMSSHStep", "Values": sorted({job.step for job in jobs})}
+    online = {"Key": "PingStatus", "Values": ["Online"]}
+    for info in _instances(session, [steps, *filters, online, *role_filter()]):
+        if str(info.get("Name", "")).lower() in names:
+            yield info
+
+
+def _listed_name(session: AwsSession, job: StepJob) -> str | None:
+    """The own name of a step's job as SageMaker lists it; None where it does not, or does not let us see."""
+    if known(job) or job.kind not in _LIST or not (start := execution_part(job.names[0])):
+        return None
+    operation, summaries, key = _LIST[job.kind]
+    try:
+        for page in session.pages("sagemaker", operation, NameContains=start, MaxResults=100):
+            for one in page.get(summaries, []):
+                if str(one[key]).lower() == job.names[0]:
+                    return str(one[key])
+    except SmsshError:  # it is asked for where all else failed, whose words are better
+        return None
+    return None
+
+
+def execution_part(name: str) -> str:
+    """What the names of all jobs of a pipeline's execution begin with; "" where this is no name of such a job."""
+    head, dash = "pipelines-", name.find("-", len("pipelines-")) + 1
+    return name[:dash] if name.startswith(head) and dash else ""
 
 
 def _without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, over: bool) -> Node:
@@ -611,7 +763,9 @@ def _without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, o
             status=ExitStatus.UNREACHABLE,
         )
     described = next((found for one in job.names if (found := _described(session, job.kind, one))), None)
-    if described is None and job.step and job.names[0] == job.names[0].lower():
+    if described is None and (listed := _listed_name(session, job)):
+        name, described = listed, _described(session, job.kind, listed)
+    if described is None and not known(job):
         raise _NotYet(
             SmsshError(
                 f"host {host} of step {job.step!r} is not online yet",
@@ -786,7 +940,9 @@ def _job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
     """The job that runs the step of a pipeline address."""
     arn = execution_arn(session, address.pipeline, address.execution)
     steps = steps_of(session, arn)
-    step = next((one for one in steps if one["StepName"] == address.step), None)
+    step = next((one for one in steps if one["StepName"] == address.step), None) or _alike(
+        steps, address.step
+    )
     execution = arn.rpartition("/")[2]
     if step is None:
         names = ", ".join(one["StepName"] for one in steps) or "none"
@@ -831,10 +987,18 @@ def _job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
     return job
 
 
+def _alike(steps: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """The only step that has this name but for its capitals: programs around ssh take those out of host names."""
+    found = [one for one in steps if one["StepName"].lower() == name.lower()]
+    return found[0] if len(found) == 1 else None
+
+
 def _defined(session: AwsSession, arn: str, step: str) -> bool:
     """Whether the definition that this execution runs knows a step of that name, in conditions and loops too."""
     answer = session.call("sagemaker", "describe_pipeline_definition_for_execution", PipelineExecutionArn=arn)
-    return any(names[0] == step for _, names in named_steps(json.loads(answer["PipelineDefinition"])))
+    return any(
+        names[0].lower() == step.lower() for _, names in named_steps(json.loads(answer["PipelineDefinition"]))
+    )
 
 
 def _instances(session: AwsSession, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

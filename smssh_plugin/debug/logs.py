@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..client.lookup import execution_part
 from ..errors import SmsshError
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ def tail(session: AwsSession, kind: str, job: str, lines: int = LINES) -> list[s
     if group is None:
         return []
     try:
-        answer = session.call(
-            "logs", "describe_log_streams", logGroupName=group, logStreamNamePrefix=f"{job}/", limit=STREAMS
-        )
         # "<job>/algo-1-<milliseconds>"; the agent's own stream ends in "/ssm".
-        streams = [one for one in answer.get("logStreams", []) if one["logStreamName"].count("/") == 1]
+        streams = _streams(session, group, job, f"{job}/")
+        if not streams and execution_part(job):
+            # The ARN of a step's job may not tell the capitals of what comes after the last dash.
+            streams = _streams(session, group, job, f"{job.rpartition('-')[0]}-")
         if not streams:
             return []
         newest = min(streams, key=lambda one: (_host(one), -int(one.get("creationTime", 0))))
@@ -48,6 +49,19 @@ def tail(session: AwsSession, kind: str, job: str, lines: int = LINES) -> list[s
     except SmsshError:
         return []
     return [str(event["message"]).rstrip("\n") for event in answer.get("events", [])][-lines:]
+
+
+def _streams(session: AwsSession, group: str, job: str, prefix: str) -> list[dict[str, Any]]:
+    """The streams of a job's containers among those that begin with `prefix`."""
+    answer = session.call(
+        "logs", "describe_log_streams", logGroupName=group, logStreamNamePrefix=prefix, limit=STREAMS
+    )
+    return [
+        one
+        for one in answer.get("logStreams", [])
+        if str(one["logStreamName"]).count("/") == 1
+        and str(one["logStreamName"]).partition("/")[0].lower() == job.lower()
+    ]
 
 
 def _host(stream: dict[str, Any]) -> tuple[int, str]:

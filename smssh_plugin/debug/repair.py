@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.connect import Connection
 from ..client.endpoint import reach
+from ..client.lookup import confirmed
 from ..errors import SmsshError
 from . import fix as fixes
 from . import logs, told
@@ -334,8 +335,8 @@ class Repair:
 
 
 def login(session: AwsSession, node: Node) -> Connection:
-    """Log in to a node; errors as `connect`."""
-    return Connection(reach(node.address, session, node=node))
+    """Log in to a node, if it is what it claims to be; errors as `confirmed` and `connect`."""
+    return Connection(reach(node.address, session, node=confirmed(session, node)))
 
 
 def _hook(connection: Connection, verb: str) -> dict[str, Any]:

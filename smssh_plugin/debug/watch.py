@@ -9,7 +9,18 @@ from typing import Any
 
 from ..aws.session import AwsSession, ServiceRefused
 from ..client.addresses import StepAddress
-from ..client.lookup import Node, StepJob, describe_step, no_pipeline, node_of, steps_of
+from ..client.lookup import (
+    NAMES_A_FILTER,
+    Node,
+    StepJob,
+    describe_step,
+    known,
+    no_pipeline,
+    node_of,
+    own_names,
+    role_filter,
+    steps_of,
+)
 from ..definitions import named_steps
 from ..errors import ExitStatus, SmsshError
 from .model import EXECUTION_ENDED, Event, Step
@@ -18,7 +29,6 @@ __all__ = ["Snapshot", "Watch", "changes", "step_names"]
 
 ASK_SECONDS = 10.0
 """How often containers that cannot tag themselves are asked over SSH, at most."""
-NAMES_A_FILTER = 50
 _RUNNING = ("Starting", "Executing", "Stopping")
 
 
@@ -64,11 +74,13 @@ class Watch:
         self._pipeline = pipeline
         self._arn = arn
         self._execution = arn.rpartition("/")[2]
+        self._names: dict[str, set[str]] = {}
+        """The own names of jobs whose ARNs do not tell them, by what those have: several where nodes disagree."""
         self._talking: set[str] = set()
         self._next_ask = 0.0
 
     def look(self) -> Snapshot:
-        """Look once: 3 API calls, and one for each host that is held.
+        """Look once: 3 API calls, one more for steps whose job's own name is not known yet, one for each held host.
 
         Raises:
             SmsshError: NOT_FOUND: no such execution; or what went wrong with AWS.
@@ -107,7 +119,7 @@ class Watch:
             name=name,
             kind=job.kind if job else next(iter(metadata), ""),
             status=str(one.get("StepStatus", "")),
-            job=job.names[-1] if job else "",
+            job=self._name(job) if job else "",
             address=str(StepAddress(None, name, self._execution, self._pipeline)) if job else "",
             started=_seconds(one.get("StartTime")),
             ended=_seconds(one.get("EndTime")),
@@ -115,22 +127,42 @@ class Watch:
             cached=bool(one.get("CacheHitResult")),
         )
 
+    def _name(self, job: StepJob) -> str:
+        own = self._names.get(job.names[0], ())
+        return next(iter(own)) if len(own) == 1 else job.names[-1]
+
     def _nodes(self, jobs: list[StepJob]) -> tuple[list[Node], list[Node]]:
         """The held hosts of these jobs, and those that never said what they do."""
-        names = [name for job in jobs for name in job.names]
+        unknown = [job for job in jobs if not known(job) and job.names[0] not in self._names]
+        for start in range(0, len(unknown), NAMES_A_FILTER):
+            for name in own_names(self._session, unknown[start : start + NAMES_A_FILTER]):
+                self._names.setdefault(name.lower(), set()).add(name)
+        # By which names a node may claim to be of these jobs, and the jobs' kinds.
+        names = {
+            name: job.kind
+            for job in jobs
+            for name in dict.fromkeys((*job.names, *sorted(self._names.get(job.names[0], ()))))
+        }
         held: list[Node] = []
         silent: list[Node] = []
         for start in range(0, len(names), NAMES_A_FILTER):
-            some = names[start : start + NAMES_A_FILTER]
-            online = [{"Key": "tag:SMSSHJob", "Values": some}, {"Key": "PingStatus", "Values": ["Online"]}]
+            online = [
+                {"Key": "tag:SMSSHJob", "Values": list(names)[start : start + NAMES_A_FILTER]},
+                {"Key": "PingStatus", "Values": ["Online"]},
+                *role_filter(),
+            ]
             found = self._instances([*online, {"Key": "tag:SMSSHState", "Values": ["held"]}])
-            held += [node for info in found if (node := node_of(self._session, info)) is not None]
+            held += [
+                node
+                for info in found
+                if (node := node_of(self._session, info)) is not None and node.kind == names.get(node.job)
+            ]
             self._talking |= {node.target for node in held}
             if time.monotonic() >= self._next_ask:
                 rest = [info for info in self._instances(online) if info["InstanceId"] not in self._talking]
                 for info in rest:
                     node = node_of(self._session, info)
-                    if node is None:
+                    if node is None or node.kind != names.get(node.job):
                         continue
                     if node.state is None:
                         silent.append(node)

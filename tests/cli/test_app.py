@@ -15,7 +15,7 @@ from smssh_plugin import __version__
 from smssh_plugin.cli import COMMANDS, main
 from smssh_plugin.client import known_hosts
 from smssh_plugin.errors import ExitStatus
-from tests.client.nodes import HOST_KEY, add_node, use
+from tests.client.nodes import HOST_KEY, add_node, set_tag, use
 from tests.local.service_harness import definition, step, training
 
 if TYPE_CHECKING:
@@ -141,6 +141,31 @@ def test_list(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert found["version"] == 1
     assert found["hosts"][0]["address"] == "algo-1.My-Job.training.sagemaker"
     assert found["hosts"][0]["host_key"] == HOST_KEY
+
+
+def test_list_shows_what_several_nodes_claim(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    use(service, monkeypatch)
+    first, second = add_node(service, "My-Job", State="held"), add_node(service, "My-Job")
+    set_tag(service, first, "SSHOwner", "ann")
+    add_node(service, "My-Job", State="ended")
+    add_node(service, "Other")
+    for words in (["list"], ["list", "--owner", "ann"]):
+        assert main(words) == 0
+        out, err = capsys.readouterr()
+        assert f"conflict ({first})" in out
+        assert (f"conflict ({second})" in out) == (words == ["list"])
+        assert out.count("conflict") == (2 if words == ["list"] else 1)
+        assert "2 online nodes claim to be algo-1.My-Job.training.sagemaker: " in err
+        assert f"{first} (owner 'ann', held)" in err
+        assert f"{second} (owner 'unknown', state unknown)" in err
+        assert "SMSSH_NODE=ID" in err
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["hosts"]
+    claims = {tuple(sorted(one["claimed_by"])) for one in found if one["address"].startswith("algo-1.My-Job")}
+    assert claims == {tuple(sorted((first, second)))}
+    assert [one["claimed_by"] for one in found if one["job"] == "Other"] == [[]]
 
 
 def test_a_reader_that_leaves(service: Service, monkeypatch: pytest.MonkeyPatch):

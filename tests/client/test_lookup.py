@@ -743,3 +743,37 @@ def test_a_step_whose_arn_is_in_lower_case_altogether(
     service.sessions.nodes.nodes[target].pinged = time.time() - 3600
     with pytest.raises(SmsshError, match="host algo-1 of step 'Train' is not online yet"):
         lookup.resolve("Train.p.pipeline.sagemaker", session)
+
+
+def test_such_a_step_without_a_node_is_found_in_the_list_of_jobs(
+    session: AwsSession, monkeypatch: pytest.MonkeyPatch, service: Service
+):
+    own = "pipelines-abcdefghijkl-Train-hWEjyentHL"
+    start_job(service, own, OUTCOME="hold", SMSSH_ENABLE="0")
+    arn = f"arn:aws:sagemaker:us-east-1:1:training-job/{own.lower()}"
+    steps = [{"StepName": "Train", "StepStatus": "Executing", "Metadata": {"TrainingJob": {"Arn": arn}}}]
+    execution = "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/abcdefghijkl"
+    monkeypatch.setattr(lookup, "execution_arn", lambda *_: execution)
+    monkeypatch.setattr(lookup, "steps_of", lambda *_: steps)
+    with pytest.raises(SmsshError, match=f"training job '{own}' was submitted without smssh"):
+        lookup.resolve("Train.p.pipeline.sagemaker", session)
+    service.until(lambda: own in service.runner.running, "it runs")
+    service._loop.call_soon_threadsafe(
+        service.sagemaker_service.jobs.progress, service.runner.jobs[0], "Training", "now"
+    )
+    assert lookup.switch_on(lookup.parse("Train.p.pipeline.sagemaker"), session, wait=30) == own
+    assert service.runner.debugged == [(own, True)]
+
+
+def test_a_step_is_found_without_its_capitals(
+    session: AwsSession, monkeypatch: pytest.MonkeyPatch, service: Service
+):
+    """Programs around ssh write host names in lower case; a name that two steps have is not guessed at."""
+    target = add_node(service, "job-1", Step="Train")
+    arn = "arn:aws:sagemaker:us-east-1:1:training-job/job-1"
+    steps = [{"StepName": "Train", "StepStatus": "Executing", "Metadata": {"TrainingJob": {"Arn": arn}}}]
+    execution = "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/abcdefghijkl"
+    monkeypatch.setattr(lookup, "execution_arn", lambda *_: execution)
+    monkeypatch.setattr(lookup, "steps_of", lambda *_: steps)
+    assert lookup.resolve("train.p.pipeline.sagemaker", session).target == target
+    assert lookup._alike([*steps, {"StepName": "TRAIN"}], "train") is None
