@@ -43,7 +43,7 @@ VALUES = {
     "carrier": ", ".join(CARRIERS),
     "cache": ", ".join(CACHES),
     "endpoints": "True or False",
-    "repack": "True or False",
+    "repack": "None, True or False",
     "environment": "texts or pipeline variables by name",
     "extra": "values that JSON can hold, by key",
 }

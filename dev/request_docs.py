@@ -101,7 +101,7 @@ SAMPLES = (
     ),
     Sample("Batch transform: the job", "transform", {"ModelName": "MODEL"}),
     Sample(
-        "Batch transform: its model",
+        "Batch transform: its model, where that or the transform step was named",
         "model",
         {"PrimaryContainer": {"Image": "IMAGE"}, "ExecutionRoleArn": ROLE},
     ),
@@ -112,7 +112,7 @@ SAMPLES = (
         {"endpoints": True},
     ),
     Sample(
-        "A model that has the bundle in its `code/` folder (`repack=True`)",
+        "A model that the SDK repacks, with the bundle in its `code/` folder",
         "model",
         {"PrimaryContainer": {"Image": "IMAGE"}, "ExecutionRoleArn": ROLE},
         {"repacked": True},

@@ -86,7 +86,8 @@ def start(
         raise refuse(
             where,
             f"{problem}, so that there is nothing for carrier='wrap' to wrap",
-            "name the entry point in the request, or use SSHOptions(carrier='auto')",
+            ("name the entry point in the request, or " if field_name else "")
+            + "use SSHOptions(carrier='auto')",
             "no-entry-point",
         )
     if carrier == "chain":

@@ -13,17 +13,27 @@ import contextlib
 import contextvars
 import sys
 import warnings
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ..entrypoints import first
 from ..settings import end_seconds
 from . import images
 from .carriers import HIDDEN
 from .leaves import at, is_list, is_map, is_text
-from .options import SmsshWarning
+from .options import SmsshWarning, SSHOptions
 from .requests import Injection, definitions_of
 
-__all__ = ["MODEL_UNSEEN", "Caution", "Held", "cache_caution", "cautions", "say", "together"]
+__all__ = [
+    "Caution",
+    "Held",
+    "cache_caution",
+    "cautions",
+    "forgettable",
+    "say",
+    "together",
+    "unproven",
+    "unseen",
+]
 
 Request = Mapping[str, Any]
 
@@ -60,13 +70,37 @@ class Caution(NamedTuple):
         return self.headline + self.rest
 
 
-MODEL_UNSEEN = Caution(
+def unseen(options: SSHOptions) -> list[Caution]:
+    """What is to be said of a transform job whose model was not seen to get SSH: its files come with its model.
+
+    Args:
+        options: what was asked for the job.
+    """
+    if not options.baked:
+        return [_UNSEEN]
+    return [_ROLE_UNSEEN] if options.role is None and options.transport == "ssm" else []
+
+
+_UNSEEN = Caution(
     "its model was not seen to get SSH",
-    ": unless it was made with SSH, the job can't be entered; decorate or enable what makes the model too, or use an "
-    "image that has smssh-plugin installed",
+    ": unless it was made with SSH, the job can't be entered; give SSH to what makes the model, too, or use an image "
+    "that has smssh-plugin (SSHOptions(bundle='baked'))",
     closed=True,
 )
-"""What is to be said of a transform job: its files come with its model."""
+_ROLE_UNSEEN = Caution(
+    "its model was not seen to get SSH, which would say by SMSSH_ROLE what role the hosts are registered with",
+    ": unless the model or its image does, name it (SSHOptions(role=...))",
+    closed=True,
+)
+
+
+def unproven() -> Caution:
+    """What is to be said of a transform job or its model where the bundle comes by a way that was not proven for it."""
+    return Caution(
+        "the bundle is one of the model's AdditionalModelDataSources, which AWS does not document for batch transform",
+        "; if the model or the job is refused or fails for that, use an image that has smssh-plugin "
+        "(SSHOptions(bundle='baked')), or leave SSH off here (SSHOptions(enabled=False))",
+    )
 
 
 class Held(NamedTuple):
@@ -190,8 +224,8 @@ def _of_python_path(image: Any, before: Any, after: Any) -> list[Caution]:
     return [
         Caution(
             "PYTHONPATH is set for SSH and takes the place of the image's own",
-            f"; if {named} has one, give it in the request's Environment, or name the entry point, which is wrapped "
-            "instead",
+            f"; if {named} has one, give it in the request's Environment; a training or processing job can name its "
+            "entry point as well, which is wrapped instead",
             each=False,
         )
     ]
@@ -301,6 +335,22 @@ def together(pipeline: str | None = None) -> Iterator[None]:
         _whose.reset(whose)
         for (text, owner), subjects in waiting.items():
             _warn(f"{_joined(subjects)}{owner}: {text}")
+
+
+def forgettable() -> Callable[[], None]:
+    """A way to forget what is said from now on and was not warned of yet, for whoever tries again."""
+    waiting = _waiting.get()
+    known = {caution: set(subjects) for caution, subjects in _said.items()}
+    kept = {key: list(subjects) for key, subjects in (waiting or {}).items()}
+
+    def forget() -> None:
+        _said.clear()
+        _said.update({caution: set(subjects) for caution, subjects in known.items()})
+        if waiting is not None:
+            waiting.clear()
+            waiting.update({key: list(subjects) for key, subjects in kept.items()})
+
+    return forget
 
 
 def _warn(text: str) -> None:

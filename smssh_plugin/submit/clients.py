@@ -11,16 +11,17 @@ import hashlib
 import json
 import sys
 import weakref
+from dataclasses import replace
 from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
 from . import bundle, local_mode, switch
 from .account import account_of
 from .bucket import Bucket
-from .cautions import MODEL_UNSEEN, Caution, say, together
-from .inject import Attachment, inject, subject_of
+from .cautions import Caution, say, together
 from .leaves import is_text
 from .limits import check_definition
+from .models import Link, Model, Transform
 from .options import SSHOptions
 from .pipelines import inject_definition
 from .selection import EVERYTHING, Choice, Selection
@@ -72,7 +73,9 @@ def enable(
         boto_session: the boto3 session that stores the bundle; by default the target where it has the region and the
             credentials of the client that makes the call, else a session with these.
         steps: which steps of pipelines are meant, whose definition is given to CreatePipeline or UpdatePipeline: names,
-            patterns or kinds, as for `with_ssh`; all, if it is left out.
+            patterns or kinds, as for `with_ssh`; all, if it is left out. A CreateModel is left alone, and with it the
+            transform jobs that use the model, unless its name or kind is among them (`("*", "model")`), or with
+            `endpoints`: the model may be for production.
         changes: single options, which go before `options`.
 
     Returns:
@@ -278,8 +281,9 @@ def _register_client(client: Any, wanted: Choice, store: Store) -> None:
     """Register for all calls of a client that are changed."""
     # The client has the handlers: with a reference back it would only go when garbage is collected.
     session_of = functools.partial(store, weakref.proxy(client))
+    region = client.meta.region_name
     handlers: dict[str, Callable[..., None]] = {
-        operation: functools.partial(_on_job, kind, wanted, session_of)
+        operation: functools.partial(_on_job, kind, region, wanted, session_of)
         for operation, kind in OPERATIONS.items()
     }
     handlers.update(dict.fromkeys(PIPELINES, functools.partial(_on_pipeline, wanted, session_of)))
@@ -293,25 +297,39 @@ def _register_client(client: Any, wanted: Choice, store: Store) -> None:
 # -------------------------------------------------------------------------------- what is changed
 
 
-def _on_job(kind: str, wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
+def _on_job(
+    kind: str, region: str, wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any
+) -> None:
     """Change the parameters of a call in place: the dict is botocore's own, and other handlers may follow."""
-    attachment = Attachment(wanted.options, named=False)
     request = dict(params)
-    changed = inject(kind, None, request, attachment, session_of)
-    if changed is request:
-        return
-    model = request.get("ModelName")
-    if kind == "model" and is_text(model):
-        _models.add(model)
-    elif kind == "transform" and is_text(model) and model not in _models:
-        # What is no text, botocore refuses.
-        say(subject_of(kind, None, request), [MODEL_UNSEEN])
-    params.clear()
-    params.update(changed)
+    changed = _link(kind, region, request, wanted).enter(request, session_of)
+    if changed is not request:
+        params.clear()
+        params.update(changed)
 
 
-_models: set[str] = set()
-"""The names of the models that got SSH in this process."""
+def _link(kind: str, region: str, request: Mapping[str, Any], wanted: Choice) -> Link:
+    """What is asked for the call; a model is remembered for the transform jobs that use it."""
+    options, name = wanted.options, request.get("ModelName")
+    known = (region, name) if is_text(name) else None  # what is no text, botocore refuses
+    if kind == "model":
+        named = known is not None and wanted.selection.names(kind, [known[1]])
+        made = Model(kind, None, options, named=named, chosen=True, peek=lambda: request)
+        if known is not None:
+            _models.pop(known, None)
+        if known is not None and options.active:
+            _models[known] = made
+        return made
+    if kind == "transform":
+        model = None if known is None else _models.get(known)
+        if model is not None:
+            model = replace(model, users=[], settled=True)
+        return Transform(kind, None, options, model=model)
+    return Link(kind, None, options)
+
+
+_models: dict[tuple[str, str], Model] = {}
+"""The models that were made in this process while SSH was on, by region and name."""
 
 
 def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:

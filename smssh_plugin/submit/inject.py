@@ -14,14 +14,28 @@ from .. import settings
 from ..aws.s3_address import with_owner
 from ..errors import ExitStatus, SmsshError
 from ..plugins import Plugins
-from . import bundle, expiry, repack, switch
+from . import bundle, expiry, switch
 from .agent import agent_for
 from .cautions import Caution, Held, cache_caution, cautions, say
 from .leaves import is_text
 from .options import SSHOptions
 from .requests import Injection, name_of, transform_request
 
-__all__ = ["Attachment", "inject", "step_with_ssh", "subject_of"]
+__all__ = [
+    "BAKED",
+    "REPACKED",
+    "SOURCES",
+    "Attachment",
+    "foreseen",
+    "inject",
+    "refused",
+    "step_with_ssh",
+    "subject_of",
+]
+
+BAKED, REPACKED, SOURCES = "baked", "repacked", "sources"
+"""The ways by which a model brings our files: its image has them; they are in the `code/` of an artefact that is
+repacked; they are one of its AdditionalModelDataSources."""
 
 _NAMES = {
     "training": "TrainingJobName",
@@ -40,18 +54,20 @@ class Attachment:
 
     Attributes:
         options: what was asked for.
-        named: whether a person named this step; what can't be entered is an error then, else a warning.
+        alone: whether the step was decorated by itself; what can't be entered is an error then, else a warning.
         session: a SageMaker session to fall back on where the step has none.
         compiled: whether requests are parts of a pipeline definition, in JSON.
         model: what was asked for the step that makes a transform step's model, whose bundle the job gets; None
             where that is not known.
+        way: how a model brings our files.
     """
 
     options: SSHOptions
-    named: bool = True
+    alone: bool = True
     session: Any = None
     compiled: bool = False
     model: SSHOptions | None = None
+    way: str = SOURCES
 
 
 def inject(
@@ -72,29 +88,24 @@ def inject(
             needed.
 
     Raises:
-        SmsshError: this request can't have SSH and was named, or the bundle can't be stored.
+        SmsshError: this request can't have SSH and was decorated by itself, or the bundle can't be stored.
     """
     options = attachment.options
     if not options.active:
         return request
     where = name_of(kind, name)
-    session = functools.lru_cache(maxsize=None)(lambda: session_of() or attachment.session)
+    session = _session_of(attachment, session_of)
     injection = _injection(kind, name, attachment, session)
     try:
         # With a placeholder first: what can't be entered needs no bundle.
         changed = transform_request(kind, request, injection)
-        if injection.repacked and changed is not request:
-            repack.check(where, request)
     except SmsshError as error:
-        if attachment.named:
-            raise
-        reason = Caution(error.message.replace(f"{where}: ", "", 1), closed=True)
-        say(f"no SSH for {subject_of(kind, name, request)}", [reason])
+        refused(error, kind, name, request, alone=attachment.alone)
         return request
     if changed is request:
         return request
     say(where, cautions(kind, request, changed, injection, _held(options)))
-    if switch.is_variable(options.enabled):
+    if switch.is_variable(options.enabled) and (kind != "model" or options.endpoints):
         say(where, [_PARAMETER])
     if kind != "transform" and not injection.baked:
         uri = bundle.publish(options, session())
@@ -102,6 +113,50 @@ def inject(
         variables = {**bundle.announce_variable(options, session(), uri), **injection.environment}
         changed = transform_request(kind, request, replace(injection, bundle=uri, environment=variables))
     return _plugins().transform_request(kind, changed, options)
+
+
+def foreseen(
+    kind: str,
+    name: str | None,
+    request: Mapping[str, Any],
+    attachment: Attachment,
+    session_of: Callable[[], Any],
+) -> Mapping[str, Any]:
+    """The request with SSH in it, but for the address of the bundle: nothing is stored, and nothing said.
+
+    The arguments are those of `inject`.
+
+    Raises:
+        SmsshError: this request can't have SSH.
+    """
+    injection = _injection(kind, name, attachment, _session_of(attachment, session_of))
+    return transform_request(kind, request, injection)
+
+
+def refused(
+    error: SmsshError, kind: str, name: str | None, request: Mapping[str, Any], *, alone: bool
+) -> None:
+    """Say that a request goes without SSH, and why, and what can be done.
+
+    Args:
+        error: the reason.
+        kind: a value of `KINDS`.
+        name: the name of the step, if there is one.
+        request: the request.
+        alone: see `Attachment`.
+
+    Raises:
+        SmsshError: the reason, where the step was decorated by itself.
+    """
+    if alone:
+        raise error
+    headline = error.message.replace(f"{name_of(kind, name)}: ", "", 1)
+    rest = "" if error.hint is None else f"; {error.hint}"
+    say(f"no SSH for {subject_of(kind, name, request)}", [Caution(headline, rest, closed=True)])
+
+
+def _session_of(attachment: Attachment, session_of: Callable[[], Any]) -> Callable[[], Any]:
+    return functools.lru_cache(maxsize=None)(lambda: session_of() or attachment.session)
 
 
 def subject_of(kind: str, name: str | None, request: Mapping[str, Any]) -> str:
@@ -145,7 +200,7 @@ def _injection(kind: str, name: str | None, attachment: Attachment, session: Cal
         variables,
         options.baked,
         options.endpoints,
-        options.repack and kind == "model",
+        kind == "model" and attachment.way == REPACKED,
     )
 
 

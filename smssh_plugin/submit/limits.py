@@ -134,7 +134,7 @@ def check_environment(
                 where,
                 f"{field}.{name} would have {len(value)} characters; SageMaker takes {limits.value} "
                 f"for a {limits.call}",
-                _SHORTER.get(name, f"make it shorter, or {OFF}"),
+                _shorter(name, limits),
                 "value-too-long",
             )
     if kind == "model":
@@ -153,9 +153,19 @@ def _bytes(environment: Mapping[str, Any]) -> int:
     return sum(len(text.encode()) for text in texts)
 
 
+def _shorter(name: str, limits: Limits) -> str:
+    if name == "PYTHONPATH":
+        named = (
+            ", or name a ContainerEntrypoint, which is wrapped instead"
+            if limits.entry_point
+            else f", or {OFF}"
+        )
+        return f"make the request's own PYTHONPATH shorter{named}"
+    return _SHORTER.get(name, f"make it shorter, or {OFF}")
+
+
 _SHORTER = {
     "SMSSH_ROLE": "a role's name does as well as its ARN",
-    "PYTHONPATH": "make the request's own PYTHONPATH shorter, or name a ContainerEntrypoint, which is wrapped instead",
     "SMSSH_STEP": "give the step a shorter name",
     "SMSSH_AUTHORIZED_KEYS": "let fewer keys in (Ed25519 keys are the shortest), keep them where the job can read them "
     "(authorized_keys=('ssm:PARAMETER',) or 's3://bucket/key'), or let the job have a bundle, which takes any number",

@@ -149,10 +149,13 @@ class SSHOptions:
             nothing, `drop` takes the step's CacheConfig away while SSH is on.
         hosts: how many hosts of a job, from the first on, can be entered; None and 0 are all of them (SMSSH_HOSTS,
             `hosts`; 0).
-        endpoints: True lets endpoints be entered that are made from the model, and models of several containers;
-            without it, models only carry what transform jobs need.
-        repack: True brings the bundle in the `code/` folder of a model that the SDK repacks in the pipeline, instead
-            of the model's AdditionalModelDataSources.
+        endpoints: True gives SSH to every model that is chosen, those of several containers too, and lets endpoints be
+            entered that are made from them; without it, models only carry what transform jobs need, and only those
+            that a chosen transform step uses or that were named.
+        repack: whether models bring the bundle to transform jobs in the `code/` folder of their artefact. None: those
+            that the SDK repacks in the pipeline; others bring it as one of their AdditionalModelDataSources, which AWS
+            does not document for batch transform, if a person named the transform step or the model, and go without
+            otherwise. True: in the `code/` folder or not at all. False: artefacts stay as they are.
         environment: further variables of the jobs, by name: texts, or pipeline variables. What a request has already
             stays, and endpoints get them with `endpoints`.
         extra: further keys of `options.json`, for settings that have no field here (`strict`, `ssh_port`,
@@ -193,7 +196,7 @@ class SSHOptions:
     cache: str = "warn"
     hosts: int | None = None
     endpoints: bool = False
-    repack: bool = False
+    repack: bool | None = None
     # Neither compared: see `role`.
     environment: Mapping[str, Any] = field(default_factory=dict, compare=False)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -210,10 +213,11 @@ class SSHOptions:
         for name, choices in (("carrier", CARRIERS), ("cache", CACHES)):
             if getattr(self, name) not in choices:
                 raise _refusal(name, f"is {getattr(self, name)!r}, not one of {', '.join(choices)}")
-        for name in ("endpoints", "repack"):
-            # A text such as "no" would be true.
-            if not isinstance(getattr(self, name), bool):
-                raise _refusal(name, f"is {getattr(self, name)!r}, not True or False")
+        # A text such as "no" would be true.
+        if not isinstance(self.endpoints, bool):
+            raise _refusal("endpoints", f"is {self.endpoints!r}, not True or False")
+        if not (self.repack is None or isinstance(self.repack, bool)):
+            raise _refusal("repack", f"is {self.repack!r}, not True, False or None")
         for version in self.wheels:
             if not _PYTHON.match(version):
                 raise _refusal(

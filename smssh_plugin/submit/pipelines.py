@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from ..definitions import bodies, named_steps
 from ..errors import ExitStatus, SmsshError
 from . import local_mode, steps
-from .cautions import MODEL_UNSEEN, say, together
-from .inject import Attachment, inject, step_with_ssh
+from .cautions import forgettable, together
+from .inject import step_with_ssh
 from .leaves import at
-from .requests import KINDS, name_of
+from .models import Link, Model, Transform
+from .requests import KINDS
 from .selection import Choice
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def _hook(pipeline: Any, asked: _Asked) -> None:
         with together(getattr(self, "name", None)):
             # Once more: steps may have been added since. To choices that are off, too, which keep them from later ones.
             _attach_steps(self, asked.choices)
-            text: str = base.definition(self, *args, **kwargs)
-            return _completed(self, text, asked)
+            return _completed(self, _compiled(self, lambda: base.definition(self, *args, **kwargs)), asked)
 
     functools.update_wrapper(definition, base.definition)
     namespace: dict[str, Any] = {
@@ -104,6 +103,30 @@ def _stays_local(pipeline: Any, asked: _Asked) -> bool:
     return True
 
 
+_COMPILATIONS = 3
+"""How often a pipeline is compiled at most: what a transform step finds out changes its model, and that no more."""
+
+
+def _compiled(pipeline: Any, definition: Callable[[], str]) -> str:
+    """The definition, compiled again where a step was told what turned out to be otherwise: see `models`."""
+    session = getattr(pipeline, "sagemaker_session", None)
+    links = [steps.link_of(found.step) for found in _walk(pipeline)]
+    models = [link for link in links if isinstance(link, Model)]
+    transforms = [link for link in links if isinstance(link, Transform)]
+    models += [each.model for each in transforms if each.model is not None and each.model not in models]
+    for number in range(_COMPILATIONS):
+        forget = forgettable()
+        for model in models:
+            model.told.clear()
+        text = definition()
+        stale = any(model.stale for model in models)
+        if not stale and not any(each.stale(lambda: session) for each in transforms):
+            break
+        if number + 1 < _COMPILATIONS:
+            forget()
+    return text
+
+
 def _completed(pipeline: Any, text: str, asked: _Asked) -> str:
     """The definition with those steps changed too that were not seen before it was compiled."""
     if not any(choice.options.active for choice in asked.choices):
@@ -112,8 +135,9 @@ def _completed(pipeline: Any, text: str, asked: _Asked) -> str:
     known: list[tuple[str | None, tuple[str, ...]]] = [
         (KINDS.get(step.get("Type", "")), names) for step, names in named_steps(definition)
     ]
-    known += [(steps.kind_of(step), names) for step, names in _walk(pipeline)]
-    seen = {step.name for step, _ in _walk(pipeline) if steps.attachment_of(step) is not None}
+    walked = list(_walk(pipeline))
+    known += [(steps.kind_of(each.step), each.names) for each in walked]
+    seen = {each.step.name for each in walked if steps.link_of(each.step) is not None}
     session = getattr(pipeline, "sagemaker_session", None)
     changed = definition
     declared = {each.get("Name") for each in definition.get("Parameters") or ()}
@@ -159,34 +183,52 @@ def inject_definition(
         session_of: answers the session that knows where bundles go.
         except_for: names of steps to leave alone.
     """
-    attachment = Attachment(options, named=False, compiled=True)
-    models = set(_models_of(definition, selection))
-    entered: set[str] = set()  # the models that are changed
-    scored: dict[str, str | None] = {}  # the transform steps that are, with the steps that make their models
+    links = _links(definition, options, selection, except_for)
+    for step, names in named_steps(definition):
+        link = links.get(names[0])
+        if isinstance(link, Transform):
+            link.look(step["Arguments"], session_of)
 
     def change(kind: str, step: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
-        meant = selection.has(kind, names) or (kind == "model" and names[0] in models)
-        if not meant or names[0] in except_for:
-            return step
-        request = step["Arguments"]
-        same = kind == "transform" and _model_of(request) in models - except_for
-        # Its model gets the same options.
-        attached = replace(attachment, model=options) if same else attachment
-        changed = inject(kind, names[0], request, attached, session_of)
-        if changed is request:
-            return step
-        if kind == "model":
-            entered.add(names[0])
-        elif kind == "transform":
-            scored[names[0]] = _model_of(request)
-        return step_with_ssh({**step, "Arguments": changed}, kind, options)
+        link, request = links.get(names[0]), step["Arguments"]
+        changed = request if link is None else link.enter(request, session_of)
+        return step if changed is request else step_with_ssh({**step, "Arguments": changed}, kind, options)
 
     with together():
-        changed = transform_definition(definition, change)
-        for name, maker in scored.items():
-            if maker not in entered:
-                say(name_of("transform", name), [MODEL_UNSEEN])
-    return changed
+        return transform_definition(definition, change)
+
+
+def _links(
+    definition: Mapping[str, Any],
+    options: SSHOptions,
+    selection: Selection,
+    except_for: set[str] | frozenset[str],
+) -> dict[str, Link]:
+    """What is asked for the steps of a definition that are meant, and for those that make models, by name."""
+    found: dict[str, Link] = {}
+    scored: list[tuple[Mapping[str, Any], tuple[str, ...]]] = []
+    for step, names in named_steps(definition):
+        kind, request, name = KINDS.get(step.get("Type", "")), step.get("Arguments"), names[0]
+        if kind is None or name in except_for or not isinstance(request, dict):
+            continue
+        chosen = selection.has(kind, names)
+        if kind == "model":
+            peek = functools.partial(_same, request)
+            named = selection.names(kind, [name])
+            found[name] = Model(kind, name, options, named=named, compiled=True, chosen=chosen, peek=peek)
+        elif kind == "transform" and chosen:
+            scored.append((request, names))
+        elif chosen:
+            found[name] = Link(kind, name, options, compiled=True)
+    for request, (name, *_) in scored:
+        maker, named = found.get(_maker_of(request) or ""), selection.names("transform", [name])
+        model = maker if isinstance(maker, Model) else None
+        found[name] = Transform("transform", name, options, named=named, compiled=True, model=model)
+    return found
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def transform_definition(definition: Mapping[str, Any], change: Change) -> Mapping[str, Any]:
@@ -224,17 +266,7 @@ def _transform_step(step: Any, change: Change, around: tuple[str, ...]) -> Any:
     return {**step, "Arguments": {**arguments, **nested}} if nested else step
 
 
-def _models_of(definition: Mapping[str, Any], selection: Selection) -> Iterator[str]:
-    """The names of the steps that make the models of the transform steps that are meant."""
-    for step, names in named_steps(definition):
-        if step.get("Type") != "Transform":
-            continue
-        maker = _model_of(step.get("Arguments"))
-        if maker is not None and selection.has("transform", names):
-            yield maker
-
-
-def _model_of(request: Any) -> str | None:
+def _maker_of(request: Any) -> str | None:
     """The name of the step that makes the model of a transform request; None where it is made elsewhere."""
     model: Any = at(request, "ModelName")
     reference = model.get("Get") if isinstance(model, dict) else None
@@ -245,25 +277,29 @@ def _model_of(request: Any) -> str | None:
 
 def _attach_steps(pipeline: Any, choices: list[Choice]) -> None:
     session = getattr(pipeline, "sagemaker_session", None)
-    for step, names in _walk(pipeline):
+    # Transform steps last: they take models with them, which may have been chosen for something else.
+    for step, names, own in sorted(
+        _walk(pipeline), key=lambda found: steps.kind_of(found.step) == "transform"
+    ):
         kind = steps.kind_of(step)
         for choice in choices:
             if kind is not None and choice.selection.has(kind, names):
-                steps.attach(step, choice.options, named=False, session=session)
+                named = choice.selection.names(kind, names[:own])
+                steps.attach(step, choice.options, named=named, session=session)
 
 
-def _walk(pipeline: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """The steps of a pipeline and those that they depend on, each once, with its names."""
+def _walk(pipeline: Any) -> Iterator[steps.Found]:
+    """The steps of a pipeline and those that they depend on, each once."""
     known: set[int] = set()
     waiting = list(getattr(pipeline, "steps", None) or ())
     while waiting:
-        for step, names in steps.steps_in(waiting.pop(0)):
-            if id(step) in known:
+        for found in steps.steps_in(waiting.pop(0)):
+            if id(found.step) in known:
                 continue
-            known.add(id(step))
-            yield step, names
+            known.add(id(found.step))
+            yield found
             # A dependency is a step, something that stands for one, or a name.
-            waiting.extend(each for each in _depends_on(step) if not isinstance(each, str))
+            waiting.extend(each for each in _depends_on(found.step) if not isinstance(each, str))
 
 
 def _depends_on(step: Any) -> list[Any]:

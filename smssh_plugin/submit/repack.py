@@ -2,25 +2,27 @@
 
 Both SDKs repack a model in the pipeline where it comes from a step before and has a script of its own: a training step
 copies its source folder into the `code/` of the model (`_repack_model.py`). The bundle is put beside that script while
-the SDK makes the step's request, and so uploads the folder; in the model it is `code/smssh`.
+the SDK makes the step's request, and so uploads the folder; in the model it is `code/smssh`. A folder of the user's is
+copied for that, and never written to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
 from . import bundle
-from .leaves import at, is_map
+from .leaves import at, is_list, is_map
 from .stored import Prefix, contents
 
 if TYPE_CHECKING:
     from .options import SSHOptions
 
-__all__ = ["check", "makers", "staged", "whole_source"]
+__all__ = ["makers", "problem", "request_of", "staged", "whole_source"]
 
 FOLDER = "smssh"
 _EVERYTHING = '"/opt/ml/code"'
@@ -32,85 +34,129 @@ def is_repack(step: Any) -> bool:
     return callable(getattr(type(step), "_prepare_for_repacking", None))
 
 
-def makers(step: Any) -> list[Any]:
-    """The steps that repack the models of a model step, as far as its arguments tell."""
+def request_of(step: Any) -> Mapping[str, Any] | None:
+    """The request of a model step, as far as its arguments hold it; nothing is compiled."""
     arguments = getattr(step, "step_args", None)
-    request = arguments if isinstance(arguments, dict) else getattr(arguments, "create_model_request", None)
-    return [] if request is None else _makers(request)
+    found = arguments if isinstance(arguments, dict) else getattr(arguments, "create_model_request", None)
+    return found if isinstance(found, dict) else None
 
 
-def _makers(request: Any) -> list[Any]:
-    containers = [at(request, "PrimaryContainer"), *(at(request, "Containers") or ())]
+def makers(request: Any) -> list[Any]:
+    """For each container of a model's request, the step that repacks its artefact, or None."""
+    several = at(request, "Containers")
+    containers = several if is_list(several) and several else [at(request, "PrimaryContainer")]
     found = []
     for container in containers:
         try:
             # The artefact is what the step before puts out; see `steps._plain`.
             maker = object.__getattribute__(at(container, "ModelDataUrl"), "_step")
         except AttributeError:
-            continue
-        if is_repack(maker):
-            found.append(maker)
+            maker = None
+        found.append(maker if is_repack(maker) else None)
     return found
 
 
-def check(where: str, request: Mapping[str, Any]) -> None:
-    """Refuse a model that nobody repacks.
+def problem(where: str, request: Mapping[str, Any]) -> SmsshError | None:
+    """Why the SDK's repacking can't bring the bundle into a model; None where it can.
 
-    Raises:
-        SmsshError: its artefact is not what a repacking step of the SDK's puts out.
+    Args:
+        where: the model's step.
+        request: its request.
     """
-    if not _makers(request):
-        raise SmsshError(
-            f"{where}: repack=True needs a model that the SDK repacks in the pipeline, and this one's artefact is not "
-            "from such a step",
+    found = makers(request)
+    if not all(found):
+        which = "this one's artefact is not" if len(found) == 1 else "not every container's artefact is"
+        return SmsshError(
+            f"{where}: repack=True needs a model that the SDK repacks in the pipeline, and {which} from such a step",
             hint="give the model a script (entry_point or source_code) and an artefact of a step before, or leave "
-            "repack out: the bundle then comes by AdditionalModelDataSources",
+            "repack out",
             reference="not-repacked",
             status=ExitStatus.USAGE,
         )
+    return next(filter(None, map(_problem_of_source, found)), None)
 
 
-@contextlib.contextmanager
-def staged(step: Any, options: SSHOptions, session: Callable[[], Any]) -> Iterator[None]:
-    """Have the bundle beside the script of a repacking step while its request is made; nothing for other steps.
-
-    Args:
-        step: any step.
-        options: what was asked for.
-        session: answers the session that knows where bundles go.
-
-    Raises:
-        SmsshError: the script's folder is not to be written to.
-    """
-    if not (options.repack and options.active and is_repack(step)):
-        yield
-        return
-    # Makes the folder where there is none; the SDK calls it again, to no effect but its own.
-    step._prepare_for_repacking()  # noqa: SLF001
-    source = getattr(step, "_staged_source_dir", None) or getattr(step, "_source_dir", None)
+def _problem_of_source(step: Any) -> SmsshError | None:
+    source = _own_folder(step) or getattr(step, "_source_dir", None)
+    if source is None:
+        return None  # the SDK makes one
     if not isinstance(source, str) or source.lower().startswith("s3://"):
-        raise SmsshError(
+        shown = source if isinstance(source, str) else "a pipeline variable"
+        return SmsshError(
             f"step {step.name!r}: repack=True needs the model's script in a folder of this machine, and source_dir is "
-            f"{source}",
-            hint="give source_dir as a local folder, or leave repack out: the bundle then comes by "
-            "AdditionalModelDataSources",
+            f"{shown}",
+            hint="give source_dir as a local folder, or leave repack out",
             reference="source-not-local",
             status=ExitStatus.USAGE,
         )
     target = Path(source, FOLDER)
     if target.exists():
-        raise SmsshError(
+        return SmsshError(
             f"step {step.name!r}: {target} is there already, and repack=True needs that name",
             hint="give it another name",
             reference="name-taken",
             status=ExitStatus.USAGE,
         )
+    return None
+
+
+def _own_folder(step: Any) -> str | None:
+    """The copy of the script's folder that the SDK keeps for the step, from v3.27 on."""
+    found = getattr(step, "_staged_source_dir", None)
+    return found if isinstance(found, str) else None
+
+
+@contextlib.contextmanager
+def staged(step: Any, options: SSHOptions, session: Callable[[], Any]) -> Iterator[None]:
+    """Have the bundle beside the script of a repacking step while its request is made.
+
+    Args:
+        step: a repacking step, in which `problem` found none.
+        options: what was asked for its model.
+        session: answers the session that knows where bundles go.
+
+    Raises:
+        SmsshError: the bundle can't be stored or read.
+    """
+    if getattr(step, "_source_dir", None) is None:
+        # Makes the folder, with the script in it; the SDK calls it again, to no effect but its own.
+        step._prepare_for_repacking()  # noqa: SLF001
+    uri = bundle.publish(options, session())
+    own = _own_folder(step)
+    if own is not None:
+        target = Path(own, FOLDER)
+        try:
+            _lay_out(uri, target, options, session())
+            yield
+        finally:
+            shutil.rmtree(target, ignore_errors=True)
+        return
+    source = step._source_dir  # noqa: SLF001
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "source")
+        shutil.copytree(source, copy)
+        _lay_out(uri, copy / FOLDER, options, session())
+        with _in_place_of(source, str(copy), step):
+            yield
+
+
+@contextlib.contextmanager
+def _in_place_of(source: str, copy: str, step: Any) -> Iterator[None]:
+    """Have a repacking step, and what makes its request, look for the script in a copy of its folder."""
+    trainers = getattr(getattr(step, "step_args", None), "func_args", None) or ()
+    holders = [
+        (step, "_source_dir"),
+        (getattr(step, "estimator", None), "source_dir"),
+        *((getattr(each, "source_code", None), "source_dir") for each in trainers[:1]),
+    ]
+    held = [(holder, name) for holder, name in holders if getattr(holder, name, None) == source]
     try:
-        _lay_out(bundle.publish(options, session()), target, options, session())
+        for holder, name in held:
+            setattr(holder, name, copy)
         yield
     finally:
-        # The folder may be the user's.
-        shutil.rmtree(target, ignore_errors=True)
+        for holder, name in held:
+            setattr(holder, name, source)
 
 
 def _lay_out(uri: str, target: Path, options: SSHOptions, session: Any) -> None:
@@ -132,19 +178,12 @@ def _lay_out(uri: str, target: Path, options: SSHOptions, session: Any) -> None:
         ) from None
 
 
-def whole_source(step: Any, request: Mapping[str, Any], options: SSHOptions) -> Mapping[str, Any]:
+def whole_source(request: Mapping[str, Any]) -> Mapping[str, Any]:
     """The request of a repacking step, so that it copies its source folder and not just the script.
 
     SDK v2 copies the folder only where the user gave one.
-
-    Args:
-        step: any step.
-        request: its request.
-        options: what was asked for.
     """
     parameters = request.get("HyperParameters")
-    if not (options.repack and options.active and is_repack(step) and is_map(parameters)):
-        return request
-    if parameters.get("source_dir") not in (None, "null"):
+    if not is_map(parameters) or parameters.get("source_dir") not in (None, "null"):
         return request
     return {**request, "HyperParameters": {**parameters, "source_dir": _EVERYTHING}}

@@ -322,6 +322,9 @@ def _container(container: Any, role: Any, injection: Injection, where: str, fiel
     if _has_bundle(sources, "ChannelName", _source_uri, where, name):
         return container
     environment = _environment_of(container, where, f"{field_name}.Environment")
+    place = environment.get(carriers.BUNDLE)
+    if not injection.repacked and is_text(place) and place == carriers.REPACKED:
+        return container
     folder = carriers.REPACKED if injection.repacked else FOLDERS["model"]
     start = _start(injection, "model", folder, None, environment, where, "")
     variables = _variables(injection, role)
@@ -435,20 +438,22 @@ def _with_variables(
     ours = {name: value for name, value in variables.items() if name not in environment}
     ours.update(start.variables)
     if start.python_path is not None:
-        ours["PYTHONPATH"] = _python_path(environment.get("PYTHONPATH"), start.python_path, where, field_name)
+        present = environment.get("PYTHONPATH")
+        ours["PYTHONPATH"] = _python_path(present, start.python_path, kind, where, field_name)
     merged = {**environment, **ours}
     check_environment(where, kind, field_name, environment, merged)
     return merged
 
 
-def _python_path(present: Any, folder: str, where: str, field_name: str) -> str:
+def _python_path(present: Any, folder: str, kind: str, where: str, field_name: str) -> str:
     if present is None:
         return folder
     if not is_text(present):
         raise refuse(
             where,
             f"{field_name}.PYTHONPATH is a pipeline variable, to which the bundle's folder can't be prepended",
-            "give PYTHONPATH as a literal text, or name a ContainerEntrypoint, which is wrapped instead",
+            "give PYTHONPATH as a literal text, or "
+            + ("name a ContainerEntrypoint, which is wrapped instead" if LIMITS[kind].entry_point else OFF),
             "pythonpath-is-variable",
         )
     return f"{folder}:{present}" if present else folder

@@ -56,6 +56,17 @@ class Selection:
         """
         return self._wanted is None or any(_matches(each, kind, names) for each in self._wanted)
 
+    def names(self, kind: str | None, own: Sequence[str]) -> bool:
+        """Whether a person named a step: its kind, or its own name, by a pattern too.
+
+        Who says `*` names nothing, and neither does who names a condition that the step is part of.
+
+        Args:
+            kind: its kind.
+            own: its name, and those of the collections that stand for it, such as a ModelStep of SDK v2.
+        """
+        return any(each.strip("*?") and _matches(each, kind, own) for each in self._wanted or ())
+
     def check(self, known: Iterable[tuple[str | None, Sequence[str]]]) -> None:
         """Refuse what chooses nothing: it is misspelt, or the step has another name by now.
 

@@ -9,19 +9,20 @@ late: the SDK uploads code then, under keys that depend on the pipeline that is 
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 from ..errors import ExitStatus, SmsshError
 from . import local_mode, repack
-from .cautions import MODEL_UNSEEN, say
-from .inject import Attachment, inject, step_with_ssh
+from .inject import REPACKED, step_with_ssh
+from .models import Link, Model, Transform
 from .options import SSHOptions
-from .requests import KINDS, name_of
+from .requests import KINDS
 from .selection import EVERYTHING, Selection
 
-__all__ = ["attach", "attachment_of", "kind_of", "steps_in", "with_ssh"]
+__all__ = ["attach", "kind_of", "link_of", "steps_in", "with_ssh"]
 
 _MARK = "__smssh__"
+_STAGED = "__smssh_staged__"
 
 _RIGHT_ORDER = """write @with_ssh above @step, not below it:
 
@@ -51,7 +52,8 @@ def with_ssh(
         with_ssh(pipeline, steps="Train*")     some of them
 
     A transform step takes the step that makes its model with it, because the model carries what the job
-    needs. Decorating twice is decorating once: the options that came first stay.
+    needs; other models are left alone, unless they are decorated by themselves, or `steps` names them. Decorating twice
+    is decorating once: the options that came first stay.
 
     Args:
         target: what to decorate; None, or an `SSHOptions`, makes a decorator.
@@ -139,20 +141,21 @@ def _attach_all(target: Any, options: SSHOptions, selection: Selection) -> bool:
     if isinstance(target, (list, tuple)) and not all(any(steps_in(each)) for each in target):
         return False
     found = list(steps_in(target))
-    selection.check((kind_of(step), names) for step, names in found)
+    selection.check((kind_of(each.step), each.names) for each in found)
     # Beside steps that can be entered, those that can't (a model that is registered, say) are passed over.
-    if found and all(kind_of(step) is None for step, _ in found):
-        step, _ = found[0]
+    if found and all(kind_of(each.step) is None for each in found):
+        step = found[0].step
         raise SmsshError(
             f"step {step.name!r} is of type {_type_of(step)}, and no container runs there to be entered",
             hint="the types that can be entered are " + ", ".join(KINDS),
             reference="step-type",
             status=ExitStatus.USAGE,
         )
-    for step, names in found:
+    for step, names, own in found:
         kind = kind_of(step)
         if kind is not None and selection.has(kind, names):
-            attach(step, options)
+            alone = own == len(names)
+            attach(step, options, alone=alone, named=alone or selection.names(kind, names[:own]))
     return bool(found)
 
 
@@ -202,30 +205,48 @@ def kind_of(step: Any) -> str | None:
     return KINDS.get(_type_of(step))
 
 
-def steps_in(target: Any, around: tuple[str, ...] = ()) -> Iterator[tuple[Any, tuple[str, ...]]]:
+class Found(NamedTuple):
+    """A step behind something.
+
+    Attributes:
+        step: the step.
+        names: its name, before those of what it is part of.
+        own: how many of these stand for the step itself: its name, and those of collections right around it, such as a
+            ModelStep of SDK v2; not those of conditions and loops.
+    """
+
+    step: Any
+    names: tuple[str, ...]
+    own: int
+
+
+def steps_in(target: Any, around: tuple[str, ...] = (), own: int = 0) -> Iterator[Found]:
     """The steps behind one thing, nested ones too: of a DelayedReturn, a collection, a condition, a loop, a list.
 
     Args:
         target: the thing.
         around: the names of what it is part of.
+        own: how many of these are of collections right around it.
 
     Yields:
-        Each step, and its name before the names of what it is part of.
+        Each step.
     """
     if isinstance(target, (list, tuple)):
         for each in target:
-            yield from steps_in(each, around)
+            yield from steps_in(each, around, own)
         return
     step = _plain(target)
     inner = [*_listed(step, "if_steps"), *_listed(step, "else_steps"), *_listed(step, "for_each_body")]
-    beside = _listed(step, "steps")
     name = getattr(step, "name", None)
-    names = (name, *around) if isinstance(name, str) else around
+    if isinstance(name, str):
+        around, own = (name, *around), own + 1
     if _is_step(step) and not inner:
-        yield step, names
+        yield Found(step, around, own)
+    for each in inner:
+        yield from steps_in(each, around)
     # `steps` are those of a StepCollection, or what a ModelStep of v3 needs: the step that repacks its model.
-    for each in (*inner, *beside):
-        yield from steps_in(each, names)
+    for each in _listed(step, "steps"):
+        yield from steps_in(each, around, own)
 
 
 def _listed(step: Any, name: str) -> list[Any]:
@@ -240,67 +261,90 @@ def _describe(target: Any) -> str:
 # -------------------------------------------------------------------------------- attach
 
 
-def attach(step: Any, options: SSHOptions, *, named: bool = True, session: Any = None) -> None:
-    """Hook the step's `arguments`; does nothing where that was done before.
+def attach(
+    step: Any,
+    options: SSHOptions,
+    *,
+    alone: bool = False,
+    named: bool = False,
+    chosen: bool = True,
+    session: Any = None,
+) -> None:
+    """Hook the step's `arguments`; where that was done before, its options stay.
 
     Args:
         step: a step whose `kind_of` is known.
         options: what is asked for.
-        named: whether a person named this step.
+        alone: whether it was decorated by itself.
+        named: whether a person named it.
+        chosen: whether it is meant itself, and does not only come along with a transform step.
         session: a SageMaker session to fall back on.
     """
-    if attachment_of(step) is not None:
-        return
+    link = link_of(step)
+    if link is None:
+        link = _link(step, options, session)
+        _hook(step, link)
+    link.alone, link.named = link.alone or alone, link.named or named
+    if isinstance(link, Model):
+        link.chosen = link.chosen or chosen
+
+
+def link_of(step: Any) -> Link | None:
+    """What was asked for the step; None where nothing was."""
+    found = getattr(type(step), _MARK, None)
+    return found if isinstance(found, Link) else None
+
+
+def _hook(step: Any, link: Link) -> None:
+    """Let a step's requests, and the whole step of a definition, be changed."""
     base = type(step)
     own: property = base.arguments
-    model = None
-    if kind_of(step) == "transform":
-        model = _attach_model(step, options, named=named, session=session)
-    attachment = Attachment(options, named, session, model=model)
     entered = False  # whether the request that was made last has SSH in it
 
     def arguments(self: Any) -> Any:
         nonlocal entered
         session_of = functools.partial(_session_of, self)
         entered = False
-        if options.active and local_mode.is_local_step(session_of(), session):
+        if link.options.active and local_mode.is_local_step(session_of(), link.session):
             local_mode.warn(f"step {self.name!r}")
             return own.__get__(self)
-        with repack.staged(self, options, lambda: session_of() or session):
-            request = own.__get__(self)
-        kind = kind_of(self)
-        if kind is None:
-            return request
-        request = repack.whole_source(self, request, options)
-        changed = inject(kind, self.name, request, attachment, session_of)
+        request = own.__get__(self)
+        changed = link.enter(request, session_of)
         entered = changed is not request
         return changed
 
     @functools.wraps(base.to_request)
     def to_request(self: Any) -> Any:
         whole = base.to_request(self)
-        kind = kind_of(self)
-        return step_with_ssh(whole, kind, options) if entered and kind is not None else whole
+        return step_with_ssh(whole, link.kind, link.options) if entered else whole
 
-    namespace: dict[str, Any] = {
-        "__module__": base.__module__,
-        "__qualname__": base.__qualname__,
-        "__doc__": base.__doc__,
-        "arguments": property(arguments, doc=own.__doc__),
-        "to_request": to_request,
-        _MARK: attachment,
-    }
-    hooked = type(base.__name__, (base,), namespace)
-    step.__class__ = hooked
-    if kind_of(step) == "model" and options.repack:
-        for maker in repack.makers(step):
-            attach(maker, options, named=named, session=session)
+    _subclass(
+        step, {"arguments": property(arguments, doc=own.__doc__), "to_request": to_request, _MARK: link}
+    )
 
 
-def attachment_of(step: Any) -> Attachment | None:
-    """What was attached to the step; None where nothing was."""
-    found = getattr(type(step), _MARK, None)
-    return found if isinstance(found, Attachment) else None
+def _subclass(step: Any, namespace: dict[str, Any]) -> None:
+    """Give a step a class of its own, which is like its class but for these members."""
+    base = type(step)
+    like = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    step.__class__ = type(base.__name__, (base,), {**like, **namespace})
+
+
+def _stage(step: Any, model: Model) -> None:
+    """Let a step of the SDK's that repacks a model bring the bundle into it; the step itself is not entered by that."""
+    if getattr(type(step), _STAGED, None) is not None:
+        return
+    own: property = type(step).arguments
+
+    def arguments(self: Any) -> Any:
+        session_of = functools.partial(_session_of, self)
+        local = local_mode.is_local_step(session_of(), model.session)
+        if local or model.foresee(session_of).way != REPACKED:
+            return own.__get__(self)
+        with repack.staged(self, model.options, lambda: session_of() or model.session):
+            return repack.whole_source(own.__get__(self))
+
+    _subclass(step, {"arguments": property(arguments, doc=own.__doc__), _STAGED: model})
 
 
 # -------------------------------------------------------------------------------- sessions and models
@@ -328,23 +372,34 @@ def _jobs_of(step: Any) -> Iterator[Any]:
         yield getattr(step, name, None)
 
 
-def _attach_model(step: Any, options: SSHOptions, *, named: bool, session: Any) -> SSHOptions | None:
-    """Attach to the step that makes a transform step's model, or say what the model needs.
+def _link(step: Any, options: SSHOptions, session: Any) -> Link:
+    """What was asked for a step, and what else its kind has to know."""
+    kind = kind_of(step)
+    assert kind is not None
+    if kind == "transform":
+        model = _model_of(step, options, session)
+        return Transform(kind, step.name, options, session=session, model=model)
+    if kind != "model":
+        return Link(kind, step.name, options, session=session)
+    peek = functools.partial(repack.request_of, step)
+    link = Model(kind, step.name, options, session=session, peek=peek)
+    request = repack.request_of(step)
+    for maker in repack.makers(request) if request is not None else ():
+        if maker is not None:
+            _stage(maker, link)
+    return link
 
-    Returns:
-        What was asked for the model, which may have come before; None where no step is seen that makes it.
-    """
+
+def _model_of(step: Any, options: SSHOptions, session: Any) -> Model | None:
+    """The step that makes a transform step's model, which gets the same options, unless it has some; None if unseen."""
     names = (getattr(job, "model_name", None) for job in _jobs_of(step))
     name = next((found for found in names if found is not None), None)
     try:
         maker = object.__getattribute__(name, "_step")
     except AttributeError:
-        maker = None
-    if maker is not None and _is_step(maker) and kind_of(maker) == "model":
-        attach(maker, options, named=named, session=session)
-        theirs = attachment_of(maker)
-        if theirs is not None and theirs.options.active:
-            return theirs.options
-    if options.active and not local_mode.is_local_step(_session_of(step), session):
-        say(name_of("transform", step.name), [MODEL_UNSEEN])
-    return None
+        return None
+    if not _is_step(maker) or kind_of(maker) != "model":
+        return None
+    attach(maker, options, chosen=False, session=session)
+    link = link_of(maker)
+    return link if isinstance(link, Model) else None

@@ -85,11 +85,21 @@ def sent(client: Any, operation: str, request: dict[str, Any]) -> dict[str, Any]
     return body
 
 
+NAMED = ("*", "model")
+"""Models, too: a client leaves them alone where nobody names them."""
+
+
+@pytest.fixture(autouse=True)
+def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What models were made is known to a process."""
+    monkeypatch.setattr(clients, "_models", {})
+
+
 @pytest.mark.parametrize("operation", REQUESTS)
 def test_each_operation_of_a_client(boto_session: boto3.Session, operation: str) -> None:
     client = boto_session.client("sagemaker")
     before = sent(client, operation, REQUESTS[operation])
-    assert enable(client, OPTIONS, boto_session=boto_session) is client
+    assert enable(client, OPTIONS, boto_session=boto_session, steps=NAMED) is client
     after = sent(client, operation, REQUESTS[operation])
     assert after != before
     text = json.dumps(after)
@@ -101,7 +111,11 @@ def test_each_operation_of_a_client(boto_session: boto3.Session, operation: str)
 
 def test_more_variables_go_to_jobs_and_not_to_models(boto_session: boto3.Session) -> None:
     client = enable(
-        boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session, environment={"MORE": "x"}
+        boto_session.client("sagemaker"),
+        OPTIONS,
+        boto_session=boto_session,
+        steps=NAMED,
+        environment={"MORE": "x"},
     )
     for operation, request in REQUESTS.items():
         assert ('"MORE": "x"' in json.dumps(sent(client, operation, request))) is (
@@ -145,7 +159,7 @@ def test_a_native_job_says_where_it_announces_itself_where_its_bundle_does_not(
 
 
 def test_the_bundle_of_a_client_goes_to_its_region(boto_session: boto3.Session) -> None:
-    client = enable(boto_session.client("sagemaker"), OPTIONS)
+    client = enable(boto_session.client("sagemaker"), OPTIONS, steps=NAMED)
     assert "/bundles/" in json.dumps(sent(client, "create_model", REQUESTS["create_model"]))
 
 
@@ -192,7 +206,7 @@ def test_other_operations_are_left_alone(boto_session: boto3.Session) -> None:
 
 @pytest.mark.parametrize("operation", sorted(set(REQUESTS) - {"create_training_job"}))
 def test_what_goes_without_is_named(boto_session: boto3.Session, operation: str) -> None:
-    client = enable(boto_session.client("sagemaker"), OPTIONS, transport="native")
+    client = enable(boto_session.client("sagemaker"), OPTIONS, transport="native", steps=NAMED)
     request = REQUESTS[operation]
     name = next(value for key, value in request.items() if key.endswith("Name"))
     with pytest.warns(SmsshWarning, match=f"no SSH for the [a-z ]+ '{name}': the native transport is"):
@@ -205,11 +219,8 @@ def unseen(record: list[warnings.WarningMessage]) -> list[str]:
     return [subject for subject, headline, _ in found if headline]
 
 
-def test_a_transform_job_whose_model_was_not_seen(
-    boto_session: boto3.Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(clients, "_models", set())
-    client = enable(boto_session.client("sagemaker"), OPTIONS)
+def test_a_transform_job_whose_model_was_not_seen(boto_session: boto3.Session) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, steps=NAMED)
     request = REQUESTS["create_transform_job"]
     with pytest.warns(SmsshWarning) as record:
         assert "SMSSH_ENABLE" in sent(client, "create_transform_job", request)["Environment"]
@@ -218,6 +229,86 @@ def test_a_transform_job_whose_model_was_not_seen(
     with warnings.catch_warnings(record=True) as none:
         sent(client, "create_transform_job", {**request, "TransformJobName": "c"})
     assert unseen(none) == []
+
+
+def said_of(client: Any, operation: str, request: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What is sent, and what is warned of."""
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        body = sent(client, operation, request)
+    return body, [str(each.message) for each in record if each.category is SmsshWarning]
+
+
+MODEL, JOB = REQUESTS["create_model"], REQUESTS["create_transform_job"]
+
+
+def test_a_model_is_left_alone_and_with_it_its_transform_jobs(boto_session: boto3.Session) -> None:
+    """It may be for a production endpoint."""
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
+    assert said_of(client, "create_model", MODEL) == (MODEL, [])
+    body, (text,) = said_of(client, "create_transform_job", JOB)
+    assert body == JOB
+    assert text.startswith(
+        "no SSH for the transform job 'b': its model, which would bring our files, is made without"
+    )
+    assert "steps=('*', 'model')" in text
+    assert "bundle='baked'" in text
+    # In another region, a model of that name is another one.
+    elsewhere = enable(boto3.client("sagemaker", region_name="eu-west-1"), OPTIONS, boto_session=boto_session)
+    body, (text,) = said_of(elsewhere, "create_transform_job", JOB)
+    assert "its model was not seen to get SSH" in text
+    assert body["Environment"] == {"SMSSH_ENABLE": "1"}
+
+
+@pytest.mark.parametrize("asked", [{"steps": NAMED}, {"steps": "m"}, {"endpoints": True}])
+def test_a_model_that_is_named_gets_it_and_so_do_its_transform_jobs(
+    boto_session: boto3.Session, asked: dict[str, Any]
+) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session, **asked)
+    body, said = said_of(client, "create_model", MODEL)
+    assert "AdditionalModelDataSources" in body["PrimaryContainer"]
+    body, more = said_of(client, "create_transform_job", JOB)
+    assert body["Environment"] == {"SMSSH_ENABLE": "1"}
+    assert [text for text in said + more if "AWS does not document for batch transform" in text]
+    assert not [text for text in said + more if "not seen" in text]
+
+
+def test_a_model_that_cannot_have_it_leaves_its_transform_jobs_alone(boto_session: boto3.Session) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session, steps=NAMED)
+    isolated = {**MODEL, "EnableNetworkIsolation": True}
+    body, (text,) = said_of(client, "create_model", isolated)
+    assert body == isolated
+    assert text.startswith("no SSH for the model 'm': EnableNetworkIsolation is on")
+    body, (text,) = said_of(client, "create_transform_job", JOB)
+    assert body == JOB
+    assert text.startswith(
+        "no SSH for the transform job 'b': its model can't have SSH: EnableNetworkIsolation is"
+    )
+    # A new one of that name is another.
+    sent(client, "create_model", MODEL)
+    assert "SMSSH_ENABLE" in said_of(client, "create_transform_job", JOB)[0]["Environment"]
+
+
+def test_a_model_that_was_made_while_it_was_off_is_not_known(boto_session: boto3.Session) -> None:
+    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session, steps=NAMED)
+    sent(client, "create_model", MODEL)
+    enable(client, OPTIONS, enabled=False)
+    sent(client, "create_model", MODEL)
+    enable(client, OPTIONS, boto_session=boto_session)
+    assert "its model was not seen" in said_of(client, "create_transform_job", JOB)[1][0]
+
+
+def test_a_baked_transform_job_has_the_role_of_its_model(boto_session: boto3.Session) -> None:
+    """No transform request has one, and without a role no host is registered."""
+    client = enable(boto_session.client("sagemaker"), bundle="baked", boto_session=boto_session)
+    body, (text,) = said_of(client, "create_transform_job", JOB)
+    assert "SMSSH_ROLE" not in body["Environment"]
+    assert "role" in text
+    assert "(SSHOptions(role=...))" in text
+    assert said_of(client, "create_model", MODEL) == (MODEL, [])
+    body, said = said_of(client, "create_transform_job", {**JOB, "TransformJobName": "c"})
+    assert body["Environment"]["SMSSH_ROLE"] == ROLE
+    assert said == []
 
 
 # -------------------------------------------------------------------------------- definitions of pipelines
@@ -273,7 +364,13 @@ CREATE = {"create_pipeline": {"RoleArn": ROLE, "ClientRequestToken": "t" * 32}}
 
 @pytest.mark.parametrize("operation", ["create_pipeline", "update_pipeline"])
 def test_definitions_of_pipelines(boto_session: boto3.Session, operation: str) -> None:
-    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session, cache="drop")
+    client = enable(
+        boto_session.client("sagemaker"),
+        OPTIONS,
+        boto_session=boto_session,
+        cache="drop",
+        steps=["*", "transform"],
+    )
     found = steps_sent(client, operation)
     assert found["Train"]["DependsOn"] == ["Prepare"]
     assert "CacheConfig" not in found["Train"]
@@ -287,7 +384,13 @@ def test_definitions_of_pipelines(boto_session: boto3.Session, operation: str) -
 def test_a_transform_job_gets_options_of_its_own_where_its_model_may_not_have_them(
     boto_session: boto3.Session,
 ) -> None:
-    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session, hold="failure")
+    client = enable(
+        boto_session.client("sagemaker"),
+        OPTIONS,
+        boto_session=boto_session,
+        hold="failure",
+        steps=["*", "transform"],
+    )
     found = steps_sent(client, "update_pipeline")  # with its model, which gets the same options
     assert "SMSSH_HOLD" not in found["Score"]["Arguments"]["Environment"]
     job = sent(client, "create_transform_job", REQUESTS["create_transform_job"])
@@ -307,7 +410,6 @@ def test_a_name_that_is_none_is_for_botocore_to_refuse(boto_session: boto3.Sessi
         ({"Get": "Parameters.Role"}, {}),
         ("made-before", {}),
         ({"Get": "Steps.Elsewhere.Outputs.Name"}, {}),
-        ({"Get": "Steps.Model.ModelName"}, {"EnableNetworkIsolation": True}),
     ],
 )
 def test_a_transform_step_whose_model_was_not_seen(
@@ -338,14 +440,16 @@ def test_what_goes_without_is_said_of_each_pipeline_once(boto_session: boto3.Ses
 
 
 def test_a_transform_step_whose_model_gets_it(boto_session: boto3.Session) -> None:
-    client = enable(boto_session.client("sagemaker"), OPTIONS)
+    client = enable(boto_session.client("sagemaker"), OPTIONS, steps="Score")
     with pytest.warns(SmsshWarning) as record:
         steps_sent(client, "update_pipeline", {"Steps": [SCORE, step("Model", "Model")]})
     assert unseen(record.list) == []
 
 
 def test_once_is_enough_for_definitions(boto_session: boto3.Session) -> None:
-    client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
+    client = enable(
+        boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session, steps=["*", "transform"]
+    )
     text = json.dumps(DEFINITION)
     once = sent(client, "update_pipeline", {"PipelineName": "p", "PipelineDefinition": text})[
         "PipelineDefinition"

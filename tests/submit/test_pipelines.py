@@ -35,7 +35,8 @@ pytestmark = [
 def test_the_whole_pipeline_is_the_same_as_all_its_steps(sdk: SDK) -> None:
     session = sdk.session()
     by_steps = sdk.pipeline(*with_ssh(every_step(sdk, session)), session=session)
-    whole = with_ssh(sdk.pipeline(*every_step(sdk, session), session=session))
+    whole = sdk.pipeline(*every_step(sdk, session), session=session)
+    with_ssh(whole, steps="training, processing, transform, model")
     assert normalised(whole.definition()) == normalised(by_steps.definition())
 
 
@@ -222,10 +223,9 @@ def test_a_model_from_elsewhere_is_said_of_a_pipeline_too(sdk: SDK) -> None:
 
     session = sdk.session()
     name = ParameterString("ModelName", default_value="m")
-    pipeline = sdk.pipeline(sdk.transform(session, name), session=session, parameters=[name])
+    pipeline = with_ssh(sdk.pipeline(sdk.transform(session, name), session=session, parameters=[name]))
     with pytest.warns(SmsshWarning, match="step 'Score' of pipeline 'pipe': its model was not seen to get"):
-        with_ssh(pipeline)
-    assert entered(pipeline) == {"Score"}
+        assert entered(pipeline) == {"Score"}
 
 
 def test_definitions_of_which_nothing_changes_are_left_alone() -> None:

@@ -696,3 +696,34 @@ def test_many_definitions_are_not_refused_for_it() -> None:
     changed = transform_request("tuning", few, Injection(BUNDLE, step="Step"))
     limits = [each["Environment"]["SMSSH_MAX_RUNTIME"] for each in changed["TrainingJobDefinitions"]]
     assert limits == [str(3600 + n) for n in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked"),
+    [
+        ({}, {"carrier": "wrap"}),
+        ({"PYTHONPATH": Variable()}, {}),
+        ({"PYTHONPATH": "/x:" * 3500}, {}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["model", "tuning"])
+def test_who_has_no_entry_point_is_not_told_to_name_it(
+    kind: str, environment: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    """CreateModel has none, and neither has a definition of a tuning job."""
+    make = {"model": model, "tuning": tuning}[kind]
+    hint = (
+        refusal(kind, make(Environment=environment), Injection(BUNDLE, step="Step", **asked)).hint or ""
+    ).lower()
+    assert hint
+    assert "entry" not in hint
+    named = (
+        refusal("training", training(Environment=environment), Injection(BUNDLE, step="Step", **asked)).hint
+        or ""
+    ).lower()
+    assert "entry" in named
+
+
+def test_a_model_that_was_repacked_has_the_bundle() -> None:
+    once = transform_request("model", model(), Injection(BUNDLE, repacked=True))
+    assert transform_request("model", once, Injection(OTHER)) is once

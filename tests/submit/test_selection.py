@@ -59,3 +59,27 @@ def test_what_chooses_nothing_is_an_error_that_names_the_steps() -> None:
     assert caught.value.hint == "the steps are Model-CreateModel, Prepare, Train-1, Train-2"
     with pytest.raises(SmsshError, match="'tuning' chooses no step"):
         chosen("tuning")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("Train-1", ["Train-1"]),
+        ("T*, Pre*", ["Train-1", "Train-2", "Prepare"]),
+        ("model", ["Model-CreateModel"]),
+        ("Model", ["Model-CreateModel"]),
+        # Everything is no name, and a condition is not what is inside.
+        ("*", []),
+        ("**", []),
+        ("If", []),
+        ("*, If, training", ["Train-1", "Train-2"]),
+        (None, []),
+    ],
+)
+def test_what_somebody_named(wanted: Any, expected: list[str]) -> None:
+    own = {"Model-CreateModel": 2}
+    selection = Selection(wanted)
+    named = [
+        names[0] for kind, names in STEPS if selection.names(kind, names[: own.get(names[0], 1)]) and kind
+    ]
+    assert named == expected

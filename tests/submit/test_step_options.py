@@ -73,11 +73,14 @@ def test_a_switch_for_each_execution(sdk: SDK) -> None:
     session = sdk.session()
     debug = ParameterString("Debug", default_value="0", enum_values=["0", "1"])
     steps = every_step(sdk, session)
-    pipeline = with_ssh(sdk.pipeline(*steps, session=session, parameters=[debug]), enabled=debug)
+    pipeline = sdk.pipeline(*steps, session=session, parameters=[debug])
+    with_ssh(pipeline, steps=["*", "transform"], enabled=debug)
     with pytest.warns(SmsshWarning) as record:
         found = steps_of(pipeline)
     (said,) = [str(each.message) for each in record if "enabled is a pipeline parameter" in str(each.message)]
     assert "still has the bundle and what starts it" in said
+    assert "'Score'" in said
+    assert "'Model'" not in said
     for name, step in found.items():
         environment = step["Arguments"].get("PrimaryContainer", step["Arguments"])["Environment"]
         if name == "Model":
@@ -244,7 +247,7 @@ def test_further_variables(sdk: SDK) -> None:
     steps[1].step_args.func_args[0].env = {"THEIRS": "kept"}
     pipeline = sdk.pipeline(*steps, session=session, parameters=[region])
     asked = {"REGION": region, "SMSSH_LOG_TO_STDOUT": "1", "THEIRS": "changed"}
-    found = steps_of(with_ssh(pipeline, environment=asked))
+    found = steps_of(with_ssh(pipeline, steps=["*", "transform"], environment=asked))
     for name in ("Prepare", "Train", "Score"):
         environment = found[name]["Arguments"]["Environment"]
         assert environment["REGION"] == {"Get": "Parameters.Region"}
@@ -425,10 +428,10 @@ def test_what_a_transform_step_asks_for_is_said_where_its_model_is_not_seen(sdk:
     from sagemaker.core.workflow.parameters import ParameterString
 
     session, model = sdk.session(), ParameterString("ModelName", default_value="m")
-    with pytest.warns(SmsshWarning, match="its model was not seen to get SSH"):
-        score = with_ssh(sdk.transform(session, model), hold="failure", authorized_keys="ssh-rsa AAAAann")
+    score = with_ssh(sdk.transform(session, model), hold="failure", authorized_keys="ssh-rsa AAAAann")
     pipeline = sdk.pipeline(score, session=session, parameters=[model])
-    environment = steps_of(pipeline)["Score"]["Arguments"]["Environment"]
+    with pytest.warns(SmsshWarning, match="its model was not seen to get SSH"):
+        environment = steps_of(pipeline)["Score"]["Arguments"]["Environment"]
     assert environment == {
         "SMSSH_ENABLE": "1",
         "SMSSH_STEP": "Score",

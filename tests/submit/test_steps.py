@@ -222,15 +222,23 @@ def test_a_transform_step_with_a_model_from_elsewhere_warns(sdk: SDK) -> None:
 
     session = sdk.session()
     step = sdk.transform(session, ParameterString("ModelName", default_value="m"))
+    pipeline = sdk.pipeline(
+        with_ssh(step), session=session, parameters=[step.step_args.func_args[0].model_name]
+    )
     with pytest.warns(SmsshWarning, match="step 'Score': its model was not seen to get SSH"):
-        with_ssh(step)
+        assert entered(pipeline) == {"Score"}
 
 
 def test_a_model_that_is_left_out_is_none_with_ssh(sdk: SDK) -> None:
     session = sdk.session()
     model = with_ssh(sdk.model(session), enabled=False)
-    with pytest.warns(SmsshWarning, match="step 'Score': its model was not seen to get SSH"):
-        with_ssh(sdk.transform(session, model.properties.ModelName))
+    pipeline = sdk.pipeline(
+        model, with_ssh(sdk.transform(session, model.properties.ModelName)), session=session
+    )
+    with pytest.warns(
+        SmsshWarning, match="no SSH for step 'Score': its model, which would bring our files, is"
+    ):
+        assert entered(pipeline) == set()
 
 
 def test_conditions_and_loops(sdk: SDK) -> None:

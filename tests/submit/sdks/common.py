@@ -25,6 +25,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.loaders import create_loader
 
 from smssh_plugin import SmsshError, enable, with_ssh
+from smssh_plugin.submit.requests import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,11 +129,11 @@ class Table:
 
         return take
 
-    def pipeline(self, name: str) -> Callable[[Any], Any]:
+    def pipeline(self, name: str, **asked: Any) -> Callable[[Any], Any]:
         """The same for a pipeline that is decorated as a whole, and in no other way."""
 
         def take(make: Callable[[World], Any]) -> Any:
-            self._cases[name] = lambda world: self._compiled_as_a_whole(world, name, make)
+            self._cases[name] = lambda world: self._compiled_as_a_whole(world, name, make, asked)
             return make
 
         return take
@@ -179,6 +180,7 @@ class Table:
         """A definition before and after, and once more where the pipeline is decorated instead of its steps."""
         pipeline, steps = self._made(world, name, make)
         found = {"before": json.loads(pipeline.definition()), "options": options}
+        folders = _folders(world)
         with_ssh(steps if only is None else only(steps), **options)
         found["after"] = json.loads(pipeline.definition())
         os.environ["SMSSH_ENABLE"] = "0"
@@ -186,14 +188,34 @@ class Table:
         del os.environ["SMSSH_ENABLE"]
         if only is None:
             whole, _ = self._made(world, name, make)
-            found["whole"] = json.loads(with_ssh(whole, **options).definition())
+            # Named by their kinds, as they were above.
+            kinds = {KINDS[kind] for kind in _types(found["before"]["Steps"]) if kind in KINDS}
+            found["whole"] = json.loads(with_ssh(whole, steps=sorted(kinds), **options).definition())
+        found["touched"] = _folders(world) != folders
         found["repacked"] = _repacked(world, found["after"])
         return found
 
-    def _compiled_as_a_whole(self, world: World, name: str, make: Any) -> dict[str, Any]:
+    def _compiled_as_a_whole(self, world: World, name: str, make: Any, asked: Any) -> dict[str, Any]:
         pipeline, _ = self._made(world, name, make)
-        before = json.loads(pipeline.definition())
-        return {"before": before, "after": json.loads(with_ssh(pipeline).definition())}
+        found = {"before": json.loads(pipeline.definition())}
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            found["after"] = json.loads(with_ssh(pipeline, **asked).definition())
+        found["said"] = [str(each.message) for each in record if each.category.__name__ == "SmsshWarning"]
+        return found
+
+
+def _types(steps: list[Any]) -> list[str]:
+    """The types of steps, nested ones too."""
+    inner = [
+        each["Arguments"].get(name, []) for each in steps for name in ("IfSteps", "ElseSteps", "ForEachBody")
+    ]
+    return [*(each["Type"] for each in steps), *(one for found in inner for one in _types(found))]
+
+
+def _folders(world: World) -> dict[str, int]:
+    """When something was made or removed last in each folder of the user's."""
+    return {str(each): each.stat().st_mtime_ns for each in world.code.parent.rglob("*") if each.is_dir()}
 
 
 def _repacked(world: World, definition: Any) -> list[str]:

@@ -82,13 +82,14 @@ class SDK(NamedTuple):
         )
 
 
-def add_cases(table: Table, sdk: SDK, train: Any) -> None:
+def add_cases(table: Table, sdk: SDK, train: Any, model_step: Any) -> None:
     """Add these cases to a table.
 
     Args:
         table: the table.
         sdk: the SDK.
         train: makes a training step.
+        model_step: makes a step that makes a model, with the name of it.
     """
 
     @table.steps("processing-script")
@@ -118,6 +119,12 @@ def add_cases(table: Table, sdk: SDK, train: Any) -> None:
     def delayed(world: World) -> Any:
         """The first step is in no list."""
         return sdk.functions()[1]
+
+    @table.pipeline("left-alone-models")
+    def left_alone(world: World) -> Any:
+        """A model for production, and one that brings files by an unproven way only; the rest gets SSH."""
+        release, model = model_step(world, "Release"), model_step(world, "Model")
+        return [sdk.bare(world), release, model, sdk.score(world, model.properties.ModelName)]
 
     @table.error("function-wrong-order")
     def wrong_order(world: World) -> Any:

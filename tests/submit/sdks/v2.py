@@ -7,7 +7,7 @@ from typing import Any
 
 from common import BUCKET, IMAGE, ROLE, Table, World
 from sagemaker.estimator import Estimator
-from sagemaker.inputs import TrainingInput, TransformInput
+from sagemaker.inputs import CreateModelInput, TrainingInput, TransformInput
 from sagemaker.instance_group import InstanceGroup
 from sagemaker.model import Model
 from sagemaker.pipeline import PipelineModel
@@ -29,6 +29,7 @@ from sagemaker.workflow.pipeline_context import PipelineSession
 from sagemaker.workflow.step_collections import EstimatorTransformer
 from sagemaker.workflow.steps import (
     CacheConfig,
+    CreateModelStep,
     ProcessingStep,
     TrainingStep,
     TransformStep,
@@ -126,10 +127,10 @@ def processing_framework(world: World) -> Any:
 # ------------------------------------------------------------------------------------------- models
 
 
-def model_step(world: World, **more: Any) -> ModelStep:
+def model_step(world: World, step: str = "Model", **more: Any) -> ModelStep:
     more.setdefault("model_data", world.s3("model.tar.gz"))
     model = Model(image_uri=IMAGE, role=ROLE, sagemaker_session=world.session, **more)
-    return ModelStep(name="Model", step_args=model.create(instance_type="ml.m5.large"))
+    return ModelStep(name=step, step_args=model.create(instance_type="ml.m5.large"))
 
 
 @table.steps("transform-model-create")
@@ -144,7 +145,7 @@ def transform_alone(world: World) -> Any:
     return transform_model(world)
 
 
-@table.steps("transform-model-repack")
+@table.steps("transform-model-repack", repack=False)
 def transform_repack(world: World) -> Any:
     train = training_byoc(world)
     source = world.code.with_name("inference")
@@ -159,7 +160,7 @@ def transform_repack(world: World) -> Any:
     return [train, model, sdk.score(world, model.properties.ModelName)]
 
 
-@table.steps("transform-model-repack-with-bundle", repack=True)
+@table.steps("transform-model-repack-with-bundle")
 def transform_repack_with_bundle(world: World) -> Any:
     return transform_repack(world)
 
@@ -196,6 +197,37 @@ def model_of_several(world: World) -> Any:
     ]
     made = PipelineModel(models=models, role=ROLE, sagemaker_session=world.session)
     return ModelStep(name="Models", step_args=made.create(instance_type="ml.m5.large"))
+
+
+@table.pipeline("left-alone-several-containers", steps="Score")
+def left_alone_several(world: World) -> Any:
+    """Its transform step is named, and its model can't have SSH."""
+    model = model_of_several(world)
+    return [model, sdk.score(world, model.properties.ModelName)]
+
+
+@table.pipeline("left-alone-old-model-step", steps="Score", transport="native")
+def left_alone_old(world: World) -> Any:
+    """The request of such a model is not known before it is compiled; the transform step can't have SSH."""
+    model = Model(
+        image_uri=IMAGE, role=ROLE, sagemaker_session=world.session, model_data=world.s3("model.tar.gz")
+    )
+    made = CreateModelStep(name="Model", model=model, inputs=CreateModelInput(instance_type="ml.m5.large"))
+    return [made, sdk.score(world, made.properties.ModelName)]
+
+
+@table.pipeline("left-alone-old-model-step-isolated", steps="Score")
+def left_alone_old_isolated(world: World) -> Any:
+    """The same, and the transform step is compiled first."""
+    model = Model(
+        image_uri=IMAGE,
+        role=ROLE,
+        sagemaker_session=world.session,
+        model_data=world.s3("model.tar.gz"),
+        enable_network_isolation=True,
+    )
+    made = CreateModelStep(name="Model", model=model, inputs=CreateModelInput(instance_type="ml.m5.large"))
+    return [sdk.score(world, made.properties.ModelName), made]
 
 
 @table.steps("collection-estimator-transformer")
@@ -254,7 +286,7 @@ def job_transformer(world: World) -> None:
     made.transform(world.s3("score"), job_name=world.new_name("score"), wait=False, logs=False)
 
 
-add_cases(table, sdk, training_byoc)
+add_cases(table, sdk, training_byoc, model_step)
 
 if __name__ == "__main__":
     table.main()

@@ -123,7 +123,7 @@ def processing_framework(world: World) -> Any:
 # ------------------------------------------------------------------------------------------- models
 
 
-def model_step(world: World, **more: Any) -> ModelStep:
+def model_step(world: World, step: str = "Model", **more: Any) -> ModelStep:
     more.setdefault("s3_model_data_url", world.s3("model.tar.gz"))
     builder = ModelBuilder(
         image_uri=IMAGE,
@@ -132,7 +132,7 @@ def model_step(world: World, **more: Any) -> ModelStep:
         model_path=str(world.model),
         **more,
     )
-    return ModelStep(name="Model", step_args=builder.build())
+    return ModelStep(name=step, step_args=builder.build())
 
 
 @table.steps("transform-model-create")
@@ -147,7 +147,7 @@ def transform_alone(world: World) -> Any:
     return transform_model(world)
 
 
-@table.steps("transform-model-repack")
+@table.steps("transform-model-repack", repack=False)
 def transform_repack(world: World) -> Any:
     train = training_byoc(world)
     model = model_step(
@@ -166,7 +166,7 @@ def model_endpoints(world: World) -> Any:
 # Before, ModelBuilder leaves models in a pipeline as they are.
 if hasattr(ModelStep, "_repack_inputs_for"):
 
-    @table.steps("transform-model-repack-with-bundle", repack=True)
+    @table.steps("transform-model-repack-with-bundle")
     def transform_repack_with_bundle(world: World) -> Any:
         return transform_repack(world)
 
@@ -215,7 +215,7 @@ def job_tuner(world: World) -> None:
     tuner(world, sdk.plain(world)).tune(data(world), job_name=world.new_name("tune"), wait=False)
 
 
-add_cases(table, sdk, training_byoc)
+add_cases(table, sdk, training_byoc, model_step)
 
 if __name__ == "__main__":
     table.main()

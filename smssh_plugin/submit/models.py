@@ -1,0 +1,289 @@
+"""Models, and the transform steps that use them: which models are changed, and by which way the files get in.
+
+A transform job has no channel and names no entry point: what it needs comes with its model. A model may be for
+production too, so it is changed only where a person named it, where endpoints are asked for, or where a transform step
+that can have SSH uses it; and by ways that are proven, unless a person named one of the two.
+
+Two things that are compiled one after the other depend on each other here: the step that makes a model on the requests
+of the transform steps, and these on the model's. So each keeps what it was told, and `stale` answers whether that is
+still so when the last of them was compiled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
+
+from ..errors import SmsshError
+from . import repack
+from .cautions import say, unproven, unseen
+from .inject import BAKED, REPACKED, SOURCES, Attachment, foreseen, inject, refused, subject_of
+from .leaves import at
+from .limits import refuse
+from .requests import name_of
+
+if TYPE_CHECKING:
+    from .options import SSHOptions
+
+__all__ = ["Link", "Model", "Transform", "Verdict", "way_into"]
+
+Request = Mapping[str, Any]
+
+
+class Verdict(NamedTuple):
+    """Whether a model gets SSH.
+
+    Attributes:
+        way: the way by which; None where it does not.
+        problem: why it does not; None where nobody wants it to.
+    """
+
+    way: str | None = None
+    problem: SmsshError | None = None
+
+    @property
+    def key(self) -> tuple[str | None, str | None]:
+        """What two of them are compared by."""
+        return self.way, None if self.problem is None else self.problem.message
+
+
+@dataclass(eq=False)
+class Link:
+    """What was asked for a step, by whom.
+
+    Attributes:
+        kind: the kind of its request, a value of `KINDS`.
+        name: the step; None outside of pipelines.
+        options: what was asked for.
+        alone: whether the step was decorated by itself: what can't be entered is an error then, else a warning.
+        named: whether a person named it, by its name or its kind.
+        session: a SageMaker session to fall back on.
+        compiled: whether requests are parts of a pipeline definition, in JSON.
+    """
+
+    kind: str
+    name: str | None
+    options: SSHOptions
+    alone: bool = False
+    named: bool = False
+    session: Any = None
+    compiled: bool = False
+
+    def attachment(self) -> Attachment:
+        """The same for `inject`."""
+        return Attachment(self.options, self.alone, self.session, self.compiled)
+
+    def enter(self, request: Request, session_of: Callable[[], Any]) -> Request:
+        """The request with SSH in it; as it is where SSH is off, or can't be; see `inject`."""
+        return inject(self.kind, self.name, request, self.attachment(), session_of)
+
+
+@dataclass(eq=False)
+class Model(Link):
+    """The step that makes a model.
+
+    Attributes:
+        chosen: whether it was chosen itself, and not only comes along with a transform step.
+        peek: answers its request without compiling the step; None where that is not possible.
+        users: the transform steps that use it.
+        settled: whether its request has been sent, so that nothing that comes later changes it.
+        known: what was found when its request was made last.
+        told: by what that was decided.
+    """
+
+    chosen: bool = False
+    peek: Callable[[], Request | None] = lambda: None
+    users: list[Transform] = field(default_factory=list)
+    settled: bool = False
+    known: Verdict | None = None
+    told: set[tuple[bool, bool]] = field(default_factory=set)
+
+    @property
+    def wanted_itself(self) -> bool:
+        """Whether it is to have SSH whatever uses it."""
+        return self.named or (self.chosen and self.options.endpoints)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is to have SSH."""
+        return self.wanted_itself or any(user.fit for user in self.users)
+
+    @property
+    def tried(self) -> bool:
+        """Whether a way may be tried that is not proven for transform jobs."""
+        asked = any(user.fit and user.named for user in self.users)
+        return asked or self.named or (self.wanted and self.options.endpoints)
+
+    @property
+    def alone_for(self) -> bool:
+        """Whether it is an error that it can't have SSH."""
+        return self.alone or any(user.fit and user.alone for user in self.users)
+
+    def judge(self, request: Request, session_of: Callable[[], Any]) -> Verdict:
+        """Whether it gets SSH, by its request."""
+        self.told.add((self.wanted, self.tried))
+        if not self.options.active or not self.wanted:
+            return Verdict()
+        try:
+            way = way_into(self.name, request, self.options, tried=self.tried)
+            foreseen(self.kind, self.name, request, replace(self.attachment(), way=way), session_of)
+        except SmsshError as error:
+            return Verdict(problem=error)
+        return Verdict(way)
+
+    def foresee(self, session_of: Callable[[], Any]) -> Verdict:
+        """The same, before the step was compiled; where nothing is known yet, it is taken for granted."""
+        if not self.settled:
+            request = self.peek()
+            if request is not None or not self.options.active:
+                return self.judge(request or {}, session_of)
+        return Verdict(SOURCES) if self.known is None else self.known
+
+    def enter(self, request: Request, session_of: Callable[[], Any]) -> Request:
+        """The request, changed where the model is to have SSH."""
+        verdict = self.known = self.judge(request, session_of)
+        if verdict.problem is not None:
+            # Else the transform steps that would have used it say so.
+            if self.alone_for or self.wanted_itself:
+                refused(verdict.problem, self.kind, self.name, request, alone=self.alone_for)
+            return request
+        if verdict.way is None:
+            return request
+        if verdict.way == SOURCES and not self.options.endpoints and not any(user.fit for user in self.users):
+            say(subject_of(self.kind, self.name, request), [unproven()])
+        attachment = replace(self.attachment(), way=verdict.way)
+        return inject(self.kind, self.name, request, attachment, session_of)
+
+    @property
+    def stale(self) -> bool:
+        """Whether it was decided by what is no longer so."""
+        return self.told - {(self.wanted, self.tried)} != set()
+
+
+@dataclass(eq=False)
+class Transform(Link):
+    """A transform step.
+
+    Attributes:
+        model: the step that makes its model; None where that is made elsewhere.
+        possible: whether its own request can have SSH, and has not yet, as far as is known.
+        told: what it was told of its model when its request was made last.
+    """
+
+    model: Model | None = None
+    possible: bool = True
+    told: Verdict | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            self.model.users.append(self)
+
+    @property
+    def fit(self) -> bool:
+        """Whether it gets SSH if its model does."""
+        return self.possible and self.options.active
+
+    def attachment(self) -> Attachment:
+        """The same for `inject`, with what was asked for its model."""
+        theirs = self.model.options if self.model is not None and self.model.options.active else None
+        return replace(super().attachment(), model=theirs)
+
+    def look(self, request: Request, session_of: Callable[[], Any]) -> SmsshError | None:
+        """Find out whether its own request can have SSH; answers why not."""
+        try:
+            changed = foreseen(self.kind, self.name, request, self.attachment(), session_of)
+        except SmsshError as error:
+            self.possible = False
+            return error
+        self.possible = changed is not request
+        return None
+
+    def enter(self, request: Request, session_of: Callable[[], Any]) -> Request:
+        """The request, changed where it and its model can have SSH."""
+        self.told = None
+        if not self.options.active:
+            return request
+        where, attachment = subject_of(self.kind, self.name, request), self.attachment()
+        error = self.look(request, session_of)
+        if error is not None:
+            refused(error, self.kind, self.name, request, alone=self.alone)
+        if not self.possible:  # or it has SSH already
+            return request
+        if self.model is None:
+            say(where, unseen(self.options))
+            return inject(self.kind, self.name, request, attachment, session_of)
+        verdict = self.told = self.model.foresee(session_of)
+        if verdict.way is None and verdict.problem is None and self.options.baked:
+            # The image has all that is needed but for the role, which no transform request has.
+            own = self.options.role
+            role = at(self.model.peek(), "ExecutionRoleArn") if own is None else own
+            attachment = replace(attachment, options=self.options.merged({"role": role}))
+            say(where, unseen(attachment.options))
+        elif verdict.way is None:
+            alone = self.alone and verdict.problem is not None
+            refused(self.problem(verdict), self.kind, self.name, request, alone=alone)
+            return request
+        elif verdict.way == SOURCES:
+            say(where, [unproven()])
+        return inject(self.kind, self.name, request, attachment, session_of)
+
+    def problem(self, verdict: Verdict) -> SmsshError:
+        """Why it goes without SSH where its model does."""
+        assert self.model is not None
+        where = name_of("transform", self.name)
+        if verdict.problem is None:
+            return refuse(
+                where,
+                "its model, which would bring our files, is made without SSH",
+                "name models as well (enable(session, steps=('*', 'model'))), or use an image that has smssh-plugin "
+                "(bundle='baked')"
+                if self.model.settled
+                else f"turn SSH on for {name_of('model', self.model.name)}, too, or use an image that has smssh-plugin "
+                "(SSHOptions(bundle='baked'))",
+                "model-without-ssh",
+            )
+        reason = verdict.problem.message.replace(f"{name_of('model', self.model.name)}: ", "", 1)
+        return SmsshError(
+            f"{where}: its model can't have SSH: {reason}",
+            hint=verdict.problem.hint,
+            reference=verdict.problem.reference,
+            status=verdict.problem.status,
+        )
+
+    def stale(self, session_of: Callable[[], Any]) -> bool:
+        """Whether it was told what is no longer so."""
+        if self.told is None or self.model is None:
+            return False
+        return self.told.key != self.model.foresee(session_of).key
+
+
+def way_into(name: str | None, request: Request, options: SSHOptions, *, tried: bool) -> str:
+    """The way by which a model brings our files: the image, the SDK's repacking, or an additional data source.
+
+    Args:
+        name: the name of the step, if there is one.
+        request: the model's request.
+        options: what was asked for.
+        tried: whether a way may be tried that is not proven for transform jobs.
+
+    Raises:
+        SmsshError: there is none.
+    """
+    where = name_of("model", name)
+    if options.baked:
+        return BAKED
+    if options.repack is not False:
+        problem = repack.problem(where, request)
+        if problem is None:
+            return REPACKED
+        if options.repack:
+            raise problem
+    if tried:
+        return SOURCES
+    raise refuse(
+        where,
+        "the SDK does not repack it, and AWS does not document AdditionalModelDataSources for batch transform",
+        "name the transform step, to try these all the same (steps=...), or use an image that has smssh-plugin "
+        "(SSHOptions(bundle='baked'))",
+        "unproven-way",
+    )
