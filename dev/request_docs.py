@@ -112,7 +112,7 @@ SAMPLES = (
         {"endpoints": True},
     ),
     Sample(
-        "A model that the SDK repacks, with the bundle in its `code/` folder",
+        "A model that is repacked, by the SDK or with `repack=True`, with the bundle in its `code/` folder",
         "model",
         {"PrimaryContainer": {"Image": "IMAGE"}, "ExecutionRoleArn": ROLE},
         {"repacked": True},
@@ -261,6 +261,11 @@ JOB = (
         "where the bundle is encrypted with a key of KMS, such as `s3_encryption`",
     ),
     Permission("kms:GenerateDataKey", "the bucket's key", "the same, for what `native` writes"),
+    Permission(
+        "s3:PutObject",
+        "`BUCKET/PREFIX/repacked/*`",
+        "`repack=True`, where a step is added: the artefact that it puts out, with the model's role",
+    ),
     Permission("sns:Publish", "the topics", "`notify`", ("publish",)),
     Permission(
         "s3:GetObject", "the object", "`authorized_keys` in S3, without a bundle only", ("get_object",)

@@ -98,7 +98,8 @@ def unproven() -> Caution:
     """What is to be said of a transform job or its model where the bundle comes by a way that was not proven for it."""
     return Caution(
         "the bundle is one of the model's AdditionalModelDataSources, which AWS does not document for batch transform",
-        "; if the model or the job is refused or fails for that, use an image that has smssh-plugin "
+        "; if the model or the job is refused or fails for that, let a job repack the model first "
+        "(SSHOptions(repack=True), for a pipeline as a whole), use an image that has smssh-plugin "
         "(SSHOptions(bundle='baked')), or leave SSH off here (SSHOptions(enabled=False))",
     )
 

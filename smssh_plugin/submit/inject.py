@@ -22,6 +22,7 @@ from .options import SSHOptions
 from .requests import Injection, name_of, transform_request
 
 __all__ = [
+    "ADDED",
     "BAKED",
     "REPACKED",
     "SOURCES",
@@ -33,9 +34,9 @@ __all__ = [
     "subject_of",
 ]
 
-BAKED, REPACKED, SOURCES = "baked", "repacked", "sources"
-"""The ways by which a model brings our files: its image has them; they are in the `code/` of an artefact that is
-repacked; they are one of its AdditionalModelDataSources."""
+BAKED, REPACKED, ADDED, SOURCES = "baked", "repacked", "added", "sources"
+"""The ways by which a model brings our files: its image has them; they are in the `code/` of an artefact that the SDK
+repacks, or that a step of our own repacks; they are one of its AdditionalModelDataSources."""
 
 _NAMES = {
     "training": "TrainingJobName",
@@ -121,16 +122,19 @@ def foreseen(
     request: Mapping[str, Any],
     attachment: Attachment,
     session_of: Callable[[], Any],
-) -> Mapping[str, Any]:
-    """The request with SSH in it, but for the address of the bundle: nothing is stored, and nothing said.
+) -> Mapping[str, Any] | SmsshError:
+    """The request with SSH in it, but for the address of the bundle, or why it can't have SSH.
 
-    The arguments are those of `inject`.
+    Nothing is stored, and nothing said. The arguments are those of `inject`.
 
     Raises:
-        SmsshError: this request can't have SSH.
+        SmsshError: what was asked for is wrong, whatever the request.
     """
     injection = _injection(kind, name, attachment, _session_of(attachment, session_of))
-    return transform_request(kind, request, injection)
+    try:
+        return transform_request(kind, request, injection)
+    except SmsshError as error:
+        return error
 
 
 def refused(
@@ -200,7 +204,7 @@ def _injection(kind: str, name: str | None, attachment: Attachment, session: Cal
         variables,
         options.baked,
         options.endpoints,
-        kind == "model" and attachment.way == REPACKED,
+        kind == "model" and attachment.way in (REPACKED, ADDED),
     )
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
 
 from ..errors import SmsshError
-from . import repack
+from . import repack, repack_step
 from .cautions import say, unproven, unseen
-from .inject import BAKED, REPACKED, SOURCES, Attachment, foreseen, inject, refused, subject_of
+from .inject import ADDED, BAKED, REPACKED, SOURCES, Attachment, foreseen, inject, refused, subject_of
 from .leaves import at
 from .limits import refuse
 from .requests import name_of
@@ -40,6 +40,11 @@ class Verdict(NamedTuple):
 
     way: str | None = None
     problem: SmsshError | None = None
+
+    @property
+    def about_files(self) -> bool:
+        """Whether nothing but files stands in the way, which an image that has smssh-plugin needs not."""
+        return self.problem is None or self.problem.reference in _ABOUT_FILES
 
     @property
     def key(self) -> tuple[str | None, str | None]:
@@ -86,7 +91,9 @@ class Model(Link):
         chosen: whether it was chosen itself, and not only comes along with a transform step.
         peek: answers its request without compiling the step; None where that is not possible.
         users: the transform steps that use it.
+        addable: whether a step can be added before it.
         settled: whether its request has been sent, so that nothing that comes later changes it.
+        repacked_by_us: whether the request that was made last needs a step of ours that repacks the artefact.
         known: what was found when its request was made last.
         told: by what that was decided.
     """
@@ -94,7 +101,9 @@ class Model(Link):
     chosen: bool = False
     peek: Callable[[], Request | None] = lambda: None
     users: list[Transform] = field(default_factory=list)
+    addable: bool = False
     settled: bool = False
+    repacked_by_us: bool = False
     known: Verdict | None = None
     told: set[tuple[bool, bool]] = field(default_factory=set)
 
@@ -125,11 +134,12 @@ class Model(Link):
         if not self.options.active or not self.wanted:
             return Verdict()
         try:
-            way = way_into(self.name, request, self.options, tried=self.tried)
-            foreseen(self.kind, self.name, request, replace(self.attachment(), way=way), session_of)
+            way = way_into(self.name, request, self.options, tried=self.tried, addable=self.addable)
         except SmsshError as error:
             return Verdict(problem=error)
-        return Verdict(way)
+        attachment = replace(self.attachment(), way=way)
+        changed = foreseen(self.kind, self.name, request, attachment, session_of)
+        return Verdict(problem=changed) if isinstance(changed, SmsshError) else Verdict(way)
 
     def foresee(self, session_of: Callable[[], Any]) -> Verdict:
         """The same, before the step was compiled; where nothing is known yet, it is taken for granted."""
@@ -142,6 +152,7 @@ class Model(Link):
     def enter(self, request: Request, session_of: Callable[[], Any]) -> Request:
         """The request, changed where the model is to have SSH."""
         verdict = self.known = self.judge(request, session_of)
+        self.repacked_by_us = False
         if verdict.problem is not None:
             # Else the transform steps that would have used it say so.
             if self.alone_for or self.wanted_itself:
@@ -152,7 +163,9 @@ class Model(Link):
         if verdict.way == SOURCES and not self.options.endpoints and not any(user.fit for user in self.users):
             say(subject_of(self.kind, self.name, request), [unproven()])
         attachment = replace(self.attachment(), way=verdict.way)
-        return inject(self.kind, self.name, request, attachment, session_of)
+        changed = inject(self.kind, self.name, request, attachment, session_of)
+        self.repacked_by_us = verdict.way == ADDED and changed is not request
+        return changed
 
     @property
     def stale(self) -> bool:
@@ -190,13 +203,9 @@ class Transform(Link):
 
     def look(self, request: Request, session_of: Callable[[], Any]) -> SmsshError | None:
         """Find out whether its own request can have SSH; answers why not."""
-        try:
-            changed = foreseen(self.kind, self.name, request, self.attachment(), session_of)
-        except SmsshError as error:
-            self.possible = False
-            return error
-        self.possible = changed is not request
-        return None
+        changed = foreseen(self.kind, self.name, request, self.attachment(), session_of)
+        self.possible = changed is not request and not isinstance(changed, SmsshError)
+        return changed if isinstance(changed, SmsshError) else None
 
     def enter(self, request: Request, session_of: Callable[[], Any]) -> Request:
         """The request, changed where it and its model can have SSH."""
@@ -213,7 +222,7 @@ class Transform(Link):
             say(where, unseen(self.options))
             return inject(self.kind, self.name, request, attachment, session_of)
         verdict = self.told = self.model.foresee(session_of)
-        if verdict.way is None and verdict.problem is None and self.options.baked:
+        if verdict.way is None and verdict.about_files and self.options.baked:
             # The image has all that is needed but for the role, which no transform request has.
             own = self.options.role
             role = at(self.model.peek(), "ExecutionRoleArn") if own is None else own
@@ -257,14 +266,22 @@ class Transform(Link):
         return self.told.key != self.model.foresee(session_of).key
 
 
-def way_into(name: str | None, request: Request, options: SSHOptions, *, tried: bool) -> str:
-    """The way by which a model brings our files: the image, the SDK's repacking, or an additional data source.
+_ABOUT_FILES = ("model-package", "name-taken", "not-repacked", "source-not-local", "unproven-way")
+_REPACKED_BY_US = ("not-repacked", "source-not-local")
+"""Why the SDK's repacking can't bring the bundle, where a step of our own can."""
+
+
+def way_into(
+    name: str | None, request: Request, options: SSHOptions, *, tried: bool, addable: bool = False
+) -> str:
+    """The way by which a model brings our files: the image, an artefact that is repacked, an additional data source.
 
     Args:
         name: the name of the step, if there is one.
         request: the model's request.
         options: what was asked for.
         tried: whether a way may be tried that is not proven for transform jobs.
+        addable: whether a step that repacks it can be added.
 
     Raises:
         SmsshError: there is none.
@@ -277,13 +294,17 @@ def way_into(name: str | None, request: Request, options: SSHOptions, *, tried: 
         if problem is None:
             return REPACKED
         if options.repack:
+            if addable and problem.reference in _REPACKED_BY_US:
+                problem = repack_step.problem(where, request)
+            if problem is None:
+                return ADDED
             raise problem
     if tried:
         return SOURCES
     raise refuse(
         where,
         "the SDK does not repack it, and AWS does not document AdditionalModelDataSources for batch transform",
-        "name the transform step, to try these all the same (steps=...), or use an image that has smssh-plugin "
-        "(SSHOptions(bundle='baked'))",
+        "let a job repack it first (SSHOptions(repack=True); it takes some minutes), name the transform step, to try "
+        "these all the same (steps=...), or use an image that has smssh-plugin (SSHOptions(bundle='baked'))",
         "unproven-way",
     )

@@ -155,7 +155,8 @@ class SSHOptions:
         repack: whether models bring the bundle to transform jobs in the `code/` folder of their artefact. None: those
             that the SDK repacks in the pipeline; others bring it as one of their AdditionalModelDataSources, which AWS
             does not document for batch transform, if a person named the transform step or the model, and go without
-            otherwise. True: in the `code/` folder or not at all. False: artefacts stay as they are.
+            otherwise. True: in the `code/` folder or not at all; for other models of a pipeline, a step is added that
+            repacks them, a training job of some minutes. False: artefacts stay as they are.
         environment: further variables of the jobs, by name: texts, or pipeline variables. What a request has already
             stays, and endpoints get them with `endpoints`.
         extra: further keys of `options.json`, for settings that have no field here (`strict`, `ssh_port`,

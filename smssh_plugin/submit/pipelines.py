@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from ..definitions import bodies, named_steps
 from ..errors import ExitStatus, SmsshError
-from . import local_mode, steps
+from . import bundle, local_mode, steps
 from .cautions import forgettable, together
 from .inject import step_with_ssh
 from .leaves import at
 from .models import Link, Model, Transform
+from .repack_step import with_repack_step
 from .requests import KINDS
 from .selection import Choice
 
@@ -29,7 +30,7 @@ __all__ = ["attach_pipeline", "inject_definition", "transform_definition"]
 
 _MARK = "__smssh__"
 
-Change = Callable[[str, Mapping[str, Any], "tuple[str, ...]"], Mapping[str, Any]]
+Change = Callable[[str, Mapping[str, Any], "tuple[str, ...]"], "Mapping[str, Any] | list[Mapping[str, Any]]"]
 
 
 def attach_pipeline(pipeline: Any, options: SSHOptions, selection: Selection) -> None:
@@ -114,17 +115,41 @@ def _compiled(pipeline: Any, definition: Callable[[], str]) -> str:
     models = [link for link in links if isinstance(link, Model)]
     transforms = [link for link in links if isinstance(link, Transform)]
     models += [each.model for each in transforms if each.model is not None and each.model not in models]
-    for number in range(_COMPILATIONS):
-        forget = forgettable()
+    for model in models:
+        model.addable = True
+    try:
+        for number in range(_COMPILATIONS):
+            forget = forgettable()
+            for model in models:
+                model.told.clear()
+            text = definition()
+            stale = any(model.stale for model in models)
+            if not stale and not any(each.stale(lambda: session) for each in transforms):
+                break
+            if number + 1 < _COMPILATIONS:
+                forget()
+    finally:
         for model in models:
-            model.told.clear()
-        text = definition()
-        stale = any(model.stale for model in models)
-        if not stale and not any(each.stale(lambda: session) for each in transforms):
-            break
-        if number + 1 < _COMPILATIONS:
-            forget()
-    return text
+            model.addable = False
+    repacked = {each.name: each for each in models if each.name is not None and each.repacked_by_us}
+    if not repacked:
+        return text
+    return json.dumps(_with_repack_steps(json.loads(text), repacked, lambda: session))
+
+
+def _with_repack_steps(
+    definition: Mapping[str, Any], models: Mapping[str, Model], session_of: Callable[[], Any]
+) -> Mapping[str, Any]:
+    """A definition with a step before each of these models that repacks it."""
+
+    def change(kind: str, step: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+        model = models.get(names[0])
+        if model is None or kind != "model":
+            return step
+        uri = bundle.publish(model.options, session_of() or model.session)
+        return with_repack_step(step, uri, f"{uri.rstrip('/').rpartition('/')[0]}/repacked/")
+
+    return transform_definition(definition, change)
 
 
 def _completed(pipeline: Any, text: str, asked: _Asked) -> str:
@@ -195,7 +220,9 @@ def inject_definition(
         return step if changed is request else step_with_ssh({**step, "Arguments": changed}, kind, options)
 
     with together():
-        return transform_definition(definition, change)
+        changed = transform_definition(definition, change)
+    repacked = {name: link for name, link in links.items() if isinstance(link, Model) and link.repacked_by_us}
+    return _with_repack_steps(changed, repacked, session_of) if repacked else changed
 
 
 def _links(
@@ -215,7 +242,9 @@ def _links(
         if kind == "model":
             peek = functools.partial(_same, request)
             named = selection.names(kind, [name])
-            found[name] = Model(kind, name, options, named=named, compiled=True, chosen=chosen, peek=peek)
+            found[name] = Model(
+                kind, name, options, named=named, compiled=True, chosen=chosen, peek=peek, addable=True
+            )
         elif kind == "transform" and chosen:
             scored.append((request, names))
         elif chosen:
@@ -236,7 +265,8 @@ def transform_definition(definition: Mapping[str, Any], change: Change) -> Mappi
 
     Args:
         definition: the definition, as parsed from JSON.
-        change: (kind, step, its name before those of the steps around it) -> step, for steps that can be entered.
+        change: (kind, step, its name before those of the steps around it) -> step, for steps that can be entered; or
+            several steps, which take its place.
     """
     found = definition.get("Steps")
     if not isinstance(found, list):
@@ -246,8 +276,12 @@ def transform_definition(definition: Mapping[str, Any], change: Change) -> Mappi
 
 
 def _transform_steps(found: list[Any], change: Change, around: tuple[str, ...]) -> list[Any]:
-    changed = [_transform_step(step, change, around) for step in found]
-    return found if all(new is old for new, old in zip(changed, found)) else changed
+    changed: list[Any] = []
+    for step in found:
+        new = _transform_step(step, change, around)
+        changed += new if isinstance(new, list) else [new]
+    same = len(changed) == len(found) and all(new is old for new, old in zip(changed, found))
+    return found if same else changed
 
 
 def _transform_step(step: Any, change: Change, around: tuple[str, ...]) -> Any:

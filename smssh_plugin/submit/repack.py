@@ -67,9 +67,10 @@ def problem(where: str, request: Mapping[str, Any]) -> SmsshError | None:
     if not all(found):
         which = "this one's artefact is not" if len(found) == 1 else "not every container's artefact is"
         return SmsshError(
-            f"{where}: repack=True needs a model that the SDK repacks in the pipeline, and {which} from such a step",
-            hint="give the model a script (entry_point or source_code) and an artefact of a step before, or leave "
-            "repack out",
+            f"{where}: repack=True needs a model that the SDK repacks in the pipeline, and {which} from such a step; "
+            "a step that does it can only be added to a pipeline's definition",
+            hint="give SSH to the pipeline (with_ssh(pipeline, steps=..., repack=True)); or give the model a script "
+            "(entry_point or source_code) and an artefact of a step before, or leave repack out",
             reference="not-repacked",
             status=ExitStatus.USAGE,
         )

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import subprocess
+import tarfile
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.validate import ParamValidator
 
 from smssh_plugin import SmsshError, SSHOptions, with_ssh
 from smssh_plugin.submit.options import SmsshWarning
 from smssh_plugin.submit.pipelines import inject_definition
+from smssh_plugin.submit.repack_step import SCRIPT
 from smssh_plugin.submit.selection import Selection
 
 from .conftest import BUCKET, ROLE, SDK, steps_of
@@ -309,6 +314,137 @@ def test_a_model_that_was_repacked_is_not_given_the_bundle_twice(
         assert inject_definition(once, options, chosen, lambda: boto_session) is once
 
 
+# -------------------------------------------------------------------------------- a step of our own that repacks
+
+
+@pytest.mark.parametrize("model_last", [False, True])
+def test_a_step_that_repacks_is_added_on_request(sdk: SDK, level: Level, model_last: bool) -> None:
+    """As the SDK's: the artefact goes in, and one with the bundle comes out, which the model is made from."""
+
+    def change(request: Any) -> None:
+        request["VpcConfig"] = {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+
+    before, after, said = level.compiled(scoring(sdk, change, model_last=model_last), repack=True)
+    name = "Model-RepackWithSSH"
+    expected = ["Score", name, "Model"] if model_last else [name, "Model", "Score"]
+    assert list(after) == expected
+    made, container = after[name]["Arguments"], after["Model"]["Arguments"]["PrimaryContainer"]
+    given = before["Model"]["Arguments"]["PrimaryContainer"]
+    assert container["ModelDataUrl"] == {"Get": f"Steps.{name}.ModelArtifacts.S3ModelArtifacts"}
+    assert container["Environment"]["SMSSH_BUNDLE"] == "/opt/ml/model/code/smssh"
+    assert "AdditionalModelDataSources" not in container
+    channels = {
+        each["ChannelName"]: each["DataSource"]["S3DataSource"]["S3Uri"] for each in made["InputDataConfig"]
+    }
+    assert channels == {"artefact": given["ModelDataUrl"], "smssh": uri_in(after[name])}
+    assert made["AlgorithmSpecification"]["TrainingImage"] == given["Image"]
+    assert made["RoleArn"] == ROLE
+    assert made["VpcConfig"] == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+    assert made["OutputDataConfig"]["S3OutputPath"] == f"s3://{BUCKET}/smssh/bundles/repacked/"
+    assert "SMSSH_ENABLE" not in json.dumps(after[name])
+    assert after["Score"]["Arguments"]["Environment"]["SMSSH_ENABLE"] == "1"
+    assert not [text for text in said if UNPROVEN in text or "no SSH" in text]
+    items = made["AlgorithmSpecification"]
+    assert all(len(each) <= 256 for each in items["ContainerEntrypoint"] + items["ContainerArguments"])
+
+
+def test_the_request_of_the_step_that_repacks_is_one_that_boto3_takes(sdk: SDK, boto_session: Any) -> None:
+    found = steps_of(with_ssh(scoring(sdk), repack=True))["Model-RepackWithSSH"]["Arguments"]
+    client = boto_session.client("sagemaker")
+    shape = client.meta.service_model.operation_model("CreateTrainingJob").input_shape
+    report = ParamValidator().validate({"TrainingJobName": "t", **found}, shape)
+    assert not report.has_errors(), report.generate_report()
+
+
+def test_a_step_that_repacks_is_added_once(sdk: SDK, boto_session: Any) -> None:
+    pipeline = with_ssh(scoring(sdk), repack=True)
+    once = json.loads(pipeline.definition())
+    assert json.loads(pipeline.definition()) == once
+    options = SSHOptions(bundle=PLACE, repack=True)
+    assert inject_definition(once, options, Selection(["*", "model"]), lambda: boto_session) is once
+
+
+def test_a_step_that_repacks_is_off_with_the_rest(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = scoring(sdk)
+    before = pipeline.definition()
+    with_ssh(pipeline, repack=True)
+    monkeypatch.setenv("SMSSH_ENABLE", "0")
+    assert pipeline.definition() == before
+
+
+def test_a_step_that_repacks_stays_in_its_condition(sdk: SDK) -> None:
+    from sagemaker.core.workflow.conditions import ConditionEquals
+    from sagemaker.mlops.workflow.condition_step import ConditionStep
+
+    session = sdk.session()
+    first = sdk.script_mode(session)
+    model = sdk.model(session)
+    model.add_depends_on([first])
+    score = sdk.transform(session, model.properties.ModelName)
+    condition = ConditionStep(
+        name="If",
+        conditions=[ConditionEquals(left="a", right="a")],
+        if_steps=[model, score],
+        else_steps=[sdk.model(session, "Other")],
+    )
+    pipeline = with_ssh(sdk.pipeline(first, condition, session=session), steps="Score", repack=True)
+    found = steps_of(pipeline)
+    inner = found["If"]["Arguments"]
+    assert [each["Name"] for each in inner["IfSteps"]] == ["Model-RepackWithSSH", "Model", "Score"]
+    assert [each["Name"] for each in inner["ElseSteps"]] == ["Other"]
+    assert found["Model-RepackWithSSH"]["DependsOn"] == found["Model"]["DependsOn"] == ["Script"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (several, "Containers has 2 entries|it has 2 containers"),
+        (isolate, "EnableNetworkIsolation is on"),
+        (lambda request: request["PrimaryContainer"].pop("ModelDataUrl"), "it has no ModelDataUrl"),
+        (
+            lambda request: request["PrimaryContainer"].update(Image="gcr.io/distroless/base"),
+            "has no /bin/sh",
+        ),
+    ],
+)
+def test_what_no_step_can_repack(sdk: SDK, level: Level, change: Any, reason: str) -> None:
+    """The transform step goes without for the same reason."""
+    before, after, said = level.compiled(scoring(sdk, change), "Score", repack=True)
+    assert after == before
+    (text,) = said
+    assert text.startswith("no SSH for step 'Score'")
+    assert re.search(reason, text)
+
+
+@pytest.mark.parametrize("name", ["model.tar.gz", "mine.tar.gz"])
+@pytest.mark.parametrize("inside", ["", "ours", "theirs"])
+def test_what_the_step_that_repacks_does(tmp_path: Path, name: str, inside: str) -> None:
+    """The script itself, in other folders."""
+    content = tmp_path / "content"
+    (content / "code").mkdir(parents=True)
+    (content / "weights.bin").write_text("weights")
+    (content / "code" / "inference.py").write_text("serve")
+    if inside:
+        (content / "code" / "smssh").mkdir()
+        old = "smssh-manifest.json" if inside == "ours" else "mine.py"
+        (content / "code" / "smssh" / old).write_text("old")
+    data = tmp_path / "ml" / "input" / "data"
+    (data / "artefact").mkdir(parents=True)
+    with tarfile.open(data / "artefact" / name, "w:gz") as archive:
+        archive.add(content, ".")
+    (data / "smssh").mkdir()
+    (data / "smssh" / "sitecustomize.py").write_text("new")
+    script = SCRIPT.replace("/opt/ml", str(tmp_path / "ml"))
+    done = subprocess.run(["/bin/sh", "-e", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is (inside != "theirs"), done.stderr
+    model = tmp_path / "ml" / "model"
+    if inside == "theirs":
+        assert (model / "code" / "smssh" / "mine.py").read_text() == "old"
+        return
+    found = {str(each.relative_to(model)) for each in model.rglob("*") if each.is_file()}
+    assert found == {"weights.bin", "code/inference.py", "code/smssh/sitecustomize.py"}
+
+
 # -------------------------------------------------------------------------------- models from elsewhere
 
 
@@ -338,5 +474,14 @@ def test_a_baked_transform_step_has_the_role_of_a_model_that_is_left_out(sdk: SD
     pipeline = scoring(sdk)
     with_ssh(pipeline, steps="Model", enabled=False)
     found = steps_of(with_ssh(pipeline, bundle="baked"))
+    assert found["Score"]["Arguments"]["Environment"]["SMSSH_ROLE"] == ROLE
+    assert "SMSSH" not in json.dumps(found["Model"])
+
+
+def test_a_baked_transform_step_has_no_need_of_files_in_its_model(sdk: SDK) -> None:
+    """The model was chosen with other options, and from a package, to which no files can be added."""
+    pipeline = scoring(sdk, lambda request: request["PrimaryContainer"].update(ModelPackageName="p"))
+    with_ssh(pipeline, steps="*", bundle="baked")
+    found = steps_of(pipeline)
     assert found["Score"]["Arguments"]["Environment"]["SMSSH_ROLE"] == ROLE
     assert "SMSSH" not in json.dumps(found["Model"])

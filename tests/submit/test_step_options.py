@@ -344,6 +344,7 @@ def test_a_model_that_nobody_repacks(sdk: SDK) -> None:
     ) as caught:
         pipeline.definition()
     assert caught.value.reference == "not-repacked"
+    assert "with_ssh(pipeline, steps=..., repack=True)" in (caught.value.hint or "")
 
 
 def test_a_bundle_that_was_taken_away(sdk: SDK, s3: Any, tmp_path: Path) -> None:

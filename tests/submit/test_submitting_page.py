@@ -27,7 +27,7 @@ PAGE = (ROOT / "docs" / "submitting.md").read_text(encoding="utf-8")
 SUBMIT = ROOT / "smssh_plugin" / "submit"
 REQUESTS = (
     *("carriers", "cautions", "clients", "inject", "limits", "local_mode", "models", "options"),
-    *("pipelines", "repack", "requests", "selection", "steps", "switch"),
+    *("pipelines", "repack", "repack_step", "requests", "selection", "steps", "switch"),
 )
 """The modules that are about requests; what can go wrong with bundles is said by the others."""
 

@@ -183,6 +183,7 @@ class Table:
         folders = _folders(world)
         with_ssh(steps if only is None else only(steps), **options)
         found["after"] = json.loads(pipeline.definition())
+        found["touched"] = _folders(world) != folders
         os.environ["SMSSH_ENABLE"] = "0"
         found["off"] = json.loads(pipeline.definition())
         del os.environ["SMSSH_ENABLE"]
@@ -191,7 +192,6 @@ class Table:
             # Named by their kinds, as they were above.
             kinds = {KINDS[kind] for kind in _types(found["before"]["Steps"]) if kind in KINDS}
             found["whole"] = json.loads(with_ssh(whole, steps=sorted(kinds), **options).definition())
-        found["touched"] = _folders(world) != folders
         found["repacked"] = _repacked(world, found["after"])
         return found
 
