@@ -163,7 +163,7 @@ class World:
         """The members of a tar.gz."""
         with tarfile.open(fileobj=io.BytesIO(self.get(uri))) as tar:
             return {
-                member.name: tar.extractfile(member).read().decode()  # type: ignore[union-attr]
+                member.name.removeprefix("./"): tar.extractfile(member).read().decode(errors="replace")  # type: ignore[union-attr]
                 for member in tar.getmembers()
                 if member.isfile()
             }

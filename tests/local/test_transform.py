@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from smssh_plugin import SSHOptions
 from smssh_plugin.local.job_types import Job, Outcome
 from smssh_plugin.local.transform import Plan, payloads
+from smssh_plugin.submit.bundle import build
+from smssh_plugin.submit.repack_step import with_repack_step
+from smssh_plugin.submit.requests import Injection, transform_request
 
 from .jobs_support import World, archive, processes
 
@@ -100,6 +104,38 @@ def test_lines(world: World, strategy: str, calls: list[str]) -> None:
         event.endswith(f"MaxConcurrentTransforms=1, MaxPayloadInMB=6, BatchStrategy={strategy_word}")
         for event in events
     )
+
+
+def test_a_model_that_our_own_step_repacked(world: World) -> None:
+    """`repack=True`: the training job that is added, and a transform job of the model that comes of it."""
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO7tHAuphTTyE5a9CYRfcOTPNUOEeZ0zJlOA+XjiM8Wo tests"
+    made = build(SSHOptions(transport="none", ssh_server="asyncssh"), [key])
+    for name, data in made.files.items():
+        world.put(f"bundles/{made.digest}/{name}", data)
+    uri = world.uri(f"bundles/{made.digest}/")
+    request = transform_request("model", _model(world), Injection(uri, transport="none", repacked=True))
+    step = {"Name": "Model", "Type": "Model", "Arguments": request}
+    repack, model_step = with_repack_step(step, uri, world.uri("repacked/"))
+    done = world.run(
+        Job("training", "repack", "arn:repack", {"TrainingJobName": "repack", **repack["Arguments"]})
+    )
+    assert (done.status, done.failure_reason) == ("Completed", None)
+    assert done.model_artifacts == world.uri("repacked/repack/output/model.tar.gz")
+    found = world.unpack(done.model_artifacts)
+    assert {"weights.txt", "code/inference.py", "code/smssh/sitecustomize.py", "code/smssh/smssh.zip"} <= set(
+        found
+    )
+    assert model_step["Arguments"]["PrimaryContainer"]["ModelDataUrl"] == {
+        "Get": f"Steps.{repack['Name']}.ModelArtifacts.S3ModelArtifacts"
+    }
+    container = {**model_step["Arguments"]["PrimaryContainer"], "ModelDataUrl": done.model_artifacts}
+    model = {**model_step["Arguments"], "PrimaryContainer": container}
+    world.put("in/a.csv", "1\n2\n3")
+    job = _job(world, model, uri=world.uri("in/a.csv"), Environment={"COLOUR": "green", "SMSSH_ENABLE": "1"})
+    outcome = world.run(job)
+    assert (outcome.status, outcome.failure_reason) == ("Completed", None)
+    assert world.get(world.uri("out/a.csv.out")) == b"2\n4\n6\n"
+    assert any("smssh" in line for line in world.lines), world.lines
 
 
 def test_whole_objects_of_a_prefix(world: World) -> None:

@@ -178,7 +178,7 @@ LEFT = {
 }
 """Models that nobody named and no transform step uses that can have SSH, and the transform steps that cannot."""
 SAID = {
-    "left-alone-models": "AWS does not document AdditionalModelDataSources for batch transform; name the transform",
+    "left-alone-models": "AWS does not document AdditionalModelDataSources for batch transform; let a job repack",
     "left-alone-several-containers": "its model can't have SSH: Containers has 2 entries",
     "left-alone-old-model-step": "the native transport is SageMaker's remote debugging, which no transform job has",
     "left-alone-old-model-step-isolated": "its model can't have SSH: EnableNetworkIsolation is on",
