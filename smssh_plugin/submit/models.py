@@ -303,7 +303,8 @@ def way_into(
         return SOURCES
     raise refuse(
         where,
-        "the SDK does not repack it, and AWS does not document AdditionalModelDataSources for batch transform",
+        "nothing puts files into its artefact, and AWS does not document AdditionalModelDataSources for batch "
+        "transform",
         "let a job repack it first (SSHOptions(repack=True); it takes some minutes), name the transform step, to try "
         "these all the same (steps=...), or use an image that has smssh-plugin (SSHOptions(bundle='baked'))",
         "unproven-way",
