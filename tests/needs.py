@@ -140,7 +140,10 @@ NEEDS: dict[str, Need] = {
     **_debian("fish", "fish"),
     **_debian("git", "git"),
     **_debian("openssl", "openssl"),
-    **_debian("coreutils", "sha256sum", "sleep"),
+    **_debian(
+        "coreutils", "sha256sum", "sleep", "cat", "ls", "env", "id", "touch", "mkdir", "readlink", "rm"
+    ),
+    **_debian("coreutils", "chmod", "uname", "sync"),
     **_debian("dpkg", "dpkg-deb"),
     **_debian("iproute2", "ip"),
     **_debian("util-linux", "unshare", "setpriv"),

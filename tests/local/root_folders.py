@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import needs
+
 TOOLS = (
     "sh",
     "cat",
@@ -54,8 +56,7 @@ def make_root(folder: Path, name: str, *, python: bool = False) -> Path:
     (folder / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
     (folder / "etc" / "group").write_text("root:x:0:\n")
     for tool in TOOLS:
-        found = shutil.which(tool)
-        assert found is not None
+        found = needs.program(tool)
         shutil.copy2(found, folder / "bin" / tool)
         _bring_libraries(Path(found), folder)
     if python:
