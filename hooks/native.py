@@ -18,6 +18,7 @@ The announcement, for clients:
   `updated` (seconds since the epoch), `plugin_version`. A client must leave alone what it does not know.
 * It is written anew with each state, whole, and stays when the job is over: `state` is `ended` then, unless the
   container was killed. SageMaker's own status of the job is the one to believe about its end.
+* It is encrypted as the setting `s3_encryption` says: buckets may have a policy that demands it of each PUT.
 * The job's role needs s3:PutObject on `PREFIX/hosts/*`, a client s3:GetObject. Whoever may write there could name
   another host key, so nobody else should.
 """
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..aws.s3_address import account_of_arn, split_owner
+from ..aws.s3_encryption import parameters
 from ..errors import SmsshError
 from ..hookspecs import Context, Hold, Transport, hookimpl
 from . import _aws
@@ -87,6 +89,7 @@ class Announcement:
         self._place = {"Bucket": bucket, "Key": announcement_key(prefix.strip("/"), context.job)}
         if owner:
             self._place["ExpectedBucketOwner"] = owner
+        self._place.update(parameters(context.settings.s3_encryption))
         self._created = time.time()
         self._state = "ready"
         self._states: queue.Queue[str | None] = queue.Queue()

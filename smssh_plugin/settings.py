@@ -273,6 +273,23 @@ def _url(*schemes: str) -> Callable[[Any], str]:
     return parse
 
 
+_KEY_OF_KMS = r"(alias/[A-Za-z0-9/_-]+|(key/)?[0-9a-f-]{36}|(key/)?mrk-[0-9a-f]{32})"
+_ENCRYPTION = re.compile(
+    rf"(AES256|aws:kms|(arn:[a-z-]+:kms:[a-z0-9-]+:\d{{12}}:)?{_KEY_OF_KMS})\Z", re.ASCII
+)
+
+
+def encryption(value: Any) -> str:
+    """How objects in S3 are encrypted; "" leaves it to the bucket.
+
+    Raises:
+        ValueError: it is neither a kind of encryption nor a key.
+    """
+    if value and not (isinstance(value, str) and _ENCRYPTION.match(value)):
+        raise ValueError(f"{value!r} is not AES256, aws:kms or a key of KMS: id, ARN or alias")
+    return value or ""
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         text = str(value).strip().lower()
@@ -522,6 +539,15 @@ SETTINGS: tuple[Setting, ...] = (
         "Where a host with the native transport announces its host key and state; the job's role writes there.",
     ),
     Setting(
+        "SMSSH_S3_ENCRYPTION",
+        "s3_encryption",
+        "",
+        encryption,
+        "AES256, aws:kms, or a key of KMS",
+        "How a host with the native transport encrypts its announcement in S3, for buckets whose policy demands it of "
+        "each PUT; nothing leaves it to the bucket.",
+    ),
+    Setting(
         "SMSSH_DISABLE_HOOKS",
         "disable_hooks",
         (),
@@ -587,6 +613,7 @@ class Settings:
     agent_sha256: tuple[tuple[str, str], ...] = ()
     agent_url: str = ""
     announce: str = ""
+    s3_encryption: str = ""
     disable_hooks: tuple[str, ...] = ()
     bundle: str = ""
     training_module: str = ""

@@ -249,11 +249,17 @@ def _verified(place: Folder | Prefix, found: Examination, *, as_json: bool) -> d
 @_where
 @_pipeline
 @_owner
+@click.option(
+    "--s3-encryption",
+    metavar="HOW",
+    help="AES256, aws:kms or a key of KMS: id, ARN or alias. [default: the key that the bundle is encrypted with]",
+)
 @aws_options
 def renew(
     where: str | None,
     pipeline: str | None,
     bucket_owner: str | None,
+    s3_encryption: str | None,
     region: str | None,
     profile: str | None,
 ) -> int:
@@ -262,14 +268,16 @@ def renew(
     With --pipeline, do so for each bundle that a pipeline uses. Every upsert does it, too; this is for pipelines that
     are started by a schedule for longer than the rule leaves their bundles alone.
     """
+    from ..submit.options import SSHOptions
     from ..submit.stored import Folder
     from ..submit.stored import renew as store_again
 
+    encryption = SSHOptions(s3_encryption=s3_encryption).s3_encryption or ""
     with _places(where, pipeline, bucket_owner, region, profile) as places:
         for place in places:
             if isinstance(place, Folder):
                 raise click.UsageError(f"{where} is not s3://bucket/prefix")
-            expiry = store_again(place)
+            expiry = store_again(place, encryption)
             put(place.address)
             if expiry is not None:
                 put(f"note: {line(expiry)}; jobs that start after that fail", error=True)

@@ -7,6 +7,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
+from ..aws.s3_encryption import parameters
 from ..manifest import MANIFEST
 from .expiry import expiry_of
 
@@ -53,7 +54,7 @@ class Bucket:
             Body=data,
             ChecksumAlgorithm="SHA256",
             ChecksumSHA256=checksum(data),
-            **encrypted(self.encryption),
+            **parameters(self.encryption),
         )
         return answer
 
@@ -91,17 +92,6 @@ def put_files(files: Mapping[str, bytes], bucket: Bucket, key: str) -> Expiry | 
 def checksum(data: bytes) -> str:
     """The SHA-256 as S3 writes it."""
     return b64encode(hashlib.sha256(data).digest()).decode()
-
-
-def encrypted(how: str) -> dict[str, str]:
-    """The parameters of PutObject for a kind of encryption.
-
-    Args:
-        how: "" for none, `AES256`, `aws:kms` (the bucket's key, or the account's own), or a key: id, ARN or alias.
-    """
-    if how in ("AES256", "aws:kms"):
-        return {"ServerSideEncryption": how}
-    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": how} if how else {}
 
 
 def code_of(error: Any) -> str:

@@ -76,6 +76,7 @@ MODULES = (
     "agent_package.py",
     "aws/__init__.py",
     "aws/s3_address.py",
+    "aws/s3_encryption.py",
     "aws/signing.py",
     "aws/transport.py",
     "errors.py",

@@ -35,10 +35,6 @@ AGENT_LATEST = "latest"
 BUNDLES = ("auto", "baked", "offline")
 
 _PLACE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?\Z")
-_KEY_OF_KMS = r"(alias/[A-Za-z0-9/_-]+|(key/)?[0-9a-f-]{36}|(key/)?mrk-[0-9a-f]{32})"
-_ENCRYPTION = re.compile(
-    rf"(AES256|aws:kms|(arn:[a-z-]+:kms:[a-z0-9-]+:\d{{12}}:)?{_KEY_OF_KMS})\Z", re.ASCII
-)
 _GIVEN = re.compile(r"s3://[^/]+/(\S+/)?[0-9a-f]{64}/?\Z")
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _OURS = frozenset(
@@ -134,8 +130,8 @@ class SSHOptions:
             `s3://bucket/prefix?owner=123456789012` (no variable; `smssh/bundles` in the SageMaker SDK's default
             bucket).
         s3_encryption: how what is stored here is encrypted, for buckets whose policy demands it of each PUT: `AES256`,
-            `aws:kms`, or a key of KMS by its id, ARN or alias, which the job's role may use to decrypt (no variable;
-            as the bucket has it).
+            `aws:kms`, or a key of KMS by its id, ARN or alias, which the job's role may use to decrypt. With the native
+            transport, what a job announces in S3 as well (SMSSH_S3_ENCRYPTION, `s3_encryption`; as the bucket has it).
         plugins: plugins that go into the bundle, by the name of their distribution or module: pure Python, installed
             where the request is made. Code and declared package data are sent, nothing else of a package's folder.
             What they require is not taken along unless it is named, too. In images that have them, they are found
@@ -300,13 +296,16 @@ class SSHOptions:
                 )
             if address:
                 raise _refusal("bundle_prefix", f"has no meaning with bundle={self.bundle!r}")
-        if self.s3_encryption is not None and not (
-            isinstance(self.s3_encryption, str) and _ENCRYPTION.match(self.s3_encryption)
-        ):
-            raise _refusal(
-                "s3_encryption",
-                f"is {self.s3_encryption!r}, not AES256, aws:kms or a key of KMS: id, ARN or alias",
-            )
+        if self.s3_encryption is not None:
+            try:
+                known = settings.encryption(self.s3_encryption)
+            except ValueError:
+                known = ""
+            if not known:
+                raise _refusal(
+                    "s3_encryption",
+                    f"is {self.s3_encryption!r}, not AES256, aws:kms or a key of KMS: id, ARN or alias",
+                )
         if self.bundle == "baked" and self.carrier not in ("auto", "baked"):
             raise _refusal("carrier", f"is {self.carrier!r}, and with bundle='baked' nothing is carried")
         if self.baked:
@@ -424,6 +423,8 @@ class SSHOptions:
             "ssh_server": self.ssh_server,
             "plugins": list(self.plugins),
             "hosts": self.hosts,
+            # Nothing else that a container does puts objects into S3.
+            "s3_encryption": self.s3_encryption if self.transport == "native" else None,
             "agent": None if self.agent_source == "auto" else self.agent_source,
             "authorized_keys": list(authorized_keys),
         }
@@ -463,7 +464,7 @@ WAYS: Mapping[str, Way] = {
     "wheels": Way((), "bundle"),
     "bundle": Way(("SMSSH_BUNDLE",), "request"),
     "bundle_prefix": Way((), "nowhere"),
-    "s3_encryption": Way((), "nowhere"),
+    "s3_encryption": Way(("SMSSH_S3_ENCRYPTION",), "options.json"),
     "plugins": Way((), "bundle"),
     "carrier": Way((), "request"),
     "cache": Way((), "nowhere"),

@@ -8,6 +8,7 @@ from base64 import b64encode
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
+from ..aws.s3_encryption import encryption_of
 from ..errors import ExitStatus, SmsshError
 from ..manifest import MANIFEST, Manifest
 from .account import account_of
@@ -355,7 +356,7 @@ def renew(place: Prefix, encryption: str = "") -> Expiry | None:
 
     Args:
         place: where the bundle is.
-        encryption: see `SSHOptions.s3_encryption`.
+        encryption: see `SSHOptions.s3_encryption`; "" takes the key of KMS that the bundle is encrypted with now.
 
     Raises:
         SmsshError: it is not whole, or can't be read or written.
@@ -364,11 +365,14 @@ def renew(place: Prefix, encryption: str = "") -> Expiry | None:
 
     files = contents(place)
     try:
-        return put_files(files, replace(place.bucket, encryption=encryption), f"{place.prefix}/")
+        how = encryption or encryption_of(place.bucket.head(f"{place.prefix}/{MANIFEST}"))
+        return put_files(files, replace(place.bucket, encryption=how), f"{place.prefix}/")
     except (BotoCoreError, ClientError) as error:
         raise SmsshError(
             f"cannot renew the bundle {place.address}: {error}",
-            hint=f"allow s3:PutObject on {place.bucket.name}/{place.prefix}/*",
+            hint=f"allow s3:PutObject on {place.bucket.name}/{place.prefix}/*, and kms:GenerateDataKey if it has a key "
+            "of KMS; if the bucket's policy demands another key, name it: `smssh bundle renew --s3-encryption KEY`, "
+            "SSHOptions(s3_encryption='KEY')",
             reference="bundle-not-writable",
             status=ExitStatus.REFUSED,
         ) from None

@@ -258,6 +258,57 @@ def test_the_bundles_of_a_pipeline_are_verified_and_renewed(capsys, bucket):
     assert "run.sh" in err
 
 
+def _sent(monkeypatch):
+    """The encryption that each PUT of this process asks for."""
+    sent = []
+    real = boto3.Session.client
+
+    def client(self, name, *arguments, **options):
+        made = real(self, name, *arguments, **options)
+        if name == "s3":
+            made.meta.events.register(
+                "before-call.s3.PutObject",
+                lambda params, **_: sent.append(
+                    params["headers"].get("x-amz-server-side-encryption-aws-kms-key-id")
+                ),
+            )
+        return made
+
+    monkeypatch.setattr(boto3.Session, "client", client)
+    return sent
+
+
+def test_a_bundle_is_built_and_renewed_with_a_key(capsys, bucket, monkeypatch):
+    """In a bucket whose policy demands one: what was stored with it is renewed with it."""
+    sent = _sent(monkeypatch)
+    status, out, _ = smssh(
+        capsys, *BUILD, "-o", "s3_encryption=alias/team", "--to", f"s3://{bucket}/encrypted"
+    )
+    assert status == 0
+    assert sent
+    assert set(sent) == {"alias/team"}
+    address = out.strip()
+    for words, key in (
+        ((), "alias/team"),
+        (("--s3-encryption", "alias/other"), "alias/other"),
+        ((), "alias/other"),
+    ):
+        sent.clear()
+        assert smssh(capsys, "renew", address, *words)[0] == 0
+        assert sent
+        assert {each.rpartition(":")[2] for each in sent} == {key}
+    status, _, err = smssh(capsys, "renew", address, "--s3-encryption", "secret")
+    assert status == ExitStatus.USAGE
+    assert "not AES256, aws:kms or a key of KMS" in err
+
+
+def test_a_bundle_without_a_key_is_renewed_without_one(capsys, bucket, monkeypatch):
+    sent = _sent(monkeypatch)
+    _, out, _ = smssh(capsys, *BUILD, "--to", f"s3://{bucket}/plain")
+    assert smssh(capsys, "renew", out.strip())[0] == 0
+    assert set(sent) == {None}
+
+
 @pytest.mark.parametrize(
     ("words", "status", "problem"),
     [

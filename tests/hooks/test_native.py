@@ -221,3 +221,27 @@ def test_a_client_finds_it_from_the_jobs_own_request(tmp_path, s3, monkeypatch):
     address = bundles.publish(SSHOptions(transport="none", bundle=place), session)
     named = s3.get_object(Bucket=BUCKET, Key=address[len(f"s3://{BUCKET}/") :] + "options.json")
     assert "announce" not in json.loads(named["Body"].read())
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("", {}),
+        ("AES256", {"ServerSideEncryption": "AES256"}),
+        ("aws:kms", {"ServerSideEncryption": "aws:kms"}),
+        ("alias/team", {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "alias/team"}),
+    ],
+)
+def test_it_is_encrypted_as_the_bundle_is(tmp_path, s3, how, expected):
+    """A bucket whose policy demands a key of each PUT takes the announcement, too."""
+    options = SSHOptions(transport="native", **({"s3_encryption": how} if how else {}))
+    document = options.document(())
+    assert ("s3_encryption" in document) == bool(how)
+    assert "s3_encryption" not in SSHOptions(s3_encryption=how or None).document(()), (
+        "nobody there puts anything"
+    )
+    made = context(tmp_path, SMSSH_TRANSPORT="native", SMSSH_ANNOUNCE=f"s3://{BUCKET}/smssh")
+    made.settings = dataclasses.replace(made.settings, s3_encryption=document.get("s3_encryption", ""))
+    native.Announcement(made, s3).start()
+    found = s3.head_object(Bucket=BUCKET, Key=f"smssh/hosts/{made.job.name}/{made.job.host}.json")
+    assert {name: found[name] for name in expected} == expected
