@@ -395,6 +395,12 @@ CLIENT = (
     Permission("sagemaker:DescribeProcessingJob", "the job", "the same", ("describe_processing_job",)),
     Permission("sagemaker:DescribeTransformJob", "the job", "the same", ("describe_transform_job",)),
     Permission(
+        "sagemaker:DescribeModel",
+        "the model",
+        "whether a transform job without SSH in its own request has it by its model; without this it is waited for",
+        ("describe_model",),
+    ),
+    Permission(
         "sagemaker:ListTrainingJobs",
         "`*`",
         "a step whose ARN does not tell the capitals of its job's name, and that has no managed node",

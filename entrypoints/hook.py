@@ -178,7 +178,10 @@ def _placeholder(options: argparse.Namespace) -> int:
     """Stay while somebody is logged in; 0 when nobody was for long enough."""
     if not boot.enabled(os.environ):
         raise SmsshError(
-            "Nobody could log in: SMSSH_ENABLE is not 1.", reference="not-enabled", status=ExitStatus.USAGE
+            "Nobody could log in: SMSSH_ENABLE is not 1.",
+            hint="Set SMSSH_ENABLE=1 in the job's environment, or submit it with with_ssh.",
+            reference="not-enabled",
+            status=ExitStatus.USAGE,
         )
     run = boot.run_dir(create=True)
     if "SMSSH_ENTRY" not in os.environ and (run is None or not parent.supervisor_alive(run)):

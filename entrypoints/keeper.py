@@ -377,7 +377,8 @@ class Keeper:
             if not self._holder:
                 raise SmsshError(
                     "This job cannot be held any more: smssh did not start its program and sees its end too late.",
-                    hint="Submit it with hold=..., or with `smssh-hook run` as its entry point.",
+                    hint="Submit it with hold=..., or with `smssh-hook run` as its entry point. What insists on "
+                    "being process 1 can only be entered.",
                     reference="cannot-hold",
                     status=ExitStatus.FAILED,
                 )

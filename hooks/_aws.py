@@ -69,6 +69,14 @@ SKEW_SECONDS = 240.0
 # Both as IAM words them, in the message of AccessDenied.
 _ACTION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)(?: on resource: \"?([^\s\"]+))?")
 _BECAUSE = re.compile(r"because ([^\n]+)")
+_POLICY = re.compile(
+    r"(permissions boundary|service control policy|resource control policy|session policy|VPC endpoint policy"
+    r"|resource-based policy|identity-based policy)"
+)
+NO_CREDENTIALS = (
+    "SageMaker gives those of the job's execution role at the address in AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: does "
+    "the image or the entry point take that variable away?"
+)
 
 
 def region(context: Context) -> str:
@@ -306,7 +314,7 @@ def explain(error: Exception, of: Any) -> SmsshError:
     if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"):
         return SmsshError(
             f"There are no AWS credentials in this container: {error}.",
-            hint="They are those of the job's execution role.",
+            hint=NO_CREDENTIALS,
             reference="no-credentials",
             status=ExitStatus.REFUSED,
         )
@@ -317,8 +325,9 @@ def _explain_answer(refused: Refused, service: str) -> SmsshError:
     code, operation, message = refused.code, refused.operation, refused.message
     if "trust policy" in message:
         return SmsshError(
-            f"Systems Manager may not use the job's role: {message[:300]}",
-            hint="Let the role's trust policy name the service ssm.amazonaws.com beside sagemaker.amazonaws.com.",
+            f"Systems Manager may not use the role of the managed node: {message[:300]}",
+            hint="Let the trust policy of the role in SMSSH_ROLE (by default the job's own) name the service "
+            "ssm.amazonaws.com, too.",
             reference="role-not-trusted",
             status=ExitStatus.REFUSED,
         )
@@ -337,14 +346,17 @@ def _explain_answer(refused: Refused, service: str) -> SmsshError:
     if code in STALE or code in SKEWED:
         return SmsshError(
             f"AWS does not take the credentials of this container ({code} from {service}:{operation}).",
-            hint="AWS_* variables in the job's environment win over the job's role: take them out.",
+            hint="AWS_* variables in the job's environment win over the job's role: take them out."
+            if "AWS_ACCESS_KEY_ID" in os.environ
+            else "They are those of the job's execution role: is it still there?",
             reference="bad-credentials",
             status=ExitStatus.REFUSED,
         )
     if code in THROTTLED:
         return SmsshError(
             f"{service}:{operation} was throttled for too long ({code}).",
-            hint="Many hosts start at once; ask AWS for a higher rate of Systems Manager's API.",
+            hint="If many hosts start at once, SMSSH_HOSTS (SSHOptions(hosts=...)) lets fewer of them register; AWS "
+            "raises the rate on request.",
             reference="throttled",
             status=ExitStatus.TIMEOUT,
         )
@@ -361,9 +373,27 @@ def _explain_denial(message: str, service: str, operation: str) -> SmsshError:
             f" on {resource}" if resource else "",
             " ({})".format(because.group(1).rstrip(". ")[:200]) if because else "",
         ),
-        hint=f"Allow {action} in the policy of the job's execution role.",
+        hint=_way_to_allow(action, message),
         reference="access-denied",
         status=ExitStatus.REFUSED,
+    )
+
+
+def _way_to_allow(action: str, message: str) -> str:
+    """What to do about a denial: IAM says mostly in what kind of policy it is.
+
+    Words: IAM user guide, "Troubleshoot access denied error messages".
+    """
+    kind = _POLICY.search(message)
+    where = kind.group(1) if kind is not None else "identity-based policy"
+    if "explicit deny" in message:
+        return (
+            f"A policy denies it explicitly ({where}): an exception for this job's role has to be made there."
+        )
+    if where == "identity-based policy":
+        return f"Allow {action} in the policy of the job's execution role."
+    return (
+        f"Allow {action} in the {where} as well: the policy of the job's execution role alone is not enough."
     )
 
 

@@ -233,7 +233,7 @@ def _fetch(environ: Mapping[str, str]) -> tuple[_Keys, float]:
     raise SmsshError(
         f"There are no AWS credentials in this container: {urlsplit(url).netloc} does not give them "
         f"({type(trouble).__name__}).",
-        hint="They are those of the job's execution role.",
+        hint="They are those of the job's execution role: is it still there?",
         reference="no-credentials",
         status=ExitStatus.REFUSED,
     )

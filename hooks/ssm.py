@@ -83,7 +83,10 @@ def _start(context: Context) -> str:
     region = _aws.region(context)
     if not context.settings.role:
         raise SmsshError(
-            "SMSSH_ROLE is not set.", hint="It names the IAM role of the managed node.", reference="no-role"
+            "SMSSH_ROLE is not set.",
+            hint="Set it in the job's environment to the IAM role of the managed node, such as the job's own; with_ssh "
+            "does it by itself.",
+            reference="no-role",
         )
     installed = _agent.install(context, region)
     context.log.info("the agent is %s", installed.origin)

@@ -62,7 +62,7 @@ def checked(host_key: str, address: str) -> str:
     what = "announced no host key" if not words else "announced something that is no SSH host key"
     raise SmsshError(
         f"{address} {what}: refusing to log in",
-        hint="may the job's role tag its managed node (ssm:AddTagsToResource)? See its log",
+        hint="was it registered by smssh? The job's log says what smssh did there; `smssh shell` needs no host key",
         reference="no-host-key",
         status=ExitStatus.REFUSED,
     )

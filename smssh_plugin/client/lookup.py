@@ -452,7 +452,7 @@ def switch_on(
         if job.kind != "training":
             raise SmsshError(
                 f"{address} is a {job.kind} job: SageMaker's remote debugging is for training jobs",
-                hint="submit it with with_ssh or SMSSH_ENABLE=1",
+                hint="submit it with with_ssh, or with SMSSH_ENABLE=1 and an image that has smssh-plugin",
                 reference="native-is-training-only",
                 status=ExitStatus.USAGE,
             )
@@ -805,7 +805,7 @@ def _without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, o
     if job.kind == "training" and native.enabled(described):
         return _native(session, described, host, bare=bare)
     enable = f"`smssh enable {name}` lets you in without all that" if job.kind == "training" else ""
-    if not _carries(job.kind, described):
+    if not _carries(session, job.kind, described):
         raise SmsshError(
             f"{job.kind} job {name!r} was submitted without smssh: it has no host to enter",
             hint=enable.replace("all that", "it")
@@ -842,8 +842,14 @@ def _after(status: str, hold: str) -> str:
     return "its container is gone; `smssh list` shows the hosts that are online"
 
 
-def _carries(kind: str, described: dict[str, Any]) -> bool:
+def _carries(session: AwsSession, kind: str, described: dict[str, Any]) -> bool:
     """Whether a job's request has anything of smssh in it, or that cannot be known."""
+    environment = described.get("Environment") or {}
+    if environment.get("SMSSH_ENABLE", "1") != "1":
+        return False
+    if kind == "transform" and not _speaks_of_us(environment):
+        # Its request turns SSH on where its model brings the files; that of an endpoint may turn it on itself.
+        return _model_enables(session, str(described.get("ModelName") or ""))
     parts = [
         described.get(name)
         for name in (
@@ -854,13 +860,28 @@ def _carries(kind: str, described: dict[str, Any]) -> bool:
             "ProcessingInputs",
         )
     ]
-    if kind == "transform":  # its model may, which takes another permission to see
-        return True
-    environment = described.get("Environment") or {}
-    if environment.get("SMSSH_ENABLE", "1") != "1":
-        return False
-    text = json.dumps(parts, default=str)
+    return _speaks_of_us(parts)
+
+
+def _speaks_of_us(part: Any) -> bool:
+    """Whether a part of a request names something of ours, or of sagemaker-ssh-helper."""
+    text = json.dumps(part, default=str)
     return "smssh" in text.lower() or "START_SSH" in text
+
+
+def _model_enables(session: AwsSession, name: str) -> bool:
+    """Whether the model of a transform job turns SSH on by itself, or that cannot be known."""
+    try:
+        model = session.call("sagemaker", "describe_model", ModelName=name)
+    except ServiceRefused:
+        return True  # a model may be deleted while its job runs
+    except SmsshError as error:
+        if error.reference != "access-denied":
+            raise
+        return True
+    containers = [model.get("PrimaryContainer"), *(model.get("Containers") or ())]
+    environments = [(container or {}).get("Environment") or {} for container in containers]
+    return any(each.get("SMSSH_ENABLE") == "1" or "START_SSH" in each for each in environments)
 
 
 def _check_host(described: dict[str, Any], kind: str, name: str, host: str) -> None:
@@ -971,7 +992,9 @@ def _job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
             )
         raise SmsshError(
             f"step {address.step!r} has no job ({status or 'unknown status'})",
-            hint="only training, processing and transform steps have a container to reach",
+            hint="each trial of a tuning step is a job of its own: `smssh list` shows those that are online"
+            if "TuningJob" in step.get("Metadata", {})
+            else "only training, processing and transform steps have a container to reach",
             reference="step-without-job",
             status=ExitStatus.NOT_FOUND,
         )

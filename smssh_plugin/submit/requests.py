@@ -182,7 +182,7 @@ def _trained(
         raise refuse(
             where,
             f"{prefix}AlgorithmSpecification.AlgorithmName names an algorithm, which takes no further channel",
-            f"use its training image instead, or {OFF}",
+            f"where it is your own, name its training image instead (TrainingImage); else {OFF}",
             "algorithm-resource",
         )
     # Only the request of a training job has an entry point (HyperParameterAlgorithmSpecification has none).
@@ -313,7 +313,7 @@ def _container(container: Any, role: Any, injection: Injection, where: str, fiel
         raise refuse(
             where,
             f"{field_name} comes from a model package, to which no files can be added",
-            "make the model from its image and artefact instead",
+            f"where the package is your own, make the model from its image and artefact instead; else {OFF}",
             "model-package",
         )
     _refuse_closed(container.get("Image"), where, f"{field_name}.Image")

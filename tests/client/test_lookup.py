@@ -637,7 +637,11 @@ PLAIN = [
     ("processing", {"ProcessingJobStatus": "Stopping"}, "job-ended"),
     ("processing", {"Environment": {"SMSSH_ENABLE": "1"}}, "no-node"),
     ("processing", {"AppSpecification": {"ContainerEntrypoint": ["sh", "/x/smssh/run.sh", "a"]}}, "no-node"),
-    ("transform", {}, "no-node"),  # its model may carry it
+    ("transform", {}, "no-smssh"),
+    ("transform", {"Environment": {"EPOCHS": "3"}}, "no-smssh"),
+    ("transform", {"Environment": {"SMSSH_ENABLE": "0"}}, "no-smssh"),
+    ("transform", {"Environment": {"SMSSH_ENABLE": "1"}}, "no-node"),
+    ("transform", {"Environment": {"START_SSH": "true"}}, "no-node"),
     ("transform", {"TransformJobStatus": "Stopping"}, "job-ended"),
 ]
 
@@ -651,6 +655,8 @@ class Describing(Counting):
         self.described = {name: "InProgress", "SecondaryStatus": "Training", **described}
 
     def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        if operation == "describe_model":
+            return {"PrimaryContainer": {"Image": "image", "Environment": {"SAGEMAKER_PROGRAM": "serve.py"}}}
         if operation.startswith("describe_") and service == "sagemaker":
             return self.described
         return super().call(service, operation, **arguments)
@@ -675,6 +681,72 @@ def test_what_cannot_come_is_not_waited_for(
         assert isinstance(caught.value, SmsshError)
         assert caught.value.reference == reference
         assert ("smssh enable job" in str(caught.value)) is (kind == "training" and reference == "no-smssh")
+
+
+FILES = {"S3Uri": "s3://bucket/x/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+BROUGHT = {
+    "AdditionalModelDataSources": [{"ChannelName": "smssh", "S3DataSource": FILES}],
+    "Environment": {"SMSSH_BUNDLE": "/opt/ml"},
+}
+
+
+@pytest.mark.parametrize(
+    ("container", "reference"),
+    [
+        ({}, "no-smssh"),
+        (BROUGHT, "no-smssh"),  # the model brings our files, and the job does not turn them on
+        ({"Environment": {"SMSSH_ENABLE": "0"}}, "no-smssh"),
+        ({"Environment": {"SMSSH_ENABLE": "1"}}, "no-node"),  # SSHOptions(endpoints=True)
+        ({"Environment": {"START_SSH": "true"}}, "no-node"),
+    ],
+)
+@pytest.mark.parametrize("member", ["PrimaryContainer", "Containers"])
+def test_the_model_of_a_transform_job_says_whether_it_is_waited_for(
+    container: dict[str, Any], reference: str, member: str, session: AwsSession, service: Service
+):
+    """Against the emulator, which describes models as AWS does."""
+    whole = {"Image": "image", **container}
+    service.sagemaker.create_model(
+        ModelName="scorer",
+        ExecutionRoleArn="arn:aws:iam::123456789012:role/job",
+        **{member: whole if member == "PrimaryContainer" else [whole]},
+    )
+    service.sagemaker.create_transform_job(
+        TransformJobName="job",
+        ModelName="scorer",
+        TransformInput={
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/in"}}
+        },
+        TransformOutput={"S3OutputPath": "s3://bucket/out"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+        Environment={"OUTCOME": "hold"},
+    )
+    with pytest.raises(SmsshError) as caught:
+        lookup.resolve("job.transform.sagemaker", Counting(), wait=0)
+    assert caught.value.reference == reference
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        ServiceRefused("Could not find model", "ValidationException"),
+        SmsshError("access denied: DescribeModel", reference="access-denied", status=ExitStatus.REFUSED),
+    ],
+)
+def test_a_model_that_cannot_be_looked_at_may_turn_ssh_on(
+    trouble: SmsshError, session: AwsSession, monkeypatch: pytest.MonkeyPatch
+):
+    aws = Describing("transform", {"ModelName": "scorer"})
+
+    def call(service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        if operation == "describe_model":
+            raise trouble
+        return Describing.call(aws, service, operation, **arguments)
+
+    monkeypatch.setattr(aws, "call", call)
+    with pytest.raises(SmsshError) as caught:
+        lookup.resolve("job.transform.sagemaker", aws, wait=0)
+    assert caught.value.reference == "no-node"
 
 
 @pytest.mark.parametrize("kind", ["inference", "notebook", "studio"])

@@ -6,7 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from smssh_plugin.hooks import _agent
+from smssh_plugin.hooks import _agent, _aws
 
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Context, Job
@@ -56,3 +56,35 @@ def test_what_they_do_not_need_is_not_blamed(tmp_path, monkeypatch):
         agent.stop(0.5)
     assert "not connected to Session Manager" in said[0]
     assert "ListInstanceAssociations" not in said[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("because no identity-based policy allows it", "in the policy of the job's execution role."),
+        ("", "in the policy of the job's execution role."),
+        ("because no permissions boundary allows it", "in the permissions boundary as well"),
+        ("because no service control policy allows it", "in the service control policy as well"),
+        ("because no VPC endpoint policy allows it", "in the VPC endpoint policy as well"),
+        (
+            "with an explicit deny in a service control policy",
+            "denies it explicitly (service control policy)",
+        ),
+        ("with an explicit deny in an identity-based policy", "denies it explicitly (identity-based policy)"),
+    ],
+)
+def test_a_permission_is_missed_where_it_is_missing(said, hint):
+    message = f"User: Job is not authorized to perform: ssm:CreateActivation on resource: * {said}"
+    refused = _aws.Refused("CreateActivation", "AccessDeniedException", message, 400, "")
+    found = _aws._explain_answer(refused, "ssm")
+    assert hint in found.hint
+    assert ("Allow ssm:CreateActivation" in found.hint) is ("explicit" not in said)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_variables_that_are_not_there_are_not_blamed(monkeypatch, own):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    if own:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    refused = _aws.Refused("CreateActivation", "ExpiredTokenException", "expired", 400, "")
+    assert ("take them out" in _aws._explain_answer(refused, "ssm").hint) is own

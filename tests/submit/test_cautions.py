@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from smssh_plugin.errors import SmsshError
 from smssh_plugin.submit.cautions import Caution, Held, cache_caution, cautions, say, together
 from smssh_plugin.submit.options import SmsshWarning
 from smssh_plugin.submit.requests import Injection, transform_request
@@ -50,6 +51,19 @@ def of(kind: str, before: Any, held: Held = NOT_HELD, **injection: Any) -> list[
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_to_say(kind: str) -> None:
     assert of(kind, request(kind)) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_has_no_entry_point_is_not_told_to_name_it(kind: str) -> None:
+    environment = {"PYTHONPATH": {"Get": "Parameters.Path"}}
+    with pytest.raises(SmsshError) as caught:
+        of(kind, request(kind, MINE, Environment=environment))
+    assert caught.value.reference == "pythonpath-is-variable"
+    assert ("ContainerEntrypoint" in str(caught.value.hint)) is (kind in ("training", "processing"))
+    with pytest.raises(SmsshError) as caught:
+        of(kind, request(kind), carrier="wrap")
+    assert caught.value.reference == "no-entry-point"
+    assert ("name the entry point" in str(caught.value.hint)) is (kind in ("training", "processing"))
 
 
 def with_entry_point(kind: str, *words: Any) -> dict[str, Any]:
