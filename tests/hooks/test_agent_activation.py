@@ -257,7 +257,7 @@ def test_nobody_there_is_explained(tmp_path, monkeypatch):
     monkeypatch.setattr(_aws, "NETWORK_SECONDS", 0.3)
     found = activation_error(context(tmp_path))
     assert found.reference == "no-network"
-    assert "interface endpoints ssm, ssmmessages" in str(found)
+    assert "interface endpoints ssm and ssmmessages, and the gateway" in str(found)
 
 
 PROXIES = {
