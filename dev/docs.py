@@ -29,7 +29,17 @@ import request_docs
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = ROOT / "examples" / "plugins" / "every_hook.py"
-GIVEN = ("Context", "Job", "Server", "Transport", "Failure", "Hold", "HostState")
+GIVEN = (
+    "Context",
+    "Job",
+    "Server",
+    "Transport",
+    "Failure",
+    "Hold",
+    "HostState",
+    "HostQuestion",
+    "HostAnswer",
+)
 """The classes of hookspecs.py that hooks see."""
 SECTIONS = (
     ("When the supervisor starts, once each and in this order", "smssh_configure"),

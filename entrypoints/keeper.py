@@ -204,8 +204,7 @@ class Keeper:
             attempt = self._attempt
             self.context.attempt, self.context.exit_code = attempt, None
             self._changed.notify_all()
-        if self._together.all:
-            self._together.watch()
+        self._together.begin(attempt)
         if not again:
             self._notify("running", f"attempt {attempt} of the entry point runs")
         # Not in the way of the entry point, which waits for the answer; what follows waits for the hooks.
@@ -255,7 +254,7 @@ class Keeper:
         )
         self.context.attempt, self.context.exit_code = failure.attempt, exit_code
         self._notify("failed", f"attempt {failure.attempt} ended with exit status {exit_code}")
-        if hold or self._together.all:
+        if hold or (self._together.all and self._pending is None):
             self._together.tell(
                 state="failed", attempt=failure.attempt, exit_code=exit_code, failed=time.time()
             )
@@ -364,6 +363,8 @@ class Keeper:
             report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise SmsshError(f"The report is not readable: {error}.", reference="no-report") from None
+        if "hosts" not in report:
+            report.update(self._together.report())
         return report
 
     def request_hold(self) -> dict[str, Any]:
@@ -464,7 +465,7 @@ class Keeper:
         with self._changed:
             hold = self._held()
             self._answered = time.monotonic()
-            self._decide({"action": "release", "exit_code": exit_code})
+            self._decide({"action": "release", "exit_code": exit_code, "decided": "release"})
         return {
             "ok": True,
             "point": hold.point,
@@ -532,7 +533,7 @@ class Keeper:
         if was_running:
             self.plugins.after_entry_point(self.context, attempt, exit_code)
 
-    def _collect(self, failure: Failure) -> dict[str, Any]:
+    def _collect(self, failure: Failure, *, failing: bool = False) -> dict[str, Any]:
         report: dict[str, Any] = {
             "version": 1,
             "job": self.context.job.name,
@@ -544,7 +545,7 @@ class Keeper:
             "exit_code": failure.exit_code,
             "command": list(failure.command),
         }
-        report.update(self._together.report())
+        report.update(self._together.report(failing=failing))
         self._first_failed = str(report.get("first_failed") or "")
         for name, value in self.plugins.collect_report(self.context, failure).items():
             report.setdefault(name, value)
@@ -552,7 +553,7 @@ class Keeper:
 
     def _write_report(self, failure: Failure) -> None:
         try:
-            text = json.dumps(self._collect(failure), indent=1)
+            text = json.dumps(self._collect(failure, failing=True), indent=1)
             path = self.context.run_dir / "report.json"
             write(path, text)
             self._report = path
@@ -589,14 +590,16 @@ class Keeper:
             self._changed.notify_all()
         if point != "start":
             self._together.tell(state="succeeded" if with_others else "held", attempt=self._attempt)
-            self._together.watch()
+            self._together.hold()
         self._notify("held", f"held ({self._why(point, with_others)}): {self._banner(hold)}", hold)
         try:
             decision = self._wait(hold, seconds, gone, with_others)
             if point != "start":
                 self._pass_on(decision, gone)
         finally:
-            self._together.watch(False)
+            self._together.hold(False)
+            if hold.connected:
+                self._together.tell(connected=False)
             with self._changed:
                 self._hold, self._decision = None, None
                 self._say_inside = None
@@ -629,7 +632,7 @@ class Keeper:
     def _wait(
         self, hold: Hold, seconds: float, gone: Callable[[], bool], with_others: bool
     ) -> dict[str, Any]:
-        began = reminded = time.monotonic()
+        reminded = time.monotonic()
         offset = time.time() - reminded
         idle = float(self.context.settings.idle_seconds)
         came = False
@@ -660,7 +663,7 @@ class Keeper:
                 stay = max(now + (idle or seconds), hold.extended if idle else hold.deadline)
                 hold.deadline = min(stay, hold.max_deadline)
                 hold.ends = hold.max_deadline
-            elif with_others and self._together.others_go_on(began):
+            elif with_others and self._together.others_go_on():
                 hold.deadline = max(hold.deadline, min(now + seconds, hold.max_deadline))
                 hold.ends = hold.max_deadline
             elif with_others:
@@ -670,13 +673,15 @@ class Keeper:
                     hold.deadline = max(hold.deadline, min(now + seconds, hold.max_deadline))
                 hold.ends = hold.deadline
             if now >= hold.max_deadline:
-                return _release(
+                return _expired(
                     LIMIT_NEAR
                     if self._cut_short(hold)
                     else f"{_duration(hold.max_deadline - hold.since)} are over"
                 )
-            if now >= hold.ends:
-                return _release(f"nobody was connected for {_duration(idle if came and idle else seconds)}")
+            if now >= hold.ends and (
+                hold.point == "start" or self._together.nobody_connected(now - hold.ends)
+            ):
+                return _expired(f"nobody was connected for {_duration(idle if came and idle else seconds)}")
             if hold.ends - now <= warn_at and hold.ends != warned and not starting:
                 warned = hold.ends
                 self._notify("expiring", f"about to end: {self._banner(hold)}", hold)
@@ -698,6 +703,8 @@ class Keeper:
         if not hold.connected and self._together.somebody_connected():
             who = "somebody connected to another host"
         left = f"{who}, {_duration(hold.ends - time.time())} left"
+        if time.time() - hold.ends > POLL_SECONDS + CLOCK_STEP:
+            left += ": AWS does not say whether somebody is connected to another host"
         if self._cut_short(hold) and hold.ends >= hold.max_deadline - CLOCK_STEP:
             left += " (the job's own limit, MaxRuntimeInSeconds)"
         parts = [self.context.connect_command, left]
@@ -717,40 +724,48 @@ class Keeper:
                 attempt=self._attempt + 1,
                 exit_code=None,
                 failed=0.0,
+                first=False,
                 connected=False,
                 decision="retry",
                 chosen=None,
             )
             return
         self._together.tell(
-            state="released", connected=False, decision="release", chosen=decision.get("exit_code")
+            state="released",
+            connected=False,
+            decision=decision.get("decided", ""),
+            chosen=decision.get("exit_code"),
         )
-        if not gone() and not self.stop_wanted.is_set():
+        if decision.get("decided") and not gone() and not self.stop_wanted.is_set():
             self._together.let_others_follow()
 
     def _others_changed(self) -> None:
         """Another host may have decided something that holds for this one too."""
-        if not self._together.all:
+        other = self._together.decision
+        if other is None or not self._together.all:
             return
         end_attempt = False
         with self._changed:
-            held = self._hold is not None and self._hold.point != "start" and self._decision is None
-            for host, other in self._together.others.items():
-                if other.decision == "retry" and other.attempt > self._attempt:
-                    if held:
-                        self._attempt = other.attempt - 1
-                        self._decide({"action": "retry", "attempt": other.attempt})
-                        break
-                    if self._running and self._pending is None:
-                        self._attempt = other.attempt - 1
-                        self._pending = {"action": "retry", "exit_code": None}
-                        end_attempt = True
-                        break
-                if other.decision == "release" and held:
+            hold = self._hold
+            held = hold is not None and hold.point != "start" and self._decision is None
+            if other.state == "released":
+                # Another host's deadline does not count while somebody is connected here.
+                if hold is not None and held and (other.decision == "release" or not hold.connected):
                     self._decide(
-                        {"action": "release", "exit_code": other.chosen, "why": f"{host} was released"}
+                        {
+                            "action": "release",
+                            "exit_code": other.chosen,
+                            "decided": other.decision,
+                            "why": f"{other.host} was released",
+                        }
                     )
-                    break
+            elif other.attempt > self._attempt and held:
+                self._attempt = other.attempt - 1
+                self._decide({"action": "retry", "attempt": other.attempt})
+            elif other.attempt > self._attempt and self._running and self._pending is None:
+                self._attempt = other.attempt - 1
+                self._pending = {"action": "retry", "exit_code": None}
+                end_attempt = True
         if end_attempt and self._entry:
             self._notify(
                 "reminder", "another host is retried: the attempt that runs here is ended, and runs again"
@@ -831,6 +846,10 @@ def _follow_clock(hold: Hold, offset: float) -> float:
 
 def _release(why: str) -> dict[str, Any]:
     return {"action": "release", "exit_code": None, "why": why}
+
+
+def _expired(why: str) -> dict[str, Any]:
+    return {**_release(why), "decided": "expire"}
 
 
 def _duration(seconds: float) -> str:

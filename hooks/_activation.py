@@ -68,6 +68,9 @@ def tags(context: Context) -> dict[str, str]:
         "SMSSHUser": "" if server is None else server.user,
         "SMSSHCreated": str(int(time.time())),
     }
+    if len(job.hosts) > 1 and context.settings.hold_hosts == "all":
+        # From the first moment on the others know of it; see `hosts`, which changes them.
+        values.update(SMSSHPhase="running", SMSSHCourse="1")
     found = {}
     for name, value in values.items():
         found[name] = tag_text(value)

@@ -19,7 +19,7 @@ from ._ssm import Refused, Ssm, suffices
 if TYPE_CHECKING:
     from ..hookspecs import Context
 
-__all__ = ["call", "client", "explain", "region", "session"]
+__all__ = ["call", "client", "explain", "passing", "region", "session", "throttled"]
 
 THROTTLED_SECONDS = 600.0
 """How long a throttled call is tried again: hundreds of hosts may start in the same minute."""
@@ -228,11 +228,31 @@ def _unless_over(
     return answers[0]
 
 
+def throttled(error: Exception) -> bool:
+    """Whether the service has too much to do.
+
+    Args:
+        error: of a call.
+    """
+    refused = _refused(error)
+    return refused is not None and (refused.code in THROTTLED or refused.status == 429)
+
+
+def passing(error: Exception) -> bool:
+    """Whether the same call may well work later: it was throttled, nobody answered, or credentials are being renewed.
+
+    Args:
+        error: of a call.
+    """
+    refused = _refused(error)
+    return _worth_seconds(error) > 0.0 or (refused is not None and refused.code in STALE)
+
+
 def _worth_seconds(error: Exception) -> float:
     """For how long it is worth trying again after this error."""
     refused = _refused(error)
     if refused is not None:
-        if refused.code in THROTTLED or refused.status == 429:
+        if throttled(error):
             return THROTTLED_SECONDS
         return NETWORK_SECONDS if refused.status >= 500 else 0.0
     from ..aws.transport import SetupError  # takes long to import, and is by now

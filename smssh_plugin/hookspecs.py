@@ -59,7 +59,19 @@ if TYPE_CHECKING:
 else:
     from pluggy import HookimplMarker, HookspecMarker
 
-__all__ = ["Context", "Failure", "Hold", "HostState", "Job", "Server", "Transport", "hookimpl", "hookspec"]
+__all__ = [
+    "Context",
+    "Failure",
+    "Hold",
+    "HostAnswer",
+    "HostQuestion",
+    "HostState",
+    "Job",
+    "Server",
+    "Transport",
+    "hookimpl",
+    "hookspec",
+]
 
 hookspec = HookspecMarker("smssh")
 hookimpl = HookimplMarker("smssh")
@@ -160,9 +172,55 @@ class HostState:
     connected: bool = False
     """Whether somebody is logged in there."""
     decision: str = ""
-    """What a person decided there last: `retry`, `release`, or nothing yet."""
+    """What was decided there last: `retry` or `release` by a person, `expire` by a deadline, or nothing yet."""
     chosen: int | None = None
     """The exit status that was chosen with a release."""
+    first: bool = False
+    """Whether its last attempt failed before any other host was known to have failed in that attempt."""
+
+    @property
+    def phase(self) -> str:
+        """The state in one word, for questions: `occupied` where somebody is logged in, else `state`."""
+        return "occupied" if self.connected else self.state
+
+    @property
+    def course(self) -> str:
+        """What the others would follow, for questions: `released`, `expired`, or else the number of its attempt."""
+        if self.state == "released" and self.decision in ("release", "expire"):
+            return self.decision + "d"
+        return str(self.attempt)
+
+
+@dataclass(frozen=True)
+class HostQuestion:
+    """Which other host is looked for: one that fits each of the fields that are not empty."""
+
+    phases: tuple[str, ...] = ()
+    """One of these is its `HostState.phase`."""
+    courses: tuple[str, ...] = ()
+    """One of these is its `HostState.course`; 100 at most, as of each field."""
+    first: int = 0
+    """It was the first that failed in this attempt (`HostState.first`)."""
+    decides: bool = False
+    """What it says is going to be followed: its whole state is needed, and no doubt which host it is."""
+
+    def fits(self, state: HostState) -> bool:
+        """Whether this state is one that is looked for."""
+        return (
+            (not self.phases or state.phase in self.phases)
+            and (not self.courses or state.course in self.courses)
+            and (not self.first or (state.first and state.attempt == self.first))
+        )
+
+
+@dataclass(frozen=True)
+class HostAnswer:
+    """The answer to a `HostQuestion`."""
+
+    host: HostState | None = None
+    """One host that fits; None where no other host does."""
+    known: bool = True
+    """False where nobody could say now, for instance because AWS throttles: it is asked again later."""
 
 
 @dataclass
@@ -337,7 +395,7 @@ def smssh_hold(context: Context, point: str, exit_code: int | None) -> bool | No
 
 
 @hookspec
-def smssh_tell_hosts(context: Context, own: HostState) -> None:
+def smssh_tell_hosts(context: Context, own: HostState) -> bool | None:
     """Let the other hosts of the job know what this one does; called at every change, must not wait for long.
 
     Called where the job has several hosts and a hold is asked for.
@@ -345,18 +403,38 @@ def smssh_tell_hosts(context: Context, own: HostState) -> None:
     Args:
         context: the supervisor's context.
         own: the state of this host.
+
+    Returns:
+        False when it could not be told now and has to be told again; anything else counts as told.
+    """
+
+
+@hookspec(firstresult=True)
+def smssh_ask_hosts(context: Context, question: HostQuestion) -> HostAnswer | None:
+    """Look for another host of the job; stops at the first plugin that can say.
+
+    Called by every host again and again while hosts wait for each other, so it must cost as little with a thousand
+    hosts as with two. Without a plugin that answers, `smssh_other_hosts` is asked.
+
+    Args:
+        context: the supervisor's context.
+        question: which host is looked for.
+
+    Returns:
+        The answer; None when this plugin cannot ask the others here.
     """
 
 
 @hookspec(firstresult=True)
 def smssh_other_hosts(context: Context) -> Mapping[str, HostState] | None:
-    """Say what the other hosts of the job have told; stops at the first plugin that knows.
+    """List what the other hosts of the job have told, for people; stops at the first plugin that knows.
 
     Args:
         context: the supervisor's context.
 
     Returns:
-        The states by host, of the hosts that are up, without this one; None when they cannot be asked here.
+        The states by host, of the hosts that are up, without this one; None when they cannot be asked here. It may
+        leave hosts out, those that failed first last of all.
     """
 
 

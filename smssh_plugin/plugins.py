@@ -16,7 +16,17 @@ from . import hookspecs
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from .hookspecs import Context, Failure, Hold, HostState, Job, Server, Transport
+    from .hookspecs import (
+        Context,
+        Failure,
+        Hold,
+        HostAnswer,
+        HostQuestion,
+        HostState,
+        Job,
+        Server,
+        Transport,
+    )
     from .settings import Settings
 
 __all__ = ["GROUP", "Plugins", "within"]
@@ -35,7 +45,8 @@ LIMITS = {
     "smssh_entry_point_failed": 15.0,
     "smssh_collect_report": 60.0,
     "smssh_hold": 5.0,
-    "smssh_tell_hosts": 20.0,
+    "smssh_tell_hosts": 60.0,
+    "smssh_ask_hosts": 60.0,
     "smssh_other_hosts": 20.0,
     "smssh_notify": 30.0,
     "smssh_stop": 6.0,
@@ -175,9 +186,16 @@ class Plugins:
         """See `smssh_hold`; False when no plugin wants to."""
         return bool(self._manager.hook.smssh_hold(context=context, point=point, exit_code=exit_code))
 
-    def tell_hosts(self, context: Context, own: HostState) -> None:
-        """See `smssh_tell_hosts`."""
-        self._manager.hook.smssh_tell_hosts(context=context, own=own)
+    def tell_hosts(self, context: Context, own: HostState) -> bool:
+        """See `smssh_tell_hosts`; whether all have told it."""
+        answers = self._manager.hook.smssh_tell_hosts(context=context, own=own)
+        return not any(answer is False for answer in answers)
+
+    def ask_hosts(self, context: Context, question: HostQuestion) -> HostAnswer | None:
+        """See `smssh_ask_hosts`."""
+        return cast(
+            "HostAnswer | None", self._manager.hook.smssh_ask_hosts(context=context, question=question)
+        )
 
     def other_hosts(self, context: Context) -> Mapping[str, HostState] | None:
         """See `smssh_other_hosts`."""

@@ -124,6 +124,14 @@ def smssh_tell_hosts(context, own):
 
 
 @hookimpl
+def smssh_ask_hosts(context, question):
+    from smssh_plugin.hookspecs import HostAnswer
+
+    others = smssh_other_hosts(context).values()
+    return HostAnswer(next((other for other in others if question.fits(other)), None))
+
+
+@hookimpl
 def smssh_other_hosts(context):
     from smssh_plugin.hookspecs import HostState
 
