@@ -224,7 +224,8 @@ JOB = (
     Permission(
         "ssm:AddTagsToResource",
         "managed instances",
-        "`ssm`: the tags of the state of a node that is there: SMSSHState, SMSSHHold",
+        "`ssm`: the tags of the state of a node that is there: SMSSHState, SMSSHHold, SMSSHPhase, SMSSHCourse, "
+        "SMSSHFirst",
         ("add_tags_to_resource",),
     ),
     Permission("iam:PassRole", "the role in SMSSH_ROLE", "`ssm`: the node gets that role"),

@@ -736,7 +736,8 @@ class Keeper:
             decision=decision.get("decided", ""),
             chosen=decision.get("exit_code"),
         )
-        if decision.get("decided") and not gone() and not self.stop_wanted.is_set():
+        decided_here = decision.get("decided") and not decision.get("followed")
+        if decided_here and not gone() and not self.stop_wanted.is_set():
             self._together.let_others_follow()
 
     def _others_changed(self) -> None:
@@ -756,6 +757,7 @@ class Keeper:
                             "action": "release",
                             "exit_code": other.chosen,
                             "decided": other.decision,
+                            "followed": True,
                             "why": f"{other.host} was released",
                         }
                     )

@@ -48,12 +48,12 @@ BURST_PER_SECOND = 40.0
 """Of all hosts of a job together, where they have reason to ask in the same moment."""
 FOLLOW_SECONDS = 30.0
 """How long a host stays at least for the others to learn what was decided: its tags go with it."""
-FOLLOW_LONGEST = 120.0
-"""How long it stays at most where AWS throttles."""
+FOLLOW_LONGEST = 600.0
+"""How long it stays at most where AWS has throttled what this host asked, and so what others ask."""
 BACK_OFF = 3
 """How often the time between two attempts is doubled while AWS throttles."""
 TELL_LONGEST = 20.0
-"""Seconds between two attempts to tell, at most."""
+"""Seconds between two attempts to tell a decision, at most, or what few hosts have to tell."""
 BLIND_LIMIT = 3
 """Questions in a row that cannot be asked before the others count as gone."""
 BLIND_SECONDS = 60.0
@@ -72,7 +72,7 @@ AHEAD = 97
 """Attempts that others may be ahead; a question names 100 values at most."""
 
 GOES_ON = ("running", "failed", "held", "occupied")
-WAITS = ("held", "occupied", "succeeded")
+WAITS = ("occupied", "held", "succeeded")
 
 _log = logging.getLogger("smssh.together")
 
@@ -132,6 +132,8 @@ class Together:
         self._decision: HostState | None = None
         self._succeeded = -math.inf
         self._blind = 0
+        self._throttled = -math.inf
+        """When an answer was not known, the last time."""
         self._begun = False
         self._holding = False
         self._lingering = False
@@ -204,23 +206,35 @@ class Together:
         """Stay until no other host waits any more, for FOLLOW_SECONDS at most, or longer where that cannot be known."""
         if not self.all:
             return
-        began = self._clock()
+        began = self.linger()
+        with self._lock:
+            while not self.all_have_followed(began) and not self._context.ending.is_set():
+                self._lock.wait(0.5)
+            self._lingering = False
+
+    def linger(self) -> float:
+        """Begin to ask whether others still wait; returns when that is, by the clock."""
         with self._lock:
             self._followers = _Asked()
             self._lingering = True
             self._stir()
-            while not self._all_have_followed(began) and not self._context.ending.is_set():
-                self._lock.wait(0.5)
-            self._lingering = False
+        return self._clock()
 
-    def _all_have_followed(self, began: float) -> bool:
-        asked = self._followers
-        unknown = asked.failures > 0 or self._told != self._own
-        return (
-            self._blind >= BLIND_LIMIT
-            or (asked.answer is not None and not asked.found)
-            or self._clock() - began >= (FOLLOW_LONGEST if unknown else FOLLOW_SECONDS)
-        )
+    def all_have_followed(self, began: float) -> bool:
+        """Whether this host need not stay any longer for the others to learn what it has told.
+
+        Args:
+            began: what `linger` returned.
+        """
+        with self._lock:
+            asked = self._followers
+            now = self._clock()
+            slow = self._throttled >= began - FOLLOW_LONGEST or self._told != self._own
+            return (
+                self._blind >= BLIND_LIMIT
+                or (asked.answer is not None and not asked.found)
+                or now - began >= (FOLLOW_LONGEST if slow else FOLLOW_SECONDS)
+            )
 
     # ---------------------------------------------------------------------------- what the others say
 
@@ -369,7 +383,10 @@ class Together:
                 self._told, self._tell_failures = own, 0
             else:
                 self._tell_failures += 1
-                pause = min(TELL_LONGEST, 2.0 ** min(self._tell_failures, 10))
+                longest = TELL_LONGEST
+                if not own.decision:
+                    longest = max(longest, len(self._context.job.hosts) / CALLS_PER_SECOND * 2)
+                pause = min(longest, 2.0 ** min(self._tell_failures, 10))
                 self._tell_due = self._clock() + random.uniform(0.0, pause)  # noqa: S311 - no secret
             self._lock.notify_all()
 
@@ -419,7 +436,10 @@ class Together:
         return self._ask(HostQuestion(phases=("succeeded",), courses=void))
 
     def _ask_followers(self) -> HostAnswer | None:
-        return self._ask(HostQuestion(phases=WAITS))
+        with self._lock:
+            expired = self._own.decision == "expire"
+        # A deadline is not followed where somebody is connected.
+        return self._ask(HostQuestion(phases=WAITS[1:] if expired else WAITS))
 
     def _ask(self, question: HostQuestion) -> HostAnswer | None:
         answer = self._plugins.ask_hosts(self._context, question)
@@ -429,6 +449,8 @@ class Together:
                 answer = HostAnswer(next((each for each in others.values() if question.fits(each)), None))
         with self._lock:
             self._blind = self._blind + 1 if answer is None else 0
+            if answer is not None and not answer.known:
+                self._throttled = self._clock()
             if self._blind == BLIND_LIMIT:
                 _log.warning("the other hosts of this job cannot be asked")
             self._lock.notify_all()

@@ -40,6 +40,8 @@ all of its hosts fail: each costs a call."""
 PAGE = 50
 """MaxResults of DescribeInstanceInformation, at most."""
 FEW = 10
+SOLE_SECONDS = 60.0
+"""How long a node counts as the only one of its host, and what it has decided, without being asked for again."""
 SILENT_SECONDS = 600.0
 """From when on a network that brings no answer counts as none."""
 STATES = frozenset({"running", "failed", "succeeded", "held", "released"})
@@ -70,6 +72,10 @@ class Hosts:
         self._told: dict[str, str] = {}
         self._names: dict[str, str] = {}
         """The host that each node is, by its id; "" for one that is none of ours."""
+        self._sole: dict[str, tuple[str, float]] = {}
+        """The one node that claimed to be a host, by the host, and until when that counts."""
+        self._decisions: dict[str, tuple[Mapping[str, str], float]] = {}
+        """The tags of the last node that had decided something, and until when they count."""
         self._logged: set[str] = set()
         self._answered = clock()
 
@@ -161,19 +167,35 @@ class Hosts:
         if not question.decides:
             host = self._host(info)
             return HostState(host, question.phases[0] if question.phases else "running") if host else None
-        tags = self._tags(info)
+        tags = self._decided(info, question)
         host = self._identify(info, tags)
-        state = decode(host, tags.get(TAG, "")) if host else None
-        if state is None or not question.fits(state) or self._is_doubtful(host):
+        if not host or self._is_doubtful(host, str(info["InstanceId"])):
             return None
-        return state
+        state = decode(host, tags.get(TAG, ""))
+        return state if state is not None and question.fits(state) else None
 
-    def _is_doubtful(self, host: str) -> bool:
-        """Whether more than one node claims to be this host."""
+    def _decided(self, info: Mapping[str, Any], question: HostQuestion) -> Mapping[str, str]:
+        """The tags of a node that has decided something: a release is not taken back, and attempts only grow."""
+        node, now = str(info["InstanceId"]), self._clock()
+        tags, until = self._decisions.get(node, ({}, -math.inf))
+        state = decode("", tags.get(TAG, ""))
+        if now >= until or state is None or not question.fits(state):
+            tags = self._tags(info)
+            # So that where the next call is throttled, there is less to ask the next time.
+            self._decisions = {node: (tags, now + SOLE_SECONDS)}
+        return tags
+
+    def _is_doubtful(self, host: str, node: str) -> bool:
+        """Whether another node than this one claims to be this host too."""
+        sole, until = self._sole.get(host, ("", -math.inf))
+        if node == sole and self._clock() < until:
+            return False
         claims = [info for info in self._nodes([_tag("SMSSHHost", host)], FEW) if self._host(info) == host]
         if len(claims) > 1:
             self._log_doubt(host)
-        return len(claims) > 1
+            return True
+        self._sole[host] = node, self._clock() + SOLE_SECONDS
+        return False
 
     def _log_doubt(self, host: str) -> None:
         self._log(host, "two online nodes claim to be %s of this job: what they decide is not followed", host)

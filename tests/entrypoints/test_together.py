@@ -2,10 +2,12 @@
 
 import json
 import signal
+import time
 
 import pytest
 
 from smssh_plugin.local.agent.install import install
+from smssh_plugin.local.service_error import ServiceError
 from tests import needs
 
 from .container import Container, poll
@@ -180,6 +182,100 @@ def test_whoever_is_connected_to_one_keeps_all(hosts):
     assert processes[0].poll() is None
     client.terminate()
     assert [process.wait(60) for process in processes] == [3, 7]
+
+
+def test_a_throttled_question_ends_no_hold(hosts, stack):
+    """Somebody is logged in to the other host, and AWS does not say so."""
+    one, two = hosts
+    processes = [start(each, WAITS, SMSSH_HOLD_SECONDS="5") for each in hosts]
+    online(one, two)
+    go(two, 7)
+    status = two.wait_for("held")
+    client = two.start(
+        "ssh", *two.ssh_options(status), "127.0.0.1", "sleep 60", on=False, PATH="/usr/bin:/bin"
+    )
+    poll(lambda: two.status()["hold"]["connected"])
+    stack.service.faults["DescribeInstanceInformation"] = ServiceError("ThrottlingException", "Rate exceeded")
+    go(one, 3)
+    one.wait_for("held")
+
+    def overdue():
+        hold = one.status()["hold"]
+        assert hold, "the hold was given up"
+        return time.time() > hold["ends"] + 4
+
+    poll(overdue, what="the deadline is over")
+    assert processes[0].poll() is None
+    del stack.service.faults["DescribeInstanceInformation"]
+    since = one.status()["hold"]["since"]
+    poll(lambda: one.status()["hold"]["deadline"] > since + 6, what="the deadline moves")
+    client.terminate()
+    assert [process.wait(60) for process in processes] == [3, 7]
+
+
+def claim(stack, job, host, role, text):
+    """Another job's node, which says that it is this host of the job."""
+    nodes = stack.service.nodes
+    tags = {
+        "SMSSHJob": job,
+        "SMSSHKind": "training",
+        "SMSSHHost": host,
+        "SMSSHHold": text,
+        "SMSSHPhase": "released",
+        "SMSSHCourse": "released",
+    }
+    made = nodes.create_activation(
+        {"IamRole": role, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+    )
+    node = nodes.register({**made, "PublicKey": "k", "Fingerprint": "f"})["InstanceId"]
+    nodes.nodes[node].pinged = time.time() + 3600
+    return node
+
+
+def test_only_hosts_of_the_job_are_followed(hosts, stack):
+    """Any job may give its node any tags."""
+    one, two = hosts
+    processes = [start(each, WAITS, SMSSH_HOLD_HOSTS="all") for each in hosts]
+    online(one, two)
+    for each in hosts:
+        go(each, 7)
+    job = one.wait_for("held")["job"]
+    two.wait_for("held")
+    released = "released 1 7 0.000 0 release 0 0"
+    claims = [
+        (claim(stack, job, "algo-99", "Nodes", released), "the job has no host 'algo-99'"),
+        (claim(stack, job, "algo-2", "Other", released), "its role is 'Other'"),
+    ]
+    for node, why in claims:
+        poll(lambda: f"{node} claims to be a host of this job and is ignored: {why}" in one.log())  # noqa: B023
+    second = claim(stack, job, "algo-2", "Nodes", released)
+    poll(lambda: "two online nodes claim to be algo-2 of this job" in one.log())
+    assert one.status()["state"] == two.status()["state"] == "held"
+    for node in [second, *(node for node, _ in claims)]:
+        stack.service.nodes.deregister(node)
+    one.hook("release", "--exit", "5")
+    assert [process.wait(60) for process in processes] == [5, 5]
+
+
+def test_a_deadline_elsewhere_ends_no_hold_that_somebody_uses(hosts):
+    one, two = hosts
+    processes = [
+        start(one, WAITS, SMSSH_HOLD_HOSTS="all", SMSSH_HOLD_MAX_SECONDS="10"),
+        start(two, WAITS, SMSSH_HOLD_HOSTS="all"),
+    ]
+    online(one, two)
+    go(two, 7)
+    status = two.wait_for("held")
+    client = two.start(
+        "ssh", *two.ssh_options(status), "127.0.0.1", "sleep 60", on=False, PATH="/usr/bin:/bin"
+    )
+    poll(lambda: two.status()["hold"]["connected"])
+    go(one, 3)
+    assert processes[0].wait(90) == 3
+    assert two.status()["state"] == "held"
+    client.terminate()
+    two.hook("release", "--exit", "0")
+    assert processes[1].wait(60) == 0
 
 
 def test_nobody_to_ask(hosts):
