@@ -137,7 +137,7 @@ class Together:
         self._begun = False
         self._holding = False
         self._lingering = False
-        self._started = False
+        self._started = not threaded
         self._stirred = False
         self._others: Mapping[str, HostState] | None = None
         self._listed = -math.inf
@@ -252,7 +252,7 @@ class Together:
             return True
         with self._lock:
             asked = self._presence
-            if self._blind >= BLIND_LIMIT:
+            if self._blind >= BLIND_LIMIT or not self._started:
                 return True
             now = self._clock()
             if asked.answer is not None and asked.asked >= now - seconds:
@@ -470,7 +470,11 @@ class Together:
         with self._lock:
             self._lock.wait_for(lambda: self._started)
         while True:
-            due = self.turn()
+            try:
+                due = self.turn()
+            except Exception:  # noqa: BLE001 - what is due later is not lost with it
+                _log.exception("the other hosts")
+                due = self._clock() + BLIND_SECONDS
             with self._lock:
                 left = due - self._clock()
                 self._lock.wait_for(lambda: self._stirred, None if left == math.inf else max(0.0, left))
