@@ -704,7 +704,7 @@ class Keeper:
             who = "somebody connected to another host"
         left = f"{who}, {_duration(hold.ends - time.time())} left"
         if time.time() - hold.ends > POLL_SECONDS + CLOCK_STEP:
-            left += ": AWS does not say whether somebody is connected to another host"
+            left += ": it is not known yet whether somebody is connected to another host"
         if self._cut_short(hold) and hold.ends >= hold.max_deadline - CLOCK_STEP:
             left += " (the job's own limit, MaxRuntimeInSeconds)"
         parts = [self.context.connect_command, left]
