@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Together"]
 
 LOOK_SECONDS = 10.0
-"""How often a question is asked by each of a few hosts; a fifth of SMSSH_HOLD_SECONDS where that is less."""
+"""How often a question is asked by each of a few hosts; a fifth of SMSSH_HOLD_SECONDS where that is less, and 1 s at
+least."""
 LOOK_LONGEST = 25.0
 """How often the others' decisions are asked for at least, so that any number of hosts follows in FOLLOW_SECONDS."""
 CALLS_PER_SECOND = 10.0
@@ -362,7 +363,7 @@ class Together:
         self, calls_per_second: float, longest: float = math.inf, *, shortest: float = LOOK_SECONDS
     ) -> float:
         """Seconds between two times that a question is asked."""
-        seconds = min(shortest, self._context.settings.hold_seconds / 5)
+        seconds = min(shortest, max(1.0, self._context.settings.hold_seconds / 5))
         return min(longest, max(seconds, len(self._context.job.hosts) / calls_per_second))
 
     def _tell(self) -> None:
