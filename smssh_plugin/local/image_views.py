@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import ExitStatus, SmsshError
 from . import serve
 from .agent.install import Interpreter, install
 from .job_run import remove_tree
@@ -61,10 +62,17 @@ class Views:
         pace: see `install`.
 
     Raises:
-        SmsshError: a root folder cannot be mounted here.
+        SmsshError: a root folder cannot be mounted here, or no job could have the state folder on its PATH.
     """
 
     def __init__(self, images: Images, folder: Path, environment: Mapping[str, str], pace: float) -> None:
+        if os.pathsep in str(folder):
+            raise SmsshError(
+                f"the emulator's folder {folder} has a {os.pathsep!r} in its path, which no PATH of a job can hold",
+                hint="set SMSSH_HOME to another folder",
+                reference="home-not-usable",
+                status=ExitStatus.USAGE,
+            )
         self._folder = folder
         self._shared = [Path(environment["AWS_CA_BUNDLE"])] if environment.get("AWS_CA_BUNDLE") else []
         self._pace = pace

@@ -111,6 +111,11 @@ def kind_of(folder: Path) -> Kind:
             f"make an environment: python3 -m venv {folder} &&"
             f" {folder}/bin/pip install sagemaker-training sagemaker-inference; or unpack an image there: {_EXPORT}",
         )
+    if os.pathsep in str(folder):
+        raise _no_image(
+            f"the image environment {folder} has a {os.pathsep!r} in its path, which no PATH can hold",
+            "rename it",
+        )
     if str(folder).startswith("/opt/ml/"):
         raise _no_image(
             f"the image environment {folder} lies below /opt/ml, which every job has of its own",

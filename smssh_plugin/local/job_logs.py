@@ -12,12 +12,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
     from pathlib import Path
+    from typing import IO
 
 __all__ = ["LogStream"]
 
@@ -37,7 +36,7 @@ _ATTEMPTS = 3
 
 
 class LogStream:
-    """One log stream of CloudWatch Logs with its copy in a file.
+    """One log stream of CloudWatch Logs with its copy in a file, which ends where the disk is full.
 
     Args:
         logs: a boto3 CloudWatch Logs client.
@@ -61,7 +60,10 @@ class LogStream:
         self._pool = pool
         self._group = group
         self._stream = stream
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
+        self._path = path
+        self._file: IO[bytes] | None = None
+        with self._no_job_fails_for_it():
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
         self._on_line = on_line
         self._rest = b""
         self._queue: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue(_QUEUE_EVENTS)
@@ -76,7 +78,9 @@ class LogStream:
 
     async def write(self, chunk: bytes) -> None:
         """Take some output, cut anywhere."""
-        self._file.write(chunk)
+        with self._no_job_fails_for_it():
+            if self._file is not None:
+                self._file.write(chunk)
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             await self._line(line)
@@ -89,10 +93,25 @@ class LogStream:
         if self._rest:
             await self._line(self._rest)
             self._rest = b""
-        self._file.close()
+        self._drop_file()
         self._closing.set()
         await self._queue.put(None)
         await self._sender
+
+    @contextlib.contextmanager
+    def _no_job_fails_for_it(self) -> Iterator[None]:
+        """Do without the file from the first error on; CloudWatch gets the lines all the same."""
+        try:
+            yield
+        except OSError as error:
+            _log.warning("no more of log stream %s is written to %s: %s", self._stream, self._path, error)
+            self._drop_file()
+
+    def _drop_file(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
 
     async def _line(self, line: bytes) -> None:
         """One line, as several events if it is too long for one."""
@@ -146,7 +165,8 @@ class LogStream:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 await loop.run_in_executor(self._pool, function)
-            except (ClientError, BotoCoreError) as error:  # noqa: PERF203 - it is the loop's point
+            except Exception as error:  # noqa: BLE001, PERF203 - it is the loop's point
+                # Not botocore's errors alone: without its HTTP client, those of the connection come as they are.
                 if attempt == _ATTEMPTS:
                     _log.warning("lines lost for log stream %s: %s", self._stream, error)
             else:

@@ -439,15 +439,16 @@ class JobRun:
 
     async def close(self) -> None:
         """Leave nothing running, and nothing on the disk but the logs."""
-        try:
-            for container in self.containers:
-                await container.close()
-            if self._hub is not None:
-                await self._hub.close()
-        finally:
-            if self._key is not None and self.tools.keyring is not None:
-                self.tools.keyring.revoke(self._key)
-            await self.blocking(self._clean)
+        closing = [container.close() for container in self.containers]
+        if self._hub is not None:
+            closing.append(self._hub.close())
+        # Whatever goes wrong with one of them, the others must not go on running for it.
+        for result in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(result, BaseException):
+                _log.error("a part of %s was not closed in order", self.job.name, exc_info=result)
+        if self._key is not None and self.tools.keyring is not None:
+            self.tools.keyring.revoke(self._key)
+        await self.blocking(self._clean)
 
     def _clean(self) -> None:
         for container in self.containers:

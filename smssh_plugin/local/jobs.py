@@ -144,9 +144,11 @@ class JobRunner:
         try:
             return await self._run(run)
         finally:
-            await asyncio.shield(run.close())
-            del self._runs[key]
-            self._tasks.discard(task)
+            try:
+                await asyncio.shield(run.close())
+            finally:
+                del self._runs[key]
+                self._tasks.discard(task)
 
     async def stop(self, name: str, kind: Kind | None = None) -> None:
         """Ask a job to stop: SIGTERM, and SIGKILL after the grace.

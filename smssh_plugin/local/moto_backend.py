@@ -36,6 +36,7 @@ __all__ = ["MotoBackend"]
 _NAME = "moto.sock"
 _CREDENTIALS = struct.Struct("3i")
 _SECONDS = 60.0
+_BACKLOG = 1024
 
 
 class MotoBackend:
@@ -67,7 +68,8 @@ class MotoBackend:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(self.path)
             os.chmod(self.path, 0o600)
-            listener.listen(128)
+            # Nobody is told to come again: a connection beyond it fails, and many jobs come at once.
+            listener.listen(_BACKLOG)
             app = DomainDispatcherApplication(create_backend_app)
             self._server = _Server(f"unix://{self.path}", 0, app, MotoRequestHandler, fd=listener.fileno())
         # AWS's own policies are there by name, as in an account.

@@ -22,6 +22,7 @@ import functools
 import json
 import logging
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -52,6 +53,7 @@ __all__ = [
     "hosts_file",
     "interface",
     "mode",
+    "raise_descriptor_limit",
     "shared_network",
     "visible_folders",
 ]
@@ -304,6 +306,20 @@ class Sandbox(Program):
         return Program(process, started["pid"])
 
 
+_DESCRIPTORS = 65536
+_limits: list[int] = []
+"""The soft limit of open files before it was raised here, if it was."""
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files as it may: each container takes a dozen. Containers keep what was before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        _limits.append(soft)
+
+
 @functools.lru_cache(maxsize=1)
 def mode() -> Literal["root", "user"]:
     """How containers are made here: with the rights of root, or in a user namespace. Tried out once.
@@ -464,6 +480,7 @@ async def _launch(
         os.close(status_write)
     try:
         assert process.stdin is not None
+        document = {**document, "descriptors": _limits[0] if _limits else None}
         process.stdin.write(json.dumps(document).encode())
         process.stdin.close()
         messages = await _read_status(status_read)
@@ -651,7 +668,7 @@ def _failure(document: dict[str, Any]) -> str | None:
     try:
         done = subprocess.run(
             _program(status_write, theirs.fileno()),
-            input=json.dumps(document).encode(),
+            input=json.dumps({**document, "descriptors": None}).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=[status_write, theirs.fileno()],

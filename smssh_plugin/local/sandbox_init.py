@@ -32,6 +32,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -217,6 +218,9 @@ def become(spec: dict[str, Any]) -> NoReturn:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    if spec["descriptors"] is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spec["descriptors"], hard))
     command = spec["argv"]
     try:
         os.execvpe(command[0], command, spec["environment"])  # noqa: S606 - a shell is not wanted

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SmsshError
+from ..errors import ExitStatus, SmsshError
 from .agent.install import PACE
 from .certificate import Certificate
 from .credentials import Keyring
@@ -31,6 +31,7 @@ from .jobs import JobRunner
 from .moto_backend import MotoBackend
 from .outgoing import Outgoing
 from .sagemaker import SageMaker
+from .sandbox import raise_descriptor_limit
 from .session_service import LATENCY_SECONDS, SessionService
 from .state import State, StateFolder, already_running, port_in_use, process_birth
 
@@ -225,6 +226,7 @@ def run(config: Config, ready: Callable[[State], None]) -> None:
     """
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
+    raise_descriptor_limit()
     os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
     asyncio.run(serve(config, ready))
 
@@ -249,9 +251,13 @@ def _main() -> int:
     os.set_inheritable(given.report, False)
 
     def report(kind: str, members: dict[str, Any]) -> None:
-        # The parent may have given up waiting.
-        with contextlib.suppress(BrokenPipeError), os.fdopen(given.report, "w") as pipe:
+        # The parent may have given up waiting, or know already that this is ready.
+        with contextlib.suppress(OSError), os.fdopen(given.report, "w") as pipe:
             pipe.write(json.dumps({kind: members}) + "\n")
+
+    def fail(error: SmsshError) -> None:
+        told = {"message": error.message, "hint": error.hint, "reference": error.reference}
+        report(_ERROR, {**told, "status": error.status})
 
     try:
         run(
@@ -269,16 +275,19 @@ def _main() -> int:
             lambda state: report(_READY, asdict(state)),
         )
     except SmsshError as error:
-        report(
-            _ERROR,
-            {
-                "message": error.message,
-                "hint": error.hint,
-                "reference": error.reference,
-                "status": error.status,
-            },
-        )
+        fail(error)
         return int(error.status)
+    except OSError as error:
+        # A full disk, most of all: the log that has the details may be the file that could not be written.
+        log.exception("cannot go on")
+        fail(
+            SmsshError(
+                f"smssh local cannot use its folder {given.folder}: {error}",
+                hint="make room, or set SMSSH_HOME to a folder on another disk",
+                reference="home-not-writable",
+            )
+        )
+        return int(ExitStatus.FAILED)
     return 0
 
 

@@ -155,6 +155,14 @@ def test_what_sort_of_image_a_folder_is(tmp_path: Path, roots: Path) -> None:
     assert "docker export" in (caught.value.hint or "")
 
 
+def test_a_colon_in_a_path_of_the_path_is_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(SmsshError, match="which no PATH can hold"):
+        kind_of(environment(tmp_path / "a:b", "x"))
+    world.root = tmp_path / "state:1"
+    with pytest.raises(SmsshError, match="has a ':' in its path"):
+        world.run(world.training(["true"]))
+
+
 def test_known_images_only_needs_some(tmp_path: Path) -> None:
     with pytest.raises(SmsshError, match="no job could run"):
         Images(environment(tmp_path / "env", "x"), {}, known_only=True)
