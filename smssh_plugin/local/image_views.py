@@ -163,7 +163,10 @@ class _Machine:
         ]
         libraries = _libraries()
         loader = next((path for path in libraries if _LOADER.search(path)), None)
-        places = list(dict.fromkeys(os.path.dirname(path) for path in libraries))
+        home = f"{python.parent.parent}/"
+        # Its own first: this machine's folders may hold the library of another Python of that version.
+        own = [path for path in libraries if path.startswith(home)]
+        places = list(dict.fromkeys(os.path.dirname(path) for path in (*own, *libraries)))
         command: tuple[str, ...] = (MACHINE + str(python),)
         if loader is not None:
             command = (

@@ -26,6 +26,7 @@ from smssh_plugin.local.state import State, StateFolder
 from tests import needs
 
 from .jobs_support import image_environment, processes
+from .root_folders import make_root
 from .service_harness import Service, running, training
 from .session_client import Client
 
@@ -36,14 +37,14 @@ if TYPE_CHECKING:
 class StandIn:
     """The whole stand-in in a thread, as `smssh local` wires it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **more: Any) -> None:
         self.folder = StateFolder(folder)
         self.folder.make()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._stack = contextlib.AsyncExitStack()
-        config = Config(folder, 0, image_environment())
+        config = Config(folder, 0, image_environment(), **more)
         self.state: State = self._do(_start(config, self.folder, self._stack))
 
     def _do(self, coroutine: Any) -> Any:
@@ -71,7 +72,8 @@ def stand_in() -> Iterator[StandIn]:
     except SmsshError as error:
         needs.missing("namespaces", str(error))
     with tempfile.TemporaryDirectory(prefix="smssh-native-") as folder:
-        made = StandIn(Path(folder) / "state")
+        root = make_root(Path(folder) / "root folder", "a root")
+        made = StandIn(Path(folder) / "state", images={"root": root})
         made.client("s3").create_bucket(Bucket="bucket")
         yield made
         made.close()
@@ -92,7 +94,9 @@ SERVER = (
 """Something on the port of SSH; an argument of a container takes 256 characters, in one line."""
 
 
-def begin(stand_in: StandIn, name: str, hosts: int = 1, *, server: bool = False, **more: Any) -> Any:
+def begin(
+    stand_in: StandIn, name: str, hosts: int = 1, *, server: bool = False, image: str = "image", **more: Any
+) -> Any:
     """A training job that goes on until it is stopped.
 
     Args:
@@ -100,6 +104,7 @@ def begin(stand_in: StandIn, name: str, hosts: int = 1, *, server: bool = False,
         name: its name.
         hosts: how many.
         server: whether it listens on its port 22.
+        image: what it is made of.
         more: members of the request.
     """
     sagemaker = stand_in.client("sagemaker")
@@ -107,7 +112,7 @@ def begin(stand_in: StandIn, name: str, hosts: int = 1, *, server: bool = False,
     # PID 1 of a container ignores SIGTERM without a handler.
     script = "trap 'exit 0' TERM; sleep 1000 & wait"
     command = ["python", "-c", SERVER] if server else ["sh", "-c", script]
-    request["AlgorithmSpecification"]["ContainerEntrypoint"] = command
+    request["AlgorithmSpecification"] |= {"ContainerEntrypoint": command, "TrainingImage": image}
     request["ResourceConfig"]["InstanceCount"] = hosts
     sagemaker.create_training_job(TrainingJobName=name, **request)
     wait(lambda: sagemaker.describe_training_job(TrainingJobName=name)["SecondaryStatus"] == "Training")
@@ -157,6 +162,21 @@ def test_a_job_that_is_submitted_so_can_be_entered(stand_in: StandIn) -> None:
     end(sagemaker, name)
     wait(lambda: not connected(stand_in, target_of(name, "algo-1")))
     assert not processes(f"/{name}/")
+
+
+def test_a_job_in_a_root_folder_without_python_can_be_entered(stand_in: StandIn) -> None:
+    """The agent is this machine's, with its Python and libraries; what it starts is the image's."""
+    name = "native-root"
+    sagemaker = begin(stand_in, name, image="root", RemoteDebugConfig={"EnableRemoteDebug": True})
+    target = target_of(name, "algo-1")
+    wait(lambda: connected(stand_in, target))
+    shell = Client(stand_in.client("ssm").start_session(Target=target), key=stand_in.state.key)
+    shell.send(b"cat /etc/image; command -v python3 || echo no python; readlink /proc/self/exe\n")
+    output = shell.wait_output(b"/bin/readlink").decode()
+    assert "a root" in output
+    assert "no python" in output.replace("echo no python", "")
+    shell.close()
+    end(sagemaker, name)
 
 
 def test_a_running_job_is_opened_and_closed_by_an_update(stand_in: StandIn) -> None:
