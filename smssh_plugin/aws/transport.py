@@ -2,7 +2,7 @@
 
 Whom to trust is said by AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or the profile's `ca_bundle`; else it is who the system
 trusts, or botocore's list where the system names nobody (Python from python.org on macOS). HTTPS_PROXY, HTTP_PROXY
-and NO_PROXY hold, and on macOS and Windows the system's settings.
+and NO_PROXY hold, and on macOS and Windows the system's settings. A proxy at https:// is reached by TLS itself.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def connect(url: str, connect_seconds: float, read_seconds: float, ca_bundle: st
     assert parts.hostname is not None
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
-    sock = open_socket(parts.hostname, port, connect_seconds, secure=secure)
+    sock = open_socket(parts.hostname, port, connect_seconds, secure=secure, ca_bundle=ca_bundle)
     if secure:
         sock = wrap(sock, parts.hostname, ca_bundle)
     sock.settimeout(read_seconds)
@@ -64,8 +64,17 @@ def connect(url: str, connect_seconds: float, read_seconds: float, ca_bundle: st
     return connection
 
 
-def open_socket(host: str, port: int, timeout: float, *, secure: bool) -> socket.socket:
-    """A TCP connection to `host`, through the proxy if there is one; with TLS it is `wrap`ped after that.
+def open_socket(
+    host: str, port: int, timeout: float, *, secure: bool, ca_bundle: str | None
+) -> socket.socket:
+    """A connection to `host`, through the proxy if there is one; with TLS it is `wrap`ped after that.
+
+    Args:
+        host: where to.
+        port: its port.
+        timeout: seconds, for all of it.
+        secure: whether it is going to be `wrap`ped.
+        ca_bundle: whom to trust as a proxy that is itself reached by TLS (`https://`), see `wrap`.
 
     Raises:
         OSError: no connection, with the proxy named if that is at fault.
@@ -75,7 +84,7 @@ def open_socket(host: str, port: int, timeout: float, *, secure: bool) -> socket
         return _dial(host, port, timeout)
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        proxy_port = parts.port or 80
+        proxy_port = parts.port or (443 if parts.scheme == "https" else 80)
         if "@" in parts.path + parts.query + parts.fragment:
             raise ValueError("a password with one of /?# in it")
     except ValueError:
@@ -83,9 +92,10 @@ def open_socket(host: str, port: int, timeout: float, *, secure: bool) -> socket
         raise SetupError(
             "the address of the proxy is none: a user or password in it has to be quoted"
         ) from None
-    if parts.scheme != "http" or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SetupError(
-            f"the proxy {parts.scheme}://{parts.hostname or ''} is none that smssh can use: only http:// is"
+            f"the proxy {parts.scheme}://{parts.hostname or ''} is none that smssh can use: "
+            "only http:// and https:// are"
         )
     where = f"{parts.hostname}:{proxy_port}"
     deadline = time.monotonic() + timeout
@@ -94,12 +104,38 @@ def open_socket(host: str, port: int, timeout: float, *, secure: bool) -> socket
     except OSError as error:
         raise ConnectError(f"the proxy {where} cannot be reached: {error}") from error
     try:
+        if parts.scheme == "https":
+            connection.settimeout(max(0.1, deadline - time.monotonic()))
+            connection = _wrap_proxy(connection, parts.hostname, ca_bundle)
         _tunnel(connection, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", parts, deadline)
+        if secure and isinstance(connection, ssl.SSLSocket):
+            from .tls_proxy import relayed  # here, not above: few have such a proxy
+
+            connection = relayed(connection)
     except OSError as error:
         connection.close()
         kind = SetupError if isinstance(error, SetupError) else ConnectError
         raise kind(f"the proxy {where} does not connect: {error}") from error
+    connection.settimeout(timeout)
     return connection
+
+
+def _wrap_proxy(connection: socket.socket, host: str, ca_bundle: str | None) -> ssl.SSLSocket:
+    """TLS with the proxy itself.
+
+    Raises:
+        OSError: no trust, or no TLS.
+    """
+    try:
+        return context(ca_bundle).wrap_socket(connection, server_hostname=host)
+    except ssl.SSLCertVerificationError as error:
+        raise SetupError(
+            f"its certificate is not trusted: {error.verify_message}; AWS_CA_BUNDLE has to name who signed it"
+        ) from error
+    except ssl.SSLError as error:
+        raise SetupError(
+            f"it does not speak TLS ({error.reason or error}); where it takes HTTP, its address begins with http://"
+        ) from error
 
 
 def proxy_of(host: str, port: int, *, secure: bool) -> str | None:

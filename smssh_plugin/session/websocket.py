@@ -260,5 +260,5 @@ def _connect(url: str, timeout: float, ca_bundle: str | None) -> socket.socket:
         raise WebSocketRefusedError(f"not a websocket address: {url!r}")
     secure = parts.scheme == "wss"
     port = parts.port or (443 if secure else 80)
-    sock = transport.open_socket(parts.hostname, port, timeout, secure=secure)
+    sock = transport.open_socket(parts.hostname, port, timeout, secure=secure, ca_bundle=ca_bundle)
     return transport.wrap(sock, parts.hostname, ca_bundle) if secure else sock

@@ -78,6 +78,7 @@ MODULES = (
     "aws/s3_address.py",
     "aws/s3_encryption.py",
     "aws/signing.py",
+    "aws/tls_proxy.py",
     "aws/transport.py",
     "errors.py",
     "hookspecs.py",

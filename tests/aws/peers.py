@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import json
@@ -174,3 +175,60 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+class TlsProxy:
+    """A proxy like `Proxy` that is reached by TLS itself: `HTTPS_PROXY=https://localhost:PORT`."""
+
+    def __init__(self, port: int, tls: ssl.SSLContext) -> None:
+        self.heads: list[str] = []
+        self.open = 0
+        self._target = port
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(
+            asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.url = f"https://localhost:{self.port}"
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        try:
+            self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            # The answer and the first bytes of the tunnel, if there are some, in one piece of TLS.
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            ways = (self._copy(reader, far_writer), self._copy(far_reader, writer))
+            done, left = await asyncio.wait(
+                map(asyncio.ensure_future, ways), return_when=asyncio.FIRST_COMPLETED
+            )
+            for one in (*done, *left):
+                one.cancel()
+            far_writer.close()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+
+    def close(self) -> None:
+        async def end() -> None:
+            self._server.close()
+            own = asyncio.current_task()
+            for task in asyncio.all_tasks():
+                if task is not own:
+                    task.cancel()
+            await asyncio.sleep(0)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()

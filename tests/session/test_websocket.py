@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from smssh_plugin.session.websocket import WebSocket, WebSocketRefusedError
-from tests.aws.peers import Proxy, certificate
+from tests.aws.peers import Proxy, TlsProxy, certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,8 @@ def echoed(made: WebSocket, data: bytes) -> bytes:
     made.flush()
     deadline = time.monotonic() + 10
     while not (got := made.receive()):
+        select.select([made], [made] if made.pending else [], [], 10)
+        made.flush()
         assert time.monotonic() < deadline
     made.close()
     return b"".join(got)
@@ -65,15 +68,20 @@ def test_tls_with_a_certificate_of_ones_own(tmp_path: Path, monkeypatch: pytest.
         assert echoed(WebSocket(url), b"by variable") == b"by variable"
 
 
-def test_a_proxy_leads_to_the_data_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_leads_to_the_data_channel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
     host = "ssmmessages.eu-west-1.amazonaws.com"
-    path, tls = certificate(tmp_path, host)
-    with echoing(ssl=tls) as port:
-        proxy = Proxy(port)
+    path, tls = certificate(tmp_path, host, "localhost")
+    with echoing(ssl=tls, max_size=None) as port:
+        proxy = Proxy(port) if scheme == "http" else TlsProxy(port, tls)
         try:
-            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-            made = WebSocket(f"wss://{host}/v1/data-channel/s?role=publish_subscribe", ca_bundle=str(path))
-            assert echoed(made, b"through") == b"through"
+            monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://localhost:{proxy.port}")
+            url = f"wss://{host}/v1/data-channel/s?role=publish_subscribe"
+            assert echoed(WebSocket(url, ca_bundle=str(path)), b"through") == b"through"
+            large = os.urandom(8 << 20)
+            assert echoed(WebSocket(url, ca_bundle=str(path)), large) == large
         finally:
             proxy.close()
     assert proxy.heads[0].startswith(f"CONNECT {host}:443 HTTP/1.1\r\n")
