@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from .pipelines_definition import Definition
-    from .pipelines_engine import Handle, StepRun
-    from .sagemaker_jobs import Jobs
+    from .pipelines_engine import Finished, Handle, StepRun
     from .sagemaker_shapes import Shapes
 
 __all__ = ["Pipelines", "ReadObject"]
@@ -40,7 +39,7 @@ class Pipelines:
         store: where pipelines and tags are kept.
         shapes: of the service, to check definitions.
         handle: calls any other operation, as the pipeline service calls SageMaker.
-        jobs: to wait for.
+        finished: waits for the end of a job.
         read_object: reads an S3 object.
     """
 
@@ -49,13 +48,13 @@ class Pipelines:
         store: Store,
         shapes: Shapes,
         handle: Handle,
-        jobs: Jobs,
+        finished: Finished,
         read_object: ReadObject,
     ) -> None:
         self._store = store
         self._shapes = shapes
         self._handle = handle
-        self._jobs = jobs
+        self._finished = finished
         self._read_object = read_object
         self._executions: dict[str, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -270,7 +269,7 @@ class Pipelines:
             request.get("PipelineExecutionDescription"),
             request.get("ParallelismConfiguration") or record.parallelism,
             self._handle,
-            self._jobs,
+            self._finished,
             self._read_object,
         )
         if selective:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .pipelines_retries import RetryPolicy, read_retries
 from .sagemaker_shapes import Shapes, is_expression, validation_error
@@ -19,13 +19,12 @@ from .sagemaker_shapes import Shapes, is_expression, validation_error
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .job_types import Kind
-
 __all__ = [
     "CALLS",
     "NOT_INTERPRETED",
     "OTHER_TYPES",
     "Definition",
+    "Made",
     "Parameter",
     "Path",
     "Step",
@@ -74,6 +73,10 @@ _SECONDS = (365 * 86400, 30 * 86400, 7 * 86400, 86400, 3600, 60, 1)
 """Of the parts of a duration. How long the service's months and years are is not documented."""
 
 
+Made = Literal["training", "processing", "transform", "tuning"]
+"""What a step makes and waits for."""
+
+
 @dataclass(frozen=True)
 class Call:
     """The API operations behind a step type."""
@@ -82,12 +85,16 @@ class Call:
     describe: str
     name: str
     """The member with the name of what is made."""
-    kind: Kind | None
+    kind: Made | None
     """Of the job; None: it makes no job."""
     metadata: str
     """The member of the step's Metadata."""
     retries_itself: bool = False
     """Whether it retries its jobs' internal errors itself, so that no policy acts on them."""
+    longest: int = 63
+    """Characters of the name of what is made."""
+    lists: str | None = None
+    """Another operation whose answer is among the properties of the step."""
 
 
 CALLS = {
@@ -101,13 +108,22 @@ CALLS = {
         "CreateTransformJob", "DescribeTransformJob", "TransformJobName", "transform", "TransformJob"
     ),
     "Model": Call("CreateModel", "DescribeModel", "ModelName", None, "Model"),
+    "Tuning": Call(
+        "CreateHyperParameterTuningJob",
+        "DescribeHyperParameterTuningJob",
+        "HyperParameterTuningJobName",
+        "tuning",
+        "TuningJob",
+        retries_itself=True,
+        longest=32,
+        lists="ListTrainingJobsForHyperParameterTuningJob",
+    ),
     "RegisterModel": Call(
         "CreateModelPackage", "DescribeModelPackage", "ModelPackageName", None, "RegisterModel"
     ),
 }
 OTHER_TYPES = ("Condition", "Fail", "Callback")
 NOT_INTERPRETED = (
-    "Tuning",
     "Lambda",
     "QualityCheck",
     "ClarifyCheck",
@@ -637,7 +653,12 @@ class _Checker:
         else:
             # Nobody ever reads a property of a step that fails.
             known = step.type in NOT_INTERPRETED or (
-                step.type in CALLS and self._shapes.has_path(CALLS[step.type].describe, path.parts)
+                step.type in CALLS
+                and any(
+                    self._shapes.has_path(operation, path.parts)
+                    for operation in (CALLS[step.type].describe, CALLS[step.type].lists)
+                    if operation is not None
+                )
             )
         if not known:
             raise _unparsable(f"'{text}' is not a property of a {step.type} step{where}.")

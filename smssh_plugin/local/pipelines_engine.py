@@ -30,12 +30,13 @@ from .service_error import ServiceError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .pipelines_definition import Definition, Step
+    from .pipelines_definition import Definition, Made, Step
     from .pipelines_values import ReadObject
-    from .sagemaker_jobs import Jobs
-    from .sagemaker_store import PipelineRecord
+    from .sagemaker_store import JobRecord, PipelineRecord
+    from .sagemaker_tuning import TuningRecord
 
     Handle = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+    Finished = Callable[[Made, str], Awaitable[JobRecord | TuningRecord]]
 
 __all__ = ["Execution", "StepRun"]
 
@@ -45,8 +46,10 @@ _FAILED = "Step failure: One or multiple steps failed."
 _REASON = 1024
 _STEP_IN_NAME = 20
 """Characters of a step's name in its job's name: `pipelines-8pk6dxn4cfvl-Rossmann-Model-Train-bPVYsMzUlc`."""
-_PREFIX = 39
-"""Longest prefix of one's own (PipelineDefinitionConfig): 63 less an id, ten letters and two hyphens."""
+_TOP = 50
+"""The training jobs that a tuning step keeps, by the SDK's get_top_model_s3_uri."""
+_LETTERS = 10
+"""Random characters at the end of a job's name."""
 _NO_POLICY = (
     "\nRetry not appropriate on execution of step with PipelineExecutionArn {arn} and StepId {step}."
     " No retry policy configured for the exception type SAGEMAKER_RESOURCE_LIMIT."
@@ -141,7 +144,7 @@ class Execution:
     description: str | None
     parallelism: dict[str, Any] | None
     handle: Handle
-    jobs: Jobs
+    finished: Finished
     read_object: ReadObject
     status: str = "Executing"
     reason: str | None = None
@@ -359,7 +362,7 @@ class Execution:
             return await self._register(run)
         given = run.step.arguments.get(call.name)
         prefix = shown(await self.values.of(given)) if given is not None else None
-        name = self._job_name(run.step.name, prefix)
+        name = self._job_name(run.step.name, prefix, call.longest)
         arguments = await self.values.of(run.step.arguments, {call.name: name})
         if self._take_from_cache(run, arguments):
             return "Succeeded", None
@@ -379,7 +382,7 @@ class Execution:
         if self.status != "Executing":
             # It was stopped while the call was under way, and found nothing to stop.
             await self._stop_step(run)
-        record = await self.jobs.finished(call.kind, name)
+        record = await self.finished(call.kind, name)
         if record.status == "Completed":
             self._keep_in_cache(run)
             return "Succeeded", None
@@ -466,10 +469,14 @@ class Execution:
         if run.request is not None:
             self.pipeline.cache[run.request] = (run, self.arn)
 
-    def _job_name(self, step: str, prefix: str | None) -> str:
-        letters = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(10))
+    def _job_name(self, step: str, prefix: str | None, longest: int) -> str:
+        letters = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(_LETTERS))
+        room = longest - len(self.id) - _LETTERS - 2
         if prefix is not None:
-            return f"{prefix[:_PREFIX].rstrip('-')}-{self.id}-{letters}"
+            return f"{prefix[:room].rstrip('-')}-{self.id}-{letters}"
+        if room < _STEP_IN_NAME:
+            # A tuning job's name is short.
+            return f"{self.id}-{step[:room].replace('_', '-')}-{letters}"
         return f"pipelines-{self.id}-{step[:_STEP_IN_NAME].replace('_', '-')}-{letters}"
 
     async def _stop_step(self, run: StepRun) -> None:
@@ -494,7 +501,24 @@ class Execution:
             return {"OutputParameters": run.outputs}
         call = CALLS[run.step.type]
         try:
-            return await self._call(call.describe, {call.name: run.made})
+            described = await self._call(call.describe, {call.name: run.made})
+            if call.lists is None:
+                return described
+            # Of a tuning job: its training jobs, the best first; a step keeps 50 of them.
+            config, several = (
+                described["HyperParameterTuningJobConfig"],
+                described.get("TrainingJobDefinitions"),
+            )
+            objective = several[0].get("TuningObjective") if several else None
+            objective = objective or config["HyperParameterTuningJobObjective"]
+            down = objective["Type"] == "Maximize"
+            request = {
+                call.name: run.made,
+                "SortBy": "FinalObjectiveMetricValue",
+                "SortOrder": "Descending" if down else "Ascending",
+                "MaxResults": _TOP,
+            }
+            return {**described, **await self._call(call.lists, request)}
         except ServiceError as error:
             raise StepError(
                 f"Failed to invoke sagemaker:{call.describe}. Error Details: {error.message}"

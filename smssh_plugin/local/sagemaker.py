@@ -1,4 +1,4 @@
-"""The stand-in's SageMaker: every operation it has, behind one `handle`.
+"""The local emulator's SageMaker: every operation it has, behind one `handle`.
 
 An operation that it does not have is refused by name. Passing it on to moto would be worse than refusing it:
 moto's jobs are Completed at once and its pipelines run nothing.
@@ -12,7 +12,8 @@ from .pipelines import Pipelines
 from .sagemaker_jobs import Jobs, Models
 from .sagemaker_registry import Registry
 from .sagemaker_shapes import Shapes, validation_error
-from .sagemaker_store import Store, arn
+from .sagemaker_store import JobRecord, Store, arn
+from .sagemaker_tuning import Tuning, TuningRecord
 from .service_error import ServiceError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .faults import Faults
     from .images import Images
     from .pipelines import ReadObject
+    from .pipelines_definition import Made
     from .sagemaker_jobs import Runner
 
 __all__ = ["SageMaker"]
@@ -30,7 +32,7 @@ _SETTLE_SECONDS = 5.0
 
 
 class SageMaker:
-    """The API of jobs, models, the model registry, pipelines and tags.
+    """The API of jobs, tuning jobs, models, the model registry, pipelines and tags.
 
     Args:
         runner: what runs jobs.
@@ -48,11 +50,13 @@ class SageMaker:
         self.jobs = Jobs(self.store, runner, images)
         self.models = Models(self.store, images)
         self.registry = Registry(self.store)
-        self.pipelines = Pipelines(self.store, self.shapes, self._invoke, self.jobs, read_object)
+        self.tuning = Tuning(self.store, self.handle)
+        self.pipelines = Pipelines(self.store, self.shapes, self._invoke, self._finished, read_object)
         self._operations: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             **self.jobs.operations(),
             **self.models.operations(),
             **self.registry.operations(),
+            **self.tuning.operations(),
             **self.pipelines.operations(),
             "AddTags": self._add_tags,
             "ListTags": self._list_tags,
@@ -97,8 +101,14 @@ class SageMaker:
     async def close(self) -> None:
         """Stop every execution and every job."""
         self.pipelines.halt()
+        self.tuning.halt()
         await self.jobs.close()
+        await self.tuning.settled(_SETTLE_SECONDS)
         await self.pipelines.settled(_SETTLE_SECONDS)
+
+    async def _finished(self, kind: Made, name: str) -> JobRecord | TuningRecord:
+        """Wait until a job of a pipeline's has ended."""
+        return await (self.tuning.finished(name) if kind == "tuning" else self.jobs.finished(kind, name))
 
     def _exists(self, resource: str) -> bool:
         if self.registry.has(resource):
@@ -109,6 +119,8 @@ class SageMaker:
             "pipeline": self.store.pipelines,
             **{f"{kind}-job": jobs for kind, jobs in self.store.jobs.items()},
         }
+        if kind == "hyper-parameter-tuning-job":
+            return self.tuning.has(name) and resource == arn(f"{kind}/{name}")
         if kind == "pipeline" and "/execution/" in name:
             return self.pipelines.has_execution(resource)
         return name in table.get(kind, {}) and resource == arn(f"{kind}/{name}")

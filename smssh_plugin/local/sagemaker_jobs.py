@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,6 +32,8 @@ _UPDATABLE = ("Downloading", "Training")
 """The secondary statuses in which remote debugging can be changed (botocore's model of UpdateTrainingJob)."""
 _AT_WORK = ("Training", "Processing", "Transforming")
 """The secondary statuses of a job whose container runs."""
+_METRIC_LINE = 4096
+"""Characters of a line of output that metrics are looked for in."""
 _INTERNAL = "InternalServerError: We encountered an internal error. Please try again."
 """What the service says when the job was not at fault."""
 
@@ -155,6 +159,25 @@ class Jobs:
         if secondary in _AT_WORK:
             record.started = record.started or time.time()
 
+    def line(self, job: Job, host: str, line: str) -> None:
+        """Read the metrics in a line of a job's output; for `JobRunner.on_line`.
+
+        Args:
+            job: the job.
+            host: the host that wrote it.
+            line: the line; what is beyond its first 4,096 characters is not looked at.
+        """
+        del host
+        record = self._store.jobs[job.kind].get(job.name)
+        for name, pattern in record.patterns if record is not None else ():
+            found = pattern.search(line[:_METRIC_LINE])
+            try:
+                value = float(found[1]) if found is not None else math.nan
+            except (ValueError, IndexError, TypeError):
+                continue
+            if record is not None and math.isfinite(value):
+                record.metrics[name] = (value, time.time())
+
     async def close(self) -> None:
         """Stop every job; returns when their records are closed."""
         self._closing = True
@@ -175,6 +198,7 @@ class Jobs:
             raise ServiceError("ServiceUnavailable", "The stand-in is shutting down.", 503)
         model = self._checked(kind, request)
         record = JobRecord(kind.kind, name, resource, request, self._store.next_number())
+        record.patterns = _patterns(request)
         record.turn("Starting", f"Starting the {kind.kind} job")
         jobs[name] = record
         self._store.tag(resource, request.get("Tags", ()))
@@ -256,6 +280,12 @@ class Jobs:
                 "SecondaryStatusTransitions": record.transitions,
                 "TrainingTimeInSeconds": seconds,
                 "BillableTimeInSeconds": seconds,
+                "TuningJobArn": record.tuning,
+                "FinalMetricDataList": [
+                    {"MetricName": name, "Value": value, "Timestamp": instant}
+                    for name, (value, instant) in record.metrics.items()
+                ]
+                or None,
                 # Whole or not at all: SDK v3 reads a job as soon as it is created, and takes no other.
                 "ModelArtifacts": {"S3ModelArtifacts": record.artifacts} if record.artifacts else None,
             }
@@ -320,6 +350,17 @@ class Jobs:
             await self._runner.stop(record.name, record.kind)
         except Exception:
             log.exception("%s job %s cannot be stopped", record.kind, record.name)
+
+
+def _patterns(request: dict[str, Any]) -> list[tuple[str, re.Pattern[str]]]:
+    """The metrics that a training job's request defines."""
+    found = []
+    for metric in (request.get("AlgorithmSpecification") or {}).get("MetricDefinitions") or ():
+        try:
+            found.append((metric["Name"], re.compile(metric["Regex"])))
+        except re.error as error:  # noqa: PERF203 - one that is Java's only is no reason to refuse a job
+            log.warning("metric %s: %s", metric["Name"], error)
+    return found
 
 
 class Models:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from .sagemaker_shapes import validation_error
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterable
 
     from .job_types import Kind
@@ -54,6 +55,12 @@ class JobRecord:
     failure_reason: str | None = None
     exit_message: str | None = None
     artifacts: str | None = None
+    tuning: str | None = None
+    """The ARN of the tuning job that it belongs to."""
+    patterns: list[tuple[str, re.Pattern[str]]] = field(default_factory=list)
+    """How its metrics stand in its log, by name."""
+    metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By name: the last value, and when that was written."""
     transitions: list[dict[str, Any]] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -173,6 +173,7 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
     sessions = SessionService(endpoint, latency=config.latency, signed_clients=config.signed_clients)
     sagemaker = SageMaker(runner, read_object, sessions.faults, runner.images)
     runner.on_status(sagemaker.jobs.progress)
+    runner.on_line(sagemaker.jobs.line)
     gateway = Gateway(sagemaker, sessions, moto, keyring, Outgoing(access.proxy, certificate))
     await gateway.start(listener, (secure, certificate.context()))
     stack.push_async_callback(gateway.stop)

@@ -2,7 +2,8 @@
 
 What a job does is said by its `Environment`: OUTCOME is succeed (default), fail, internal or capacity (the service's
 own failures), hold (until the test calls `release`, or it is stopped) or stubborn (ends as Completed although it is
-stopped); with commas, what the first, second, ... attempt of a step does. LINES is what it writes to its log.
+stopped); with commas, what the first, second, ... attempt of a step does. LINES is what it writes to its log, with
+{name} for a hyperparameter.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from smssh_plugin.local.sagemaker import SageMaker
 from smssh_plugin.local.session_service import SessionService
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/job:1"
@@ -62,6 +63,7 @@ class SteeredRunner:
     stopped: set[str] = field(default_factory=set)
     debugged: list[tuple[str, bool]] = field(default_factory=list)
     released: dict[str, asyncio.Event] = field(default_factory=dict)
+    line: Callable[[Job, str, str], None] | None = None
 
     async def run(self, job: Job) -> Outcome:
         began = time.time()
@@ -75,6 +77,9 @@ class SteeredRunner:
         earlier = sum(other.request.get("Tags") == tags for other in self.jobs[:-1]) if tags else 0
         what = outcomes[min(earlier, len(outcomes) - 1)]
         await asyncio.sleep(float(environment.get("SECONDS", "0.02")))
+        for line in environment.get("LINES", "").splitlines():
+            assert self.line is not None
+            self.line(job, "algo-1", line.format(**job.request.get("HyperParameters", {})))
         if what in ("hold", "stubborn"):
             await gate.wait()
         self.running.discard(job.name)
@@ -160,6 +165,7 @@ class Service:
         async def build() -> None:
             self.sessions = SessionService()
             self.sagemaker_service = SageMaker(self.runner, read_object, self.sessions.faults)
+            self.runner.line = self.sagemaker_service.jobs.line
             self.gateway = Gateway(
                 self.sagemaker_service, self.sessions, self.moto, self.keyring, self.outgoing
             )
