@@ -470,12 +470,15 @@ def endpoints(environment: dict[str, str]) -> tuple[tuple[str, int], ...]:
     return tuple({port: (host, port) for host, port in found}.values())
 
 
-def remove_leftovers(jobs: Path) -> None:
-    """Remove what jobs left whose stand-in was killed: everything but their logs.
+def remove_leftovers(jobs: Path, functions: Path) -> None:
+    """Remove what jobs and functions left whose emulator was killed: everything but their logs.
 
     Args:
         jobs: the folder of the jobs' folders; no job runs in it.
+        functions: the folder of the functions' logs; no function runs in it.
     """
+    for path in functions.glob("run-*"):
+        remove_tree(path)
     for path in jobs.glob("*/*"):
         if path.is_dir():
             remove_tree(path)

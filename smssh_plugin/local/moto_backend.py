@@ -1,4 +1,4 @@
-"""moto's server in this process: S3, STS, IAM, Logs, the rest of SSM.
+"""moto's server in this process: S3, STS, IAM, Logs, Lambda's functions, the rest of SSM.
 
 moto asks nobody for credentials, so that nobody but this process may reach it: it listens on a Unix socket in a
 private folder, and takes connections of its own process only (unix(7), SO_PEERCRED). Everything is in memory and
@@ -21,6 +21,8 @@ import boto3
 import urllib3
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
+from moto.awslambda.exceptions import LambdaClientError
+from moto.awslambda.models import lambda_backends
 from moto.core.config import default_user_config
 from moto.iam.models import iam_backends
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -29,7 +31,8 @@ from urllib3.connection import HTTPConnection
 from werkzeug.serving import ThreadedWSGIServer
 
 from .credentials import Key
-from .sagemaker_store import REGION
+from .lambda_functions import Function
+from .sagemaker_store import ACCOUNT, REGION
 
 __all__ = ["MotoBackend"]
 
@@ -110,6 +113,24 @@ class MotoBackend:
                         if one.access_key_id == access_key and one.status == "Active":
                             return Key(one.access_key_id, one.secret_access_key, None, f"iam {user.arn}")
         return None
+
+    def function(self, name_or_arn: str) -> Function | None:
+        """The Lambda function of a name or an ARN; None if there is none."""
+        try:
+            found = lambda_backends[ACCOUNT][REGION].get_function(name_or_arn)
+        except LambdaClientError:
+            return None
+        return Function(
+            found.function_arn,
+            found.function_name,
+            found.package_type,
+            found.run_time or "",
+            found.handler or "",
+            getattr(found, "code_bytes", b""),
+            {name: str(value) for name, value in found.environment_vars.items()},
+            float(found.timeout),
+            int(found.memory_size),
+        )
 
     def stop(self) -> None:
         """Stop listening."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from .pipelines_definition import Definition
-    from .pipelines_engine import Finished, Handle, StepRun
+    from .pipelines_engine import Finished, Handle, Invoke, StepRun
     from .sagemaker_shapes import Shapes
 
 __all__ = ["Pipelines", "ReadObject"]
@@ -40,6 +40,7 @@ class Pipelines:
         shapes: of the service, to check definitions.
         handle: calls any other operation, as the pipeline service calls SageMaker.
         finished: waits for the end of a job.
+        invoke: invokes a Lambda function.
         read_object: reads an S3 object.
     """
 
@@ -49,12 +50,14 @@ class Pipelines:
         shapes: Shapes,
         handle: Handle,
         finished: Finished,
+        invoke: Invoke,
         read_object: ReadObject,
     ) -> None:
         self._store = store
         self._shapes = shapes
         self._handle = handle
         self._finished = finished
+        self._invoke = invoke
         self._read_object = read_object
         self._executions: dict[str, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -270,6 +273,7 @@ class Pipelines:
             request.get("ParallelismConfiguration") or record.parallelism,
             self._handle,
             self._finished,
+            self._invoke,
             self._read_object,
         )
         if selective:

@@ -65,7 +65,9 @@ _STEP_MEMBERS = {
 }
 
 
-_CALLBACK_MEMBERS = {"SqsQueueUrl", "OutputParameters"}
+_TARGETS = {"Callback": "SqsQueueUrl", "Lambda": "FunctionArn"}
+"""The member with what a step with output parameters sends to."""
+_OUTPUT_TYPES = ("String", "Integer", "Boolean", "Float")
 _DURATION = re.compile(
     r"P(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?", re.IGNORECASE
 )
@@ -122,9 +124,8 @@ CALLS = {
         "CreateModelPackage", "DescribeModelPackage", "ModelPackageName", None, "RegisterModel"
     ),
 }
-OTHER_TYPES = ("Condition", "Fail", "Callback")
+OTHER_TYPES = ("Condition", "Fail", "Callback", "Lambda")
 NOT_INTERPRETED = (
-    "Lambda",
     "QualityCheck",
     "ClarifyCheck",
     "EMR",
@@ -210,10 +211,10 @@ class Step:
     description: str | None = None
     property_files: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Name: (output name, path below that output)."""
-    queue: Any = None
-    """Of a Callback step: the URL of its queue, or an expression."""
-    outputs: set[str] = field(default_factory=set)
-    """Of a Callback step: the names of its output parameters."""
+    target: Any = None
+    """Of a Callback step: the URL of its queue; of a Lambda step: the ARN of its function; or an expression."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Of those steps: the types of their output parameters, by name."""
     cache: float | None = None
     """Seconds for which its result may be taken again; None: never."""
     retries: tuple[RetryPolicy, ...] = ()
@@ -392,12 +393,12 @@ def _read_steps(entries: Any, steps: dict[str, Step], parent: str | None, branch
         kind = entry.get("Type")
         if not isinstance(kind, str) or kind not in (*CALLS, *OTHER_TYPES, *NOT_INTERPRETED):
             raise _unparsable(f"Unknown step type '{kind}' (step '{name}').")
-        known = _STEP_MEMBERS | (_CALLBACK_MEMBERS if kind == "Callback" else set())
+        known = _STEP_MEMBERS | ({_TARGETS[kind], "OutputParameters"} if kind in _TARGETS else set())
         for member in entry:
             if member not in known and kind not in NOT_INTERPRETED:
                 raise _refused(f"the member '{member}'", f" (step '{name}')")
         # A Callback, a Lambda and an EMR step may have none.
-        arguments = entry.get("Arguments", {} if kind in ("Callback", *NOT_INTERPRETED) else None)
+        arguments = entry.get("Arguments", {} if kind in (*_TARGETS, *NOT_INTERPRETED) else None)
         if not isinstance(arguments, dict):
             raise _unparsable(f"Step '{name}': Expecting start of Json Object.")
         depends_on, triggers = _read_depends_on(name, entry.get("DependsOn"))
@@ -415,8 +416,8 @@ def _read_steps(entries: Any, steps: dict[str, Step], parent: str | None, branch
             entry.get("Description"),
             triggers=triggers,
         )
-        if kind == "Callback":
-            _read_callback(step, entry)
+        if kind in _TARGETS:
+            _read_outputs(step, entry)
         step.cache = _read_cache(name, entry.get("CacheConfig"))
         steps[name] = step
         _read_property_files(step, entry.get("PropertyFiles"))
@@ -457,14 +458,22 @@ def _read_depends_on(name: str, entries: Any) -> tuple[list[str], dict[str, str]
     return names, triggers
 
 
-def _read_callback(step: Step, entry: dict[str, Any]) -> None:
-    if not isinstance(entry.get("SqsQueueUrl"), (str, dict)):
-        raise _unparsable(f"Step '{step.name}': a Callback step needs SqsQueueUrl.")
-    step.queue = entry["SqsQueueUrl"]
-    try:
-        step.outputs = {output["OutputName"] for output in entry.get("OutputParameters") or ()}
-    except (KeyError, TypeError):
-        raise _unparsable(f"Step '{step.name}': an output parameter needs an OutputName.") from None
+def _read_outputs(step: Step, entry: dict[str, Any]) -> None:
+    member = _TARGETS[step.type]
+    step.target = entry.get(member)
+    if not isinstance(step.target, str) and not is_expression(step.target):
+        raise _unparsable(f"Step '{step.name}': a {step.type} step needs {member}.")
+    outputs = entry.get("OutputParameters")
+    if outputs is not None and not isinstance(outputs, list):
+        raise _unparsable(f"Step '{step.name}': OutputParameters: Expecting start of Json Array.")
+    for output in outputs or ():
+        name = output.get("OutputName") if isinstance(output, dict) else None
+        if not isinstance(name, str):
+            raise _unparsable(f"Step '{step.name}': an output parameter needs an OutputName.")
+        kind = output.get("OutputType", "String")
+        if kind not in _OUTPUT_TYPES:
+            raise _unparsable(f"Step '{step.name}': output '{name}' has the unknown type '{kind}'.")
+        step.outputs[name] = kind
 
 
 def _read_cache(name: str, entry: Any) -> float | None:
@@ -539,8 +548,8 @@ class _Checker:
             arguments = {"Conditions": conditions}
         elif step.type == "Fail":
             arguments = {"ErrorMessage": arguments.get("ErrorMessage", "")}
-        elif step.type == "Callback":
-            arguments = {"Arguments": arguments, "SqsQueueUrl": step.queue}
+        elif step.type in _TARGETS:
+            arguments = {"Arguments": arguments, "Target": step.target}
         elif step.type in NOT_INTERPRETED:
             # What it refers to need not be something that is known here; whether it depends on a step is.
             step.needs |= {name for name in _referred(arguments) if name in self._definition.steps} - {
@@ -646,7 +655,7 @@ class _Checker:
             raise _unparsable(f"'{text}' names the unknown step '{path.name}'{where}.")
         if step.type == "Condition":
             known = path.parts == ("Outcome",)
-        elif step.type == "Callback":
+        elif step.type in _TARGETS:
             known = (
                 len(path.parts) == 2 and path.parts[0] == "OutputParameters" and path.parts[1] in step.outputs
             )

@@ -20,8 +20,9 @@ import string
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from .lambda_functions import FunctionFailed, UnknownFunction
 from .pipelines_definition import CALLS, NOT_INTERPRETED
 from .pipelines_retries import JOB_INTERNAL_ERROR, RESOURCE_LIMIT, Retries, fault_of_call, fault_of_job
 from .pipelines_values import StepError, Values, shown
@@ -36,11 +37,14 @@ if TYPE_CHECKING:
     from .sagemaker_tuning import TuningRecord
 
     Handle = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+    Invoke = Callable[[str, Any], Awaitable[Any]]
     Finished = Callable[[Made, str], Awaitable[JobRecord | TuningRecord]]
 
 __all__ = ["Execution", "StepRun"]
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _FAILED = "Step failure: One or multiple steps failed."
 _REASON = 1024
@@ -82,8 +86,8 @@ class StepRun:
     """Of a Condition step."""
     made: str | None = None
     """The name of its job or model, or the ARN of its model package."""
-    outputs: dict[str, str] = field(default_factory=dict)
-    """The output parameters of a Callback step."""
+    outputs: dict[str, Any] = field(default_factory=dict)
+    """The output parameters of a Callback or Lambda step."""
     token: str | None = None
     """What a Callback step is called back by, while it waits."""
     request: str | None = None
@@ -145,6 +149,7 @@ class Execution:
     parallelism: dict[str, Any] | None
     handle: Handle
     finished: Finished
+    invoke: Invoke
     read_object: ReadObject
     status: str = "Executing"
     reason: str | None = None
@@ -312,6 +317,8 @@ class Execution:
                 status, reason = "Failed", message
             elif run.step.type == "Callback":
                 status, reason = await self._wait_for_callback(run)
+            elif run.step.type == "Lambda":
+                status, reason = await self._invoke(run)
             elif run.step.type in NOT_INTERPRETED:
                 status = "Failed"
                 reason = f"ClientError: smssh local does not interpret steps of type '{run.step.type}'."
@@ -422,10 +429,19 @@ class Execution:
         Raises:
             ServiceError: it is refused, or was once too often.
         """
+        return await self._patiently(lambda: self.handle(operation, request))
+
+    @staticmethod
+    async def _patiently(call: Callable[[], Awaitable[_T]]) -> _T:
+        """Make any call, and again while it meets what the service retries without a policy.
+
+        Raises:
+            ServiceError: it is refused, or was once too often.
+        """
         retries = Retries()
         while True:
             try:
-                return await self.handle(operation, request)
+                return await call()
             except ServiceError as error:
                 fault = fault_of_call(error)
                 seconds = retries.wait(fault) if fault is not None else None
@@ -441,9 +457,33 @@ class Execution:
             return self.status != "Executing"
         return True
 
+    async def _invoke(self, run: StepRun) -> tuple[str, str | None]:
+        """Invoke the function of a Lambda step; answers the step's status and FailureReason."""
+        arn = shown(await self.values.of(run.step.target))
+        event = await self.values.of(run.step.arguments)
+        if self._take_from_cache(run, {"FunctionArn": arn, "Event": event}):
+            return "Succeeded", None
+        run.status, run.metadata = "Executing", {"Lambda": {"Arn": arn}}
+        try:
+            returned = await self._patiently(lambda: self.invoke(arn, event))
+        except ServiceError as error:
+            return "Failed", f"ClientError: Failed to invoke lambda:Invoke. Error Details: {error.message}"
+        except UnknownFunction as why:
+            return "Failed", f"ClientError: smssh local does not interpret this step of type 'Lambda': {why}."
+        except FunctionFailed as failure:
+            return "Failed", f"ClientError: The function {arn} failed: {failure}"
+        found = returned if isinstance(returned, dict) else {}
+        run.outputs = {
+            name: _typed(name, found[name], kind) for name, kind in run.step.outputs.items() if name in found
+        }
+        listed = [{"Name": name, "Value": shown(value)} for name, value in run.outputs.items()]
+        run.metadata = {"Lambda": {"Arn": arn, "OutputParameters": listed or None}}
+        self._keep_in_cache(run)
+        return "Succeeded", None
+
     async def _wait_for_callback(self, run: StepRun) -> tuple[str, str | None]:
         """Wait until somebody sends the step's token back, or the execution is stopped."""
-        queue = shown(await self.values.of(run.step.queue))
+        queue = shown(await self.values.of(run.step.target))
         run.token = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(10))
         run.metadata = {"Callback": {"CallbackToken": run.token, "SqsQueueUrl": queue}}
         run.answer = asyncio.get_running_loop().create_future()
@@ -456,13 +496,15 @@ class Execution:
         """Take the result of an earlier execution that made the same request, if the step may."""
         if run.step.cache is None:
             return False
-        unlike = {CALLS[run.step.type].name, "Tags", "ExperimentConfig"}
+        call = CALLS.get(run.step.type)
+        unlike = {call.name if call is not None else "", "Tags", "ExperimentConfig"}
         request = {name: value for name, value in arguments.items() if name not in unlike}
         run.request = json.dumps([run.step.type, run.step.name, request], sort_keys=True)
         found = self.pipeline.cache.get(run.request)
         if found is None or time.time() - found[0].started > run.step.cache:
             return False
         run.made, run.metadata, run.cached_from = found[0].made, found[0].metadata, found[1]
+        run.outputs = found[0].outputs
         return True
 
     def _keep_in_cache(self, run: StepRun) -> None:
@@ -497,7 +539,7 @@ class Execution:
         run = self.runs[name]
         if run.step.type == "Condition":
             return {"Outcome": run.outcome}
-        if run.step.type == "Callback":
+        if run.step.type in ("Callback", "Lambda"):
             return {"OutputParameters": run.outputs}
         call = CALLS[run.step.type]
         try:
@@ -533,6 +575,20 @@ class Execution:
             "PipelineExecutionId": self.id,
             "PipelineExecutionArn": self.arn,
         }
+
+
+def _typed(name: str, value: Any, kind: str) -> Any:
+    """An output of a function, as its type says.
+
+    Raises:
+        StepError: it is of another type.
+    """
+    if kind == "String":
+        return value if isinstance(value, str) else shown(value)
+    types = {"Integer": (int,), "Float": (int, float), "Boolean": (bool,)}[kind]
+    if isinstance(value, types) and (kind == "Boolean" or not isinstance(value, bool)):
+        return value
+    raise StepError(f"The output '{name}' must be of type {kind}; the function returned '{shown(value)}'.")
 
 
 def _instant(seconds: float) -> str:

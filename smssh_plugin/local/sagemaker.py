@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from .faults import Faults
     from .images import Images
+    from .lambda_functions import Functions
     from .pipelines import ReadObject
     from .pipelines_definition import Made
     from .sagemaker_jobs import Runner
@@ -38,12 +39,19 @@ class SageMaker:
         runner: what runs jobs.
         read_object: reads an S3 object, for definitions and property files.
         faults: what is to go wrong with the calls that pipelines make; those of clients meet it at the gateway.
+        functions: invokes Lambda functions.
         images: the images that jobs and models can be made of; None for any.
     """
 
     def __init__(
-        self, runner: Runner, read_object: ReadObject, faults: Faults, images: Images | None = None
+        self,
+        runner: Runner,
+        read_object: ReadObject,
+        faults: Faults,
+        functions: Functions,
+        images: Images | None = None,
     ) -> None:
+        self._functions = functions
         self._faults = faults
         self.shapes = Shapes()
         self.store = Store()
@@ -51,7 +59,9 @@ class SageMaker:
         self.models = Models(self.store, images)
         self.registry = Registry(self.store)
         self.tuning = Tuning(self.store, self.handle)
-        self.pipelines = Pipelines(self.store, self.shapes, self._invoke, self._finished, read_object)
+        self.pipelines = Pipelines(
+            self.store, self.shapes, self._call, self._finished, self._invoke, read_object
+        )
         self._operations: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             **self.jobs.operations(),
             **self.models.operations(),
@@ -89,7 +99,7 @@ class SageMaker:
         self.shapes.check(operation, request)
         return self.shapes.cut(operation, await act(request))
 
-    async def _invoke(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """Answer a request of the pipeline service's.
 
         Raises:
@@ -105,6 +115,11 @@ class SageMaker:
         await self.jobs.close()
         await self.tuning.settled(_SETTLE_SECONDS)
         await self.pipelines.settled(_SETTLE_SECONDS)
+
+    async def _invoke(self, function: str, event: Any) -> Any:
+        """Invoke a Lambda function as the pipeline service does; its errors are those of `Functions.invoke`."""
+        await self._faults.apply("lambda:Invoke")
+        return await self._functions.invoke(function, event)
 
     async def _finished(self, kind: Made, name: str) -> JobRecord | TuningRecord:
         """Wait until a job of a pipeline's has ended."""

@@ -28,6 +28,7 @@ from .environment import REGION, Access, network
 from .gateway import Gateway, listen
 from .job_run import remove_leftovers
 from .jobs import JobRunner
+from .lambda_functions import Functions
 from .moto_backend import MotoBackend
 from .outgoing import Outgoing
 from .sagemaker import SageMaker
@@ -155,7 +156,7 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
     channels = f"https://127.0.0.1:{secure.getsockname()[1]}"
     environment = container_environment(access, folder.path, channels)
     # Only here is it certain that they are no other's: by the folder's lock this is the only stand-in in it.
-    await asyncio.to_thread(remove_leftovers, folder.path / "jobs")
+    await asyncio.to_thread(remove_leftovers, folder.path / "jobs", folder.path / "functions")
     runner = await asyncio.to_thread(
         lambda: JobRunner(
             folder.path,
@@ -171,7 +172,8 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
     )
     stack.push_async_callback(runner.close)
     sessions = SessionService(endpoint, latency=config.latency, signed_clients=config.signed_clients)
-    sagemaker = SageMaker(runner, read_object, sessions.faults, runner.images)
+    functions = Functions(moto.function, folder.path / "functions", environment, keyring)
+    sagemaker = SageMaker(runner, read_object, sessions.faults, functions, runner.images)
     runner.on_status(sagemaker.jobs.progress)
     runner.on_line(sagemaker.jobs.line)
     gateway = Gateway(sagemaker, sessions, moto, keyring, Outgoing(access.proxy, certificate))

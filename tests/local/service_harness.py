@@ -30,6 +30,7 @@ from smssh_plugin.local.certificate import Certificate
 from smssh_plugin.local.credentials import Key, Keyring
 from smssh_plugin.local.gateway import Gateway, listen
 from smssh_plugin.local.job_types import Job, Outcome
+from smssh_plugin.local.lambda_functions import Functions
 from smssh_plugin.local.moto_backend import MotoBackend
 from smssh_plugin.local.outgoing import Outgoing
 from smssh_plugin.local.sagemaker import SageMaker
@@ -164,7 +165,8 @@ class Service:
 
         async def build() -> None:
             self.sessions = SessionService()
-            self.sagemaker_service = SageMaker(self.runner, read_object, self.sessions.faults)
+            functions = Functions(self.moto.function, Path(self._folder.name), environment, self.keyring)
+            self.sagemaker_service = SageMaker(self.runner, read_object, self.sessions.faults, functions)
             self.runner.line = self.sagemaker_service.jobs.line
             self.gateway = Gateway(
                 self.sagemaker_service, self.sessions, self.moto, self.keyring, self.outgoing
@@ -181,6 +183,7 @@ class Service:
             self.channels = f"https://127.0.0.1:{secure[0].getsockname()[1]}"
         listener = listen(0)
         self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        environment = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
         self.do(build())
         self.sessions.base_url = self.endpoint
 

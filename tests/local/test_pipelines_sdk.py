@@ -184,3 +184,40 @@ def test_every_type_of_step_that_the_sdk_has_is_known(sdk):
     from smssh_plugin.local.pipelines_definition import CALLS, NOT_INTERPRETED, OTHER_TYPES
 
     assert {kind.value for kind in StepTypeEnum} <= {*CALLS, *OTHER_TYPES, *NOT_INTERPRETED}
+
+
+def test_a_lambda_step_of_the_sdk(sdk, tmp_path):
+    """Its function is created when the pipeline is, as on AWS, and runs when its step is reached."""
+    from sagemaker.core.lambda_helper import Lambda
+    from sagemaker.core.workflow.conditions import ConditionEquals
+    from sagemaker.core.workflow.pipeline_context import PipelineSession
+    from sagemaker.mlops.workflow.condition_step import ConditionStep
+    from sagemaker.mlops.workflow.fail_step import FailStep
+    from sagemaker.mlops.workflow.lambda_step import LambdaOutput, LambdaOutputTypeEnum, LambdaStep
+    from sagemaker.mlops.workflow.pipeline import Pipeline
+
+    session = PipelineSession()
+    trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+    sdk.client("iam").create_role(RoleName=ROLE.rpartition("/")[2], AssumeRolePolicyDocument=trust)
+    script = tmp_path / "ask.py"
+    script.write_text("def handle(event, context):\n    return {'answer': int(event['half']) * 2}\n")
+    function = Lambda(
+        function_name="ask",
+        execution_role_arn=ROLE,
+        script=str(script),
+        handler="ask.handle",
+        timeout=60,
+        session=session,
+    )
+    answer = LambdaOutput(output_name="answer", output_type=LambdaOutputTypeEnum.Integer)
+    asks = LambdaStep(name="Ask", lambda_func=function, inputs={"half": 21}, outputs=[answer])
+    equal = ConditionEquals(left=asks.properties.Outputs["answer"], right=42)
+    wrong = FailStep(name="Wrong", error_message="not 42")
+    check = ConditionStep(name="Check", conditions=[equal], if_steps=[], else_steps=[wrong])
+    pipeline = Pipeline(name="asking", steps=[asks, check], sagemaker_session=session)
+    pipeline.upsert(role_arn=ROLE)
+    execution = pipeline.start()
+    arn = execution.arn
+    assert sdk.execution(arn, "Succeeded", "Failed")["PipelineExecutionStatus"] == "Succeeded", sdk.steps(arn)
+    outputs = sdk.steps(arn)["Ask"]["Metadata"]["Lambda"]["OutputParameters"]
+    assert outputs == [{"Name": "answer", "Value": "42"}]
