@@ -1,7 +1,8 @@
 """Errors on demand: any operation answers with any error, late, too often, or not at all.
 
-For tests of clients, and for people who want to see what theirs does. The stand-in asks `Faults.apply` before
-it acts on a request; what is to go wrong is added in Python, or over HTTP (see session_control.py).
+For tests of clients, and for people who want to see what theirs does. The local emulator asks `Faults.apply` before
+it acts on a request, and before a pipeline makes a call of its own; what is to go wrong is added in Python, or over
+HTTP (see session_control.py).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Fault:
     Args:
         operation: `service:Operation`, with `*` and `?` for any; for example `ssm:StartSession`, `s3:PUT`,
             `ssmmessages:OpenDataChannel`, `*`. The service is the one in the request's signature; operations
-            of S3 are HTTP methods.
+            of S3 are HTTP methods. Pipelines call `sagemaker:Create*`, `Describe*`, `Stop*` and `lambda:Invoke`.
         code: the error's code; "" lets the operation happen, after `delay`.
         message: the error's text.
         status: the error's HTTP status.

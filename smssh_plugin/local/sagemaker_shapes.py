@@ -218,7 +218,7 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
         pattern = pattern.replace(java, ours)
     try:
         return re.compile(pattern)
-    except re.error:  # surrogate ranges and \p{P}: of operations that the stand-in does not have
+    except re.error:  # surrogate ranges, \p{P}: of free texts, which then are not checked
         return None
 
 

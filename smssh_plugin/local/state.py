@@ -1,7 +1,8 @@
 """The stand-in's state folder, and the file that says whether one is running and where.
 
 `$SMSSH_HOME/local`: `state.json` while it runs, `local.log`, the locks `lock`, `start` and `users`, `jobs/` and
-`bin/` (of the job runner), and `client/` (files for clients). This module imports nothing of aiohttp or moto.
+`bin/` (of the job runner), `functions/` (logs of Lambda functions), and `client/` (files for clients).
+This module imports nothing of aiohttp or moto.
 """
 
 from __future__ import annotations

@@ -627,7 +627,7 @@ def test_requests_refused(service):
         service.start_pipeline(PipelineVersionId=7)
 
 
-def test_policies_that_never_act_are_accepted(service):
+def test_policies_for_faults_that_do_not_happen_change_nothing(service):
     policies = [{"ExceptionType": ["Step.THROTTLING", "SageMaker.CAPACITY_ERROR"], "MaxAttempts": 3}]
     service.pipeline(definition(_train("S", RetryPolicies=policies)))
     for _ in range(2):

@@ -221,3 +221,65 @@ def test_a_lambda_step_of_the_sdk(sdk, tmp_path):
     assert sdk.execution(arn, "Succeeded", "Failed")["PipelineExecutionStatus"] == "Succeeded", sdk.steps(arn)
     outputs = sdk.steps(arn)["Ask"]["Metadata"]["Lambda"]["OutputParameters"]
     assert outputs == [{"Name": "answer", "Value": "42"}]
+
+
+def test_steps_of_the_sdk_that_are_not_interpreted(sdk):
+    """Each is accepted when the pipeline is made, and named when it is reached; other steps go on."""
+    from sagemaker.core.processing import ScriptProcessor
+    from sagemaker.core.workflow.pipeline_context import PipelineSession
+    from sagemaker.mlops.workflow.check_job_config import CheckJobConfig
+    from sagemaker.mlops.workflow.cleanup_step import CleanupStep, S3CleanupSource
+    from sagemaker.mlops.workflow.emr_serverless_step import EMRServerlessJobConfig, EMRServerlessStep
+    from sagemaker.mlops.workflow.emr_step import EMRStep, EMRStepConfig
+    from sagemaker.mlops.workflow.for_each_step import CurrentItem, ForEachStep
+    from sagemaker.mlops.workflow.pipeline import Pipeline
+    from sagemaker.mlops.workflow.quality_check_step import DataQualityCheckConfig, QualityCheckStep
+    from sagemaker.mlops.workflow.step_dependency import StepDependency, TriggerCondition
+    from sagemaker.mlops.workflow.steps import ProcessingStep
+
+    session = PipelineSession()
+
+    def processing(name, **more):
+        processor = ScriptProcessor(
+            role=ROLE, image_uri=IMAGE, command=["python3"], instance_count=1, instance_type=INSTANCE,
+            sagemaker_session=session, **more.pop("processor", {}),
+        )  # fmt: skip
+        return ProcessingStep(name=name, step_args=processor.run(code="s3://bucket/prepare.py"), **more)
+
+    first = processing("First")
+    check = QualityCheckStep(
+        name="Quality",
+        quality_check_config=DataQualityCheckConfig(
+            baseline_dataset="s3://bucket/data.csv",
+            dataset_format={"csv": {}},
+            output_s3_uri="s3://bucket/out",
+        ),
+        check_job_config=CheckJobConfig(role=ROLE, sagemaker_session=session),
+        register_new_baseline=True,
+        model_package_group_name="group",
+    )
+    emr = EMRStep("Emr", "Emr", "d", "j-1", EMRStepConfig(jar="s3://bucket/a.jar"), depends_on=[first])
+    serverless = EMRServerlessStep(
+        "Serverless", "Serverless", "d", EMRServerlessJobConfig(job_driver={}, execution_role_arn=ROLE), "app"
+    )
+    cleanup = CleanupStep("Cleanup", [S3CleanupSource(step=first)])
+    each = ForEachStep(
+        "Each",
+        iterable_items=["a", "b"],
+        max_concurrency=1,
+        for_each_body=[processing("Body", processor={"env": {"ITEM": CurrentItem()}})],
+    )
+    alarm = processing("Alarm", depends_on=[StepDependency(emr, TriggerCondition.FAILED)])
+    strange = [check, emr, serverless, cleanup, each]
+    pipeline = Pipeline(name="strange", steps=[first, *strange, alarm], sagemaker_session=session)
+    pipeline.upsert(role_arn=ROLE)
+    arn = pipeline.start().arn
+    found = sdk.execution(arn, "Succeeded", "Failed", "CompletedWithFailures")
+    assert found["PipelineExecutionStatus"] == "CompletedWithFailures"
+    steps = sdk.steps(arn)
+    reasons = {step.name: step.step_type.value for step in strange}
+    assert {name: steps[name]["FailureReason"] for name in reasons} == {
+        name: f"ClientError: smssh local does not interpret steps of type '{kind}'."
+        for name, kind in reasons.items()
+    }
+    assert {name for name, one in steps.items() if one["StepStatus"] == "Succeeded"} == {"First", "Alarm"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -9,10 +10,17 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
+from smssh_plugin.local.faults import Faults
+from smssh_plugin.local.sagemaker import SageMaker
+
 from .service_harness import definition, running, step, training
 
 GOLDEN = Path(__file__).resolve().parents[1] / "submit" / "sdks" / "golden"
 RATE = {"Name": "rate", "MinValue": "0.1", "MaxValue": "0.2"}
+WARM = {
+    "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "x"}],
+    "WarmStartType": "TransferLearning",
+}
 METRICS = [{"Name": "loss", "Regex": "loss=([0-9.eE+-]+)"}]
 
 
@@ -198,7 +206,7 @@ def test_enough_is_enough(service):
     ("change", "expected"),
     [
         (
-            {"WarmStartConfig": {"ParentHyperParameterTuningJobs": [], "WarmStartType": "TransferLearning"}},
+            {"WarmStartConfig": WARM},
             "WarmStart",
         ),
         ({"Autotune": {"Mode": "Enabled"}}, "does not interpret Autotune"),
@@ -270,3 +278,45 @@ def test_a_tuning_step_that_is_stopped(service):
     service.execution(execution, "Stopped")
     assert service.steps(execution)["Tune"]["StepStatus"] == "Stopped"
     assert len(service.runner.jobs) == 1
+
+
+def test_a_tuning_job_in_real_containers(world):
+    """The toolkit hands the drawn value to the script, whose output is the objective."""
+    script = """
+        import argparse
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--rate", type=float)
+        parser.add_argument("--epochs")
+        print("loss=%s" % parser.parse_args().rate)
+    """
+    job = world.script_mode(script).request
+    algorithm = {**job["AlgorithmSpecification"], "MetricDefinitions": METRICS}
+    members = ("RoleArn", "OutputDataConfig", "ResourceConfig", "StoppingCondition")
+    one = {name: job[name] for name in members}
+    request = {
+        "HyperParameterTuningJobName": "real",
+        "HyperParameterTuningJobConfig": _config(most=2, together=2),
+        "TrainingJobDefinition": {
+            **one,
+            "AlgorithmSpecification": algorithm,
+            "StaticHyperParameters": job["HyperParameters"],
+        },
+    }
+
+    async def main():
+        async with world.runner() as runner:
+            service = SageMaker(runner, None, Faults(), None)
+            runner.on_status(service.jobs.progress)
+            runner.on_line(service.jobs.line)
+            await service.handle("CreateHyperParameterTuningJob", request)
+            await asyncio.wait_for(service.tuning.finished("real"), 120)
+            named = {"HyperParameterTuningJobName": "real"}
+            found = await service.handle("DescribeHyperParameterTuningJob", named)
+            trials = await service.handle("ListTrainingJobsForHyperParameterTuningJob", named)
+            return found, trials["TrainingJobSummaries"]
+
+    found, trials = asyncio.run(main())
+    assert found["HyperParameterTuningJobStatus"] == "Completed", (found, world.lines)
+    best = min(float(one["TunedHyperParameters"]["rate"]) for one in trials)
+    assert found["BestTrainingJob"]["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] == best
+    assert len(trials) == 2
