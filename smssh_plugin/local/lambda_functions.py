@@ -78,7 +78,7 @@ class Functions:
     """Invokes functions.
 
     Args:
-        find: the function of an ARN or a name; None if there is none.
+        find: the function of an ARN or a name; None if there is none; called in a worker thread.
         folder: where their logs are kept.
         environment: variables that each gets: region, endpoint.
         keyring: issues credentials for each invocation, which end with it.
@@ -103,7 +103,7 @@ class Functions:
             UnknownFunction: it cannot run here.
             FunctionFailed: it raised, or took longer than its timeout.
         """
-        function = self._find(name_or_arn)
+        function = await asyncio.to_thread(self._find, name_or_arn)
         if function is None:
             raise UnknownFunction(
                 f"the function {name_or_arn} is not known here; create it against smssh local"

@@ -21,8 +21,6 @@ import boto3
 import urllib3
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from moto.awslambda.exceptions import LambdaClientError
-from moto.awslambda.models import lambda_backends
 from moto.core.config import default_user_config
 from moto.iam.models import iam_backends
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -115,7 +113,11 @@ class MotoBackend:
         return None
 
     def function(self, name_or_arn: str) -> Function | None:
-        """The Lambda function of a name or an ARN; None if there is none."""
+        """The Lambda function of a name or an ARN; None if there is none. Blocks when it is first called."""
+        # It takes long to import, and most pipelines have no such step.
+        from moto.awslambda.exceptions import LambdaClientError
+        from moto.awslambda.models import lambda_backends
+
         try:
             found = lambda_backends[ACCOUNT][REGION].get_function(name_or_arn)
         except LambdaClientError:
