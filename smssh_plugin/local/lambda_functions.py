@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import lambda_program
+from .job_outputs import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -138,6 +139,9 @@ class Functions:
         }
         environment = {
             "PATH": _PATH,
+            "HOME": str(code),
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -185,14 +189,15 @@ def _read(path: Path, status: int | None) -> Any:
     Raises:
         FunctionFailed: it returned nothing.
     """
-    try:
-        with open(path, "rb") as file:
-            text = file.read(_PAYLOAD + 1)
-    except FileNotFoundError:
-        raise FunctionFailed(f"Runtime.ExitError: Runtime exited with error: exit status {status}") from None
+    # By a handler that means it, anything may stand there.
+    text = read_text(path, _PAYLOAD + 1)
     if len(text) > _PAYLOAD:
         raise FunctionFailed("Function.ResponseSizeTooLarge: the answer is larger than 6 MB")
-    found = json.loads(text)
-    if "error" in found:
-        raise FunctionFailed(f"{found['error']['errorType']}: {found['error']['errorMessage']}")
-    return found["returned"]
+    try:
+        found = json.loads(text)
+        if "error" not in found:
+            return found["returned"]
+        reason = f"{found['error']['errorType']}: {found['error']['errorMessage']}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        reason = f"Runtime.ExitError: Runtime exited with error: exit status {status}"
+    raise FunctionFailed(reason)

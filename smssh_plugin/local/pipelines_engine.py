@@ -463,6 +463,8 @@ class Execution:
         event = await self.values.of(run.step.arguments)
         if self._take_from_cache(run, {"FunctionArn": arn, "Event": event}):
             return "Succeeded", None
+        if self.status != "Executing":
+            return "Stopped", None
         run.status, run.metadata = "Executing", {"Lambda": {"Arn": arn}}
         try:
             returned = await self._patiently(lambda: self.invoke(arn, event))

@@ -104,6 +104,10 @@ def test_a_function_runs_and_later_steps_get_what_it_returns(service):
         ("raise KeyError('colour')", "KeyError: 'colour'"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         ("import os; os._exit(3)", "Runtime.ExitError: Runtime exited with error: exit status 3"),
+        (
+            "import os, sys; os.mkfifo(sys.argv[2]); os._exit(4)",
+            "Runtime.ExitError: Runtime exited with error: exit status 4",
+        ),
         ("return {1, 2}", "TypeError: Object of type set is not JSON serializable"),
         ("return 'x' * (7 << 20)", "Function.ResponseSizeTooLarge: the answer is larger than 6 MB"),
     ],
