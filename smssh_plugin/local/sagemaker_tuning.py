@@ -173,34 +173,32 @@ class Tuning:
         config = record.request["HyperParameterTuningJobConfig"]
         limits = config["ResourceLimits"]
         most = limits.get("MaxNumberOfTrainingJobs") or _MOST
-        seconds = limits.get("MaxRuntimeInSeconds")
+        together, seconds = limits["MaxParallelTrainingJobs"], limits.get("MaxRuntimeInSeconds")
         waiting: dict[asyncio.Task[Any], _Trial] = {}
         stop = asyncio.create_task(record.stop.wait())
-        enough = False
+        enough = reached = False
         try:
             while True:
-                while not enough and not stop.done() and len(record.trials) < most:
-                    plan = next(plans, None) if len(waiting) < limits["MaxParallelTrainingJobs"] else None
+                left = None if seconds is None else record.created + seconds - time.time()
+                if not enough and (record.stop.is_set() or reached or (left is not None and left <= 0)):
+                    enough = True
+                    for trial in waiting.values():
+                        await self._stop_trial(trial)
+                while not enough and len(record.trials) < most and len(waiting) < together:
+                    plan = next(plans, None)
                     if plan is None:
                         break
                     trial = await self._start(record, plan)
                     waiting[asyncio.create_task(trial.job.done.wait())] = trial
                 if not waiting:
                     break
-                left = None if seconds is None else max(0.0, record.created + seconds - time.time())
-                stopping = enough or stop.done()
                 done, _ = await asyncio.wait(
-                    waiting if stopping else {*waiting, stop},
-                    timeout=None if stopping else left,
+                    waiting if enough else {*waiting, stop},
+                    timeout=None if enough else left,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 ended = [waiting.pop(task) for task in done if task is not stop]
-                if not stopping and (
-                    not done or stop in done or any(_reached(config, trial) for trial in ended)
-                ):
-                    enough = True
-                    for trial in waiting.values():
-                        await self._stop_trial(trial)
+                reached = any(_reached(config, trial) for trial in ended)
         except ServiceError as refused:
             for trial in waiting.values():
                 await self._stop_trial(trial)
