@@ -384,7 +384,7 @@ def test_what_create_says_of_an_image_that_is_not_in_ecr(world: World, roots: Pa
     async def main() -> None:
         options: dict[str, Any] = {"images": {"team/train:1": roots / "one"}, "known_images_only": True}
         async with world.runner(**options) as runner:
-            sagemaker = SageMaker(runner, _nothing, Faults(), runner.images)
+            sagemaker = SageMaker(runner, _nothing, Faults(), None, runner.images)
             job = training(world, f"{ECR}/other/train:1").request
             with pytest.raises(ServiceError) as caught:
                 await sagemaker.handle("CreateTrainingJob", job)
