@@ -176,14 +176,8 @@ def test_session_manager_is_ours(service):
 
 
 def test_an_unknown_operation_of_sagemaker_is_named(service):
-    with pytest.raises(ClientError, match=r"UnknownOperationException.*CreateHyperParameterTuningJob"):
-        service.sagemaker.create_hyper_parameter_tuning_job(
-            HyperParameterTuningJobName="x",
-            HyperParameterTuningJobConfig={
-                "Strategy": "Random",
-                "ResourceLimits": {"MaxParallelTrainingJobs": 1},
-            },
-        )
+    with pytest.raises(ClientError, match=r"UnknownOperationException.*DescribeEndpoint"):
+        service.sagemaker.describe_endpoint(EndpointName="x")
     status, headers, body = _signed(service, b"{}", "SageMaker.MakeCoffee")
     assert status == 400
     assert headers["x-amzn-ErrorType"] == "UnknownOperationException"

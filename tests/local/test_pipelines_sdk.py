@@ -12,6 +12,8 @@ from tests import needs
 from .service_harness import IMAGE, KEY, ROLE, running
 
 INSTANCE = "ml.m5.large"
+pytestmark = pytest.mark.timeout(600)
+"""The SDK validates its whole configuration for every processor and step that it makes, which takes its time."""
 
 
 @pytest.fixture
