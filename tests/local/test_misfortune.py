@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -149,10 +148,10 @@ run("quiet", "echo hello")
 """
 
 
+@pytest.mark.needs("unshare")
+@pytest.mark.applies(os.geteuid() == 0, "only root mounts a small disk")
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
     """A job that fills it ends as it ends by itself, so does one that finds it full; and a start says what is wrong."""
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("mounts a small disk")
     disk = tmp_path / "disk"
     disk.mkdir()
     script = 'mount -t tmpfs -o size=$1k tmpfs $2; shift 2; exec "$@"'
