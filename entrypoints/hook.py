@@ -31,9 +31,10 @@ PLACEHOLDER = """\
 An entry point for a job that you only want to log in to. It ends with status 0 when nobody was logged in for --idle,
 counted from the moment when a login is possible, and with status 4 when none is.
 
-Logged in is who has a connection: a shell, a copy, an IDE, or nothing but port forwards. Bytes do not matter:
-keep-alives look like work, and a debugger at a breakpoint looks like nobody. A connection whose other end is gone is
-noticed after about three minutes. One that was forgotten counts, so give --max where that would be expensive."""
+Logged in is a person with a connection: a shell, a copy, an IDE, or nothing but port forwards; `smssh status` and
+the like are nobody. Bytes do not matter: keep-alives look like work, and a debugger at a breakpoint looks like nobody.
+A connection whose other end is gone is noticed after about three minutes. One that was forgotten counts, so give
+--max where that would be expensive."""
 
 
 def main(arguments: list[str] | None = None) -> int:

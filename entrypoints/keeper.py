@@ -21,7 +21,8 @@ from ..hooks._redaction import Redaction
 from ..hooks.price import waiting
 from ..hookspecs import Context, Failure, Hold
 from . import job, leftovers, messages
-from .idle import connections, sessions
+from .connections import connections
+from .people import sessions
 from .together import Together
 
 if TYPE_CHECKING:
@@ -167,7 +168,11 @@ class Keeper:
         while self._waiters and time.monotonic() < deadline:
             time.sleep(0.02)
         deadline = self._answered + seconds
-        while server is not None and time.monotonic() < deadline and connections(server.port):
+        while (
+            server is not None
+            and time.monotonic() < deadline
+            and connections(server.port, server.control_port)
+        ):
             time.sleep(0.05)
 
     # ---------------------------------------------------------------------------- the entry point's parent
@@ -328,6 +333,7 @@ class Keeper:
                 "hold": hold,
                 "ssh": {
                     "port": None if server is None else server.port,
+                    "control_port": None if server is None else server.control_port or None,
                     "host_key": None if server is None else server.host_key,
                     "user": None if server is None else server.user,
                     "server": None if server is None else server.name,
@@ -341,7 +347,7 @@ class Keeper:
                 "holds_end": self._ends(),
                 "error": self._error,
                 "connect": context.connect_command,
-                "connected": 0 if server is None else sessions(server.port),
+                "connected": sessions(context),
                 "hosts": {host: asdict(state) for host, state in self._together.others.items()},
                 "plugin_version": __version__,
                 "hooks": self.plugins.names,
@@ -649,8 +655,7 @@ class Keeper:
             if gone():
                 return _release("the entry point's parent is gone")
             offset = _follow_clock(hold, offset)
-            server = self.context.server
-            connected = 0 if server is None else sessions(server.port)
+            connected = sessions(self.context)
             if bool(connected) != bool(hold.connected):
                 self._together.tell(connected=bool(connected))
             hold.connected = connected

@@ -65,6 +65,7 @@ def tags(context: Context) -> dict[str, str]:
         "SSHOwner": context.settings.owner,
         "SMSSHHostKey": "" if server is None else server.host_key,
         "SMSSHPort": "" if server is None else str(server.port),
+        "SMSSHControlPort": "" if server is None or not server.control_port else str(server.control_port),
         "SMSSHUser": "" if server is None else server.user,
         "SMSSHCreated": str(int(time.time())),
     }

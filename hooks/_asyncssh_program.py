@@ -1,4 +1,4 @@
-"""The program of the SSH server that `asyncssh_server` starts: FOLDER PORT.
+"""The program of the SSH server that `asyncssh_server` starts: FOLDER PORT [CONTROL-PORT].
 
 It serves one account, by key only, on loopback. asyncssh is on sys.path; nothing of the supervisor is imported.
 """
@@ -33,17 +33,18 @@ def main(arguments: list[str]) -> None:
     """Serve until SIGTERM.
 
     Args:
-        arguments: the folder with authorized_keys, the session script and the host key; the port.
+        arguments: the folder with authorized_keys, the session script and the host key; the port; the control
+            port, if it is to have one.
     """
     # At INFO, asyncssh logs every command that people run.
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     # Where the relative names of copies begin, and what files that are copied here may be, as with sshd.
     with contextlib.suppress(OSError, KeyError):
         os.chdir(os.environ["HOME"])
-    asyncio.run(_serve(Path(arguments[0]), int(arguments[1])))
+    asyncio.run(_serve(Path(arguments[0]), *map(int, arguments[1:])))
 
 
-async def _serve(folder: Path, port: int) -> None:
+async def _serve(folder: Path, port: int, control: int = 0) -> None:
     import asyncssh
 
     class Files(asyncssh.SFTPServer):  # type: ignore[misc]
@@ -65,6 +66,17 @@ async def _serve(folder: Path, port: int) -> None:
 
         def connection_made(self, connection: Any) -> None:
             self._connection = connection
+            host, port = (connection.get_extra_info("peername") or ("nobody", 0))[:2]
+            self._peer = f"{host} port {port}"
+            self._logged_in = False
+
+        def auth_completed(self) -> None:
+            self._logged_in = True
+            _log_login(f"Accepted publickey for {user} from {self._peer} ssh2")
+
+        def connection_lost(self, _: Exception | None) -> None:
+            if self._logged_in:
+                _log_login(f"Disconnected from user {user} {self._peer}")
 
         def begin_auth(self, username: str) -> bool:
             if username == user:
@@ -107,33 +119,49 @@ async def _serve(folder: Path, port: int) -> None:
     async def handle_process(process: Any) -> None:
         await Session(process, folder, user, shell).run()
 
-    # A socket of our own: it is no error of asyncssh's that the port of a server that was killed is still
-    # in use by the connections that it had.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    server = await asyncssh.create_server(
-        Access,
-        sock=listener,
-        server_host_keys=[key],
-        # OpenSSH's client says only to what calls itself so that the reader of the output is gone; see _extend.
-        server_version=f"OpenSSH-like_AsyncSSH_{asyncssh.__version__}",
-        process_factory=handle_process,
-        sftp_factory=Files,
-        allow_scp=True,
-        agent_forwarding=True,
-        encoding=None,
-        line_editor=False,
-        keepalive_interval=60,
-        login_timeout=60,
-    )
+    async def listen(port: int) -> Any:
+        # A socket of our own: it is no error of asyncssh's that the port of a server that was killed is still
+        # in use by the connections that it had.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        return await asyncssh.create_server(
+            Access,
+            sock=listener,
+            server_host_keys=[key],
+            # OpenSSH's client says only to what calls itself so that the reader of the output is gone; see _extend.
+            server_version=f"OpenSSH-like_AsyncSSH_{asyncssh.__version__}",
+            process_factory=handle_process,
+            sftp_factory=Files,
+            allow_scp=True,
+            agent_forwarding=True,
+            encoding=None,
+            line_editor=False,
+            keepalive_interval=60,
+            login_timeout=60,
+        )
+
+    servers = [await listen(port)]
+    try:
+        if control:
+            servers.append(await listen(control))
+    except OSError as error:  # somebody has taken it since it was free
+        logging.getLogger("smssh").warning("no control port: %s", error)
+        control = 0
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     public = " ".join(key.export_public_key().decode("ascii").split()[:2])
-    answer = {"port": port, "user": user, "host_key": public}
+    answer = {"port": port, "control_port": control, "user": user, "host_key": public}
     _login.write(folder / "asyncssh.json", json.dumps(answer))
     await stopped.wait()
-    server.close()
+    for server in servers:
+        server.close()
+
+
+def _log_login(line: str) -> None:
+    """Say who comes and goes, in the words of OpenSSH's sshd: entrypoints/connections.py reads them."""
+    with contextlib.suppress(OSError):  # a full disk
+        os.write(2, f"{line}\n".encode())
 
 
 def _authorized_keys(path: Path) -> Any:

@@ -29,7 +29,7 @@ __all__ = [
     "SFTP_SERVERS",
     "account",
     "environment",
-    "free_port",
+    "free_ports",
     "home",
     "host_key",
     "interpreter_dir",
@@ -336,13 +336,16 @@ def host_key(folder: Path) -> str:
     return " ".join(private.with_suffix(".pub").read_text(encoding="ascii").split()[:2])
 
 
-def free_port(wanted: int) -> int:
-    """The port that is wanted, or for 0 one that is free on loopback now."""
-    if wanted:
-        return wanted
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(wanted: int) -> tuple[int, int]:
+    """A server's port and its control port: the one that is wanted, or for 0 one that is free on loopback now."""
+    with contextlib.ExitStack() as probes:
+        found = []
+        for _ in range(2):
+            probe = probes.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            probe.bind(("127.0.0.1", 0))
+            found.append(int(probe.getsockname()[1]))
+    port = wanted or found[0]
+    return port, next(each for each in reversed(found) if each != port)
 
 
 def wait_for_banner(port: int, seconds: float) -> bool:

@@ -63,8 +63,8 @@ def smssh_start_server(context: Context) -> Server | None:
     path = os.pathsep.join(part for part in (context.python_path, _wheels(context)) if part)
     for attempt in range(3):
         # The port may be taken between its choice and its use.
-        port = _login.free_port(context.settings.ssh_port)
-        command = [sys.executable, "-E", "-s", "-c", code, path or "/nonexistent", str(folder), str(port)]
+        ports = map(str, _login.free_ports(context.settings.ssh_port))
+        command = [sys.executable, "-E", "-s", "-c", code, path or "/nonexistent", str(folder), *ports]
         server = _start(command, environ, folder)
         if server is not None:
             # The entry point's parent may have come meanwhile.
@@ -91,7 +91,8 @@ def _start(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> 
     ready = folder / "asyncssh.json"
     with contextlib.suppress(FileNotFoundError):
         ready.unlink()
-    child = Child("asyncssh", command, environ, folder / "asyncssh.log", restart=True)
+    log = folder / "asyncssh.log"
+    child = Child("asyncssh", command, environ, log, restart=True)
     child.start()
     deadline = time.monotonic() + START_LIMIT
     while not ready.exists():
@@ -101,7 +102,14 @@ def _start(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> 
         time.sleep(0.02)
     _State.child = child
     answer = json.loads(ready.read_text(encoding="utf-8"))
-    return Server("asyncssh", int(answer["port"]), str(answer["user"]), str(answer["host_key"]))
+    return Server(
+        "asyncssh",
+        int(answer["port"]),
+        str(answer["user"]),
+        str(answer["host_key"]),
+        int(answer["control_port"]),
+        log,
+    )
 
 
 @hookimpl

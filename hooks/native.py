@@ -14,8 +14,9 @@ The announcement, for clients:
   the digest in the S3 address of the channel that carries the bundle, and needs no option to know it. Where it is
   another place, and without a bundle, SMSSH_ANNOUNCE in the job's environment says it.
 * It is JSON: `version` (1), `job`, `kind`, `host`, `step`, `arn`, `owner`, `target`, `port` (of the SSH server on
-  loopback), `user`, `host_key` (type and base64), `state` (ready, running, held, released, ended), `created` and
-  `updated` (seconds since the epoch), `plugin_version`. A client must leave alone what it does not know.
+  loopback), `control_port` (of the same server, for what does not count as a person; 0: it has none), `user`,
+  `host_key` (type and base64), `state` (ready, running, held, released, ended), `created` and `updated` (seconds since
+  the epoch), `plugin_version`. A client must leave alone what it does not know.
 * It is written anew with each state, whole, and stays when the job is over: `state` is `ended` then, unless the
   container was killed. SageMaker's own status of the job is the one to believe about its end.
 * It is encrypted as the setting `s3_encryption` says: buckets may have a policy that demands it of each PUT.
@@ -130,6 +131,7 @@ class Announcement:
             "owner": context.settings.owner,
             "target": target(job),
             "port": server.port,
+            "control_port": server.control_port,
             "user": server.user,
             "host_key": server.host_key,
             "state": self._state,

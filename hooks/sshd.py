@@ -35,6 +35,7 @@ CONFIGURATION = """\
 AddressFamily inet
 ListenAddress 127.0.0.1
 Port {port}
+LogLevel INFO
 HostKey "{folder}/host_ed25519"
 AuthorizedKeysFile "{patterns}/authorized_keys"
 PidFile none
@@ -65,6 +66,7 @@ AcceptEnv {accepted}
 PerSourcePenalties no
 SetEnv "HOME={folder}/start" SHLVL=1
 """
+# LogLevel: it says who logs in, see entrypoints/connections.py.
 # ChallengeResponseAuthentication: until 8.6 it switches the one above it on again.
 # PermitRootLogin: the account is the job's and the only one; `prohibit-password` was another word before 7.0.
 # AcceptEnv: who logs in has all of the account anyway, unless a key is restricted to one command; see _accepted.
@@ -114,7 +116,7 @@ def start(context: Context, program: str) -> Server:
     """
     for attempt in range(3):
         # The port may be taken between its choice and its use.
-        server = _start(context, program, _login.free_port(context.settings.ssh_port))
+        server = _start(context, program, *_login.free_ports(context.settings.ssh_port))
         if server is not None:
             return server
         context.log.info("sshd did not start (attempt %d)", attempt + 1)
@@ -217,7 +219,7 @@ def _can_own_terminals() -> bool:
     return True
 
 
-def _start(context: Context, program: str, port: int) -> Server | None:
+def _start(context: Context, program: str, port: int, control: int) -> Server | None:
     folder = _login.ssh_dir(context)
     key = _login.host_key(folder)
     user = _login.account().pw_name
@@ -227,22 +229,35 @@ def _start(context: Context, program: str, port: int) -> Server | None:
     (folder / "start").mkdir(mode=0o700, exist_ok=True)
     _write_files(context)
     path = folder / "sshd_config"
-    _login.write(path, configuration(context, port, user, _State.sftp))
+    _login.write(path, configuration(context, port, user, _State.sftp, control))
     accept(program, path)
     command: list[str] = [program, "-D", "-e", "-f", str(path)]
     environ = {"PATH": os.environ.get("PATH", os.defpath)}
-    child = Child("sshd", command, environ, folder / "sshd.log", restart=True)
+    log = folder / "sshd.log"
+    child = Child("sshd", command, environ, log, restart=True)
     child.start()
     if not _login.wait_for_banner(port, START_LIMIT) or not child.running():
         child.stop(1.0)
         return None
     _State.child = child
     _refresh(context, _State.command)  # the entry point's parent may have come meanwhile
-    return Server("sshd", port, user, key)
+    # sshd serves one port where the other one was taken meanwhile.
+    if not _login.wait_for_banner(control, START_LIMIT):
+        context.log.info("sshd has no control port: %s", tail(log))
+        control = 0
+    return Server("sshd", port, user, key, control, log)
 
 
-def configuration(context: Context, port: int, user: str, sftp: str) -> str:
-    """What sshd is told, in keywords of OpenSSH 10; see `accept` for older ones."""
+def configuration(context: Context, port: int, user: str, sftp: str, control: int = 0) -> str:
+    """What sshd is told, in keywords of OpenSSH 10; see `accept` for older ones.
+
+    Args:
+        context: the supervisor's context.
+        port: its port on loopback.
+        user: the one account that may log in.
+        sftp: the program of its SFTP server; "" for none.
+        control: its second port; 0 for none.
+    """
     folder = str(_login.ssh_dir(context))
     text = CONFIGURATION.format(
         port=port,
@@ -252,6 +267,8 @@ def configuration(context: Context, port: int, user: str, sftp: str) -> str:
         accepted=_accepted(context),
         unix_forwarding=_unix_forwarding(context),
     )
+    if control:
+        text += f"Port {control}\n"
     # Not internal-sftp, which a forced command rules out.
     return text + (f'Subsystem sftp "{sftp}"\n' if sftp else "")
 

@@ -111,6 +111,12 @@ class Server:
     user: str
     host_key: str
     """The public host key: type and base64, without a comment."""
+    control_port: int = 0
+    """A second port of it, for what smssh asks by itself: who comes by it does not count as a person. 0: it has
+    none, and such a login counts."""
+    logins: Path | None = None
+    """The log in which it says who logs in and out, in OpenSSH's words ("Accepted publickey for USER from HOST port
+    PORT ..."). None: it does not say it, and every connection counts as a login."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ class Hold:
     max_deadline: float
     """When it ends whoever is connected: the longest hold is over, or the job's own limit is near."""
     connected: int = 0
-    """Sessions with this container, whatever they carry."""
+    """People who are logged in, whatever for."""
     ends: float = 0.0
     """Which of the two deadlines counts now."""
     extended: float = 0.0

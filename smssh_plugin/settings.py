@@ -495,7 +495,7 @@ SETTINGS: tuple[Setting, ...] = (
         0,
         _port,
         "0, or 1024 to 65535",
-        "The loopback port of the SSH server; 0 takes a free one.",
+        "The loopback port of the SSH server; 0 takes a free one. For smssh's own commands it has another free one.",
     ),
     Setting(
         "SMSSH_AGENT",

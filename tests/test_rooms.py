@@ -109,7 +109,9 @@ def test_sagemaker_is_imported_nowhere_in_the_package():
     assert not users
 
 
-@pytest.mark.parametrize("module", ["boot", "parent", "toolkit", "init", "leftovers", "idle", "hook"])
+@pytest.mark.parametrize(
+    "module", ["boot", "parent", "toolkit", "init", "leftovers", "idle", "connections", "workers", "hook"]
+)
 def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str):
     name = f"smssh_plugin.entrypoints.{module}"
     foreign = {

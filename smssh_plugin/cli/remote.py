@@ -68,7 +68,7 @@ def _hook(address: str, words: list[str], region: str | None, profile: str | Non
     """Run `smssh-hook WORDS` there; its output is shown as it comes, or, where it is JSON, written anew."""
     from ..aws.session import AwsSession
     from ..client.addresses import parse
-    from ..client.connect import connect
+    from ..client.connect import control
     from ..streams import Lines
 
     address = str(parse(address))  # names with nothing in it that a replacement would read
@@ -85,7 +85,7 @@ def _hook(address: str, words: list[str], region: str | None, profile: str | Non
         if stream == "stderr" or not as_json:
             shown[stream].feed(piece)
 
-    with connect(address, session=AwsSession(region, profile)) as connection:
+    with control(address, AwsSession(region, profile)) as connection:
         done = connection.run(["smssh-hook", *words], on_output=show)
     if as_json:
         try:

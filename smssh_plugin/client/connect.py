@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..aws.session import AwsSession
+    from .lookup import Node
     from .tunnels import Tunnel
 
-__all__ = ["Connection", "Result", "connect"]
+__all__ = ["Connection", "Result", "connect", "control"]
 
 READY = b"smssh-connection-ready"
 STOP_SECONDS = 5.0
@@ -101,6 +102,22 @@ def connect(
 
         session = AwsSession(region)
     return Connection(reach(address, session, wait=wait, on_wait=on_wait), timeout=timeout)
+
+
+def control(address: str, session: AwsSession, *, node: Node | None = None) -> Connection:
+    """Log in for a command of smssh itself, which no hold waits for; see `reach`, which has the parameters.
+
+    A session document of one's own may allow the SSH server's port and no other: then it is a login like any other.
+
+    Raises:
+        SmsshError: as `connect`.
+    """
+    try:
+        return Connection(reach(address, session, node=node, control=True))
+    except SmsshError as error:
+        if not session.document("ssh", "") or error.status is not ExitStatus.UNREACHABLE:
+            raise
+    return Connection(reach(address, session, node=node))
 
 
 class Connection:

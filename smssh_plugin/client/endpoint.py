@@ -56,6 +56,7 @@ def reach(
     wait: float = 0.0,
     on_wait: Callable[[str], None] | None = None,
     node: Node | None = None,
+    control: bool = False,
 ) -> Endpoint:
     """Find the host behind `address` and what a login there needs. Parameters and errors as `lookup.resolve`.
 
@@ -65,6 +66,8 @@ def reach(
         wait: seconds to wait for a host that is not there yet.
         on_wait: is told what is waited for.
         node: the node, where the caller has found it already; no call is made then.
+        control: whether the login is none of a person's: it keeps no hold from ending, and `connected` does not
+            count it. A container of an older smssh counts every login.
 
     Raises:
         SmsshError: also REFUSED where the host announced no host key.
@@ -76,7 +79,8 @@ def reach(
     if session.profile.explicit:
         # The proxy starts the session with the credentials of who found the host; AWS_PROFILE it inherits.
         proxy += ["--profile", session.profile.name]
-    proxy += ["--port", str(found.port), "--target", found.target]
+    port = found.control_port if control and found.control_port else found.port
+    proxy += ["--port", str(port), "--target", found.target]
     return Endpoint(
         address=text,
         user=found.user,

@@ -106,6 +106,7 @@ class Node:
         ping_status: Online, ConnectionLost or Inactive.
         created: seconds since the epoch when the node was made; 0.0 where unknown.
         owner: the SSHOwner tag; "" where there is none.
+        control_port: the port of the same server for what does not count as a person; 0 where it has none.
     """
 
     target: str
@@ -120,6 +121,7 @@ class Node:
     ping_status: str
     created: float = 0.0
     owner: str = ""
+    control_port: int = 0
 
     @property
     def address(self) -> str:
@@ -954,6 +956,7 @@ def _native(session: AwsSession, described: dict[str, Any], host: str, *, bare: 
         ping_status="Online",
         created=float(found.get("created") or 0.0),
         owner=str(found.get("owner") or ""),
+        control_port=int(found.get("control_port") or 0),
     )
 
 
@@ -1049,6 +1052,7 @@ def node_of(session: AwsSession, info: dict[str, Any]) -> Node | None:
     tags = {tag["Key"]: tag["Value"] for tag in answer.get("TagList", [])}
     try:
         port = int(tags.get("SMSSHPort", "22"))
+        control_port = int(tags.get("SMSSHControlPort", "0"))
         created = float(tags.get("SMSSHCreated", "0")) or _registered(info)
     except ValueError as error:
         raise SmsshError(
@@ -1067,4 +1071,5 @@ def node_of(session: AwsSession, info: dict[str, Any]) -> Node | None:
         ping_status=str(info.get("PingStatus", "")),
         created=created,
         owner=tags.get("SSHOwner", ""),
+        control_port=control_port,
     )

@@ -76,7 +76,7 @@ def carries_smssh(job: dict[str, Any]) -> bool:
 
 
 def announced(session: AwsSession, job: dict[str, Any], host: str) -> dict[str, Any] | None:
-    """What the host announced in S3, as text fields and a port; None where it has not, or where that is not known.
+    """What the host announced in S3, as text fields and its ports; None where it has not, or where that is not known.
 
     Raises:
         SmsshError: it may not be read, or is no announcement of this host.
@@ -104,17 +104,17 @@ def announced(session: AwsSession, job: dict[str, Any], host: str) -> dict[str, 
     try:
         found = json.loads(content)
         same = (found["version"], found["job"], found["host"]) == (_VERSION, name, host)
-        port = int(found["port"])
+        port, control = int(found["port"]), int(found.get("control_port") or 0)
     except (ValueError, KeyError, TypeError):
-        same, port, found = False, 0, {}
-    if not same or not 0 < port < 65536:
+        same, port, control, found = False, 0, 0, {}
+    if not same or not 0 < port < 65536 or not 0 <= control < 65536:
         raise SmsshError(
             f"s3://{bucket}/{key} is no announcement of {host} of {name}: refusing to log in",
             hint="who may write there? Only the job's role should",
             reference="bad-announcement",
             status=ExitStatus.REFUSED,
         )
-    return {**found, "port": port}
+    return {**found, "port": port, "control_port": control}
 
 
 def enable(session: AwsSession, name: str) -> None:
@@ -144,7 +144,7 @@ def enable(session: AwsSession, name: str) -> None:
 
 
 def remember_installed(session: AwsSession, job: str, host: str, server: dict[str, Any]) -> None:
-    """Keep where the SSH server is that was started in a host through a shell: `port`, `user`, `host_key`.
+    """Keep where the SSH server is that was started in a host through a shell: its ports, `user` and `host_key`.
 
     Raises:
         SmsshError: the client's folder cannot be used.

@@ -10,11 +10,10 @@ import json
 import shlex
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..client.connect import Connection
-from ..client.endpoint import reach
+from ..client.connect import control
 from ..client.lookup import confirmed
 from ..errors import SmsshError
 from . import fix as fixes
@@ -23,10 +22,11 @@ from .model import Action, Event, Incident
 from .probes import look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from ..aws.session import AwsSession
+    from ..client.connect import Connection
     from ..client.lookup import Node
     from .probes import Probe
 
@@ -39,6 +39,10 @@ DETAIL_LIMIT = 1 << 16
 """Characters of it that the report keeps."""
 TRIES = 3
 """Logins of one hold that may be lost before it is left to a person."""
+
+
+class _Cancelled(Exception):  # noqa: N818 - control flow inside Repair
+    """The debugger ends."""
 
 
 @dataclass
@@ -105,7 +109,7 @@ class Repair:
         """Whether the host could be asked at all."""
         self._bench = bench
         self._known = known
-        self._connection: Connection | None = None
+        self._connections: list[Connection] = []
         self._cancelled = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"repair-{step}", daemon=True)
 
@@ -121,18 +125,17 @@ class Repair:
     def cancel(self, timeout: float) -> None:
         """Close the login, and wait for the thread; the job stays as it is."""
         self._cancelled.set()
-        connection = self._connection
-        if connection is not None:
+        for connection in self._connections:
             connection.close()
         self._thread.join(timeout)
 
     def _work(self) -> None:
         try:
-            with login(self._bench.session, self.node) as connection:
-                self._connection = connection
-                if self._cancelled.is_set():
-                    return
+            # A look is none of a person's logins: a step that is left held ends when it would without us.
+            with self._login(self.node) as connection:
                 self._handle(connection)
+        except _Cancelled:
+            return
         except SmsshError as error:
             if self._cancelled.is_set():
                 return
@@ -221,16 +224,32 @@ class Repair:
         if not code_dir:
             self._give_up(connection, "its container does not say where its code is")
             return
-        if found.patch is not None and not progress.patched:
-            if not self._put_in("patch", fixes.apply_patch, connection, code_dir, found.patch):
-                return
-            progress.patched = True
-        if found.script is not None and not progress.script:
-            progress.script = "started"
-            if not self._put_in("script", fixes.run_script, connection, code_dir, found.script):
-                return
-            progress.script = "done"
-        self._retry(connection, incident)
+        # Work, other than a look, counts as a person's: a script may take longer than nobody is waited for.
+        with self._login(replace(self.node, control_port=0)) as working:
+            if found.patch is not None and not progress.patched:
+                if not self._put_in("patch", fixes.apply_patch, working, code_dir, found.patch):
+                    return
+                progress.patched = True
+            if found.script is not None and not progress.script:
+                progress.script = "started"
+                if not self._put_in("script", fixes.run_script, working, code_dir, found.script):
+                    return
+                progress.script = "done"
+            self._retry(working, incident)
+
+    @contextlib.contextmanager
+    def _login(self, node: Node) -> Iterator[Connection]:
+        """Log in; `cancel` ends it.
+
+        Raises:
+            SmsshError: as `connect`.
+            _Cancelled: it was cancelled meanwhile.
+        """
+        with login(self._bench.session, node) as made:
+            self._connections.append(made)
+            if self._cancelled.is_set():
+                raise _Cancelled
+            yield made
 
     def _put_in(
         self,
@@ -335,8 +354,11 @@ class Repair:
 
 
 def login(session: AwsSession, node: Node) -> Connection:
-    """Log in to a node, if it is what it claims to be; errors as `confirmed` and `connect`."""
-    return Connection(reach(node.address, session, node=confirmed(session, node)))
+    """Log in to a node, if it is what it claims to be, by its control port if it has one.
+
+    Errors as `confirmed` and `connect`.
+    """
+    return control(node.address, session, node=confirmed(session, node))
 
 
 def _hook(connection: Connection, verb: str) -> dict[str, Any]:

@@ -40,8 +40,9 @@ $each -c "import sys; sys.exit(sys.version_info < (3, 8))" 2>/dev/null && break;
 PATH=$PATH:/usr/sbin:/sbin;
 printf "{mark}%s|%s|%s|\\003" "$($each -c "import platform as p; print(*p.python_version_tuple()[:2], sep=chr(46))")" \
 "$(uname -m)" "$(command -v sshd)";
-while read -r line; do eval "$line"; done'
+while read -r line; do eval "$line"; done' smssh-control
 """
+# By its last word this shell is known as none of a person's, see entrypoints/workers.py.
 _TAKE = """\
 f=$(mktemp -d "${{TMPDIR:-/tmp}}/smssh-XXXXXX"); printf "{mark}folder \\003";
 head -c {size} | base64 -d | tar -xzf - -C "$f";
@@ -135,7 +136,7 @@ def install(
         progress: is told what is being done.
 
     Returns:
-        `port`, `host_key`, `user` of the server.
+        `port`, `control_port`, `host_key`, `user` of the server.
 
     Raises:
         SmsshError: the container cannot be made to, with the reason.
@@ -164,7 +165,12 @@ def install(
             raise _unfit("the server's start said nothing that can be understood") from None
         if not found.get("port") or not found.get("host_key"):
             raise _unfit(str(found.get("error") or "no SSH server came up"))
-        return {"port": int(found["port"]), "host_key": str(found["host_key"]), "user": str(found["user"])}
+        return {
+            "port": int(found["port"]),
+            "control_port": int(found.get("control_port") or 0),
+            "host_key": str(found["host_key"]),
+            "user": str(found["user"]),
+        }
 
     return converse(aws, find, talk)
 

@@ -9,11 +9,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from smssh_plugin.entrypoints import workers
 
 from smssh_plugin.local.faults import Fault
 from tests.session.support import proxy_command, until
@@ -270,3 +272,79 @@ def end_all_that_carry(text: str) -> None:
         with contextlib.suppress(OSError):
             if one.name.isdigit() and text.encode() in (one / "environ").read_bytes():
                 os.kill(int(one.name), signal.SIGKILL)
+
+
+def test_which_of_its_sessions_are_a_persons(
+    here: Place, new_agent: Callable[..., AmazonAgent], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a session is for, its process does not say; what it is connected to, and for how long, does."""
+    agent = new_agent()
+    monkeypatch.setattr(workers, "SETTLE_SECONDS", 2.0)
+    port, counted = here.sshd.port, workers.Workers()
+
+    class World:
+        stack = here.stand_in
+        node = agent.node
+
+    def people() -> int:
+        return counted.count((port, 0), os.getpid())
+
+    def none_left() -> bool:
+        return not agent.workers() and people() == 0
+
+    def shell(typed: str) -> subprocess.CompletedProcess[bytes]:
+        return run_shell(here.stand_in, agent.node, typed=typed.encode())  # type: ignore[arg-type]
+
+    # SSH, by either document: it is for the SSH server to say who logged in.
+    refused = Fault("ssm:StartSession", "AccessDeniedException", times=1)
+    for fault in (None, refused):
+        if fault is not None:
+            here.stand_in.service.faults.add(fault)
+        fifo = tmp_path / f"go-{fault is None}"
+        os.mkfifo(fifo)
+        with ThreadPoolExecutor(1) as threads:
+            asked = threads.submit(ssh, here, agent.node, f"read line < {fifo}")
+            until(agent.workers, what="the session")
+            end = time.monotonic() + 4
+            while time.monotonic() < end:
+                assert people() == 0
+                time.sleep(0.1)
+            fifo.write_text("go\n")
+            assert asked.result().returncode == 0
+        while agent.workers():
+            assert people() == 0
+
+    # Forwarded ports, used or not.
+    forward = Forward(World, here.echo.port)  # type: ignore[arg-type]
+    try:
+        until(lambda: people() == 1, what="the forward")
+        with forward.connect() as connection:
+            connection.sendall(b"in use")
+            assert connection.recv(100)
+            assert people() == 1
+        forward.end()
+    finally:
+        forward.process.kill()
+        forward.process.communicate()
+    until(none_left, what="the end of the forward")
+
+    # A shell of a person's, and one that `smssh enable --install` uses.
+    for word, count in (("", 1), (workers.CONTROL.decode(), 0)):
+        fifo = tmp_path / f"shell-{count}"
+        os.mkfifo(fifo, 0o666)
+        os.chmod(fifo, 0o666)
+        let_in = [each for each in fifo.parents if each.stat().st_uid == os.getuid() and each != Path("/")]
+        for each in let_in:
+            each.chmod(each.stat().st_mode | 0o011)
+        with ThreadPoolExecutor(1) as threads:
+            asked_shell = threads.submit(shell, f"exec sh -c 'read line < {fifo}; :' {word}\n")
+            until(agent.workers, what="the shell")
+            end = time.monotonic() + 5
+            seen = 0
+            while time.monotonic() < end:
+                seen = max(seen, people())
+                time.sleep(0.1)
+            fifo.write_text("go\n")
+            asked_shell.result()
+        assert seen == count
+        until(none_left, what="the end of the shell")

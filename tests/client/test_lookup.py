@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin.aws.session import AwsSession, ServiceRefused
-from smssh_plugin.client import cache, known_hosts, lookup
+from smssh_plugin.client import cache, endpoint, known_hosts, lookup
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.home import home
 from smssh_plugin.local.credentials import Key
@@ -849,3 +849,19 @@ def test_a_step_is_found_without_its_capitals(
     monkeypatch.setattr(lookup, "steps_of", lambda *_: steps)
     assert lookup.resolve("train.p.pipeline.sagemaker", session).target == target
     assert lookup._alike([*steps, {"StepName": "TRAIN"}], "train") is None
+
+
+def test_what_is_none_of_a_persons_goes_to_the_control_port(service: Service, session: AwsSession):
+    def port(job: str, **how: bool) -> str:
+        words = endpoint.reach(f"{job}.training.sagemaker", session, **how).proxy
+        return words[words.index("--port") + 1]
+
+    add_node(service, "new", ControlPort="2223")
+    assert (port("new"), port("new", control=True)) == ("2222", "2223")
+    # A container whose smssh has none, and one that was found a moment ago.
+    add_node(service, "old")
+    assert (port("old"), port("old", control=True)) == ("2222", "2222")
+    assert lookup.resolve("new.training.sagemaker", session, remembered=True).control_port == 2223
+    add_node(service, "odd", ControlPort="everything")
+    with pytest.raises(SmsshError, match="carries tags that are not ours"):
+        lookup.resolve("odd.training.sagemaker", session)

@@ -17,7 +17,7 @@ from smssh_plugin.client.connect import Connection
 from smssh_plugin.debug import probes, repair, report, run
 from smssh_plugin.debug.report_html import page
 from smssh_plugin.errors import ExitStatus, SmsshError
-from tests.client.nodes import add_node, set_state, use
+from tests.client.nodes import add_node, set_state, set_tag, use
 from tests.local.service_harness import Service, definition, processing, step, training
 
 from .container import GOOD_PATCH, Container
@@ -158,6 +158,33 @@ def test_a_held_step_is_fixed_and_the_pipeline_goes_on(world: World, tmp_path: P
     assert [step["name"] for step in written["steps"]] == ["Prepare", "Train"]
     assert written["incidents"][0]["error"] == "ValueError: could not convert string to float: ' '"
     assert "could not convert &lt;b&gt;" in html_path.read_text()
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_only_work_counts_as_a_persons_login(world: World, monkeypatch: pytest.MonkeyPatch, fixed: bool):
+    """A step that is left held is looked at again and again; a script may take longer than a hold waits."""
+    monkeypatch.setattr(run, "ASK_SECONDS", 0.2)
+    logged_in = repair.login
+    ports: list[int] = []
+
+    def login(session: Any, node: Any) -> Connection:
+        ports.append(node.control_port)
+        return logged_in(session, node)
+
+    monkeypatch.setattr(repair, "login", login)
+    world.start()
+    set_tag(world.service, world.node, "SMSSHControlPort", "2223")
+    if fixed:
+        world.follow()
+        found = world.debug(fixes=world.container.fixes(Train_sh="echo 'print(1)' > train.py\n"))
+        assert found.incidents[0].resolution == "fixed"
+        assert ports[:2] == [2223, 0]
+        assert ports.count(0) == 1
+    else:
+        found = world.debug(timeout=5)
+        assert found.incidents[0].resolution == "held"
+        assert len(ports) > 1
+        assert set(ports) == {2223}
 
 
 def test_without_state_tags_the_container_is_asked(world: World):

@@ -150,6 +150,33 @@ def test_asked_for_at_submit(stand_in):
     finish(stand_in, name, hosts=2)
 
 
+def test_who_asks_keeps_no_hold(stand_in):
+    name = "native-held"
+    address = f"algo-1.{name}.training.sagemaker"
+    made = request(name)
+    made["AlgorithmSpecification"]["ContainerEntrypoint"] = ["sh", "-c", "exit 3"]
+    submit(stand_in, made, hold=("failure",))
+
+    def held():
+        done = stand_in.smssh("status", address, "--json", check=False)
+        found = json.loads(done.stdout) if done.returncode == 0 else {}
+        return found.get("state") == "held" and (found["connected"], found["hold"]["deadline"])
+
+    connected, deadline = wait_for(held)
+    assert connected == 0
+    for _ in range(4):
+        assert held() == (0, deadline)
+    person = stand_in.start("ssh", "-F", stand_in.home / "config", "-N", address)
+    wait_for(lambda: held()[0] == 1)
+    assert held()[1] > deadline
+    person.terminate()
+    person.communicate()
+    wait_for(lambda: held()[0] == 0)
+    stand_in.smssh("release", address)
+    describe = client(stand_in, "sagemaker").describe_training_job
+    wait_for(lambda: describe(TrainingJobName=name)["TrainingJobStatus"] == "Failed")
+
+
 def test_announced_elsewhere(stand_in):
     name = "native-elsewhere"
     submit(stand_in, request(name), extra={"announce": "s3://native/hosts-of-ours"})

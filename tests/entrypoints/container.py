@@ -201,7 +201,9 @@ class Container:
     def ssh_options(self, status, key=None):
         ssh = status["ssh"]
         known = self.folder / "known_hosts"
-        known.write_text(f"container {ssh['host_key']}\n")
+        line = f"container {ssh['host_key']}\n"
+        if not known.exists() or known.read_text() != line:  # another ssh may be reading it
+            known.write_text(line)
         return [
             *("-F", "none", "-i", str(key or self.key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"),
             *(

@@ -1,16 +1,11 @@
 """Who counts as logged in, and the placeholder that ends when nobody is."""
 
-import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 from smssh_plugin.entrypoints import idle
-
-from tests import needs
 
 from .container import poll
 
@@ -99,19 +94,6 @@ def test_is_last_session_timeout(container):
     client.terminate()
     assert process.wait(60) == 0
     assert " s left\n" in container.output(0)
-
-
-def test_a_shell_of_session_manager_counts(tmp_path):
-    program = tmp_path / "ssm-session-worker"
-    shutil.copy(needs.program("sleep"), program)
-    with subprocess.Popen([program, "60"]) as worker:
-        try:
-            poll(lambda: idle.workers(below=os.getpid()) == 1)
-            assert idle.workers(below=worker.pid + 1) == 0
-            assert idle.sessions(1) == 1
-        finally:
-            worker.kill()
-    assert idle.sessions(1) == 0
 
 
 @pytest.mark.parametrize("connected", [0, 2])

@@ -37,7 +37,7 @@ class Held:
     def __init__(self, tmp_path, monkeypatch, **environ):
         monkeypatch.setattr(keepers, "POLL_SECONDS", 0.02)
         self.connected = 0
-        monkeypatch.setattr(keepers, "sessions", lambda port: self.connected)
+        monkeypatch.setattr(keepers, "sessions", lambda _context: self.connected)
         self.recorder = Recorder()
         plugins = Plugins([("hold", hold)], entry_points=False)
         plugins.register(self.recorder, "recorder")

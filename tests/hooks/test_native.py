@@ -98,6 +98,7 @@ def test_announced_states_and_the_end(container, s3, job_of):
         "arn": "arn:aws:sagemaker:us-east-1:123456789012:training-job/job-1",
         "target": "sagemaker-training-job:job-1_algo-1",
         "port": status["ssh"]["port"],
+        "control_port": status["ssh"]["control_port"],
         "user": status["ssh"]["user"],
         "host_key": status["ssh"]["host_key"],
     }.items() <= found.items()

@@ -7,7 +7,8 @@ import stat
 import sys
 
 import pytest
-from smssh_plugin.entrypoints import idle, job
+from smssh_plugin.entrypoints import job
+from smssh_plugin.entrypoints.connections import connections
 from smssh_plugin.hooks import _authorized, announce, hold, keys, report
 from smssh_plugin.hooks._child import Child
 
@@ -226,6 +227,6 @@ def test_connections_are_counted():
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        assert idle.connections(port) == 0
+        assert connections(port) == 0
         with socket.create_connection(("127.0.0.1", port)), listener.accept()[0]:
-            assert idle.connections(port) == 1
+            assert connections(port) == 1

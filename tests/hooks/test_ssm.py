@@ -71,6 +71,7 @@ def test_node_tags_states_and_the_end(container, stack, node_of):
         "SSHOwner": "me@example.com",
         "SMSSHHostKey": status["ssh"]["host_key"],
         "SMSSHPort": str(status["ssh"]["port"]),
+        "SMSSHControlPort": str(status["ssh"]["control_port"]),
         "SMSSHUser": status["ssh"]["user"],
     }
     assert expected.items() <= tags_of(stack, node).items()
