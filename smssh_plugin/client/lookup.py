@@ -36,11 +36,11 @@ __all__ = [
     "job_state",
     "known",
     "list_nodes",
+    "living_nodes",
     "no_pipeline",
     "node_of",
     "own_names",
     "resolve",
-    "role_filter",
     "steps_of",
     "switch_on",
 ]
@@ -253,16 +253,16 @@ def _guessed(address: StepAddress, session: AwsSession) -> tuple[str | None, Nod
     filters = [
         {"Key": "tag:SMSSHStep", "Values": [address.step]},
         {"Key": "tag:SMSSHHost", "Values": [address.host or DEFAULT_HOST]},
-        {"Key": "PingStatus", "Values": ["Online"]},
-        *role_filter(),
     ]
     # One page and no more: a name that many steps have is looked up in the other way.
     answer = session.call("ssm", "describe_instance_information", Filters=filters, MaxResults=50)
+    if answer.get("NextToken"):
+        return arn, None
     start = f"pipelines-{execution}-".lower()
     online = [
         info
         for info in answer.get("InstanceInformationList", [])
-        if str(info.get("Name", "")).lower().startswith(start)
+        if _online(info) and _of_role(info) and str(info.get("Name", "")).lower().startswith(start)
     ]
     nodes = [
         node for info in online if (node := node_of(session, info)) is not None and node.state != "ended"
@@ -297,12 +297,10 @@ def list_nodes(session: AwsSession, *, everything: bool = False, owner: str | No
     filters = [{"Key": "tag-key", "Values": ["SMSSH", "SMSSHJob"]}]
     if owner is not None:
         filters.append({"Key": "tag:SSHOwner", "Values": [owner]})
-    if not everything:
-        filters.append({"Key": "PingStatus", "Values": ["Online"]})
     # Here, not above: only `smssh list` needs threads, and every login imports this module.
     from concurrent.futures import ThreadPoolExecutor
 
-    found = list(_instances(session, filters))
+    found = [info for info in _instances(session, filters) if everything or _online(info)]
     with ThreadPoolExecutor(TAG_THREADS) as threads:
         nodes = [node for node in threads.map(lambda info: node_of(session, info), found) if node is not None]
     return sorted(nodes, key=lambda node: node.created, reverse=True)
@@ -567,11 +565,8 @@ def conflicts(nodes: list[Node], session: AwsSession | None = None) -> dict[str,
     jobs = sorted({node.job for node in found.values() if node.job}) if session is not None else []
     for start in range(0, len(jobs), NAMES_A_FILTER):
         assert session is not None
-        filters = [
-            {"Key": "tag:SMSSHJob", "Values": jobs[start : start + NAMES_A_FILTER]},
-            {"Key": "PingStatus", "Values": ["Online"]},
-        ]
-        for info in _instances(session, filters):
+        filters = [{"Key": "tag:SMSSHJob", "Values": jobs[start : start + NAMES_A_FILTER]}]
+        for info in filter(_online, _instances(session, filters)):
             if info["InstanceId"] not in found and (node := node_of(session, info)) is not None:
                 found[node.target] = node
     claims: dict[str, list[Node]] = {}
@@ -594,19 +589,32 @@ def _claims(session: AwsSession, job: StepJob, host: str) -> tuple[list[tuple[di
         {"Key": "tag:SMSSHJob", "Values": list(job.names)},
         {"Key": "tag:SMSSHKind", "Values": [job.kind]},
         {"Key": "tag:SMSSHHost", "Values": [host]},
-        {"Key": "PingStatus", "Values": ["Online"]},
-        *role_filter(),
     ]
-    online = sorted(_instances(session, filters), key=_registered) or _folded(session, job, host)
+    online = sorted(living_nodes(session, filters), key=_registered) or _folded(session, job, host)
     nodes = [(info, node) for info in reversed(online) if (node := node_of(session, info)) is not None]
     living = [(info, node) for info, node in nodes if node.state != "ended"]
     return living, bool(nodes)
 
 
-def role_filter() -> list[dict[str, Any]]:
-    """The filter of nodes by the role they have, where this client was told it (SMSSH_ROLE)."""
+def living_nodes(session: AwsSession, tags: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The nodes with these tags that are online, and have the job's role where this client was told it (SMSSH_ROLE).
+
+    Compared here: "Tag filters can't be combined with other filter types" (DescribeInstanceInformation's reference).
+
+    Args:
+        session: the AWS session.
+        tags: filters of tags, as DescribeInstanceInformation takes them.
+    """
+    return (info for info in _instances(session, tags) if _online(info) and _of_role(info))
+
+
+def _online(info: dict[str, Any]) -> bool:
+    return info.get("PingStatus") == "Online"
+
+
+def _of_role(info: dict[str, Any]) -> bool:
     role = os.environ.get("SMSSH_ROLE", "").strip()
-    return [{"Key": "IamRole", "Values": _role_names(role)}] if role else []
+    return not role or info.get("IamRole") in _role_names(role)
 
 
 def _role_names(role: str) -> list[str]:
@@ -714,8 +722,7 @@ def _of_steps(
     """The online nodes that carry the steps of these jobs, at most `NAMES_A_FILTER`, and are called as those are."""
     names = {job.names[0].lower() for job in jobs}
     steps = {"Key": "tag:SMSSHStep", "Values": sorted({job.step for job in jobs})}
-    online = {"Key": "PingStatus", "Values": ["Online"]}
-    for info in _instances(session, [steps, *filters, online, *role_filter()]):
+    for info in living_nodes(session, [steps, *filters]):
         if str(info.get("Name", "")).lower() in names:
             yield info
 
@@ -1028,7 +1035,7 @@ def _defined(session: AwsSession, arn: str, step: str) -> bool:
 
 
 def _instances(session: AwsSession, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """DescribeInstanceInformation, all pages."""
+    """DescribeInstanceInformation, all pages, by filters of tags alone; see `living_nodes`."""
     for page in session.pages("ssm", "describe_instance_information", Filters=filters, MaxResults=50):
         yield from page.get("InstanceInformationList", [])
 

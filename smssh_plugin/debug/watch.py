@@ -15,10 +15,10 @@ from ..client.lookup import (
     StepJob,
     describe_step,
     known,
+    living_nodes,
     no_pipeline,
     node_of,
     own_names,
-    role_filter,
     steps_of,
 )
 from ..definitions import named_steps
@@ -146,12 +146,8 @@ class Watch:
         held: list[Node] = []
         silent: list[Node] = []
         for start in range(0, len(names), NAMES_A_FILTER):
-            online = [
-                {"Key": "tag:SMSSHJob", "Values": list(names)[start : start + NAMES_A_FILTER]},
-                {"Key": "PingStatus", "Values": ["Online"]},
-                *role_filter(),
-            ]
-            found = self._instances([*online, {"Key": "tag:SMSSHState", "Values": ["held"]}])
+            of_jobs = {"Key": "tag:SMSSHJob", "Values": list(names)[start : start + NAMES_A_FILTER]}
+            found = living_nodes(self._session, [of_jobs, {"Key": "tag:SMSSHState", "Values": ["held"]}])
             held += [
                 node
                 for info in found
@@ -159,8 +155,9 @@ class Watch:
             ]
             self._talking |= {node.target for node in held}
             if time.monotonic() >= self._next_ask:
-                rest = [info for info in self._instances(online) if info["InstanceId"] not in self._talking]
-                for info in rest:
+                for info in living_nodes(self._session, [of_jobs]):
+                    if info["InstanceId"] in self._talking:
+                        continue
                     node = node_of(self._session, info)
                     if node is None or node.kind != names.get(node.job):
                         continue
@@ -171,10 +168,6 @@ class Watch:
         if time.monotonic() >= self._next_ask:
             self._next_ask = time.monotonic() + ASK_SECONDS
         return held, silent
-
-    def _instances(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        pages = self._session.pages("ssm", "describe_instance_information", Filters=filters, MaxResults=50)
-        return [info for page in pages for info in page.get("InstanceInformationList", [])]
 
 
 def changes(before: Snapshot | None, now: Snapshot) -> list[Event]:

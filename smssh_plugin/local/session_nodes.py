@@ -315,6 +315,12 @@ class Nodes:
             )
         now = self._clock()
         wanted = [(str(key), _checked_filter(str(key), values)) for key, values in filters + old]
+        if len({key.startswith("tag") for key, _ in wanted}) > 1:
+            # By the operation's reference; how AWS says it is not known.
+            raise ServiceError(
+                "InvalidInstanceInformationFilterValue",
+                "Tag filters can't be combined with other filter types.",
+            )
         size, start = _page_of(body, smallest=5)
         candidates = self._candidates(wanted)
         first = bisect.bisect_left(candidates, start, key=lambda node: node.number)
