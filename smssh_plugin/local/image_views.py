@@ -100,6 +100,7 @@ class Views:
             programs,
             *self._shared,
             *(Path(path) for path in sys.path if os.path.isabs(path)),
+            _PACKAGES,  # an editable installation has a finder for it, and no entry on sys.path
         ]
         return View(
             path=f"{programs}:{image.folder}/bin:{_SYSTEM_PATH}",

@@ -68,7 +68,7 @@ class World:
 def world(service: Service, monkeypatch: pytest.MonkeyPatch) -> World:
     use(service, monkeypatch)
     monkeypatch.setattr(
-        Execution, "_job_name", lambda self, step, _prefix: f"pipelines-{self.id}-{step}-hWEjyentHL"
+        Execution, "_job_name", lambda self, step, _prefix, _longest: f"pipelines-{self.id}-{step}-hWEjyentHL"
     )
     monkeypatch.setattr(repair, "Connection", lambda endpoint: endpoint)
     return World(service)

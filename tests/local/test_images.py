@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from smssh_plugin.errors import SmsshError
+from smssh_plugin.local import image_views
 from smssh_plugin.local.faults import Faults
 from smssh_plugin.local.images import CANNOT_PULL, Images, kind_of, names_of, parse
 from smssh_plugin.local.sagemaker import SageMaker
@@ -161,6 +162,20 @@ def test_a_colon_in_a_path_of_the_path_is_refused(world: World, tmp_path: Path) 
     world.root = tmp_path / "state:1"
     with pytest.raises(SmsshError, match="has a ':' in its path"):
         world.run(world.training(["true"]))
+
+
+def test_an_editable_installation_in_a_folder_that_jobs_have_of_their_own_is_seen(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its finder knows where the package is, sys.path does not; the fake agent imports it all the same."""
+    package = Path(image_views.__file__).parents[2]
+    copied = tmp_path / "checkout"
+    shutil.copytree(package / "smssh_plugin", copied / "smssh_plugin")
+    monkeypatch.setattr(image_views, "_PACKAGES", copied)
+    monkeypatch.setattr(
+        sys, "path", [path for path in sys.path if Path(path or os.curdir).resolve() != package]
+    )
+    assert said(world, world.training(["ls", str(copied)])) == ["smssh_plugin"]
 
 
 def test_known_images_only_needs_some(tmp_path: Path) -> None:
