@@ -22,7 +22,9 @@ class BuildWithCarriers(build_py):
         super().run()
         if not self.editable_mode:
             for name in CARRIERS:
-                self.copy_file(str(Path("entrypoints", name)), str(Path(self.build_lib, name)))
+                self.copy_file(
+                    str(Path("smssh_plugin", "entrypoints", name)), str(Path(self.build_lib, name))
+                )
 
     def get_outputs(self, include_bytecode: bool = True) -> list:
         """What is built, the carriers included."""

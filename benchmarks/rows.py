@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import psutil
 from smssh_plugin.entrypoints import boot
 
-from smssh_plugin.local.agent.install import install
-from smssh_plugin.submit import bundle as bundles
+from smssh_plugin.local.agent.installed import install
+from smssh_plugin.submit.bundle import build as bundles
 from smssh_plugin.submit.options import SSHOptions
 from tests.amazon import programs as amazon
 from tests.entrypoints.container import IMAGE, Container, poll

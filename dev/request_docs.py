@@ -14,14 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Mapping, NamedTuple
 
-from smssh_plugin.hooks import _agent
-
 from smssh_plugin import settings
-from smssh_plugin.submit import bundle as bundles
-from smssh_plugin.submit.agent import VERSION
+from smssh_plugin.container import ssm_agent
+from smssh_plugin.submit.bundle import build as bundles
+from smssh_plugin.submit.bundle.agent import VERSION
 from smssh_plugin.submit.options import WAYS, SSHOptions
-from smssh_plugin.submit.requests import Injection, transform_request
-from smssh_plugin.submit.wrapper import WORDS
+from smssh_plugin.submit.request.transform import Injection, transform_request
+from smssh_plugin.submit.request.wrapper import WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = "s3://BUCKET/PREFIX/DIGEST/"
@@ -289,7 +288,7 @@ JOB = (
 NODE_ROLE = (
     *(
         Permission(action, "`*`", "the agent: that the host is online, and its sessions")
-        for action in _agent.NODE_ACTIONS
+        for action in ssm_agent.NODE_ACTIONS
     ),
     Permission(
         "kms:Decrypt", "the account's key for sessions", "`smssh shell`, where the account encrypts sessions"
@@ -428,7 +427,9 @@ CLIENT = (
         ("describe_log_streams",),
     ),
     Permission("logs:GetLogEvents", "their streams", "the same", ("get_log_events",)),
-    Permission("sagemaker:UpdateTrainingJob", "the training job", "`smssh enable`", ("update_training_job",)),
+    Permission(
+        "sagemaker:UpdateTrainingJob", "the training job", "`smssh remote-debug`", ("update_training_job",)
+    ),
     Permission("s3:GetObject", "`BUCKET/PREFIX/hosts/*`", "the host keys of `native` hosts"),
     Permission(
         "kms:GenerateDataKey",
@@ -439,7 +440,13 @@ CLIENT = (
 )
 """What whoever logs in or debugs needs. The first seven are for every login."""
 
-IN_CONTAINER = ("hooks", "entrypoints", "smssh_plugin/key_sources.py")
+IN_CONTAINER = (
+    "hooks",
+    "entrypoints",
+    "smssh_plugin/container",
+    "smssh_plugin/supervisor",
+    "smssh_plugin/key_sources.py",
+)
 AT_SUBMIT = ("smssh_plugin/submit", "smssh_plugin/key_sources.py")
 CALLS = re.compile(
     r"client\w*(?:\([^()]*\))?\.((?:create|delete|add|deregister|describe|list|put|get|head|publish|update|send|start)\w*)\b"
@@ -462,7 +469,7 @@ FILES = {
 PAGE = """\
 # What we add to your request, and why
 
-<!-- Written by dev/docs.py: the additions by smssh_plugin/submit/requests.py, the reasons by dev/request_docs.py. -->
+<!-- Written by dev/docs.py: additions by smssh_plugin/submit/request/transform.py, reasons by dev/request_docs.py. -->
 
 `with_ssh` and `enable` change requests where they are made. What they add is on this page, found by letting them.
 Nothing is taken away, but for the step's `CacheConfig` with `cache="drop"`; a variable, a channel or a setting that

@@ -35,7 +35,7 @@ PLACES = (
     "/additional-model-data-sources/smssh",
     "/model/code/smssh",
 )
-"""Where a request mounts the bundle, below /opt/ml (submit/carriers.py)."""
+"""Where a request mounts the bundle, below /opt/ml (submit/request/launchers.py)."""
 HIDDEN = "bundle"
 """Where `hide` moves it, below the private folder."""
 VISIBLE = "visible"
@@ -159,7 +159,7 @@ def _boot(carrier: str, bundle: str | None) -> None:
         atexit.register(end_job, os.getpid())
         _registered = os.getpid()
     if won and not held:
-        load("adopt").at_start(arguments, name in PROGRAMS or entry == os.getpid())
+        load("reexec").at_start(arguments, name in PROGRAMS or entry == os.getpid())
 
 
 def end_job(pid: int) -> None:
@@ -171,7 +171,7 @@ def end_job(pid: int) -> None:
     if os.getpid() != pid:
         return
     try:
-        load("parent").end()
+        load("supervisor_client").end()
     except BaseException as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         note(f"end failed: {type(error).__name__}: {error}")
     if forced_exit is not None:
@@ -599,7 +599,7 @@ def start_supervisor(
         if python is None:
             note("no Python 3.8 or later for the supervisor")
             return False
-        command = [python, "-m", "smssh_plugin.entrypoints.supervisor"]
+        command = [python, "-m", "smssh_plugin.supervisor.main"]
         command += ["--run", run, "--lock", str(lock), "--entry", str(entry), "--carrier", carrier]
         command += ["--output", output_identity(f"/proc/{entry}/fd/1")]
         command += ["--bundle", bundle_dir() or "", "--digest", digest, *(["--holder"] if holder else [])]

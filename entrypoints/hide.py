@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Callable, Iterator, MutableMapping
 
 CHANNEL = "smssh"
-"""The name of our input in requests (submit/requests.py)."""
+"""The name of our input in requests (submit/request/transform.py)."""
 INPUTS = "inputdataconfig.json"
 """The channels of a training job by name; all toolkits read it."""
 MARKS = ("smssh-manifest.json", "smssh.zip")
@@ -284,7 +284,7 @@ def _is_variable(name: str | None, value: str) -> bool:
 
 
 def _unwrapped(text: str, at: int) -> list[tuple[int, int]]:
-    """What to cut off the front of an entry point that is wrapped (submit/carriers.py)."""
+    """What to cut off the front of an entry point that is wrapped (submit/request/launchers.py)."""
     words = list(_members(text, at))
     for number, (_, _, start, _) in enumerate(words[:-2]):
         if boot.is_place(_word(text, start)):

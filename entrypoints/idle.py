@@ -75,9 +75,9 @@ def is_last_session_timeout(time_delta: timedelta) -> bool:
 
 
 def _connected() -> int:
-    from . import parent
+    from . import supervisor_client
 
-    link = parent.Link.open()
+    link = supervisor_client.Link.open()
     if link is None:
         return _shells(())
     try:

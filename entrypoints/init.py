@@ -22,7 +22,7 @@ TYPE_CHECKING = False  # typing itself would cost the start of the job more than
 if TYPE_CHECKING:
     from typing import Any, Mapping, NoReturn
 
-    from . import parent
+    from . import supervisor_client
 
 NOT_FORWARDED = frozenset(
     ["SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGFPE", "SIGILL", "SIGBUS", "SIGABRT", "SIGTRAP", "SIGSYS"]
@@ -103,7 +103,7 @@ def _beside(
     _start_supervisor(carrier, environ, digest, holder=False)
     if early:
         try:
-            boot.load("parent").wait_at_start(command)
+            boot.load("supervisor_client").wait_at_start(command)
         except SmsshError as error:
             os.write(2, f"smssh: {error}\n".encode())
             return int(error.status)
@@ -236,8 +236,8 @@ class EntryPoint:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, self._waited)
         self._pipes = _pipes() if tee and not os.isatty(1) else []
-        self._tee: parent.Tee | None = None
-        self._reporter: parent.Reporter | None = None
+        self._tee: supervisor_client.Tee | None = None
+        self._reporter: supervisor_client.Reporter | None = None
 
     def run(self, early: bool) -> int:
         """Run attempts until one is not retried; the exit status of the job.
@@ -303,17 +303,17 @@ class EntryPoint:
         if self._tee is not None:
             self._tee.settle(interrupted=lambda: self._handle(0) in STOPS)
 
-    def _prepare(self) -> parent.Reporter:
+    def _prepare(self) -> supervisor_client.Reporter:
         """What is needed once the child runs: the settings, the way to the supervisor, the last lines."""
         if self._reporter is None:
-            from . import job_log, parent
+            from . import job_log, supervisor_client
 
             if self._pipes:
-                self._tee = parent.Tee(pipes=self._pipes)
-            self._reporter = parent.Reporter(
+                self._tee = supervisor_client.Tee(pipes=self._pipes)
+            self._reporter = supervisor_client.Reporter(
                 "init",
                 self._command,
-                parent.job_settings(),
+                supervisor_client.job_settings(),
                 job_log.say,
                 interrupted=self._interrupted,
                 entry=_entry(),
@@ -331,23 +331,23 @@ class EntryPoint:
             return int(error.status)
         return None
 
-    def _tell(self, reporter: parent.Reporter) -> bool:
+    def _tell(self, reporter: supervisor_client.Reporter) -> bool:
         """Say that the attempt runs, once the supervisor listens; True when there is no need to try again."""
-        from . import parent
+        from . import supervisor_client
 
         run = boot.run_dir()
-        if run is None or not parent.supervisor_alive(run):
+        if run is None or not supervisor_client.supervisor_alive(run):
             return True
         if not os.path.exists(os.path.join(run, "socket")):
             return False
         reporter.before(started=self._started)
         return True
 
-    def _decide(self, reporter: parent.Reporter, status: int) -> dict[str, Any]:
-        from . import parent
+    def _decide(self, reporter: supervisor_client.Reporter, status: int) -> dict[str, Any]:
+        from . import supervisor_client
 
         if self._tee is not None:
-            self._tee.settle(parent.TAIL_SECONDS)
+            self._tee.settle(supervisor_client.TAIL_SECONDS)
         if status == 0:
             return reporter.succeeded(0)
         tail = None if self._tee is None else self._tee.tail()
@@ -355,10 +355,10 @@ class EntryPoint:
 
     def _say_goodbye(self) -> None:
         """Let the supervisor deregister; a second SIGTERM is in no hurry here, the time is bounded."""
-        from . import parent
+        from . import supervisor_client
 
         try:
-            parent.end()
+            supervisor_client.end()
         except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
             boot.note(f"end failed: {error}")
         self._reap()
@@ -392,10 +392,10 @@ class EntryPoint:
 
     def _become_own_command(self) -> None:
         """Run `smssh-hook` with this interpreter and this code."""
-        command = [sys.executable, "-I", "-m", "smssh_plugin.entrypoints.hook"]
+        command = [sys.executable, "-I", "-m", "smssh_plugin.entrypoints.smssh_hook"]
         if boot.code_path():
             code = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-            code += "from smssh_plugin.entrypoints.hook import main; sys.exit(main())"
+            code += "from smssh_plugin.entrypoints.smssh_hook import main; sys.exit(main())"
             command[2:] = ["-S", "-c", code, boot.code_path()]
         os.execve(sys.executable, command + self._command[1:], self._environ)  # noqa: S606 - no shell is wanted
 
@@ -464,15 +464,15 @@ class EntryPoint:
         return bool(self._stopping)
 
     def _prepare_retry(self) -> None:
-        from . import again
+        from . import retry
 
-        again.prepare(self._environ, self._started, self._ended_at)
+        retry.prepare(self._environ, self._started, self._ended_at)
 
     def _end_leftovers(self) -> None:
         """Have nothing of the last attempt run beside the next one."""
-        from . import leftovers
+        from . import orphans
 
-        left = leftovers.end(lambda: leftovers.find(_entry(), self._group), self._handle)
+        left = orphans.end(lambda: orphans.find(_entry(), self._group), self._handle)
         if left:
             boot.note(f"left over from the last attempt: {left}")
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The carrier that wraps a ContainerEntrypoint: /bin/sh run.sh ORIGINAL..., or sourced by the words in front of the
-# entry point once they have found this file to be the one that the request means (submit/wrapper.py).
+# entry point once they have found this file to be the one that the request means (submit/request/wrapper.py).
 #
 # Finds a Python for the entry point's parent (init.py) and becomes it, once the archive that it comes from is known to
 # be the one in the manifest. Whatever is wrong before that, the original runs as if nothing had been here: same command,

@@ -20,7 +20,7 @@ import threading
 import time
 
 from ..errors import SmsshError
-from . import boot, hide, job_log, leftovers, parent
+from . import boot, hide, job_log, orphans, supervisor_client
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
@@ -181,10 +181,10 @@ class Attempts:
         self._started = self._ended = 0.0
         self._previous: Any = None
         # Where init is above us, its name for the entry point is inherited, and stays.
-        self._entry = os.environ.setdefault(leftovers.ENTRY, leftovers.entry())
-        self._others = leftovers.processes()
+        self._entry = os.environ.setdefault(orphans.ENTRY, orphans.entry())
+        self._others = orphans.processes()
         self._tee = Redirect() if "failure" in settings.hold else None
-        self._reporter = parent.Reporter(
+        self._reporter = supervisor_client.Reporter(
             "toolkit",
             boot.own_command(),
             settings,
@@ -203,11 +203,11 @@ class Attempts:
                 file.
         """
         global _running  # noqa: PLW0603 - one entry point in a process
-        if _running or (boot.run_dir() is None and not parent.job_settings().strict):
+        if _running or (boot.run_dir() is None and not supervisor_client.job_settings().strict):
             return None
         attempts = None
         try:
-            attempts = cls(parent.job_settings())
+            attempts = cls(supervisor_client.job_settings())
             attempts._at_start()
         except Exception as error:
             if attempts is not None:
@@ -227,7 +227,7 @@ class Attempts:
             self._restore_sigterm()
         if self._terminated:
             # Stopped while it waited: the script is not started, and no toolkit may call that a success.
-            parent.end()
+            supervisor_client.end()
             os._exit(128 + signal.SIGTERM)
 
     def before(self, variables: object) -> None:
@@ -259,7 +259,7 @@ class Attempts:
         """Prepare what was decided: `retry` or `release`."""
         if decision["action"] == "retry":
             self._end_leftovers()
-            boot.load("again").forget_status(self._started, self._ended)
+            boot.load("retry").forget_status(self._started, self._ended)
             if self._tee is not None:
                 self._tee.forget()
             return "retry"
@@ -280,13 +280,13 @@ class Attempts:
             return ask()
         except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
             boot.note(f"toolkit: {type(error).__name__}: {error}")
-            return parent.RELEASE
+            return supervisor_client.RELEASE
         finally:
             self._restore_sigterm()
 
     def _end_leftovers(self) -> None:
         """Have nothing of the last attempt run beside the next one."""
-        left = leftovers.end(lambda: leftovers.find(self._entry, children=True, keep=self._others))
+        left = orphans.end(lambda: orphans.find(self._entry, children=True, keep=self._others))
         if left:
             boot.note(f"left over from the last attempt: {left}")
 
@@ -315,14 +315,14 @@ class Redirect:
         sys.stdout.flush()
         sys.stderr.flush()
         self._saved = [os.dup(1), os.dup(2)]
-        self._tee = parent.Tee(self._saved)
+        self._tee = supervisor_client.Tee(self._saved)
         for handle, writer in zip((1, 2), self._tee.writers):
             os.dup2(writer, handle)
 
     def tail(self) -> list[str]:
         """The last lines until now."""
         self._flush()
-        self._tee.settle(parent.TAIL_SECONDS)
+        self._tee.settle(supervisor_client.TAIL_SECONDS)
         return self._tee.tail()
 
     def forget(self) -> None:

@@ -23,7 +23,7 @@ SETTLE_SECONDS = 20.0
 """What lasts shorter is not counted: it may be about to connect to the SSH server, or be one that nobody came for.
 The agent gives the handshake 15 s."""
 CONTROL = b"smssh-control"
-"""A word on the command line of a program of ours that uses a shell, for instance `smssh enable --install`."""
+"""A word on the command line of a program of ours that uses a shell, for instance `smssh remote-debug --install`."""
 
 
 class _Process:

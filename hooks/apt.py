@@ -18,10 +18,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Iterator, Mapping, Sequence
 
+from ..container import login_shell, openssh
+from ..container.child import die_with
 from ..errors import SmsshError
 from ..hookspecs import Context, Server, hookimpl
-from . import _login, sshd
-from ._child import die_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def smssh_start_server(context: Context) -> Server | None:
     """Install openssh-server if that is asked for, and start sshd."""
     if context.settings.ssh_server != "apt":
         return None
-    if sshd.find() is not None:  # it was looked at, and cannot be used; another would be no better
+    if openssh.find() is not None:  # it was looked at, and cannot be used; another would be no better
         return None
     try:
         install(context)
@@ -62,12 +62,12 @@ def smssh_start_server(context: Context) -> Server | None:
         context.log.error("%s", error)
         context.say(f"smssh: {error}")
         return None
-    program = sshd.find()
-    reason = "it is not where it should be" if program is None else sshd.unusable(context, program)
+    program = openssh.find()
+    reason = "it is not where it should be" if program is None else openssh.unusable(context, program)
     if program is None or reason is not None:
         context.log.error("sshd was installed and is not used: %s", reason)
         return None
-    return sshd.start(context, program)
+    return openssh.start(context, program)
 
 
 @hookimpl
@@ -91,7 +91,7 @@ def install(context: Context) -> None:
         raise _not_installed("the image has no apt-get")
     environ = {name: context.environment[name] for name in PROXIES if name in context.environment}
     environ.update(PATH=PATH, LC_ALL="C", DEBIAN_FRONTEND="noninteractive", HOME="/root")
-    log = _login.ssh_dir(context) / "apt.log"
+    log = login_shell.ssh_dir(context) / "apt.log"
     deadline = time.monotonic() + LIMIT
     with no_services():
         # One archive of several that is gone makes this fail, and the rest may do; so may lists that are there.

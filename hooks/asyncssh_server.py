@@ -7,21 +7,17 @@ bundle's wheels. Nothing of asyncio is imported here: the supervisor needs none.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import io
 import json
 import os
-import platform
 import sys
 import time
-import zipfile
 from typing import TYPE_CHECKING, Mapping, Sequence
 
+from ..container import authorized_keys, login_shell
+from ..container.asyncssh_package import available, unpacked
+from ..container.child import Child, tail
 from ..errors import SmsshError
 from ..hookspecs import Context, Failure, Server, hookimpl
-from ..manifest import Manifest
-from . import _authorized, _login
-from ._child import Child, tail
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,29 +42,29 @@ def smssh_start_server(context: Context) -> Server | None:
     if not available(context):
         context.log.info("asyncssh is not used: neither the image nor the bundle has it")
         return None
-    folder = _login.ssh_dir(context)
+    folder = login_shell.ssh_dir(context)
     with contextlib.suppress(SmsshError):
-        _login.host_key(folder)  # else the server makes one itself
+        login_shell.host_key(folder)  # else the server makes one itself
     _say_what_is_left_out(context)
-    _login.write_files(context, context.authorized_keys, _State.command)
+    login_shell.write_files(context, context.authorized_keys, _State.command)
     environ = {
         name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ
     }
     # asyncssh asks for a home at its start, and an image may be run with a user id that has none.
-    environ["HOME"] = _login.home(context)
+    environ["HOME"] = login_shell.home(context)
     environ["TMPDIR"] = str(folder)  # for the sockets of forwarded agents, where /tmp cannot be written
     # Not `-m`, which would look for modules in the working directory.
     code = "import sys; sys.path[:] = sys.argv.pop(1).split(':') + sys.path[1:]; "
-    code += "from smssh_plugin.hooks._asyncssh_program import main; main(sys.argv[1:])"
-    path = os.pathsep.join(part for part in (context.python_path, _wheels(context)) if part)
+    code += "from smssh_plugin.container.asyncssh_program import main; main(sys.argv[1:])"
+    path = os.pathsep.join(part for part in (context.python_path, unpacked(context)) if part)
     for attempt in range(3):
         # The port may be taken between its choice and its use.
-        ports = map(str, _login.free_ports(context.settings.ssh_port))
+        ports = map(str, login_shell.free_ports(context.settings.ssh_port))
         command = [sys.executable, "-E", "-s", "-c", code, path or "/nonexistent", str(folder), *ports]
         server = _start(command, environ, folder)
         if server is not None:
             # The entry point's parent may have come meanwhile.
-            _login.write_files(context, context.authorized_keys, _State.command)
+            login_shell.write_files(context, context.authorized_keys, _State.command)
             return server
         context.log.info("asyncssh did not start (attempt %d)", attempt + 1)
     raise SmsshError(
@@ -78,9 +74,9 @@ def smssh_start_server(context: Context) -> Server | None:
 
 def _say_what_is_left_out(context: Context) -> None:
     """Who wonders why a key does not work here reads it in the job's log."""
-    for entry in _authorized.entries(context):
+    for entry in authorized_keys.entries(context):
         try:
-            _authorized.for_asyncssh(entry, 0.0)
+            authorized_keys.for_asyncssh(entry, 0.0)
         except ValueError as error:  # noqa: PERF203 - a few keys
             message = f"a public key is left out: {error}"
             context.log.warning("%s: ...%s", message, entry.key[-40:])
@@ -127,7 +123,7 @@ def smssh_entry_point_failed(context: Context, failure: Failure) -> None:
 def _refresh(context: Context, command: Sequence[str]) -> None:
     _State.command = tuple(command)
     if _State.child is not None:
-        _login.write_files(context, context.authorized_keys, _State.command)
+        login_shell.write_files(context, context.authorized_keys, _State.command)
 
 
 @hookimpl
@@ -135,36 +131,3 @@ def smssh_stop() -> None:
     """Stop the server."""
     if _State.child is not None:
         _State.child.stop(2.0)
-
-
-def available(context: Context) -> bool:
-    """Whether asyncssh is in the image or in the bundle."""
-    return importlib.util.find_spec("asyncssh") is not None or bool(_wheel_files(context))
-
-
-def _wheel_files(context: Context) -> list[Path]:
-    """The bundle's wheels for this Python and machine."""
-    if context.bundle is None:
-        return []
-    own = f"{sys.version_info[0]}.{sys.version_info[1]}-{platform.machine()}"
-    return sorted((context.bundle / "wheels" / own).glob("*.whl"))
-
-
-def _wheels(context: Context) -> str:
-    """A private folder with the bundle's wheels unpacked; '' when the image has asyncssh itself.
-
-    Raises:
-        SmsshError: a wheel is not the one that the bundle was built with.
-    """
-    bundle = context.bundle
-    if bundle is None or importlib.util.find_spec("asyncssh") is not None:
-        return ""
-    manifest = Manifest.of_folder(bundle)
-    folder = context.run_dir / "site"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for wheel in _wheel_files(context):
-        data = wheel.read_bytes()
-        manifest.check(wheel.relative_to(bundle).as_posix(), data)
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            archive.extractall(str(folder))
-    return str(folder)

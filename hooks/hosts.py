@@ -19,9 +19,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..container import aws_calls
+from ..container.managed_node import role_names, tag_text
 from ..hookspecs import Context, HostAnswer, HostQuestion, HostState, hookimpl
-from . import _aws
-from ._activation import role_names, tag_text
 
 if TYPE_CHECKING:
     from typing import Callable, Iterator, Mapping
@@ -251,9 +251,9 @@ class Hosts:
 
     def _may_pass(self, error: Exception) -> bool:
         """Whether it is worth asking again; a network that never answers is not."""
-        if _aws.throttled(error):
+        if aws_calls.throttled(error):
             self._answered = self._clock()
-        return _aws.passing(error) and self._clock() - self._answered < SILENT_SECONDS
+        return aws_calls.passing(error) and self._clock() - self._answered < SILENT_SECONDS
 
     def _log(self, about: str, message: str, *arguments: str) -> None:
         """Log it, once about each."""
@@ -294,7 +294,7 @@ def _hosts(context: Context) -> Hosts | None:
     if transport is None or transport.name != "ssm" or not transport.target:
         return None
     if _State.hosts is None:
-        _State.hosts = Hosts(context, _aws.client("ssm", _aws.region(context)), transport.target)
+        _State.hosts = Hosts(context, aws_calls.client("ssm", aws_calls.region(context)), transport.target)
     return _State.hosts
 
 

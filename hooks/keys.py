@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..aws.s3_address import account_of_arn
+from ..container import authorized_keys, aws_calls
 from ..errors import SmsshError
 from ..hookspecs import Context, hookimpl
 from ..key_sources import is_source, read_source
-from . import _authorized, _aws
 
 
 @hookimpl
@@ -18,7 +18,7 @@ def smssh_authorized_keys(context: Context) -> list[str]:
     for entry in context.settings.authorized_keys:
         for line in _lines(context, entry):
             try:
-                _authorized.parse(line)
+                authorized_keys.parse(line)
             except ValueError as error:  # noqa: PERF203 - a few keys
                 # Not the line itself: it may be anything, a private key for one.
                 context.log.warning(
@@ -33,7 +33,7 @@ def _lines(context: Context, entry: str) -> list[str]:
     """The entry itself, or the lines of the source that it is; none where that cannot be read."""
 
     def client(service: str) -> Any:
-        return _aws.client(service, _aws.region(context))
+        return aws_calls.client(service, aws_calls.region(context))
 
     try:
         # An ARN says the account; not every kind of job has one.

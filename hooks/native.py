@@ -36,10 +36,10 @@ from typing import TYPE_CHECKING, Any
 from .._version import __version__
 from ..aws.s3_address import account_of_arn, split_owner
 from ..aws.s3_encryption import parameters
+from ..container import aws_calls
+from ..container.node_state import STATES
 from ..errors import SmsshError
 from ..hookspecs import Context, Hold, Transport, hookimpl
-from . import _aws
-from .ssm import STATES
 
 if TYPE_CHECKING:
     from ..hookspecs import Job
@@ -102,7 +102,7 @@ class Announcement:
         Raises:
             SmsshError: S3 does not take it.
         """
-        _aws.call(self._client.put_object, self._context.ending, **self._request())
+        aws_calls.call(self._client.put_object, self._context.ending, **self._request())
         self._thread.start()
 
     def tell(self, state: str) -> None:
@@ -155,7 +155,7 @@ class Announcement:
                     self._client.put_object(**self._request())
                 except Exception as error:  # noqa: BLE001 - botocore's errors share no base worth naming
                     _log.warning(
-                        "%s is not announced: %s", self._state, _aws.explain(error, self._client).message
+                        "%s is not announced: %s", self._state, aws_calls.explain(error, self._client).message
                     )
             if None in states:
                 return
@@ -188,7 +188,7 @@ def _start(context: Context) -> None:
             hint="Set SMSSH_ANNOUNCE=s3://bucket/prefix; with_ssh does it by itself.",
             reference="no-announce-place",
         )
-    announcement = Announcement(context, _aws.client("s3", _aws.region(context)))
+    announcement = Announcement(context, aws_calls.client("s3", aws_calls.region(context)))
     announcement.start()
     _State.announcement = announcement
 

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .._version import __version__
+from ..container import aws_calls
+from ..container.cost import waiting
 from ..hookspecs import Context, Hold, hookimpl
-from . import _aws
-from .price import waiting
 
 if TYPE_CHECKING:
     from urllib.request import Request
@@ -186,7 +186,7 @@ def _post(url: str, event: dict[str, str]) -> None:
 
 def _publish(topic: str, event: dict[str, str]) -> None:
     """Publish the event to an SNS topic, with the job's own credentials."""
-    client = _aws.client("sns", topic.split(":")[3])
+    client = aws_calls.client("sns", topic.split(":")[3])
     subject = "smssh: {event} {address}".format(**event).encode("ascii", "replace").decode()
     client.publish(
         TopicArn=topic,

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any, Mapping
 
+from ..container import tracebacks
+from ..container.redaction import Redaction
 from ..hookspecs import Context, Failure, hookimpl
-from . import _tracebacks
-from ._redaction import Redaction
 
 GPU_LIMIT = 10.0
 """Seconds for nvidia-smi; a GPU that fell off the bus makes it hang."""
@@ -30,10 +30,10 @@ OTHERS_LIMIT = 10
 @hookimpl(trylast=True)
 def smssh_collect_report(context: Context, failure: Failure) -> Mapping[str, Any]:
     """The built-in sections."""
-    records = _tracebacks.read(context.run_dir, failure.started)
-    fatal = _tracebacks.fatal(records, failure.exit_code, time.time())
+    records = tracebacks.read(context.run_dir, failure.started)
+    fatal = tracebacks.fatal(records, failure.exit_code, time.time())
     return {
-        "error": (failure.error or _tracebacks.signal_text(failure.exit_code))
+        "error": (failure.error or tracebacks.signal_text(failure.exit_code))
         if fatal is None
         else fatal.error,
         "traceback": None if fatal is None else fatal.traceback,
@@ -48,7 +48,7 @@ def smssh_collect_report(context: Context, failure: Failure) -> Mapping[str, Any
     }
 
 
-def _brief(record: _tracebacks.Record) -> dict[str, Any]:
+def _brief(record: tracebacks.Record) -> dict[str, Any]:
     """An exception that did not end the attempt, as far as can be told."""
     return {
         "pid": record.pid,

@@ -11,11 +11,12 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+from ..container import aws_calls, ssm_agent
+from ..container.managed_node import Node
+from ..container.node_state import STATES
+from ..container.ssm_calls import prepare, suffices
 from ..errors import SmsshError
 from ..hookspecs import Context, Hold, Job, Transport, hookimpl
-from . import _agent, _aws
-from ._activation import Node
-from ._ssm import prepare, suffices
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -24,15 +25,6 @@ AGENT_STOP_SECONDS = 1.0
 """The agent takes 7 s to end by itself; its sessions have ended with the node."""
 ANY_REGION = "us-east-1"
 """For a client that calls nothing."""
-STATES = {
-    "ready": "ready",
-    "running": "running",
-    "held": "held",
-    "retried": "running",
-    "released": "released",
-    "ended": "ended",
-}
-"""Event to the value of the tag SMSSHState."""
 
 
 class _State:
@@ -41,7 +33,7 @@ class _State:
     preparation: threading.Thread | None = None
     session: Any = None
     node: Node | None = None
-    agent: _agent.Running | None = None
+    agent: ssm_agent.Running | None = None
 
 
 @hookimpl
@@ -58,8 +50,8 @@ def _prepare() -> None:
         if suffices(ANY_REGION, os.environ):
             prepare()
         else:
-            session = _aws.session()
-            _aws.client("ssm", ANY_REGION, session)
+            session = aws_calls.session()
+            aws_calls.client("ssm", ANY_REGION, session)
             _State.session = session
 
 
@@ -80,7 +72,7 @@ def smssh_start_transport(context: Context) -> Transport | None:
 
 
 def _start(context: Context) -> str:
-    region = _aws.region(context)
+    region = aws_calls.region(context)
     if not context.settings.role:
         raise SmsshError(
             "SMSSH_ROLE is not set.",
@@ -88,13 +80,13 @@ def _start(context: Context) -> str:
             "does it by itself.",
             reference="no-role",
         )
-    installed = _agent.install(context, region)
+    installed = ssm_agent.install(context, region)
     context.log.info("the agent is %s", installed.origin)
     if _State.preparation is not None:
         _State.preparation.join()
-    node = _State.node = Node(context, _aws.client("ssm", region, _State.session))
+    node = _State.node = Node(context, aws_calls.client("ssm", region, _State.session))
     node.register(installed, region)
-    agent = _State.agent = _agent.Running(context, installed)
+    agent = _State.agent = ssm_agent.Running(context, installed)
     try:
         agent.start()
     except SmsshError:

@@ -25,10 +25,10 @@ _HOMES = {
     "SmsshWarning": "submit.options",
     "Tunnel": "client.tunnels",
     "connect": "client.connect",
-    "enable": "submit.clients",
+    "enable": "submit.boto",
     "hookimpl": "hookspecs",
     "is_last_session_timeout": "entrypoints.idle",
-    "with_ssh": "submit.steps",
+    "with_ssh": "submit.with_ssh",
 }
 
 TYPE_CHECKING = False
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from .entrypoints.idle import is_last_session_timeout
     from .errors import SmsshError
     from .hookspecs import hookimpl
-    from .submit.clients import enable
+    from .submit.boto import enable
     from .submit.options import SmsshWarning, SSHOptions
-    from .submit.steps import with_ssh
+    from .submit.with_ssh import with_ssh
 
 
 def __dir__() -> "list[str]":

@@ -113,10 +113,10 @@ def _ipv6() -> str | None:
 def _namespaces() -> str | None:
     """Those in which the local emulator runs jobs."""
     from smssh_plugin.errors import SmsshError
-    from smssh_plugin.local import sandbox
+    from smssh_plugin.local.sandbox import container
 
     try:
-        sandbox.check_support()
+        container.check_support()
     except SmsshError:
         return None
     return "namespaces"
@@ -124,9 +124,9 @@ def _namespaces() -> str | None:
 
 @functools.cache
 def _network_namespaces() -> str | None:
-    from smssh_plugin.local import sandbox
+    from smssh_plugin.local.sandbox import container
 
-    return "network namespaces" if _namespaces() and sandbox.shared_network() is None else None
+    return "network namespaces" if _namespaces() and container.shared_network() is None else None
 
 
 NEEDS: dict[str, Need] = {

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import boto3
 import pytest
-from smssh_plugin.hooks import _agent
 
 from smssh_plugin import SSHOptions, hookspecs, settings
+from smssh_plugin.container import ssm_agent
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.submit import inject
-from smssh_plugin.submit.agent import Agent
+from smssh_plugin.submit.bundle.agent import Agent
 from smssh_plugin.submit.options import BUNDLES, CACHES, CARRIERS, WAYS
 from tests import needs
 
@@ -197,7 +197,9 @@ def test_the_permissions_on_the_page_let_people_in():
             "`*`, where `ssm:resourceTag/aws:ssmmessages:session-id` equals `${aws:userid}`"
         ]
     assert job["ssm:AddTagsToResource"] == ["the role in SMSSH_ROLE", "managed instances"]
-    assert {action for action, resources in node.items() if resources == ["`*`"]} == set(_agent.NODE_ACTIONS)
+    assert {action for action, resources in node.items() if resources == ["`*`"]} == set(
+        ssm_agent.NODE_ACTIONS
+    )
     assert "kms:Decrypt" in node
     assert "`SSHOwner` is there only if" in page
     needs = (ROOT / "README.md").read_text().partition("## What AWS needs")[2].partition("\n## ")[0]

@@ -13,7 +13,8 @@ import pluggy
 import pytest
 
 from smssh_plugin.manifest import MANIFEST, PLUGINS
-from smssh_plugin.submit.bundle import build, sealed
+from smssh_plugin.submit.bundle.build import build
+from smssh_plugin.submit.bundle.model import sealed
 from smssh_plugin.submit.options import SSHOptions
 from tests import needs
 from tests.entrypoints.conftest import bundle, container, key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
@@ -34,13 +35,15 @@ IMPORTS: dict[str, set[str]] = {
     "aws": set(),
     "home": set(),
     "keys": {"home"},
-    "hooks": {"agent_package", "aws", "hookspecs", "key_sources", "manifest", "settings"},
-    "entrypoints": {"hooks", "hookspecs", "manifest", "plugins", "settings"},
+    "container": {"agent_package", "aws", "hookspecs", "manifest", "settings"},
+    "hooks": {"aws", "container", "hookspecs", "key_sources", "settings"},
+    "entrypoints": {"hookspecs", "settings", "supervisor"},
+    "supervisor": {"container", "entrypoints", "hooks", "hookspecs", "manifest", "plugins", "settings"},
     "submit": {
+        "entrypoints",  # `first`: which entry points insist on being process 1, one rule for both sides
         "agent_package",
         "aws",
         "definitions",
-        "entrypoints",  # which entry points it does not hold
         "home",
         "key_sources",
         "keys",
@@ -99,6 +102,44 @@ def test_a_room_imports_what_is_written_down_and_nothing_else(own: str):
     assert {other for other, _ in found} == IMPORTS[own], sorted(found)
 
 
+def test_the_emulator_shares_the_protocol_with_the_client_and_nothing_else():
+    """A mistake in our own code is not made twice: the emulator does not speak with the client's own words."""
+    shared = {
+        name
+        for module, path in modules().items()
+        if room(module) == "local"
+        for name in imports(module, path)
+        if name.startswith("smssh_plugin.session.") and not name.startswith("smssh_plugin.session.wire")
+    }
+    assert not shared
+
+
+def test_no_plugin_imports_another():
+    together = {
+        (module, name)
+        for module, path in modules().items()
+        if room(module) == "hooks"
+        for name in imports(module, path)
+        if name.startswith("smssh_plugin.hooks.")
+    }
+    assert not together
+
+
+def test_no_module_imports_itself_in_a_circle():
+    """Imports for types and those inside of functions count: what needs each other is one thing, or has a third."""
+    known = {name.removesuffix(".__init__") for name in modules()}
+    edges: dict[str, set[str]] = {}
+    for name, path in modules().items():
+        module = name.removesuffix(".__init__")
+        found = edges.setdefault(module, set())
+        for one in imports(name, path):
+            imported = one if one in known else one.rpartition(".")[0]
+            if imported in known - {"smssh_plugin", module}:
+                found.add(imported)
+    order = graphlib.TopologicalSorter(edges)
+    order.prepare()  # CycleError names the modules of the circle
+
+
 def test_sagemaker_is_imported_nowhere_in_the_package():
     """Steps are duck-typed, so that one wheel serves both majors of the SDK."""
     users = {
@@ -110,7 +151,18 @@ def test_sagemaker_is_imported_nowhere_in_the_package():
 
 
 @pytest.mark.parametrize(
-    "module", ["boot", "parent", "toolkit", "init", "leftovers", "idle", "connections", "workers", "hook"]
+    "module",
+    [
+        "boot",
+        "supervisor_client",
+        "toolkit",
+        "init",
+        "orphans",
+        "idle",
+        "connections",
+        "workers",
+        "smssh_hook",
+    ],
 )
 def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str):
     name = f"smssh_plugin.entrypoints.{module}"
@@ -119,7 +171,10 @@ def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str):
         for one in imports(name, modules()[name])
         if one.split(".")[0] not in sys.stdlib_module_names
         and not one.startswith(
-            tuple(f"smssh_plugin.{each}" for each in ("entrypoints", "errors", "settings", "terminal"))
+            tuple(
+                f"smssh_plugin.{each}"
+                for each in ("entrypoints", "errors", "settings", "supervisor", "terminal")
+            )
         )
     }
     assert not foreign

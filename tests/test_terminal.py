@@ -106,9 +106,9 @@ RAW = {
     "smssh_plugin/cli/local.py",
     "smssh_plugin/cli/ssh_config.py",
     "smssh_plugin/keys.py",
-    "smssh_plugin/session/forwarding.py",
-    "smssh_plugin/submit/stored.py",
-    "smssh_plugin/submit/wheels.py",
+    "smssh_plugin/session/forward.py",
+    "smssh_plugin/submit/bundle/store.py",
+    "smssh_plugin/submit/bundle/wheels.py",
     "smssh_plugin/terminal.py",
 }
 

@@ -14,8 +14,9 @@ from click.shell_completion import CompletionItem
 from .. import streams
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
-from . import COMMANDS, COMPLETION, extensions
-from .door import say, system_error
+from . import extensions
+from .commands import COMMANDS, COMPLETION
+from .fast_path import say, system_error
 from .help import text as help_page
 
 __all__ = ["aws_options", "group", "json_option", "run"]

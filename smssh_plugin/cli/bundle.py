@@ -22,8 +22,8 @@ from .app import aws_options, json_option
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..submit.bundle.store import Examination, Folder, Prefix
     from ..submit.options import SSHOptions
-    from ..submit.stored import Examination, Folder, Prefix
 
 __all__ = ["bundle"]
 
@@ -62,8 +62,9 @@ def build(
     For instance: smssh bundle build -o hold=failure -o wheels=3.11 --to s3://bucket/smssh
     """
     from ..aws.s3_address import with_owner
-    from ..submit.bundle import bundle_for, upload
-    from ..submit.stored import destination
+    from ..submit.bundle.publish import bundle_for
+    from ..submit.bundle.store import destination
+    from ..submit.bundle.upload import upload
 
     in_s3 = to is None or to.startswith("s3://")
     options = _options(pairs, to if in_s3 else None)
@@ -109,7 +110,7 @@ def build(
 def show(where: str, bucket_owner: str | None, as_json: bool, region: str | None, profile: str | None) -> int:
     """Show what is in the bundle at WHERE, an s3:// prefix or a folder: its options, who may log in, its files."""
     from ..manifest import MANIFEST, PLUGINS, Manifest
-    from ..submit.stored import OPTIONS, read
+    from ..submit.bundle.store import OPTIONS, read
 
     with _place(where, region, profile, bucket_owner) as place:
         text = b"".join(place.chunks(MANIFEST))
@@ -186,7 +187,7 @@ def verify(
     The exit status is 0 if all are whole, 1 if one is not, 3 if one is not there, 4 if S3 cannot be reached, and 5 if
     one may not be read.
     """
-    from ..submit.stored import examine
+    from ..submit.bundle.store import examine
 
     documents, damaged = [], []
     with _places(where, pipeline, bucket_owner, region, profile) as places:
@@ -268,9 +269,9 @@ def renew(
     With --pipeline, do so for each bundle that a pipeline uses. Every upsert does it, too; this is for pipelines that
     are started by a schedule for longer than the rule leaves their bundles alone.
     """
+    from ..submit.bundle.store import Folder
+    from ..submit.bundle.store import renew as store_again
     from ..submit.options import SSHOptions
-    from ..submit.stored import Folder
-    from ..submit.stored import renew as store_again
 
     encryption = SSHOptions(s3_encryption=s3_encryption).s3_encryption or ""
     with _places(where, pipeline, bucket_owner, region, profile) as places:
@@ -358,8 +359,8 @@ def _places(
     """What WHERE names, or the bundles of a pipeline: at least one."""
     from ..aws.s3_address import split_owner
     from ..submit.account import account_of
-    from ..submit.stored import Folder, Prefix
-    from ..submit.upserted import bundles_of, definition_of
+    from ..submit.bundle.renew import bundles_of, definition_of
+    from ..submit.bundle.store import Folder, Prefix
 
     if (where is None) == (pipeline is None):
         raise click.UsageError("give either WHERE or --pipeline")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .words import Seconds
+from .parameters import Seconds
 
 __all__ = ["certify"]
 

@@ -9,7 +9,7 @@ import click
 
 from .. import streams
 from .app import aws_options
-from .words import Seconds, show_waiting
+from .parameters import Seconds, show_waiting
 
 __all__ = ["connect"]
 

@@ -10,7 +10,7 @@ import click
 
 from ..terminal import put
 from .app import aws_options, json_option
-from .words import Seconds
+from .parameters import Seconds
 
 __all__ = ["debug"]
 
@@ -63,7 +63,7 @@ def debug(
     from ..debug import run
     from ..debug.view import PlainView, view_for
     from ..errors import SmsshError
-    from .door import say
+    from .fast_path import say
 
     if start and execution is not None:
         raise click.UsageError("--start and --execution exclude each other")

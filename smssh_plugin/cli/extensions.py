@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..terminal import put
-from . import COMMANDS
+from .commands import COMMANDS
 
 if TYPE_CHECKING:
     import click

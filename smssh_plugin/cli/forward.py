@@ -7,7 +7,7 @@ import re
 import click
 
 from .app import aws_options
-from .words import Seconds, show_waiting
+from .parameters import Seconds, show_waiting
 
 __all__ = ["forward"]
 
@@ -58,7 +58,7 @@ def forward(
     """
     from ..aws.session import AwsSession
     from ..client.lookup import resolve
-    from ..session import forwarding
+    from ..session import forward
 
     session = AwsSession(region, profile)
 
@@ -70,4 +70,4 @@ def forward(
     local, host, port = way
     if document is not None:
         session.documents["remote_port" if host else "port"] = document
-    return forwarding.run(session, find, port, host=host, local_port=local)
+    return forward.run(session, find, port, host=host, local_port=local)

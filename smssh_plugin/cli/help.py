@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..terminal import line
-from . import COMMANDS
+from .commands import COMMANDS
 from .extensions import commands
 
 __all__ = ["text"]

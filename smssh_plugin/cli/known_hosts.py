@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import door
+from . import fast_path
 from .app import aws_options
 
 __all__ = ["known_hosts"]
@@ -19,4 +19,4 @@ def known_hosts(address: str, name: str | None, region: str | None, profile: str
 
     For ssh_config: KnownHostsCommand smssh known-hosts %n %H
     """
-    return door.known_hosts(address, name or address, region, profile)
+    return fast_path.known_hosts(address, name or address, region, profile)

@@ -378,7 +378,7 @@ def _check(port: int, manner: _Manner) -> None:
                 reference="extra-not-installed",
                 status=ExitStatus.USAGE,
             )
-    from ..local.sandbox import check_support
+    from ..local.sandbox.container import check_support
 
     manner.check_images()
     check_support()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from .app import aws_options
-from .door import VIAS
-from .words import Seconds
+from .fast_path import VIAS
+from .parameters import Seconds
 
 __all__ = ["proxy"]
 

@@ -9,7 +9,7 @@ import sys
 import click
 
 from .app import aws_options, json_option
-from .words import Seconds
+from .parameters import Seconds
 
 __all__ = ["extend", "hold", "release", "retry", "status"]
 

@@ -7,7 +7,7 @@ import shlex
 import click
 
 from .app import aws_options
-from .words import Seconds, show_waiting
+from .parameters import Seconds, show_waiting
 
 __all__ = ["shell"]
 
@@ -31,7 +31,7 @@ def shell(
     """Open a shell in a job's container, or run a command there, by Session Manager alone.
 
     For a container in which no SSH server runs: a training job with SageMaker's remote debugging needs nothing
-    else (`smssh enable`). Files and ports need SSH: `smssh connect`. One COMMAND word is a line for the shell;
+    else (`smssh remote-debug`). Files and ports need SSH: `smssh connect`. One COMMAND word is a line for the shell;
     of several, each is taken literally. A line that begins with ~. ends the session.
     """
     from ..aws.session import AwsSession

@@ -813,7 +813,7 @@ def _without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, o
     _check_host(described, job.kind, name, host)
     if job.kind == "training" and native.enabled(described):
         return _native(session, described, host, bare=bare)
-    enable = f"`smssh enable {name}` lets you in without all that" if job.kind == "training" else ""
+    enable = f"`smssh remote-debug {name}` lets you in without all that" if job.kind == "training" else ""
     if not _carries(session, job.kind, described):
         raise SmsshError(
             f"{job.kind} job {name!r} was submitted without smssh: it has no host to enter",
@@ -946,7 +946,7 @@ def _native(session: AwsSession, described: dict[str, Any], host: str, *, bare: 
             raise SmsshError(
                 f"training job {name!r} runs no SSH server",
                 hint=f"`smssh shell {host}.{name}.training.sagemaker` needs none; "
-                f"`smssh enable {name} --install` starts one",
+                f"`smssh remote-debug {name} --install` starts one",
                 reference="no-ssh-server",
                 status=ExitStatus.UNREACHABLE,
             )

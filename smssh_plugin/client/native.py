@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 INSTALLED = "installed"
-"""Our folder of what `smssh enable --install` has started, one file a host."""
+"""Our folder of what `smssh remote-debug --install` has started, one file a host."""
 KEPT_SECONDS = 28 * 24 * 3600.0
 """SageMaker's longest training jobs take so long."""
 

@@ -17,7 +17,7 @@ from ..client.connect import control
 from ..client.lookup import confirmed
 from ..errors import SmsshError
 from . import fix as fixes
-from . import logs, told
+from . import logs, validate
 from .model import Action, Event, Incident
 from .probes import look
 
@@ -162,7 +162,7 @@ class Repair:
         self._settle("lost", f"lost it: {why}", "warn")
 
     def _handle(self, connection: Connection) -> None:
-        state = told.state(_hook(connection, "status"))
+        state = validate.state(_hook(connection, "status"))
         self.looked = True
         point, attempt = state["point"], state["attempt"]
         self._bench.ran(self.step, self.address, state["attempts"])
@@ -195,7 +195,7 @@ class Repair:
             self._bench.found(incident)
             return incident
         try:
-            incident.report = told.report(_hook(connection, "report"))
+            incident.report = validate.report(_hook(connection, "report"))
         except SmsshError as error:
             self._say(f"there is no report: {error.message}", "warn")
         incident.log_tail = incident.report.get("log_tail") or logs.tail(
@@ -301,9 +301,9 @@ class Repair:
         action.seconds = time.time() - action.began
         answer = _json(result.text)
         action.detail = result.error_text[-DETAIL_LIMIT:]
-        code = told.whole(answer.get("exit_code"), -255, 255)
+        code = validate.whole(answer.get("exit_code"), -255, 255)
         code = result.status if code is None else code
-        attempt = told.whole(answer.get("attempt"), 1, 1_000_000) or incident.attempt + 1
+        attempt = validate.whole(answer.get("attempt"), 1, 1_000_000) or incident.attempt + 1
         self._bench.ran(self.step, self.address, [(attempt, code, action.seconds)])
         action.ok = code == 0
         if action.ok:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
 from .report_html import page
-from .told import seconds
+from .validate import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,8 +25,9 @@ from .faults import HangUpError
 from .guard import BODY_MAX, Guard, checked, request_of
 from .outgoing import Front, is_aws, is_metadata
 from .service_error import ServiceError
-from .session_channels import access_key_of
-from .session_signatures import SignedRequest
+from .sessions.channels import access_key_of
+from .sessions.control import add_control_routes
+from .sessions.node_signatures import SignedRequest
 
 if TYPE_CHECKING:
     import ssl
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from .credentials import Keyring
     from .moto_backend import MotoBackend
     from .outgoing import Outgoing
-    from .sagemaker import SageMaker
-    from .session_service import SessionService
+    from .sagemaker.service import SageMaker
+    from .sessions.service import SessionService
 
 __all__ = ["Gateway", "listen"]
 
@@ -115,6 +116,7 @@ class Gateway:
         """Answer what comes to `listener`, a socket of `listen`; and to the one of `secure`, over TLS."""
         app = web.Application(middlewares=[self._let_in], client_max_size=BODY_MAX)
         self._sessions.add_routes(app)
+        add_control_routes(app, self._sessions)
         app.router.add_route("*", "/{path:.*}", self._dispatch)
         # A body with Content-Encoding is somebody's object: it must reach S3 as it is.
         self._runner = web.AppRunner(

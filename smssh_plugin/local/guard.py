@@ -18,8 +18,8 @@ from aiohttp import web
 
 from .credentials import CALLER
 from .service_error import ServiceError
-from .session_control import ROOT
-from .session_service import NODE_SIGNED
+from .sessions.control import ROOT
+from .sessions.service import NODE_SIGNED
 from .signatures import Claim, Digest, Request, check_time, find_key, payload_of, verify
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .credentials import Key, Keyring
     from .outgoing import Outgoing
-    from .session_service import SessionService
+    from .sessions.service import SessionService
 
 __all__ = ["BODY_MAX", "Guard", "checked", "request_of"]
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
-from . import serve
-from .agent.install import Interpreter, install
-from .job_run import remove_tree
-from .sandbox import MACHINE, check_root, visible_folders
+from .agent.installed import Interpreter, install
+from .jobs import serve
+from .removal import remove_tree
+from .sandbox.container import MACHINE, check_root, visible_folders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

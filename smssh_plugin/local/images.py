@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ExitStatus, SmsshError
-from .job_types import ClientFault
+from .jobs.kinds import ClientFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .job_types import Job
+    from .jobs.kinds import Job
 
 __all__ = ["Choice", "Image", "Images", "kind_of", "parse", "uri_of"]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import lambda_program
-from .job_outputs import read_text
+from .jobs.outputs import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -30,7 +30,7 @@ from werkzeug.serving import ThreadedWSGIServer
 
 from .credentials import Key
 from .lambda_functions import Function
-from .sagemaker_store import ACCOUNT, REGION
+from .sagemaker.store import ACCOUNT, REGION
 
 __all__ = ["MotoBackend"]
 

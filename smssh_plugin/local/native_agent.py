@@ -17,13 +17,13 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from .agent.install import PACE, Interpreter, install
+from .agent.installed import PACE, Interpreter, install
 from .agent.setup import certificate_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .sandbox import Program, Sandbox
+    from .sandbox.container import Program, Sandbox
 
 __all__ = ["NativeAgent", "target_of"]
 

@@ -21,19 +21,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
-from .agent.install import PACE
+from .agent.installed import PACE
 from .certificate import Certificate
 from .credentials import Keyring
 from .environment import REGION, Access, network
 from .gateway import Gateway, listen
-from .job_run import remove_leftovers
-from .jobs import JobRunner
+from .jobs.manager import JobRunner
+from .jobs.run import remove_leftovers
 from .lambda_functions import Functions
 from .moto_backend import MotoBackend
 from .outgoing import Outgoing
-from .sagemaker import SageMaker
-from .sandbox import raise_descriptor_limit
-from .session_service import LATENCY_SECONDS, SessionService
+from .sagemaker.service import SageMaker
+from .sandbox.container import raise_descriptor_limit
+from .sessions.service import LATENCY_SECONDS, SessionService
 from .state import State, StateFolder, already_running, port_in_use, process_birth
 
 if TYPE_CHECKING:

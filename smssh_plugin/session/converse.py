@@ -110,8 +110,8 @@ def converse(
     Raises:
         SmsshError: what `talk` raised, or what went wrong with the session.
     """
-    from .channel import SHELL
     from .pump import Pump, nonblocking
+    from .wire.channel import SHELL
 
     source, writing = os.pipe()
     reading, sink = os.pipe()

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from ..aws.session import AwsSession
-    from .channel import ClientChannel, Opening
-    from .encryption import DataKey
     from .signals import Signals
+    from .wire.channel import ClientChannel, Opening
+    from .wire.encryption import DataKey
 
 __all__ = [
     "COMMAND_DOCUMENT",
@@ -113,7 +113,7 @@ class Lifetime:
             SmsshError: no connection.
             Stopped: a signal came.
         """
-        from .channel import ClientChannel, signed_headers
+        from .wire.channel import ClientChannel, signed_headers
 
         with self.signals.interruptible():
             return ClientChannel(
@@ -128,7 +128,7 @@ class Lifetime:
             )
 
     def _resume(self) -> Opening:
-        from .channel import Opening
+        from .wire.channel import Opening
 
         now = time.monotonic()
         if now - self._said > _SAY_AGAIN:  # not at each attempt
@@ -148,7 +148,7 @@ class Lifetime:
         return Opening(self.opening.session_id, answer["TokenValue"], url)
 
     def _data_key(self, key: str) -> DataKey:
-        from .encryption import KEY_BYTES, DataKey
+        from .wire.encryption import KEY_BYTES, DataKey
 
         answer = self.aws.call(
             "kms",
@@ -258,7 +258,7 @@ def _start(
 def _first_allowed(aws: AwsSession, target: str, documents: Sequence[Document]) -> tuple[Document, Opening]:
     """Start the first of the documents that this account and this target allow."""
     from ..aws.session import ServiceRefused
-    from .channel import Opening
+    from .wire.channel import Opening
 
     first: SmsshError | None = None
     for document in documents:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..aws.session import AwsSession
-    from .channel import ClientChannel
+    from .wire.channel import ClientChannel
 
 __all__ = ["WAIT_SECONDS", "Reachable", "Resolve", "run"]
 
@@ -111,7 +111,7 @@ def run(
                     session, way.find, way.documents, signals, wait=min(wait, CONNECT_SECONDS)
                 ) as lifetime:
                     if via == "plugin":
-                        from .plugin import talk
+                        from .amazon_plugin import talk
 
                         talk(lifetime, source, sink)
                     else:
@@ -189,7 +189,7 @@ class _Way:
             if error.reference in _REFUSED:
                 ways.append(f"`smssh shell {self._address}` may be allowed all the same")
             elif error.reference == _DOWN:
-                ways.append(f"`smssh enable {self._address} --install` starts one")
+                ways.append(f"`smssh remote-debug {self._address} --install` starts one")
             error.hint = "; ".join([*([error.hint] if error.hint else []), *ways]) or None
 
     def _look(self, wait: float, *, remembered: bool) -> Reachable:
@@ -205,8 +205,8 @@ class _Way:
 
 
 def _talk(lifetime: Lifetime, source: int, sink: int) -> None:
-    from .channel import PORT
     from .pump import Ending, nonblocking
+    from .wire.channel import PORT
 
     channel = lifetime.channel((PORT,))
     try:
@@ -230,7 +230,7 @@ def _forward(lifetime: Lifetime, channel: ClientChannel, source: int, sink: int)
     """Pump until the end; answers why it ended, and how many bytes came."""
     signals = lifetime.signals
     if lifetime.document.name == FORWARD_DOCUMENT:
-        from .forward import Forwarder
+        from .forward_loop import Forwarder
 
         refused: list[bool] = []
         forwarder = Forwarder(

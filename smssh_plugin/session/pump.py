@@ -9,12 +9,12 @@ import selectors
 import time
 from typing import TYPE_CHECKING
 
-from .stream import CHUNK
+from .wire.stream import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .channel import Channel
+    from .wire.channel import Channel
 
 __all__ = ["Ending", "Pump", "nonblocking"]
 

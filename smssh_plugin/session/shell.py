@@ -104,9 +104,9 @@ def run(
 
 
 def _talk(session: Lifetime, signals: Signals, source: int, sink: int, status: CommandStatus | None) -> int:
-    from .channel import COMMANDS, SHELL
     from .lifetime import say
     from .pump import Ending, Pump, nonblocking
+    from .wire.channel import COMMANDS, SHELL
 
     channel = session.channel((SHELL, COMMANDS))
     channel.on_error = lambda data: _write_all(2, data)

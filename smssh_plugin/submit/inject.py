@@ -14,12 +14,13 @@ from .. import settings
 from ..aws.s3_address import with_owner
 from ..errors import ExitStatus, SmsshError
 from ..plugins import Plugins
-from . import bundle, expiry, switch
-from .agent import agent_for
-from .cautions import Caution, Held, cache_caution, cautions, say
-from .leaves import is_text
+from . import authorized, switch
+from .bundle import expiry, publish, store
+from .bundle.agent import agent_for
 from .options import SSHOptions
-from .requests import Injection, name_of, transform_request
+from .request.transform import Injection, name_of, transform_request
+from .request.values import is_text
+from .warnings import Caution, Held, cache_caution, cautions, say
 
 __all__ = [
     "ADDED",
@@ -109,9 +110,9 @@ def inject(
     if switch.is_variable(options.enabled) and (kind != "model" or options.endpoints):
         say(where, [_PARAMETER])
     if kind != "transform" and not injection.baked:
-        uri = bundle.publish(options, session())
+        uri = publish.publish(options, session())
         expiry.warn_of(uri, lasting=name is not None or kind == "model")
-        variables = {**bundle.announce_variable(options, session(), uri), **injection.environment}
+        variables = {**publish.announce_variable(options, session(), uri), **injection.environment}
         changed = transform_request(kind, request, replace(injection, bundle=uri, environment=variables))
     return _plugins().transform_request(kind, changed, options)
 
@@ -214,11 +215,11 @@ def _same(value: Any) -> Any:
 
 def _settings(options: SSHOptions, session: Any) -> Mapping[str, str]:
     """What `options.json` would say, as variables of the job."""
-    document = options.document(bundle.authorized_keys(options))
+    document = options.document(authorized.authorized_keys(options))
     if document.get("transport") == "ssm":
         del document["transport"]  # the default: variables are scarce
     if options.transport == "native":
-        place = bundle.destination(options, session)
+        place = store.destination(options, session)
         document.setdefault("announce", with_owner(place.address, options.bucket_owner))
     else:
         document.update(_pinned_agent(options, session))
@@ -256,7 +257,7 @@ def _beside_model(options: SSHOptions, model: SSHOptions, session: Callable[[], 
     if options.transport == "ssm":
         document.pop("transport", None)
     if options.authorized_keys and options.authorized_keys != model.authorized_keys:
-        document["authorized_keys"] = list(bundle.authorized_keys(options, session()))
+        document["authorized_keys"] = list(authorized.authorized_keys(options, session()))
     if options.agent_source == "bundle":
         document.pop("agent", None)
     elif model.agent_source != "bundle" and _pins_another(options, model):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .cautions import Caution, say
+from .warnings import Caution, say
 
 __all__ = ["is_local", "is_local_step", "warn"]
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
 
 from ..errors import SmsshError
 from . import repack, repack_step
-from .cautions import say, unproven, unseen
 from .inject import ADDED, BAKED, REPACKED, SOURCES, Attachment, foreseen, inject, refused, subject_of
-from .leaves import at
-from .limits import refuse
-from .requests import name_of
+from .request.limits import refuse
+from .request.transform import name_of
+from .request.values import at
+from .warnings import say, unproven, unseen
 
 if TYPE_CHECKING:
     from .options import SSHOptions

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from ..definitions import bodies, named_steps
 from ..errors import ExitStatus, SmsshError
-from . import bundle, local_mode, steps
-from .cautions import forgettable, together
+from . import local_mode, steps
+from .bundle import publish
 from .inject import step_with_ssh
-from .leaves import at
 from .models import Link, Model, Transform
 from .repack_step import with_repack_step
-from .requests import KINDS
+from .request.transform import KINDS
+from .request.values import at
 from .selection import Choice
+from .warnings import forgettable, together
 
 if TYPE_CHECKING:
     from .options import SSHOptions
@@ -146,7 +147,7 @@ def _with_repack_steps(
         model = models.get(names[0])
         if model is None or kind != "model":
             return step
-        uri = bundle.publish(model.options, session_of() or model.session)
+        uri = publish.publish(model.options, session_of() or model.session)
         return with_repack_step(step, uri, f"{uri.rstrip('/').rpartition('/')[0]}/repacked/")
 
     return transform_definition(definition, change)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
-from . import bundle
-from .leaves import at, is_list, is_map
-from .stored import Prefix, contents
+from .bundle import publish
+from .bundle.store import Prefix, contents, destination
+from .request.values import at, is_list, is_map
 
 if TYPE_CHECKING:
     from .options import SSHOptions
@@ -122,7 +122,7 @@ def staged(step: Any, options: SSHOptions, session: Callable[[], Any]) -> Iterat
     if getattr(step, "_source_dir", None) is None:
         # Makes the folder, with the script in it; the SDK calls it again, to no effect but its own.
         step._prepare_for_repacking()  # noqa: SLF001
-    uri = bundle.publish(options, session())
+    uri = publish.publish(options, session())
     own = _own_folder(step)
     if own is not None:
         target = Path(own, FOLDER)
@@ -162,7 +162,7 @@ def _in_place_of(source: str, copy: str, step: Any) -> Iterator[None]:
 
 def _lay_out(uri: str, target: Path, options: SSHOptions, session: Any) -> None:
     """Put the bundle into a folder, each file compared with the manifest, and that with the digest in the address."""
-    store = bundle.destination(options, session)
+    store = destination(options, session)
     place = Prefix(uri, store.client, store.owner)
     try:
         for name, data in contents(place).items():

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Mapping
 
 from ..manifest import MANIFEST
-from . import images
-from .leaves import at, is_list, is_map
-from .limits import refuse
-from .requests import CHANNEL
+from .request import images
+from .request.limits import refuse
+from .request.transform import CHANNEL
+from .request.values import at, is_list, is_map
 
 if TYPE_CHECKING:
     from ..errors import SmsshError

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from smssh_plugin.entrypoints import workers
 
+from smssh_plugin.entrypoints import workers
 from smssh_plugin.local.faults import Fault
 from tests.session.support import proxy_command, until
 from tests.session.test_kinds import Forward, run_shell
@@ -212,8 +212,8 @@ def test_as_sagemakers_own(here: Place, new_agent: Callable[..., AmazonAgent]) -
 INSTALL = """
 import json, sys
 from smssh_plugin.aws.session import AwsSession
-from smssh_plugin.cli.enable import _archive
-from smssh_plugin.session.install import install
+from smssh_plugin.cli.remote_debug import _archive
+from smssh_plugin.session.remote_install import install
 from smssh_plugin.submit import bundle
 bundle.wheels_for = lambda _version: {}  # they would come from PyPI; this Python has them
 print(json.dumps(install(AwsSession(), lambda _anew: sys.argv[1], _archive, idle="5m")))
@@ -223,7 +223,7 @@ print(json.dumps(install(AwsSession(), lambda _anew: sys.argv[1], _archive, idle
 def test_a_server_is_put_there_through_its_shell(
     here: Place, new_agent: Callable[..., AmazonAgent], tmp_path: Path
 ) -> None:
-    """What `smssh enable --install` does."""
+    """What `smssh remote-debug --install` does."""
     target = "sagemaker-training-job:bare-job_algo-1"
     run_dir = tmp_path / "run"
     run_dir.mkdir(mode=0o700)
@@ -328,7 +328,7 @@ def test_which_of_its_sessions_are_a_persons(
         forward.process.communicate()
     until(none_left, what="the end of the forward")
 
-    # A shell of a person's, and one that `smssh enable --install` uses.
+    # A shell of a person's, and one that `smssh remote-debug --install` uses.
     for word, count in (("", 1), (workers.CONTROL.decode(), 0)):
         fifo = tmp_path / f"shell-{count}"
         os.mkfifo(fifo, 0o666)

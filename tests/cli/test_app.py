@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from smssh_plugin import __version__
-from smssh_plugin.cli import COMMANDS, main
+from smssh_plugin.cli import main
+from smssh_plugin.cli.commands import COMMANDS
 from smssh_plugin.client import known_hosts
 from smssh_plugin.errors import ExitStatus
 from tests.client.nodes import HOST_KEY, add_node, set_tag, use

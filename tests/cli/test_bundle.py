@@ -13,7 +13,7 @@ from moto import mock_aws
 from smssh_plugin import __version__
 from smssh_plugin.cli import main
 from smssh_plugin.errors import ExitStatus
-from smssh_plugin.submit.bundle import build
+from smssh_plugin.submit.bundle.build import build
 from smssh_plugin.submit.options import SSHOptions
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO7tHAuphTTyE5a9CYRfcOTPNUOEeZ0zJlOA+XjiM8Wo tests"
@@ -76,7 +76,7 @@ def test_build_into_s3_and_use_it(capsys, bucket):
         "bytes": expected.size,
     }
     assert smssh(capsys, "verify", made["bundle"])[0] == 0
-    from smssh_plugin.submit.bundle import publish
+    from smssh_plugin.submit.bundle.publish import publish
 
     session = boto3.Session(region_name="us-east-1")
     assert publish(SSHOptions(bundle=made["bundle"], hold="failure,end"), session) == made["bundle"]

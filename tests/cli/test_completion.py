@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import smssh_plugin
-from smssh_plugin.cli import COMMANDS
 from smssh_plugin.cli.bundle import bundle
+from smssh_plugin.cli.commands import COMMANDS
 from tests import needs
 
 from .test_app import HEAVY, imported, smssh

@@ -19,9 +19,9 @@ import pytest
 
 from smssh_plugin.cli import main
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.local import sandbox
 from smssh_plugin.local.credentials import Key
 from smssh_plugin.local.environment import Access, client_environment, exports, removed_variables
+from smssh_plugin.local.sandbox import container
 from smssh_plugin.local.state import State, StateFolder, process_birth
 from tests.local.root_folders import make_root
 from tests.local.service_harness import signed
@@ -426,7 +426,7 @@ def test_no_namespaces_is_said(home, monkeypatch, capsys):
         raise SmsshError("no user namespaces and not root", hint="sysctl", reference="no-namespaces")
 
     monkeypatch.setenv("SMSSH_HOME", str(home.path))
-    monkeypatch.setattr(sandbox, "check_support", refuse)
+    monkeypatch.setattr(container, "check_support", refuse)
     assert main(["local", "up"]) == 1
     assert "no user namespaces and not root" in capsys.readouterr().err
     assert home.folder.read() is None

@@ -75,13 +75,12 @@ def test_a_machine_without_ed25519_has_keys_of_ecdsa(tmp_path: Path):
     made = ensure_key()
     assert made.public.startswith("ecdsa-sha2-nistp256 ")
     assert ensure_key() == made
-    from smssh_plugin.hooks import _login
-
     from smssh_plugin.client import certificates
+    from smssh_plugin.container import login_shell
 
     assert 'principals="smssh" ecdsa-sha2-nistp256 ' in certificates.authority()
     assert certificates.own_key().public == made.public
-    host_key = _login.host_key(tmp_path)
+    host_key = login_shell.host_key(tmp_path)
     assert host_key.startswith("ecdsa-sha2-nistp256 ")
     assert known_hosts.checked(host_key, "algo-1.job.training.sagemaker") == host_key
     assert len(host_key) <= 256  # of a tag

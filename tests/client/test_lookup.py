@@ -191,9 +191,9 @@ def test_remote_debugging_of_a_step_that_has_no_job_yet(
     service.start_pipeline()
     service.until(lambda: service.runner.running, "the first job runs")
     address = "Then.pipe.pipeline.sagemaker"
-    assert main(["enable", address]) == ExitStatus.NOT_FOUND
+    assert main(["remote-debug", address]) == ExitStatus.NOT_FOUND
     assert "error: no step 'Then' has started" in capsys.readouterr().err
-    assert main(["enable", address, "--wait", "0.1s"]) == ExitStatus.TIMEOUT
+    assert main(["remote-debug", address, "--wait", "0.1s"]) == ExitStatus.TIMEOUT
     assert service.runner.debugged == []
 
     def go_on() -> None:
@@ -204,7 +204,7 @@ def test_remote_debugging_of_a_step_that_has_no_job_yet(
 
     going = threading.Timer(0.5, go_on)
     going.start()
-    assert main(["enable", address, "--wait", "30s"]) == 0
+    assert main(["remote-debug", address, "--wait", "30s"]) == 0
     going.join()
     job = service.runner.jobs[-1].name
     assert service.runner.debugged == [(job, True)]
@@ -594,7 +594,7 @@ def test_remote_debugging_is_switched_on_in_a_job_that_runs(
 ):
     from smssh_plugin.cli import main
 
-    assert main(["enable", "job"]) == 0
+    assert main(["remote-debug", "job"]) == 0
     assert api.asked == [
         (
             "SageMaker.UpdateTrainingJob",
@@ -605,24 +605,24 @@ def test_remote_debugging_is_switched_on_in_a_job_that_runs(
     monkeypatch.setattr(lookup, "POLL_FIRST_SECONDS", 0.01)
     starting = {**NATIVE, "SecondaryStatus": "Downloading"}
     api.answers = [(200, {}), NO_NODES, (200, starting), NO_NODES, (200, NATIVE), (404, b"")]
-    assert main(["enable", "algo-2.job.training.sagemaker", "--wait", "30s"]) == 0
+    assert main(["remote-debug", "algo-2.job.training.sagemaker", "--wait", "30s"]) == 0
     assert not api.answers
     young = (400, {"__type": "ValidationException", "message": "it is Starting"})
     starting = {**NATIVE, "SecondaryStatus": "Starting"}
     api.answers = [young, (200, starting), (200, {}), NO_NODES, (200, NATIVE), (404, b"")]
-    assert main(["enable", "job", "--wait", "30s"]) == 0
+    assert main(["remote-debug", "job", "--wait", "30s"]) == 0
     assert "it is Starting" in capsys.readouterr().err
     api.answers = [young, (200, starting)]
-    assert main(["enable", "job"]) == ExitStatus.FAILED
+    assert main(["remote-debug", "job"]) == ExitStatus.FAILED
     assert "Downloading or Training" in capsys.readouterr().err
     for code, message, status, hint in (
         ("ValidationException", "not allowed in Stopping", ExitStatus.FAILED, "Downloading or Training"),
         ("ValidationException", "Requested resource not found.", ExitStatus.NOT_FOUND, "check the name"),
     ):
         api.answers = [(400, {"__type": code, "message": message})]
-        assert main(["enable", "job"]) == status
+        assert main(["remote-debug", "job"]) == status
         assert hint in capsys.readouterr().err
-    assert main(["enable", "job.processing.sagemaker"]) == ExitStatus.USAGE
+    assert main(["remote-debug", "job.processing.sagemaker"]) == ExitStatus.USAGE
 
 
 PLAIN = [
@@ -680,7 +680,9 @@ def test_what_cannot_come_is_not_waited_for(
     if not pauses:
         assert isinstance(caught.value, SmsshError)
         assert caught.value.reference == reference
-        assert ("smssh enable job" in str(caught.value)) is (kind == "training" and reference == "no-smssh")
+        assert ("smssh remote-debug job" in str(caught.value)) is (
+            kind == "training" and reference == "no-smssh"
+        )
 
 
 FILES = {"S3Uri": "s3://bucket/x/", "S3DataType": "S3Prefix", "CompressionType": "None"}

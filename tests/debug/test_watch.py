@@ -11,7 +11,7 @@ from smssh_plugin.aws.session import AwsSession, ServiceRefused
 from smssh_plugin.debug import logs, repair
 from smssh_plugin.debug.watch import Watch
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.local.pipelines_engine import Execution
+from smssh_plugin.local.pipelines.engine import Execution
 from tests.client.nodes import add_node, set_tag, use
 from tests.local.service_harness import Service, definition, step, training
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from smssh_plugin.submit import bundle as bundles
+from smssh_plugin.submit.bundle import build as bundles
 from smssh_plugin.submit.options import SSHOptions
 from tests import needs
 

@@ -193,26 +193,26 @@ def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(stand_in)
     wait_for(lambda: describe(TrainingJobName=name)["SecondaryStatus"] == "Training")
     done = stand_in.smssh("connect", address, "--wait", "0", check=False)
     assert done.returncode == 4
-    assert f"`smssh enable {name}` lets you in" in done.stderr
+    assert f"`smssh remote-debug {name}` lets you in" in done.stderr
 
-    done = stand_in.smssh("enable", name, "--wait", "1m")
+    done = stand_in.smssh("remote-debug", name, "--wait", "1m")
     assert done.stdout == f"remote debugging is on: smssh shell {address}\n"
     seen = stand_in.smssh("shell", address, "--", "cat /opt/ml/input/config/resourceconfig.json").stdout
     assert '"current_host": "algo-1"' in seen
     done = ssh(stand_in, address, "true", check=False)
     assert done.returncode == 255
-    assert f"`smssh enable {name} --install` starts one" in done.stderr
+    assert f"`smssh remote-debug {name} --install` starts one" in done.stderr
 
     for idle in ("1s", "5m", "5m"):
         # The first time's server is gone when it is entered, and says how to have another; the third time finds the
         # second's.
-        done = stand_in.run(sys.executable, "-c", INSTALL, "enable", name, "--install", "--idle", idle)
+        done = stand_in.run(sys.executable, "-c", INSTALL, "remote-debug", name, "--install", "--idle", idle)
         assert done.stdout == f"remote debugging is on: smssh connect {address}\n"
         if idle == "1s":
             wait_for(lambda: not any("placeholder" in one for one in stand_in.processes().values()))
             done = ssh(stand_in, address, "true", check=False)
             assert done.returncode == 255
-            assert f"`smssh enable {address} --install` starts one" in done.stderr
+            assert f"`smssh remote-debug {address} --install` starts one" in done.stderr
     done = ssh(stand_in, address, "tr '\\0' ' ' </proc/1/cmdline; pgrep -fc 'smssh-hook[ ]placeholder'")
     assert done.stdout.startswith(f"sh -c {WORK}")
     assert copied(stand_in, address)
@@ -221,7 +221,7 @@ def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(stand_in)
 
 
 def test_jobs_that_cannot_have_it_say_so(stand_in):
-    done = stand_in.smssh("enable", "native-nobody", check=False)
+    done = stand_in.smssh("remote-debug", "native-nobody", check=False)
     assert (done.returncode, done.stdout) == (3, "")
     assert "'native-nobody'" in done.stderr
     name = "native-ended"
@@ -232,6 +232,6 @@ def test_jobs_that_cannot_have_it_say_so(stand_in):
     wait_for(
         lambda: sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Completed"
     )
-    done = stand_in.smssh("enable", name, check=False)
+    done = stand_in.smssh("remote-debug", name, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "it can be while the job is Downloading or Training" in done.stderr

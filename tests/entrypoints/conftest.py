@@ -8,7 +8,8 @@ from importlib import metadata
 import pytest
 
 from smssh_plugin.manifest import MANIFEST
-from smssh_plugin.submit import bundle as bundles
+from smssh_plugin.submit.bundle import build as bundles
+from smssh_plugin.submit.bundle import model
 from smssh_plugin.submit.options import SSHOptions
 from tests import needs
 from tests.session.conftest import stack
@@ -39,7 +40,7 @@ def bundle(tmp_path_factory, key):
                     archive.write(file.locate(), str(file))
     place = f"wheels/{sys.version_info[0]}.{sys.version_info[1]}-{platform.machine()}"
     files = {name: data for name, data in built.files.items() if name != MANIFEST}
-    bundles.sealed({**files, f"{place}/asyncssh-0-py3-none-any.whl": wheel.getvalue()}).write(folder)
+    model.sealed({**files, f"{place}/asyncssh-0-py3-none-any.whl": wheel.getvalue()}).write(folder)
     return folder
 
 

@@ -310,4 +310,4 @@ class Container:
                     continue
 
     def _supervisor(self):
-        return [pid for pid, command in self.strays() if "entrypoints.supervisor" in command]
+        return [pid for pid, command in self.strays() if "supervisor.main" in command]

@@ -8,7 +8,7 @@ from smssh_plugin.entrypoints import boot
 
 from .container import poll
 
-RUN = (sys.executable, "-m", "smssh_plugin.entrypoints.hook", "run", "--")
+RUN = (sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", "run", "--")
 
 
 def test_its_switch_turns_us_on_and_the_log_says_so_once(container):

@@ -45,7 +45,7 @@ from .container import IMAGE
         (["python3", "-m"], "ignore"),
         (["python3", "-"], "ignore"),
         (["python3"], "ignore"),
-        (["python3", "-m", "smssh_plugin.entrypoints.hook", "status"], "ignore"),
+        (["python3", "-m", "smssh_plugin.entrypoints.smssh_hook", "status"], "ignore"),
     ],
 )
 def test_classify(command, kind, monkeypatch):
@@ -281,7 +281,7 @@ def test_the_supervisor_inherits_nothing(container):
         "python", script, PYTHONPATH=container.bundle, LD_PRELOAD="", PYTHONSTARTUP="/x"
     )
     container.wait_for("ready")
-    pid = next(pid for pid, command in container.strays() if "entrypoints.supervisor" in command)
+    pid = next(pid for pid, command in container.strays() if "supervisor.main" in command)
     handles = {os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
     assert container.logs[0].name not in handles
     with open(f"/proc/{pid}/environ", "rb") as file:

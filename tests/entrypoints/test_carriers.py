@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from smssh_plugin.submit.bundle import DOORS
-from smssh_plugin.submit.slim import slim, slim_shell
+from smssh_plugin.submit.bundle.build import DOORS
+from smssh_plugin.submit.bundle.minify import slim, slim_shell
 from tests import needs
 
 from .container import poll

@@ -253,7 +253,7 @@ def test_status_without_a_supervisor(container):
     import sys
 
     done = subprocess.run(
-        [sys.executable, "-m", "smssh_plugin.entrypoints.hook", "status"],
+        [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", "status"],
         env=container.environ,
         capture_output=True,
         text=True,

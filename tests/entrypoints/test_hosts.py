@@ -10,16 +10,16 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from smssh_plugin.entrypoints import together as module
-from smssh_plugin.entrypoints.together import Together
-from smssh_plugin.hooks import hosts as tags
-from smssh_plugin.hooks._ssm import Refused
-from smssh_plugin.hooks.hosts import Hosts
 
+from smssh_plugin.container.ssm_calls import Refused
+from smssh_plugin.hooks import hosts as tags
+from smssh_plugin.hooks.hosts import Hosts
 from smssh_plugin.hookspecs import Context, HostAnswer, HostQuestion, HostState, Job, hookimpl
-from smssh_plugin.local.session_nodes import Nodes
+from smssh_plugin.local.sessions.nodes import Nodes
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.settings import load
+from smssh_plugin.supervisor import peers as module
+from smssh_plugin.supervisor.peers import Together
 
 START = 1_800_000_000.0
 """When a simulation begins, in seconds since the epoch."""

@@ -62,14 +62,14 @@ def test_a_placeholder_is_stopped_like_any_entry_point(container):
 def test_a_placeholder_that_nobody_could_enter_says_so(container):
     assert container.wrap(*PLACEHOLDER, "5m", SMSSH_AUTHORIZED_KEYS="").wait(60) == 4
     assert "Nobody can log in" in container.output()
-    command = [sys.executable, "-m", "smssh_plugin.entrypoints.hook", *PLACEHOLDER[1:]]
+    command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", *PLACEHOLDER[1:]]
     assert container.start(*command, "5m", on=False).wait(60) == 2
     assert "SMSSH_ENABLE" in container.output()
     assert container.start(*command, "soon").wait(60) == 2
 
 
 def test_a_placeholder_needs_no_other_carrier(container):
-    command = [sys.executable, "-m", "smssh_plugin.entrypoints.hook", *PLACEHOLDER[1:], "2s"]
+    command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", *PLACEHOLDER[1:], "2s"]
     assert container.start(*command).wait(60) == 0, container.output() + container.log()
     assert "nobody is logged in any more" in container.output()
     container.assert_quiet()

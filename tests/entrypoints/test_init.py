@@ -265,7 +265,7 @@ def test_the_last_words_arrive_where_the_log_is_taken_late(container, command):
     script = container.script(WORDY)
     reader = container.script(STALLED, "reader.py")
     ours = f"/bin/sh '{container.bundle}/run.sh' " if command.startswith("python") else ""
-    hook = f"{sys.executable} -m smssh_plugin.entrypoints.hook"
+    hook = f"{sys.executable} -m smssh_plugin.entrypoints.smssh_hook"
     line = ours + command.format(script=f"'{script}'").replace("smssh-hook", hook)
     process = container.start(
         "bash",
@@ -318,7 +318,7 @@ def test_a_failure_of_ours_runs_nothing_twice(container, hold):
 def test_the_child_finds_the_signals_as_they_were(container):
     """An ignored SIGCHLD would also take the child's exit status from its parent."""
     show = "grep ^Sig[BIC] /proc/self/status; exit 3"
-    ours = [sys.executable, "-m", "smssh_plugin.entrypoints.hook", "run", "--"]
+    ours = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", "run", "--"]
     odd = (
         "import os, signal, sys\n"
         "for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTTOU): signal.signal(number, signal.SIG_IGN)\n"
@@ -342,7 +342,7 @@ def test_killed_supervisor_changes_nothing(container):
     )
     container.wait_for("running")
     for pid, command in container.strays():
-        if "entrypoints.supervisor" in command:
+        if "supervisor.main" in command:
             os.kill(pid, signal.SIGKILL)
     container.script("", name="go")
     assert wait(process) == 8
@@ -371,7 +371,7 @@ def test_wait_ready_delays_until_a_login_is_possible(container):
 def test_smssh_hook_run_is_an_init_too(container):
     import sys
 
-    command = [sys.executable, "-m", "smssh_plugin.entrypoints.hook", "run", "--", "sh", "-c", "exit 7"]
+    command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", "run", "--", "sh", "-c", "exit 7"]
     assert wait(container.start(*command)) == 7
     assert wait(container.start(*command, on=False)) == 7
     assert wait(container.start(*command[:4], on=False)) == 2

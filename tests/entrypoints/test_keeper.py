@@ -4,12 +4,12 @@ import threading
 import time
 
 import pytest
-from smssh_plugin.entrypoints import keeper as keepers
-from smssh_plugin.hooks import hold
 
+from smssh_plugin.hooks import hold
 from smssh_plugin.hookspecs import Context, Job, Server, hookimpl
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.settings import load
+from smssh_plugin.supervisor import hold as keepers
 
 from .container import poll
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from smssh_plugin.entrypoints import boot, leftovers
+from smssh_plugin.entrypoints import boot, orphans
 
 from .container import IMAGE, poll
 
@@ -105,24 +105,24 @@ def test_process_1_knows_the_scripts_orphans_from_peoples(container, first):
 
 def test_two_containers_on_one_machine_are_kept_apart():
     """Their entry points have different names."""
-    environ = {leftovers.ENTRY: "1.1"}
+    environ = {orphans.ENTRY: "1.1"}
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environ) as other:
         try:
-            poll(lambda: leftovers.find("1.1") == [other.pid])
-            assert leftovers.find(leftovers.entry()) == []
-            assert leftovers.find("1.1", keep=leftovers.processes()) == []
-            assert other.pid in leftovers.find("2.2", children=True)
+            poll(lambda: orphans.find("1.1") == [other.pid])
+            assert orphans.find(orphans.entry()) == []
+            assert orphans.find("1.1", keep=orphans.processes()) == []
+            assert other.pid in orphans.find("2.2", children=True)
         finally:
             other.kill()
-    assert leftovers.find("1.1") == []
+    assert orphans.find("1.1") == []
 
 
 def test_what_cannot_be_ended_is_named(monkeypatch):
-    monkeypatch.setattr(leftovers, "GRACE", 0.1)
-    monkeypatch.setattr(leftovers, "KILL_LIMIT", 0.1)
+    monkeypatch.setattr(orphans, "GRACE", 0.1)
+    monkeypatch.setattr(orphans, "KILL_LIMIT", 0.1)
     sent = []
-    monkeypatch.setattr(leftovers.os, "kill", lambda pid, number: sent.append((pid, number)))
-    assert leftovers.end(lambda: [4_000_000]) == [4_000_000]
+    monkeypatch.setattr(orphans.os, "kill", lambda pid, number: sent.append((pid, number)))
+    assert orphans.end(lambda: [4_000_000]) == [4_000_000]
     assert sent[0] == (4_000_000, signal.SIGTERM)
     assert sent.count(sent[0]) == 1
     assert sent[-1] == (4_000_000, signal.SIGKILL)

@@ -5,9 +5,9 @@ import os
 import time
 
 import pytest
-from smssh_plugin.entrypoints import job, keeper
 
 from smssh_plugin.settings import end_seconds, load
+from smssh_plugin.supervisor import hold, job
 
 from .container import poll
 from .test_keeper import Held, held
@@ -107,7 +107,7 @@ def test_what_the_end_takes(limit, reserve):
 
 
 def test_the_banner_says_whose_deadline_it_is(held: "type[Held]", monkeypatch):
-    monkeypatch.setattr(keeper, "REMINDER_SECONDS", 0.1)
+    monkeypatch.setattr(hold, "REMINDER_SECONDS", 0.1)
     made = held(SMSSH_HOLD_SECONDS="1h")
     made.keeper._must_end = time.monotonic() + 600
     made.start()
@@ -122,7 +122,7 @@ def test_a_clock_that_is_set_moves_no_limit(held: "type[Held]", monkeypatch):
     made.keeper._must_end = time.monotonic() + 600
     made.start()
     real = time.time
-    monkeypatch.setattr(keeper.time, "time", lambda: real() + 7200)
+    monkeypatch.setattr(hold.time, "time", lambda: real() + 7200)
     poll(lambda: made.keeper.status()["hold"]["max_deadline"] > real() + 7000, what="the clock is followed")
     assert made.thread.is_alive()
     assert made.keeper.status()["hold"]["ends"] == pytest.approx(real() + 7800, abs=3)

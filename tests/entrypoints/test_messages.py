@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from smssh_plugin.entrypoints import keeper as keepers
-from smssh_plugin.entrypoints import messages, parent
-from smssh_plugin.entrypoints.service import Service
-from smssh_plugin.hooks import hold
 
+from smssh_plugin.entrypoints import supervisor_client
+from smssh_plugin.hooks import hold
 from smssh_plugin.hookspecs import Context, Job, hookimpl
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.settings import Settings, load
+from smssh_plugin.supervisor import hold as keepers
+from smssh_plugin.supervisor import protocol
+from smssh_plugin.supervisor.socket import Service
 
 WORDY = """\
 import sys
@@ -90,7 +91,7 @@ def test_the_job_says_that_it_is_not_held(container, monkeypatch):
 
     fcntl.flock(lock, fcntl.LOCK_EX)
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(parent.__file__).parents[2])!r})\n"
+        f"import sys; sys.path.insert(0, {str(Path(supervisor_client.__file__).parents[2])!r})\n"
         "from smssh_plugin.entrypoints import job_log, parent\n"
         "from smssh_plugin.settings import load\n"
         "import os\n"
@@ -143,7 +144,7 @@ def linked(tmp_path, monkeypatch):
     made = []
 
     def link():
-        made.append(parent.Link(parent.connect(str(tmp_path))))
+        made.append(supervisor_client.Link(supervisor_client.connect(str(tmp_path))))
         return made[-1]
 
     link.keeper, link.wild, link.path = keeper, wild, tmp_path
@@ -159,13 +160,13 @@ def test_a_message_that_is_too_large_is_one_message(linked):
     link = linked()
     raw = link._socket
     raw.settimeout(30)
-    raw.sendall(b'{"op": "status", "x": "' + b"x" * (messages.LIMIT * 2) + b'"}\n{"op": "status"}\n')
+    raw.sendall(b'{"op": "status", "x": "' + b"x" * (protocol.LIMIT * 2) + b'"}\n{"op": "status"}\n')
     assert "bytes" in link.receive(30)["error"]["message"]
     assert link.receive(30)["state"] == "starting"
     # Exactly at the limit, and one beyond it.
     for extra, fits in ((0, True), (1, False)):
         line = b'{"op": "status", "x": "'
-        line += b"x" * (messages.LIMIT - len(line) - 3 + extra) + b'"}\n'
+        line += b"x" * (protocol.LIMIT - len(line) - 3 + extra) + b'"}\n'
         raw.sendall(line)
         assert ("state" in link.receive(30)) is fits
 
@@ -194,10 +195,10 @@ def test_what_is_not_understood_is_answered(linked, line):
 def test_a_failure_of_the_supervisor_is_told(linked, monkeypatch):
     monkeypatch.setattr(linked.keeper, "failed", lambda *_: 1 / 0)
     monkeypatch.setenv("SMSSH_RUN_DIR", str(linked.path))
-    monkeypatch.setattr(parent, "supervisor_alive", lambda run: True)
+    monkeypatch.setattr(supervisor_client, "supervisor_alive", lambda run: True)
     said = []
-    reporter = parent.Reporter("init", ["x"], Settings(hold=("failure",)), said.append)
-    assert reporter.failed(3) == parent.RELEASE
+    reporter = supervisor_client.Reporter("init", ["x"], Settings(hold=("failure",)), said.append)
+    assert reporter.failed(3) == supervisor_client.RELEASE
     assert "ZeroDivisionError" in said[0]
 
 
@@ -220,7 +221,7 @@ def test_a_report_is_bounded(linked):
 
 
 def test_an_answer_that_is_too_large_is_an_error(linked, monkeypatch):
-    monkeypatch.setattr(linked.keeper, "status", lambda: {"x": "y" * messages.LIMIT})
+    monkeypatch.setattr(linked.keeper, "status", lambda: {"x": "y" * protocol.LIMIT})
     link = linked()
     assert "cannot be sent" in link.ask({"op": "status"}, 30)["error"]["message"]
     monkeypatch.setattr(linked.keeper, "status", lambda: {"x": object()})
@@ -229,7 +230,7 @@ def test_an_answer_that_is_too_large_is_an_error(linked, monkeypatch):
 
 def test_a_link_takes_no_more_than_the_limit():
     one, other = socket.socketpair()
-    link = parent.Link(one)
+    link = supervisor_client.Link(one)
     import threading
 
     def talk():
@@ -258,24 +259,24 @@ def test_texts_are_cut_by_what_they_take(alphabet):
         whole = "".join(choose.choices(alphabet, k=choose.randrange(3000)))
         limit = choose.randrange(2, 9000)
         for last in (False, True):
-            cut = messages.text(whole, limit, last=last)
-            assert messages.size(cut) <= limit
+            cut = protocol.text(whole, limit, last=last)
+            assert protocol.size(cut) <= limit
             assert whole.endswith(cut) if last else whole.startswith(cut)
-            if messages.size(whole) <= limit:
+            if protocol.size(whole) <= limit:
                 assert cut == whole
             elif limit > 30:
-                assert messages.size(cut) > limit - 13 - limit // 2
+                assert protocol.size(cut) > limit - 13 - limit // 2
 
 
 def test_commands_and_environments_are_cut():
     words = ["python", "\U0001f600" * 9000, *["x" * 1000] * 400]
-    kept = messages.command(words)
-    assert messages.size(kept) <= messages.COMMAND_LIMIT + 1000
+    kept = protocol.command(words)
+    assert protocol.size(kept) <= protocol.COMMAND_LIMIT + 1000
     assert (kept[0], kept[2], kept[-1]) == ("python", "x" * 1000, "...")
-    assert messages.command(["a", "b"]) == ["a", "b"]
+    assert protocol.command(["a", "b"]) == ["a", "b"]
     variables = {"SMALL": "1", **{f"L{n}": "\U0001f600" * 30000 * (n + 1) for n in range(6)}}
-    kept, left_out = messages.environment(variables)
-    assert messages.size(kept) <= messages.ENVIRONMENT_LIMIT
+    kept, left_out = protocol.environment(variables)
+    assert protocol.size(kept) <= protocol.ENVIRONMENT_LIMIT
     assert "SMALL" in kept
     assert left_out[0] == "L5"
     assert set(kept) | set(left_out) == set(variables)

@@ -9,10 +9,10 @@ import sys
 import time
 
 import pytest
+
 from smssh_plugin.entrypoints import connections, people, workers
 from smssh_plugin.entrypoints.connections import Logins
 from smssh_plugin.entrypoints.workers import Workers
-
 from smssh_plugin.hookspecs import Context, Job, Server
 from smssh_plugin.settings import load
 
@@ -317,7 +317,7 @@ def test_a_forward_counts_and_what_carries_ssh_does_not(session, listener):
 
 @pytest.mark.usefixtures("at_once")
 def test_a_shell_that_a_program_of_ours_uses_is_nobody(session, listener):
-    """`smssh enable --install`."""
+    """`smssh remote-debug --install`."""
     session(shell=("sh", "-c", "sleep 60; :", workers.CONTROL.decode()))
     assert Workers().count((listener,), os.getpid()) == 0
     session(shell=("sh", "-c", "sleep 60; :"))

@@ -11,7 +11,7 @@ import time
 import zipfile
 
 import pytest
-from smssh_plugin.entrypoints import again
+from smssh_plugin.entrypoints import retry as again
 
 from tests import needs
 

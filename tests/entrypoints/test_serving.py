@@ -17,8 +17,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from smssh_plugin.entrypoints import job
 
+from smssh_plugin.supervisor import job
 from tests import needs
 
 from .container import IMAGE, ROOT, poll
@@ -344,9 +344,9 @@ def test_a_killed_supervisor_changes_nothing(container, alone, kind):
     server.answers()
     container.wait_for("ready")
     for pid, command in container.strays():
-        if "entrypoints.supervisor" in command:
+        if "supervisor.main" in command:
             os.kill(pid, signal.SIGKILL)
-    poll(lambda: not any("entrypoints.supervisor" in command for _, command in container.strays()))
+    poll(lambda: not any("supervisor.main" in command for _, command in container.strays()))
     assert (server.answers(), server.children(), server.terminate()) == expected
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from smssh_plugin.entrypoints import boot, hide
 
 from smssh_plugin.manifest import MANIFEST
-from smssh_plugin.submit.carriers import FOLDERS, HIDDEN
-from smssh_plugin.submit.requests import Injection, transform_request
+from smssh_plugin.submit.request.launchers import FOLDERS, HIDDEN
+from smssh_plugin.submit.request.transform import Injection, transform_request
 from tests import needs
 from tests.faults.images import bake, image
 from tests.faults.namespaces import prefix
@@ -148,7 +148,7 @@ def test_a_toolkits_script_sees_nothing(job, carrier):
         bash_env = container.bundle / "env.sh"
         process = container.start("bash", "-c", f"{train}; exit $?", BASH_ENV=bash_env)
     else:
-        code = "from smssh_plugin.entrypoints.hook import main; raise SystemExit(main())"
+        code = "from smssh_plugin.entrypoints.smssh_hook import main; raise SystemExit(main())"
         command = [made / "bin" / "python", "-c", code, "run", "--", train]
         process = container.start(*command, SMSSH_BUNDLE=container.bundle)
     seen = job.seen(process)
@@ -655,7 +655,7 @@ def test_the_filtered_variables_are_those_of_a_job_without_us(channels):
 def test_the_places_are_those_of_the_requests():
     assert {f"/opt/ml{place}" for place in boot.PLACES} == {*FOLDERS.values(), "/opt/ml/model/code/smssh"}
     assert f"{boot.PRIVATE}/{boot.HIDDEN}" == HIDDEN
-    from smssh_plugin.submit import wrapper
+    from smssh_plugin.submit.request import wrapper
 
     assert all(len(word) <= wrapper.LIMIT and "\n" not in word for word in wrapper.WORDS)
 

@@ -10,7 +10,7 @@ import time
 import pytest
 from smssh_plugin.entrypoints import boot
 
-from smssh_plugin.local.agent.install import install
+from smssh_plugin.local.agent.installed import install
 
 from .container import poll
 

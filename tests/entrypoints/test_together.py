@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from smssh_plugin.local.agent.install import install
+from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
 from tests import needs
 

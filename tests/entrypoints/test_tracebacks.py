@@ -5,8 +5,9 @@ import os
 import signal
 
 import pytest
+
+from smssh_plugin.container import tracebacks
 from smssh_plugin.entrypoints import boot
-from smssh_plugin.hooks import _tracebacks
 
 from .container import LIMIT
 
@@ -171,7 +172,7 @@ def test_thousands_of_failures_leave_a_bounded_number_of_small_files(container):
     assert report["error"] == "KeyError: 'label'"
     files = list(container.run_dir.glob("traceback-*.json"))
     assert len(files) <= boot.RECORDS_LIMIT
-    assert all(file.stat().st_size < _tracebacks.FILE_LIMIT for file in files)
+    assert all(file.stat().st_size < tracebacks.FILE_LIMIT for file in files)
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in files)
     assert (container.run_dir / "report.json").stat().st_mode & 0o777 == 0o600
 
@@ -191,4 +192,4 @@ def test_thousands_of_failures_leave_a_bounded_number_of_small_files(container):
 def test_records_that_are_none(tmp_path, told):
     (tmp_path / "traceback-1.json").write_text(told)
     os.mkfifo(tmp_path / "not-a-record")
-    assert _tracebacks.read(tmp_path, 0.0) == []
+    assert tracebacks.read(tmp_path, 0.0) == []

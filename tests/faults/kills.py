@@ -16,8 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from smssh_plugin.entrypoints import parent
-
+from smssh_plugin.entrypoints import supervisor_client
 from tests.entrypoints.container import LIMIT, Container, poll
 
 from .processes import SUPERVISOR, Ours
@@ -88,7 +87,7 @@ def _hook_run(container: Container, on: bool, environ: dict[str, str]) -> subpro
     command = ["sh", "-c", f"python {script} --lr 1; exit $?"]
     if on:
         # As the console script does it; `python -m` would be taken for a person's call.
-        main = "import sys; from smssh_plugin.entrypoints.hook import main; sys.exit(main())"
+        main = "import sys; from smssh_plugin.entrypoints.smssh_hook import main; sys.exit(main())"
         command = [sys.executable, "-c", main, "run", "--", *command]
     return container.start(*command, on=on, **environ)
 
@@ -276,7 +275,9 @@ class Job:
     def _status(self) -> dict[str, Any] | None:
         """What the supervisor says, once a login is possible."""
         try:
-            with contextlib.closing(parent.Link(parent.connect(str(self.container.run_dir)))) as link:
+            with contextlib.closing(
+                supervisor_client.Link(supervisor_client.connect(str(self.container.run_dir)))
+            ) as link:
                 status = link.ask({"op": "status"}, 2.0)
         except (OSError, ValueError):
             return None

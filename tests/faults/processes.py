@@ -85,7 +85,7 @@ class Ours:
     def _by_command(self, command: str) -> str:
         if self._run_dir not in command:
             return ""
-        if "entrypoints.supervisor" in command:
+        if "supervisor.main" in command:
             return SUPERVISOR
         if "sshd" in command or "_asyncssh_program" in command:
             return "server"

@@ -157,7 +157,7 @@ def test_a_supervisor_that_stands_still_does_not_keep_a_failed_job(container):
     """Not dead, and its socket open: as one whose interpreter a hook's C code has locked up for good."""
     process = container.wrap("sh", "-c", WAITING)
     container.wait_for("running")
-    (pid,) = [pid for pid, command in container.strays() if "entrypoints.supervisor" in command]
+    (pid,) = [pid for pid, command in container.strays() if "supervisor.main" in command]
     os.kill(pid, signal.SIGSTOP)
     try:
         container.script("", name="go")

@@ -224,7 +224,7 @@ def test_in_serve_we_are_nobodys_child(container):
     process = container.start(
         IMAGE / "bin" / "python", container.folder / "serve", PYTHONPATH=container.bundle
     )
-    pid = poll(lambda: [pid for pid, line in container.strays() if "entrypoints.supervisor" in line])[0]
+    pid = poll(lambda: [pid for pid, line in container.strays() if "supervisor.main" in line])[0]
     parents = subprocess.run(
         ["ps", "-o", "ppid=", str(pid)], capture_output=True, text=True, check=True
     ).stdout

@@ -11,7 +11,7 @@ import random
 
 import pytest
 
-from smssh_plugin.local.agent.install import install
+from smssh_plugin.local.agent.installed import install
 from tests.entrypoints.container import Container
 
 from .kills import CELLS, Job, Plan

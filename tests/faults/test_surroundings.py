@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from smssh_plugin.entrypoints import boot, parent
+from smssh_plugin.entrypoints import boot, supervisor_client
 
 from tests import needs
 from tests.entrypoints.container import LIMIT, poll
@@ -26,7 +26,7 @@ CODE = "import os, sys\nopen('written', 'w').write('x'); print('ran'); sys.exit(
 
 def ask(container, message):
     """One question to the supervisor, from outside of whatever namespace it is in."""
-    link = parent.Link(parent.connect(str(container.run_dir)))
+    link = supervisor_client.Link(supervisor_client.connect(str(container.run_dir)))
     try:
         return link.ask(message, 20.0)
     finally:
@@ -268,7 +268,7 @@ class Skewed(http.server.BaseHTTPRequestHandler):
 def test_a_clock_that_aws_does_not_believe(container):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Skewed)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    from smssh_plugin.local.agent.install import install
+    from smssh_plugin.local.agent.installed import install
 
     install(container.folder / "programs")
     try:
@@ -331,7 +331,7 @@ def test_a_container_that_was_used_before(container):
     """Everything of the first job was killed at once and lies about; the second is served all the same."""
     first = container.wrap("sh", "-c", "sleep 600")
     container.wait_for("running")
-    before = [pid for pid, command in container.strays() if "entrypoints.supervisor" in command]
+    before = [pid for pid, command in container.strays() if "supervisor.main" in command]
     for pid, _ in container.strays():
         os.kill(pid, signal.SIGKILL)
     os.killpg(first.pid, signal.SIGKILL)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from smssh_plugin import settings
 from smssh_plugin.hookspecs import Context, Job, Server
-from smssh_plugin.local.agent.install import install
+from smssh_plugin.local.agent.installed import install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

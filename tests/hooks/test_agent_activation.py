@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import botocore.session
 import pytest
-from smssh_plugin.hooks import _activation, _aws
-from smssh_plugin.hooks._activation import Node, role_names, tag_text, tags
 
+from smssh_plugin.container import aws_calls, managed_node
+from smssh_plugin.container.managed_node import Node, role_names, tag_text, tags
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Job
-from smssh_plugin.local.agent.install import install
+from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
 from tests.aws.peers import Api, Proxy, certificate
 
@@ -63,7 +63,7 @@ def installed(tmp_path, here):
 
 
 def node(made):
-    return Node(made, _aws.client("ssm", "us-east-1"))
+    return Node(made, aws_calls.client("ssm", "us-east-1"))
 
 
 def fault(code, message, status=400):
@@ -95,7 +95,7 @@ def pattern(shape):
 def test_tags_hold_what_tags_can_hold(given, expected):
     assert tag_text(given) == expected
     limits = pattern("TagValue")
-    assert len(tag_text(given)) <= limits["max"] == _activation.TAG_LIMIT
+    assert len(tag_text(given)) <= limits["max"] == managed_node.TAG_LIMIT
     # \p{L}\p{Z}\p{N} are letters, separators and numbers, which is what unicodedata's L, Z and N are.
     assert limits["pattern"] == r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$"
 
@@ -128,7 +128,7 @@ def test_roles_by_name_by_path_and_by_arn():
     # CreateActivation takes 64 characters; a path and a name may be 512 and 64.
     long = "arn:aws:iam::123456789012:role/" + "p" * 60 + "/" + "n" * 64
     assert role_names(long) == ["n" * 64]
-    assert pattern("IamRole")["max"] == _activation.ROLE_LIMIT
+    assert pattern("IamRole")["max"] == managed_node.ROLE_LIMIT
 
 
 # ------------------------------------------------------------------------------------------------- region
@@ -139,7 +139,7 @@ def test_the_region_of_the_environment(tmp_path, name):
     made = (
         context(tmp_path, AWS_REGION="", **{name: "eu-west-1"}) if name != "AWS_REGION" else context(tmp_path)
     )
-    assert _aws.region(made) == ("us-east-1" if name == "AWS_REGION" else "eu-west-1")
+    assert aws_calls.region(made) == ("us-east-1" if name == "AWS_REGION" else "eu-west-1")
 
 
 def test_the_region_of_the_jobs_own_files(tmp_path, monkeypatch):
@@ -147,14 +147,14 @@ def test_the_region_of_the_jobs_own_files(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     arn = "arn:aws:sagemaker:eu-north-1:123456789012:processing-job/p"
     job = Job("p", "processing", "algo-1", arn=arn)
-    assert _aws.region(context(tmp_path, AWS_REGION="", job=job)) == "eu-north-1"
+    assert aws_calls.region(context(tmp_path, AWS_REGION="", job=job)) == "eu-north-1"
     config = tmp_path / "input" / "config"
     config.mkdir(parents=True)
     bare = context(tmp_path, AWS_REGION="", SAGEMAKER_BASE_DIR=str(tmp_path))
     with pytest.raises(SmsshError, match="does not say its AWS region"):
-        _aws.region(bare)
+        aws_calls.region(bare)
     (config / "hyperparameters.json").write_text(json.dumps({"sagemaker_region": '"ap-south-1"'}))
-    assert _aws.region(bare) == "ap-south-1"
+    assert aws_calls.region(bare) == "ap-south-1"
 
 
 # ------------------------------------------------------------------------------------------------- what goes wrong
@@ -227,14 +227,14 @@ def test_throttled_calls_come_back(tmp_path, here):
 
 
 def test_throttling_has_an_end(tmp_path, here, monkeypatch):
-    monkeypatch.setattr(_aws, "THROTTLED_SECONDS", 0.3)
+    monkeypatch.setattr(aws_calls, "THROTTLED_SECONDS", 0.3)
     here.service.faults["CreateActivation"] = fault("ThrottlingException", "Rate exceeded")
     assert activation_error(context(tmp_path)).reference == "throttled"
 
 
 def test_pauses_are_random_and_bounded(tmp_path, here, monkeypatch):
     limits = []
-    monkeypatch.setattr(_aws.random, "uniform", lambda low, high: limits.append((low, high)) or 0.0)
+    monkeypatch.setattr(aws_calls.random, "uniform", lambda low, high: limits.append((low, high)) or 0.0)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "12")
     here.service.faults["CreateActivation"] = fault("ThrottlingException", "Rate exceeded")
     assert activation_error(context(tmp_path)).reference == "throttled"
@@ -242,7 +242,7 @@ def test_pauses_are_random_and_bounded(tmp_path, here, monkeypatch):
     assert [low for low, _ in limits] == [0.0] * 12
     highs = [high for _, high in limits]
     assert highs == sorted(highs)
-    assert highs[-1] == _aws.PAUSE_LONGEST
+    assert highs[-1] == aws_calls.PAUSE_LONGEST
 
 
 def test_the_end_of_the_job_ends_the_attempts(tmp_path, here):
@@ -254,7 +254,7 @@ def test_the_end_of_the_job_ends_the_attempts(tmp_path, here):
 
 def test_nobody_there_is_explained(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(_aws, "NETWORK_SECONDS", 0.3)
+    monkeypatch.setattr(aws_calls, "NETWORK_SECONDS", 0.3)
     found = activation_error(context(tmp_path))
     assert found.reference == "no-network"
     assert "interface endpoints ssm and ssmmessages, and the gateway" in str(found)
@@ -282,7 +282,7 @@ def test_a_proxy_that_lets_nobody_through_is_named_at_once(tmp_path, monkeypatch
 
 def test_a_proxy_that_is_not_there_yet_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    monkeypatch.setattr(_aws, "NETWORK_SECONDS", 0.3)
+    monkeypatch.setattr(aws_calls, "NETWORK_SECONDS", 0.3)
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:9")
     began = time.monotonic()
     found = activation_error(context(tmp_path))
@@ -392,7 +392,7 @@ def test_an_activation_is_for_one_host_and_for_half_an_hour(tmp_path, here):
     node(context(tmp_path))._activate()
     (found,) = activations(here)
     assert found["RegistrationLimit"] == 1
-    assert 1500 < found["ExpirationDate"] - time.time() <= _activation.ACTIVATION_SECONDS
+    assert 1500 < found["ExpirationDate"] - time.time() <= managed_node.ACTIVATION_SECONDS
 
 
 def test_register_and_deregister(tmp_path, here, installed):
@@ -447,7 +447,7 @@ def test_a_registration_that_fails_leaves_nothing(tmp_path, here, installed, tex
 
 
 def test_a_registration_that_hangs_has_an_end(tmp_path, here, installed, monkeypatch):
-    monkeypatch.setattr(_activation, "REGISTER_SECONDS", 0.3)
+    monkeypatch.setattr(managed_node, "REGISTER_SECONDS", 0.3)
     made = node(context(tmp_path))
     with pytest.raises(SmsshError, match="did not end in time"):
         made.register(program(tmp_path, installed, "exec sleep 100"), "us-east-1")
@@ -503,7 +503,7 @@ def test_the_end_of_many_hosts_leaves_no_node(tmp_path, here, installed, error):
 
 
 def test_throttling_at_the_end_is_bounded(tmp_path, here, installed, monkeypatch, caplog):
-    monkeypatch.setattr(_activation, "END_SECONDS", 1.0)
+    monkeypatch.setattr(managed_node, "END_SECONDS", 1.0)
     made = node(context(tmp_path))
     made.register(installed, "us-east-1")
     here.service.faults["DeregisterManagedInstance"] = fault("ThrottlingException", "Rate exceeded")
@@ -519,7 +519,7 @@ def test_throttling_at_the_end_is_bounded(tmp_path, here, installed, monkeypatch
 
 def test_an_end_without_an_answer_is_bounded(tmp_path, monkeypatch):
     """First the harm: the call itself takes as long as its time-outs, and with botocore's own attempts longer."""
-    monkeypatch.setattr(_activation, "END_SECONDS", 0.3)
+    monkeypatch.setattr(managed_node, "END_SECONDS", 0.3)
     with silence() as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         made = node(context(tmp_path))

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from smssh_plugin.hooks import _child
-from smssh_plugin.hooks._child import Child, tail, trim
 
+from smssh_plugin.container import child as _child
+from smssh_plugin.container.child import Child, tail, trim
 from tests.entrypoints.container import poll
 
 
@@ -138,7 +138,7 @@ def test_the_kernel_takes_the_expendable_first(child_of, expendable):
 def test_it_dies_with_its_thread(tmp_path, child_of):
     """The supervisor may be killed: nothing of ours stays behind."""
     code = (
-        "import sys, time; from pathlib import Path; from smssh_plugin.hooks._child import Child\n"
+        "import sys, time; from pathlib import Path; from smssh_plugin.container.child import Child\n"
         "child = Child('x', ['/bin/sleep', '1000'], {}, Path(sys.argv[1])); child.start()\n"
         "print(child.pid, flush=True); time.sleep(1000)"
     )

@@ -6,8 +6,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from smssh_plugin.hooks import _agent, _aws
 
+from smssh_plugin.container import aws_calls, ssm_agent
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Context, Job
 from smssh_plugin.settings import load
@@ -24,18 +24,18 @@ def running(tmp_path, monkeypatch, *actions):
     lines = "\n".join(DENIED.format(action) for action in actions)
     program.write_text(f"#!{sys.executable}\nimport time\nprint({lines!r}, flush=True)\ntime.sleep(1000)\n")
     program.chmod(0o755)
-    monkeypatch.setattr(_agent, "agent_environment", lambda *_: {})
+    monkeypatch.setattr(ssm_agent, "agent_environment", lambda *_: {})
     said = []
     made = Context(load({}), Job("job", "training", "algo-1"), tmp_path, {}, "/", "")
     monkeypatch.setattr(made, "say", said.append)
     installed = SimpleNamespace(program=program, folder=tmp_path, log=tmp_path / "none.log")
-    agent = _agent.Running(made, installed)
+    agent = ssm_agent.Running(made, installed)
     # It has said what it has to say before it is given up, however busy the machine is.
-    monkeypatch.setattr(_agent.time, "monotonic", lambda: 1000.0 if agent._said().count("\n") else 0.0)
+    monkeypatch.setattr(ssm_agent.time, "monotonic", lambda: 1000.0 if agent._said().count("\n") else 0.0)
     return agent, said
 
 
-@pytest.mark.parametrize("action", _agent.NODE_ACTIONS)
+@pytest.mark.parametrize("action", ssm_agent.NODE_ACTIONS)
 def test_what_sessions_need_is_named_with_all_the_rest(tmp_path, monkeypatch, action):
     agent, _ = running(
         tmp_path, monkeypatch, action, "ssm:ListInstanceAssociations", "ec2messages:GetMessages"
@@ -45,7 +45,7 @@ def test_what_sessions_need_is_named_with_all_the_rest(tmp_path, monkeypatch, ac
             agent.start()
     finally:
         agent.stop(0.5)
-    assert all(each in caught.value.hint for each in _agent.NODE_ACTIONS)
+    assert all(each in caught.value.hint for each in ssm_agent.NODE_ACTIONS)
 
 
 def test_what_they_do_not_need_is_not_blamed(tmp_path, monkeypatch):
@@ -75,8 +75,8 @@ def test_what_they_do_not_need_is_not_blamed(tmp_path, monkeypatch):
 )
 def test_a_permission_is_missed_where_it_is_missing(said, hint):
     message = f"User: Job is not authorized to perform: ssm:CreateActivation on resource: * {said}"
-    refused = _aws.Refused("CreateActivation", "AccessDeniedException", message, 400, "")
-    found = _aws._explain_answer(refused, "ssm")
+    refused = aws_calls.Refused("CreateActivation", "AccessDeniedException", message, 400, "")
+    found = aws_calls._explain_answer(refused, "ssm")
     assert hint in found.hint
     assert ("Allow ssm:CreateActivation" in found.hint) is ("explicit" not in said)
 
@@ -86,5 +86,5 @@ def test_variables_that_are_not_there_are_not_blamed(monkeypatch, own):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     if own:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
-    refused = _aws.Refused("CreateActivation", "ExpiredTokenException", "expired", 400, "")
-    assert ("take them out" in _aws._explain_answer(refused, "ssm").hint) is own
+    refused = aws_calls.Refused("CreateActivation", "ExpiredTokenException", "expired", 400, "")
+    assert ("take them out" in aws_calls._explain_answer(refused, "ssm").hint) is own

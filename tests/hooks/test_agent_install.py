@@ -9,12 +9,13 @@ import time
 
 import boto3
 import pytest
-from smssh_plugin.hooks import _agent, ssm
 
 from smssh_plugin import agent_package
 from smssh_plugin.agent_package import bucket_url, package_url
+from smssh_plugin.container import ssm_agent
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.local.agent.install import install
+from smssh_plugin.hooks import ssm
+from smssh_plugin.local.agent.installed import install
 
 from .agents import Mirror, context, deb, double_package, pinned, silence
 
@@ -31,7 +32,7 @@ def mirror():
 @pytest.fixture(autouse=True)
 def no_agent_of_this_machine(monkeypatch):
     """This machine may have one; the image that the tests stand in for has what they give it."""
-    monkeypatch.setattr(_agent, "FOLDERS", ())
+    monkeypatch.setattr(ssm_agent, "FOLDERS", ())
     monkeypatch.setenv("PATH", "/nowhere")
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -50,12 +51,12 @@ def package(tmp_path):
 
 def settled(made):
     """The agent that is installed, by what it is."""
-    return _agent.install(made, "us-east-1")
+    return ssm_agent.install(made, "us-east-1")
 
 
 def test_the_images_own_is_taken_without_a_copy(tmp_path, package, mirror):
     install(tmp_path / "image")
-    for name in (*_agent.WORKERS, "ssm-document-worker"):
+    for name in (*ssm_agent.WORKERS, "ssm-document-worker"):
         (tmp_path / "image" / name).write_text("#!/bin/sh\n")
         (tmp_path / "image" / name).chmod(0o755)
     mirror.serve(package)
@@ -312,38 +313,38 @@ def test_there_are_machines_without_an_agent():
 def test_the_agents_environment(tmp_path, monkeypatch):
     secret = {"HF_TOKEN": "hf", "AWS_ACCESS_KEY_ID": "ASIA", "AWS_PROFILE": "mine", "PYTHONPATH": "/x"}
     made = context(tmp_path, https_proxy="http://proxy:3128", **secret)
-    found = _agent.agent_environment(made, tmp_path)
+    found = ssm_agent.agent_environment(made, tmp_path)
     assert not secret.keys() & found.keys()
     assert found["https_proxy"] == "http://proxy:3128"
     assert found["AWS_SHARED_CREDENTIALS_FILE"] == str(tmp_path / "credentials")
     # An image without certificates: Go finds none, botocore brings its own.
-    monkeypatch.setattr(_agent, "CERTIFICATES", (str(tmp_path / "none"),))
-    assert _agent.agent_environment(made, tmp_path)["SSL_CERT_FILE"].endswith("cacert.pem")
+    monkeypatch.setattr(ssm_agent, "CERTIFICATES", (str(tmp_path / "none"),))
+    assert ssm_agent.agent_environment(made, tmp_path)["SSL_CERT_FILE"].endswith("cacert.pem")
     mine = context(tmp_path, AWS_CA_BUNDLE="/corporate.pem")
-    assert _agent.agent_environment(mine, tmp_path)["SSL_CERT_FILE"] == "/corporate.pem"
+    assert ssm_agent.agent_environment(mine, tmp_path)["SSL_CERT_FILE"] == "/corporate.pem"
 
 
 def test_the_agents_configuration():
-    found = _agent.agent_configuration("eu-west-1", {})
+    found = ssm_agent.agent_configuration("eu-west-1", {})
     assert found["Mgs"] == {"Region": "eu-west-1", "SessionWorkerBufferLimit": 100}
     assert found["Agent"]["SelfUpdate"] is False
     assert "Ssm" not in found
     both = {"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_SSMMESSAGES": "http://b"}
-    assert _agent.endpoints(both) == {"ssm": "http://a", "ssmmessages": "http://b", "kms": "http://a"}
-    found = _agent.agent_configuration("r", both)
+    assert ssm_agent.endpoints(both) == {"ssm": "http://a", "ssmmessages": "http://b", "kms": "http://a"}
+    found = ssm_agent.agent_configuration("r", both)
     assert found["Mds"] == found["Kms"] == {"Endpoint": "http://a"}
     assert found["Mgs"]["Endpoint"] == "http://b"
     # The agent takes one without a scheme for none, and calls AWS: better to say AWS's own by leaving it out.
-    assert _agent.endpoints({"AWS_ENDPOINT_URL": "127.0.0.1:4580"}) == {}
-    json.dumps(_agent.agent_configuration("r", both))
+    assert ssm_agent.endpoints({"AWS_ENDPOINT_URL": "127.0.0.1:4580"}) == {}
+    json.dumps(ssm_agent.agent_configuration("r", both))
 
 
 @pytest.mark.parametrize(("said", "wanted"), [("true", True), ("TRUE", True), ("false", None), ("", None)])
 def test_the_agent_takes_dual_stack_endpoints_where_the_job_does(said: str, wanted: bool | None):
     """In a subnet that has IPv6 alone AWS's other endpoints have no address."""
-    found = _agent.agent_configuration("eu-west-1", {"AWS_USE_DUALSTACK_ENDPOINT": said})
+    found = ssm_agent.agent_configuration("eu-west-1", {"AWS_USE_DUALSTACK_ENDPOINT": said})
     assert found["Agent"].get("UseDualStackEndpoint") is wanted
-    assert "UseDualStackEndpoint" not in _agent.agent_configuration("eu-west-1", {})["Agent"]
+    assert "UseDualStackEndpoint" not in ssm_agent.agent_configuration("eu-west-1", {})["Agent"]
 
 
 @pytest.mark.parametrize(
@@ -361,16 +362,17 @@ def test_the_agent_takes_dual_stack_endpoints_where_the_job_does(said: str, want
 def test_where_the_agents_bucket_is_needs_no_boto3(monkeypatch, region, environ, expected):
     import sys
 
-    from smssh_plugin.hooks import _agent
+    from smssh_plugin.container import ssm_agent
 
     for name in ("boto3", "botocore"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert _agent._s3_endpoint(environ, region) == expected
+    assert ssm_agent._s3_endpoint(environ, region) == expected
 
 
 def test_the_domains_of_regions_are_those_that_botocore_knows(monkeypatch):
     import boto3
-    from smssh_plugin.hooks import _agent
+
+    from smssh_plugin.container import ssm_agent
 
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
@@ -379,4 +381,4 @@ def test_the_domains_of_regions_are_those_that_botocore_knows(monkeypatch):
         for region in session.get_available_regions("s3", partition):
             known = session.client("s3", region_name=region, aws_access_key_id="x", aws_secret_access_key="x")
             if region != "us-east-1":
-                assert _agent._s3_endpoint({}, region) == known.meta.endpoint_url
+                assert ssm_agent._s3_endpoint({}, region) == known.meta.endpoint_url

@@ -5,8 +5,8 @@ import sys
 import tarfile
 
 import pytest
-from smssh_plugin.hooks._package import unpack
 
+from smssh_plugin.container.deb import unpack
 from smssh_plugin.errors import SmsshError
 from tests import needs
 

@@ -407,7 +407,7 @@ def test_as_a_jump_host(job, tmp_path):
 def terminal(job):
     container, status = job
     if status["ssh"]["server"] == "sshd" and os.geteuid() != 0:
-        from smssh_plugin.hooks.sshd import _can_own_terminals
+        from smssh_plugin.container.openssh import _can_own_terminals
 
         if not _can_own_terminals():
             needs.does_not_apply("sshd cannot hand terminals over for this user")
@@ -662,7 +662,7 @@ def test_asyncssh_has_a_host_key_of_ecdsa_where_there_is_no_ed25519(tmp_path, co
     code = (
         "from cryptography.hazmat.backends.openssl import backend\n"
         "type(backend).ed25519_supported = lambda self: False\n"
-        "from smssh_plugin.hooks._asyncssh_program import main; import sys; main(sys.argv[1:])"
+        "from smssh_plugin.container.asyncssh_program import main; import sys; main(sys.argv[1:])"
     )
     for _ in range(2):  # the second has the key of the first
         process = subprocess.Popen([sys.executable, "-c", code, str(other), str(free())])
@@ -687,7 +687,7 @@ def test_interrupts_reach_commands_of_a_server_that_has_them_ignored(tmp_path, c
     shutil.copytree(container.run_dir / "ssh", other)
     (other / "asyncssh.json").unlink()
     port = free()
-    code = "from smssh_plugin.hooks._asyncssh_program import main; import sys; main(sys.argv[1:])"
+    code = "from smssh_plugin.container.asyncssh_program import main; import sys; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, str(other), str(port)]
     process = subprocess.Popen(["sh", "-c", "trap '' INT QUIT; exec \"$@\"", "sh", *command])
     try:

@@ -144,7 +144,7 @@ def test_sshd_of_other_releases(image, tmp_path, name):
 
 
 def supervisor(container):
-    return next(pid for pid, command in container.strays() if "entrypoints.supervisor" in command)
+    return next(pid for pid, command in container.strays() if "supervisor.main" in command)
 
 
 def test_openssh_10_does_not_lock_out_who_failed(image, key, tmp_path):

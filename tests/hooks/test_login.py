@@ -6,10 +6,11 @@ import subprocess
 import time
 
 import pytest
-from smssh_plugin.entrypoints import boot
-from smssh_plugin.hooks import _login, apt, sshd
 
+from smssh_plugin.container import login_shell, openssh
+from smssh_plugin.entrypoints import boot
 from smssh_plugin.errors import SmsshError
+from smssh_plugin.hooks import apt, sshd
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.settings import load
 from tests import needs
@@ -45,14 +46,14 @@ def test_the_right_python(program, tmp_path):
     path = str(usual.parent)
     script = program("usual/train", f"#!{own}\nimport x\n")
     env = program("usual/other", "#!/usr/bin/env python\n")
-    assert _login.interpreter_dir([str(own), "train.py"], path) == str(own.parent)
-    assert _login.interpreter_dir([str(usual), "train.py"], path) is None
-    assert _login.interpreter_dir(["python", "train.py"], path) is None
+    assert login_shell.interpreter_dir([str(own), "train.py"], path) == str(own.parent)
+    assert login_shell.interpreter_dir([str(usual), "train.py"], path) is None
+    assert login_shell.interpreter_dir(["python", "train.py"], path) is None
     # A console script on the PATH, as the training toolkit's `train`.
-    assert _login.interpreter_dir(["train"], path) == str(own.parent)
-    assert _login.interpreter_dir([str(script)], path) == str(own.parent)
+    assert login_shell.interpreter_dir(["train"], path) == str(own.parent)
+    assert login_shell.interpreter_dir([str(script)], path) == str(own.parent)
     for other in ([str(env)], ["/bin/sh", "-c", "x"], ["none"], [], [""], [str(tmp_path / "python3")]):
-        assert _login.interpreter_dir(other, path) is None
+        assert login_shell.interpreter_dir(other, path) is None
 
 
 def test_environment(context, tmp_path, program):
@@ -66,15 +67,15 @@ def test_environment(context, tmp_path, program):
         "HOME": "/",
     }
     made = context(given)
-    variables = _login.environment(made, [str(own), "x.py"])
+    variables = login_shell.environment(made, [str(own), "x.py"])
     assert variables["PATH"] == f"{made.run_dir}/bin:{own.parent}:/usr/bin:/bin"
     assert variables["A"] == "1"
     assert not {"LINES", "SHELL", "SSH_AUTH_SOCK"} & set(variables)
     given["PATH"] = variables["PATH"]
-    assert _login.environment(made, [str(own), "x.py"])["PATH"] == variables["PATH"]  # not twice
+    assert login_shell.environment(made, [str(own), "x.py"])["PATH"] == variables["PATH"]  # not twice
     assert variables["HOME"] != "/"
     given["HOME"] = str(tmp_path)
-    assert _login.environment(made)["HOME"] == str(tmp_path)
+    assert login_shell.environment(made)["HOME"] == str(tmp_path)
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "busybox"])
@@ -97,9 +98,9 @@ def test_any_value_survives(context, shell, tmp_path):
         "HOME": str(tmp_path),
     }
     made = context({"PATH": os.environ["PATH"], **odd})
-    _login.write_files(made, [])
+    login_shell.write_files(made, [])
     done = subprocess.run(
-        [*command, str(_login.ssh_dir(made) / "session")],
+        [*command, str(login_shell.ssh_dir(made) / "session")],
         env={
             "SSH_ORIGINAL_COMMAND": "env -0",
             "SHELL": "/bin/sh",
@@ -121,8 +122,8 @@ def test_any_value_survives(context, shell, tmp_path):
 
 def test_files_are_private(context):
     made = context({"A": "secret"})
-    _login.write_files(made, [])
-    for path in _login.ssh_dir(made).iterdir():
+    login_shell.write_files(made, [])
+    for path in login_shell.ssh_dir(made).iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
@@ -131,7 +132,7 @@ def test_later_logins_get_what_the_job_has_by_then(context, monkeypatch):
     made = context({"PATH": "/usr/bin"})
     sshd.smssh_before_entry_point(made, ["x"])  # no server yet: nothing to write to
     assert not (made.run_dir / "ssh").exists()
-    monkeypatch.setattr(sshd._State, "child", object())
+    monkeypatch.setattr(openssh._State, "child", object())
     sshd.smssh_before_entry_point(made, ["x"])
     made.environment["SM_MODEL_DIR"] = "/opt/ml/model"
     sshd.smssh_entry_point_failed(made, Failure(1, ("x",), 1))

@@ -10,8 +10,9 @@ import time
 import boto3
 import pytest
 from moto import mock_aws
-from smssh_plugin.hooks import notify, price
 
+from smssh_plugin.container import cost
+from smssh_plugin.hooks import notify
 from smssh_plugin.hookspecs import Context, Hold, Job
 from smssh_plugin.settings import TEMPLATE_NAMES, load
 from tests.entrypoints.container import poll
@@ -223,5 +224,5 @@ def test_price(tmp_path, value, hosts, text):
     job = Job("j", "training", "algo-1", hosts=tuple(f"algo-{n}" for n in range(hosts)))
     made = Context(load({"SMSSH_PRICE_PER_HOUR": value}), job, tmp_path, {}, "/", "")
     now = time.time()
-    assert price.waiting(made, Hold("failure", now - 1800, now + 1, now + 1)) == text
-    assert price.waiting(made, None) == ""
+    assert cost.waiting(made, Hold("failure", now - 1800, now + 1, now + 1)) == text
+    assert cost.waiting(made, None) == ""

@@ -4,8 +4,8 @@ import json
 import time
 
 import pytest
-from smssh_plugin.hooks._redaction import MASK, Redaction, is_secret_name
 
+from smssh_plugin.container.redaction import MASK, Redaction, is_secret_name
 from tests.entrypoints.container import LIMIT
 
 NOTHING = Redaction({})

@@ -13,8 +13,8 @@ import threading
 import time
 
 import pytest
-from smssh_plugin.hooks import sshd
 
+from smssh_plugin.container import openssh
 from tests import needs
 from tests.entrypoints.container import LIMIT, poll
 
@@ -131,7 +131,7 @@ class Terminal:
 def terminal(ready):
     container, status = ready
     if status["ssh"]["server"] == "sshd" and os.geteuid() != 0:
-        from smssh_plugin.hooks.sshd import _can_own_terminals
+        from smssh_plugin.container.openssh import _can_own_terminals
 
         if not _can_own_terminals():
             needs.does_not_apply("sshd cannot hand terminals over for this user")
@@ -354,7 +354,7 @@ def test_a_key_that_is_restricted_forwards_nothing(restricted, server):
     assert "SSH-" not in login(options=("-W", f"127.0.0.1:{port}")).stdout
     failing = ("-o", "ExitOnForwardFailure=yes")
     assert login("true", options=(*failing, "-R", "0:127.0.0.1:1")).returncode == 255
-    if server == "asyncssh" or os.geteuid() == 0 or sshd._can_own_terminals():
+    if server == "asyncssh" or os.geteuid() == 0 or openssh._can_own_terminals():
         assert login("tty", terminal=True).stdout.startswith("/dev/")
 
 

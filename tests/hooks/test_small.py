@@ -7,13 +7,14 @@ import stat
 import sys
 
 import pytest
-from smssh_plugin.entrypoints import job
-from smssh_plugin.entrypoints.connections import connections
-from smssh_plugin.hooks import _authorized, announce, hold, keys, report
-from smssh_plugin.hooks._child import Child
 
+from smssh_plugin.container import authorized_keys
+from smssh_plugin.container.child import Child
+from smssh_plugin.entrypoints.connections import connections
+from smssh_plugin.hooks import announce, hold, keys, report
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.settings import load
+from smssh_plugin.supervisor import job
 from tests.entrypoints.container import poll
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPmghorh9zx1v9BThkn2f25Zqh3y0mVMUvTzLDbHrAB0"
@@ -44,12 +45,12 @@ def test_keys(context, caplog):
 
 def test_a_line_is_read_as_sshd_reads_it():
     r"""`\"` is a quote and goes on, `\\"` too: whoever sees an end there takes the rest for options."""
-    entry = _authorized.parse(rf'No-PTY,command="a\b \\"c,\" d",from="x y" {KEY}')
+    entry = authorized_keys.parse(rf'No-PTY,command="a\b \\"c,\" d",from="x y" {KEY}')
     assert entry.options == [("no-pty", None), ("command", r'a\b \"c," d'), ("from", "x y")]
     assert entry.key == KEY
-    shown = _authorized.for_sshd(entry, lambda forced: f"session '{forced}'")
+    shown = authorized_keys.for_sshd(entry, lambda forced: f"session '{forced}'")
     assert shown == rf"""no-pty,from="x y",command="session 'a\b \\"c,\" d'" {KEY}"""
-    assert _authorized.parse(f"{KEY} me, command=x").options == []
+    assert authorized_keys.parse(f"{KEY} me, command=x").options == []
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_line_is_read_as_sshd_reads_it():
 )
 def test_a_line_that_sshd_would_not_take_is_none(options):
     with pytest.raises(ValueError, match="it "):
-        _authorized.parse(f"{options} {KEY}")
+        authorized_keys.parse(f"{options} {KEY}")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_a_line_that_sshd_would_not_take_is_none(options):
     ],
 )
 def test_a_line_in_asyncsshs_words(options, shown):
-    found = _authorized.for_asyncssh(_authorized.parse(f"{options} {KEY}"), 1750000000.0)
+    found = authorized_keys.for_asyncssh(authorized_keys.parse(f"{options} {KEY}"), 1750000000.0)
     assert found == (None if shown is None else shown + KEY)
 
 
@@ -94,7 +95,7 @@ def test_a_line_in_asyncsshs_words(options, shown):
 )
 def test_what_asyncssh_would_not_keep_is_refused(options):
     with pytest.raises(ValueError, match=r"its expiry-time|does not know|unconverted"):
-        _authorized.for_asyncssh(_authorized.parse(f"{options} {KEY}"), 0.0)
+        authorized_keys.for_asyncssh(authorized_keys.parse(f"{options} {KEY}"), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_report_asks_nvidia_smi(context, tmp_path, monkeypatch):
 
 
 def test_child_restarts_with_a_pause_and_stops(tmp_path, monkeypatch):
-    monkeypatch.setattr("smssh_plugin.hooks._child.BACK_OFF", (0.01,))
+    monkeypatch.setattr("smssh_plugin.container.child.BACK_OFF", (0.01,))
     command = [sys.executable, "-c", "import os; open('/dev/stdout', 'w').write('run\\n')"]
     child = Child("x", ["/bin/sh", "-c", "echo run"], {"PATH": os.defpath}, tmp_path / "log", restart=True)
     child.start()

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from smssh_plugin.hooks import _login, sshd
 
+from smssh_plugin.container import login_shell, openssh
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Context, Job
 from smssh_plugin.settings import load
@@ -36,7 +36,7 @@ def stub(tmp_path):
 def test_what_an_sshd_does_not_know_is_left_out(tmp_path, stub):
     config = tmp_path / "config"
     config.write_text("Port 1\nSetEnv A=b\nListenAddress 127.0.0.1\nPerSourcePenalties no\n")
-    sshd.accept(stub("SetEnv|PerSourcePenalties"), config)
+    openssh.accept(stub("SetEnv|PerSourcePenalties"), config)
     assert config.read_text() == "Port 1\nListenAddress 127.0.0.1\n"
     assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o755
 
@@ -46,7 +46,7 @@ def test_what_an_sshd_must_know(tmp_path, stub):
     config = tmp_path / "config"
     config.write_text("Port 1\nListenAddress 127.0.0.1\n")
     with pytest.raises(SmsshError, match="line 2: Bad configuration option"):
-        sshd.accept(stub("ListenAddress"), config)
+        openssh.accept(stub("ListenAddress"), config)
     assert "ListenAddress" in config.read_text()
 
 
@@ -55,7 +55,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, stub):
     config.write_text("Port 1\n")
     (tmp_path / "file").touch()
     with pytest.raises(SmsshError, match="Missing privilege separation directory"):
-        sshd.accept(stub("Nothing", tmp_path / "file" / "in"), config)
+        openssh.accept(stub("Nothing", tmp_path / "file" / "in"), config)
 
 
 def test_folders_with_odd_names(tmp_path, key):
@@ -64,18 +64,18 @@ def test_folders_with_odd_names(tmp_path, key):
     run = tmp_path / "a b%h'c"
     run.mkdir()
     context = Context(load({}), Job("job", "training", "algo-1"), run, dict(os.environ), "/", "")
-    folder = _login.ssh_dir(context)
-    _login.host_key(folder)
+    folder = login_shell.ssh_dir(context)
+    login_shell.host_key(folder)
     config = folder / "sshd_config"
-    config.write_text(sshd.configuration(context, 2222, "root", "/usr/lib/openssh/sftp-server"))
-    sshd.accept(program, config)
+    config.write_text(openssh.configuration(context, 2222, "root", "/usr/lib/openssh/sftp-server"))
+    openssh.accept(program, config)
     shown = subprocess.run(
         [program, "-T", "-f", str(config)], capture_output=True, text=True, check=True
     ).stdout
     assert f"hostkey {folder}/host_ed25519\n" in shown
     assert f"authorizedkeysfile {folder}/authorized_keys\n".replace("%", "%%") in shown
-    _login.write_files(context, [])
-    command = _login.session_command(context)
+    login_shell.write_files(context, [])
+    command = login_shell.session_command(context)
     done = subprocess.run(
         ["/bin/sh", "-c", command],
         env={"SSH_ORIGINAL_COMMAND": "echo ran", "SHELL": "/bin/sh"},
@@ -90,11 +90,11 @@ def test_user_namespaces(tmp_path):
     """The id that sshd drops its privileges to has to exist where it runs."""
     mapping = tmp_path / "uid_map"
     mapping.write_text("         0       1000          1\n")
-    assert sshd._mapped(mapping, 0)
-    assert not sshd._mapped(mapping, 101)
+    assert openssh._mapped(mapping, 0)
+    assert not openssh._mapped(mapping, 101)
     mapping.write_text("         0          0 4294967295\n")
-    assert sshd._mapped(mapping, 101)
-    assert sshd._mapped(tmp_path / "none", 101)
+    assert openssh._mapped(mapping, 101)
+    assert openssh._mapped(tmp_path / "none", 101)
 
 
 def test_in_a_user_namespace_asyncssh_takes_over(container):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smssh_plugin.local.agent.install import install
+from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
 from tests.entrypoints.container import poll
 from tests.session.support import proxy_command

@@ -8,9 +8,9 @@ import threading
 import time
 
 import pytest
-from smssh_plugin.hooks import _aws, _ssm
-from smssh_plugin.hooks._ssm import Refused, Ssm, suffices
 
+from smssh_plugin.container import aws_calls, ssm_calls
+from smssh_plugin.container.ssm_calls import Refused, Ssm, suffices
 from smssh_plugin.errors import SmsshError
 
 VARIABLES = {"AWS_ACCESS_KEY_ID": "ASIAJOBJOBJOBJOBJOBJ", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -19,10 +19,10 @@ SAGEMAKER = {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/credentials/1"}
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch, tmp_path):
-    for name in (*_ssm._NEEDS_MORE, *VARIABLES, *SAGEMAKER, "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_SSM"):
+    for name in (*ssm_calls._NEEDS_MORE, *VARIABLES, *SAGEMAKER, "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_SSM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name, _ in _ssm._FILES:
+    for name, _ in ssm_calls._FILES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
@@ -65,14 +65,14 @@ def test_without_boto3(stack, monkeypatch):
     monkeypatch.setitem(sys.modules, "boto3", None)
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.url)
     with pytest.raises(SmsshError, match="boto3"):
-        _aws.client("ssm", "us-east-1")
+        aws_calls.client("ssm", "us-east-1")
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    client = _aws.client("ssm", "us-east-1")
+    client = aws_calls.client("ssm", "us-east-1")
     assert isinstance(client, Ssm)
     assert client.describe_instance_information()["InstanceInformationList"] == []
     with pytest.raises(SmsshError, match="boto3"):
-        _aws.client("s3", "us-east-1")
+        aws_calls.client("s3", "us-east-1")
 
 
 def lives(client, stack):
@@ -99,15 +99,15 @@ def test_it_calls_as_boto3_does(stack, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.url)
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    ours = _aws.client("ssm", "us-east-1")
-    monkeypatch.setattr(_aws, "suffices", lambda *_: False)
-    theirs = _aws.client("ssm", "us-east-1")
+    ours = aws_calls.client("ssm", "us-east-1")
+    monkeypatch.setattr(aws_calls, "suffices", lambda *_: False)
+    theirs = aws_calls.client("ssm", "us-east-1")
     assert not isinstance(theirs, Ssm)
     assert lives(ours, stack) == lives(theirs, stack) != ([], [])
     errors = []
     for client in (ours, theirs):
         with pytest.raises(SmsshError) as caught:
-            _aws.call(client.delete_activation, threading.Event(), ActivationId="none of ours")
+            aws_calls.call(client.delete_activation, threading.Event(), ActivationId="none of ours")
         errors.append((str(caught.value), caught.value.reference, caught.value.status))
     assert errors[0] == errors[1]
 
@@ -157,7 +157,7 @@ def test_credentials_of_the_container(stack, monkeypatch, tmp_path):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with endpoint((500, {}), keys("FIRST", 60), keys("SECOND", 3600), (500, {})) as (server, url):
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/role?name=x")
-        client = _aws.client("ssm", "us-east-1")
+        client = aws_calls.client("ssm", "us-east-1")
         assert client._keys().access_key == "FIRST"
         assert server.asked == [("/role?name=x", "let me in")] * 2
         assert client.describe_instance_information() is not None
@@ -178,5 +178,5 @@ def test_what_is_no_answer(monkeypatch):
         for name, value in VARIABLES.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(Refused) as caught:
-            _aws.client("ssm", "us-east-1").delete_activation(ActivationId="a")
+            aws_calls.client("ssm", "us-east-1").delete_activation(ActivationId="a")
         assert (caught.value.code, caught.value.status) == ("503", 503)

@@ -22,9 +22,9 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.local.job_run import remove_tree
-from smssh_plugin.local.jobs import Job, JobRunner, Outcome
-from smssh_plugin.local.sandbox import check_support
+from smssh_plugin.local.jobs.manager import Job, JobRunner, Outcome
+from smssh_plugin.local.removal import remove_tree
+from smssh_plugin.local.sandbox.container import check_support
 from smssh_plugin.local.state import process_birth
 from tests import needs
 

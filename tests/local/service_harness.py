@@ -29,12 +29,12 @@ from moto.moto_api._internal import moto_api_backend
 from smssh_plugin.local.certificate import Certificate
 from smssh_plugin.local.credentials import Key, Keyring
 from smssh_plugin.local.gateway import Gateway, listen
-from smssh_plugin.local.job_types import Job, Outcome
+from smssh_plugin.local.jobs.kinds import Job, Outcome
 from smssh_plugin.local.lambda_functions import Functions
 from smssh_plugin.local.moto_backend import MotoBackend
 from smssh_plugin.local.outgoing import Outgoing
-from smssh_plugin.local.sagemaker import SageMaker
-from smssh_plugin.local.session_service import SessionService
+from smssh_plugin.local.sagemaker.service import SageMaker
+from smssh_plugin.local.sessions.service import SessionService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from smssh_plugin.aws.signing import signed
-from smssh_plugin.session.frames import Message, MessageType, PayloadType
-from smssh_plugin.session.websocket import WebSocket, WebSocketClosedError
+from smssh_plugin.session.wire.frames import Message, MessageType, PayloadType
+from smssh_plugin.session.wire.websocket import WebSocket, WebSocketClosedError
 
 from .service_harness import KEY
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from smssh_plugin.local.agent.install import _head, install
+from smssh_plugin.local.agent.installed import _head, install
 from tests.session.conftest import agent, new_agent, stack  # noqa: F401 - fixtures
 from tests.session.support import Agent, Stack, until
 

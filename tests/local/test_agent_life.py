@@ -16,7 +16,7 @@ import pytest
 
 from smssh_plugin.local.agent.setup import Configuration, Registration
 from smssh_plugin.local.service_error import ServiceError
-from smssh_plugin.session.frames import Message, MessageType
+from smssh_plugin.session.wire.frames import Message, MessageType
 from tests.session.conftest import agent, echo, new_agent, stack  # noqa: F401 - fixtures
 from tests.session.support import Agent, EchoServer, Stack, until
 

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.local.agent import worker as workers
+from smssh_plugin.local.agent.agent_stream import WINDOW, Stream
 from smssh_plugin.local.agent.api import Api
 from smssh_plugin.local.agent.dial import Destination, DialError, Dialing
 from smssh_plugin.local.agent.document import task_of
-from smssh_plugin.local.agent.mux import BUFFER_MAX, HEADER, NOP, PSH, STREAMS_MAX, SYN, MuxServer
-from smssh_plugin.local.agent.plugin import Task
 from smssh_plugin.local.agent.port import PortSession
+from smssh_plugin.local.agent.session_kind import Task
 from smssh_plugin.local.agent.setup import Configuration, CustomIdentity
-from smssh_plugin.local.agent.stream import WINDOW, Stream
+from smssh_plugin.local.agent.smux_server import BUFFER_MAX, HEADER, NOP, PSH, STREAMS_MAX, SYN, MuxServer
 from smssh_plugin.local.agent.tasks import valid_id
 from smssh_plugin.local.agent.utf8 import Utf8Cutter
-from smssh_plugin.session.frames import Flag, FrameError, Message, MessageType, PayloadType
+from smssh_plugin.session.wire.frames import Flag, FrameError, Message, MessageType, PayloadType
 from tests.session.support import EchoServer, Stack, closing
 
 settings.register_profile("smssh", deadline=None)
@@ -188,8 +188,8 @@ def test_an_acknowledgement_that_is_none_is_refused(body: bytes) -> None:
 
 
 def test_the_messages_that_are_kept_for_later_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smssh_plugin.local.agent.stream.EARLY_MAX", 5)
-    monkeypatch.setattr("smssh_plugin.local.agent.stream.EARLY_BYTES_MAX", 1000)
+    monkeypatch.setattr("smssh_plugin.local.agent.agent_stream.EARLY_MAX", 5)
+    monkeypatch.setattr("smssh_plugin.local.agent.agent_stream.EARLY_BYTES_MAX", 1000)
     stream = Stream(lambda _message: True)
     for sequence in range(1, 20):
         stream.receive(incoming(sequence), 0.0)
@@ -299,7 +299,7 @@ def test_there_is_room_for_so_much_and_for_so_many() -> None:
 
 
 def test_a_client_that_asks_and_does_not_listen_is_not_taken_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smssh_plugin.local.agent.mux.BUFFER_MAX", 10_000)
+    monkeypatch.setattr("smssh_plugin.local.agent.smux_server.BUFFER_MAX", 10_000)
     with socket.create_server(("127.0.0.1", 0), backlog=STREAMS_MAX) as listener:
         output = Collected()
         output.open = False
@@ -501,6 +501,6 @@ def test_a_session_that_is_over_is_asked_for_once(monkeypatch: pytest.MonkeyPatc
 def _session(session: str, target: str) -> Any:
     import time
 
-    from smssh_plugin.local.session_channels import Session
+    from smssh_plugin.local.sessions.channels import Session
 
     return Session(session, target, "d", "o", "", time.time(), time.monotonic())

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.local.agent.install import PACE
-from smssh_plugin.local.agent.mux import FIN, HEADER, NOP, PSH, SYN
+from smssh_plugin.local.agent.installed import PACE
+from smssh_plugin.local.agent.smux_server import FIN, HEADER, NOP, PSH, SYN
 from smssh_plugin.local.faults import Fault
-from smssh_plugin.local.session_channels import Session
-from smssh_plugin.session.frames import Message, MessageType, PayloadType
+from smssh_plugin.local.sessions.channels import Session
+from smssh_plugin.session.wire.frames import Message, MessageType, PayloadType
 from tests.session.conftest import echo, shared_world, stack, world  # noqa: F401 - fixtures
 from tests.session.support import Agent, Stack, until
 

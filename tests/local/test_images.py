@@ -17,8 +17,8 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.local import image_views
 from smssh_plugin.local.faults import Faults
 from smssh_plugin.local.images import CANNOT_PULL, Images, kind_of, names_of, parse
-from smssh_plugin.local.sagemaker import SageMaker
-from smssh_plugin.local.sandbox import MACHINE
+from smssh_plugin.local.sagemaker.service import SageMaker
+from smssh_plugin.local.sandbox.container import MACHINE
 from smssh_plugin.local.service_error import ServiceError
 
 from .jobs_support import ROLE, archive
@@ -27,7 +27,7 @@ from .root_folders import make_root
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from smssh_plugin.local.jobs import Job
+    from smssh_plugin.local.jobs.manager import Job
 
     from .jobs_support import World
 
@@ -334,7 +334,7 @@ def output_fn(prediction, accept): return prediction
 
 
 def _transform(world: World, image: str) -> Job:
-    from smssh_plugin.local.jobs import Job
+    from smssh_plugin.local.jobs.manager import Job
 
     world.put("in/a", "x")
     model = world.put("model.tar.gz", archive({"code/inference.py": HANDLERS}))
@@ -436,10 +436,10 @@ async def _nothing(bucket: str, key: str) -> bytes:
 def test_a_root_folder_that_cannot_be_mounted_is_said_at_the_start(
     world: World, roots: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from smssh_plugin.local import sandbox
+    from smssh_plugin.local.sandbox import container
 
     monkeypatch.setattr(
-        sandbox, "_failure", lambda document: "mount overlay (EINVAL)" if document["root"] else None
+        container, "_failure", lambda document: "mount overlay (EINVAL)" if document["root"] else None
     )
 
     async def main() -> None:

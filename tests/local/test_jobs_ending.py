@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.local.sandbox import shared_network
+from smssh_plugin.local.sandbox.container import shared_network
 from smssh_plugin.local.state import process_birth
 
 from .jobs_support import REPOSITORY, World, descendants, network_namespaces, processes
@@ -188,7 +188,7 @@ def test_daemons_of_a_container_end_with_it(world: World) -> None:
 CHILD = """
 import asyncio, json, sys, boto3
 from pathlib import Path
-from smssh_plugin.local.jobs import Job, JobRunner
+from smssh_plugin.local.jobs.manager import Job, JobRunner
 root, endpoint, image, request, kind = sys.argv[1:]
 request = json.loads(request)
 def client(name):

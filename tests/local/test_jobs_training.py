@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.local.sandbox import shared_network
+from smssh_plugin.local.sandbox.container import shared_network
 
 from .jobs_support import ROLE, World
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from smssh_plugin.local.job_types import Outcome
+    from smssh_plugin.local.jobs.kinds import Outcome
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.local.native_agent import target_of
-from smssh_plugin.local.sandbox import check_support
+from smssh_plugin.local.sandbox.container import check_support
 from smssh_plugin.local.server import Config, _start
 from smssh_plugin.local.state import State, StateFolder
 from tests import needs

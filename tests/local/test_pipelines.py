@@ -8,8 +8,8 @@ import re
 import pytest
 from botocore.exceptions import ClientError
 
-from smssh_plugin.local.pipelines_definition import parse
-from smssh_plugin.local.sagemaker_shapes import Shapes
+from smssh_plugin.local.pipelines.definition import parse
+from smssh_plugin.local.sagemaker.shapes import Shapes
 from smssh_plugin.local.service_error import ServiceError
 
 from .service_harness import (

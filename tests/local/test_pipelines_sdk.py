@@ -183,7 +183,7 @@ def test_a_failing_job_fails_the_pipeline(sdk, tmp_path):
 def test_every_type_of_step_that_the_sdk_has_is_known(sdk):
     from sagemaker.mlops.workflow.steps import StepTypeEnum
 
-    from smssh_plugin.local.pipelines_definition import CALLS, NOT_INTERPRETED, OTHER_TYPES
+    from smssh_plugin.local.pipelines.definition import CALLS, NOT_INTERPRETED, OTHER_TYPES
 
     assert {kind.value for kind in StepTypeEnum} <= {*CALLS, *OTHER_TYPES, *NOT_INTERPRETED}
 

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from smssh_plugin.local.faults import Fault
-from smssh_plugin.local.pipelines_retries import Retries, read_retries
+from smssh_plugin.local.pipelines.retries import Retries, read_retries
 from smssh_plugin.local.service_error import ServiceError
 
 from .service_harness import FAILURES, IMAGE, definition, processing, running, step, training

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
 
-from smssh_plugin.local.sagemaker_shapes import Shapes
+from smssh_plugin.local.sagemaker.shapes import Shapes
 from smssh_plugin.local.service_error import ServiceError
 
 from .service_harness import IMAGE, ROLE, processing, running, training, transform

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.local.job_run import remove_tree
-from smssh_plugin.local.sandbox import (
+from smssh_plugin.local.removal import remove_tree
+from smssh_plugin.local.sandbox.container import (
     HOME,
     Hub,
     Program,
@@ -389,7 +389,7 @@ def test_without_networks_of_their_own_jobs_run_and_one_line_says_so(common: Pat
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert "2 passed" in done.stdout
-    code = "from smssh_plugin.local.sandbox import shared_network; print(shared_network())"
+    code = "from smssh_plugin.local.sandbox.container import shared_network; print(shared_network())"
     script = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$0" -c "$1"'
     said = who.run(
         *("-c", probe, "unshare", "--user", "--map-root-user", "sh", "-c", script, who.python, code),
@@ -544,7 +544,7 @@ def test_no_namespaces_is_said_early(common: Path) -> None:
     """Really none: in a user namespace that allows no other, without capabilities."""
     who = somebody(common)
     code = (
-        "from smssh_plugin.local.sandbox import check_support\n"
+        "from smssh_plugin.local.sandbox.container import check_support\n"
         "from smssh_plugin.errors import SmsshError\n"
         "try:\n    check_support()\n"
         "except SmsshError as error:\n    print(error.reference, '|', error)\n"

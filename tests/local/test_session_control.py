@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClient
 
 from smssh_plugin.local.faults import Fault, Faults
 from smssh_plugin.local.service_error import ServiceError
-from smssh_plugin.session.frames import Message, MessageType
+from smssh_plugin.session.wire.frames import Message, MessageType
 from tests.session.conftest import agent, echo, new_agent, stack  # noqa: F401 - fixtures
 from tests.session.support import Agent, EchoServer, Stack, until
 

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from smssh_plugin.local.service_error import ServiceError
-from smssh_plugin.local.session_documents import PREFERENCES, Documents, seconds_of
+from smssh_plugin.local.sessions.documents import PREFERENCES, Documents, seconds_of
 
 from .service_harness import Service, running
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from smssh_plugin import SSHOptions
-from smssh_plugin.local.job_types import Job, Outcome
-from smssh_plugin.local.transform import Plan, payloads
-from smssh_plugin.submit.bundle import build
+from smssh_plugin.local.jobs.kinds import Job, Outcome
+from smssh_plugin.local.jobs.transform import Plan, payloads
+from smssh_plugin.submit.bundle.build import build
 from smssh_plugin.submit.repack_step import with_repack_step
-from smssh_plugin.submit.requests import Injection, transform_request
+from smssh_plugin.submit.request.transform import Injection, transform_request
 
 from .jobs_support import World, archive, processes
 

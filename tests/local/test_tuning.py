@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from smssh_plugin.local.faults import Faults
-from smssh_plugin.local.sagemaker import SageMaker
+from smssh_plugin.local.sagemaker.service import SageMaker
 
 from .service_harness import definition, running, step, training
 

@@ -7,7 +7,7 @@ import struct
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from smssh_plugin.session.frames import Message, MessageType
+from smssh_plugin.session.wire.frames import Message, MessageType
 
 if TYPE_CHECKING:
     import random

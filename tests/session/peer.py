@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.sync.server import ServerConnection, serve
 
-from smssh_plugin.session.channel import Opening
-from smssh_plugin.session.frames import Message, MessageType, PayloadType
+from smssh_plugin.session.wire.channel import Opening
+from smssh_plugin.session.wire.frames import Message, MessageType, PayloadType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

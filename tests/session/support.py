@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
-from smssh_plugin.local.agent.install import install
+from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
-from smssh_plugin.local.session_service import SessionService
+from smssh_plugin.local.sessions.control import add_control_routes
+from smssh_plugin.local.sessions.service import SessionService
 from tests import needs
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Stack:
         asyncio.set_event_loop(self._loop)
         app = web.Application()
         self.service.add_routes(app)
+        add_control_routes(app, self.service)
         app.router.add_post("/", self._api)
         self._runner = web.AppRunner(app, shutdown_timeout=1)
 

@@ -16,16 +16,16 @@ from botocore.credentials import ReadOnlyCredentials
 from websockets.exceptions import ConnectionClosed
 
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.session import channel as channels
 from smssh_plugin.session import pump as pumps
-from smssh_plugin.session import stream as streams
-from smssh_plugin.session import websocket as websockets
-from smssh_plugin.session.channel import SHELL, ClientChannel, Opening, signed_headers
-from smssh_plugin.session.client_version import CLIENT_VERSION
-from smssh_plugin.session.encryption import DataKey, Encryption
-from smssh_plugin.session.frames import Flag, Message, MessageType, PayloadType
 from smssh_plugin.session.pump import Ending, Pump
 from smssh_plugin.session.shell import Escape
+from smssh_plugin.session.wire import channel as channels
+from smssh_plugin.session.wire import stream as streams
+from smssh_plugin.session.wire import websocket as websockets
+from smssh_plugin.session.wire.channel import SHELL, ClientChannel, Opening, signed_headers
+from smssh_plugin.session.wire.client_version import CLIENT_VERSION
+from smssh_plugin.session.wire.encryption import DataKey, Encryption
+from smssh_plugin.session.wire.frames import Flag, Message, MessageType, PayloadType
 
 from .peer import Clock, Peer, Pipes, scripted
 from .support import until

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import smssh_plugin
-from smssh_plugin.session.client_version import CLIENT_VERSION, MINIMUM, RELEASED
+from smssh_plugin.session.wire.client_version import CLIENT_VERSION, MINIMUM, RELEASED
 
 DAYS = 500
 """AWS's minimum was eight months old when its CLI began to warn, and a year old when it was announced."""
@@ -26,7 +26,7 @@ def test_it_is_not_too_old() -> None:
     print(f"session-manager-plugin {CLIENT_VERSION}, which our client announces, is {age} days old")
     assert age < DAYS, (
         f"the announced version {CLIENT_VERSION} is {age} days old, and AWS stops supporting old ones: read the "
-        "release history of session-manager-plugin since then, and raise it in session/client_version.py"
+        "release history of session-manager-plugin since then, and raise it in session/wire/client_version.py"
     )
 
 

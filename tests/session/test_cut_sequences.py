@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.local.agent.stream import Stream as AgentStream
-from smssh_plugin.session import channel as channels
-from smssh_plugin.session.channel import ClientChannel, Opening
-from smssh_plugin.session.frames import Message, PayloadType
-from smssh_plugin.session.websocket import WebSocketClosedError, WebSocketRefusedError
+from smssh_plugin.local.agent.agent_stream import Stream as AgentStream
+from smssh_plugin.session.wire import channel as channels
+from smssh_plugin.session.wire.channel import ClientChannel, Opening
+from smssh_plugin.session.wire.frames import Message, PayloadType
+from smssh_plugin.session.wire.websocket import WebSocketClosedError, WebSocketRefusedError
 
 from .peer import PORT
 

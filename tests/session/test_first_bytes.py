@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.session import channel as channels
-from smssh_plugin.session.channel import ClientChannel
-from smssh_plugin.session.forward import Forwarder
-from smssh_plugin.session.frames import Message, MessageType, PayloadType
+from smssh_plugin.session.forward_loop import Forwarder
 from smssh_plugin.session.pump import Pump
+from smssh_plugin.session.wire import channel as channels
+from smssh_plugin.session.wire.channel import ClientChannel
+from smssh_plugin.session.wire.frames import Message, MessageType, PayloadType
 
 from .peer import PORT, Peer, Pipes, scripted
 from .support import Agent, EchoServer, Sshd, Stack, proxy_command

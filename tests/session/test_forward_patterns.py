@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from smssh_plugin.session import forward as forwards
+from smssh_plugin.session import forward_loop as forwards
 from smssh_plugin.session.local_peer import LocalPeers
 
 from .support import until

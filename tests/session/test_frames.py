@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smssh_plugin.session.frames import Flag, FrameError, Message, MessageType, PayloadType
+from smssh_plugin.session.wire.frames import Flag, FrameError, Message, MessageType, PayloadType
 
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=32)
 

@@ -23,10 +23,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.session import channel as channels
-from smssh_plugin.session.channel import COMMANDS, PORT, SHELL, ClientChannel, Opening
-from smssh_plugin.session.encryption import DataKey
-from smssh_plugin.session.websocket import WebSocket, WebSocketClosedError, WebSocketRefusedError
+from smssh_plugin.session.wire import channel as channels
+from smssh_plugin.session.wire.channel import COMMANDS, PORT, SHELL, ClientChannel, Opening
+from smssh_plugin.session.wire.encryption import DataKey
+from smssh_plugin.session.wire.websocket import WebSocket, WebSocketClosedError, WebSocketRefusedError
 
 from .malformed import malformed
 from .support import EchoServer, Stack, closing, proxy, read_exactly, until

@@ -22,9 +22,9 @@ from smssh_plugin.client.connect import Connection
 from smssh_plugin.client.endpoint import Endpoint
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.keys import ensure_key
-from smssh_plugin.session import install as installs
+from smssh_plugin.session import remote_install as installs
 from smssh_plugin.session.converse import Shell, converse
-from smssh_plugin.session.frames import PayloadType
+from smssh_plugin.session.wire.frames import PayloadType
 from tests.aws.peers import Api
 from tests.client.test_lookup import NATIVE, NO_NODES
 
@@ -139,17 +139,17 @@ def login(server: dict[str, Any], folder: Path) -> str:
 @pytest.fixture
 def _no_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wheels of asyncssh would come from PyPI; the container's Python is this one, which has them."""
-    monkeypatch.setattr("smssh_plugin.submit.bundle.wheels_for", lambda _version: {})
+    monkeypatch.setattr("smssh_plugin.submit.bundle.build.wheels_for", lambda _version: {})
 
 
 def enable_install(api: Api, peer: ShellPeer, home: Path, idle: str = "5m") -> dict[str, Any]:
-    """`smssh enable job --install`, where the job's agent is this; answers what is remembered of the server."""
+    """`smssh remote-debug job --install`, where the job's agent is this; answers what is remembered of the server."""
     native = {**NATIVE, "TrainingJobName": "job", "InputDataConfig": []}
     with scripted(peer) as opening:
         answer(api, opening)
         started = api.answers
         api.answers = [(200, {}), NO_NODES, (200, native), *started, (200, {}), NO_NODES, (200, native)]
-        assert main(["enable", "job", "--install", "--idle", idle]) == 0
+        assert main(["remote-debug", "job", "--install", "--idle", idle]) == 0
     assert not api.answers
     (record,) = (home / "installed").iterdir()
     found: dict[str, Any] = json.loads(record.read_text())
@@ -165,7 +165,7 @@ def test_a_server_is_started_and_entered(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The way of `smssh enable --install`, whose second time finds the server of the first."""
+    """The way of `smssh remote-debug --install`, whose second time finds the server of the first."""
     servers = []
     for _ in range(2):
         servers.append(enable_install(api, ShellPeer(*shell, environment=inside), tmp_path / "smssh"))

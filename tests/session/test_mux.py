@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.session import channel as channels
-from smssh_plugin.session import forward as forwards
-from smssh_plugin.session import websocket as websockets
-from smssh_plugin.session.channel import ClientChannel
-from smssh_plugin.session.forward import Forwarder
-from smssh_plugin.session.frames import Flag, FrameError, PayloadType
-from smssh_plugin.session.mux import FRAME, Command, Frame, Mux
+from smssh_plugin.session import forward_loop as forwards
+from smssh_plugin.session.forward_loop import Forwarder
 from smssh_plugin.session.pump import Ending
+from smssh_plugin.session.wire import channel as channels
+from smssh_plugin.session.wire import websocket as websockets
+from smssh_plugin.session.wire.channel import ClientChannel
+from smssh_plugin.session.wire.frames import Flag, FrameError, PayloadType
+from smssh_plugin.session.wire.smux import FRAME, Command, Frame, Mux
 
 from .peer import Clock, Peer, Pipes, scripted
 from .support import until

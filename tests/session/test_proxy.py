@@ -516,7 +516,7 @@ def test_the_address_is_resolved_to_target_and_port(
 
 def test_the_proxy_is_one_process_with_neither_asyncio_nor_boto3() -> None:
     program = (
-        "import sys, json, smssh_plugin.session.proxy, smssh_plugin.session.channel, "
+        "import sys, json, smssh_plugin.session.proxy, smssh_plugin.session.wire.channel, "
         "smssh_plugin.session.pump, "
         "smssh_plugin.aws, smssh_plugin.client.lookup; print(json.dumps(sorted(sys.modules)))"
     )

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.session.frames import PayloadType
 from smssh_plugin.session.shell import Escape
+from smssh_plugin.session.wire.frames import PayloadType
 from tests.aws.peers import Api, hang_up
 
 from .peer import Peer, scripted
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from smssh_plugin.session.channel import Opening
+    from smssh_plugin.session.wire.channel import Opening
 
 STREAM = {
     "ActionType": "SessionType",

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smssh_plugin.session.frames import FrameError, Message, MessageType, PayloadType
-from smssh_plugin.session.stream import INCOMING_LIMIT, WINDOW, Stream, StreamLostError
+from smssh_plugin.session.wire.frames import FrameError, Message, MessageType, PayloadType
+from smssh_plugin.session.wire.stream import INCOMING_LIMIT, WINDOW, Stream, StreamLostError
 
 OUTPUT = PayloadType.OUTPUT
 

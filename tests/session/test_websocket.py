@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
-from smssh_plugin.session.websocket import WebSocket, WebSocketRefusedError
+from smssh_plugin.session.wire.websocket import WebSocket, WebSocketRefusedError
 from tests.aws.peers import Proxy, TlsProxy, certificate
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 import boto3
 import pytest
 
-from smssh_plugin.submit import bundle as bundles
-from smssh_plugin.submit import cautions, given
+from smssh_plugin.submit import warnings
+from smssh_plugin.submit.bundle import check, publish
 from tests import needs
 
 BUCKET = "tests-bucket"
@@ -73,7 +73,7 @@ def home(offline: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said once is said once in a process."""
-    monkeypatch.setattr(cautions, "_said", {})
+    monkeypatch.setattr(warnings, "_said", {})
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +92,8 @@ def bucket(s3: Any) -> None:
     if BUCKET not in [found["Name"] for found in s3.list_buckets()["Buckets"]]:
         s3.create_bucket(Bucket=BUCKET)
         # What this process has stored is gone as well.
-        bundles._published.clear()
-        given._checked.clear()
+        publish._published.clear()
+        check._checked.clear()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from smssh_plugin.submit.wrapper import WORDS
+from smssh_plugin.submit.request.wrapper import WORDS
 
 from .conftest import IMAGE, ROLE, SDK, steps_of
 

@@ -18,10 +18,11 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.key_sources import read_source
 from smssh_plugin.local.certificate import Certificate
 from smssh_plugin.settings import load
-from smssh_plugin.submit import agent as agents
-from smssh_plugin.submit import bundle as bundles
-from smssh_plugin.submit.agent import VERSION, Agent, agent_for
-from smssh_plugin.submit.bundle import build, publish
+from smssh_plugin.submit.bundle import agent as agents
+from smssh_plugin.submit.bundle import build as bundles
+from smssh_plugin.submit.bundle.agent import VERSION, Agent, agent_for
+from smssh_plugin.submit.bundle.build import build
+from smssh_plugin.submit.bundle.publish import publish
 from tests.hooks.agents import Mirror, silence
 
 from .conftest import BUCKET, KEY, REGION

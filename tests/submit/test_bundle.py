@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import smssh_plugin.entrypoints
-import smssh_plugin.hooks
 
 import smssh_plugin
+import smssh_plugin.entrypoints
+import smssh_plugin.hooks
 from smssh_plugin import SSHOptions, __version__
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.submit import bundle as bundles
-from smssh_plugin.submit.bundle import Destination, authorized_keys, build, destination, publish, upload
+from smssh_plugin.submit.authorized import authorized_keys
+from smssh_plugin.submit.bundle import build as bundles
+from smssh_plugin.submit.bundle.build import build
+from smssh_plugin.submit.bundle.publish import publish
+from smssh_plugin.submit.bundle.store import Destination, destination
+from smssh_plugin.submit.bundle.upload import upload
 from tests import needs
 
 from .conftest import BUCKET, KEY, REGION, SDK
@@ -112,7 +116,7 @@ def test_sources_are_slim() -> None:
 def test_the_same_options_give_the_same_bytes(tmp_path: Path) -> None:
     """In another process, with another hash seed, time zone, umask and folder."""
     program = (
-        "from smssh_plugin import SSHOptions; from smssh_plugin.submit.bundle import build; import sys;"
+        "from smssh_plugin import SSHOptions; from smssh_plugin.submit.bundle.build import build; import sys;"
         "print(build(SSHOptions(hold='end', extra={'b': 1, 'a': {'y': 2, 'x': 3}}), sys.argv[1:]).digest)"
     )
     digests = set()
@@ -151,7 +155,7 @@ def test_every_python_gives_the_same_bytes(installed: Path, version: str) -> Non
     interpreter = needs.python(version)
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]);"
-        "from smssh_plugin import SSHOptions; from smssh_plugin.submit.bundle import build;"
+        "from smssh_plugin import SSHOptions; from smssh_plugin.submit.bundle.build import build;"
         "print(build(SSHOptions(hold='end'), sys.argv[2:]).digest)"
     )
     done = subprocess.run(

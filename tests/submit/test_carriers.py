@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.submit.bundle import DOORS
-from smssh_plugin.submit.carriers import FOLDERS, HIDDEN
-from smssh_plugin.submit.limits import LIMITS
+from smssh_plugin.submit.bundle.build import DOORS
 from smssh_plugin.submit.options import CARRIERS
-from smssh_plugin.submit.requests import Injection, transform_request
-from smssh_plugin.submit.wrapper import WORDS
+from smssh_plugin.submit.request.launchers import FOLDERS, HIDDEN
+from smssh_plugin.submit.request.limits import LIMITS
+from smssh_plugin.submit.request.transform import Injection, transform_request
+from smssh_plugin.submit.request.wrapper import WORDS
 
 DIGEST = "a" * 64
 BUNDLE = f"s3://bucket/smssh/bundles/{DIGEST}/"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.submit.cautions import Caution, Held, cache_caution, cautions, say, together
 from smssh_plugin.submit.options import SmsshWarning
-from smssh_plugin.submit.requests import Injection, transform_request
+from smssh_plugin.submit.request.transform import Injection, transform_request
+from smssh_plugin.submit.warnings import Caution, Held, cache_caution, cautions, say, together
 
 BUNDLE = "s3://bucket/smssh/bundles/" + "a" * 64 + "/"
 PYTORCH = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6"

@@ -13,11 +13,12 @@ import pytest
 from botocore.exceptions import ParamValidationError
 
 from smssh_plugin import SmsshError, SSHOptions, enable
-from smssh_plugin.submit import bundle, clients
-from smssh_plugin.submit.bundle import build, upload
+from smssh_plugin.submit import boto as clients
+from smssh_plugin.submit.bundle.build import build
+from smssh_plugin.submit.bundle.store import Destination
+from smssh_plugin.submit.bundle.upload import upload
 from smssh_plugin.submit.options import SmsshWarning
-from smssh_plugin.submit.stored import Destination
-from smssh_plugin.submit.wrapper import WORDS
+from smssh_plugin.submit.request.wrapper import WORDS
 
 from .conftest import BUCKET, IMAGE, KEY, REGION, ROLE, SDK
 
@@ -584,7 +585,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         seen.append((boto.client("s3").meta.region_name, boto.get_credentials().access_key))
         return f"s3://{BUCKET}/{'a' * 64}/"
 
-    monkeypatch.setattr(bundle, "publish", publish)
+    monkeypatch.setattr(publish, "publish", publish)
     return seen
 
 

@@ -13,17 +13,20 @@ from botocore.exceptions import ClientError
 from smssh_plugin import SmsshError, SSHOptions
 from smssh_plugin.errors import ExitStatus
 from smssh_plugin.manifest import MANIFEST, Manifest
-from smssh_plugin.submit import given
-from smssh_plugin.submit.bundle import build, publish, sealed, upload
+from smssh_plugin.submit.bundle import check
+from smssh_plugin.submit.bundle.build import build
+from smssh_plugin.submit.bundle.model import sealed
+from smssh_plugin.submit.bundle.publish import publish
+from smssh_plugin.submit.bundle.store import Destination, Finding, Prefix, examine
+from smssh_plugin.submit.bundle.upload import upload
 from smssh_plugin.submit.options import SmsshWarning
-from smssh_plugin.submit.stored import Destination, Finding, Prefix, examine
 
 from .conftest import BUCKET, KEY
 
 if TYPE_CHECKING:
     import boto3
 
-    from smssh_plugin.submit.bundle import Bundle
+    from smssh_plugin.submit.bundle.model import Bundle
 
 OTHER_KEY = KEY.replace("tests", "other").replace("AAAAIO7", "AAAAIO8")
 MADE_FOR = SSHOptions(hold="failure", hold_seconds="20m", owner="ann", extra={"mine": [1]})
@@ -31,7 +34,7 @@ MADE_FOR = SSHOptions(hold="failure", hold_seconds="20m", owner="ann", extra={"m
 
 @pytest.fixture(autouse=True)
 def _nothing_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(given, "_checked", {})
+    monkeypatch.setattr(check, "_checked", {})
 
 
 def stored(boto_session: boto3.Session, bundle: Bundle, prefix: str = "given") -> str:

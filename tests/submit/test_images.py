@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.submit import images
+from smssh_plugin.submit.request import images
 from tests import needs
 
 if TYPE_CHECKING:

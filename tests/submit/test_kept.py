@@ -15,12 +15,15 @@ from botocore.exceptions import ClientError
 
 from smssh_plugin import SmsshError, SSHOptions, enable, with_ssh
 from smssh_plugin.manifest import MANIFEST
-from smssh_plugin.submit import bundle as bundles
-from smssh_plugin.submit import expiry
-from smssh_plugin.submit.bundle import Destination, build, publish, upload
-from smssh_plugin.submit.expiry import RENEW_SECONDS, expiry_of
+from smssh_plugin.submit.bundle import expiry
+from smssh_plugin.submit.bundle import publish as publishing
+from smssh_plugin.submit.bundle.build import build
+from smssh_plugin.submit.bundle.expiry import RENEW_SECONDS, expiry_of
+from smssh_plugin.submit.bundle.publish import publish
+from smssh_plugin.submit.bundle.renew import bundles_of
+from smssh_plugin.submit.bundle.store import Destination
+from smssh_plugin.submit.bundle.upload import upload
 from smssh_plugin.submit.options import SmsshWarning
-from smssh_plugin.submit.upserted import bundles_of
 
 from .conftest import BUCKET, IMAGE, KEY, REGION, ROLE, SDK
 
@@ -80,7 +83,7 @@ class Store:
 
 @pytest.fixture
 def store(offline: None, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(bundles, "_published", {})
+    monkeypatch.setattr(publishing, "_published", {})
     return Store(boto3.Session(region_name=REGION))
 
 
@@ -192,7 +195,7 @@ def test_a_process_that_lives_for_long_looks_again(
     address = publish(options, store.session)
     key = address[len(f"s3://{BUCKET}/") :] + "run.sh"
     s3.delete_object(Bucket=BUCKET, Key=key)
-    monkeypatch.setattr(bundles, "FRESH_SECONDS", -1.0)
+    monkeypatch.setattr(publishing, "FRESH_SECONDS", -1.0)
     publish(options, store.session)
     assert s3.head_object(Bucket=BUCKET, Key=key)
 
@@ -409,7 +412,7 @@ def test_hosts_and_clients_are_told_of_another_accounts_bucket(store: Store) -> 
     other = "999999999999"
     options = SSHOptions(bundle_prefix=f"s3://{BUCKET}/native?owner={other}", transport="native")
     address = publish(options, store.session)
-    said = bundles.announce_variable(options, store.session, address)
+    said = publishing.announce_variable(options, store.session, address)
     assert said == {"SMSSH_ANNOUNCE": f"s3://{BUCKET}/native?owner={other}"}
 
 

@@ -15,10 +15,10 @@ import pytest
 
 from smssh_plugin import SmsshError, SSHOptions
 from smssh_plugin.errors import ExitStatus
-from smssh_plugin.submit import plugin_files as plugins
-from smssh_plugin.submit.bundle import build
+from smssh_plugin.submit.bundle import plugins
+from smssh_plugin.submit.bundle.build import build
+from smssh_plugin.submit.bundle.plugins import plugin_files
 from smssh_plugin.submit.options import SmsshWarning
-from smssh_plugin.submit.plugin_files import plugin_files
 
 from .conftest import KEY
 

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.submit.cautions import Held, cautions
 from smssh_plugin.submit.options import CARRIERS
-from smssh_plugin.submit.requests import Injection, transform_request
+from smssh_plugin.submit.request.transform import Injection, transform_request
+from smssh_plugin.submit.warnings import Held, cautions
 
 OPERATIONS = {
     "training": "CreateTrainingJob",

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.submit.cautions import Held, cautions
-from smssh_plugin.submit.limits import LIMITS
-from smssh_plugin.submit.requests import Injection, transform_request
-from smssh_plugin.submit.wrapper import WORDS
+from smssh_plugin.submit.request.limits import LIMITS
+from smssh_plugin.submit.request.transform import Injection, transform_request
+from smssh_plugin.submit.request.wrapper import WORDS
+from smssh_plugin.submit.warnings import Held, cautions
 
 DIGEST = "a" * 64
 BUNDLE = f"s3://bucket/smssh/bundles/{DIGEST}/"

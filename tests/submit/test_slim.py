@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smssh_plugin.submit.slim import slim
+from smssh_plugin.submit.bundle.minify import slim
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = sorted(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, with_ssh
-from smssh_plugin.submit import bundle, inject
-from smssh_plugin.submit.agent import Agent
+from smssh_plugin.submit import inject
+from smssh_plugin.submit.bundle import build, publish
+from smssh_plugin.submit.bundle.agent import Agent
 from smssh_plugin.submit.options import SmsshWarning
 
 from .conftest import IMAGE, KEY, ROLE, SDK, steps_of
@@ -352,7 +353,7 @@ def test_a_bundle_that_was_taken_away(sdk: SDK, s3: Any, tmp_path: Path) -> None
     trained, model = repacked(sdk, session, tmp_path / "inference")
     options = SSHOptions(repack=True, owner="taken-away")
     pipeline = sdk.pipeline(trained, *with_ssh([*model.steps, model], options), session=session)
-    bucket, _, prefix = bundle.publish(options, session)[len("s3://") :].partition("/")
+    bucket, _, prefix = publish.publish(options, session)[len("s3://") :].partition("/")
     for each in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]:
         s3.delete_object(Bucket=bucket, Key=each["Key"])
     with pytest.raises(SmsshError, match="can't be read: it is gone") as caught:
@@ -417,7 +418,7 @@ def test_a_transform_step_pins_another_agent_than_its_model(
             {"agent_version": options.agent_version or "1.1.1.1", "agent_sha256": {"x86_64": "a" * 64}}
         )
 
-    for module in (bundle, inject):
+    for module in (build, inject):
         monkeypatch.setattr(module, "agent_for", agent_for)
     pinned = {"SMSSH_AGENT_VERSION": "3.3.1.0", "SMSSH_AGENT_SHA256": f"x86_64={'a' * 64}"}
     assert scored(sdk, SSHOptions(), agent_version="3.3.1.0") == pinned

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, with_ssh
-from smssh_plugin.submit.bundle import DOORS
+from smssh_plugin.submit.bundle.build import DOORS
 from smssh_plugin.submit.options import SmsshWarning
-from smssh_plugin.submit.wrapper import WORDS, wrap
+from smssh_plugin.submit.request.wrapper import WORDS, wrap
 
 from .conftest import BUCKET, IMAGE, ROLE, SDK, steps_of
 from .support import (

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin import SSHOptions
-from smssh_plugin.submit import clients
-from smssh_plugin.submit.requests import KINDS
+from smssh_plugin.submit import boto
+from smssh_plugin.submit.request.transform import KINDS
 
 from .conftest import IMAGE, ROLE, SDK
 from .sdks.environments import NEWEST, REQUIREMENTS
@@ -144,8 +144,8 @@ def test_the_forms(sdk: SDK, names: dict[str, Any], monkeypatch: pytest.MonkeyPa
     found = {uri_in(step) for step in _compiled(names["pipeline"])}
     assert len(found) == 3  # wait for the first, nothing for the second, a hold for the third
     enabled: list[Any] = []
-    monkeypatch.setattr(clients, "_register", lambda events, wanted, _: enabled.append(wanted.options))
-    monkeypatch.setattr(clients, "_enable_process", lambda wanted, _: enabled.append(wanted.options))
+    monkeypatch.setattr(boto, "_register", lambda events, wanted, _: enabled.append(wanted.options))
+    monkeypatch.setattr(boto, "_enable_process", lambda wanted, _: enabled.append(wanted.options))
     exec(jobs, names)
     assert [options.hold for options in enabled].count(("failure",)) == 1
     assert enabled[-1].enabled == "SMSSH_ENABLE"

@@ -12,9 +12,9 @@ import pytest
 
 from smssh_plugin import SSHOptions
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.submit import wheels
-from smssh_plugin.submit.bundle import build
-from smssh_plugin.submit.wheels import wheels_for
+from smssh_plugin.submit.bundle import wheels
+from smssh_plugin.submit.bundle.build import build
+from smssh_plugin.submit.bundle.wheels import wheels_for
 
 from .conftest import KEY
 

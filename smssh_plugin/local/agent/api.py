@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 from websockets.protocol import OPEN
 
 from ...errors import SmsshError
-from ...session.websocket import WebSocket, WebSocketRefusedError
+from ...session.wire.websocket import WebSocket, WebSocketRefusedError
 
 if TYPE_CHECKING:
     from botocore.credentials import ReadOnlyCredentials

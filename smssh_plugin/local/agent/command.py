@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from ...errors import SmsshError
-from ...session.frames import PayloadType
-from .plugin import Output, Plugin, Result, Task
+from ...session.wire.frames import PayloadType
+from .agent_stream import CHUNK
 from .processes import boolean, commands_of, kill, linux, split, start
-from .stream import CHUNK
+from .session_kind import Output, Plugin, Result, Task
 from .utf8 import Utf8Cutter
 
 __all__ = ["CommandSession"]

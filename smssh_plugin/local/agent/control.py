@@ -15,12 +15,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SmsshError
-from ...session.frames import FrameError, Message, MessageType
-from ...session.websocket import WebSocketClosedError
+from ...session.wire.frames import FrameError, Message, MessageType
+from ...session.wire.websocket import WebSocketClosedError
 from .api import Api, CallFailed
 from .document import task_of
 from .identity import RegisteredNode, node_of
-from .plugin import Result
+from .session_kind import Result
 from .setup import AGENT_VERSION
 from .tasks import Sessions
 from .worker import Worker
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from .api import Socket
-    from .plugin import Task
+    from .session_kind import Task
     from .setup import Configuration
 
 __all__ = ["Agent"]

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SmsshError
-from .plugin import Task
+from .session_kind import Task
 from .tasks import valid_id
 from .worker import PLUGINS
 

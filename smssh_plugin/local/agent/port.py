@@ -6,11 +6,11 @@ import select
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SmsshError
-from ...session.frames import Flag, PayloadType
+from ...session.wire.frames import Flag, PayloadType
+from .agent_stream import CHUNK
 from .dial import Destination, DialError, Dialing
-from .mux import MuxServer
-from .plugin import Output, Plugin, Result, Task
-from .stream import CHUNK
+from .session_kind import Output, Plugin, Result, Task
+from .smux_server import MuxServer
 
 if TYPE_CHECKING:
     import socket

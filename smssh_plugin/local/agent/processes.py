@@ -20,7 +20,7 @@ from ...errors import SmsshError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .plugin import Task
+    from .session_kind import Task
 
 __all__ = ["boolean", "commands_of", "kill", "linux", "split", "start"]
 

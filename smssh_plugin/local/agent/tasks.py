@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .plugin import Result
+from .session_kind import Result
 from .setup import write_private
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ import struct
 import subprocess  # noqa: TC003 - of a value, which is no more than its type to linters
 import termios
 
-from ...session.frames import PayloadType
-from .plugin import Output, Plugin, Result, Task
+from ...session.wire.frames import PayloadType
+from .agent_stream import CHUNK
 from .processes import commands_of, kill, linux, split, start
-from .stream import CHUNK
+from .session_kind import Output, Plugin, Result, Task
 from .utf8 import Utf8Cutter
 
 __all__ = ["TerminalSession"]

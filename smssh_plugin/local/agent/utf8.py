@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .stream import CHUNK
+from .agent_stream import CHUNK
 
 __all__ = ["Utf8Cutter"]
 

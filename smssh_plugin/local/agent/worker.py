@@ -19,20 +19,20 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SmsshError
-from ...session.frames import FrameError, Message, MessageType, PayloadType
-from ...session.websocket import WebSocketClosedError
+from ...session.wire.frames import FrameError, Message, MessageType, PayloadType
+from ...session.wire.websocket import WebSocketClosedError
+from .agent_stream import Stream
 from .api import SESSION_ENDED, CallFailed
 from .command import CommandSession
 from .crypto import BlockCipher
-from .plugin import Plugin, Result
 from .port import PortSession
+from .session_kind import Plugin, Result
 from .setup import AGENT_VERSION
-from .stream import Stream
 from .terminal import TerminalSession
 
 if TYPE_CHECKING:
     from .api import Api, Socket
-    from .plugin import Task
+    from .session_kind import Task
 
 __all__ = ["PLUGINS", "Worker"]
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from smssh_plugin.submit.wrapper import WORDS
+from smssh_plugin.submit.request.wrapper import WORDS
 
 WRAPPER = "SMSSH WRAPPER"
 """Stands for the words before the folder in an entry point that is wrapped."""

@@ -18,7 +18,7 @@ import boto3
 from common import BUCKET, IMAGE, REGION, ROLE
 
 from smssh_plugin import enable, with_ssh
-from smssh_plugin.submit import cautions
+from smssh_plugin.submit import warnings as cautions
 from smssh_plugin.submit.options import SmsshWarning
 
 try:

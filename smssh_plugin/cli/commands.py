@@ -1,0 +1,39 @@
+"""The commands of `smssh`: found by this table, imported when one is called."""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS", "COMPLETION"]
+
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "bundle": ("bundle", "bundle", "Build, show and verify what goes into a job's container."),
+    "certify": ("certify", "certify", "Make a short-lived SSH certificate for a key."),
+    "connect": ("connect", "connect", "Log in to a job's container, or run a command there."),
+    "debug": ("debug", "debug", "Watch a pipeline, fix the step that fails while it is held, and report."),
+    "extend": ("remote", "extend", "Give a held job more time."),
+    "forward": ("forward", "forward", "Forward a port by Session Manager alone, without SSH."),
+    "hold": ("remote", "hold", "Ask a running job to hold at its next failure or its end."),
+    "known-hosts": (
+        "known_hosts",
+        "known_hosts",
+        "Print an announced host key, for ssh's KnownHostsCommand.",
+    ),
+    "list": ("list", "list_", "List the hosts that can be reached."),
+    "local": ("local", "local", "Run SageMaker jobs and pipelines on this machine: the stand-in."),
+    "proxy": ("proxy", "proxy", "Connect stdin and stdout with a job's SSH server, for ssh's ProxyCommand."),
+    "release": ("remote", "release", "Let a held job end."),
+    "remote-debug": (
+        "remote_debug",
+        "remote_debug",
+        "Switch SageMaker's remote debugging on in a training job that runs.",
+    ),
+    "retry": ("remote", "retry", "Run a held job's entry point again."),
+    "shell": ("shell", "shell", "Open a shell by Session Manager alone, where no SSH server runs."),
+    "ssh-config": ("ssh_config", "ssh_config", "Make `ssh ADDRESS`, scp, rsync and VS Code work."),
+    "status": ("remote", "status", "Show what a job's container is doing."),
+}
+"""Name of a command: its module in this package, its name there, and its line in `smssh --help`."""
+
+
+COMPLETION = "_SMSSH_COMPLETE"
+"""The variable by which a shell asks for completions, as click has it: `bash_source`, `zsh_complete`, ..."""
