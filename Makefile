@@ -30,7 +30,7 @@ test-cuts: environments
 	SMSSH_TEST_CUTS=$${SMSSH_TEST_CUTS:-200} SMSSH_TEST_CUT_BYTES=$${SMSSH_TEST_CUT_BYTES:-20000000} \
 		.venv/bin/python -m pytest -s tests/session/test_cuts.py $(PYTEST_ARGS)
 
-# A million malformed frames against client, service and agent double; SMSSH_TEST_FRAMES=... sends fewer.
+# A million malformed frames against client, service and fake agent; SMSSH_TEST_FRAMES=... sends fewer.
 test-fuzz: environments
 	SMSSH_TEST_FRAMES=$${SMSSH_TEST_FRAMES:-1000000} .venv/bin/python -m pytest -s tests/session/test_fuzz.py $(PYTEST_ARGS)
 
@@ -45,7 +45,7 @@ bench: environments
 docs: environments
 	.venv/bin/python dev/docs.py
 
-# Every carrier in every kind of container, for real, as one table. As root: it starts a dockerd of its own.
+# Every launcher in every kind of container, for real, as one table. As root: it starts a dockerd of its own.
 test-containers: environments
 	@command -v dockerd >/dev/null && command -v mmdebstrap >/dev/null || \
 		{ apt-get update -qq && apt-get install -qq --yes --no-install-recommends docker.io mmdebstrap; }

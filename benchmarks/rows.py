@@ -1,4 +1,4 @@
-"""What is measured. The real parts, as in the tests, whose containers and stand-ins are used here."""
+"""What is measured. The real parts, as in the tests, whose containers and local emulators are used here."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-from smssh_plugin.entrypoints import boot
 
+from smssh_plugin.entrypoints import boot
 from smssh_plugin.local.agent.installed import install
 from smssh_plugin.submit.bundle import build as bundles
 from smssh_plugin.submit.options import SSHOptions
@@ -118,37 +118,40 @@ def entry_point(folder: Path, share: float) -> list[Row]:
     baked = image(made)
     _bake(baked)
 
-    def delay(carrier: str) -> float:
+    def delay(launcher: str) -> float:
         with _container(folder, bundle, key) as container:
             code = container.base / "code"
             code.mkdir(parents=True)
             (code / "train.py").write_text(USER)
             plain = IMAGE / "bin" / "python"
-            command = [str(baked / "bin" / "python" if "baked" in carrier else plain), str(code / "train.py")]
+            command = [
+                str(baked / "bin" / "python" if "baked" in launcher else plain),
+                str(code / "train.py"),
+            ]
             environ = {}
-            if carrier == "run.sh":
+            if launcher == "run.sh":
                 command = ["/bin/sh", str(bundle / "run.sh"), *command]
-            if carrier == "sitecustomize":
+            if launcher == "sitecustomize":
                 environ["PYTHONPATH"] = str(bundle)
             began = time.monotonic_ns()
-            process = container.start(*command, on=not carrier.startswith("without"), **environ)
+            process = container.start(*command, on=not launcher.startswith("without"), **environ)
             if process.wait(60) != 0:
                 raise RuntimeError(container.output())
             user = int(re.search(r"began (\d+)", container.output()).group(1))
             container.assert_quiet()
             return (user - began) / 1e6
 
-    carriers = ["without", "without, baked image", "run.sh", "sitecustomize", "baked .pth"]
-    found = interleaved({name: lambda name=name: delay(name) for name in carriers}, _runs(20, share))
+    launchers = ["without", "without, baked image", "run.sh", "sitecustomize", "baked .pth"]
+    found = interleaved({name: lambda name=name: delay(name) for name in launchers}, _runs(20, share))
     rows = []
-    for carrier in ("run.sh", "sitecustomize", "baked .pth"):
-        reference = "without, baked image" if carrier == "baked .pth" else "without"
-        more = found[carrier].median - found[reference].median
+    for launcher in ("run.sh", "sitecustomize", "baked .pth"):
+        reference = "without, baked image" if launcher == "baked .pth" else "without"
+        more = found[launcher].median - found[reference].median
         rows.append(
             Row(
-                f"user's entry point begins, {carrier}",
+                f"user's entry point begins, {launcher}",
                 "ms",
-                found[carrier],
+                found[launcher],
                 reference,
                 found[reference],
                 "<= 150 ms more",
@@ -181,7 +184,7 @@ def _ready_amazons(folder: Path, bundle: Path, key: Path, share: float) -> Row:
     before = ("unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", own, "sh")
 
     def alone() -> float:
-        made = amazon.AmazonAgent(stand_in, folder / f"amazons-{time.monotonic_ns()}")
+        made = amazon.AmazonAgent(emulator, folder / f"amazons-{time.monotonic_ns()}")
         began = time.monotonic()
         made.start()
         found = time.monotonic() - began
@@ -189,26 +192,26 @@ def _ready_amazons(folder: Path, bundle: Path, key: Path, share: float) -> Row:
         return found
 
     with amazon.loopback_only():
-        stand_in = amazon.StandIn(folder / "stand-in")
-        (folder / "stand-in").mkdir()
-        stand_in.start()
+        emulator = amazon.Emulator(folder / "local emulator")
+        (folder / "local emulator").mkdir()
+        emulator.start()
         try:
             environ = {
-                "AWS_ENDPOINT_URL": stand_in.url,
-                "AWS_ENDPOINT_URL_SSMMESSAGES": stand_in.channels,
-                "SSL_CERT_FILE": str(stand_in.authority),
+                "AWS_ENDPOINT_URL": emulator.url,
+                "AWS_ENDPOINT_URL_SSMMESSAGES": emulator.channels,
+                "SSL_CERT_FILE": str(emulator.authority),
             }
             found = interleaved(
                 {
                     "ours": lambda: _connects(
-                        folder, bundle, key, stand_in.call, before, Path(amazon.AGENT), **environ
+                        folder, bundle, key, emulator.call, before, Path(amazon.AGENT), **environ
                     ),
                     "alone": alone,
                 },
                 _runs(8, share),
             )
         finally:
-            stand_in.stop()
+            emulator.stop()
     return ratio(
         "enabled -> first login possible",
         "s",
@@ -242,10 +245,10 @@ def _ready(folder: Path, bundle: Path, key: Path, share: float) -> Row:
     finally:
         stack.close()
     return ratio(
-        "enabled -> first login possible, agent double",
+        "enabled -> first login possible, fake agent",
         "s",
         found["ours"],
-        "agent double alone, registration to control channel",
+        "fake agent alone, registration to control channel",
         found["alone"],
         1.5,
     )
@@ -486,7 +489,7 @@ pump.Pump._read = paced
 
 
 def upload(folder: Path, share: float) -> list[Row]:
-    """Bytes into a port behind the agent double: through our session, through the same with the plugin's pacing, and
+    """Bytes into a port behind the fake agent: through our session, through the same with the plugin's pacing, and
     through the plugin itself where it is here."""
     stack = Stack()
     agent = Agent(stack, folder / "agent")

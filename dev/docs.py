@@ -89,7 +89,7 @@ def smssh_ready(context):
 ## Where a plugin must be installed
 
 In the Python that runs the supervisor. That is the one which starts the job where the package is baked into the image
-(`.pth`, `smssh-hook run`) or where `sitecustomize` is the carrier (CPython 3.8 or later), and the first `python3` on
+(`.pth`, `smssh-hook run`) or where `sitecustomize` is the launcher (CPython 3.8 or later), and the first `python3` on
 the PATH that works where the entry point is wrapped. `smssh-hook status --json` has the loaded ones in `hooks`.
 
 An unmodified image gets our code through the bundle, and a plugin that is named in

@@ -1,4 +1,4 @@
-"""Make the checkout's virtual environments: `.venv` (client, stand-in, tests) and `.venv-image` (the jobs' image).
+"""Make the checkout's virtual environments: `.venv` (client, emulator, tests) and `.venv-image` (the jobs' image).
 
     python3 dev/environments.py [--group GROUP ...]
 

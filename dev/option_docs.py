@@ -13,7 +13,7 @@ from typing import Any
 
 from smssh_plugin import settings
 from smssh_plugin.agent_package import MACHINES
-from smssh_plugin.submit.options import BUNDLES, CACHES, CARRIERS, WAYS, SSHOptions
+from smssh_plugin.submit.options import BUNDLES, CACHES, LAUNCHERS, WAYS, SSHOptions
 
 OPTIONS = """\
 # Options
@@ -40,7 +40,7 @@ VALUES = {
     "bundle_prefix": "s3://bucket/prefix",
     "s3_encryption": "AES256, aws:kms, or a key of KMS",
     "plugins": "list of names of distributions or modules",
-    "carrier": ", ".join(CARRIERS),
+    "launcher": ", ".join(LAUNCHERS),
     "cache": ", ".join(CACHES),
     "endpoints": "True or False",
     "repack": "None, True or False",

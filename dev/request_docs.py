@@ -71,16 +71,16 @@ SAMPLES = (
         {"transport": "native"},
     ),
     Sample(
-        'Training, started by the training toolkit (`carrier="chain"`)',
+        'Training, started by the training toolkit (`launcher="chain"`)',
         "training",
         _training(),
-        {"carrier": "chain"},
+        {"launcher": "chain"},
     ),
     Sample(
-        'Training, started by bash (`carrier="bash_env"`; the same for processing)',
+        'Training, started by bash (`launcher="bash_env"`; the same for processing)',
         "training",
         _training(),
-        {"carrier": "bash_env"},
+        {"launcher": "bash_env"},
     ),
     Sample(
         'An image that has smssh-plugin (`bundle="baked"`, here with `hold="failure"`; the same for each kind)',

@@ -1,6 +1,6 @@
 """Boot: decide whether anything happens at all, take the container's lock, start the supervisor.
 
-Every carrier calls `start`. It runs in the user's interpreters, so: CPython 3.7 and later, standard library
+Every launcher calls `start`. It runs in the user's interpreters, so: CPython 3.7 and later, standard library
 only, nothing imported before the decision, nothing printed, no threads, no children left behind, and no
 exception ever leaves it.
 
@@ -100,12 +100,12 @@ forced_exit: int | None = None
 """The exit status that a release chose, where the toolkit would end with another one."""
 
 
-def start(carrier: str = "start", bundle: str | None = None) -> None:
+def start(launcher: str = "start", bundle: str | None = None) -> None:
     """Do what this interpreter needs; return at once unless we are turned on.
 
     Args:
-        carrier: which carrier calls, for the log.
-        bundle: the folder of the bundle, if the carrier comes from one.
+        launcher: which launcher calls, for the log.
+        bundle: the folder of the bundle, if the launcher comes from one.
     """
     if not enabled(os.environ):
         return
@@ -113,7 +113,7 @@ def start(carrier: str = "start", bundle: str | None = None) -> None:
         this = sys.modules[__name__]
         # A .pth runs twice in a virtual environment, and a baked image may be given the bundle as well.
         if sys.modules.setdefault(MARKER, this) is this and not _booted:
-            _boot(carrier, bundle)
+            _boot(launcher, bundle)
     except BaseException as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         note(f"boot failed: {type(error).__name__}: {error}")
 
@@ -123,7 +123,7 @@ def enabled(environ: Mapping[str, str]) -> bool:
     return environ.get(ENABLE) == "1" or (ENABLE not in environ and environ.get(OLD_ENABLE) == "true")
 
 
-def _boot(carrier: str, bundle: str | None) -> None:
+def _boot(launcher: str, bundle: str | None) -> None:
     global _booted, _bundle, _registered  # noqa: PLW0603 - once in an interpreter
     _booted = True
     _bundle = bundle
@@ -133,7 +133,7 @@ def _boot(carrier: str, bundle: str | None) -> None:
         load("hide").filter_environment(os.environ)
     arguments = own_command()
     kind = classify(arguments)
-    if carrier == "pth" or _finds_hidden():
+    if launcher == "pth" or _finds_hidden():
         settle()
     if kind == "ignore":
         return
@@ -147,7 +147,7 @@ def _boot(carrier: str, bundle: str | None) -> None:
         return
     settle()
     held = what == "script" and name == "train" and is_toolkits(path)  # by the toolkit's import hook
-    won = start_supervisor(carrier, entry, holder=held)
+    won = start_supervisor(launcher, entry, holder=held)
     run = run_dir()
     if run is not None:
         # For what this process starts with another TMPDIR: it would look elsewhere, and start a second one.
@@ -572,7 +572,7 @@ def supervisor_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def start_supervisor(
-    carrier: str,
+    launcher: str,
     entry: int,
     environ: Mapping[str, str] | None = None,
     *,
@@ -582,7 +582,7 @@ def start_supervisor(
     """Start the supervisor if nobody has; True if this call did.
 
     Args:
-        carrier: which carrier calls, for the log.
+        launcher: which launcher calls, for the log.
         entry: id of the process whose end is the end of the job.
         environ: the job's environment; os.environ when left out.
         holder: whether the starter is going to be there when the entry point ends, so that it can hold the job.
@@ -600,7 +600,7 @@ def start_supervisor(
             note("no Python 3.8 or later for the supervisor")
             return False
         command = [python, "-m", "smssh_plugin.supervisor.main"]
-        command += ["--run", run, "--lock", str(lock), "--entry", str(entry), "--carrier", carrier]
+        command += ["--run", run, "--lock", str(lock), "--entry", str(entry), "--launcher", launcher]
         command += ["--output", output_identity(f"/proc/{entry}/fd/1")]
         command += ["--bundle", bundle_dir() or "", "--digest", digest, *(["--holder"] if holder else [])]
         _spawn_detached(

@@ -1,4 +1,4 @@
-"""The carrier in SAGEMAKER_TRAINING_MODULE: the training toolkits import it and call what it names.
+"""The launcher in SAGEMAKER_TRAINING_MODULE: the training toolkits import it and call what it names.
 
 Opt-in, for images whose own sitecustomize must not be hidden. In the bundle it is `chain/smssh_chain.py`, alone in
 its folder: PYTHONPATH=<bundle>/chain, SAGEMAKER_TRAINING_MODULE=smssh_chain:main. In an image with the package:
@@ -51,7 +51,7 @@ def __getattr__(name: str) -> "Callable[[], None]":  # PEP 562
 
 
 def _run_boot() -> None:
-    if "_smssh_boot" in sys.modules:  # another carrier came first
+    if "_smssh_boot" in sys.modules:  # another launcher came first
         return
     if __package__:
         from . import boot

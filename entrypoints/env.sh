@@ -1,4 +1,4 @@
-# The carrier in BASH_ENV: every bash that runs a script or a -c string reads this file first. Opt-in: it hides the
+# The launcher in BASH_ENV: every bash that runs a script or a -c string reads this file first. Opt-in: it hides the
 # image's own BASH_ENV, and other shells do not read it.
 #
 # Nothing is printed, and no variable, function or option of the shell is changed. The bash that is the container's

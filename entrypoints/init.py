@@ -46,12 +46,12 @@ ADDED: set[str] = set()
 """Variables that the shell which started us has put into the environment; the entry point gets none of them."""
 
 
-def run(command: list[str], carrier: str, bundle: str | None = None, digest: str = "") -> int:
+def run(command: list[str], launcher: str, bundle: str | None = None, digest: str = "") -> int:
     """Run the entry point and return its exit status.
 
     Args:
         command: the entry point's command line.
-        carrier: which carrier calls, for the log.
+        launcher: which launcher calls, for the log.
         bundle: the folder of the bundle, if there is one; it goes to the front of the child's PYTHONPATH.
         digest: the SHA-256 of the bundle's manifest, where the request says it.
     """
@@ -75,8 +75,8 @@ def run(command: list[str], carrier: str, bundle: str | None = None, digest: str
         bundle = boot.moved(os.path.abspath(bundle)) if bundle else None
         tee, early = _wishes(environ, bundle or boot.bundle_dir())
         if os.getpid() == 1 and boot.load("first").insists(command):
-            return _beside(command, inherited, carrier, digest, environ, bundle, early=early, held=tee)
-        _start_supervisor(carrier, environ, digest)
+            return _beside(command, inherited, launcher, digest, environ, bundle, early=early, held=tee)
+        _start_supervisor(launcher, environ, digest)
         entry_point = EntryPoint(command, _child_environment(environ, bundle), tee, inherited)
         return entry_point.run(early)
     except BaseException as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
@@ -89,7 +89,7 @@ def run(command: list[str], carrier: str, bundle: str | None = None, digest: str
 def _beside(
     command: list[str],
     inherited: Inherited,
-    carrier: str,
+    launcher: str,
     digest: str,
     environ: Mapping[str, str],
     bundle: str | None,
@@ -100,7 +100,7 @@ def _beside(
     """Become the entry point, which insists on being process 1, with the supervisor beside it; see `first`."""
     from ..errors import SmsshError
 
-    _start_supervisor(carrier, environ, digest, holder=False)
+    _start_supervisor(launcher, environ, digest, holder=False)
     if early:
         try:
             boot.load("supervisor_client").wait_at_start(command)
@@ -175,7 +175,7 @@ def original_environment() -> dict[str, str]:
 
 
 def _child_environment(environ: Mapping[str, str], bundle: str | None) -> dict[str, str]:
-    # By it the supervisor and `leftovers` know the entry point's processes from all others.
+    # By it the supervisor and `orphans` know the entry point's processes from all others.
     child = dict(environ, SMSSH_ENTRY=_entry())
     run = boot.run_dir()
     if run is not None:
@@ -188,14 +188,14 @@ def _child_environment(environ: Mapping[str, str], bundle: str | None) -> dict[s
 
 
 def _entry(pid: int | None = None) -> str:
-    """See `leftovers.entry`; that module is not imported before it is needed."""
+    """See `orphans.entry`; that module is not imported before it is needed."""
     pid = pid or os.getpid()
     return f"{pid}.{boot.start_time(pid)}"
 
 
-def _start_supervisor(carrier: str, environ: Mapping[str, str], digest: str, *, holder: bool = True) -> None:
+def _start_supervisor(launcher: str, environ: Mapping[str, str], digest: str, *, holder: bool = True) -> None:
     try:
-        boot.start_supervisor(carrier, os.getpid(), environ, holder=holder, digest=digest)
+        boot.start_supervisor(launcher, os.getpid(), environ, holder=holder, digest=digest)
     except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         boot.note(f"the supervisor was not started: {type(error).__name__}: {error}")
 
@@ -269,7 +269,7 @@ class EntryPoint:
             status = self._ended or 0
             decision = self._decide(reporter, status)
             if decision["action"] == "retry":
-                self._end_leftovers()
+                self._end_orphans()
                 self._prepare_retry()
                 if self._tee is not None:
                     self._tee.forget()
@@ -468,7 +468,7 @@ class EntryPoint:
 
         retry.prepare(self._environ, self._started, self._ended_at)
 
-    def _end_leftovers(self) -> None:
+    def _end_orphans(self) -> None:
         """Have nothing of the last attempt run beside the next one."""
         from . import orphans
 

@@ -1,6 +1,6 @@
 """Put init above a job's own program, where the request named no entry point that could be wrapped.
 
-An image's own entry point, a model server and a Spark job are started by a carrier inside their interpreter, too
+An image's own entry point, a model server and a Spark job are started by a launcher inside their interpreter, too
 late to be anybody's parent. Where somebody asked for a hold, a wait or SMSSH_STRICT, this interpreter becomes init
 instead, in the same process, and init starts the same command line again as its child: nothing of the user's has run
 by then. Nobody asked: nothing happens here.
@@ -80,7 +80,7 @@ def _become_init(arguments: Sequence[str]) -> None:
         return
     package = os.path.dirname(os.path.dirname(os.path.abspath(boot.__file__)))
     place = boot.code_path() or os.path.dirname(package)
-    # -I -S: nothing of the job's PYTHON* variables, site-packages or folder may get in there, our carrier neither.
+    # -I -S: nothing of the job's PYTHON* variables, site-packages or folder may get in there, our launcher neither.
     command = [sys.executable, "-I", "-S", "-c", CODE, place, *arguments]
     environ = boot.load("init").original_environment()
     boot.relocate(environ)

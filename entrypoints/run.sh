@@ -1,5 +1,5 @@
 #!/bin/sh
-# The carrier that wraps a ContainerEntrypoint: /bin/sh run.sh ORIGINAL..., or sourced by the words in front of the
+# The launcher that wraps a ContainerEntrypoint: /bin/sh run.sh ORIGINAL..., or sourced by the words in front of the
 # entry point once they have found this file to be the one that the request means (submit/request/wrapper.py).
 #
 # Finds a Python for the entry point's parent (init.py) and becomes it, once the archive that it comes from is known to

@@ -1,4 +1,4 @@
-"""The carrier on PYTHONPATH: Python imports the first `sitecustomize` on sys.path at every start.
+"""The launcher on PYTHONPATH: Python imports the first `sitecustomize` on sys.path at every start.
 
 CPython 3.7 and later, standard library only. It hides the image's own sitecustomize, so that one is run
 too, as if this file were not there. Boot comes out of the smssh.zip beside it: sys.path stays as it is, and
@@ -57,7 +57,7 @@ def _add_package(bundle: str) -> None:
 
 
 def _run_boot(bundle: str) -> None:
-    if "_smssh_boot" in sys.modules:  # the image is baked and its carrier came first
+    if "_smssh_boot" in sys.modules:  # the image is baked and its launcher came first
         return
     _add_package(bundle)
     from _smssh.entrypoints import boot  # type: ignore[import-not-found]

@@ -198,7 +198,7 @@ class Reporter:
         say: writes one line into the job's log.
         interrupted: True as soon as a hold must end, because the job is being stopped.
         code_dir: the folder of the user's code, if the caller knows it.
-        entry: the SMSSH_ENTRY of the entry point's processes; see `leftovers`.
+        entry: the SMSSH_ENTRY of the entry point's processes; see `orphans`.
     """
 
     def __init__(

@@ -258,7 +258,7 @@ class Attempts:
     def _follow(self, decision: dict[str, Any]) -> str:
         """Prepare what was decided: `retry` or `release`."""
         if decision["action"] == "retry":
-            self._end_leftovers()
+            self._end_orphans()
             boot.load("retry").forget_status(self._started, self._ended)
             if self._tee is not None:
                 self._tee.forget()
@@ -284,7 +284,7 @@ class Attempts:
         finally:
             self._restore_sigterm()
 
-    def _end_leftovers(self) -> None:
+    def _end_orphans(self) -> None:
         """Have nothing of the last attempt run beside the next one."""
         left = orphans.end(lambda: orphans.find(self._entry, children=True, keep=self._others))
         if left:

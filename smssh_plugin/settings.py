@@ -569,7 +569,7 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         _text,
         "module:function",
-        "The image's own SAGEMAKER_TRAINING_MODULE, where the job's names our carrier and it is none of AWS's images.",
+        "The image's own SAGEMAKER_TRAINING_MODULE, where the job's names our launcher and it is none of AWS's images.",
     ),
     Setting(
         "SMSSH_RUN_DIR",

@@ -87,11 +87,11 @@ def install(made: Path, folder: Path, *names: str) -> None:
 FAIL = "import os, sys, time\nwhile not os.path.exists('go'): time.sleep(0.05)\nsys.exit(int(open('go').read()))\n"
 
 
-def job(container, made, carrier, **environ):
-    """A failing job in the image, with one of the carriers."""
+def job(container, made, launcher, **environ):
+    """A failing job in the image, with one of the launchers."""
     script = container.script(FAIL)
     command = [made / "bin" / "python", script]
-    if carrier == "baked":  # what an image with `ENTRYPOINT ["smssh-hook", "run", "--", ...]` does
+    if launcher == "baked":  # what an image with `ENTRYPOINT ["smssh-hook", "run", "--", ...]` does
         command = [made / "bin" / "smssh-hook", "run", "--", *command]
     else:
         command = ["/bin/sh", container.bundle / "run.sh", *command]
@@ -99,13 +99,13 @@ def job(container, made, carrier, **environ):
     return container.start(*command, PATH=path, SMSSH_HOLD="failure", **environ)
 
 
-@pytest.mark.parametrize("carrier", ["baked", "run.sh"])
-def test_it_works_in_a_container(container, carrier):
-    """Installed in the Python that runs the supervisor, it is found, whatever the carrier is."""
+@pytest.mark.parametrize("launcher", ["baked", "run.sh"])
+def test_it_works_in_a_container(container, launcher):
+    """Installed in the Python that runs the supervisor, it is found, whatever the launcher is."""
     made = image(container.folder)
-    names = ["smssh-plugin", "smssh-triage"] if carrier == "baked" else ["smssh-triage"]
+    names = ["smssh-plugin", "smssh-triage"] if launcher == "baked" else ["smssh-triage"]
     install(made, container.folder, *names)
-    process = job(container, made, carrier, TRIAGE_NO_HOLD="9")
+    process = job(container, made, launcher, TRIAGE_NO_HOLD="9")
     status = container.wait_for("running")
     assert "triage" in status["hooks"]
     container.script("7", name="go")
@@ -133,9 +133,9 @@ def with_plugin(container, named):
     return container.bundle
 
 
-@pytest.mark.parametrize("carrier", ["run.sh", "sitecustomize"])
+@pytest.mark.parametrize("launcher", ["run.sh", "sitecustomize"])
 @pytest.mark.parametrize("named", ["smssh-triage", "smssh_triage"])
-def test_it_travels_in_the_bundle(container, monkeypatch, carrier, named):
+def test_it_travels_in_the_bundle(container, monkeypatch, launcher, named):
     """By its distribution and by its module; the image has neither it nor us."""
     if named == "smssh_triage":
         monkeypatch.syspath_prepend(PLUGIN)
@@ -149,7 +149,7 @@ def test_it_travels_in_the_bundle(container, monkeypatch, carrier, named):
     )
     command = ["python", script]
     environ = {"SMSSH_HOLD": "failure", "TRIAGE_NO_HOLD": "9"}
-    if carrier == "run.sh":
+    if launcher == "run.sh":
         command = ["/bin/sh", bundle / "run.sh", *command]
     else:
         environ["PYTHONPATH"] = bundle

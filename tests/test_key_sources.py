@@ -5,10 +5,10 @@ from __future__ import annotations
 import boto3
 import pytest
 from moto import mock_aws
-from smssh_plugin.hooks import keys
 
 from smssh_plugin import key_sources, settings
 from smssh_plugin.errors import ExitStatus, SmsshError
+from smssh_plugin.hooks import keys
 from smssh_plugin.key_sources import is_source, read_source
 from smssh_plugin.submit import authorized
 from smssh_plugin.submit.authorized import authorized_keys

@@ -9,9 +9,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from smssh_plugin.hooks import asyncssh_server
 
 from smssh_plugin.errors import SmsshError
+from smssh_plugin.hooks import asyncssh_server
 from smssh_plugin.manifest import MANIFEST, Manifest
 
 FILES = {"b/two": b"2", "a": b"1"}

@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Print an announced host key, for ssh's KnownHostsCommand.",
     ),
     "list": ("list", "list_", "List the hosts that can be reached."),
-    "local": ("local", "local", "Run SageMaker jobs and pipelines on this machine: the stand-in."),
+    "local": ("local", "local", "Run SageMaker jobs and pipelines on this machine: the local emulator."),
     "proxy": ("proxy", "proxy", "Connect stdin and stdout with a job's SSH server, for ssh's ProxyCommand."),
     "release": ("remote", "release", "Let a held job end."),
     "remote-debug": (

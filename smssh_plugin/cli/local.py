@@ -1,4 +1,4 @@
-"""`smssh local`: start, use and stop the stand-in on this machine."""
+"""`smssh local`: start, use and stop the local emulator on this machine."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def down() -> None:
         raise SmsshError(
             f"smssh local (process {state.pid}) did not stop within {_STOP_SECONDS:.0f} seconds",
             hint=f"see {folder.log_file}; then: kill -KILL {state.pid}",
-            reference="stand-in-does-not-stop",
+            reference="local emulator-does-not-stop",
             status=ExitStatus.TIMEOUT,
         )
     click.echo("smssh local has stopped.", err=True)
@@ -319,7 +319,7 @@ def _joined(folder: StateFolder) -> Iterator[Users]:
                 raise SmsshError(
                     f"the smssh local before this one did not stop within {_STOP_SECONDS:.0f} seconds",
                     hint=f"see {folder.log_file}",
-                    reference="stand-in-does-not-stop",
+                    reference="local emulator-does-not-stop",
                     status=ExitStatus.TIMEOUT,
                 )
             time.sleep(0.05)
@@ -467,7 +467,7 @@ def _start(folder: StateFolder, port: int, manner: _Manner, *, temporary: bool =
         raise SmsshError(
             f"smssh local did not start within {_START_SECONDS:.0f} seconds",
             hint=f"see {folder.log_file}",
-            reference="stand-in-does-not-start",
+            reference="local emulator-does-not-start",
             status=ExitStatus.TIMEOUT,
         )
     report = json.loads(line or "{}")
@@ -486,7 +486,7 @@ def _start(folder: StateFolder, port: int, manner: _Manner, *, temporary: bool =
     raise SmsshError(
         "smssh local ended while it started:\n" + "\n".join(f"    {text}" for text in tail),
         hint=f"the whole log: {folder.log_file}",
-        reference="stand-in-does-not-start",
+        reference="local emulator-does-not-start",
     )
 
 
@@ -505,7 +505,7 @@ def _read_line(descriptor: int) -> str | None:
 
 
 def _run_command(command: tuple[str, ...], state: State, folder: StateFolder) -> int:
-    """Run a command with the stand-in's variables; answers its exit status, 128 + N if a signal ended it.
+    """Run a command with the local emulator's variables; answers its exit status, 128 + N if a signal ended it.
 
     Ctrl-C is the command's: the terminal sends it SIGINT too, and we wait for what it makes of it. SIGTERM
     and SIGHUP are passed on.
@@ -544,14 +544,14 @@ def _run_command(command: tuple[str, ...], state: State, folder: StateFolder) ->
 
 
 def _send(state: State, number: int) -> None:
-    """Send a signal to a stand-in; one that has ended is no error."""
+    """Send a signal to a local emulator; one that has ended is no error."""
     if state.runs():
         with contextlib.suppress(ProcessLookupError):
             os.kill(state.pid, number)
 
 
 def _gone(state: State, folder: StateFolder) -> bool:
-    """Wait until a stand-in has stopped; False if that takes too long."""
+    """Wait until a local emulator has stopped; False if that takes too long."""
     deadline = time.monotonic() + _STOP_SECONDS
     while state.runs():
         if time.monotonic() > deadline:

@@ -44,7 +44,7 @@ class Certificate:
 
     @classmethod
     def make(cls, folder: Path, names: tuple[str, ...] = ("localhost",)) -> Certificate:
-        """Make both, anew: a certificate that another start of the stand-in left may be over.
+        """Make both, anew: a certificate that another start of the local emulator left may be over.
 
         Args:
             folder: where; it exists.

@@ -1,4 +1,4 @@
-"""What a client of the stand-in has in its environment; the same program without it speaks to AWS.
+"""What a client of the local emulator has in its environment; the same program without it speaks to AWS.
 
 This module imports the standard library only.
 """
@@ -94,7 +94,7 @@ def client_environment(
         **access.key.variables(),
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
-        # Nothing of a real profile may reach the stand-in, nor anything of this a real account.
+        # Nothing of a real profile may reach the local emulator, nor anything of this a real account.
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -155,7 +155,7 @@ def _botocore_authorities() -> Path | None:
 
 
 def removed_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The variables of `environ` that lead elsewhere, or belong to other keys than the stand-in's."""
+    """The variables of `environ` that lead elsewhere, or belong to other keys than the local emulator's."""
     return sorted(
         name
         for name in environ

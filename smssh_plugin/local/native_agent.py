@@ -3,7 +3,7 @@
 It needs no activation and no registration: its identity is the target `sagemaker-training-job:JOB_HOST` itself,
 its rights are those of the job's role. On AWS that is Amazon's agent in container mode with a custom identity,
 as far as can be told from outside (the permissions that the developer guide asks for are exactly what that
-configuration uses); here it is the agent double.
+configuration uses); here it is the fake agent.
 
 Facts: Amazon SageMaker AI developer guide, "Access a training container through AWS Systems Manager for remote
 debugging".

@@ -1,4 +1,4 @@
-"""The stand-in's process: wires jobs, sessions, SageMaker, moto and the gateway, and takes them down again.
+"""The local emulator's process: wires jobs, sessions, SageMaker, moto and the gateway, and takes them down again.
 
 `python -m smssh_plugin.local.server --folder DIR ...` is how `smssh local up` starts it in the background.
 """
@@ -27,7 +27,7 @@ from .credentials import Keyring
 from .environment import REGION, Access, network
 from .gateway import Gateway, listen
 from .jobs.manager import JobRunner
-from .jobs.run import remove_leftovers
+from .jobs.run import remove_orphans
 from .lambda_functions import Functions
 from .moto_backend import MotoBackend
 from .outgoing import Outgoing
@@ -87,7 +87,7 @@ async def serve(config: Config, ready: Callable[[State], None]) -> None:
         ready: called once, when requests are answered.
 
     Raises:
-        SmsshError: the port is in use, or another stand-in runs in the folder.
+        SmsshError: the port is in use, or another local emulator runs in the folder.
     """
     folder = StateFolder(config.folder)
     folder.make()
@@ -155,8 +155,8 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
 
     channels = f"https://127.0.0.1:{secure.getsockname()[1]}"
     environment = container_environment(access, folder.path, channels)
-    # Only here is it certain that they are no other's: by the folder's lock this is the only stand-in in it.
-    await asyncio.to_thread(remove_leftovers, folder.path / "jobs", folder.path / "functions")
+    # Only here is it certain that they are no other's: by the folder's lock this is the only local emulator in it.
+    await asyncio.to_thread(remove_orphans, folder.path / "jobs", folder.path / "functions")
     runner = await asyncio.to_thread(
         lambda: JobRunner(
             folder.path,

@@ -1,4 +1,4 @@
-"""The error that every part of the stand-in answers an AWS call with."""
+"""The error that every part of the local emulator answers an AWS call with."""
 
 __all__ = ["ServiceError"]
 

@@ -1,4 +1,4 @@
-"""The stand-in's state folder, and the file that says whether one is running and where.
+"""The local emulator's state folder, and the file that says whether one is running and where.
 
 `$SMSSH_HOME/local`: `state.json` while it runs, `local.log`, the locks `lock`, `start` and `users`, `jobs/` and
 `bin/` (of the job runner), `functions/` (logs of Lambda functions), and `client/` (files for clients).
@@ -33,7 +33,7 @@ _SECRETS = ("secret_key", "proxy")
 
 @dataclass(frozen=True)
 class State:
-    """A running stand-in."""
+    """A running local emulator."""
 
     pid: int
     birth: str
@@ -85,7 +85,7 @@ class State:
 
 
 class Users:
-    """The lock that the commands which use a stand-in share.
+    """The lock that the commands which use a local emulator share.
 
     The system lets go of it when its process ends, however that ends.
     """
@@ -94,7 +94,7 @@ class Users:
         self._file = file
 
     def join(self) -> bool:
-        """Be one of them; False while the stand-in is being stopped, because it had none any more."""
+        """Be one of them; False while the local emulator is being stopped, because it had none any more."""
         return _lock(self._file, fcntl.LOCK_SH)
 
     def alone(self) -> bool:
@@ -127,7 +127,7 @@ class StateFolder:
         private_folder(self.path)
 
     def read(self) -> State | None:
-        """The stand-in that runs, if one does. The file of one that was killed is removed."""
+        """The local emulator that runs, if one does. The file of one that was killed is removed."""
         try:
             state = State(**json.loads(own_text(self.state_file)))
         except FileNotFoundError:
@@ -195,7 +195,7 @@ def port_in_use(port: int) -> SmsshError:
 
 
 def already_running(folder: StateFolder) -> SmsshError:
-    """The error for a folder in which another stand-in runs."""
+    """The error for a folder in which another local emulator runs."""
     return SmsshError(
         f"another smssh local runs, or is just starting, in {folder.path}",
         hint="see: smssh local status",

@@ -26,7 +26,7 @@ from .pipelines import inject_definition
 from .request.limits import check_definition
 from .request.values import is_text
 from .selection import EVERYTHING, Choice, Selection
-from .warnings import Caution, say, together
+from .warnings import RequestWarning, say, together
 
 __all__ = ["enable"]
 
@@ -375,7 +375,7 @@ def _on_start(
         # Whoever may start a pipeline need not be allowed to read it.
         say(
             f"pipeline {pipeline!r}",
-            [Caution(f"its bundles were not looked at: {error.message}", "", each=False)],
+            [RequestWarning(f"its bundles were not looked at: {error.message}", "", each=False)],
         )
 
 
@@ -403,7 +403,7 @@ def _read(
     except (BotoCoreError, ClientError, SmsshError, KeyError, UnicodeDecodeError) as error:
         say(
             f"no SSH for pipeline {pipeline!r}",
-            [Caution(f"its definition in S3 can't be read: {error}", closed=True)],
+            [RequestWarning(f"its definition in S3 can't be read: {error}", closed=True)],
         )
         return None
     return text

@@ -20,7 +20,7 @@ from .bundle.agent import agent_for
 from .options import SSHOptions
 from .request.transform import Injection, name_of, transform_request
 from .request.values import is_text
-from .warnings import Caution, Held, cache_caution, cautions, say
+from .warnings import Held, RequestWarning, cache_warning, say, warnings_of
 
 __all__ = [
     "ADDED",
@@ -106,7 +106,7 @@ def inject(
         return request
     if changed is request:
         return request
-    say(where, cautions(kind, request, changed, injection, _held(options)))
+    say(where, warnings_of(kind, request, changed, injection, _held(options)))
     if switch.is_variable(options.enabled) and (kind != "model" or options.endpoints):
         say(where, [_PARAMETER])
     if kind != "transform" and not injection.baked:
@@ -157,7 +157,7 @@ def refused(
         raise error
     headline = error.message.replace(f"{name_of(kind, name)}: ", "", 1)
     rest = "" if error.hint is None else f"; {error.hint}"
-    say(f"no SSH for {subject_of(kind, name, request)}", [Caution(headline, rest, closed=True)])
+    say(f"no SSH for {subject_of(kind, name, request)}", [RequestWarning(headline, rest, closed=True)])
 
 
 def _session_of(attachment: Attachment, session_of: Callable[[], Any]) -> Callable[[], Any]:
@@ -177,7 +177,7 @@ def subject_of(kind: str, name: str | None, request: Mapping[str, Any]) -> str:
     return f"{where} {own!r}" if name is None and is_text(own) else where
 
 
-_PARAMETER = Caution(
+_PARAMETER = RequestWarning(
     "enabled is a pipeline parameter, which an execution can only use as the value of SMSSH_ENABLE",
     ": where it is 0, the container's side does nothing, and the request still has the bundle and what starts it, in "
     "the key of step caching too; a bool or an environment variable leaves no trace",
@@ -200,7 +200,7 @@ def _injection(kind: str, name: str | None, attachment: Attachment, session: Cal
         name,
         as_leaf(options.role),
         options.transport,
-        options.carrier,
+        options.launcher,
         as_leaf(switch.as_text(options.enabled)) if switch.is_variable(options.enabled) else "1",
         variables,
         options.baked,
@@ -303,9 +303,9 @@ def step_with_ssh(step: Mapping[str, Any], kind: str, options: SSHOptions) -> Ma
         return step
     if options.cache == "drop":
         return {name: value for name, value in step.items() if name != "CacheConfig"}
-    caution = cache_caution(kind)
-    if caution is not None:
-        say(name_of(kind, step.get("Name")), [caution])
+    warning = cache_warning(kind)
+    if warning is not None:
+        say(name_of(kind, step.get("Name")), [warning])
     return step
 
 

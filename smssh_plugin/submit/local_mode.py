@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .warnings import Caution, say
+from .warnings import RequestWarning, say
 
 __all__ = ["is_local", "is_local_step", "warn"]
 
@@ -22,7 +22,7 @@ _EXECUTORS = (
 )
 """The modules of SDK v2 and v3 that run pipelines in local mode."""
 
-_LOCAL = Caution(
+_LOCAL = RequestWarning(
     "local mode of the SageMaker SDK gets no SSH",
     ": its jobs run in Docker on this machine as they would without smssh; `docker exec -it CONTAINER sh` enters one, "
     "and jobs of the local emulator (`smssh local`) can be entered as on AWS",

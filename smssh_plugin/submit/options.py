@@ -19,7 +19,7 @@ from .switch import switched_off
 
 __all__ = [
     "CACHES",
-    "CARRIERS",
+    "LAUNCHERS",
     "LISTS",
     "WAYS",
     "SSHOptions",
@@ -29,7 +29,7 @@ __all__ = [
     "switched_off",
 ]
 
-CARRIERS = ("auto", "wrap", "sitecustomize", "chain", "bash_env", "baked")
+LAUNCHERS = ("auto", "wrap", "sitecustomize", "chain", "bash_env", "baked")
 CACHES = ("warn", "keep", "drop")
 AGENT_LATEST = "latest"
 BUNDLES = ("auto", "baked", "offline")
@@ -136,7 +136,7 @@ class SSHOptions:
             where the request is made. Code and declared package data are sent, nothing else of a package's folder.
             What they require is not taken along unless it is named, too. In images that have them, they are found
             without (no variable).
-        carrier: what starts SSH in the container. `auto` wraps the entry point that the request names (`wrap`), and
+        launcher: what starts SSH in the container. `auto` wraps the entry point that the request names (`wrap`), and
             where it names none puts a `sitecustomize` of ours on PYTHONPATH; `chain` goes through the training
             toolkits' SAGEMAKER_TRAINING_MODULE, and `bash_env` through BASH_ENV, for images that neither of the
             former suits. `baked` is for images that have smssh-plugin installed: they get variables and no bundle, as
@@ -189,7 +189,7 @@ class SSHOptions:
     bundle_prefix: str | None = None
     s3_encryption: str | None = None
     plugins: tuple[str, ...] = ()
-    carrier: str = "auto"
+    launcher: str = "auto"
     cache: str = "warn"
     hosts: int | None = None
     endpoints: bool = False
@@ -207,7 +207,7 @@ class SSHOptions:
         problem = switch.problem(self.enabled)
         if problem is not None:
             raise _refusal("enabled", problem)
-        for name, choices in (("carrier", CARRIERS), ("cache", CACHES)):
+        for name, choices in (("launcher", LAUNCHERS), ("cache", CACHES)):
             if getattr(self, name) not in choices:
                 raise _refusal(name, f"is {getattr(self, name)!r}, not one of {', '.join(choices)}")
         # A text such as "no" would be true.
@@ -306,8 +306,8 @@ class SSHOptions:
                     "s3_encryption",
                     f"is {self.s3_encryption!r}, not AES256, aws:kms or a key of KMS: id, ARN or alias",
                 )
-        if self.bundle == "baked" and self.carrier not in ("auto", "baked"):
-            raise _refusal("carrier", f"is {self.carrier!r}, and with bundle='baked' nothing is carried")
+        if self.bundle == "baked" and self.launcher not in ("auto", "baked"):
+            raise _refusal("launcher", f"is {self.launcher!r}, and with bundle='baked' nothing is carried")
         if self.baked:
             self._check_baked()
         if self.bundle == "offline":
@@ -355,7 +355,7 @@ class SSHOptions:
     @property
     def baked(self) -> bool:
         """Whether the image has the package, so that variables are all that a job gets: see `settings.variables`."""
-        return "baked" in (self.bundle, self.carrier)
+        return "baked" in (self.bundle, self.launcher)
 
     @property
     def agent_source(self) -> str:
@@ -466,7 +466,7 @@ WAYS: Mapping[str, Way] = {
     "bundle_prefix": Way((), "nowhere"),
     "s3_encryption": Way(("SMSSH_S3_ENCRYPTION",), "options.json"),
     "plugins": Way((), "bundle"),
-    "carrier": Way((), "request"),
+    "launcher": Way((), "request"),
     "cache": Way((), "nowhere"),
     "hosts": Way(("SMSSH_HOSTS",), "options.json"),
     "endpoints": Way((), "request"),

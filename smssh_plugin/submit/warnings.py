@@ -1,8 +1,8 @@
 """What can't be decided from a request, and may keep people out or cost them money. Said once.
 
-`cautions` is pure: it finds what is to be said of one request. `say` says it: a pipeline compiles its steps one after
-the other, and whoever gives SSH to all of them wants one line for all, and not again at the next compilation. What
-keeps a job from being entered is said of each job, and of the steps of each pipeline, by its name. Steps
+`warnings_of` is pure: it finds what is to be said of one request. `say` says it: a pipeline compiles its steps one
+after the other, and a person who gives SSH to all of them wants one line for all, and not again at the next
+compilation. What keeps a job from being entered is said of each job, and of the steps of each pipeline, by its name. Steps
 that are decorated one by one are compiled with nobody to tell which is the last: so the whole is said of the first that
 something is true of, and of the others the headline.
 """
@@ -24,15 +24,15 @@ from .request.transform import Injection, definitions_of
 from .request.values import at, is_list, is_map, is_text
 
 __all__ = [
-    "Caution",
     "Held",
-    "cache_caution",
-    "cautions",
+    "RequestWarning",
+    "cache_warning",
     "forgettable",
     "say",
     "together",
     "unproven",
     "unseen",
+    "warnings_of",
 ]
 
 Request = Mapping[str, Any]
@@ -47,7 +47,7 @@ CACHE_KEYS = {
 pipeline step type"); a ContainerEntrypoint is part of the specification."""
 
 
-class Caution(NamedTuple):
+class RequestWarning(NamedTuple):
     """What is to be said of a request.
 
     Attributes:
@@ -70,7 +70,7 @@ class Caution(NamedTuple):
         return self.headline + self.rest
 
 
-def unseen(options: SSHOptions) -> list[Caution]:
+def unseen(options: SSHOptions) -> list[RequestWarning]:
     """What is to be said of a transform job whose model was not seen to get SSH: its files come with its model.
 
     Args:
@@ -81,22 +81,22 @@ def unseen(options: SSHOptions) -> list[Caution]:
     return [_ROLE_UNSEEN] if options.role is None and options.transport == "ssm" else []
 
 
-_UNSEEN = Caution(
+_UNSEEN = RequestWarning(
     "its model was not seen to get SSH",
     ": unless it was made with SSH, the job can't be entered; give SSH to what makes the model, too, or use an image "
     "that has smssh-plugin (SSHOptions(bundle='baked'))",
     closed=True,
 )
-_ROLE_UNSEEN = Caution(
+_ROLE_UNSEEN = RequestWarning(
     "its model was not seen to get SSH, which would say by SMSSH_ROLE what role the hosts are registered with",
     ": unless the model or its image does, name it (SSHOptions(role=...))",
     closed=True,
 )
 
 
-def unproven() -> Caution:
+def unproven() -> RequestWarning:
     """What is to be said of a transform job or its model where the bundle comes by a way that was not proven for it."""
-    return Caution(
+    return RequestWarning(
         "the bundle is one of the model's AdditionalModelDataSources, which AWS does not document for batch transform",
         "; if the model or the job is refused or fails for that, let a job repack the model first "
         "(SSHOptions(repack=True), for a pipeline as a whole), use an image that has smssh-plugin "
@@ -118,7 +118,9 @@ class Held(NamedTuple):
     after: bool = False
 
 
-def cautions(kind: str, before: Request, after: Request, injection: Injection, held: Held) -> list[Caution]:
+def warnings_of(
+    kind: str, before: Request, after: Request, injection: Injection, held: Held
+) -> list[RequestWarning]:
     """What is to be said of a request.
 
     Args:
@@ -133,7 +135,7 @@ def cautions(kind: str, before: Request, after: Request, injection: Injection, h
         _, new = definitions_of(after)
         several = [_of_training(*pair, injection, held) for pair in zip(old, new)]
         several.append(_of_limit(before, held, "HyperParameterTuningJobConfig", "ResourceLimits"))
-        return list(dict.fromkeys(caution for found in several for caution in found))
+        return list(dict.fromkeys(warning for found in several for warning in found))
     if kind == "training":
         return _of_training(before, after, injection, held)
     if kind == "processing":
@@ -152,18 +154,18 @@ def cautions(kind: str, before: Request, after: Request, injection: Injection, h
     return []
 
 
-def cache_caution(kind: str) -> Caution | None:
+def cache_warning(kind: str) -> RequestWarning | None:
     """What is to be said of a step with SSH whose results are cached; None for a step that starts no container."""
     if kind not in CACHE_KEYS:
         return None
-    return Caution(
+    return RequestWarning(
         "step caching is on, and a cache hit starts no container that could be entered",
         f"; SSH is part of the key ({CACHE_KEYS[kind]}), so that turning it on or off, and a new bundle, run the step "
         "once; SSHOptions(cache='drop') runs it always, cache='keep' says no more",
     )
 
 
-def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> list[Caution]:
+def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> list[RequestWarning]:
     if not is_map(before) or not is_map(after):
         return []
     found = _of_network(before, injection, "")
@@ -173,7 +175,9 @@ def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> l
     found += _of_limit(before, held, "StoppingCondition")
     if held.hold and before.get("EnableManagedSpotTraining") is True:
         found.append(
-            Caution("spot capacity can be taken away at any time", ", and with it a container that is held")
+            RequestWarning(
+                "spot capacity can be taken away at any time", ", and with it a container that is held"
+            )
         )
     debug = at(before, "RemoteDebugConfig", "EnableRemoteDebug")
     if injection.transport == "native":
@@ -181,7 +185,7 @@ def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> l
             found.append(_of_variable("RemoteDebugConfig.EnableRemoteDebug", "false"))
         if images.is_algorithm(image, before.get("HyperParameters")):
             found.append(
-                Caution(
+                RequestWarning(
                     "the native transport is SageMaker's remote debugging, which is not for images of built-in "
                     "algorithms"
                 )
@@ -189,7 +193,7 @@ def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> l
     return found
 
 
-def _of_network(holder: Any, injection: Injection, prefix: str) -> list[Caution]:
+def _of_network(holder: Any, injection: Injection, prefix: str) -> list[RequestWarning]:
     if not is_map(holder):
         return []
     found = []
@@ -199,7 +203,7 @@ def _of_network(holder: Any, injection: Injection, prefix: str) -> list[Caution]
     if holder.get("VpcConfig") is not None and injection.transport != "none":
         needed = "ssmmessages" if injection.transport == "native" else "ssm and ssmmessages"
         found.append(
-            Caution(
+            RequestWarning(
                 f"{prefix}VpcConfig is set",
                 f": without a way to the internet, its subnets need the interface endpoints {needed}, and the gateway "
                 "endpoint of S3",
@@ -208,13 +212,13 @@ def _of_network(holder: Any, injection: Injection, prefix: str) -> list[Caution]
     return found
 
 
-def _of_variable(member: str, value: str) -> Caution:
-    return Caution(
+def _of_variable(member: str, value: str) -> RequestWarning:
+    return RequestWarning(
         f"{member} is a pipeline variable", f"; where it is {value}, the container can't be entered"
     )
 
 
-def _of_python_path(image: Any, before: Any, after: Any) -> list[Caution]:
+def _of_python_path(image: Any, before: Any, after: Any) -> list[RequestWarning]:
     """A job's PYTHONPATH takes the place of the image's own."""
     if at(before, "Environment", "PYTHONPATH") is not None or images.keeps_python_path(image):
         return []
@@ -223,7 +227,7 @@ def _of_python_path(image: Any, before: Any, after: Any) -> list[Caution]:
         return []
     named = image if is_text(image) else "the image"
     return [
-        Caution(
+        RequestWarning(
             "PYTHONPATH is set for SSH and takes the place of the image's own",
             f"; if {named} has one, give it in the request's Environment; a training or processing job can name its "
             "entry point as well, which is wrapped instead",
@@ -232,7 +236,7 @@ def _of_python_path(image: Any, before: Any, after: Any) -> list[Caution]:
     ]
 
 
-def _of_entry_point(before: Any, after: Any, held: Held) -> list[Caution]:
+def _of_entry_point(before: Any, after: Any, held: Held) -> list[RequestWarning]:
     """Nobody of ours is above an entry point that insists on being process 1, to see how it ends."""
     command = at(before, "ContainerEntrypoint")
     if not held.after or not is_list(command) or at(after, "ContainerEntrypoint") is command:
@@ -241,7 +245,7 @@ def _of_entry_point(before: Any, after: Any, held: Held) -> list[Caution]:
     if not words or not first.shows(words):
         return []
     return [
-        Caution(
+        RequestWarning(
             "its entry point insists on being process 1, so the job can be entered, but not held when it ends",
             f": {repr(words[0]) if words[0] else 'it'} is started as process 1 itself, with nothing of ours above it; "
             "wait and hold='start' work, and to have its end held, name the program that it starts as the entry point",
@@ -249,7 +253,7 @@ def _of_entry_point(before: Any, after: Any, held: Held) -> list[Caution]:
     ]
 
 
-def _of_limit(before: Request, held: Held, *members: str) -> list[Caution]:
+def _of_limit(before: Request, held: Held, *members: str) -> list[RequestWarning]:
     """A hold does not stop the clock.
 
     Args:
@@ -266,7 +270,7 @@ def _of_limit(before: Request, held: Held, *members: str) -> list[Caution]:
     if not what or longest < ends:
         return []
     return [
-        Caution(
+        RequestWarning(
             f"{what} of up to {longest} s in all may be cut short",
             f": {'.'.join(members)}.MaxRuntimeInSeconds ends the job {limit} s after its start, so every hold ends "
             f"{ends} s after it at the latest, and what the job has run by then is part of that; give the job more "
@@ -284,7 +288,7 @@ def _containers(model: Request) -> list[Any]:
 
 _STEP = "step "
 _INSIDE = ("smssh_plugin", "sagemaker", "boto", "contextlib", "functools", "pydantic")
-_said: dict[Caution, set[str]] = {}
+_said: dict[RequestWarning, set[str]] = {}
 """What was said in this process, and of what."""
 _waiting: contextvars.ContextVar[dict[tuple[str, str], list[str]] | None] = contextvars.ContextVar(
     "waiting", default=None
@@ -294,22 +298,22 @@ _whose: contextvars.ContextVar[str] = contextvars.ContextVar("whose", default=""
 """Whose steps it is about, as the end of a subject."""
 
 
-def say(subject: str, cautions: Iterable[Caution]) -> None:
+def say(subject: str, found: Iterable[RequestWarning]) -> None:
     """Warn of something, unless that was done before; of what was said of others, the headline will do.
 
     Args:
         subject: what it is about, as a person knows it.
-        cautions: what is to be said of it.
+        found: what is to be said of it.
     """
     waiting = _waiting.get()
-    for caution in cautions:
-        whose = _whose.get() if caution.closed else ""
-        known = _said.setdefault(caution, set())
-        whole = not known or (waiting is not None and (caution.text, whose) in waiting)
-        if subject + whose in known or not (whole or caution.each):
+    for warning in found:
+        whose = _whose.get() if warning.closed else ""
+        known = _said.setdefault(warning, set())
+        whole = not known or (waiting is not None and (warning.text, whose) in waiting)
+        if subject + whose in known or not (whole or warning.each):
             continue
         known.add(subject + whose)
-        text = caution.text if whole else caution.headline
+        text = warning.text if whole else warning.headline
         if waiting is None:
             _warn(f"{subject}{whose}: {text}")
         else:
@@ -341,12 +345,12 @@ def together(pipeline: str | None = None) -> Iterator[None]:
 def forgettable() -> Callable[[], None]:
     """A way to forget what is said from now on and was not warned of yet, for whoever tries again."""
     waiting = _waiting.get()
-    known = {caution: set(subjects) for caution, subjects in _said.items()}
+    known = {warning: set(subjects) for warning, subjects in _said.items()}
     kept = {key: list(subjects) for key, subjects in (waiting or {}).items()}
 
     def forget() -> None:
         _said.clear()
-        _said.update({caution: set(subjects) for caution, subjects in known.items()})
+        _said.update({warning: set(subjects) for warning, subjects in known.items()})
         if waiting is not None:
             waiting.clear()
             waiting.update({key: list(subjects) for key, subjects in kept.items()})

@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lock", type=int, required=True)
     parser.add_argument("--entry", type=int, required=True)
     parser.add_argument("--output", default="")
-    parser.add_argument("--carrier", required=True)
+    parser.add_argument("--launcher", required=True)
     parser.add_argument("--holder", action="store_true")
     parser.add_argument("--bundle", type=lambda path: Path(path) if path else None)
     parser.add_argument("--digest", default="")
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         job_log=JobLog(options.entry, options.output),
         holder=options.holder,
     )
-    _log.info("started by %s for process %d", options.carrier, options.entry)
+    _log.info("started by %s for process %d", options.launcher, options.entry)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.keeper.stop_wanted.set())
     return supervisor.run()
 

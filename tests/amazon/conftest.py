@@ -1,4 +1,4 @@
-"""A stand-in, an sshd and Amazon's programs on a loopback of their own."""
+"""A local emulator, an sshd and Amazon's programs on a loopback of their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.session.support import EchoServer, Sshd, closing
 
-from .programs import StandIn, loopback_only
+from .programs import Emulator, loopback_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Place:
     """What all tests of a module share."""
 
-    def __init__(self, stand_in: StandIn, sshd: Sshd, echo: EchoServer) -> None:
-        self.stand_in = stand_in
+    def __init__(self, emulator: Emulator, sshd: Sshd, echo: EchoServer) -> None:
+        self.emulator = emulator
         self.sshd = sshd
         self.echo = echo
 
@@ -29,8 +29,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(loopback_only())
         folder = tmp_path_factory.mktemp("amazon")
-        stand_in = StandIn(folder)
-        stand_in.start()
-        stack.callback(stand_in.stop)
+        emulator = Emulator(folder)
+        emulator.start()
+        stack.callback(emulator.stop)
         sshd = stack.enter_context(closing(Sshd(tmp_path_factory.mktemp("sshd"))))
-        yield Place(stand_in, sshd, stack.enter_context(closing(EchoServer())))
+        yield Place(emulator, sshd, stack.enter_context(closing(EchoServer())))

@@ -107,8 +107,8 @@ def loopback_only() -> Iterator[None]:
         os.close(before)
 
 
-class StandIn(Service):
-    """The stand-in without jobs: its gateway, Session Manager with TLS for agents, and moto."""
+class Emulator(Service):
+    """The local emulator without jobs: its gateway, Session Manager with TLS for agents, and moto."""
 
     def start(self) -> None:
         """Start it; clients need not sign, since the plugin does only from 1.2.764 on."""
@@ -148,14 +148,14 @@ class AmazonAgent:
     """Amazon's agent in a folder and a mount namespace of its own.
 
     Args:
-        stand_in: what it connects to.
+        emulator: what it connects to.
         folder: for its files; made.
         native: the target that it is, as SageMaker's own; it is registered as a managed node otherwise.
         environment: more variables.
     """
 
-    def __init__(self, stand_in: StandIn, folder: Path, native: str = "", **environment: str) -> None:
-        self.stand_in = stand_in
+    def __init__(self, emulator: Emulator, folder: Path, native: str = "", **environment: str) -> None:
+        self.emulator = emulator
         self._environment = environment
         self.folder = folder
         self.node = native
@@ -169,11 +169,11 @@ class AmazonAgent:
             custom = {"InstanceID": native, "Region": REGION, "CredentialsProvider": "DEFAULT"}
             identity = {"ConsumptionOrder": ["CustomIdentity"], "CustomIdentities": [custom]}
         configuration = {
-            "Ssm": {"Endpoint": stand_in.url},
-            "Mds": {"Endpoint": stand_in.url},
-            "Kms": {"Endpoint": stand_in.url},
-            "S3": {"Endpoint": stand_in.url},
-            "Mgs": {"Region": REGION, "Endpoint": stand_in.channels, "SessionWorkerBufferLimit": 100},
+            "Ssm": {"Endpoint": emulator.url},
+            "Mds": {"Endpoint": emulator.url},
+            "Kms": {"Endpoint": emulator.url},
+            "S3": {"Endpoint": emulator.url},
+            "Mgs": {"Region": REGION, "Endpoint": emulator.channels, "SessionWorkerBufferLimit": 100},
             "Agent": {"Region": REGION, "ContainerMode": self.native, "SelfUpdate": False},
             "Identity": identity,
             "Profile": {"ShareCreds": not self.native},
@@ -185,14 +185,14 @@ class AmazonAgent:
         """Register it, unless it is native, start it, and wait until sessions are possible."""
         register = ""
         if not self.native:
-            made = self.stand_in.call("CreateActivation", IamRole="role/SSM")
+            made = self.emulator.call("CreateActivation", IamRole="role/SSM")
             register = f"-id {made['ActivationId']} -code {made['ActivationCode']}"
-        before = len(self.stand_in.events("control-open"))
+        before = len(self.emulator.events("control-open"))
         # HOME and the credentials file: it writes the node's credentials where they are everybody's, by default.
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
-            "SSL_CERT_FILE": str(self.stand_in.authority),
+            "SSL_CERT_FILE": str(self.emulator.authority),
             "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "credentials"),
             **(KEYS if self.native else {}),
             **self._environment,
@@ -208,7 +208,7 @@ class AmazonAgent:
                 stderr=log,
                 start_new_session=True,
             )
-        until(lambda: len(self.stand_in.events("control-open")) > before, seconds=60, what=f"{self.log}")
+        until(lambda: len(self.emulator.events("control-open")) > before, seconds=60, what=f"{self.log}")
         if not self.native:
             found = re.search(r"Managed instance-id: (mi-[0-9a-f]{17})", self.log.read_text())
             assert found, self.log.read_text()

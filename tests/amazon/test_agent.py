@@ -44,14 +44,14 @@ def new_agent(here: Place, tmp_path: Path) -> Iterator[Callable[..., AmazonAgent
     made: list[AmazonAgent] = []
 
     def make(native: str = "", **environment: str) -> AmazonAgent:
-        agent = AmazonAgent(here.stand_in, tmp_path / f"agent-{len(made)}", native, **environment)
+        agent = AmazonAgent(here.emulator, tmp_path / f"agent-{len(made)}", native, **environment)
         made.append(agent)
         agent.start()
         return agent
 
     yield make
-    for session in here.stand_in.service.active_sessions:
-        here.stand_in.call("TerminateSession", SessionId=session.id)
+    for session in here.emulator.service.active_sessions:
+        here.emulator.call("TerminateSession", SessionId=session.id)
     for agent in made:
         agent.kill()
 
@@ -59,7 +59,7 @@ def new_agent(here: Place, tmp_path: Path) -> Iterator[Callable[..., AmazonAgent
 def ssh(here: Place, node: str, script: str, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["ssh", *here.sshd.options(proxy_command(node, here.sshd.port, *more)), "job", script],
-        env=here.stand_in.environment,
+        env=here.emulator.environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -68,7 +68,7 @@ def ssh(here: Place, node: str, script: str, *more: str) -> subprocess.Completed
 
 
 def connected(here: Place, node: str) -> bool:
-    return bool(here.stand_in.call("GetConnectionStatus", Target=node)["Status"] == "connected")
+    return bool(here.emulator.call("GetConnectionStatus", Target=node)["Status"] == "connected")
 
 
 def test_it_registers_and_deregisters(here: Place, new_agent: Callable[..., AmazonAgent]) -> None:
@@ -78,13 +78,13 @@ def test_it_registers_and_deregisters(here: Place, new_agent: Callable[..., Amaz
     ).stdout.rpartition(" ")[2]
 
     def information() -> Any:
-        found = here.stand_in.call("DescribeInstanceInformation")["InstanceInformationList"]
+        found = here.emulator.call("DescribeInstanceInformation")["InstanceInformationList"]
         return [(one["PingStatus"], one["AgentVersion"]) for one in found if one["InstanceId"] == agent.node]
 
     until(lambda: information() == [("Online", version.strip())], what="its ping")
     assert connected(here, agent.node)
     assert ssh(here, agent.node, "echo in").stdout == "in\n"
-    here.stand_in.call("DeregisterManagedInstance", InstanceId=agent.node)
+    here.emulator.call("DeregisterManagedInstance", InstanceId=agent.node)
     assert information() == []
     until(lambda: not connected(here, agent.node), what="the end of its control channel")
     done = ssh(here, agent.node, "echo in", "wait=0")
@@ -95,17 +95,17 @@ def test_it_registers_and_deregisters(here: Place, new_agent: Callable[..., Amaz
 def test_its_key_is_replaced_when_the_service_asks(
     here: Place, new_agent: Callable[..., AmazonAgent]
 ) -> None:
-    """The stand-in verifies its signatures, so that a wrong key would be found out by the next token."""
-    nodes = here.stand_in.service.nodes
+    """The local emulator verifies its signatures, so that a wrong key would be found out by the next token."""
+    nodes = here.emulator.service.nodes
     before, nodes.token_seconds = nodes.token_seconds, 4.0
     try:
         agent = new_agent()
         first = nodes.nodes[agent.node].public_key
         nodes.nodes[agent.node].rotate = True
         until(lambda: nodes.nodes[agent.node].public_key != first, seconds=90, what="another key")
-        asked = len(here.stand_in.events("RequestManagedInstanceRoleToken"))
+        asked = len(here.emulator.events("RequestManagedInstanceRoleToken"))
         until(
-            lambda: len(here.stand_in.events("RequestManagedInstanceRoleToken")) > asked,
+            lambda: len(here.emulator.events("RequestManagedInstanceRoleToken")) > asked,
             seconds=90,
             what="a token by the new key",
         )
@@ -129,7 +129,7 @@ def test_eight_logins_at_once_and_a_session_that_outlives_it(
             *("ssh", *here.sshd.options(proxy_command(agent.node, here.sshd.port))),
             *("job", f"echo ready; read line < {go}; echo $line"),
         ],
-        env=here.stand_in.environment,
+        env=here.emulator.environment,
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -151,7 +151,7 @@ def test_it_refuses_the_metadata_service(here: Place, new_agent: Callable[..., A
     agent = new_agent()
 
     class World:
-        stack = here.stand_in
+        stack = here.emulator
         node = agent.node
 
     forward = Forward(World, 80, "host='169.254.169.254'")  # type: ignore[arg-type]
@@ -166,8 +166,8 @@ def test_it_refuses_the_metadata_service(here: Place, new_agent: Callable[..., A
 
 def test_a_shell_that_the_account_encrypts(here: Place, new_agent: Callable[..., AmazonAgent]) -> None:
     agent = new_agent()
-    key = here.stand_in.client("kms").create_key()["KeyMetadata"]["Arn"]
-    ssm = here.stand_in.client("ssm")
+    key = here.emulator.client("kms").create_key()["KeyMetadata"]["Arn"]
+    ssm = here.emulator.client("ssm")
     name = "SSM-SessionManagerRunShell"
     before = ssm.get_document(Name=name)["Content"]
 
@@ -178,7 +178,7 @@ def test_a_shell_that_the_account_encrypts(here: Place, new_agent: Callable[...,
     encrypted.setdefault("inputs", {})["kmsKeyId"] = key
     prefer(json.dumps(encrypted))
     try:
-        done = run_shell(here.stand_in, agent.node, typed=b"echo $((6 * 7))-seen; exit\n")  # type: ignore[arg-type]
+        done = run_shell(here.emulator, agent.node, typed=b"echo $((6 * 7))-seen; exit\n")  # type: ignore[arg-type]
         assert done.returncode == 0, done.stderr
         assert b"42-seen" in done.stdout
         assert b"This session is encrypted using AWS KMS" in done.stdout + done.stderr
@@ -189,21 +189,21 @@ def test_a_shell_that_the_account_encrypts(here: Place, new_agent: Callable[...,
 def test_as_sagemakers_own(here: Place, new_agent: Callable[..., AmazonAgent]) -> None:
     """A target without a node: SSH by SSH's document and by port forwarding's, a shell, and a line for one."""
     target = "sagemaker-training-job:my-job_algo-1"
-    stand_in = here.stand_in
-    nodes = set(stand_in.service.nodes.nodes)
+    emulator = here.emulator
+    nodes = set(emulator.service.nodes.nodes)
     agent = new_agent(target)
     assert ssh(here, target, "echo in; id -un").stdout == "in\nroot\n"
-    stand_in.service.faults.add(Fault("ssm:StartSession", "AccessDeniedException", times=1))
+    emulator.service.faults.add(Fault("ssm:StartSession", "AccessDeniedException", times=1))
     assert ssh(here, target, "echo in").stdout == "in\n"
-    started = [one.document for one in stand_in.service.sessions.values() if one.target == target]
+    started = [one.document for one in emulator.service.sessions.values() if one.target == target]
     assert started == ["AWS-StartSSHSession", "AWS-StartPortForwardingSession"]
-    assert set(stand_in.service.nodes.nodes) == nodes
-    done = run_shell(stand_in, target, typed=b"id -un; echo $((6 * 7))-seen; exit\n")  # type: ignore[arg-type]
+    assert set(emulator.service.nodes.nodes) == nodes
+    done = run_shell(emulator, target, typed=b"id -un; echo $((6 * 7))-seen; exit\n")  # type: ignore[arg-type]
     assert b"42-seen" in done.stdout
     assert b"root" in done.stdout
     # In container mode the agent splits the words by itself.
     line = "echo $((6 * 7))-seen | tr s S; echo 'it'\"'\"'s'; exit 3"
-    done = run_shell(stand_in, target, repr(line), typed=b"")  # type: ignore[arg-type]
+    done = run_shell(emulator, target, repr(line), typed=b"")  # type: ignore[arg-type]
     assert done.stdout.endswith(b"42-Seen\r\nit's\r\n"), done
     assert done.returncode == 3
     until(lambda: not agent.workers(), what="the end of the sessions' workers")
@@ -229,7 +229,7 @@ def test_a_server_is_put_there_through_its_shell(
     run_dir.mkdir(mode=0o700)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     new_agent(target, SMSSH_RUN_DIR=str(run_dir), PATH=path)
-    environment = {**here.stand_in.environment, "SMSSH_HOME": str(tmp_path / "smssh")}
+    environment = {**here.emulator.environment, "SMSSH_HOME": str(tmp_path / "smssh")}
     try:
         done = subprocess.run(
             [sys.executable, "-c", INSTALL, target],
@@ -283,7 +283,7 @@ def test_which_of_its_sessions_are_a_persons(
     port, counted = here.sshd.port, workers.Workers()
 
     class World:
-        stack = here.stand_in
+        stack = here.emulator
         node = agent.node
 
     def people() -> int:
@@ -293,13 +293,13 @@ def test_which_of_its_sessions_are_a_persons(
         return not agent.workers() and people() == 0
 
     def shell(typed: str) -> subprocess.CompletedProcess[bytes]:
-        return run_shell(here.stand_in, agent.node, typed=typed.encode())  # type: ignore[arg-type]
+        return run_shell(here.emulator, agent.node, typed=typed.encode())  # type: ignore[arg-type]
 
     # SSH, by either document: it is for the SSH server to say who logged in.
     refused = Fault("ssm:StartSession", "AccessDeniedException", times=1)
     for fault in (None, refused):
         if fault is not None:
-            here.stand_in.service.faults.add(fault)
+            here.emulator.service.faults.add(fault)
         fifo = tmp_path / f"go-{fault is None}"
         os.mkfifo(fifo)
         with ThreadPoolExecutor(1) as threads:

@@ -36,15 +36,15 @@ class Pair:
     """A client and an agent.
 
     Args:
-        place: the stand-in, sshd and echo server.
+        place: the local emulator, sshd and echo server.
         agent: the agent.
         plugin: a folder that has Amazon's plugin; None where the client is ours.
     """
 
     def __init__(self, place: Place, agent: Any, plugin: Path | None) -> None:
         self.place = place
-        self.stack = place.stand_in
-        self.service = place.stand_in.service
+        self.stack = place.emulator
+        self.service = place.emulator.service
         self.agent = agent
         self.node = agent.node
         self.plugin = plugin
@@ -176,14 +176,14 @@ def shared_pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("agent") / kind
     agent: Any
     if kind == "amazon":
-        agent = AmazonAgent(place.stand_in, folder)
+        agent = AmazonAgent(place.emulator, folder)
     else:
-        agent = Agent(place.stand_in, folder)  # type: ignore[arg-type]
+        agent = Agent(place.emulator, folder)  # type: ignore[arg-type]
         agent.register()
     try:
         agent.start()
         until(
-            lambda: place.stand_in.call("GetConnectionStatus", Target=agent.node)["Status"] == "connected",
+            lambda: place.emulator.call("GetConnectionStatus", Target=agent.node)["Status"] == "connected",
             what="the control channel",
         )
         yield Pair(place, agent, plugin)

@@ -236,7 +236,7 @@ def test_run_is_killed(home):
     process, state = _sleeper(home, start_new_session=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(DEADLINE)
-    _until(lambda: _gone(state), "the stand-in notices that its parent is gone")
+    _until(lambda: _gone(state), "the local emulator notices that its parent is gone")
     os.killpg(process.pid, signal.SIGKILL)  # its command, which nothing could tell
     assert home.folder.read() is None
 
@@ -305,7 +305,7 @@ def test_a_run_that_is_killed_takes_it_from_no_other(two, first):
 def test_two_runs_that_are_killed_leave_none(two):
     for process in two[:2]:
         os.kill(process.pid, signal.SIGKILL)
-    _until(lambda: _gone(two[2]), "the stand-in notices that it is not used any more")
+    _until(lambda: _gone(two[2]), "the local emulator notices that it is not used any more")
 
 
 @runs

@@ -227,7 +227,7 @@ def any_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    """The stand-in's service, its jobs steered by the test."""
+    """The local emulator's service, its jobs steered by the test."""
     running = Service()
     running.start()
     try:

@@ -1,4 +1,4 @@
-"""Managed nodes in the stand-in's service, as a container's activation and agent make them."""
+"""Managed nodes in the local emulator's service, as a container's activation and agent make them."""
 
 from __future__ import annotations
 

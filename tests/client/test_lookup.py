@@ -1,4 +1,4 @@
-"""From addresses to nodes, against the stand-in's service over HTTP."""
+"""From addresses to nodes, against the local emulator's service over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts a debugger meets: the stand-in's service and an SSH server."""
+"""The parts a debugger meets: the local emulator's service and an SSH server."""
 
 from __future__ import annotations
 

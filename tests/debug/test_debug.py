@@ -1,4 +1,4 @@
-"""The debugger against the stand-in's service and a real SSH server; only the container is a double."""
+"""The debugger against the local emulator's service and a real SSH server; only the container is a double."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_a_script_is_a_fix_too(world: World):
 
 
 def test_a_step_inside_of_a_loop_and_a_condition_has_its_fix(world: World, monkeypatch: pytest.MonkeyPatch):
-    """The stand-in runs no loops, so the definition says that there is one."""
+    """The local emulator runs no loops, so the definition says that there is one."""
     call = world.session.call
 
     def looped(service: str, operation: str, **parameters: Any) -> Any:

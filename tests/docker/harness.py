@@ -1,8 +1,8 @@
-"""One table of every carrier in every kind of container, each cell run for real in Docker.
+"""One table of every launcher in every kind of container, each cell run for real in Docker.
 
 A **row** is a toolkit or a kind of job: an image, the command and the /opt/ml that SageMaker would give it, and
-the user's code in each scenario. A **column** is a carrier. A **cell** runs every scenario of its row with that
-carrier and compares how the job ended with how it ended without us (same image, not baked; no variable, no
+the user's code in each scenario. A **column** is a launcher. A **cell** runs every scenario of its row with that
+launcher and compares how the job ended with how it ended without us (same image, not baked; no variable, no
 bundle). It fails unless in each scenario:
 
 * the container's exit status, the failure file, the success file, the model and what the user's code printed
@@ -23,7 +23,7 @@ How to add a row: make a `Row` in one of the `rows_*.py` beside this file (or a 
   with `user:`. In `sigterm` it prints `user: ready` or makes /opt/ml/input/ready,
   then waits; the harness stops the container then.
 * `code`: path in the container of the file that `hold` mends: its new contents are `sources["good"]`.
-* `not_here`: why a carrier, a scenario, or one of both (`"chain/hold"`) cannot exist in this row. Every carrier
+* `not_here`: why a launcher, a scenario, or one of both (`"chain/hold"`) cannot exist in this row. Every launcher
   and every scenario is run or named here; a cell that is not run shows `n/a` and the reason in the table.
 * `during`: scenario -> function of a `Run` (see there: `exec`, `wait_for`, `stop`, `output`) that does something
   to the running container, such as asking a server for predictions, and returns what it saw; that is compared
@@ -55,7 +55,7 @@ from .images import Image
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CARRIERS = ("baked", "wrapped", "pythonpath", "chain", "bash_env", "all")
+LAUNCHERS = ("baked", "wrapped", "pythonpath", "chain", "bash_env", "all")
 """The columns. baked: the wheel is installed in the image. wrapped: run.sh before the command. pythonpath: the
 bundle's sitecustomize. chain: SAGEMAKER_TRAINING_MODULE. bash_env: BASH_ENV. all: all that can be, at once."""
 SCENARIOS = ("good", "exception", "exit7", "sigterm", "requirements", "hold")
@@ -109,7 +109,7 @@ class Row:
     code: str
     environment: Mapping[str, str] = field(default_factory=dict)
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Carrier -> the command with it, where the image's entry point is another then (`smssh-hook run`)."""
+    """Launcher -> the command with it, where the image's entry point is another then (`smssh-hook run`)."""
     prepare: "Callable[[Lab], Mapping[str, str]] | None" = None
     """Called before each run; starts what the row needs beside the container, and answers more variables."""
     bundle: str = "/opt/ml/input/data/smssh"
@@ -124,9 +124,9 @@ class Row:
     options: Mapping[str, str] = field(default_factory=dict)
     """Variables for runs with us only, such as a setting."""
     started_by: Mapping[str, str] = field(default_factory=dict)
-    """Carrier -> the name that it has in the supervisor's log, where it isn't STARTED_BY's."""
+    """Launcher -> the name that it has in the supervisor's log, where it isn't STARTED_BY's."""
     quiet: frozenset[str] = frozenset()
-    """Carriers that can start no supervisor here (no Python, or one too old): only the end is compared."""
+    """Launchers that can start no supervisor here (no Python, or one too old): only the end is compared."""
     ends_well: frozenset[str] = frozenset()
     """Scenarios in which the job ends with status 0, without us too."""
     network: str = "none"
@@ -135,14 +135,14 @@ class Row:
     extras: str = ""
     """Extras of the wheel in the baked image: `[server]` where it has no sshd."""
 
-    def reason(self, carrier: str, scenario: str = "") -> str:
+    def reason(self, launcher: str, scenario: str = "") -> str:
         """Why the cell, or a scenario of it, cannot exist; '' where it can."""
-        keys = (carrier, scenario, f"{carrier}/{scenario}") if scenario else (carrier,)
+        keys = (launcher, scenario, f"{launcher}/{scenario}") if scenario else (launcher,)
         return next((self.not_here[key] for key in keys if key in self.not_here), "")
 
-    def scenarios(self, carrier: str) -> list[str]:
+    def scenarios(self, launcher: str) -> list[str]:
         """The scenarios that a cell runs."""
-        return [name for name in SCENARIOS if not self.reason(carrier, name)]
+        return [name for name in SCENARIOS if not self.reason(launcher, name)]
 
     def source(self, scenario: str) -> str:
         """The user's code."""
@@ -180,11 +180,11 @@ class Run:
         lab: what all runs share.
         row: what runs.
         scenario: which of its codes.
-        carrier: '' for the run without us.
+        launcher: '' for the run without us.
     """
 
-    def __init__(self, lab: "Lab", row: Row, scenario: str, carrier: str) -> None:
-        self.lab, self.row, self.scenario, self.carrier = lab, row, scenario, carrier
+    def __init__(self, lab: "Lab", row: Row, scenario: str, launcher: str) -> None:
+        self.lab, self.row, self.scenario, self.launcher = lab, row, scenario, launcher
         self.name = f"smssh-{uuid.uuid4().hex[:12]}"
         self.folder = lab.folder / self.name
         self.ml = self.folder / "ml"
@@ -194,31 +194,31 @@ class Run:
     # ------------------------------------------------------------------------------------------ life
 
     def __enter__(self) -> "Self":
-        row, carrier = self.row, self.carrier
+        row, launcher = self.row, self.launcher
         self.ml.mkdir(parents=True)
         with _laying_out:
             row.lay_out(self.ml, self.scenario, row.source(self.scenario))
         image = row.image
-        command = list(row.commands.get(carrier, row.command))
+        command = list(row.commands.get(launcher, row.command))
         environment = {"AWS_REGION": "us-east-1", "TRAINING_JOB_NAME": "job-1", **row.environment}
         if row.prepare is not None:
             with _laying_out:
                 environment.update(row.prepare(self.lab))
         mounts: list[str] = []
-        if carrier:
+        if launcher:
             environment.update(row.options, SMSSH_ENABLE="1")
-            here = [name for name in CARRIERS if name != "all" and not row.reason(name)]
-            carriers = here if carrier == "all" else [carrier]
-            if "baked" in carriers:
+            here = [name for name in LAUNCHERS if name != "all" and not row.reason(name)]
+            launchers = here if launcher == "all" else [launcher]
+            if "baked" in launchers:
                 image = self.lab.baked(row)
                 # No bundle, no options.json.
                 environment.update(SMSSH_TRANSPORT="none", SMSSH_AUTHORIZED_KEYS=self.lab.public_key)
-            if carriers != ["baked"]:
+            if launchers != ["baked"]:
                 mounts = ["--volume", f"{self.lab.bundle}:{row.bundle}:ro"]
             folders = []
-            if "pythonpath" in carriers:
+            if "pythonpath" in launchers:
                 folders.append(row.bundle)
-            if "chain" in carriers:
+            if "chain" in launchers:
                 folders.append(f"{row.bundle}/chain")
                 if environment.get("SAGEMAKER_TRAINING_MODULE"):
                     environment["SMSSH_TRAINING_MODULE"] = environment["SAGEMAKER_TRAINING_MODULE"]
@@ -226,9 +226,9 @@ class Run:
             if folders:
                 theirs = [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
                 environment["PYTHONPATH"] = ":".join(folders + theirs)
-            if "bash_env" in carriers:
+            if "bash_env" in launchers:
                 environment["BASH_ENV"] = f"{row.bundle}/env.sh"
-            if "wrapped" in carriers:
+            if "wrapped" in launchers:
                 command = ["/bin/sh", f"{row.bundle}/run.sh", *command]
             if self.scenario == "hold":
                 environment["SMSSH_HOLD"] = "failure"
@@ -417,13 +417,13 @@ class Run:
         )
 
     def assert_started(self) -> None:
-        """The supervisor was started once, by the carrier, before the user's code."""
+        """The supervisor was started once, by the launcher, before the user's code."""
         logs = self.logs()
         started = re.findall(r"started by (\S+) for process", logs)
         least = 1 if self.scenario in ("good", "sigterm", "hold") else 0
         assert least <= len(started) <= 1, f"{len(started)} starts\n{self.evidence()}"
-        if self.carrier != "all" and started:
-            expected = self.row.started_by.get(self.carrier, STARTED_BY.get(self.carrier))
+        if self.launcher != "all" and started:
+            expected = self.row.started_by.get(self.launcher, STARTED_BY.get(self.launcher))
             assert expected is None or started == [expected], f"started by {started}\n{self.evidence()}"
         probes = re.findall(r"probe: (\w+)", self.output())
         assert set(probes) <= {"True"}, f"user code ran before the supervisor was started\n{self.evidence()}"
@@ -500,37 +500,37 @@ class Lab:
                 self._outcomes[key] = known
         return known
 
-    def cell(self, row: Row, carrier: str) -> list[str]:
+    def cell(self, row: Row, launcher: str) -> list[str]:
         """Run every scenario of a cell; what went wrong.
 
         Raises:
             UnavailableError: what its image is made of cannot be had.
         """
         row.image.tag(self.docker)
-        if carrier in ("baked", "all") and not row.reason("baked"):
+        if launcher in ("baked", "all") and not row.reason("baked"):
             self.baked(row).tag(self.docker)
-        scenarios = row.scenarios(carrier)
-        if carrier in row.quiet:
+        scenarios = row.scenarios(launcher)
+        if launcher in row.quiet:
             scenarios = [name for name in scenarios if name != "hold"]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return [
-                text for text in pool.map(lambda name: self._scenario(row, carrier, name), scenarios) if text
+                text for text in pool.map(lambda name: self._scenario(row, launcher, name), scenarios) if text
             ]
 
-    def _scenario(self, row: Row, carrier: str, scenario: str) -> str:
+    def _scenario(self, row: Row, launcher: str, scenario: str) -> str:
         try:
             expected = self.without_us(row, scenario)
-            with Run(self, row, scenario, carrier) as run:
+            with Run(self, row, scenario, launcher) as run:
                 if scenario == "hold":
                     hold(run)
                 else:
                     outcome = run.outcome(_during(row, scenario, run))
                     different = expected.differences(outcome)
                     assert not different, f"{different}\n{run.evidence()}"
-                    if carrier not in row.quiet:
+                    if launcher not in row.quiet:
                         run.assert_started()
         except (AssertionError, DockerError, subprocess.SubprocessError, OSError) as error:
-            return f"{row.name} / {carrier} / {scenario}: {error}"
+            return f"{row.name} / {launcher} / {scenario}: {error}"
         return ""
 
 

@@ -14,7 +14,7 @@ NO_TOOLKIT = "no training toolkit in a processing job"
 NO_BASH = "no bash among the job's processes"
 NO_REQUIREMENTS = "this processor installs none"
 ALWAYS_NAMED = (
-    "the request always names an entry point, which is wrapped; the carrier alone has no parent to hold with"
+    "the request always names an entry point, which is wrapped; the launcher alone has no parent to hold with"
 )
 
 GOOD = WAIT_PYTHON + (
@@ -208,8 +208,8 @@ ROWS = [
         not_here={
             "chain": NO_TOOLKIT,
             "requirements": NO_REQUIREMENTS,
-            "baked/hold": "bash is the parent; the carrier alone has none to hold with",
-            "pythonpath/hold": "bash is the parent; the carrier alone has none to hold with",
+            "baked/hold": "bash is the parent; the launcher alone has none to hold with",
+            "pythonpath/hold": "bash is the parent; the launcher alone has none to hold with",
         },
     ),
 ]

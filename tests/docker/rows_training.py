@@ -333,7 +333,7 @@ NO_BASH = {"bash_env": "no bash among the job's processes"}
 NO_TOOLKIT = {"chain": "no training toolkit, which would read SAGEMAKER_TRAINING_MODULE"}
 NO_PARENT = dict.fromkeys(
     ("baked/hold", "pythonpath/hold"),
-    "bash leads: the carrier alone has no parent to hold with; such requests name an entry point, which is wrapped",
+    "bash leads: the launcher alone has no parent to hold with; such requests name an entry point, which is wrapped",
 )
 NO_REQUIREMENTS = {"requirements": "nothing here installs requirements"}
 ENOUGH = dict.fromkeys(("exit7", "sigterm"), "other rows have it: it differs by toolkit, not by Python")

@@ -1,11 +1,11 @@
-"""The table of rows and carriers, as Markdown."""
+"""The table of rows and launchers, as Markdown."""
 
 import time
 from dataclasses import dataclass, field
 
 import pytest
 
-from .harness import CARRIERS, SCENARIOS
+from .harness import LAUNCHERS, SCENARIOS
 
 
 @dataclass
@@ -27,11 +27,11 @@ class Table:
     def text(self) -> str:
         """The whole of it."""
         rows = list(dict.fromkeys(row for row, _ in self.cells))
-        lines = [["", *CARRIERS, "not run"]]
+        lines = [["", *LAUNCHERS, "not run"]]
         for row in sorted(rows):
             missing = self.scenarios.get(row, [])
             lines.append(
-                [row, *(self.cells.get((row, carrier), "-") for carrier in CARRIERS), " ".join(missing)]
+                [row, *(self.cells.get((row, launcher), "-") for launcher in LAUNCHERS), " ".join(missing)]
             )
         widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
         rule = ["-" * width for width in widths]

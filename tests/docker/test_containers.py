@@ -7,7 +7,7 @@ import pytest
 from tests import needs
 
 from . import rows_processing, rows_serving, rows_training, table
-from .harness import CARRIERS, SCENARIOS, Row
+from .harness import LAUNCHERS, SCENARIOS, Row
 from .images import UnavailableError
 
 ROWS: list[Row] = [*rows_training.ROWS, *rows_processing.ROWS, *rows_serving.ROWS]
@@ -21,33 +21,33 @@ def test_every_cell_is_run_or_says_why_not():
                 row.name,
                 scenario,
             )
-        unknown = {part for key in row.not_here for part in key.split("/")} - {*CARRIERS, *SCENARIOS}
+        unknown = {part for key in row.not_here for part in key.split("/")} - {*LAUNCHERS, *SCENARIOS}
         assert not unknown, (row.name, unknown)
 
 
 @pytest.mark.docker
 @pytest.mark.timeout(1800)  # the first run makes the images
-@pytest.mark.parametrize("carrier", CARRIERS)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_cell(lab, request, row, carrier):
+def test_cell(lab, request, row, launcher):
     made = request.config.stash[table.KEY]
     missing = [f"{name} {made.note(row.reason('', name))}" for name in SCENARIOS if row.reason("", name)]
     made.scenarios[row.name] = missing
-    reason = row.reason(carrier)
+    reason = row.reason(launcher)
     if reason:
-        made.cells[row.name, carrier] = f"n/a {made.note(reason)}"
+        made.cells[row.name, launcher] = f"n/a {made.note(reason)}"
         needs.does_not_apply(reason)
     for name in row.needs:
         if needs.look(name) is None:
-            made.cells[row.name, carrier] = f"n/a {made.note(f'{name} is missing')}"
+            made.cells[row.name, launcher] = f"n/a {made.note(f'{name} is missing')}"
             needs.missing(name)
-    made.cells[row.name, carrier] = "FAIL"
+    made.cells[row.name, launcher] = "FAIL"
     began = time.monotonic()
     try:
-        problems = lab.cell(row, carrier)
+        problems = lab.cell(row, launcher)
     except UnavailableError as error:
-        made.cells[row.name, carrier] = f"n/a {made.note(str(error))}"
+        made.cells[row.name, launcher] = f"n/a {made.note(str(error))}"
         needs.missing("torch without CUDA", str(error))
     assert not problems, "\n\n".join(problems)
-    parts = [made.note(row.not_here[key]) for key in row.not_here if key.startswith(f"{carrier}/")]
-    made.cells[row.name, carrier] = " ".join(["ok", f"{time.monotonic() - began:.0f}s", *parts])
+    parts = [made.note(row.not_here[key]) for key in row.not_here if key.startswith(f"{launcher}/")]
+    made.cells[row.name, launcher] = " ".join(["ok", f"{time.monotonic() - began:.0f}s", *parts])

@@ -1,4 +1,4 @@
-"""A stand-in of one's own, and the churn example on it."""
+"""A local emulator of one's own, and the churn example on it."""
 
 import os
 import re
@@ -40,8 +40,8 @@ def machine():
 
 
 @pytest.fixture(scope="module")
-def stand_in():
-    """A running stand-in that knows the churn pipeline; the machine's environment leads to it."""
+def emulator():
+    """A running local emulator that knows the churn pipeline; the machine's environment leads to it."""
     machine = make()
     exports = machine.smssh("local", "up", "--port", "0", "--image", IMAGE).stdout
     machine.environ.update(re.findall(r"^export (\w+)='(.*)'$", exports, flags=re.MULTILINE))
@@ -53,10 +53,10 @@ def stand_in():
 
 
 @pytest.fixture
-def held(stand_in):
+def held(emulator):
     """An execution of the churn pipeline with its step Train held; the machine and the execution's ARN."""
-    started = client(stand_in, "sagemaker").start_pipeline_execution(PipelineName="churn")
+    started = client(emulator, "sagemaker").start_pipeline_execution(PipelineName="churn")
     arn = started["PipelineExecutionArn"]
-    wait_for(lambda: node(stand_in, arn, "Train").get("state") == "held")
-    yield stand_in, arn
-    stand_in.smssh("release", TRAIN, check=False)
+    wait_for(lambda: node(emulator, arn, "Train").get("state") == "held")
+    yield emulator, arn
+    emulator.smssh("release", TRAIN, check=False)

@@ -1,4 +1,4 @@
-"""Jobs that were submitted through each form run on the stand-in, and are entered by a real ssh."""
+"""Jobs that were submitted through each form run on the local emulator, and are entered by a real ssh."""
 
 import json
 import re
@@ -22,7 +22,7 @@ KINDS = {"processing": "describe_processing_job", "training": "describe_training
 
 @pytest.fixture(scope="module")
 def submitted():
-    """A stand-in with a job of each form, and where each is entered."""
+    """A local emulator with a job of each form, and where each is entered."""
     machine = make()
     image = image_with_asyncssh(machine.home / "image")
     exports = machine.smssh("local", "up", "--port", "0", "--image", image).stdout

@@ -38,8 +38,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.fixture(scope="module")
-def stand_in():
-    """A stand-in, and an ssh configuration that leads to its jobs."""
+def emulator():
+    """A local emulator, and an ssh configuration that leads to its jobs."""
     machine = make()
     image = image_with_asyncssh(machine.home / "image")
     exports = machine.smssh("local", "up", "--port", "0", "--image", image).stdout
@@ -124,41 +124,41 @@ def copied(machine, address):
     return (machine.home / "down").read_bytes() == content
 
 
-def test_asked_for_at_submit(stand_in):
+def test_asked_for_at_submit(emulator):
     name = "native-submitted"
-    submit(stand_in, request(name, hosts=2))
+    submit(emulator, request(name, hosts=2))
     first, second = (f"algo-{number}.{name}.training.sagemaker" for number in (1, 2))
     for address in (first, second):
-        done = ssh(stand_in, address, "cat /opt/ml/input/config/resourceconfig.json")
+        done = ssh(emulator, address, "cat /opt/ml/input/config/resourceconfig.json")
         assert json.loads(done.stdout)["current_host"] == address.partition(".")[0]
-    assert copied(stand_in, first)
+    assert copied(emulator, first)
     target = f"sagemaker-training-job:{name}_algo-1"
-    assert set(documents(stand_in, target)) == {"AWS-StartSSHSession"}
+    assert set(documents(emulator, target)) == {"AWS-StartSSHSession"}
     # The host is no managed node.
-    assert json.loads(stand_in.smssh("list", "--json").stdout)["hosts"] == []
+    assert json.loads(emulator.smssh("list", "--json").stdout)["hosts"] == []
 
-    refuse(stand_in, 1)
-    assert ssh(stand_in, first, "echo in").stdout == "in\n"
-    assert documents(stand_in, target)[-1] == "AWS-StartPortForwardingSession"
+    refuse(emulator, 1)
+    assert ssh(emulator, first, "echo in").stdout == "in\n"
+    assert documents(emulator, target)[-1] == "AWS-StartPortForwardingSession"
 
-    refuse(stand_in, 2)
-    done = ssh(stand_in, first, "true", check=False)
+    refuse(emulator, 2)
+    done = ssh(emulator, first, "true", check=False)
     assert done.returncode == 255
     assert f"`smssh shell {first}` may be allowed all the same" in done.stderr
-    assert "in-42" in stand_in.smssh("shell", first, "--", "echo in-$((6 * 7))").stdout
+    assert "in-42" in emulator.smssh("shell", first, "--", "echo in-$((6 * 7))").stdout
 
-    finish(stand_in, name, hosts=2)
+    finish(emulator, name, hosts=2)
 
 
-def test_who_asks_keeps_no_hold(stand_in):
+def test_who_asks_keeps_no_hold(emulator):
     name = "native-held"
     address = f"algo-1.{name}.training.sagemaker"
     made = request(name)
     made["AlgorithmSpecification"]["ContainerEntrypoint"] = ["sh", "-c", "exit 3"]
-    submit(stand_in, made, hold=("failure",))
+    submit(emulator, made, hold=("failure",))
 
     def held():
-        done = stand_in.smssh("status", address, "--json", check=False)
+        done = emulator.smssh("status", address, "--json", check=False)
         found = json.loads(done.stdout) if done.returncode == 0 else {}
         return found.get("state") == "held" and (found["connected"], found["hold"]["deadline"])
 
@@ -166,72 +166,72 @@ def test_who_asks_keeps_no_hold(stand_in):
     assert connected == 0
     for _ in range(4):
         assert held() == (0, deadline)
-    person = stand_in.start("ssh", "-F", stand_in.home / "config", "-N", address)
+    person = emulator.start("ssh", "-F", emulator.home / "config", "-N", address)
     wait_for(lambda: held()[0] == 1)
     assert held()[1] > deadline
     person.terminate()
     person.communicate()
     wait_for(lambda: held()[0] == 0)
-    stand_in.smssh("release", address)
-    describe = client(stand_in, "sagemaker").describe_training_job
+    emulator.smssh("release", address)
+    describe = client(emulator, "sagemaker").describe_training_job
     wait_for(lambda: describe(TrainingJobName=name)["TrainingJobStatus"] == "Failed")
 
 
-def test_announced_elsewhere(stand_in):
+def test_announced_elsewhere(emulator):
     name = "native-elsewhere"
-    submit(stand_in, request(name), extra={"announce": "s3://native/hosts-of-ours"})
-    assert ssh(stand_in, f"algo-1.{name}.training.sagemaker", "echo in").stdout == "in\n"
-    finish(stand_in, name)
+    submit(emulator, request(name), extra={"announce": "s3://native/hosts-of-ours"})
+    assert ssh(emulator, f"algo-1.{name}.training.sagemaker", "echo in").stdout == "in\n"
+    finish(emulator, name)
 
 
-def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(stand_in):
+def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(emulator):
     name = "native-enabled"
     address = f"algo-1.{name}.training.sagemaker"
-    sagemaker = client(stand_in, "sagemaker")
+    sagemaker = client(emulator, "sagemaker")
     sagemaker.create_training_job(**request(name))
     describe = sagemaker.describe_training_job
     wait_for(lambda: describe(TrainingJobName=name)["SecondaryStatus"] == "Training")
-    done = stand_in.smssh("connect", address, "--wait", "0", check=False)
+    done = emulator.smssh("connect", address, "--wait", "0", check=False)
     assert done.returncode == 4
     assert f"`smssh remote-debug {name}` lets you in" in done.stderr
 
-    done = stand_in.smssh("remote-debug", name, "--wait", "1m")
+    done = emulator.smssh("remote-debug", name, "--wait", "1m")
     assert done.stdout == f"remote debugging is on: smssh shell {address}\n"
-    seen = stand_in.smssh("shell", address, "--", "cat /opt/ml/input/config/resourceconfig.json").stdout
+    seen = emulator.smssh("shell", address, "--", "cat /opt/ml/input/config/resourceconfig.json").stdout
     assert '"current_host": "algo-1"' in seen
-    done = ssh(stand_in, address, "true", check=False)
+    done = ssh(emulator, address, "true", check=False)
     assert done.returncode == 255
     assert f"`smssh remote-debug {name} --install` starts one" in done.stderr
 
     for idle in ("1s", "5m", "5m"):
         # The first time's server is gone when it is entered, and says how to have another; the third time finds the
         # second's.
-        done = stand_in.run(sys.executable, "-c", INSTALL, "remote-debug", name, "--install", "--idle", idle)
+        done = emulator.run(sys.executable, "-c", INSTALL, "remote-debug", name, "--install", "--idle", idle)
         assert done.stdout == f"remote debugging is on: smssh connect {address}\n"
         if idle == "1s":
-            wait_for(lambda: not any("placeholder" in one for one in stand_in.processes().values()))
-            done = ssh(stand_in, address, "true", check=False)
+            wait_for(lambda: not any("placeholder" in one for one in emulator.processes().values()))
+            done = ssh(emulator, address, "true", check=False)
             assert done.returncode == 255
             assert f"`smssh remote-debug {address} --install` starts one" in done.stderr
-    done = ssh(stand_in, address, "tr '\\0' ' ' </proc/1/cmdline; pgrep -fc 'smssh-hook[ ]placeholder'")
+    done = ssh(emulator, address, "tr '\\0' ' ' </proc/1/cmdline; pgrep -fc 'smssh-hook[ ]placeholder'")
     assert done.stdout.startswith(f"sh -c {WORK}")
-    assert copied(stand_in, address)
-    assert stand_in.smssh("connect", address, "--", "echo in").stdout == "in\n"
-    finish(stand_in, name)
+    assert copied(emulator, address)
+    assert emulator.smssh("connect", address, "--", "echo in").stdout == "in\n"
+    finish(emulator, name)
 
 
-def test_jobs_that_cannot_have_it_say_so(stand_in):
-    done = stand_in.smssh("remote-debug", "native-nobody", check=False)
+def test_jobs_that_cannot_have_it_say_so(emulator):
+    done = emulator.smssh("remote-debug", "native-nobody", check=False)
     assert (done.returncode, done.stdout) == (3, "")
     assert "'native-nobody'" in done.stderr
     name = "native-ended"
-    sagemaker = client(stand_in, "sagemaker")
+    sagemaker = client(emulator, "sagemaker")
     made = request(name)
     made["AlgorithmSpecification"]["ContainerEntrypoint"] = ["true"]
     sagemaker.create_training_job(**made)
     wait_for(
         lambda: sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Completed"
     )
-    done = stand_in.smssh("remote-debug", name, check=False)
+    done = emulator.smssh("remote-debug", name, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "it can be while the job is Downloading or Training" in done.stderr

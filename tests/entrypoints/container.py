@@ -252,7 +252,7 @@ class Container:
         config.joinpath("inputdataconfig.json").write_text("{}")
 
     def train(self, on=True, **environ):
-        """Start the real sagemaker-training toolkit, with the sitecustomize carrier."""
+        """Start the real sagemaker-training toolkit, with the sitecustomize launcher."""
         if on:
             environ.setdefault("PYTHONPATH", self.bundle)
         return self.start(IMAGE / "bin" / "train", on=on, **environ)

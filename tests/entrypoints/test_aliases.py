@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+
 from smssh_plugin.entrypoints import boot
 
 from .container import poll

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from smssh_plugin.entrypoints import boot
 
+from smssh_plugin.entrypoints import boot
 from tests import needs
 
 from .container import IMAGE
@@ -200,7 +200,7 @@ def test_on_leaves_little(container):
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_what_the_carrier_imports(container, on):
+def test_what_the_launcher_imports(container, on):
     """Every interpreter of the job pays for it: nothing but what is listed here."""
     script = container.script("import sys; print(*sys.modules)")
     assert container.start("python", script, on=False).wait(30) == 0
@@ -294,7 +294,7 @@ def test_the_supervisor_inherits_nothing(container):
 
 
 def test_pth_line(container):
-    """The carrier of baked images: once set off, twice in a virtual environment, nothing where it is off."""
+    """The launcher of baked images: once set off, twice in a virtual environment, nothing where it is off."""
     from pathlib import Path
 
     line = (Path(boot.__file__).parent / "smssh.pth").read_text().strip()

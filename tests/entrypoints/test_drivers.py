@@ -98,15 +98,15 @@ class Driven:
             if path.suffix in (".py", ".sh"):
                 path.write_text(path.read_text().replace("/opt/ml/", f"{self.base}/"))
 
-    def start(self, on=True, carrier="wrap", **environ):
+    def start(self, on=True, launcher="wrap", **environ):
         """ModelTrainer's fixed ContainerEntrypoint and ContainerArguments."""
         script = f"{self.data}/sm_drivers/sm_train.sh"
-        return self.run(["/bin/bash", "-c", f"chmod +x {script} && {script}"], on, carrier, environ)
+        return self.run(["/bin/bash", "-c", f"chmod +x {script} && {script}"], on, launcher, environ)
 
-    def run(self, command, on, carrier, environ):
-        """Start a command with one of the carriers, or without us."""
+    def run(self, command, on, launcher, environ):
+        """Start a command with one of the launchers, or without us."""
         environ = {"TEST_BASE": self.base, **environ}
-        if on and carrier == "wrap":
+        if on and launcher == "wrap":
             return self.container.wrap(*command, **environ)
         if on:
             environ["PYTHONPATH"] = self.container.bundle
@@ -149,9 +149,9 @@ def same_text(outcome, driven):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(
-    ("mode", "carrier"), [("basic", "wrap"), ("command", "wrap"), ("basic", "sitecustomize")]
+    ("mode", "launcher"), [("basic", "wrap"), ("command", "wrap"), ("basic", "sitecustomize")]
 )
-def test_the_same_with_us_and_without_us(driven, alone, mode, carrier, ending):
+def test_the_same_with_us_and_without_us(driven, alone, mode, launcher, ending):
     terminate = ending == "sigterm"
     if (mode, ending) not in alone:
         driven.lay_out(USER + ENDINGS[ending], mode)
@@ -159,7 +159,7 @@ def test_the_same_with_us_and_without_us(driven, alone, mode, carrier, ending):
         assert outcome[3] == ["user code --epochs 3"]
         alone[mode, ending] = same_text(outcome, driven)
     driven.lay_out(USER + ENDINGS[ending], mode)
-    outcome = driven.outcome(driven.start(carrier=carrier), terminate)
+    outcome = driven.outcome(driven.start(launcher=launcher), terminate)
     assert same_text(outcome, driven) == alone[mode, ending]
     assert driven.started_before()
     driven.container.assert_quiet()
@@ -168,7 +168,7 @@ def test_the_same_with_us_and_without_us(driven, alone, mode, carrier, ending):
 def test_environment_py_is_where_it_starts_without_a_wrapper(driven):
     """The first interpreter of sm_train.sh that runs a file; the user's is only one more."""
     driven.lay_out(USER)
-    assert driven.outcome(driven.start(carrier="sitecustomize"))[0] == 0
+    assert driven.outcome(driven.start(launcher="sitecustomize"))[0] == 0
     driven.container.assert_quiet()
     log = (driven.container.run_dir / "supervisor.log").read_text()
     assert log.count("started by sitecustomize") == 1
@@ -251,23 +251,23 @@ def remote_layout(driven, source):
     return ["/bin/bash", bootstrap / job.ENTRYPOINT_SCRIPT_NAME]
 
 
-def remote_start(driven, source, on=True, carrier="wrap", **environ):
+def remote_start(driven, source, on=True, launcher="wrap", **environ):
     command = remote_layout(driven, source)
     path = f"{driven.base}/site"
-    if on and carrier == "sitecustomize":
+    if on and launcher == "sitecustomize":
         # As the request has it: the bundle before what the job's own PYTHONPATH names.
         environ.update(TEST_BASE=driven.base, PYTHONPATH=f"{driven.container.bundle}:{path}")
         return driven.container.start(*command, **environ)
-    return driven.run(command, on, carrier, {"PYTHONPATH": path, **environ})
+    return driven.run(command, on, launcher, {"PYTHONPATH": path, **environ})
 
 
 @pytest.mark.parametrize("ending", ["good", "exception", "exit 7", "sigterm"])
-@pytest.mark.parametrize("carrier", ["wrap", "sitecustomize"])
-def test_step_and_remote(driven, carrier, ending):
+@pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
+def test_step_and_remote(driven, launcher, ending):
     source = USER + ENDINGS[ending]
     terminate = ending == "sigterm"
     without = same_text(driven.outcome(remote_start(driven, source, on=False), terminate), driven)
-    outcome = driven.outcome(remote_start(driven, source, carrier=carrier), terminate)
+    outcome = driven.outcome(remote_start(driven, source, launcher=launcher), terminate)
     assert same_text(outcome, driven) == without
     assert (without[0] == 0) == (ending == "good")
     assert driven.started_before()

@@ -3,9 +3,10 @@
 import os
 
 import pytest
+
 from smssh_plugin.entrypoints import first as module
 
-from .test_carriers import child_of
+from .test_launchers import child_of
 
 INSISTS = "[ $$ = 1 ] || exit 100\n"
 STAYS = "echo pid=$$; while [ ! -e go ]; do sleep 0.05; done; exit 7\n"

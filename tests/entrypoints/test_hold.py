@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+
 from smssh_plugin.entrypoints import boot
 
 from .container import poll
@@ -203,7 +204,7 @@ def test_ask_a_running_job_to_hold(container):
 
 
 def test_a_job_that_nobody_of_us_started_says_that_it_cannot_be_held(container):
-    """A carrier came in with the program's own interpreter, and nobody had asked for a hold by then."""
+    """A launcher came in with the program's own interpreter, and nobody had asked for a hold by then."""
     waiting = "import os, sys, time\nwhile not os.path.exists('go'): time.sleep(0.05)\nsys.exit(3)\n"
     process = container.start("python", container.script(waiting), PYTHONPATH=container.bundle)
     refused = container.hook("hold", check=False)

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+
 from smssh_plugin.entrypoints import idle
 
 from .container import poll
@@ -68,7 +69,7 @@ def test_a_placeholder_that_nobody_could_enter_says_so(container):
     assert container.start(*command, "soon").wait(60) == 2
 
 
-def test_a_placeholder_needs_no_other_carrier(container):
+def test_a_placeholder_needs_no_other_launcher(container):
     command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", *PLACEHOLDER[1:], "2s"]
     assert container.start(*command).wait(60) == 0, container.output() + container.log()
     assert "nobody is logged in any more" in container.output()

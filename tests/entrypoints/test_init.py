@@ -90,10 +90,10 @@ def test_an_archive_of_another_bundle_is_not_run(container, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "carrier"),
+    ("name", "launcher"),
     [("options.json", "run.sh"), ("smssh.zip", "sitecustomize"), ("smssh-manifest.json", "sitecustomize")],
 )
-def test_nobody_logs_in_where_the_bundle_is_damaged(container, tmp_path, name, carrier):
+def test_nobody_logs_in_where_the_bundle_is_damaged(container, tmp_path, name, launcher):
     """The supervisor checks every file, off the way of the job, and says so in the job's log."""
     damaged = tmp_path / "damaged"
     shutil.copytree(container.bundle, damaged)
@@ -102,7 +102,7 @@ def test_nobody_logs_in_where_the_bundle_is_damaged(container, tmp_path, name, c
     script = container.script(
         "import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)\nraise SystemExit(6)"
     )
-    if carrier == "run.sh":
+    if launcher == "run.sh":
         process = container.start("/bin/sh", damaged / "run.sh", "python", script)
     else:
         process = container.start("python", script, PYTHONPATH=damaged)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from smssh_plugin.entrypoints import boot
 from smssh_plugin.entrypoints.job_log import JobLog, is_log
 

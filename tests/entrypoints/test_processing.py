@@ -11,8 +11,8 @@ import time
 import zipfile
 
 import pytest
-from smssh_plugin.entrypoints import retry as again
 
+from smssh_plugin.entrypoints import retry as again
 from tests import needs
 
 from .container import IMAGE, poll
@@ -138,10 +138,10 @@ class Processing:
         }
         return shapes[self.shape]
 
-    def start(self, on=True, carrier="wrap", **environ):
-        """Start the job with one of the carriers, or without us."""
+    def start(self, on=True, launcher="wrap", **environ):
+        """Start the job with one of the launchers, or without us."""
         environ["PATH"] = self.path
-        if on and carrier == "wrap":
+        if on and launcher == "wrap":
             return self.container.wrap(*self.command(), **environ)
         if on:
             environ["PYTHONPATH"] = self.container.bundle
@@ -178,8 +178,8 @@ def alone():
     return {}
 
 
-@pytest.mark.parametrize(("shape", "carrier", "ending"), CELLS)
-def test_the_same_with_us_and_without_us(container, alone, shape, carrier, ending):
+@pytest.mark.parametrize(("shape", "launcher", "ending"), CELLS)
+def test_the_same_with_us_and_without_us(container, alone, shape, launcher, ending):
     job = Processing(container, shape)
     terminate = ending.startswith("sigterm")
     if (shape, ending) not in alone:
@@ -187,13 +187,13 @@ def test_the_same_with_us_and_without_us(container, alone, shape, carrier, endin
         alone[shape, ending] = job.outcome(job.start(on=False), terminate)
         assert alone[shape, ending][1] is not None
     job.lay_out(USER + ENDINGS[ending])
-    assert job.outcome(job.start(carrier=carrier), terminate) == alone[shape, ending]
+    assert job.outcome(job.start(launcher=launcher), terminate) == alone[shape, ending]
     assert job.started_before()
     container.assert_quiet()
 
 
 @pytest.mark.parametrize(
-    ("shape", "carrier"),
+    ("shape", "launcher"),
     [
         ("script", "wrap"),
         ("framework", "wrap"),
@@ -202,11 +202,11 @@ def test_the_same_with_us_and_without_us(container, alone, shape, carrier, endin
         ("bare", "sitecustomize"),
     ],
 )
-def test_hold_edit_retry(container, shape, carrier):
+def test_hold_edit_retry(container, shape, launcher):
     job = Processing(container, shape)
     failing = USER + "if not (base / 'fixed').exists():\n    raise ValueError('user bug')\n"
     job.lay_out(failing)
-    process = job.start(carrier=carrier, SMSSH_HOLD="failure")
+    process = job.start(launcher=launcher, SMSSH_HOLD="failure")
     status = container.wait_for("held")
     assert status["kind"] == "processing"
     assert status["job"] == "process-1"
@@ -289,14 +289,14 @@ def test_an_init_that_cannot_be_loaded_leaves_the_job_alone(container, tmp_path,
     container.bundle = folder
     job = Processing(container, "bare")
     job.lay_out(USER + ENDINGS["exit 7"])
-    process = job.start(carrier="sitecustomize", SMSSH_HOLD="failure")
+    process = job.start(launcher="sitecustomize", SMSSH_HOLD="failure")
     assert job.outcome(process) == (7, "3", ["user code 3"])
 
 
 def test_strict_is_kept_where_no_entry_point_is_named(container):
     job = Processing(container, "bare")
     job.lay_out(USER)
-    process = job.start(carrier="sitecustomize", SMSSH_STRICT=1, SMSSH_AUTHORIZED_KEYS="")
+    process = job.start(launcher="sitecustomize", SMSSH_STRICT=1, SMSSH_AUTHORIZED_KEYS="")
     status, output, printed = job.outcome(process)
     assert (status, output, printed) == (1, None, [])
     assert "SMSSH_STRICT" in container.output()

@@ -162,7 +162,7 @@ class Server:
         if requirements is not None:
             (self.code / "requirements.txt").write_text(requirements)
 
-    def start(self, carrier="", **environ):
+    def start(self, launcher="", **environ):
         """Start `serve`: without us, or with PYTHONPATH at the bundle (`bundle`) or at a repacked code/ (`code`)."""
         self.port = free_port()
         environ = {
@@ -177,14 +177,14 @@ class Server:
             "LC_ALL": "C.UTF-8",
             **environ,
         }
-        if carrier == "bundle":
+        if launcher == "bundle":
             environ["PYTHONPATH"] = self.container.bundle
-        elif carrier == "code":
+        elif launcher == "code":
             # With the manifest: MMS ends where it finds one below the model that has the name of its own.
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(self.container.bundle, self.code, ignore=ignore, dirs_exist_ok=True)
             environ["PYTHONPATH"] = self.code
-        self.process = self.container.start(*namespace(), "serve", on=bool(carrier), **environ)
+        self.process = self.container.start(*namespace(), "serve", on=bool(launcher), **environ)
         return self
 
     @property
@@ -284,13 +284,13 @@ def without_us(server, alone):
     return alone[server.kind]
 
 
-@pytest.mark.parametrize("carrier", ["bundle", "code"])
+@pytest.mark.parametrize("launcher", ["bundle", "code"])
 @pytest.mark.parametrize("kind", ["plain", "mms", "torchserve"])
-def test_the_same_with_us_and_without_us(container, alone, kind, carrier):
+def test_the_same_with_us_and_without_us(container, alone, kind, launcher):
     server = Server(container, kind)
     expected = without_us(server, alone)
     server.lay_out()
-    server.start(carrier)
+    server.start(launcher)
     answers = server.answers()
     assert (server.base / "started").read_text() == "True"
     status = container.wait_for("ready")

@@ -10,8 +10,8 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from smssh_plugin.entrypoints import boot, hide
 
+from smssh_plugin.entrypoints import boot, hide
 from smssh_plugin.manifest import MANIFEST
 from smssh_plugin.submit.request.launchers import FOLDERS, HIDDEN
 from smssh_plugin.submit.request.transform import Injection, transform_request
@@ -120,11 +120,11 @@ def same(one, other):
 # ------------------------------------------------------------------------------------------------ launchers
 
 
-@pytest.mark.parametrize("carrier", ["wrap", "sitecustomize", "pth", "chain", "bash_env", "smssh-hook"])
-def test_a_toolkits_script_sees_nothing(job, carrier):
+@pytest.mark.parametrize("launcher", ["wrap", "sitecustomize", "pth", "chain", "bash_env", "smssh-hook"])
+def test_a_toolkits_script_sees_nothing(job, launcher):
     container = job.container
     train = IMAGE / "bin" / "train"
-    if carrier in ("pth", "smssh-hook"):
+    if launcher in ("pth", "smssh-hook"):
         made = image(container.folder)
         bake(made, "0.0.1")
         train = made / "bin" / "train"
@@ -134,16 +134,16 @@ def test_a_toolkits_script_sees_nothing(job, carrier):
     without = job.seen(container.start(train, on=False))
     assert without["environment"]["SM_CHANNELS"] == '["train","zoo"]'
     job.lay_out()
-    if carrier == "wrap":
+    if launcher == "wrap":
         process = job.wrap(train)
-    elif carrier == "sitecustomize":
+    elif launcher == "sitecustomize":
         process = container.start(train, PYTHONPATH=job.path)
-    elif carrier == "pth":
+    elif launcher == "pth":
         process = container.start(train, SMSSH_BUNDLE=container.bundle)
-    elif carrier == "chain":
+    elif launcher == "chain":
         path = ":".join(f"{each}/chain" for each in job.path.split(":"))
         process = container.start(train, PYTHONPATH=path, SAGEMAKER_TRAINING_MODULE="smssh_chain:main")
-    elif carrier == "bash_env":
+    elif launcher == "bash_env":
         # The shell is nobody's process 1 here: it starts us, and goes on.
         bash_env = container.bundle / "env.sh"
         process = container.start("bash", "-c", f"{train}; exit $?", BASH_ENV=bash_env)
@@ -153,7 +153,7 @@ def test_a_toolkits_script_sees_nothing(job, carrier):
         process = container.start(*command, SMSSH_BUNDLE=container.bundle)
     seen = job.seen(process)
     for each in (seen, without):
-        for name in ("PWD", "SHLVL", "_", "OLDPWD") if carrier == "bash_env" else ():
+        for name in ("PWD", "SHLVL", "_", "OLDPWD") if launcher == "bash_env" else ():
             each["environment"].pop(name, None)  # the job's own shell
     same(seen, without)
     # What is ours is whole, and private.
@@ -193,9 +193,9 @@ def test_the_switch_that_is_off_leaves_nothing_in_sight(job, on):
     variables = {"SAGEMAKER_BASE_DIR": str(job.base)}
     job.lay_out(ours=False)
     without = job.seen(job.container.start("python", script, on=False, **variables))
-    for carrier in ("wrap", "sitecustomize"):
+    for launcher in ("wrap", "sitecustomize"):
         job.lay_out()
-        if carrier == "wrap":
+        if launcher == "wrap":
             process = job.wrap("python", script, on=on)
         else:
             process = job.container.start("python", script, on=on, PYTHONPATH=job.path)
@@ -233,8 +233,8 @@ OLD = [
 
 @pytest.mark.timeout(600)  # what has no wheels is built, once
 @pytest.mark.parametrize(("name", "requirements"), OLD)
-@pytest.mark.parametrize("carrier", ["wrap", "sitecustomize"])
-def test_older_toolkits(job, name, requirements, carrier):
+@pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
+def test_older_toolkits(job, name, requirements, launcher):
     base = needs.python("3.9")  # the last that the oldest of them runs on
     made = venv(name, *requirements, base=base)
     script = job.container.script(
@@ -249,16 +249,16 @@ def test_older_toolkits(job, name, requirements, carrier):
     job.lay_out(ours=False)
     without = job.seen(job.container.start(*command, on=False))
     job.lay_out()
-    if carrier == "wrap":
+    if launcher == "wrap":
         seen = job.seen(job.wrap(*command))
     else:
         seen = job.seen(job.container.start(*command, PYTHONPATH=job.path))
     same(seen, without)
 
 
-@pytest.mark.parametrize("carrier", ["wrap", "sitecustomize"])
+@pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
 @pytest.mark.parametrize("mode", ["basic", "command"])
-def test_the_drivers_of_sdk_v3(job, carrier, mode):
+def test_the_drivers_of_sdk_v3(job, launcher, mode):
     driven = Driven(job.container)
     job.container.bundle = job.source
     seen = []
@@ -272,7 +272,7 @@ def test_the_drivers_of_sdk_v3(job, carrier, mode):
             shutil.copytree(job.source, job.data / "smssh")
         if not ours:
             process = job.container.start(*command, on=False)
-        elif carrier == "wrap":
+        elif launcher == "wrap":
             process = job.wrap(*command)
         else:
             process = job.container.start(*command, PYTHONPATH=job.path)
@@ -286,8 +286,8 @@ def test_the_drivers_of_sdk_v3(job, carrier, mode):
 # ------------------------------------------------------------------------------------------ other requests
 
 
-@pytest.mark.parametrize("carrier", ["wrap", "sitecustomize"])
-def test_a_processing_job(job, carrier):
+@pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
+def test_a_processing_job(job, launcher):
     container = job.container
     own = {
         "AppSpecification": {"ImageUri": "i", "ContainerEntrypoint": ["python", "/a\\b"]},
@@ -307,7 +307,7 @@ def test_a_processing_job(job, carrier):
             changed = transform_request(
                 "processing",
                 own,
-                Injection(uri, transport="none", carrier="sitecustomize" if carrier != "wrap" else "auto"),
+                Injection(uri, transport="none", launcher="sitecustomize" if launcher != "wrap" else "auto"),
             )
             request = json.loads(json.dumps(changed).replace("/opt/ml/", f"{job.base}/"))
         (job.base / "config" / "processingjobconfig.json").write_text(json.dumps(request))
@@ -315,7 +315,7 @@ def test_a_processing_job(job, carrier):
         command = ["python", job.base / "processing" / "input" / "code" / "look.py"]
         if not ours:
             process = container.start(*command, on=False)
-        elif carrier == "wrap":
+        elif launcher == "wrap":
             words = [
                 each.replace("/opt/ml", str(job.base))
                 for each in transform_request(
@@ -380,17 +380,17 @@ def test_many_interpreters_at_once(job):
     assert json.loads((job.config / "inputdataconfig.json").read_text()).keys() == {"train", "zoo"}
 
 
-@pytest.mark.parametrize("carrier", ["wrap", "sitecustomize", "chain"])
-def test_a_container_that_is_started_again(job, carrier):
+@pytest.mark.parametrize("launcher", ["wrap", "sitecustomize", "chain"])
+def test_a_container_that_is_started_again(job, launcher):
     """The files are moved already; the second start finds them where they are."""
     job.lay_out()
     container = job.container
     train = IMAGE / "bin" / "train"
     for _ in range(2):
         (job.base / "code").exists() and shutil.rmtree(job.base / "code")
-        if carrier == "wrap":
+        if launcher == "wrap":
             process = job.wrap(train)
-        elif carrier == "sitecustomize":
+        elif launcher == "sitecustomize":
             process = container.start(train, PYTHONPATH=job.path)
         else:
             path = ":".join(f"{each}/chain" for each in job.path.split(":"))
@@ -439,8 +439,8 @@ def test_another_bundle_takes_the_place_of_an_old_one(job):
 # ------------------------------------------------------------------------------------ where it cannot be hidden
 
 
-@pytest.mark.parametrize("carrier", ["wrap", "sitecustomize"])
-def test_read_only_inputs_are_filtered_and_named(job, carrier):
+@pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
+def test_read_only_inputs_are_filtered_and_named(job, launcher):
     """The folder stays in sight; what toolkits tell the script does not."""
     container = job.container
     job.lay_out(ours=False)
@@ -448,10 +448,10 @@ def test_read_only_inputs_are_filtered_and_named(job, carrier):
     source = LOOK + "import time\nwhile not os.path.exists(base / 'go'): time.sleep(0.05)\n"
     job.lay_out(source=source)
     command = [IMAGE / "bin" / "train"]
-    if carrier == "wrap":
+    if launcher == "wrap":
         command = entry_point(container, command)
     mount = f'mount --bind {job.base}/input {job.base}/input && mount -o remount,bind,ro {job.base}/input && exec "$@"'
-    path = {"PYTHONPATH": job.path} if carrier != "wrap" else {}
+    path = {"PYTHONPATH": job.path} if launcher != "wrap" else {}
     process = container.start(*prefix(), "/bin/sh", "-c", mount, "sh", *command, **path)
     poll(lambda: "in sight: " in container.log(), what="the log: " + container.output())
     poll(lambda: "smssh: the job can see" in container.output(), what="the line")
@@ -664,8 +664,8 @@ def test_the_places_are_those_of_the_requests():
 
 
 @pytest.mark.parametrize("version", ["3.8", "3.11", "3.13"])
-@pytest.mark.parametrize("carrier", ["wrap", "sitecustomize"])
-def test_the_package_can_be_imported_in_a_job(job, version, carrier):
+@pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
+def test_the_package_can_be_imported_in_a_job(job, version, launcher):
     interpreter = needs.python(version)
     job.lay_out(source="")
     script = job.container.script(
@@ -681,7 +681,7 @@ def test_the_package_can_be_imported_in_a_job(job, version, carrier):
         "except ImportError as error: print(error)\n"
     )
     command = [IMAGE / "bin" / "python" if version == "3.11" else interpreter, script]
-    process = job.wrap(*command) if carrier == "wrap" else job.container.start(*command, PYTHONPATH=job.path)
+    process = job.wrap(*command) if launcher == "wrap" else job.container.start(*command, PYTHONPATH=job.path)
     assert process.wait(30) == 0, job.container.output()
     from smssh_plugin import __version__
 

@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-from smssh_plugin.entrypoints import boot
 
+from smssh_plugin.entrypoints import boot
 from smssh_plugin.local.agent.installed import install
 
 from .container import poll

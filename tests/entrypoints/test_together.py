@@ -1,4 +1,4 @@
-"""Two hosts of one job, which know each other over the stand-in's session service only."""
+"""Two hosts of one job, which know each other over the local emulator's session service only."""
 
 import json
 import signal

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from smssh_plugin.entrypoints import boot
 
 from .container import IMAGE, STALLED, WORDY, poll
@@ -251,11 +252,11 @@ def test_the_last_words_arrive_where_the_log_is_taken_late(container):
     assert 0 < container.output().index("last words") < container.output().index("training SUCCESS")
 
 
-@pytest.mark.parametrize("carrier", ["wrapped", "toolkit"])
-def test_stdout_and_stderr_stay_in_order(container, carrier):
+@pytest.mark.parametrize("launcher", ["wrapped", "toolkit"])
+def test_stdout_and_stderr_stay_in_order(container, launcher):
     """Where both go to one place, as they do here."""
     source = "import os, sys\nfor n in range(20000): os.write(1 + n % 2, b'%d\\n' % n)\nsys.exit(3)\n"
-    if carrier == "wrapped":
+    if launcher == "wrapped":
         process = container.wrap("python", container.script(source), SMSSH_HOLD="failure")
     else:
         container.toolkit_job(source)

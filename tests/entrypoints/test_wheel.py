@@ -1,4 +1,4 @@
-"""The wheel: the carriers of baked images lie where Python looks for them, and start the supervisor."""
+"""The wheel: the launchers of baked images lie where Python looks for them, and start the supervisor."""
 
 import shutil
 import subprocess

@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pluggy
-import smssh_plugin.entrypoints
-import smssh_plugin.hooks
 
 import smssh_plugin
+import smssh_plugin.entrypoints
+import smssh_plugin.hooks
 from tests.entrypoints.container import IMAGE
 
 

@@ -34,8 +34,8 @@ def main():
 
 
 @pytest.fixture
-def carrier(container):
-    """Writes a careless carrier: a sitecustomize of a few lines that acts in the process it names."""
+def launcher(container):
+    """Writes a careless launcher: a sitecustomize of a few lines that acts in the process it names."""
 
     def write(program, body):
         folder = container.folder / "careless"
@@ -68,9 +68,9 @@ def hangs(process, over):
     return process.poll() is None
 
 
-def test_a_daemon_with_the_scripts_output_would_hang_the_job(container, carrier):
+def test_a_daemon_with_the_scripts_output_would_hang_the_job(container, launcher):
     environ, module = capturing(container)
-    careless = carrier(
+    careless = launcher(
         "train.py",
         f"""
         import os
@@ -100,8 +100,8 @@ def test_our_daemon_has_nothing_of_the_scripts(container):
     container.assert_quiet()
 
 
-def test_a_thread_that_is_no_daemon_would_hang_the_toolkit(container, carrier):
-    careless = carrier(
+def test_a_thread_that_is_no_daemon_would_hang_the_toolkit(container, launcher):
+    careless = launcher(
         "train", "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start()"
     )
     process = train(container, careless, on=False)
@@ -133,7 +133,7 @@ def test_we_leave_no_thread_and_no_child_in_the_toolkit(container):
     container.assert_quiet()
 
 
-# ------------------------------------------------------------------------------------------- carriers that exit
+# ------------------------------------------------------------------------------------------- launchers that exit
 
 
 @pytest.fixture
@@ -158,8 +158,8 @@ def test_a_pth_that_exits_would_take_the_interpreter_along(container, baked):
 @pytest.mark.parametrize(
     "error", ["SystemExit(3)", "KeyboardInterrupt()", "ValueError('x')", "MemoryError()"]
 )
-@pytest.mark.parametrize("carrier", ["pth", "sitecustomize"])
-def test_our_carriers_swallow_everything(container, baked, carrier, error):
+@pytest.mark.parametrize("launcher", ["pth", "sitecustomize"])
+def test_our_launchers_swallow_everything(container, baked, launcher, error):
     """Whatever boot raises, in the one and in the other."""
     package = container.folder / "broken" / "smssh_plugin" / "entrypoints"
     package.mkdir(parents=True)
@@ -172,7 +172,7 @@ def test_our_carriers_swallow_everything(container, baked, carrier, error):
     assert source.count(marked) == 1
     broken = source.replace(marked, f"    open('reached', 'w').close()\n    raise {error}\n" + marked)
     (package / "boot.py").write_text(broken)
-    if carrier == "pth":
+    if launcher == "pth":
         line = Path(boot.__file__).with_name("smssh.pth").read_text(encoding="utf-8").strip()
         code, output = run_with_pth(container, baked, line, PYTHONPATH=package.parents[1])
     else:
@@ -239,9 +239,9 @@ def test_in_serve_we_are_nobodys_child(container):
 # ----------------------------------------------------------------------------------------------- failure file
 
 
-def test_an_early_failure_file_would_mask_the_users_error(container, carrier):
+def test_an_early_failure_file_would_mask_the_users_error(container, launcher):
     """4.x and 5.x keep a failure file that is there already."""
-    careless = carrier("train", f"open({str(container.base / 'output' / 'failure')!r}, 'w').write('no SSH')")
+    careless = launcher("train", f"open({str(container.base / 'output' / 'failure')!r}, 'w').write('no SSH')")
     container.toolkit_job("raise ValueError('user bug')\n")
     process = container.train(on=False, PYTHONPATH=careless)
     assert process.wait(60) == 1

@@ -23,7 +23,7 @@ SHARES = {name: TOTAL // len(CELLS) + (number < TOTAL % len(CELLS)) for number, 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
-    """The agent double, and an nvidia-smi that takes its time: a child of the report's hook."""
+    """The fake agent, and an nvidia-smi that takes its time: a child of the report's hook."""
     folder = tmp_path_factory.mktemp("programs")
     install(folder)
     slow = folder / "nvidia-smi"

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from smssh_plugin.entrypoints import boot, supervisor_client
 
+from smssh_plugin.entrypoints import boot, supervisor_client
 from tests import needs
 from tests.entrypoints.container import LIMIT, poll
 
@@ -91,8 +91,8 @@ def test_no_run(container):
     assert [path.name for path in temporary.iterdir()] == ["smssh-0"]
 
 
-@pytest.mark.parametrize("carrier", ["init", "python"])
-def test_a_job_that_changes_tmpdir_has_one_supervisor(container, carrier):
+@pytest.mark.parametrize("launcher", ["init", "python"])
+def test_a_job_that_changes_tmpdir_has_one_supervisor(container, launcher):
     """What a job starts looks for us where we are, and not where it would have put us."""
     temporary, other = container.folder / "tmp", container.folder / "other"
     for folder in (temporary, other, container.base / "code"):
@@ -107,7 +107,7 @@ def test_a_job_that_changes_tmpdir_has_one_supervisor(container, carrier):
         name="ml/code/outer.py",
     )
     front = rooted(container, read_only=False, run=False, tmp=True)
-    command = ["/bin/sh", container.bundle / "run.sh"] if carrier == "init" else []
+    command = ["/bin/sh", container.bundle / "run.sh"] if launcher == "init" else []
     environ = {} if command else {"PYTHONPATH": container.bundle}
     process = container.start(
         *front, *command, "python", outer, SMSSH_RUN_DIR="", TMPDIR=str(temporary), **environ

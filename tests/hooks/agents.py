@@ -1,4 +1,4 @@
-"""Packages with the agent double in them, a server that serves them, and containers' contexts, for tests."""
+"""Packages with the fake agent in them, a server that serves them, and containers' contexts, for tests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def deb(files: dict[str, bytes | tarfile.TarInfo], compression: str = "gz") -> b
 
 
 def double_package(folder: Path) -> bytes:
-    """A package with the agent double where Amazon's has the agent."""
+    """A package with the fake agent where Amazon's has the agent."""
     program = install(folder / "double").read_bytes()
     worker = b"#!/bin/sh\nexit 0\n"
     files = {f"./usr/bin/{name}": worker for name in PROGRAMS}

@@ -52,7 +52,7 @@ class Installed:
 
 @pytest.fixture
 def installed(tmp_path, here):
-    """The agent double, configured for the test's service."""
+    """The fake agent, configured for the test's service."""
     folder = tmp_path / "agent"
     program = install(folder)
     (folder / "configuration").mkdir()

@@ -1,4 +1,4 @@
-"""Amazon's own agent, where there is one: registered, started and used through our hooks against the stand-in.
+"""Amazon's own agent, where there is one: registered, started and used through our hooks against the local emulator.
 
 SMSSH_TEST_SSM_AGENT names a folder with its programs (amazon-ssm-agent, ssm-agent-worker, ssm-session-worker).
 """

@@ -1,4 +1,4 @@
-"""The ssm transport against the stand-in's session service and agent double: node, tags, states, the end."""
+"""The ssm transport against the local emulator's session service and fake agent: node, tags, states, the end."""
 
 import configparser
 import json
@@ -113,7 +113,7 @@ def test_a_failing_job_that_is_stopped_leaves_no_node(container, stack, node_of)
 
 
 def agents(container):
-    """The agent double's processes, by their command line."""
+    """The fake agent's processes, by their command line."""
     return [pid for pid, command in container.strays() if "/agent/amazon-ssm-agent" in command]
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the stand-in's tests."""
+"""Fixtures of the local emulator's tests."""
 
 from .jobs_support import common, moto_endpoint, world
 

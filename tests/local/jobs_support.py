@@ -316,7 +316,7 @@ def somebody(folder: Path) -> Somebody:
     prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
     os.chown(folder, 65534, 65534)
     # An interpreter below a home folder is not for nobody; one of the same version will do, in an environment that
-    # has our packages. (On PYTHONPATH they would be missing in the agent double, which does not look there.)
+    # has our packages. (On PYTHONPATH they would be missing in the fake agent, which does not look there.)
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for python in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"):
         made = Path(tempfile.mkdtemp(prefix="python-", dir=folder))

@@ -1,4 +1,4 @@
-"""The stand-in's service side on a free port, in a thread, with a runner of jobs that a test steers.
+"""The local emulator's service side on a free port, in a thread, with a runner of jobs that a test steers.
 
 What a job does is said by its `Environment`: OUTCOME is succeed (default), fail, internal or capacity (the service's
 own failures), hold (until the test calls `release`, or it is stopped) or stubborn (ends as Completed although it is

@@ -1,4 +1,4 @@
-"""The agent double over time: restarts with sessions, limits, keys and tokens, identities, encryption."""
+"""The fake agent over time: restarts with sessions, limits, keys and tokens, identities, encryption."""
 
 # ruff: noqa: F811 - fixtures that are imported
 

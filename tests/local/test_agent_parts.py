@@ -1,4 +1,4 @@
-"""The agent double's parts without a process around them: streams, smux, text, documents, limits."""
+"""The fake agent's parts without a process around them: streams, smux, text, documents, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent double's sessions, over the service, by a client of the tests' own."""
+"""The fake agent's sessions, over the service, by a client of the tests' own."""
 
 # ruff: noqa: F811 - fixtures that are imported
 

@@ -1,4 +1,4 @@
-"""How jobs of the stand-in are stopped, and that nothing is left of them."""
+"""How jobs of the local emulator are stopped, and that nothing is left of them."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_death_of_the_stand_in_leaves_nothing(world: World, tmp_path: Path, number: int) -> None:
+def test_death_of_the_emulator_leaves_nothing(world: World, tmp_path: Path, number: int) -> None:
     """SIGKILL, and SIGTERM to a program that has no handler for it; of a job of two hosts and their network."""
     mark = _mark()
     two = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}

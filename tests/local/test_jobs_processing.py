@@ -1,4 +1,4 @@
-"""Processing jobs of the stand-in."""
+"""Processing jobs of the local emulator."""
 
 from __future__ import annotations
 

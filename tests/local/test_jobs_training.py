@@ -1,4 +1,4 @@
-"""Training jobs of the stand-in: the toolkit's real `train`, and commands as SDK v3 sends them."""
+"""Training jobs of the local emulator: the toolkit's real `train`, and commands as SDK v3 sends them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SageMaker's own remote debugging on the stand-in: a running training job becomes a target."""
+"""SageMaker's own remote debugging on the local emulator: a running training job becomes a target."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class StandIn:
-    """The whole stand-in in a thread, as `smssh local` wires it."""
+class Emulator:
+    """The whole local emulator in a thread, as `smssh local` wires it."""
 
     def __init__(self, folder: Path, **more: Any) -> None:
         self.folder = StateFolder(folder)
@@ -66,14 +66,14 @@ class StandIn:
 
 
 @pytest.fixture(scope="module")
-def stand_in() -> Iterator[StandIn]:
+def emulator() -> Iterator[Emulator]:
     try:
         check_support()
     except SmsshError as error:
         needs.missing("namespaces", str(error))
     with tempfile.TemporaryDirectory(prefix="smssh-native-") as folder:
         root = make_root(Path(folder) / "root folder", "a root")
-        made = StandIn(Path(folder) / "state", images={"root": root})
+        made = Emulator(Path(folder) / "state", images={"root": root})
         made.client("s3").create_bucket(Bucket="bucket")
         yield made
         made.close()
@@ -95,19 +95,19 @@ SERVER = (
 
 
 def begin(
-    stand_in: StandIn, name: str, hosts: int = 1, *, server: bool = False, image: str = "image", **more: Any
+    emulator: Emulator, name: str, hosts: int = 1, *, server: bool = False, image: str = "image", **more: Any
 ) -> Any:
     """A training job that goes on until it is stopped.
 
     Args:
-        stand_in: where.
+        emulator: where.
         name: its name.
         hosts: how many.
         server: whether it listens on its port 22.
         image: what it is made of.
         more: members of the request.
     """
-    sagemaker = stand_in.client("sagemaker")
+    sagemaker = emulator.client("sagemaker")
     request = training(**more)
     # PID 1 of a container ignores SIGTERM without a handler.
     script = "trap 'exit 0' TERM; sleep 1000 & wait"
@@ -127,8 +127,8 @@ def wait(condition: Any, seconds: float = 60.0) -> Any:
     return value
 
 
-def connected(stand_in: StandIn, target: str) -> bool:
-    found: str = stand_in.client("ssm").get_connection_status(Target=target)["Status"]
+def connected(emulator: Emulator, target: str) -> bool:
+    found: str = emulator.client("ssm").get_connection_status(Target=target)["Status"]
     return found == "connected"
 
 
@@ -142,15 +142,15 @@ def end(sagemaker: Any, name: str) -> None:
     wait(lambda: sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Stopped")
 
 
-def test_a_job_that_is_submitted_so_can_be_entered(stand_in: StandIn) -> None:
+def test_a_job_that_is_submitted_so_can_be_entered(emulator: Emulator) -> None:
     name = "native-1"
-    sagemaker = begin(stand_in, name, 2, RemoteDebugConfig={"EnableRemoteDebug": True})
-    ssm = stand_in.client("ssm")
+    sagemaker = begin(emulator, name, 2, RemoteDebugConfig={"EnableRemoteDebug": True})
+    ssm = emulator.client("ssm")
     for host in ("algo-1", "algo-2"):
         target = target_of(name, host)
         assert target == f"sagemaker-training-job:{name}_{host}"
-        wait(lambda target=target: connected(stand_in, target))
-        shell = Client(ssm.start_session(Target=target), key=stand_in.state.key)
+        wait(lambda target=target: connected(emulator, target))
+        shell = Client(ssm.start_session(Target=target), key=emulator.state.key)
         # It is in the container: its files, and its processes.
         files = "/opt/ml/input/config/resourceconfig.json /proc/1/cmdline"
         shell.send(f"cat {files}; echo TLS=$SSL_CERT_FILE.\n".encode())
@@ -160,17 +160,17 @@ def test_a_job_that_is_submitted_so_can_be_entered(stand_in: StandIn) -> None:
         shell.close()
     assert not ssm.describe_instance_information()["InstanceInformationList"]  # no managed node
     end(sagemaker, name)
-    wait(lambda: not connected(stand_in, target_of(name, "algo-1")))
+    wait(lambda: not connected(emulator, target_of(name, "algo-1")))
     assert not processes(f"/{name}/")
 
 
-def test_a_job_in_a_root_folder_without_python_can_be_entered(stand_in: StandIn) -> None:
+def test_a_job_in_a_root_folder_without_python_can_be_entered(emulator: Emulator) -> None:
     """The agent is this machine's, with its Python and libraries; what it starts is the image's."""
     name = "native-root"
-    sagemaker = begin(stand_in, name, image="root", RemoteDebugConfig={"EnableRemoteDebug": True})
+    sagemaker = begin(emulator, name, image="root", RemoteDebugConfig={"EnableRemoteDebug": True})
     target = target_of(name, "algo-1")
-    wait(lambda: connected(stand_in, target))
-    shell = Client(stand_in.client("ssm").start_session(Target=target), key=stand_in.state.key)
+    wait(lambda: connected(emulator, target))
+    shell = Client(emulator.client("ssm").start_session(Target=target), key=emulator.state.key)
     shell.send(b"cat /etc/image; command -v python3 || echo no python; readlink /proc/self/exe\n")
     output = shell.wait_output(b"/bin/readlink").decode()
     assert "a root" in output
@@ -179,20 +179,20 @@ def test_a_job_in_a_root_folder_without_python_can_be_entered(stand_in: StandIn)
     end(sagemaker, name)
 
 
-def test_a_running_job_is_opened_and_closed_by_an_update(stand_in: StandIn) -> None:
+def test_a_running_job_is_opened_and_closed_by_an_update(emulator: Emulator) -> None:
     name = "native-2"
-    sagemaker = begin(stand_in, name)
+    sagemaker = begin(emulator, name)
     target = target_of(name, "algo-1")
     assert "RemoteDebugConfig" not in sagemaker.describe_training_job(TrainingJobName=name)
-    assert not connected(stand_in, target)
+    assert not connected(emulator, target)
     with pytest.raises(ClientError, match="TargetNotConnected"):
-        stand_in.client("ssm").start_session(Target=target)
+        emulator.client("ssm").start_session(Target=target)
     for enabled in (True, True, False, True):
         answer = sagemaker.update_training_job(
             TrainingJobName=name, RemoteDebugConfig={"EnableRemoteDebug": enabled}
         )
         assert answer["TrainingJobArn"].endswith(name)
-        wait(lambda enabled=enabled: connected(stand_in, target) is enabled)
+        wait(lambda enabled=enabled: connected(emulator, target) is enabled)
         shown = sagemaker.describe_training_job(TrainingJobName=name)["RemoteDebugConfig"]
         assert shown == {"EnableRemoteDebug": enabled}
     end(sagemaker, name)
@@ -200,34 +200,34 @@ def test_a_running_job_is_opened_and_closed_by_an_update(stand_in: StandIn) -> N
         sagemaker.update_training_job(TrainingJobName=name, RemoteDebugConfig={"EnableRemoteDebug": True})
 
 
-def test_a_native_target_takes_ssh_and_its_agent_is_restarted_by_the_next_update(stand_in: StandIn) -> None:
+def test_a_native_target_takes_ssh_and_its_agent_is_restarted_by_the_next_update(emulator: Emulator) -> None:
     name = "native-3"
-    sagemaker = begin(stand_in, name, server=True, RemoteDebugConfig={"EnableRemoteDebug": True})
+    sagemaker = begin(emulator, name, server=True, RemoteDebugConfig={"EnableRemoteDebug": True})
     target = target_of(name, "algo-1")
-    wait(lambda: connected(stand_in, target))
-    opening = stand_in.client("ssm").start_session(
+    wait(lambda: connected(emulator, target))
+    opening = emulator.client("ssm").start_session(
         Target=target, DocumentName="AWS-StartSSHSession", Parameters={"portNumber": ["22"]}
     )
-    client = Client(opening, key=stand_in.state.key)
+    client = Client(opening, key=emulator.state.key)
     client.wait_complete()
     client.wait_output(b"SSH-2.0-x\r\n")
     client.wait_closed()
     (pid,) = processes(program_of(name))
     os.kill(pid, signal.SIGKILL)
-    wait(lambda: not connected(stand_in, target))
+    wait(lambda: not connected(emulator, target))
     debug = {"RemoteDebugConfig": {"EnableRemoteDebug": True}}
     # Its end may be noticed a moment later than that of its connection.
-    wait(lambda: sagemaker.update_training_job(TrainingJobName=name, **debug) and connected(stand_in, target))
+    wait(lambda: sagemaker.update_training_job(TrainingJobName=name, **debug) and connected(emulator, target))
     end(sagemaker, name)
 
 
-def test_updates_at_the_same_time_start_one_agent(stand_in: StandIn) -> None:
+def test_updates_at_the_same_time_start_one_agent(emulator: Emulator) -> None:
     name = "native-4"
-    sagemaker = begin(stand_in, name)
+    sagemaker = begin(emulator, name)
     debug = {"RemoteDebugConfig": {"EnableRemoteDebug": True}}
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: sagemaker.update_training_job(TrainingJobName=name, **debug), range(8)))
-    wait(lambda: connected(stand_in, target_of(name, "algo-1")))
+    wait(lambda: connected(emulator, target_of(name, "algo-1")))
     assert len(processes(program_of(name))) == 1
     end(sagemaker, name)
     wait(lambda: not processes(program_of(name)))

@@ -1,4 +1,4 @@
-"""The containers of the stand-in."""
+"""The containers of the local emulator."""
 
 from __future__ import annotations
 

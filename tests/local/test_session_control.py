@@ -1,4 +1,4 @@
-"""What a test may ask of the stand-in that AWS has nothing for: faults, cuts, events, settings."""
+"""What a test may ask of the local emulator that AWS has nothing for: faults, cuts, events, settings."""
 
 # ruff: noqa: F811 - fixtures that are imported
 

@@ -1,4 +1,4 @@
-"""Transform jobs of the stand-in: the toolkit's real handlers behind its `serve`."""
+"""Transform jobs of the local emulator: the toolkit's real handlers behind its `serve`."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Stack:
 
 
 class Agent:
-    """An agent double in a folder of its own, registered, as a process."""
+    """An fake agent in a folder of its own, registered, as a process."""
 
     def __init__(
         self,

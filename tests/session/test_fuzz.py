@@ -1,4 +1,4 @@
-"""Malformed frames against client, service and agent double: no crash, no hang, no growth.
+"""Malformed frames against client, service and fake agent: no crash, no hang, no growth.
 
 `make test-fuzz` sends a million; by default it is a few thousand. SMSSH_TEST_SEED repeats a run's choices.
 """

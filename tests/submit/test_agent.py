@@ -192,7 +192,7 @@ def test_what_was_not_asked_for_is_said_once(nowhere: None, capsys: pytest.Captu
 def test_an_s3_of_ones_own_has_no_packages(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The stand-in's, for one: its images have the agent double."""
+    """The local emulator's, for one: its images have the fake agent."""
     monkeypatch.delenv("SMSSH_AGENT_URL", raising=False)
     monkeypatch.setattr(agents, "download", None)
     for endpoint, region in (

@@ -55,7 +55,7 @@ def test_the_manifest_names_everything_and_the_digest_names_the_manifest() -> No
         for name, data in bundle.files.items()
         if name != "smssh-manifest.json"
     }
-    assert set(manifest["files"]) == {*bundles.DOORS, "options.json", "smssh.zip"}
+    assert set(manifest["files"]) == {*bundles.LAUNCHER_FILES, "options.json", "smssh.zip"}
     options = json.loads(bundle.files["options.json"])
     assert options == {"hold": "failure", "transport": "ssm", "authorized_keys": [KEY]}
 
@@ -91,7 +91,7 @@ def test_containers_get_their_part_only() -> None:
     assert not any("__pycache__" in name for name in names)
     assert all(name.endswith((".py", "LICENSE")) for name in names)
     # The doors are files beside the archive.
-    assert not {f"smssh_plugin/entrypoints/{file}" for file in bundles.DOORS.values()} & set(names)
+    assert not {f"smssh_plugin/entrypoints/{file}" for file in bundles.LAUNCHER_FILES.values()} & set(names)
 
 
 def test_nothing_is_left_to_a_compressor() -> None:

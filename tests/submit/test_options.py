@@ -97,8 +97,8 @@ def test_the_container_reads_what_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         ({"bundle": "online"}, "bundle"),
         ({"bundle_prefix": "bucket/prefix"}, "bundle_prefix"),
         ({"bundle_prefix": "s3://b-1/p", "bundle": "s3://b-2/p"}, "bundle_prefix"),
-        ({"bundle": "baked", "carrier": "wrap"}, "carrier"),
-        ({"carrier": "baked", "wheels": "3.11"}, "wheels"),
+        ({"bundle": "baked", "launcher": "wrap"}, "launcher"),
+        ({"launcher": "baked", "wheels": "3.11"}, "wheels"),
         ({"bundle": "baked", "wheels": "3.11"}, "wheels"),
         ({"bundle": "baked", "agent": "bundle"}, "agent"),
         ({"bundle": "baked", "plugins": "mine"}, "plugins"),
@@ -224,7 +224,7 @@ OF_NATIVE = {"s3_encryption"}
 INTERNAL = {
     "SMSSH_STEP",  # the step's own name
     "SMSSH_MAX_RUNTIME",  # the request's own limit
-    "SMSSH_TRAINING_MODULE",  # what an image sets, for a carrier that users set
+    "SMSSH_TRAINING_MODULE",  # what an image sets, for a launcher that users set
     "SMSSH_RUN_DIR",  # the container's own affair
 }
 
@@ -328,7 +328,7 @@ def test_where_bundles_are_and_go() -> None:
     assert (named.given, named.place) == (None, "s3://bucket/prefix")
     other = SSHOptions(bundle="offline", wheels="3.11", bundle_prefix="s3://bucket/prefix")
     assert (other.given, other.place) == (None, "s3://bucket/prefix")
-    for baked in (SSHOptions(bundle="baked"), SSHOptions(carrier="baked")):
+    for baked in (SSHOptions(bundle="baked"), SSHOptions(launcher="baked")):
         assert baked.baked
 
 

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.submit.options import CARRIERS
+from smssh_plugin.submit.options import LAUNCHERS
 from smssh_plugin.submit.request.transform import Injection, transform_request
-from smssh_plugin.submit.warnings import Held, cautions
+from smssh_plugin.submit.warnings import Held, warnings_of
 
 OPERATIONS = {
     "training": "CreateTrainingJob",
@@ -192,7 +192,7 @@ def injections(variables: Any) -> Any:
         step=st.sampled_from([None, "Step", "S" * 64]),
         role=role,
         transport=st.sampled_from(["ssm", "ssm", "none", "native"]),
-        carrier=st.sampled_from([each for each in CARRIERS if each != "baked"]),
+        launcher=st.sampled_from([each for each in LAUNCHERS if each != "baked"]),
         baked=st.booleans(),
         enable=st.one_of(st.just("1"), role.filter(lambda each: each is not None)),
         environment=st.dictionaries(
@@ -325,8 +325,8 @@ def test_any_request_with_variables_anywhere_goes_through_or_is_refused(
     assert frozen(request) == before
     if changed is None:
         return
-    for caution in cautions(kind, request, changed, injection, Held(60, 60)):
-        assert isinstance(caution.text, str)
+    for warning in warnings_of(kind, request, changed, injection, Held(60, 60)):
+        assert isinstance(warning.text, str)
     assert frozen(request) == before
     found = changes(request, changed)
     for change in found:

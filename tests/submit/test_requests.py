@@ -13,7 +13,7 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.submit.request.limits import LIMITS
 from smssh_plugin.submit.request.transform import Injection, transform_request
 from smssh_plugin.submit.request.wrapper import WORDS
-from smssh_plugin.submit.warnings import Held, cautions
+from smssh_plugin.submit.warnings import Held, warnings_of
 
 DIGEST = "a" * 64
 BUNDLE = f"s3://bucket/smssh/bundles/{DIGEST}/"
@@ -120,11 +120,11 @@ REQUESTS = {
 }
 
 
-def cautions_of(
+def warnings_for(
     kind: str, request: Any, injection: Injection = INJECTION, held: Held = NOT_HELD
 ) -> list[str]:
     changed = transform_request(kind, request, injection)
-    return [each.text for each in cautions(kind, request, changed, injection, held)]
+    return [each.text for each in warnings_of(kind, request, changed, injection, held)]
 
 
 def at(request: Any, *path: str) -> Any:
@@ -372,16 +372,16 @@ def test_network_isolation(kind: str, request_: Any, field: str) -> None:
         ("tuning", tuning(EnableNetworkIsolation=Variable())),
     ],
 )
-def test_network_isolation_by_a_variable_is_a_caution(kind: str, request_: Any) -> None:
-    caution = cautions_of(kind, request_)[0]
-    assert "EnableNetworkIsolation is a pipeline variable" in caution
+def test_network_isolation_by_a_variable_is_a_warning(kind: str, request_: Any) -> None:
+    warning = warnings_for(kind, request_)[0]
+    assert "EnableNetworkIsolation is a pipeline variable" in warning
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
 def test_nothing_to_be_cautious_about(kind: str) -> None:
     request = json.loads(json.dumps(REQUESTS[kind]).replace('"image"', f'"{PYTORCH}"'))
-    assert cautions_of(kind, request) == []
-    assert cautions_of(kind, {**request, "EnableNetworkIsolation": False}) == []
+    assert warnings_for(kind, request) == []
+    assert warnings_for(kind, {**request, "EnableNetworkIsolation": False}) == []
 
 
 @pytest.mark.parametrize("kind", ["training", "processing", "model", "tuning"])
@@ -525,8 +525,8 @@ def test_a_built_in_algorithm_does_not_end_at_variables(name: str) -> None:
     assert changed.get("InputDataConfig") == request.get("InputDataConfig")
 
 
-def test_who_chooses_a_carrier_knows_that_xgboost_has_a_script() -> None:
-    chosen = replace(INJECTION, carrier="sitecustomize")
+def test_who_chooses_a_launcher_knows_that_xgboost_has_a_script() -> None:
+    chosen = replace(INJECTION, launcher="sitecustomize")
     requests = [
         training(
             AlgorithmSpecification={
@@ -650,7 +650,7 @@ def test_an_image_that_is_known_to_have_no_shell(kind: str, image: str, refused:
         transform_request(kind, request, INJECTION)
     assert caught.value.reference == "no-shell"
     # Python starts us there without one.
-    changed = transform_request(kind, request, replace(INJECTION, carrier="sitecustomize"))
+    changed = transform_request(kind, request, replace(INJECTION, launcher="sitecustomize"))
     assert changed[where]["ContainerEntrypoint"] == ["python3", "a.py"]
 
 
@@ -701,7 +701,7 @@ def test_many_definitions_are_not_refused_for_it() -> None:
 @pytest.mark.parametrize(
     ("environment", "asked"),
     [
-        ({}, {"carrier": "wrap"}),
+        ({}, {"launcher": "wrap"}),
         ({"PYTHONPATH": Variable()}, {}),
         ({"PYTHONPATH": "/x:" * 3500}, {}),
     ],

@@ -1,4 +1,4 @@
-"""Options that are about requests: the switch, caching, the carrier, repacked models."""
+"""Options that are about requests: the switch, caching, the launcher, repacked models."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_one_step_of_a_pipeline_can_be_left_out(sdk: SDK) -> None:
     assert uri_in(found["B"])
 
 
-# -------------------------------------------------------------------------------- caching, carriers, hosts
+# -------------------------------------------------------------------------------- caching, launchers, hosts
 
 
 def cached(sdk: SDK, session: Any, name: str = "Cached") -> Any:
@@ -184,7 +184,7 @@ def test_caching_of_a_step_that_cannot_be_entered_stays(sdk: SDK) -> None:
         assert steps_of(pipeline)["Cached"]["CacheConfig"] == CACHING
 
 
-@pytest.mark.parametrize("named", ["carrier", "bundle"])
+@pytest.mark.parametrize("named", ["launcher", "bundle"])
 def test_an_image_with_the_package_gets_no_bundle(sdk: SDK, named: str) -> None:
     session = sdk.session()
     step = with_ssh(sdk.bare_processing(session), hold="failure", owner="ann", hosts=2, **{named: "baked"})
@@ -228,12 +228,12 @@ def test_more_keys_than_a_variable_takes(sdk: SDK) -> None:
 
 def test_what_only_a_bundle_can_carry() -> None:
     with pytest.raises(SmsshError, match="extra has 'mine', which only a bundle can carry"):
-        SSHOptions(carrier="baked", extra={"mine": 1})
+        SSHOptions(launcher="baked", extra={"mine": 1})
     with pytest.raises(SmsshError, match="wheels asks for files in a bundle"):
-        SSHOptions(carrier="baked", wheels=("3.11",))
+        SSHOptions(launcher="baked", wheels=("3.11",))
 
 
-@pytest.mark.parametrize(("name", "wrong"), [("carrier", "pth"), ("cache", "off"), ("hosts", -1)])
+@pytest.mark.parametrize(("name", "wrong"), [("launcher", "pth"), ("cache", "off"), ("hosts", -1)])
 def test_options_of_requests_have_limits(name: str, wrong: Any) -> None:
     with pytest.raises(SmsshError, match=f"SSHOptions: {name}"):
         SSHOptions(**{name: wrong})

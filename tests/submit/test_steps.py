@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, with_ssh
-from smssh_plugin.submit.bundle.build import DOORS
+from smssh_plugin.submit.bundle.build import LAUNCHER_FILES
 from smssh_plugin.submit.options import SmsshWarning
 from smssh_plugin.submit.request.wrapper import WORDS, wrap
 
@@ -74,7 +74,7 @@ def test_the_bundle_is_where_the_request_says(sdk: SDK, boto_session: boto3.Sess
     assert key.startswith("smssh/bundles/")
     listed = boto_session.client("s3").list_objects_v2(Bucket=bucket, Prefix=key)["Contents"]
     names = {each["Key"][len(key) :] for each in listed}
-    assert names == {*DOORS, "options.json", "smssh-manifest.json", "smssh.zip"}
+    assert names == {*LAUNCHER_FILES, "options.json", "smssh-manifest.json", "smssh.zip"}
 
 
 def test_two_compiles_add_the_same(sdk: SDK) -> None:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "submitting.md").read_text(encoding="utf-8")
 SUBMIT = ROOT / "smssh_plugin" / "submit"
 REQUESTS = (
-    *("carriers", "cautions", "clients", "inject", "limits", "local_mode", "models", "options"),
+    *("launchers", "warnings_of", "clients", "inject", "limits", "local_mode", "models", "options"),
     *("pipelines", "repack", "repack_step", "requests", "selection", "steps", "switch"),
 )
 """The modules that are about requests; what can go wrong with bundles is said by the others."""
@@ -70,9 +70,11 @@ def test_every_refusal_has_its_row() -> None:
 
 
 def test_every_caution_has_its_row() -> None:
-    said = " ".join(first_column("Cautions"))
+    said = " ".join(first_column("Warnings"))
     # Of one that is put together, the longest part; of a refusal that is handed on, nothing.
-    headlines = [max(texts(call.args[0]), key=len, default="").strip(": ") for call in calls("Caution")]
+    headlines = [
+        max(texts(call.args[0]), key=len, default="").strip(": ") for call in calls("RequestWarning")
+    ]
     assert len([headline for headline in headlines if headline]) > 8
     assert [headline for headline in headlines if headline not in said] == []
 

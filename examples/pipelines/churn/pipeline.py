@@ -4,7 +4,7 @@ Against AWS (uses your profile, region and default bucket):
 
     python pipeline.py --role arn:aws:iam::111122223333:role/SageMakerRole --image IMAGE_URI
 
-Against the stand-in, with no AWS account:
+Against the local emulator, with no AWS account:
 
     python pipeline.py --local ENVIRONMENT
 
@@ -193,7 +193,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--local", metavar="ENVIRONMENT", help="run on the stand-in (smssh local)")
+    parser.add_argument("--local", metavar="ENVIRONMENT", help="run on the local emulator (smssh local)")
     parser.add_argument("--role", default="arn:aws:iam::123456789012:role/churn", help="execution role")
     parser.add_argument(
         "--image", default="churn", help="image with sagemaker-training and sagemaker-inference"
@@ -206,7 +206,7 @@ def main() -> int:
     args = parser.parse_args()
     smssh = [sys.executable, "-m", "smssh_plugin.cli"]
     if args.local:
-        # This file once more, with the stand-in's endpoint in its environment: nothing else tells the two apart.
+        # This file once more, with the local emulator's endpoint in its environment: nothing else tells the two apart.
         again = [
             sys.executable,
             __file__,

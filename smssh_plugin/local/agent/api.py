@@ -1,4 +1,4 @@
-"""The agent double's calls: the SSM API, KMS and the channels, signed as by the real agent."""
+"""The fake agent's calls: the SSM API, KMS and the channels, signed as by the real agent."""
 
 from __future__ import annotations
 

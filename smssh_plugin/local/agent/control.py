@@ -1,4 +1,4 @@
-"""The agent double's main loop: credentials, pings, the control channel, the sessions that it asks for."""
+"""The fake agent's main loop: credentials, pings, the control channel, the sessions that it asks for."""
 
 from __future__ import annotations
 

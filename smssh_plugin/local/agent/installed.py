@@ -1,4 +1,4 @@
-"""Puts the agent double into a folder under the name of the real program."""
+"""Puts the fake agent into a folder under the name of the real program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent double's configuration and registration, in the files that the real agent has."""
+"""The fake agent's configuration and registration, in the files that the real agent has."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def state_folder(folder: Path) -> Path:
     """Where the registration is kept.
 
     The real agent has one place a machine. The double keeps its state beside itself when it runs relocated,
-    so that several containers of the stand-in can share a file system.
+    so that several containers of the local emulator can share a file system.
     """
     relocated = (folder / "configuration" / _FILE).is_file()
     system = _SYSTEM_STATE if _SYSTEM_STATE.exists() else _SYSTEM_STATE.parent.parent
@@ -137,7 +137,7 @@ class Configuration:
             if not endpoints[name]:
                 raise SmsshError(
                     f"{path} names no {name}.Endpoint with a scheme",
-                    hint="the agent double serves the stand-in alone; on AWS use Amazon's agent",
+                    hint="the fake agent serves the local emulator alone; on AWS use Amazon's agent",
                     reference="agent-endpoint",
                 )
         profile, mgs = section["Profile"], section["Mgs"]

@@ -1,4 +1,4 @@
-"""The stand-in's job runner: the containers of training, processing and transform jobs, several at once.
+"""The local emulator's job runner: the containers of training, processing and transform jobs, several at once.
 
 It knows nothing of the API's store: it gets a request, says how far the job is, and returns how it ended.
 """
@@ -194,8 +194,8 @@ class JobRunner:
             _log.warning("%s: %s", run.job.name, error)
             return _failed(run, f"InternalServerError: {error.message}")
         except Exception:  # noqa: BLE001 - a job must end, whatever is wrong here
-            # The service says no more than this about its own errors; the stand-in's log does.
-            _log.exception("the %s job %s failed in the stand-in", run.job.kind, run.job.name)
+            # The service says no more than this about its own errors; the local emulator's log does.
+            _log.exception("the %s job %s failed in the local emulator", run.job.kind, run.job.name)
             return _failed(run, "InternalServerError: We encountered an internal error. Please try again.")
 
     def _tell_status(self, job: Job, status: str, message: str) -> None:

@@ -41,7 +41,7 @@ async def run_processing(run: JobRun) -> Outcome:
     argv = [*(application.get("ContainerEntrypoint") or []), *(application.get("ContainerArguments") or [])]
     if not argv:
         raise ClientFault(
-            "the request has no AppSpecification.ContainerEntrypoint, and the stand-in's image has no"
+            "the request has no AppSpecification.ContainerEntrypoint, and the local emulator's image has no"
             " ENTRYPOINT of its own"
         )
     environment = {

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..credentials import Key, Keyring
     from ..image_views import View
 
-__all__ = ["Container", "JobRun", "Tools", "remove_leftovers"]
+__all__ = ["Container", "JobRun", "Tools", "remove_orphans"]
 
 _log = logging.getLogger(__name__)
 
@@ -469,7 +469,7 @@ def endpoints(environment: dict[str, str]) -> tuple[tuple[str, int], ...]:
     return tuple({port: (host, port) for host, port in found}.values())
 
 
-def remove_leftovers(jobs: Path, functions: Path) -> None:
+def remove_orphans(jobs: Path, functions: Path) -> None:
     """Remove what jobs and functions left whose emulator was killed: everything but their logs.
 
     Args:

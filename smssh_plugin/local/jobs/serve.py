@@ -1,4 +1,4 @@
-"""`serve` for the stand-in's image: the handlers of sagemaker-inference behind /ping and /invocations.
+"""`serve` for the local emulator's image: the handlers of sagemaker-inference behind /ping and /invocations.
 
 It runs with the image's Python (3.7 or later), as a copy in a folder of its own: the standard library and
 `sagemaker_inference`, nothing of smssh_plugin. It does what the toolkit's own `start_model_server` does

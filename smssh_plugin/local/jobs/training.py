@@ -79,7 +79,7 @@ def command(specification: dict[str, Any]) -> list[str]:
 
 
 def _check(channel: dict[str, Any], specification: dict[str, Any]) -> None:
-    """Refuse what the stand-in does not serve.
+    """Refuse what the local emulator does not serve.
 
     Raises:
         ClientFault: naming the channel.

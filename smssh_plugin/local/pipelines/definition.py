@@ -265,7 +265,7 @@ def _parts(text: str) -> tuple[str | int, ...] | None:
 
 
 def parse_path(text: Any) -> Path | None:
-    """What `{"Get": text}` means; None if the stand-in does not know it."""
+    """What `{"Get": text}` means; None if the local emulator does not know it."""
     parts = _parts(text) if isinstance(text, str) else None
     if parts is None or len(parts) < 2 or not isinstance(parts[0], str) or not isinstance(parts[1], str):
         return None

@@ -131,7 +131,7 @@ class Execution:
         try:
             await self._run()
         except Exception:
-            log.exception("pipeline execution %s: the stand-in failed", self.arn)
+            log.exception("pipeline execution %s: the local emulator failed", self.arn)
             self.status, self.reason = "Failed", "InternalServerError: smssh local failed; see its log."
         self.modified = time.time()
 

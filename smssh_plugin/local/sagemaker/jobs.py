@@ -1,4 +1,4 @@
-"""The stand-in's training, processing and transform jobs and its models, as the SageMaker API shows them."""
+"""The local emulator's training, processing and transform jobs and its models, as the SageMaker API shows them."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class Jobs:
         if any(name.lower() == other.lower() for other in jobs):
             raise ServiceError("ResourceInUse", kind.taken.format(arn=resource))
         if self._closing:
-            raise ServiceError("ServiceUnavailable", "The stand-in is shutting down.", 503)
+            raise ServiceError("ServiceUnavailable", "The local emulator is shutting down.", 503)
         model = self._checked(kind, request)
         record = JobRecord(kind.kind, name, resource, request, self._store.next_number())
         record.patterns = _patterns(request)
@@ -239,9 +239,9 @@ class Jobs:
         except asyncio.CancelledError:
             outcome = Outcome("Stopped", "Stopped")
         except Exception:
-            # Whatever went wrong in the stand-in itself: the job must still end, or its pipeline waits for
+            # Whatever went wrong in the local emulator itself: the job must still end, or its pipeline waits for
             # ever.
-            log.exception("%s job %s: the stand-in failed", record.kind, record.name)
+            log.exception("%s job %s: the local emulator failed", record.kind, record.name)
             outcome = Outcome("Failed", "Failed", _INTERNAL)
         record.started = outcome.started or record.started
         record.ended = outcome.ended or time.time()

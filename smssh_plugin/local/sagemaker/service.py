@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SageMaker"]
 
 _SETTLE_SECONDS = 5.0
-"""How long executions may take to notice that their jobs have ended, when the stand-in stops."""
+"""How long executions may take to notice that their jobs have ended, when the local emulator stops."""
 
 
 class SageMaker:

@@ -1,4 +1,4 @@
-"""What the stand-in's SageMaker knows: jobs, models, pipelines, tags; and lists of them, page by page.
+"""What the local emulator's SageMaker knows: jobs, models, pipelines, tags; and lists of them, page by page.
 
 All of it is in memory, of one account and one region, and belongs to one event loop.
 """
@@ -32,7 +32,7 @@ _PAGE = 100
 
 
 def arn(resource: str) -> str:
-    """The ARN of a SageMaker resource of the stand-in's account, e.g. `arn("training-job/x")`."""
+    """The ARN of a SageMaker resource of the local emulator's account, e.g. `arn("training-job/x")`."""
     return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{resource}"
 
 

@@ -329,7 +329,7 @@ def mode() -> Literal["root", "user"]:
     """
     if not sys.platform.startswith("linux"):
         raise SmsshError(
-            "the stand-in runs jobs on Linux only",
+            "the local emulator runs jobs on Linux only",
             hint="run it in a Linux virtual machine or container",
             reference="no-namespaces",
             status=ExitStatus.FAILED,
@@ -470,7 +470,7 @@ async def _launch(
             pass_fds=[status_write, control],
             env={},
             cwd="/",
-            # Ctrl-C on the stand-in's terminal is for the stand-in, which then ends its jobs in order.
+            # Ctrl-C on the local emulator's terminal is for the local emulator, which then ends its jobs in order.
             start_new_session=True,
         )
     except BaseException:
@@ -704,9 +704,9 @@ def _advice() -> str:
             wrong.append("sudo sysctl -w {}={}".format(name, {"0": "1", "1": "0"}[refuses]))
     wrong = [text.replace("user.max_user_namespaces=1", "user.max_user_namespaces=15000") for text in wrong]
     if wrong:
-        return "allow user namespaces: {}; or run the stand-in as root".format(" && ".join(wrong))
+        return "allow user namespaces: {}; or run the local emulator as root".format(" && ".join(wrong))
     return (
-        "run the stand-in as root, or allow user namespaces (kernel.unprivileged_userns_clone=1,"
+        "run the local emulator as root, or allow user namespaces (kernel.unprivileged_userns_clone=1,"
         " kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces > 0); in a container of"
         " Docker's, start that with --privileged or with --security-opt seccomp=unconfined"
     )

@@ -1,4 +1,4 @@
-"""The stand-in's control API: what a test, or a curious person, may ask of it that AWS has nothing for.
+"""The local emulator's control API: what a test, or a curious person, may ask of it that AWS has nothing for.
 
 Below `/_smssh/`, which is no bucket's name, in JSON:
 

@@ -224,7 +224,7 @@ def _content(body: dict[str, Any]) -> tuple[dict[str, Any], str]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise ServiceError("InvalidDocumentContent", "The stand-in reads documents in JSON only.")
+        raise ServiceError("InvalidDocumentContent", "The local emulator reads documents in JSON only.")
     if content.get("schemaVersion") != "1.0" or content.get("sessionType") not in _TYPES:
         raise ServiceError(
             "InvalidDocumentContent",

@@ -412,7 +412,7 @@ class Nodes:
         if body.get("ResourceType") != "ManagedInstance":
             raise ServiceError(
                 "InvalidResourceType",
-                "The stand-in keeps tags of resources of the type ManagedInstance only.",
+                "The local emulator keeps tags of resources of the type ManagedInstance only.",
             )
         node = self.nodes.get(body.get("ResourceId", ""))
         if node is None:

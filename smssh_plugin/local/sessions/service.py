@@ -335,7 +335,9 @@ class SessionService:
     def _check_setting(body: dict[str, Any]) -> None:
         # By its name, or by its ARN.
         if not str(body.get("SettingId", "")).endswith(TIER):
-            raise ServiceError("ServiceSettingNotFound", f"The stand-in has the service setting {TIER} only.")
+            raise ServiceError(
+                "ServiceSettingNotFound", f"The local emulator has the service setting {TIER} only."
+            )
 
     def _setting(self) -> dict[str, Any]:
         return {

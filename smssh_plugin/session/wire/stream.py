@@ -1,6 +1,6 @@
 """One data channel's two reliable streams: numbers, acknowledgements, resends, order; no input or output.
 
-The client and the agent double use the same rules, mirrored. They are those of amazon-ssm-agent's and
+The client and the fake agent use the same rules, mirrored. They are those of amazon-ssm-agent's and
 session-manager-plugin's `datachannel.go`: every message but `acknowledge` has the next sequence number of
 its side, is acknowledged one by one, is delivered in order, and only the oldest unacknowledged one is sent
 again.

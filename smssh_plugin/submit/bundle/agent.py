@@ -72,7 +72,7 @@ def agent_for(options: SSHOptions, endpoint: str, region: str | None) -> Agent:
     if not base:
         named = urlsplit(endpoint).hostname or ""
         if not wanted and not (region and named.endswith(AWS_DOMAINS)):
-            return Agent()  # an S3 of somebody's own, which has no packages: the stand-in's, for one
+            return Agent()  # an S3 of somebody's own, which has no packages: the local emulator's, for one
         base = bucket_url(endpoint, region or "")
     version = options.agent_version or VERSION
     try:

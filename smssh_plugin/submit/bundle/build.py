@@ -71,14 +71,14 @@ MODULES = (
     "terminal.py",
 )
 SUBPACKAGES = ("container", "entrypoints", "hooks", "supervisor")
-DOORS = {
+LAUNCHER_FILES = {
     "run.sh": "run.sh",
     "sitecustomize.py": "sitecustomize.py",
     "env.sh": "env.sh",
     # Alone in its folder: who chooses it wants no sitecustomize of ours on PYTHONPATH.
     "chain/smssh_chain.py": "chain.py",
 }
-"""The carriers: name in the bundle -> file of entrypoints/."""
+"""The launchers: name in the bundle -> file of entrypoints/."""
 
 
 def build(options: SSHOptions, keys: Sequence[str], agent: Agent | None = None, announce: str = "") -> Bundle:
@@ -122,7 +122,7 @@ def build(options: SSHOptions, keys: Sequence[str], agent: Agent | None = None, 
 def _own_files() -> Mapping[str, bytes]:
     """What is in every bundle: the doors and the archive."""
     doors = _package_folder("entrypoints")
-    files = {name: _source(doors / file) for name, file in DOORS.items()}
+    files = {name: _source(doors / file) for name, file in LAUNCHER_FILES.items()}
     return {**files, "smssh.zip": _archive(_modules())}
 
 
@@ -132,7 +132,7 @@ def _modules() -> dict[str, bytes]:
     found = {f"smssh_plugin/{name}": _source(package / name) for name in MODULES}
     for subpackage in SUBPACKAGES:
         for file in sorted(_package_folder(subpackage).glob("*.py")):
-            if file.name not in DOORS.values():
+            if file.name not in LAUNCHER_FILES.values():
                 found[f"smssh_plugin/{subpackage}/{file.name}"] = _source(file)
     wheel = _read(Path(__file__).with_name(PLUGGY))
     if hashlib.sha256(wheel).hexdigest() != PLUGGY_SHA256:

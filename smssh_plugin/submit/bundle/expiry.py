@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Mapping
 from urllib.parse import unquote
 
-from ..warnings import Caution, say
+from ..warnings import RequestWarning, say
 
 __all__ = ["Expiry", "expiry_of", "is_old", "readable", "remember", "warn_of"]
 
@@ -92,7 +92,10 @@ def warn_of(address: str, *, lasting: bool) -> None:
         return
     left = expiry.when - datetime.now(timezone.utc)
     if lasting or left < timedelta(seconds=SOON_SECONDS):
-        say(f"the bundle {address}", [Caution(f"{expiry}, and jobs that start after that fail", _WAY_OUT)])
+        say(
+            f"the bundle {address}",
+            [RequestWarning(f"{expiry}, and jobs that start after that fail", _WAY_OUT)],
+        )
 
 
 _ends: dict[str, Expiry] = {}

@@ -16,7 +16,7 @@ from typing import Any, Iterator
 from ...errors import ExitStatus, SmsshError
 from ...manifest import MANIFEST, Manifest
 from ..request.transform import CHANNEL
-from ..warnings import Caution, say
+from ..warnings import RequestWarning, say
 from .bucket import code_of
 from .expiry import is_old, remember, warn_of
 from .store import Prefix, renew
@@ -99,7 +99,7 @@ def keep(pipeline: str, address: str, client: Any, owner: str, encryption: str =
             problem = f"the bundle {address} is {found.problem}, and the jobs that use it fail"
             say(
                 f"pipeline {pipeline!r}",
-                [Caution(problem, ": upsert the pipeline once more, which stores it anew")],
+                [RequestWarning(problem, ": upsert the pipeline once more, which stores it anew")],
             )
             return
         if found.old:
@@ -110,7 +110,7 @@ def keep(pipeline: str, address: str, client: Any, owner: str, encryption: str =
         remember(address, place.expiry)
         say(
             f"pipeline {pipeline!r}",
-            [Caution(f"the bundle {address} was not seen to be whole and new: {error.message}", "")],
+            [RequestWarning(f"the bundle {address} was not seen to be whole and new: {error.message}", "")],
         )
     warn_of(address, lasting=True)
 

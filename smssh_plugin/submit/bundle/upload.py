@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Mapping
 from ...errors import ExitStatus, SmsshError
 from ...manifest import MANIFEST, PLUGINS
 from ...terminal import put
-from ..warnings import Caution, say
+from ..warnings import RequestWarning, say
 from .bucket import checksum, code_of, is_missing, put_files, status_of
 from .expiry import expiry_of, is_old, readable, remember
 
@@ -119,7 +119,7 @@ def upload(bundle: Bundle, place: Destination) -> str:
             expiry = _put(bundle, place, bundle.files)
         except (BotoCoreError, ClientError) as error:
             if expiry is not None:
-                say(f"the bundle {prefix}", [Caution(f"it cannot be renewed: {error}", _RENEWED_BY)])
+                say(f"the bundle {prefix}", [RequestWarning(f"it cannot be renewed: {error}", _RENEWED_BY)])
     remember(prefix, expiry)
     return prefix
 

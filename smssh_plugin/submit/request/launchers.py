@@ -1,6 +1,6 @@
-"""How a request gets our code started in the container: the carriers of entrypoints/, as far as requests go. Pure.
+"""How a request gets our code started in the container: the launchers of entrypoints/, as far as requests go. Pure.
 
-| carrier | what it changes | where it works |
+| launcher | what it changes | where it works |
 | --- | --- | --- |
 | wrap | the entry point, behind run.sh (see `wrapper`) | requests that name one |
 | sitecustomize | PYTHONPATH | whatever runs Python |
@@ -42,7 +42,7 @@ _CHAIN = "smssh_chain:main"
 
 @dataclass(frozen=True)
 class Start:
-    """What a carrier changes.
+    """What a launcher changes.
 
     Attributes:
         entry_point: the new entry point; None leaves it as it is.
@@ -56,7 +56,7 @@ class Start:
 
 
 def start(
-    carrier: str,
+    launcher: str,
     kind: str,
     folder: str,
     entry_point: Any,
@@ -65,10 +65,10 @@ def start(
     field_name: str,
     digest: str = "",
 ) -> Start:
-    """What a carrier changes in a request.
+    """What a launcher changes in a request.
 
     Args:
-        carrier: one of `options.CARRIERS`, but `baked`.
+        launcher: one of `options.LAUNCHERS`, but `baked`.
         kind: the kind of request.
         folder: where the bundle is in the container.
         entry_point: the request's own entry point, if it names one.
@@ -81,28 +81,28 @@ def start(
         SmsshError: it can't work in this request.
     """
     named = is_list(entry_point) and len(entry_point) > 0
-    if carrier == "wrap" and not named:
+    if launcher == "wrap" and not named:
         problem = f"{field_name} is not set" if field_name else f"no {LIMITS[kind].call} names an entry point"
         raise refuse(
             where,
-            f"{problem}, so that there is nothing for carrier='wrap' to wrap",
+            f"{problem}, so that there is nothing for launcher='wrap' to wrap",
             ("name the entry point in the request, or " if field_name else "")
-            + "use SSHOptions(carrier='auto')",
+            + "use SSHOptions(launcher='auto')",
             "no-entry-point",
         )
-    if carrier == "chain":
+    if launcher == "chain":
         return _chain(kind, folder, named, environment, where, field_name)
-    if carrier == "bash_env":
+    if launcher == "bash_env":
         ours = f"{folder}/env.sh"
         if "BASH_ENV" in environment and not _is(environment["BASH_ENV"], ours):
             raise refuse(
                 where,
-                "Environment.BASH_ENV is set, and carrier='bash_env' would take its place",
-                "use SSHOptions(carrier='auto')",
+                "Environment.BASH_ENV is set, and launcher='bash_env' would take its place",
+                "use SSHOptions(launcher='auto')",
                 "name-taken",
             )
         return Start(variables={"BASH_ENV": ours})
-    if carrier != "sitecustomize" and named:
+    if launcher != "sitecustomize" and named:
         return Start(_wrapped(entry_point, kind, folder, digest, where, field_name))
     return Start(variables={BUNDLE: environment.get(BUNDLE, folder)}, python_path=f"{HIDDEN}:{folder}")
 
@@ -123,8 +123,8 @@ def _chain(
         problem = f"{field_name} runs something else" if named else f"it runs in no {LIMITS[kind].call}"
         raise refuse(
             where,
-            f"carrier='chain' is for `train` of the training toolkits, and {problem}",
-            "use SSHOptions(carrier='auto')",
+            f"launcher='chain' is for `train` of the training toolkits, and {problem}",
+            "use SSHOptions(launcher='auto')",
             "no-toolkit",
         )
     variables: dict[str, Any] = {_MODULE: _CHAIN}

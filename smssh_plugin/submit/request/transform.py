@@ -6,7 +6,7 @@ copied, leaves are passed on by reference, and nothing is done to a leaf before 
 bool. In a pipeline definition (JSON) a variable is a dict with one key: see `leaves.is_map`.
 
 What is added, by kind: the channel `smssh` with the bundle (training, processing, tuning, model), what starts
-it (see `carriers`), and the few variables that must be known before the bundle's `options.json` can be read.
+it (see `launchers`), and the few variables that must be known before the bundle's `options.json` can be read.
 A model gets the bundle but not the switch: transform jobs turn it on, endpoints made from the same model stay
 as they are, unless they are asked for.
 """
@@ -53,7 +53,7 @@ class Injection:
         step: the name of the pipeline step, if there is one.
         role: role for the activation (may be a pipeline variable); None takes the request's own.
         transport: `ssm`, `none` or `native`.
-        carrier: one of `options.CARRIERS`.
+        launcher: one of `options.LAUNCHERS`.
         enable: the value of SMSSH_ENABLE; may be a pipeline variable.
         environment: more variables of the job; values may be pipeline variables.
         baked: whether the image brings our code, and the request gets variables and nothing else.
@@ -66,7 +66,7 @@ class Injection:
     step: str | None = None
     role: Any = None
     transport: str = "ssm"
-    carrier: str = "auto"
+    launcher: str = "auto"
     enable: Any = "1"
     environment: Mapping[str, Any] = field(default_factory=dict)
     baked: bool = False
@@ -190,15 +190,15 @@ def _trained(
     entry_point = algorithm.get("ContainerEntrypoint") if own else None
     named = is_list(entry_point) and len(entry_point) > 0
     image = algorithm.get("TrainingImage")
-    # Without a bundle there is no channel that an algorithm could end at; who chooses a carrier knows of a script.
-    chosen, carried = injection.carrier != "auto", not injection.baked
+    # Without a bundle there is no channel that an algorithm could end at; who chooses a launcher knows of a script.
+    chosen, carried = injection.launcher != "auto", not injection.baked
     if carried and not named and images.is_algorithm(image, request.get(parameters), scripted=chosen):
         raise refuse(
             where,
             f"{prefix}AlgorithmSpecification.TrainingImage is a built-in algorithm, which runs no code of yours and "
             "may end at a channel that it does not know",
             "where it is XGBoost with a script of yours, name that in the hyperparameter sagemaker_program, or choose "
-            f"a carrier (SSHOptions(carrier='sitecustomize')); else {OFF}",
+            f"a launcher (SSHOptions(launcher='sitecustomize')); else {OFF}",
             "built-in-algorithm",
         )
     environment = _environment_of(request, where, f"{prefix}Environment")
@@ -372,7 +372,7 @@ def _start(
         return launchers.Start()
     digest = injection.bundle.rstrip("/").rpartition("/")[2]
     return launchers.start(
-        injection.carrier, kind, folder, entry_point, environment, where, field_name, digest
+        injection.launcher, kind, folder, entry_point, environment, where, field_name, digest
     )
 
 
@@ -430,7 +430,7 @@ def _with_variables(
     Args:
         environment: the environment so far.
         variables: ours.
-        start: what the carrier changes.
+        start: what the launcher changes.
         kind: a key of `LIMITS`.
         where: the step or request.
         field_name: the member of the request.
@@ -516,7 +516,7 @@ def _refuse_no_shell(start: launchers.Start, image: Any, where: str, field_name:
             where,
             f"{field_name} is {image}, which has no /bin/sh, and a wrapped entry point starts with it",
             "use the image's variant with a shell (:debug, -dev), or, where the entry point is Python, "
-            "SSHOptions(carrier='sitecustomize')",
+            "SSHOptions(launcher='sitecustomize')",
             "no-shell",
         )
 

@@ -18,7 +18,7 @@ import boto3
 from common import BUCKET, IMAGE, REGION, ROLE
 
 from smssh_plugin import enable, with_ssh
-from smssh_plugin.submit import warnings as cautions
+from smssh_plugin.submit import warnings as warnings_of
 from smssh_plugin.submit.options import SmsshWarning
 
 try:
@@ -268,7 +268,7 @@ CASES = (
 def of_a_case(case: Callable[[bool], None], *, ssh: bool) -> tuple[list[Any], list[str]]:
     """What its containers are given, and what is warned of."""
     ran.clear()
-    cautions._said.clear()
+    warnings_of._said.clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         case(ssh)

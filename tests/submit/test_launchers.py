@@ -1,4 +1,4 @@
-"""What each carrier changes in each kind of request, and where it can't work."""
+"""What each launcher changes in each kind of request, and where it can't work."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.submit.bundle.build import DOORS
-from smssh_plugin.submit.options import CARRIERS
+from smssh_plugin.submit.bundle.build import LAUNCHER_FILES
+from smssh_plugin.submit.options import LAUNCHERS
 from smssh_plugin.submit.request.launchers import FOLDERS, HIDDEN
 from smssh_plugin.submit.request.limits import LIMITS
 from smssh_plugin.submit.request.transform import Injection, transform_request
@@ -46,25 +46,25 @@ def entry_point(kind: str, changed: Any) -> Any:
     return changed[specification].get("ContainerEntrypoint")
 
 
-def changed(kind: str, before: Any, carrier: str, **more: Any) -> Any:
-    injection = Injection(BUNDLE, step="Step", carrier=carrier, **more)
+def changed(kind: str, before: Any, launcher: str, **more: Any) -> Any:
+    injection = Injection(BUNDLE, step="Step", launcher=launcher, **more)
     once = transform_request(kind, before, injection)
     assert transform_request(kind, once, injection) is once  # decorating twice is decorating once
     return once
 
 
-def refused(kind: str, before: Any, carrier: str) -> SmsshError:
+def refused(kind: str, before: Any, launcher: str) -> SmsshError:
     with pytest.raises(SmsshError) as caught:
-        transform_request(kind, before, Injection(BUNDLE, step="Step", carrier=carrier))
+        transform_request(kind, before, Injection(BUNDLE, step="Step", launcher=launcher))
     assert caught.value.message.startswith("step 'Step': ")
     assert caught.value.hint
     return caught.value
 
 
-@pytest.mark.parametrize("carrier", ["auto", "wrap"])
+@pytest.mark.parametrize("launcher", ["auto", "wrap"])
 @pytest.mark.parametrize("kind", ["training", "processing"])
-def test_wrap(kind: str, carrier: str) -> None:
-    found = changed(kind, request(kind, ["python3", "a.py"]), carrier)
+def test_wrap(kind: str, launcher: str) -> None:
+    found = changed(kind, request(kind, ["python3", "a.py"]), launcher)
     assert entry_point(kind, found) == [*WORDS, FOLDERS[kind], DIGEST, "python3", "a.py"]
     assert set(found["Environment"]) == {"SMSSH_ENABLE", "SMSSH_ROLE", "SMSSH_STEP"}
 
@@ -95,7 +95,7 @@ def test_chain(kind: str) -> None:
     assert found["SAGEMAKER_TRAINING_MODULE"] == "smssh_chain:main"
     assert found["PYTHONPATH"] == f"{HIDDEN}/chain:{TRAINING}/chain:/mine"
     assert "SMSSH_TRAINING_MODULE" not in found
-    assert "chain/smssh_chain.py" in DOORS
+    assert "chain/smssh_chain.py" in LAUNCHER_FILES
 
 
 def test_chain_hands_over_to_the_requests_own_module() -> None:
@@ -134,7 +134,7 @@ def test_bash_env(kind: str) -> None:
         assert entry_point(kind, found) == ["/bin/bash", "a.sh"]
     assert found["Environment"]["BASH_ENV"] == f"{FOLDERS[kind]}/env.sh"
     assert "PYTHONPATH" not in found["Environment"]
-    assert "env.sh" in DOORS
+    assert "env.sh" in LAUNCHER_FILES
 
 
 @pytest.mark.parametrize("value", ["/mine", object()])
@@ -189,7 +189,7 @@ def test_transform_jobs_take_16_variables() -> None:
         )
 
 
-@pytest.mark.parametrize("carrier", sorted(set(CARRIERS) - {"baked"}))
-def test_every_carrier_works_somewhere(carrier: str) -> None:
-    entry = ["python3"] if carrier == "wrap" else None
-    assert changed("training", request("training", entry), carrier) != request("training", entry)
+@pytest.mark.parametrize("launcher", sorted(set(LAUNCHERS) - {"baked"}))
+def test_every_launcher_works_somewhere(launcher: str) -> None:
+    entry = ["python3"] if launcher == "wrap" else None
+    assert changed("training", request("training", entry), launcher) != request("training", entry)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from smssh_plugin.entrypoints import boot, orphans
 
 from .container import IMAGE, poll
@@ -45,16 +46,16 @@ sys.exit(5)
 """
 
 
-@pytest.mark.parametrize("carrier", ["wrapped", "toolkit", "both"])
-def test_all_ranks_are_gone_before_a_retry(container, carrier):
+@pytest.mark.parametrize("launcher", ["wrapped", "toolkit", "both"])
+def test_all_ranks_are_gone_before_a_retry(container, launcher):
     source = RANKS.format(folder=str(container.folder))
-    if carrier == "wrapped":
+    if launcher == "wrapped":
         process = container.wrap(IMAGE / "bin" / "python", container.script(source), SMSSH_HOLD="failure")
     else:
         container.toolkit_job(source)
         process = (
             container.train(SMSSH_HOLD="failure")
-            if carrier == "toolkit"
+            if launcher == "toolkit"
             else container.wrap("train", SMSSH_HOLD="failure")
         )
     status = container.wait_for("held")

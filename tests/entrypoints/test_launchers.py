@@ -1,4 +1,4 @@
-"""The carriers that a person chooses: BASH_ENV, SAGEMAKER_TRAINING_MODULE; and what PYTHONPATH hides."""
+"""The launchers that a person chooses: BASH_ENV, SAGEMAKER_TRAINING_MODULE; and what PYTHONPATH hides."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smssh_plugin.submit.bundle.build import DOORS
+from smssh_plugin.submit.bundle.build import LAUNCHER_FILES
 from smssh_plugin.submit.bundle.minify import slim, slim_shell
 from tests import needs
 
@@ -38,7 +38,7 @@ def taken(pid):
 
 
 def test_they_all_travel_in_the_bundle(bundle):
-    for name, file in DOORS.items():
+    for name, file in LAUNCHER_FILES.items():
         source = (Path(__file__).parents[2] / "entrypoints" / file).read_bytes()
         assert (bundle / name).read_bytes() == (slim if file.endswith(".py") else slim_shell)(source)
     assert "sitecustomize.py" not in os.listdir(bundle / "chain")  # whoever chooses it wants none of ours

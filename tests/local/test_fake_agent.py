@@ -1,4 +1,4 @@
-"""The agent double as a program: its command line, its files, its life."""
+"""The fake agent as a program: its command line, its files, its life."""
 
 # ruff: noqa: F811 - fixtures that are imported
 

@@ -11,7 +11,7 @@ import pytest
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.submit.options import SmsshWarning
 from smssh_plugin.submit.request.transform import Injection, transform_request
-from smssh_plugin.submit.warnings import Caution, Held, cache_caution, cautions, say, together
+from smssh_plugin.submit.warnings import Held, RequestWarning, cache_warning, say, together, warnings_of
 
 BUNDLE = "s3://bucket/smssh/bundles/" + "a" * 64 + "/"
 PYTORCH = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6"
@@ -45,7 +45,9 @@ def request(kind: str, image: Any = PYTORCH, **more: Any) -> dict[str, Any]:
 
 def of(kind: str, before: Any, held: Held = NOT_HELD, **injection: Any) -> list[str]:
     given = Injection(BUNDLE, step="Step", **injection)
-    return [each.text for each in cautions(kind, before, transform_request(kind, before, given), given, held)]
+    return [
+        each.text for each in warnings_of(kind, before, transform_request(kind, before, given), given, held)
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,7 +63,7 @@ def test_who_has_no_entry_point_is_not_told_to_name_it(kind: str) -> None:
     assert caught.value.reference == "pythonpath-is-variable"
     assert ("ContainerEntrypoint" in str(caught.value.hint)) is (kind in ("training", "processing"))
     with pytest.raises(SmsshError) as caught:
-        of(kind, request(kind), carrier="wrap")
+        of(kind, request(kind), launcher="wrap")
     assert caught.value.reference == "no-entry-point"
     assert ("name the entry point" in str(caught.value.hint)) is (kind in ("training", "processing"))
 
@@ -134,7 +136,7 @@ def test_the_images_python_path_is_lost(kind: str, image: Any) -> None:
     (text,) = of(kind, request(kind, image))
     assert "takes the place of the image's own" in text
     assert of(kind, request(kind, image, Environment={"PYTHONPATH": "/mine"})) == []
-    assert of(kind, request(kind, image), carrier="bash_env") == []
+    assert of(kind, request(kind, image), launcher="bash_env") == []
     assert of(kind, request(kind, image), baked=True) == []
 
 
@@ -176,7 +178,7 @@ def test_the_python_path_is_the_images(image: Any) -> None:
     """Said of the image, once, whatever steps run in it."""
     given = Injection(BUNDLE, step="Step")
     found = [
-        cautions(
+        warnings_of(
             kind, request(kind, image), transform_request(kind, request(kind, image), given), given, NOT_HELD
         )
         for kind in KINDS
@@ -211,21 +213,21 @@ def test_remote_debugging_and_images_that_it_is_not_for() -> None:
 
 
 def test_caching_names_what_is_in_the_key() -> None:
-    caution = cache_caution("training")
-    assert caution is not None
-    assert "a cache hit starts no container" in caution.headline
-    assert "(InputDataConfig, Environment and AlgorithmSpecification)" in caution.rest
-    assert cache_caution("model") is None
+    warning = cache_warning("training")
+    assert warning is not None
+    assert "a cache hit starts no container" in warning.headline
+    assert "(InputDataConfig, Environment and AlgorithmSpecification)" in warning.rest
+    assert cache_warning("model") is None
 
 
 # -------------------------------------------------------------------------------- saying it
 
 
-ONE, TWO = Caution("one", ", and so on"), Caution("two")
-SHARED = Caution("of the image", "; do this", each=False)
+ONE, TWO = RequestWarning("one", ", and so on"), RequestWarning("two")
+SHARED = RequestWarning("of the image", "; do this", each=False)
 
 
-def saying(*what: tuple[str, list[Caution]], at_once: bool = False) -> list[str]:
+def saying(*what: tuple[str, list[RequestWarning]], at_once: bool = False) -> list[str]:
     """What is warned of where all this is said, one after the other or at once."""
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
@@ -246,7 +248,7 @@ def test_what_is_shared_is_said_of_the_first() -> None:
 
 
 def test_of_several_at_once() -> None:
-    closed = Caution("closed")
+    closed = RequestWarning("closed")
     given = [
         ("step 'A'", [ONE, SHARED]),
         ("no SSH for step 'C'", [closed]),
@@ -272,7 +274,7 @@ def test_of_further_ones_at_once() -> None:
 
 
 def test_what_keeps_people_out_is_said_of_each_pipeline_once() -> None:
-    closed = Caution("closed", closed=True)
+    closed = RequestWarning("closed", closed=True)
 
     def compiled(name: str) -> list[str]:
         with warnings.catch_warnings(record=True) as record:
