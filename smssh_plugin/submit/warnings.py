@@ -4,7 +4,8 @@
 after the other, and a person who gives SSH to all of them wants one line for all, and not again at the next
 compilation. What keeps a job from being entered is said of each job, and of the steps of each pipeline, by its
 name. Steps that are decorated one by one are compiled with nobody to tell which is the last: so the whole is said
-of the first that something is true of, and of the others the headline."""
+of the first that something is true of, and of the others the headline.
+"""
 
 from __future__ import annotations
 
