@@ -163,7 +163,7 @@ def test_every_call_of_aws_has_its_permission(generator):
     for rows, places in ((docs.JOB, docs.IN_CONTAINER), (docs.SUBMITTER, docs.AT_SUBMIT)):
         assert {call for row in rows for call in row.calls} == docs.calls(places)
     assert {call for row in docs.CLIENT for call in row.calls} == docs.operations()
-    needs = (ROOT / "README.md").read_text().partition("## What AWS needs")[2]
+    needs = (DOCS / "aws.md").read_text()
     for row in docs.JOB:
         assert f"`{row.action}`" in needs or row.action.startswith("s3:Get") or "only" in row.reason, (
             row.action
@@ -202,7 +202,7 @@ def test_the_permissions_on_the_page_let_people_in():
     )
     assert "kms:Decrypt" in node
     assert "`SSHOwner` is there only if" in page
-    needs = (ROOT / "README.md").read_text().partition("## What AWS needs")[2].partition("\n## ")[0]
+    needs = (DOCS / "aws.md").read_text()
     for action in ("ssmmessages:OpenDataChannel", "ssm:UpdateInstanceInformation", "ssm:AddTagsToResource"):
         assert f"`{action}`" in needs
 
@@ -360,3 +360,29 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
+
+
+def test_every_file_of_the_architecture_is_there():
+    """What a stranger looks for: by its whole path in the tables, from the package's folder in the pictures."""
+    page = (DOCS / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:smssh_plugin|entrypoints|hooks|tests)/[\w./]+)`", page))
+    drawn = set(re.findall(r"[\s(]((?:submit|supervisor|cli|client|session)/[\w/]+\.py)", page))
+    assert len(named) > 30
+    assert len(drawn) > 6
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]
+    assert not [name for name in sorted(drawn) if not (ROOT / "smssh_plugin" / name).exists()]
+    launchers = page.partition("### Launchers and parents")[2].partition("\n## ")[0]
+    for name in (
+        "run.sh",
+        "sitecustomize.py",
+        "env.sh",
+        "chain.py",
+        "smssh.pth",
+        "smssh.start",
+        "smssh_hook.py",
+    ):
+        assert f"`entrypoints/{name}`" in launchers
+
+
+def test_the_first_page_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) < 120
