@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from .._version import __version__
@@ -108,7 +108,7 @@ class Keeper:
         self._answered = 0.0
         self._say_outside = say
         self._say_inside: Callable[[str], None] | None = None
-        self._events: queue.Queue[tuple[str, str, Hold | None] | None] = queue.Queue()
+        self._events: queue.Queue[tuple[str, str, Hold | None, int, int | None] | None] = queue.Queue()
         self._configured = threading.Event()
         self._before: threading.Thread | None = None
         self._notifier = threading.Thread(target=self._notify_all, name="notify", daemon=True)
@@ -791,16 +791,19 @@ class Keeper:
     # ---------------------------------------------------------------------------- telling
 
     def _notify(self, event: str, message: str, hold: Hold | None = None) -> None:
-        self._events.put((event, message, hold))
+        # An event may be told late; its attempt and exit status are those of the moment in which it happened.
+        self._events.put((event, message, hold, self.context.attempt, self.context.exit_code))
 
     def _notify_all(self) -> None:
         self._configured.wait()
         while True:
-            event = self._events.get()
-            if event is None:
+            queued = self._events.get()
+            if queued is None:
                 return
+            event, message, hold, attempt, exit_code = queued
             try:
-                self.plugins.notify(self.context, *event)
+                context = replace(self.context, attempt=attempt, exit_code=exit_code)
+                self.plugins.notify(context, event, message, hold)
             except Exception:  # noqa: BLE001 - the next event is told too
                 _log.exception("notify")
 

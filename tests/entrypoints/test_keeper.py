@@ -140,3 +140,24 @@ def test_which_deadline_counts(held):
     poll(lambda: made.keeper.status()["hold"]["ends"] == status["max_deadline"])
     lines = poll(lambda: made.recorder.messages("held"))
     assert "nobody connected, 60 s left" in lines[0]
+
+
+def test_what_is_told_late_is_told_as_it_was(tmp_path):
+    """The events wait until no plugin changes the settings any more, and the entry point goes on meanwhile."""
+    told = []
+
+    class Late:
+        @hookimpl
+        def smssh_notify(self, context, event):
+            told.append((event, context.attempt, context.exit_code))
+
+    plugins = Plugins(entry_points=False)
+    plugins.register(Late(), "late")
+    context = Context(load({}), Job("job", "training", "algo-1"), tmp_path, {}, "/", "")
+    keeper = keepers.Keeper(context, plugins, lambda line: None)
+    keeper.before({"command": ["x"]})
+    keeper.failed({"exit_code": 3}, lambda line: None, lambda: False)
+    keeper.before({"command": ["x"]})
+    assert not told
+    keeper.finish(5)
+    assert told == [("running", 1, None), ("failed", 1, 3), ("running", 2, None), ("ended", 2, None)]
