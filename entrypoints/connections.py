@@ -80,7 +80,7 @@ class Logins:
         )
 
     def _follow_log(self) -> None:
-        """Take what was written since the last time. A log that became shorter was cut, see `hooks._child.trim`."""
+        """Take what was written since the last time. A log that became shorter was cut, see `container.child.trim`."""
         if self._log is None:
             return
         try:

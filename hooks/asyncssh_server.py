@@ -1,4 +1,4 @@
-"""The SSH server for images without a usable sshd: asyncssh, in a process of its own (`_asyncssh_program`).
+"""The SSH server for images without a usable sshd: asyncssh, in a process of its own (`container.asyncssh_program`).
 
 It needs no account, no privileges and no /dev/pts of a certain kind. asyncssh is the image's, or comes from the
 bundle's wheels. Nothing of asyncio is imported here: the supervisor needs none.

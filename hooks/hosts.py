@@ -56,7 +56,7 @@ class Hosts:
 
     Args:
         context: the supervisor's.
-        client: of Systems Manager, see `_aws.client`.
+        client: of Systems Manager, see `aws_calls.client`.
         node: the id of this host's own node.
         clock: a clock in seconds that nobody sets.
     """

@@ -243,7 +243,7 @@ class Session:
 
     Args:
         process: asyncssh's side of it.
-        folder: where the session script is; see `_login`.
+        folder: where the session script is; see `login_shell`.
         user: the name of the account.
         shell: the account's shell.
     """

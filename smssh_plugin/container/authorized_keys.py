@@ -103,7 +103,7 @@ def for_sshd(entry: Entry, session: Callable[[str | None], str]) -> str:
 
     Args:
         entry: the line.
-        session: see `_login.session_command`.
+        session: see `login_shell.session_command`.
     """
     forced = entry.forced
     # By this name sshd knows its own.

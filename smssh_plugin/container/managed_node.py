@@ -97,7 +97,7 @@ class Node:
 
     Args:
         context: the supervisor's.
-        client: of SSM, see `_aws.client`.
+        client: of SSM, see `aws_calls.client`.
     """
 
     def __init__(self, context: Context, client: Any) -> None:

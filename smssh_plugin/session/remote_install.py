@@ -73,10 +73,10 @@ environ.update(SMSSH_ENABLE="1", SMSSH_TRANSPORT="none")
 os.environ.clear()
 os.environ.update(environ)
 log = open(os.path.join(folder, "placeholder.log"), "ab")
-from smssh_plugin.entrypoints import boot, parent
+from smssh_plugin.entrypoints import boot, supervisor_client
 
 run = boot.run_dir(create=True)
-there = run is not None and parent.supervisor_alive(run)
+there = run is not None and supervisor_client.supervisor_alive(run)
 if not there:
     subprocess.Popen(
         ["sh", os.path.join(folder, "run.sh"), "smssh-hook", "placeholder", "--idle", idle],
@@ -85,7 +85,7 @@ if not there:
 answer, deadline = {}, time.monotonic() + 100
 while time.monotonic() < deadline:
     try:
-        link = parent.Link(parent.connect(str(boot.run_dir())))
+        link = supervisor_client.Link(supervisor_client.connect(str(boot.run_dir())))
         try:
             answer = link.ask({"op": "status"}) or {}
         finally:

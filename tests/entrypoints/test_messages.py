@@ -92,10 +92,10 @@ def test_the_job_says_that_it_is_not_held(container, monkeypatch):
     fcntl.flock(lock, fcntl.LOCK_EX)
     code = (
         f"import sys; sys.path.insert(0, {str(Path(supervisor_client.__file__).parents[2])!r})\n"
-        "from smssh_plugin.entrypoints import job_log, parent\n"
+        "from smssh_plugin.entrypoints import job_log, supervisor_client\n"
         "from smssh_plugin.settings import load\n"
         "import os\n"
-        "reporter = parent.Reporter('init', ['x'], load(os.environ, {}), job_log.say)\n"
+        "reporter = supervisor_client.Reporter('init', ['x'], load(os.environ, {}), job_log.say)\n"
         "print(reporter.failed(3))\n"
     )
     process = container.start(sys.executable, "-c", code, SMSSH_HOLD="failure")

@@ -87,7 +87,7 @@ class Ours:
             return ""
         if "supervisor.main" in command:
             return SUPERVISOR
-        if "sshd" in command or "_asyncssh_program" in command:
+        if "sshd" in command or "asyncssh_program" in command:
             return "server"
         return "agent" if "amazon-ssm-agent" in command else "child"
 

@@ -43,7 +43,7 @@ def here(monkeypatch, stack):
 
 
 class Installed:
-    """What `_agent.install` answers, with a program of the test's."""
+    """What `ssm_agent.install` answers, with a program of the test's."""
 
     def __init__(self, folder, program):
         self.folder = folder

@@ -163,7 +163,7 @@ def test_it_dies_with_its_thread(tmp_path, child_of):
 DIES_EARLY = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from smssh_plugin.hooks import _child
+from smssh_plugin.container import child as _child
 signal.signal(signal.SIGTERM, lambda *_: None)  # as the supervisor does
 known, libc = sys.argv[1], _child._libc
 class Slow:
