@@ -211,7 +211,7 @@ def test_what_the_launcher_imports(container, on):
         "_smssh_boot",
         "_smssh.entrypoints",
         "_smssh.entrypoints.boot",
-        "_smssh.entrypoints.adopt",
+        "_smssh.entrypoints.reexec",
     }
     library = {"__future__", "atexit", "fcntl", "time", "zipimport"}
     more = set(container.output().split()) - without - {"sitecustomize"}
@@ -337,10 +337,21 @@ def test_syntax(version):
     folder = Path(boot.__file__).parent
     old = [
         folder / name
-        for name in ("boot.py", "sitecustomize.py", "parent.py", "init.py", "toolkit.py", "hook.py")
+        for name in (
+            "boot.py",
+            "sitecustomize.py",
+            "supervisor_client.py",
+            "init.py",
+            "toolkit.py",
+            "smssh_hook.py",
+        )
     ]
     if version == "3.8":
-        old = [*folder.glob("*.py"), *(folder.parent / "hooks").glob("*.py")]
+        old = [
+            path
+            for name in ("entrypoints", "hooks", "container", "supervisor")
+            for path in (folder.parent / name).glob("*.py")
+        ]
     for path in old:
         code = f"compile(open({str(path)!r}, encoding='utf-8').read(), {path.name!r}, 'exec')"
         subprocess.run([interpreter, "-c", code], check=True)

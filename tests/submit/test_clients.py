@@ -14,6 +14,7 @@ from botocore.exceptions import ParamValidationError
 
 from smssh_plugin import SmsshError, SSHOptions, enable
 from smssh_plugin.submit import boto as clients
+from smssh_plugin.submit.bundle import publish as publishing
 from smssh_plugin.submit.bundle.build import build
 from smssh_plugin.submit.bundle.store import Destination
 from smssh_plugin.submit.bundle.upload import upload
@@ -585,7 +586,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         seen.append((boto.client("s3").meta.region_name, boto.get_credentials().access_key))
         return f"s3://{BUCKET}/{'a' * 64}/"
 
-    monkeypatch.setattr(publish, "publish", publish)
+    monkeypatch.setattr(publishing, "publish", publish)
     return seen
 
 
