@@ -418,7 +418,7 @@ def test_a_transform_step_pins_another_agent_than_its_model(
             {"agent_version": options.agent_version or "1.1.1.1", "agent_sha256": {"x86_64": "a" * 64}}
         )
 
-    for module in (build, inject):
+    for module in (publish, inject):
         monkeypatch.setattr(module, "agent_for", agent_for)
     pinned = {"SMSSH_AGENT_VERSION": "3.3.1.0", "SMSSH_AGENT_SHA256": f"x86_64={'a' * 64}"}
     assert scored(sdk, SSHOptions(), agent_version="3.3.1.0") == pinned

@@ -1,7 +1,7 @@
 """A container without Docker: processes in namespaces of their own, one set for each host of a job.
 
 What the container sees is this machine, or the system in another root folder, with these differences: the root folder
-is its own, and as root all folders are copy on write (see sandbox_root.py for what an ordinary user's container has);
+is its own, and as root all folders are copy on write (see root.py for what an ordinary user's container has);
 `/tmp`, `/var/tmp`, `/dev/shm` and the home folder begin empty, of this machine's `/run` nothing is seen; `/opt/ml` is
 the job's folder; `/etc/hosts` names the hosts of the job; `/proc`, terminals and System V's shared memory are its own;
 a virtual environment is copy on write, so that a `pip install` of one job is not seen by the next. Its network has a
@@ -430,10 +430,10 @@ def _addresses(spec: SandboxSpec, own_network: bool) -> dict[str, str]:
 
 
 def _program(status: int, control: int) -> list[str]:
-    """The command line of `sandbox_init.py`: no site, no environment, no bytecode written."""
+    """The command line of `init.py`: no site, no environment, no bytecode written."""
     code = "import sys; sys.path.append(sys.argv[1]); from smssh_plugin.local.sandbox.init import main; main({}, {})"
-    # The package's folder is the third above: smssh_plugin/local/sandbox/init.py.
-    folder = Path(init.__file__).parents[2]
+    # The package's folder is the fourth above: smssh_plugin/local/sandbox/init.py.
+    folder = Path(init.__file__).parents[3]
     return [sys.executable, "-I", "-S", "-B", "-c", code.format(status, control), str(folder)]
 
 
@@ -445,7 +445,7 @@ def _devpts() -> str:
 async def _launch(
     document: dict[str, Any], output: int, name: str, control: int | None = None
 ) -> tuple[asyncio.subprocess.Process, dict[str, Any]]:
-    """Run `sandbox_init.py`; return it and what it says of what it started, once that runs.
+    """Run `init.py`; return it and what it says of what it started, once that runs.
 
     Args:
         document: what it reads.
@@ -522,7 +522,7 @@ async def _abandon(process: asyncio.subprocess.Process) -> None:
 
 
 def _document(spec: SandboxSpec) -> dict[str, Any]:
-    """Write what belongs to the container into its folder; return what `sandbox_init.py` reads."""
+    """Write what belongs to the container into its folder; return what `init.py` reads."""
     folder = Path(os.path.realpath(spec.folder))
     for name in ("stage", "changes", "home", "tmp", "var-tmp", "native"):
         (folder / name).mkdir(exist_ok=True)
@@ -569,7 +569,7 @@ def _document(spec: SandboxSpec) -> dict[str, Any]:
 
 
 def _root(root: Path | None, folder: Path) -> dict[str, str] | None:
-    """What `sandbox_root.py` is told of a root folder; makes the folders for what the container changes in it.
+    """What `root.py` is told of a root folder; makes the folders for what the container changes in it.
 
     An ordinary user's changes are on the disk: overlayfs takes them in memory since Linux 6.6 only.
     """
@@ -662,7 +662,7 @@ def _probe(how: Literal["root", "user"], folder: Path, root: dict[str, str] | No
 
 
 def _failure(document: dict[str, Any]) -> str | None:
-    """Run `sandbox_init.py` to its end; return why that does not work, None if it does."""
+    """Run `init.py` to its end; return why that does not work, None if it does."""
     status_read, status_write = os.pipe()
     ours, theirs = socket.socketpair()
     try:
