@@ -10,7 +10,7 @@ import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, with_ssh
 from smssh_plugin.submit import inject
-from smssh_plugin.submit.bundle import build, publish
+from smssh_plugin.submit.bundle import publish
 from smssh_plugin.submit.bundle.agent import Agent
 from smssh_plugin.submit.options import SmsshWarning
 
