@@ -83,14 +83,16 @@ def test_containers_get_their_part_only() -> None:
     )
     assert tops == {f"smssh_plugin/{name}.py" for name in modules} | {
         "smssh_plugin/aws",
-        "smssh_plugin/hooks",
+        "smssh_plugin/container",
         "smssh_plugin/entrypoints",
+        "smssh_plugin/hooks",
+        "smssh_plugin/supervisor",
     }
     assert "pluggy/__init__.py" in names
     assert any(name.endswith("LICENSE") for name in names)
     assert not any("__pycache__" in name for name in names)
     assert all(name.endswith((".py", "LICENSE")) for name in names)
-    # The doors are files beside the archive.
+    # The launchers are files beside the archive.
     assert not {f"smssh_plugin/entrypoints/{file}" for file in bundles.LAUNCHER_FILES.values()} & set(names)
 
 
