@@ -29,9 +29,9 @@ class Forward:
     def __init__(self, world: World, port: int, *more: str, under: tuple[str, ...] = ()) -> None:
         arguments = ", ".join(["AwsSession()", f"lambda _anew: {world.node!r}", str(port), *more])
         code = "import sys; from smssh_plugin.aws.session import AwsSession; "
-        code += "from smssh_plugin.session import forwarding; "
+        code += "from smssh_plugin.session import forward; "
         self.process = subprocess.Popen(
-            [*under, sys.executable, "-c", f"{code}sys.exit(forwarding.run({arguments}))"],
+            [*under, sys.executable, "-c", f"{code}sys.exit(forward.run({arguments}))"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=world.stack.environment,
