@@ -213,6 +213,6 @@ def test_nobody_else_reads_the_variables():
         # A glance, to start the child before the settings are imported; and init's own mark, which is no setting.
         "init.py": {"SMSSH_HOLD", "SMSSH_ENTRY"},
     }
-    for folder in ("hooks", "entrypoints"):
+    for folder in ("hooks", "entrypoints", "smssh_plugin/container", "smssh_plugin/supervisor"):
         for path in (ROOT / folder).glob("*.py"):
             assert set(reading.findall(path.read_text())) <= allowed.get(path.name, set()), path

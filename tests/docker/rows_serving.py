@@ -43,7 +43,12 @@ PLAIN = SSHD.pip(
     "sagemaker-inference 1.10",
     *("sagemaker-inference==1.10.1", "setuptools<81"),
     more="install -m 755 /files/serve /usr/local/bin/serve\n",
-    files=(("serve", b"#!/usr/bin/python3\n" + (ROOT / "smssh_plugin" / "local" / "serve.py").read_bytes()),),
+    files=(
+        (
+            "serve",
+            b"#!/usr/bin/python3\n" + (ROOT / "smssh_plugin" / "local" / "jobs" / "serve.py").read_bytes(),
+        ),
+    ),
 )
 MMS = SSHD.layer(
     "Java 17",

@@ -133,7 +133,7 @@ class Server:
         self.bin = container.folder / "bin"
         self.bin.mkdir()
         self.image = IMAGE
-        serve = (ROOT / "smssh_plugin" / "local" / "serve.py").read_text()
+        serve = (ROOT / "smssh_plugin" / "local" / "jobs" / "serve.py").read_text()
         if kind != "plain":
             needs.program("java")
             self.image, serve = {"mms": mms, "torchserve": torchserve}[kind]()

@@ -26,8 +26,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "submitting.md").read_text(encoding="utf-8")
 SUBMIT = ROOT / "smssh_plugin" / "submit"
 REQUESTS = (
-    *("launchers", "warnings_of", "clients", "inject", "limits", "local_mode", "models", "options"),
-    *("pipelines", "repack", "repack_step", "requests", "selection", "steps", "switch"),
+    *("request/launchers", "request/limits", "request/transform", "boto", "inject", "local_mode", "models"),
+    *(
+        "options",
+        "pipelines",
+        "repack",
+        "repack_step",
+        "selection",
+        "steps",
+        "switch",
+        "warnings",
+        "with_ssh",
+    ),
 )
 """The modules that are about requests; what can go wrong with bundles is said by the others."""
 
