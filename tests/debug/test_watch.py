@@ -70,7 +70,7 @@ def world(service: Service, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(
         Execution, "_job_name", lambda self, step, _prefix, _longest: f"pipelines-{self.id}-{step}-hWEjyentHL"
     )
-    monkeypatch.setattr(repair, "Connection", lambda endpoint: endpoint)
+    monkeypatch.setattr(repair, "control", lambda address, session, node: node)
     return World(service)
 
 
@@ -112,8 +112,8 @@ def test_the_log_of_such_a_job_is_found_without_a_node(world: World):
 
 def test_the_host_that_is_held_is_entered(world: World):
     target = world.node()
-    endpoint: Any = repair.login(world.session, world.held())
-    assert endpoint.proxy[-1] == target
+    entered: Any = repair.login(world.session, world.held())
+    assert entered.target == target
 
 
 def test_a_host_that_another_claims_as_well_is_not_entered(world: World):
@@ -191,8 +191,8 @@ def test_a_node_of_another_kind_is_none_of_the_step(world: World):
 def test_who_may_not_describe_jobs_can_debug_all_the_same(world: World):
     target = world.node()
     world.session.forbidden = "describe_training_job"
-    endpoint: Any = repair.login(world.session, world.held())
-    assert endpoint.proxy[-1] == target
+    entered: Any = repair.login(world.session, world.held())
+    assert entered.target == target
 
 
 def test_a_service_that_refuses_otherwise_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch):
