@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from smssh_plugin.container import asyncssh_package
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.hooks import asyncssh_server
 from smssh_plugin.manifest import MANIFEST, Manifest
 
 FILES = {"b/two": b"2", "a": b"1"}
@@ -71,7 +71,7 @@ def test_a_wheel_that_the_manifest_does_not_know_is_not_unpacked(tmp_path, monke
     (bundle / MANIFEST).write_bytes(Manifest.of("1", FILES).text())
     run = tmp_path / "run"
     run.mkdir()
-    monkeypatch.setattr(asyncssh_server.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(asyncssh_package.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(SmsshError, match=f"{name} is not in {MANIFEST}"):
-        asyncssh_server._wheels(SimpleNamespace(bundle=bundle, run_dir=run))
+        asyncssh_package.unpacked(SimpleNamespace(bundle=bundle, run_dir=run))
     assert not list((run / "site").iterdir())
