@@ -438,7 +438,7 @@ CLIENT = (
         ("generate_data_key",),
     ),
 )
-"""What whoever logs in or debugs needs. The first seven are for every login."""
+"""What a person needs to log in or to debug. The first seven are for every login."""
 
 IN_CONTAINER = (
     "hooks",
@@ -655,7 +655,7 @@ def access_section() -> str:
         ("The job's role", JOB),
         ("The role of the managed node", NODE_ROLE),
         ("Whoever makes the request", SUBMITTER),
-        ("Whoever logs in or debugs", CLIENT),
+        ("Who logs in or debugs", CLIENT),
     ):
         lines += [f"### {title}\n", "| action | resource | for |", "| --- | --- | --- |"]
         for row in rows:

@@ -184,7 +184,7 @@ def rows_of(page, title):
 def test_the_permissions_on_the_page_let_people_in():
     """What AWS's own policies for hybrid nodes and their users have, and none of what is not needed or never true."""
     page = (DOCS / "requests.md").read_text()
-    person, job = rows_of(page, "Whoever logs in or debugs"), rows_of(page, "The job's role")
+    person, job = rows_of(page, "Who logs in or debugs"), rows_of(page, "The job's role")
     node = rows_of(page, "The role of the managed node")
     assert person["ssmmessages:OpenDataChannel"] == ["`*`"]
     # A statement for the nodes, which may have a condition on their tags; one for the document, which has no tags.

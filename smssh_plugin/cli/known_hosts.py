@@ -1,4 +1,4 @@
-"""`smssh known-hosts`, as click sees it; ssh comes in through door.py."""
+"""`smssh known-hosts`, as click sees it; ssh comes in through `fast_path`."""
 
 from __future__ import annotations
 

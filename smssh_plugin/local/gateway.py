@@ -1,4 +1,4 @@
-"""The local emulator's one door: SageMaker and Session Manager are answered here, everything else goes to moto.
+"""The one address of the local emulator: SageMaker and Session Manager are answered here, everything else goes to moto.
 
 What the guard lets in and goes to moto goes through byte by byte: no body of S3 is read whole, decoded, or logged.
 """

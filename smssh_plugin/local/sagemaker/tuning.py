@@ -163,7 +163,7 @@ class Tuning:
     async def _run(self, record: TuningRecord, plans: Iterator[_Plan]) -> None:
         try:
             await self._tune(record, plans)
-        except Exception:
+        except Exception:  # a fault of the emulator's own: the job says so, and nobody waits for it for ever
             log.exception("tuning job %s: smssh local failed", record.name)
             record.turn("Failed", "InternalServerError: We encountered an internal error. Please try again.")
         record.ended = record.modified

@@ -51,7 +51,7 @@ __all__ = ["build"]
 PLUGGY = "pluggy-1.5.0-py3-none-any.whl"
 PLUGGY_SHA256 = "44e1ad92c8ca002de6377e165f3e0f1be63266ab4d554740532335b9d75ea669"
 
-# The package's own modules that containers import; hooks/ and entrypoints/ come with all but the doors.
+# The package's own modules that containers import; hooks/ and entrypoints/ come with all but the launchers.
 MODULES = (
     "__init__.py",
     "_version.py",
@@ -120,9 +120,9 @@ def build(options: SSHOptions, keys: Sequence[str], agent: Agent | None = None, 
 
 @functools.lru_cache(maxsize=1)
 def _own_files() -> Mapping[str, bytes]:
-    """What is in every bundle: the doors and the archive."""
-    doors = _package_folder("entrypoints")
-    files = {name: _source(doors / file) for name, file in LAUNCHER_FILES.items()}
+    """What is in every bundle: the launchers and the archive."""
+    folder = _package_folder("entrypoints")
+    files = {name: _source(folder / file) for name, file in LAUNCHER_FILES.items()}
     return {**files, "smssh.zip": _archive(_modules())}
 
 
