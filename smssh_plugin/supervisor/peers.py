@@ -430,8 +430,16 @@ class Together:
         with self._lock:
             attempt = self._own.attempt
             recent = self._clock() < self._succeeded + FOLLOW_SECONDS
-        if answer is None or not answer.known or answer.host is not None or attempt == 1 or not recent:
+        if answer is None or not answer.known or answer.host is not None:
             return answer
+        # One that was retried after this host last asked, and has succeeded since, no longer runs.
+        decided = self._ask_course()
+        if decided is None or not decided.known or decided.host is not None:
+            with self._lock:
+                self._course.due = -math.inf
+            return decided
+        if attempt == 1 or not recent:
+            return decided
         # What it succeeded with is an attempt that a retry has made void. It may be unable to learn of it.
         void = tuple(str(each) for each in range(max(1, attempt - AHEAD), attempt))
         return self._ask(HostQuestion(phases=("succeeded",), courses=void))

@@ -40,7 +40,9 @@ def test_the_failed_step_is_fixed_and_the_pipeline_succeeds(machine):
 
     assert f"Train: failed and is held: ValueError: {BUG}" in done.stdout
     assert "Train: the entry point succeeded on attempt 2" in done.stdout
-    assert "Warning" not in done.stderr
+    # The one way into a transform step that was decorated by itself is not documented by AWS, and the demo says so.
+    assert "AdditionalModelDataSources" in done.stderr
+    assert done.stderr.count("Warning") == 1, done.stderr
     report = json.loads((machine.home / "report" / "report.json").read_text())
     assert report["version"] == 1
     assert report["status"] == "Succeeded"

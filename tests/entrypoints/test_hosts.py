@@ -587,3 +587,31 @@ def test_a_plugin_that_lists_hosts_is_enough(tmp_path):
         cloud.time = max(cloud.time, min(one.turn(), cloud.time + 60))
     assert one.nobody_connected(0)
     assert not one.others_go_on()
+
+
+class Retried:
+    """The other host, which is retried and succeeds after this one has asked what it decided, and before it asks
+    whether it goes on."""
+
+    def __init__(self):
+        self.other = HostState("algo-2", "held", 2)
+
+    @hookimpl
+    def smssh_ask_hosts(self, question):
+        answer = HostAnswer(self.other if question.fits(self.other) else None)
+        if question.decides:
+            self.other = replace(self.other, state="succeeded", attempt=3, decision="retry")
+        return answer
+
+
+@pytest.mark.parametrize("late", [0.0, 120.0])
+def test_a_host_that_was_retried_and_has_succeeded_is_followed_before_it_counts_as_gone(tmp_path, late):
+    cloud, plugin = Cloud(), Retried()
+    one = alone(tmp_path, plugin, cloud.clock)
+    one.begin(2)
+    one.tell(state="succeeded", exit_code=0)
+    cloud.time += late
+    one.hold()
+    while one.others_go_on() and one.decision is None:
+        cloud.time = max(cloud.time, one.turn())
+    assert one.decision == plugin.other

@@ -170,7 +170,10 @@ def test_an_editable_installation_in_a_folder_that_jobs_have_of_their_own_is_see
     """Its finder knows where the package is, sys.path does not; the fake agent imports it all the same."""
     package = Path(image_views.__file__).parents[2]
     copied = tmp_path / "checkout"
-    shutil.copytree(package / "smssh_plugin", copied / "smssh_plugin")
+    # Others may be writing byte code.
+    shutil.copytree(
+        package / "smssh_plugin", copied / "smssh_plugin", ignore=shutil.ignore_patterns("__pycache__")
+    )
     monkeypatch.setattr(image_views, "_PACKAGES", copied)
     monkeypatch.setattr(
         sys, "path", [path for path in sys.path if Path(path or os.curdir).resolve() != package]
