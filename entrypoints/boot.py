@@ -1,8 +1,8 @@
 """Boot: decide whether anything happens at all, take the container's lock, start the supervisor.
 
 Every launcher calls `start`. It runs in the user's interpreters, so: CPython 3.7 and later, standard library
-only, nothing imported before the decision, nothing printed, no threads, no children left behind, and no
-exception ever leaves it.
+only, nothing imported before the decision, nothing printed, no threads, no children left behind, and it
+never raises.
 
 The module is imported in two ways: as `smssh_plugin.entrypoints.boot` where the package is installed, and
 by `sitecustomize.py` straight out of the bundle's smssh.zip, below a private package `_smssh`, so that the
@@ -19,7 +19,7 @@ TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType, TracebackType
-    from typing import Mapping, MutableMapping, Sequence
+    from typing import Iterator, Mapping, MutableMapping, Sequence
 
 ENABLE = "SMSSH_ENABLE"
 OLD_ENABLE = "START_SSH"
@@ -94,7 +94,7 @@ RECORDS_LIMIT = 64
 
 _booted = False
 _registered = 0
-"""The process at whose exit the job is over, where no parent of ours says when that is."""
+"""The process at whose exit the job is over, where neither init nor the toolkit's import hook says when that is."""
 _bundle: str | None = None
 forced_exit: int | None = None
 """The exit status that a release chose, where the toolkit would end with another one."""
@@ -143,7 +143,7 @@ def _boot(launcher: str, bundle: str | None) -> None:
     if name in TOOLKIT_PROGRAMS:
         load("toolkit").install()
     entry = entry_process()
-    if kind != "start" and not leads(entry):
+    if kind != "start" and not is_entry_point(entry):
         return
     settle()
     held = what == "script" and name == "train" and is_toolkits(path)  # by the toolkit's import hook
@@ -152,7 +152,7 @@ def _boot(launcher: str, bundle: str | None) -> None:
     if run is not None:
         # For what this process starts with another TMPDIR: it would look elsewhere, and start a second one.
         os.environ[RUN_DIR] = run
-    if won and (name in TOOLKIT_PROGRAMS or entry == os.getpid()):  # else a parent says when the job is over
+    if won and (name in TOOLKIT_PROGRAMS or entry == os.getpid()):  # else init says when the job is over
         import atexit
 
         # Registered before anything of the job is: so it runs last.
@@ -166,7 +166,7 @@ def end_job(pid: int) -> None:
     """Let the supervisor deregister before the container dies with this process.
 
     Args:
-        pid: the process whose end that is; nothing happens in a fork of it that runs its exit handlers.
+        pid: the process that ends the job; nothing happens in a fork of it that runs its exit handlers.
     """
     if os.getpid() != pid:
         return
@@ -180,8 +180,8 @@ def end_job(pid: int) -> None:
         os._exit(forced_exit)
 
 
-def leave() -> None:
-    """What the exit handler does, for a toolkit that leaves by os._exit."""
+def end_before_exit() -> None:
+    """What the exit handler does, for a toolkit that ends with os._exit."""
     if _registered:
         end_job(_registered)
 
@@ -323,25 +323,33 @@ def program(arguments: Sequence[str]) -> tuple[str, str]:
     words = iter(arguments[1:])
     for word in words:
         if word == "--":
-            word = next(words, "-")  # noqa: PLW2901 - the program, whatever it begins with
-        elif word == LONG_WITH_VALUE:
+            return _script(next(words, "-"))
+        if word == "-" or not word.startswith("-"):
+            return _script(word)
+        if word == LONG_WITH_VALUE:
             next(words, "")
-            continue
-        elif word.startswith("--"):
-            continue
-        elif word.startswith("-") and word != "-":
-            # As Python's own getopt: letters share a word, and a value is the rest of it or else the next word.
-            for place, letter in enumerate(word[1:], 2):
-                if letter in "cmWX":
-                    value = word[place:] or next(words, "")
-                    if letter == "c":
-                        return "other", ""
-                    if letter == "m":
-                        return "module", value
-                    break
-            continue
-        return ("other", "") if word == "-" else ("script", word)
+        elif not word.startswith("--"):
+            letter, value = _option_with_value(word, words)
+            if letter == "c":
+                break
+            if letter == "m":
+                return "module", value
     return "other", ""
+
+
+def _script(word: str) -> tuple[str, str]:
+    return ("other", "") if word == "-" else ("script", word)
+
+
+def _option_with_value(word: str, words: Iterator[str]) -> tuple[str, str]:
+    """The letter and value of the option in a word that takes one; two empty strings if there is no such option.
+
+    As Python's own getopt: letters share a word, and a value is the rest of it or else the next word.
+    """
+    for place, letter in enumerate(word[1:], 2):
+        if letter in "cmWX":
+            return letter, word[place:] or next(words, "")
+    return "", ""
 
 
 def classify(arguments: Sequence[str]) -> str:
@@ -388,9 +396,9 @@ def is_toolkits(path: str) -> bool:
 
 
 def start_time(pid: int | str) -> int | None:
-    """When the process started, in clock ticks since the machine did; None when there is no such process.
+    """When the process started, in clock ticks since the machine did; None if there is no such process.
 
-    With the process id it names a process once and for all: ids are used again, the pair is not.
+    With the process id it names a process once and for all: ids are reused, the pair is not.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -411,7 +419,7 @@ def boot_id() -> str:
 
 
 def entry_process() -> int:
-    """The process whose end is the end of the job: the topmost ancestor that is turned on too."""
+    """The process that ends the job: the topmost ancestor that is turned on too."""
     pid = os.getpid()
     wanted = {ENABLE.encode() + b"=1", OLD_ENABLE.encode() + b"=true"}
     while pid != 1:
@@ -427,7 +435,7 @@ def entry_process() -> int:
     return pid
 
 
-def leads(entry: int) -> bool:
+def is_entry_point(entry: int) -> bool:
     """Whether this is an image's own entry point: the container's first process, or what its shell waits for.
 
     Args:
@@ -465,7 +473,7 @@ def run_dir_candidates(environ: Mapping[str, str] | None = None) -> list[str]:
 
 
 def run_dir(create: bool = False) -> str | None:
-    """The container's private folder, or None when there is none (or, with `create`, none can be made).
+    """The container's private folder, or None if it does not exist (or, with `create`, cannot be made).
 
     A folder of another user is never used, nor one behind a link, nor one where no program can be started.
     """
@@ -502,8 +510,8 @@ def take_lock(run: str) -> int | None:
     """The lock's descriptor if this process may start the supervisor, else None.
 
     The supervisor inherits the descriptor and holds the lock while it lives, so there is no moment between.
-    A file that is free but names a live process belongs to a start that failed: it is not tried again by
-    every rank.
+    A file that is free but names a live process belongs to a start that failed: not every rank tries it
+    once more.
     """
     import fcntl
 
@@ -526,7 +534,7 @@ def take_lock(run: str) -> int | None:
 
 
 def write_lock(handle: int, pid: int) -> None:
-    """Say in the lock file whose it is: pid, start time, boot."""
+    """Write the owner into the lock file: pid, start time, boot."""
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{pid} {start_time(pid)} {boot_id()}\n".encode("ascii"), 0)
 
@@ -559,7 +567,7 @@ def interpreter() -> str | None:
 
 
 def supervisor_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The supervisor's environment: the job's, without what changes the interpreter or starts us again."""
+    """The supervisor's environment: the job's, without what changes the interpreter or starts us a second time."""
     scrubbed = {}
     for name, value in environ.items():
         if name == ENABLE:
@@ -583,7 +591,7 @@ def start_supervisor(
 
     Args:
         launcher: which launcher calls, for the log.
-        entry: id of the process whose end is the end of the job.
+        entry: id of the process that ends the job.
         environ: the job's environment; os.environ when left out.
         holder: whether the starter is going to be there when the entry point ends, so that it can hold the job.
         digest: the SHA-256 of the bundle's manifest, where the request says it.
@@ -625,7 +633,7 @@ def output_identity(file: int | str) -> str:
 
 
 def bundle_dir() -> str | None:
-    """The folder of the bundle, or None when there is none."""
+    """The folder of the bundle, or None if there is no bundle."""
     named = _named_bundle()
     return moved(named) if named else None
 

@@ -3,7 +3,7 @@
 The bundle comes as an input of the job. Toolkits make SM_CHANNELS and its relatives of the job's inputs, XGBoost's
 image ends at one that it does not know, and scripts go through the folders. So whatever of ours runs first moves the
 bundle to the private folder, takes its entry out of the job's configuration files, and removes its folder; the
-folder goes last, so that a start that was cut off is done again by the next one.
+folder goes last, so that the next start completes one that was cut off.
 
 Where something of that cannot be written to (a read-only mount, another user's folder), it stays; then the
 variables that toolkits make of it are filtered, in every interpreter that we are in, and the supervisor says in the
@@ -113,7 +113,7 @@ def _move(folder: str, target: str) -> list[str]:
     parent = os.path.dirname(folder)
     if os.path.basename(parent) == "additional-model-data-sources":
         try:  # noqa: SIM105 - contextlib is not imported in the job's interpreters
-            os.rmdir(parent)  # there would be none, but for ours
+            os.rmdir(parent)  # it exists only because of our bundle
         except OSError:
             pass
     return []
@@ -159,12 +159,15 @@ def _copy(folder: str, target: str) -> None:
             if entry.name != "__pycache__":
                 _copy(entry.path, path)
         elif entry.is_file(follow_symlinks=False):
-            with open(entry.path, "rb") as source, open(path, "wb") as out:
-                while True:
-                    data = source.read(CHUNK)
-                    if not data:
-                        break
-                    out.write(data)
+            _copy_file(entry.path, path)
+
+
+def _copy_file(path: str, target: str) -> None:
+    with open(path, "rb") as source, open(target, "wb") as out:
+        data = source.read(CHUNK)
+        while data:
+            out.write(data)
+            data = source.read(CHUNK)
 
 
 def _remove(path: str) -> None:
@@ -246,7 +249,7 @@ def without_ours(text: str, inputs: bool = False) -> str:
         inputs: whether it is the channels by name.
 
     Raises:
-        ValueError, IndexError: it is no JSON.
+        ValueError, IndexError: it is not JSON.
     """
     cuts: list[tuple[int, int]] = []
     top = list(_members(text, _space(text, 0)))

@@ -1,4 +1,4 @@
-"""The parent of the entry point, for `run.sh` and `smssh-hook run`: a good init that can hold and retry.
+"""Init: runs the entry point as its child, for `run.sh` and `smssh-hook run`, and can hold and retry it.
 
 It starts the entry point in a process group of its own, forwards every signal to it, reaps whatever is left
 to it, and ends with its exit status, or 128 + N when signal N ended it. CPython 3.7 and later, standard
@@ -43,7 +43,7 @@ OWN_COMMAND = "smssh-hook"
 
 
 ADDED: set[str] = set()
-"""Variables that the shell which started us has put into the environment; the entry point gets none of them."""
+"""Variables that the shell which started us has put into the environment; they are not passed on to the entry point."""
 
 
 def run(command: list[str], launcher: str, bundle: str | None = None, digest: str = "") -> int:
@@ -74,7 +74,7 @@ def run(command: list[str], launcher: str, bundle: str | None = None, digest: st
             boot.load("hide").filter_environment(environ)
         bundle = boot.moved(os.path.abspath(bundle)) if bundle else None
         tee, early = _wishes(environ, bundle or boot.bundle_dir())
-        if os.getpid() == 1 and boot.load("first").insists(command):
+        if os.getpid() == 1 and boot.load("pid1").is_required(command):
             return _beside(command, inherited, launcher, digest, environ, bundle, early=early, held=tee)
         _start_supervisor(launcher, environ, digest)
         entry_point = EntryPoint(command, _child_environment(environ, bundle), tee, inherited)
@@ -97,7 +97,7 @@ def _beside(
     early: bool,
     held: bool,
 ) -> int:
-    """Become the entry point, which insists on being process 1, with the supervisor beside it; see `first`."""
+    """Become the entry point, which has to be process 1, with the supervisor beside it; see `pid1`."""
     from ..errors import SmsshError
 
     _start_supervisor(launcher, environ, digest, holder=False)
@@ -108,7 +108,7 @@ def _beside(
             os.write(2, f"smssh: {error}\n".encode())
             return int(error.status)
     if held:
-        os.write(2, b"smssh: this entry point insists on being process 1: a failure of it cannot be held\n")
+        os.write(2, b"smssh: this entry point has to be process 1, so its failure cannot be held\n")
     child = _child_environment(environ, bundle)
     del child["SMSSH_ENTRY"]  # there is no init of ours above it
     return become(command, inherited, child)
@@ -144,7 +144,7 @@ class Inherited:
         self._handlers.update({signal.SIGPIPE: signal.SIG_DFL, signal.SIGXFSZ: signal.SIG_DFL})
 
     def restore(self) -> None:
-        """Have it so again, for what is executed next."""
+        """Restore it, for what is executed next."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
@@ -219,7 +219,7 @@ class EntryPoint:
         self._environ = environ
         self._inherited = inherited
         self._stopping = 0
-        """The signal that asked for the job's end; 0 for none."""
+        """The signal that asked for the job's end; 0 before that."""
         self._ended: int | None = None
         self._group = 0
         self._started = 0.0
@@ -247,7 +247,7 @@ class EntryPoint:
         """
         refusal = self._wait_at_start() if early else None
         if refusal is not None:
-            self._say_goodbye()
+            self._end_supervisor()
             return refusal
         while not self._stopping:
             try:
@@ -262,8 +262,8 @@ class EntryPoint:
             while self.pid is not None:
                 self._handle(1.0 if told else 0.05)
                 if self._end_at is not None and time.monotonic() >= self._end_at:
-                    # The kill takes us too: nobody else says goodbye.
-                    self._say_goodbye()
+                    # The kill ends this process too: nothing else would deregister.
+                    self._end_supervisor()
                     self._end_at = None
                 told = told or self._tell(reporter)
             status = self._ended or 0
@@ -275,11 +275,11 @@ class EntryPoint:
                     self._tee.forget()
                 continue
             chosen = decision.get("exit_code")
-            self._say_goodbye()
+            self._end_supervisor()
             self._settle()
             return status if chosen is None else chosen
         # Stopped while nothing ran: before the first attempt, or between two.
-        self._say_goodbye()
+        self._end_supervisor()
         return 128 + self._stopping if self._ended is None else self._ended
 
     @property
@@ -332,7 +332,7 @@ class EntryPoint:
         return None
 
     def _tell(self, reporter: supervisor_client.Reporter) -> bool:
-        """Say that the attempt runs, once the supervisor listens; True when there is no need to try again."""
+        """Say that the attempt runs, once the supervisor listens; True if there is no need to try once more."""
         from . import supervisor_client
 
         run = boot.run_dir()
@@ -353,7 +353,7 @@ class EntryPoint:
         tail = None if self._tee is None else self._tee.tail()
         return reporter.failed(status, None, tail)
 
-    def _say_goodbye(self) -> None:
+    def _end_supervisor(self) -> None:
         """Let the supervisor deregister; a second SIGTERM is in no hurry here, the time is bounded."""
         from . import supervisor_client
 
@@ -410,7 +410,7 @@ class EntryPoint:
         """Take one signal, if one comes within `seconds`: forward it, or reap what has ended.
 
         Returns:
-            The signal that was forwarded; 0 for none.
+            The signal that was forwarded; 0 if there was no signal to forward.
         """
         taken = signal.sigtimedwait(self._waited, seconds)
         # Reaped in any case: SIGCHLD says that at least one process has ended, and one may be merged with
@@ -430,8 +430,8 @@ class EntryPoint:
         """Pass a signal on to the entry point, unless it would not have got it without us.
 
         The container's first process gets no signal that it neither handles nor blocks (pid_namespaces(7)). The entry
-        point would have been that process: `train`, which has none for SIGTERM, goes on until the service kills it,
-        and so do its last checkpoints.
+        point would have been that process: `train`, which has no handler for SIGTERM, goes on until the service kills
+        it, and so do its last checkpoints.
         """
         if self.pid is None:
             return
@@ -474,7 +474,7 @@ class EntryPoint:
 
         left = orphans.end(lambda: orphans.find(_entry(), self._group), self._handle)
         if left:
-            boot.note(f"left over from the last attempt: {left}")
+            boot.note(f"orphans of the last attempt still run: {left}")
 
 
 def _wants(pid: int, number: int) -> bool:

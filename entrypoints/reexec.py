@@ -1,9 +1,9 @@
-"""Put init above a job's own program, where the request named no entry point that could be wrapped.
+"""Make init the parent of a job's own program, where the request named no entry point that could be wrapped.
 
-An image's own entry point, a model server and a Spark job are started by a launcher inside their interpreter, too
-late to be anybody's parent. Where somebody asked for a hold, a wait or SMSSH_STRICT, this interpreter becomes init
-instead, in the same process, and init starts the same command line again as its child: nothing of the user's has run
-by then. Nobody asked: nothing happens here.
+With an image's own entry point, a model server or a Spark job, the launcher runs inside the program's interpreter, too
+late to start it as a child. If the settings ask for a hold, a wait or SMSSH_STRICT, this interpreter becomes init
+instead, in the same process, and init starts the same command line as its child: no code of the user's has run
+by then. Otherwise nothing happens here.
 
 Runs in the job's interpreter: CPython 3.7 and later, standard library only.
 """
@@ -26,9 +26,9 @@ try:
     from smssh_plugin.entrypoints import init
 except BaseException:
     os.execvp(sys.argv[2], sys.argv[2:])
-sys.exit(init.run(sys.argv[2:], "adopt"))
+sys.exit(init.run(sys.argv[2:], "reexec"))
 """
-"""What the interpreter runs instead; where it cannot, the job's own command once more."""
+"""What the interpreter runs instead; if that fails, the job's own command."""
 
 
 def at_start(arguments: Sequence[str], whole: bool) -> None:
@@ -48,7 +48,7 @@ def at_start(arguments: Sequence[str], whole: bool) -> None:
 def _asked() -> bool:
     """Whether a hold, a wait or SMSSH_STRICT may be set: a glance that errs on the side of yes.
 
-    The settings themselves are read by who acts on them; a job without any of these does not wait for that.
+    The settings themselves are read by the code that acts on them; a job without any of these does not wait for that.
     """
     names = ("SMSSH_HOLD", "SMSSH_WAIT", "SMSSH_STRICT", "SSH_WAIT_TIME_SECONDS")
     if any(os.environ.get(name) for name in names):
@@ -62,11 +62,11 @@ def _asked() -> bool:
 
 
 def _first_time() -> bool:
-    """Whether this process has not tried it before: if it comes back to its own command line, that one runs."""
+    """Whether this process tries it for the first time: if init fails and runs the original command, that one runs."""
     run = boot.run_dir()
     if run is None:
         return False
-    mark = os.path.join(run, f"adopted-{os.getpid()}-{boot.start_time(os.getpid())}")
+    mark = os.path.join(run, f"reexec-{os.getpid()}-{boot.start_time(os.getpid())}")
     try:
         os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError:

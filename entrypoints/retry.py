@@ -1,6 +1,6 @@
-"""What has to be put right before an entry point is run again in the same container.
+"""What has to be put right before an entry point is retried in the same container.
 
-The drivers of the SDKs and toolkits prepare a container once, and the next attempt runs them again. What one of them
+The drivers of the SDKs and toolkits prepare a container once, and the next attempt runs them once more. What one of them
 insists on making anew is put back to what it was before the attempt, and what one of them unpacks over a person's
 edits is made to hold them:
 
@@ -11,7 +11,7 @@ edits is made to hold them:
   both fail where there is one (bootstrap_runtime_environment.py and runtime_environment_manager.py, v2.232 to v3.27).
 - The MPI drivers (sagemaker_training's mpi.py and smdataparallel.py, mpi_utils.py of v3, mpi_utils_remote.py) tell each
   other by files in /tmp that a host is ready and that the job is over: the last attempt's would end a worker at once.
-- A failure file is written only where there is none (SDK v3's sm_train.sh, sagemaker_training 4.x and 5.x).
+- A failure file is written only if it does not exist (SDK v3's sm_train.sh, sagemaker_training 4.x and 5.x).
 
 CPython 3.7 and later, standard library only: init imports it.
 """
@@ -148,22 +148,25 @@ def _rezip(archive: str, folder: str) -> None:
     new = archive + ".smssh"
     with zipfile.ZipFile(archive) as old:
         members = [(member, os.path.join(folder, member.filename)) for member in old.infolist()]
-        if not any(os.path.lexists(path) for _, path in members):
-            return  # nothing has been unpacked yet
-        try:
-            with zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as out:
-                for member, path in members:
-                    if member.is_dir() and os.path.isdir(path):
-                        out.writestr(member, b"")
-                    elif os.path.isfile(path):
-                        with open(path, "rb") as file, out.open(
-                            member.filename, "w", force_zip64=True
-                        ) as written:
-                            shutil.copyfileobj(file, written)
-            os.rename(new, archive)
-        finally:
-            if os.path.exists(new):
-                os.unlink(new)
+    if not any(os.path.lexists(path) for _, path in members):
+        return  # nothing has been unpacked yet
+    try:
+        with zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as out:
+            for member, path in members:
+                _add(out, member, path)
+        os.rename(new, archive)
+    finally:
+        if os.path.exists(new):
+            os.unlink(new)
+
+
+def _add(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str) -> None:
+    """Add a file or folder under the name of a member, if it is still there."""
+    if member.is_dir() and os.path.isdir(path):
+        archive.writestr(member, b"")
+    elif os.path.isfile(path):
+        with open(path, "rb") as file, archive.open(member.filename, "w", force_zip64=True) as written:
+            shutil.copyfileobj(file, written)
 
 
 def _changed_since(path: str, started: float) -> bool:
@@ -208,16 +211,16 @@ def keep_edits(folder: str) -> None:
 def _repack(archive: str, folder: str) -> None:
     new = archive + ".smssh"
     with tarfile.open(archive, "r:gz") as old:
-        members = [(member, os.path.join(folder, member.name)) for member in old.getmembers()]
-        if not any(os.path.lexists(path) for _, path in members):
-            return  # nothing has been unpacked yet
-        try:
-            # The least compression: a person waits for it, and it is read once.
-            with tarfile.open(new, "w:gz", compresslevel=1) as out:
-                for member, path in members:
-                    if os.path.lexists(path):
-                        out.add(path, member.name, recursive=False)
-            os.rename(new, archive)
-        finally:
-            if os.path.exists(new):
-                os.unlink(new)
+        names = [(member.name, os.path.join(folder, member.name)) for member in old.getmembers()]
+    if not any(os.path.lexists(path) for _, path in names):
+        return  # nothing has been unpacked yet
+    try:
+        # The least compression: a person waits for it, and it is read once.
+        with tarfile.open(new, "w:gz", compresslevel=1) as out:
+            for name, path in names:
+                if os.path.lexists(path):
+                    out.add(path, name, recursive=False)
+        os.rename(new, archive)
+    finally:
+        if os.path.exists(new):
+            os.unlink(new)

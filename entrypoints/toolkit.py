@@ -125,7 +125,7 @@ def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
                         continue
                     if decision == "succeed":
                         return None
-                    # This frame must not show in the failure file. A bare `raise` doesn't add it again
+                    # This frame must not show in the failure file. A bare `raise` adds no second one
                     # (3.11+).
                     if error.__traceback__ is not None:
                         error.__traceback__ = error.__traceback__.tb_next
@@ -157,7 +157,7 @@ def _wrap_exit(original: Callable[[int], Any]) -> Callable[[int], Any]:
 
     @functools.wraps(original)
     def exit_processes(exit_code: int) -> Any:
-        boot.leave()
+        boot.end_before_exit()
         return original(exit_code)
 
     return exit_processes
@@ -288,7 +288,7 @@ class Attempts:
         """Have nothing of the last attempt run beside the next one."""
         left = orphans.end(lambda: orphans.find(self._entry, children=True, keep=self._others))
         if left:
-            boot.note(f"left over from the last attempt: {left}")
+            boot.note(f"orphans of the last attempt still run: {left}")
 
     def _say(self, line: str) -> None:
         sys.stdout.flush()

@@ -40,7 +40,7 @@ IMPORTS: dict[str, set[str]] = {
     "entrypoints": {"hookspecs", "settings", "supervisor"},
     "supervisor": {"container", "entrypoints", "hooks", "hookspecs", "manifest", "plugins", "settings"},
     "submit": {
-        "entrypoints",  # `first`: which entry points insist on being process 1, one rule for both sides
+        "entrypoints",  # `pid1`: which entry points have to be process 1, one rule for both sides
         "agent_package",
         "aws",
         "definitions",

@@ -15,7 +15,7 @@ import sys
 import warnings
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
-from ..entrypoints import first
+from ..entrypoints import pid1
 from ..settings import end_seconds
 from .options import SmsshWarning, SSHOptions
 from .request import images
@@ -242,7 +242,7 @@ def _of_entry_point(before: Any, after: Any, held: Held) -> list[RequestWarning]
     if not held.after or not is_list(command) or at(after, "ContainerEntrypoint") is command:
         return []
     words = [word if is_text(word) else "" for word in command[:3]]
-    if not words or not first.shows(words):
+    if not words or not pid1.is_required_by_words(words):
         return []
     return [
         RequestWarning(

@@ -1,7 +1,7 @@
-"""Entry points that insist on being process 1: init systems, and scripts that ask for their own process id.
+"""Entry points that have to be process 1: init systems, and scripts that check their own process id.
 
-They are started by exec, as the process that they would be without us, with the supervisor beside them: they can be
-entered, and not held or retried, because nobody of ours is their parent.
+They are started by exec, as the process that they would be without us, with the supervisor beside them: a person can
+log in, but they are not held or retried, because init is not their parent.
 
 CPython 3.7 and later, standard library only.
 """
@@ -22,17 +22,17 @@ LIMIT = 65536
 """Bytes that are read of a script."""
 
 
-def insists(command: Sequence[str]) -> bool:
+def is_required(command: Sequence[str]) -> bool:
     """Whether an entry point has to be the container's first process.
 
     Args:
         command: its command line.
     """
-    return shows(command) or any(_asks(_script(word)) for word in command[:3])
+    return is_required_by_words(command) or any(_asks(_script(word)) for word in command[:3])
 
 
-def shows(command: Sequence[str]) -> bool:
-    """Whether its words alone show that, as they do where the job is submitted.
+def is_required_by_words(command: Sequence[str]) -> bool:
+    """Whether its words alone show that: all that is known where the job is submitted.
 
     Args:
         command: the command line, or as much of it as is known.
@@ -52,7 +52,7 @@ def _asks(text: str) -> bool:
 
 
 def _script(path: str) -> str:
-    """The text of a script; '' for what is none."""
+    """The text of a script; '' for anything else."""
     if "/" not in path or len(path) > 1024:
         return ""
     try:

@@ -1,10 +1,10 @@
-"""Entry points that insist on being process 1 are it, with the supervisor beside them."""
+"""Entry points that have to be process 1 are it, with the supervisor beside them."""
 
 import os
 
 import pytest
 
-from smssh_plugin.entrypoints import first as module
+from smssh_plugin.entrypoints import pid1
 
 from .test_launchers import child_of
 
@@ -40,7 +40,7 @@ def test_it_is_process_1_and_can_be_entered(container, first, form, hold):
 
 
 def test_such_a_script_ends_below_a_parent(container, first):
-    """Without the guard: `insists` knows no other spelling of the question."""
+    """Without the guard: `is_required` knows no other spelling of the question."""
     text = "me=$$; " + INSISTS.replace("$$", "$me")
     process = container.start(*first, "/bin/sh", container.bundle / "run.sh", "/bin/sh", "-c", text)
     assert process.wait(30) == 100
@@ -91,11 +91,11 @@ def test_all_others_have_a_parent(container, first):
     ],
 )
 def test_what_asks_for_process_1(text, asks):
-    assert module.insists(["/bin/sh", "-c", text]) == asks
+    assert pid1.is_required(["/bin/sh", "-c", text]) == asks
 
 
 def test_programs_are_not_read_as_text(tmp_path):
     program = tmp_path / "entry"
     program.write_bytes(b"\x7fELF\0" + INSISTS.encode())
-    assert not module.insists([str(program)])
-    assert not module.insists(["python", str(tmp_path)])
+    assert not pid1.is_required([str(program)])
+    assert not pid1.is_required(["python", str(tmp_path)])
