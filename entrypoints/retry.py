@@ -1,8 +1,8 @@
 """What has to be put right before an entry point is retried in the same container.
 
-The drivers of the SDKs and toolkits prepare a container once, and the next attempt runs them once more. What one of them
-insists on making anew is put back to what it was before the attempt, and what one of them unpacks over a person's
-edits is made to hold them:
+The drivers of the SDKs and toolkits prepare a container once, and the next attempt runs them once more. What a driver
+always makes anew is put back to what it was before the attempt, and an archive that a driver unpacks over a
+person's edits is made to hold them:
 
 - A FrameworkProcessor's runproc.sh unpacks sourcedir.tar.gz in the folder of the code (sagemaker.processing of SDK v2,
   sagemaker.core.processing of v3); the bootstrap of `@step` and `@remote` unpacks workspace.zip in the working
