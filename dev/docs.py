@@ -113,7 +113,7 @@ option of their own go through `SSHOptions(extra={{...}})`:
 {extra}. The job's environment wins.
 The defaults cost nobody money: no wait, no hold.
 
-A duration is a number of seconds, minutes or hours: `90`, `90s`, `30m`, `1.5h`.
+A duration is a number of seconds, minutes, hours or days: `90`, `90s`, `30m`, `1.5h`, `2d`.
 
 A value outside of its limits is refused where the request is made. In a container it is named in the log, and the
 job runs with the defaults and without a login.

@@ -11,8 +11,8 @@ import os
 import sys
 import time
 
+from ..durations import format_duration, parse_duration
 from ..errors import ExitStatus, SmsshError
-from ..settings import parse_seconds
 from ..terminal import block, line, put
 from . import boot, init, supervisor_client
 
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _seconds(text: str) -> int:
     try:
-        return parse_seconds(text)
+        return int(parse_duration(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -224,7 +224,7 @@ def _stay(unused: idle.Watch, whole: idle.Watch | None) -> int:
             return 0
         if bool(connected) != bool(before) or before < 0 or time.monotonic() - said >= REMINDER_SECONDS:
             said, before = time.monotonic(), connected
-            left = "" if connected else f", ends in {unused.left / 60:.0f} min"
+            left = "" if connected else f", ends in {format_duration(unused.left)}"
             out.write("smssh: {} | {} connected{}\n".format(line(status["connect"]), connected, left))
             out.flush()
         time.sleep(1.0)
@@ -243,10 +243,8 @@ def _status(options: argparse.Namespace) -> int:
     ]
     hold = answer["hold"]
     if hold:
-        left = max(0, int(hold["ends"] - time.time()))
-        lines.append(
-            ("hold", "{} min {} s left, {} connected".format(left // 60, left % 60, hold["connected"]))
-        )
+        left = int(hold["ends"] - time.time())
+        lines.append(("hold", "{} left, {} connected".format(format_duration(left), hold["connected"])))
     for name, host in sorted(answer["hosts"].items()):
         ended = "" if host["exit_code"] is None else ", exit status {}".format(host["exit_code"])
         lines.append(("host", "{} {}, attempt {}{}".format(name, host["state"], host["attempt"], ended)))
@@ -300,14 +298,14 @@ def _hold(options: argparse.Namespace) -> int:
 
 def _extend(options: argparse.Namespace) -> int:
     try:
-        seconds = parse_seconds(options.duration)
+        seconds = int(parse_duration(options.duration))
     except ValueError as error:
         raise SmsshError(f"{error}.", reference="bad-duration", status=ExitStatus.USAGE) from None
     answer = _ask({"op": "extend", "seconds": seconds})
     if options.json:
         _print(answer)
     else:
-        sys.stdout.write("{} min left.\n".format(int(answer["seconds"] // 60)))
+        sys.stdout.write(f"{format_duration(answer['seconds'])} left.\n")
     return 0
 
 

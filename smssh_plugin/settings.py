@@ -19,6 +19,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, NamedTuple
 
+from .durations import parse_duration
 from .errors import ExitStatus, SmsshError
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
     "end_seconds",
     "load",
     "no_tag_holds",
-    "parse_seconds",
     "variables",
 ]
 
@@ -85,23 +85,9 @@ TAG_LIMIT = 256
 """Characters of a tag's value."""
 _TAG_MARKS = "_.:/=+-@"
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)\Z")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _PRICE = re.compile(r"\d{1,6}(?:\.\d{1,6})?(?: ?[A-Za-z]{1,8}| ?[$€£¥])?\Z")
 _TOPIC = re.compile(r"arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}\Z")
 _WEBHOOK = re.compile(r"(https://[^\s/]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?)(/\S*)?\Z")
-
-
-def parse_seconds(text: str) -> int:
-    """Whole seconds in a duration: `90`, `90s`, `30m`, `1.5h`.
-
-    Raises:
-        ValueError: it is not a duration.
-    """
-    match = _DURATION.match(text.strip().lower())
-    if match is None:
-        raise ValueError(f"{text!r} is not a duration such as 90, 90s, 30m or 1.5h")
-    return int(float(match.group(1)) * _UNITS[match.group(2)])
 
 
 def no_tag_holds(text: str) -> set[str]:
@@ -153,7 +139,7 @@ def _keys(value: Any) -> tuple[str, ...]:
 
 def _seconds(low: int, high: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
-        seconds = parse_seconds(str(value))
+        seconds = int(parse_duration(str(value)))
         if not low <= seconds <= high:
             raise ValueError(f"{seconds} is outside {low} to {high} seconds")
         return seconds

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from .._version import __version__
+from ..durations import format_duration
 from ..errors import ExitStatus, SmsshError
 from . import transport
 from .credentials import CredentialChain
@@ -409,7 +410,7 @@ class AwsSession:
             skew = _skew(date)
             if abs(skew) > _SKEW_SECONDS:
                 way = "behind" if skew > 0 else "ahead"
-                hint = f"the clock of this machine is {abs(skew) / 60:.0f} minutes {way}: set it"
+                hint = f"the clock of this machine is {format_duration(round(abs(skew), -1))} {way}: set it"
             return SmsshError(
                 f"the AWS credentials are not valid (any more): {name}: {text}",
                 hint=hint,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..durations import format_duration
 from .parameters import Seconds
 
 __all__ = ["certify"]
@@ -13,7 +14,9 @@ __all__ = ["certify"]
 
 @click.command("certify")
 @click.argument("key", required=False, type=click.Path(path_type=Path))
-@click.option("--for", "span", type=Seconds(), default="8h", show_default=True, help="How long it is good.")
+@click.option(
+    "--for", "seconds", type=Seconds(), default="8h", show_default=True, help="How long it is good."
+)
 @click.option("--name", help="Who it is for, for the server's log; by default the key's file.")
 @click.option(
     "--authority", is_flag=True, help="Show the line that jobs have to carry to accept certificates."
@@ -21,7 +24,7 @@ __all__ = ["certify"]
 @click.option(
     "--own", is_flag=True, help="Certify this machine's own key anew, if it is time to; prints nothing."
 )
-def certify(key: Path | None, span: float, name: str | None, authority: bool, own: bool) -> int:
+def certify(key: Path | None, seconds: float, name: str | None, authority: bool, own: bool) -> int:
     """Make a short-lived certificate for KEY.pub, with this machine as the authority.
 
     Jobs that carry the authority's line (SSHOptions(authorized_keys=...), SMSSH_AUTHORIZED_KEYS) let in whoever has a
@@ -38,6 +41,6 @@ def certify(key: Path | None, span: float, name: str | None, authority: bool, ow
         return 0
     if key is None:
         raise click.UsageError("Missing argument 'KEY': the public key, or --authority.")
-    made = certificates.certify(key, span, name or key.name.removesuffix(".pub"))
-    click.echo(f"{made}: good for {span / 3600:.1f} h")
+    made = certificates.certify(key, seconds, name or key.name.removesuffix(".pub"))
+    click.echo(f"{made}: good for {format_duration(seconds)}")
     return 0

@@ -8,6 +8,7 @@ import time
 
 import click
 
+from ..durations import format_duration
 from ..terminal import line, put
 from .app import aws_options, json_option
 
@@ -47,7 +48,7 @@ def list_(everything: bool, owner: str | None, as_json: bool, region: str | None
         state = node.state or "" if node.ping_status == "Online" else node.ping_status
         if any(one.target == node.target for one in claimed.get(node.address, ())):
             state = f"conflict ({node.target})"
-        cells = (node.address, state, node.step or "", node.owner, _age(now - node.created))
+        cells = (node.address, state, node.step or "", node.owner, format_duration(int(now - node.created)))
         rows.append(tuple(line(cell) for cell in cells))  # tags are other people's text
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
@@ -63,12 +64,3 @@ def list_(everything: bool, owner: str | None, as_json: bool, region: str | None
             error=True,
         )
     return 0
-
-
-def _age(seconds: float) -> str:
-    """A span of time in its two largest units."""
-    left = int(max(seconds, 0))
-    for size, unit, smaller, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if left >= size:
-            return f"{left // size}{unit}{left % size // smaller:02d}{small_unit}"
-    return f"{left}s"

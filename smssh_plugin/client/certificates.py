@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..durations import format_duration
 from ..errors import ExitStatus, SmsshError
 from ..home import home, private_folder
 from ..keys import ensure_key, keygen, make_key
@@ -65,7 +66,7 @@ def certify(public: Path, seconds: float, name: str) -> Path:
     """
     if not 60 <= seconds <= LONGEST_SECONDS:
         raise SmsshError(
-            f"a certificate is good for a minute to {LONGEST_SECONDS // 86400} days, not {seconds:.0f} s",
+            f"a certificate is valid for 1 min to {format_duration(LONGEST_SECONDS)}, not {format_duration(seconds)}",
             reference="bad-lifetime",
             status=ExitStatus.USAGE,
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.connect import control
 from ..client.lookup import confirmed
+from ..durations import format_duration
 from ..errors import SmsshError
 from . import fix as fixes
 from . import logs, validate
@@ -335,7 +336,7 @@ class Repair:
         command = f"smssh connect {shlex.quote(self.address)}"
         until = self.incident.deadline
         left = (
-            f"; it ends by itself in {max(until - time.time(), 0) / 60:.0f} min if nobody connects"
+            f"; it ends by itself in {format_duration(until - time.time())} if nobody connects"
             if until
             else ""
         )

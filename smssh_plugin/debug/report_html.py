@@ -12,6 +12,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from ..durations import format_duration
 from ..terminal import block
 
 if TYPE_CHECKING:
@@ -267,7 +268,7 @@ _STARTED_BY = {"job": "the job", "debugger": "smssh debug", "somebody": "somebod
 
 
 def _took(seconds: float | None) -> str:
-    return "" if seconds is None else _short(seconds)
+    return "" if seconds is None else format_duration(seconds)
 
 
 def _traceback(text: str) -> str:
@@ -282,7 +283,7 @@ def _traceback(text: str) -> str:
 
 def _action(action: Action) -> str:
     level = "warn" if action.what == "leave" else "" if action.ok else "bad"
-    took = f"<small>{_e(_short(action.seconds))}</small>" if action.seconds >= 0.05 else ""
+    took = f"<small>{_e(format_duration(action.seconds))}</small>" if action.seconds >= 0.05 else ""
     summary = action.summary[:1].upper() + action.summary[1:]
     out = f'<li class="{level}"><p>{_e(summary)}{took}</p>'
     if action.detail.strip():
@@ -472,25 +473,12 @@ def _clock(when: float) -> str:
 
 
 def _span(begin: float | None, end: float | None) -> str:
-    return "" if begin is None or end is None else _short(end - begin)
-
-
-def _short(seconds: float) -> str:
-    """A span of time: 0.4 s, 12 s, 3 min 05 s, 2 h 10 min."""
-    seconds = max(seconds, 0)
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return "" if begin is None or end is None else format_duration(end - begin)
 
 
 def _offset(seconds: float) -> str:
     """A point of the time axis."""
-    return "0" if seconds < 0.001 else _short(seconds)
+    return "0" if seconds < 0.001 else format_duration(seconds)
 
 
 def _bytes(value: object) -> str:

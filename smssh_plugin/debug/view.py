@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from ..durations import format_duration
 from ..terminal import line
 
 if TYPE_CHECKING:
@@ -129,8 +130,7 @@ def _state(step: Step, report: Report | None, style: str) -> tuple[str, str]:
 def _elapsed(step: Step) -> str:
     if step.started is None:
         return ""
-    seconds = int(max((step.ended or time.time()) - step.started, 0))
-    return f"{seconds // 60}:{seconds % 60:02d}"
+    return format_duration(int((step.ended or time.time()) - step.started))
 
 
 def view_for(out: TextIO | None = None) -> PlainView | LiveView:

@@ -18,6 +18,7 @@ from .._version import __version__
 from ..container.cost import waiting
 from ..container.login_shell import write
 from ..container.redaction import Redaction
+from ..durations import format_duration
 from ..entrypoints import orphans
 from ..entrypoints.connections import connections
 from ..entrypoints.people import sessions
@@ -415,7 +416,7 @@ class Keeper:
             hold.deadline = hold.extended = max(hold.deadline, deadline)
             left = hold.deadline - time.time()
             self._changed.notify_all()
-        self._notify("extended", f"extended: {_duration(left)} left", hold)
+        self._notify("extended", f"extended: {format_duration(left)} left", hold)
         return {"ok": True, "deadline": hold.deadline, "seconds": left}
 
     def retry(self, wait: bool, gone: Callable[[], bool]) -> dict[str, Any]:
@@ -682,12 +683,14 @@ class Keeper:
                 return _expired(
                     LIMIT_NEAR
                     if self._cut_short(hold)
-                    else f"{_duration(hold.max_deadline - hold.since)} are over"
+                    else f"{format_duration(hold.max_deadline - hold.since)} are over"
                 )
             if now >= hold.ends and (
                 hold.point == "start" or self._together.nobody_connected(now - hold.ends)
             ):
-                return _expired(f"nobody was connected for {_duration(idle if came and idle else seconds)}")
+                return _expired(
+                    f"nobody was connected for {format_duration(idle if came and idle else seconds)}"
+                )
             if hold.ends - now <= warn_at and hold.ends != warned and not starting:
                 warned = hold.ends
                 self._notify("expiring", f"about to end: {self._banner(hold)}", hold)
@@ -708,7 +711,7 @@ class Keeper:
         who = f"{hold.connected} connected" if hold.connected else "nobody connected"
         if not hold.connected and self._together.somebody_connected():
             who = "somebody connected to another host"
-        left = f"{who}, {_duration(hold.ends - time.time())} left"
+        left = f"{who}, {format_duration(round(hold.ends - time.time()))} left"
         if time.time() - hold.ends > POLL_SECONDS + CLOCK_STEP:
             left += ": it is not known yet whether somebody is connected to another host"
         if self._cut_short(hold) and hold.ends >= hold.max_deadline - CLOCK_STEP:
@@ -861,12 +864,3 @@ def _release(why: str) -> dict[str, Any]:
 
 def _expired(why: str) -> dict[str, Any]:
     return {**_release(why), "decided": "expire"}
-
-
-def _duration(seconds: float) -> str:
-    """For people: 59 s, 12 min, 3 h 20 min."""
-    whole = max(0, round(seconds))
-    if whole < 120:
-        return f"{whole} s"
-    minutes = whole // 60
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -164,7 +164,7 @@ def test_credentials_that_ended_are_told_from_a_wrong_clock(api: Api, minutes: i
     with pytest.raises(SmsshError, match="not valid") as caught:
         AwsSession().call("ssm", "start_session", Target="mi-1")
     assert caught.value.status is ExitStatus.REFUSED
-    expected = {0: "aws sso login", 23: "23 minutes behind", -23: "23 minutes ahead"}
+    expected = {0: "aws sso login", 23: "23 min behind", -23: "23 min ahead"}
     assert expected[minutes] in str(caught.value.hint)
 
 

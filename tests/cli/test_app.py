@@ -99,7 +99,7 @@ def test_version():
     [
         (["nonsense"], ExitStatus.USAGE, "error: No such command 'nonsense'."),
         (["connect"], ExitStatus.USAGE, "error: Missing argument 'ADDRESS'."),
-        (["connect", "x", "--wait", "soon"], ExitStatus.USAGE, "'soon' is no span of time"),
+        (["connect", "x", "--wait", "soon"], ExitStatus.USAGE, "'soon' is not a duration"),
         (["connect", "x"], ExitStatus.USAGE, "error: not an address: 'x'"),
         (["proxy"], ExitStatus.USAGE, "error: Missing argument 'ADDRESS'."),
         (["known-hosts", "x"], ExitStatus.USAGE, "error: not an address: 'x'"),

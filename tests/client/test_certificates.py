@@ -154,9 +154,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["certify", "--authority"]) == 0
     assert capsys.readouterr().out == certificates.authority() + "\n"
     assert main(["certify", str(tmp_path / "alice.pub"), "--for", "2h"]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'alice-cert.pub'}: good for 2.0 h\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'alice-cert.pub'}: good for 2 h\n"
     for words, error in (
-        ([str(tmp_path / "alice.pub"), "--for", "60d"], "a minute to 30 days"),
+        ([str(tmp_path / "alice.pub"), "--for", "60d"], "valid for 1 min to 30 d, not 60 d"),
         ([str(tmp_path / "alice")], "is no public key"),
         ([], "Missing argument 'KEY'"),
     ):

@@ -31,7 +31,7 @@ def test_a_table_on_a_terminal():
         view.show(Event(3661.0, "Train: [bold]failed", "bad"))
     text = out.getvalue()
     assert "01:01:01  Train: [bold]failed" in text
-    for part in ("Prepare", "Succeeded, fixed", "held", "0:17"):
+    for part in ("Prepare", "Succeeded, fixed", "held", "17 s"):
         assert part in text
 
 

@@ -160,7 +160,7 @@ def test_extend(container):
         "sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=20, SMSSH_HOLD_MAX_SECONDS=120
     )
     before = container.wait_for("held")["hold"]
-    assert "1 min left" in container.hook("extend", "100s").stdout
+    assert "1 min 40 s left" in container.hook("extend", "100s").stdout
     after = container.status()["hold"]
     assert after["deadline"] > before["deadline"] + 50
     capped = json.loads(container.hook("extend", "5h", "--json").stdout)

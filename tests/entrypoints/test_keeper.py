@@ -139,7 +139,7 @@ def test_which_deadline_counts(held):
     made.connected = 1
     poll(lambda: made.keeper.status()["hold"]["ends"] == status["max_deadline"])
     lines = poll(lambda: made.recorder.messages("held"))
-    assert "nobody connected, 60 s left" in lines[0]
+    assert "nobody connected, 1 min left" in lines[0]
 
 
 def test_what_is_told_late_is_told_as_it_was(tmp_path):

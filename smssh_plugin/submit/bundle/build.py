@@ -62,6 +62,7 @@ MODULES = (
     "aws/signing.py",
     "aws/tls_proxy.py",
     "aws/transport.py",
+    "durations.py",
     "errors.py",
     "hookspecs.py",
     "key_sources.py",

@@ -1,0 +1,26 @@
+"""One source for one thing: what a module of the package does for all of it is done nowhere else."""
+
+import re
+
+import pytest
+
+from tests.test_rooms import modules
+
+ONE_SOURCE = {
+    "a unit of time is divided by or multiplied with": (
+        r"""(?:/|//|%) ?(?:60|3600|86400)\b|["']m["']: ?60""",
+        {
+            "smssh_plugin.durations",
+            "smssh_plugin.container.cost",  # a price is one an hour
+            "smssh_plugin.local.sessions.channels",  # the service's own field is in minutes
+        },
+    ),
+}
+"""What is done, how that looks, and who does it."""
+
+
+@pytest.mark.parametrize("what", ONE_SOURCE)
+def test_it_is_done_in_one_place(what: str) -> None:
+    pattern, homes = ONE_SOURCE[what]
+    found = {name for name, path in modules().items() if re.search(pattern, path.read_text(encoding="utf-8"))}
+    assert found == homes
