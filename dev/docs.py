@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Iterable
 
-from smssh_plugin import hookspecs, plugins, settings
+from smssh_plugin import hookspecs, settings
 from smssh_plugin.submit.options import WAYS
 
 sys.path.insert(0, str(Path(__file__).parent))  # whoever loads this file by its path has it elsewhere
@@ -29,7 +29,7 @@ import request_docs
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = ROOT / "examples" / "plugins" / "every_hook.py"
-GIVEN = (
+TYPES = (
     "Context",
     "Job",
     "Server",
@@ -43,7 +43,7 @@ GIVEN = (
 """The classes of hookspecs.py that hooks see."""
 SECTIONS = (
     ("When the supervisor starts, once each and in this order", "smssh_configure"),
-    ("At every attempt of the entry point", "smssh_before_entry_point"),
+    ("At each attempt of the entry point, and until the end", "smssh_before_entry_point"),
     ("Where requests are made", "smssh_transform_request"),
     ("In the `smssh` command", "smssh_register_commands"),
 )
@@ -54,8 +54,11 @@ HOOKS = """\
 
 <!-- Written by dev/docs.py from smssh_plugin/hookspecs.py and examples/plugins/every_hook.py. -->
 
-Everything that happens in a job's container is a hook, and yours stand beside the built-in ones in
-[`hooks/`](../hooks). A plugin is a package with an entry point in the group `smssh`:
+Who may log in, the SSH server, the transport, the failure report, the decision to hold and notifications are
+[pluggy](https://pluggy.readthedocs.io) hooks; the built-in plugins are in [`hooks/`](../hooks). What starts, waits for
+and retries the entry point is not a hook (see [architecture](architecture.md#container-from-the-launcher-to-a-login)).
+
+A plugin is a package with an entry point in the group `smssh`:
 
 ```toml
 # pyproject.toml
@@ -73,33 +76,39 @@ def smssh_ready(context):
     context.say(f"log in with: {context.connect_command}")
 ```
 
-- **Take what you need.** An implementation names only the arguments that it uses. A hook or an argument that does not
-  exist is refused, and named in the log.
+- **Arguments.** An implementation names only the arguments that it uses. A plugin with a hook or an argument that does
+  not exist is refused, and named in the log.
 - **Order.** Plugins of other packages are asked before the built-in ones. `@hookimpl(tryfirst=True)` and `trylast=True`
-  move an implementation ([pluggy](https://pluggy.readthedocs.io) has the details). Where the first result counts,
-  return None to leave it to the next plugin.
-- **Nothing you do can fail a job.** A hook that raises or exits is named in the supervisor's log and skipped; so is one
-  that takes longer than its limit, which goes on by itself in its thread. A fork that comes back from a hook is ended.
-  One that ends the process takes the supervisor and every login along, and the job goes on.
-- **Where it runs.** In the supervisor, a process of its own: never in the interpreter of the user's script. Start what
-  lives longer with `start_new_session=True`, and end it in `smssh_stop`.
-- **Off.** `SMSSH_DISABLE_HOOKS=mine` leaves a plugin out of a job; the built-in ones too.
-- **No secrets** into messages, logs and reports: they leave the container. `context.environment` holds the job's.
+  change the order of implementations ([pluggy](https://pluggy.readthedocs.io) has the details). In a hook whose first
+  result counts, return None to leave the answer to the next plugin.
+- **Failures.** A hook cannot fail a job. One that raises or exits is named in the supervisor's log and skipped. One
+  that takes longer than its limit is skipped as well, and goes on in its thread. A child process that returns from a
+  hook after a fork is ended. A hook that ends the process ends the supervisor and every login; the job goes on.
+- **Process.** Container-side hooks run in the supervisor, a process of its own, and never in the interpreter of the
+  user's script. Start a program that outlives the hook with `start_new_session=True`, and end it in `smssh_stop`.
+- **Switching off.** `SMSSH_DISABLE_HOOKS=mine` leaves a plugin out of a job. It works for built-in plugins, too.
+- **Secrets.** Put none into messages, logs and reports: they leave the container. `context.environment`, the job's
+  environment, may hold some.
 
 ## Where a plugin must be installed
 
-In the Python that runs the supervisor. That is the one which starts the job where the package is baked into the image
-(`.pth`, `smssh-hook run`) or where `sitecustomize` is the launcher (CPython 3.8 or later), and the first `python3` on
-the PATH that works where the entry point is wrapped. `smssh-hook status --json` has the loaded ones in `hooks`.
+A container-side plugin must be installed in the Python that runs the supervisor:
 
-An unmodified image gets our code through the bundle, and a plugin that is named in
-`SSHOptions(plugins=("my-package",))` goes with it: by the name of its distribution or module, as it is installed where
-the request is made, pure Python only. What it requires goes along if it is named, too. The supervisor finds it before
-the image's own; the job's interpreters do not see it. Client-side hooks are those of packages that are installed where
-the pipeline is made, or where `smssh` runs.
+| launcher | Python |
+| --- | --- |
+| baked image (`.pth`, `smssh-hook run`), `sitecustomize` with CPython 3.8 or later | the one that starts the job |
+| wrapped entry point | the first `python3` on the PATH that works |
 
-[`examples/plugins/smssh-triage`](../examples/plugins/smssh-triage) is a whole package, with tests; its hooks decide
-by the exit status what is held, and add the installed packages to the report.
+`smssh-hook status --json` lists the loaded plugins in `hooks`.
+
+For an unmodified image, name the plugin in `SSHOptions(plugins=("my-package",))`, by its distribution or module. It
+travels in the bundle as it is installed where the request is made. It must be pure Python, and its requirements travel
+only if they are named, too. The supervisor prefers it to one in the image; the job's own interpreters do not see it.
+
+A submit-side or client-side plugin must be installed where the pipeline is made, or where `smssh` runs.
+
+[`examples/plugins/smssh-triage`](../examples/plugins/smssh-triage) is a complete package with tests. Its hooks decide
+by the exit status whether a job is held, and add the installed packages to the report.
 """
 
 SETTINGS = """\
@@ -199,8 +208,8 @@ def hooks_page() -> str:
         if name not in examples:
             raise ValueError(f"{name} has no example: write one in {EXAMPLES.relative_to(ROOT)}")
         parts.append(hook_text(name, function, examples[name]))
-    parts.append("\n## What hooks are given\n")
-    parts += [class_text(getattr(hookspecs, name)) for name in GIVEN]
+    parts.append("\n## Types of arguments and answers\n")
+    parts += [class_text(getattr(hookspecs, name)) for name in TYPES]
     return "".join(parts)
 
 
@@ -224,9 +233,10 @@ def hook_text(name: str, function: object, example: str) -> str:
         lines.append(f"\nReturns: {returns}")
     if function.smssh_spec["firstresult"]:  # type: ignore[attr-defined]
         lines.append("\nThe first result counts: plugins after it are not asked.")
-    limit = plugins.LIMITS.get(name)
-    if limit is not None:
-        lines.append(f"\nLimit: {limit:g} s for each plugin.")
+    limit, since = function.smssh_limit, function.smssh_since  # type: ignore[attr-defined]
+    lines.append(
+        "\n" + ("" if limit is None else f"Limit: {limit:g} s for each plugin. ") + f"Since version {since}."
+    )
     if not is_called(name):
         lines.append("\n*Declared, and not called by anything yet.*")
     lines.append(f"\n```python\n{example}\n```\n")

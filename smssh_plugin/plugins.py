@@ -36,26 +36,11 @@ GROUP = "smssh"
 IMPORT_LIMIT = 10.0
 """Seconds for the import of a third-party plugin; the supervisor answers nobody before it is over."""
 LIMITS = {
-    "smssh_configure": 30.0,
-    "smssh_authorized_keys": 30.0,
-    "smssh_announce": 60.0,
-    "smssh_ready": 60.0,
-    "smssh_before_entry_point": 5.0,
-    "smssh_after_entry_point": 5.0,
-    "smssh_entry_point_failed": 15.0,
-    "smssh_collect_report": 60.0,
-    "smssh_hold": 5.0,
-    "smssh_tell_hosts": 60.0,
-    "smssh_ask_hosts": 60.0,
-    "smssh_other_hosts": 20.0,
-    "smssh_notify": 30.0,
-    "smssh_stop": 6.0,
+    name: function.smssh_limit
+    for name, function in vars(hookspecs).items()
+    if name.startswith("smssh_") and function.smssh_limit is not None
 }
-"""Seconds for one plugin's part in a container-side hook: a job, its hold or its end may be waiting for it.
-After that it goes on by itself, and its answer is not wanted any more.
-
-Server and transport bound their own start, and nobody waits for them without SMSSH_WAIT or SMSSH_STRICT.
-"""
+"""Seconds for one plugin's part in a hook, as `hookspecs.py` declares them."""
 
 _log = logging.getLogger("smssh.plugins")
 

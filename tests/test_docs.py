@@ -51,6 +51,12 @@ def test_every_hook_argument_and_field_is_on_the_page():
         section = re.search(rf"^### `{name}\(([^)\n]*)\)`\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
         assert section, name
         assert f"def {name}(" in section[2]
+        hook = getattr(hookspecs, name)
+        assert (
+            f"Limit: {hook.smssh_limit:g} s for each plugin." if hook.smssh_limit else "limit"
+        ) in section[2]
+        assert f"Since version {hook.smssh_since}.\n" in section[2]
+        assert ("The first result counts" in section[2]) == hook.smssh_spec["firstresult"]
         for argument in filter(None, section[1].split(", ")):
             assert re.search(rf"^- `{argument}` \(.+\): .+", section[2], re.MULTILINE), (name, argument)
     for kind in (hookspecs.Context, hookspecs.Job, hookspecs.Failure, hookspecs.Hold):
@@ -258,6 +264,7 @@ def test_a_hook_without_an_example_or_an_argument_without_a_word_is_an_error(gen
         generator.hooks_page()
     monkeypatch.setattr(generator, "example_sources", lambda: whole)
 
+    @hookspecs.hook(since="0.1", limit=None)
     def smssh_silent(context, word):
         """Do something.
 

@@ -59,7 +59,7 @@ def test_table_and_dataclass_agree():
         ("SMSSH_TRANSPORT", "NONE", "none"),
         ("SMSSH_SSH_PORT", "2222", 2222),
         ("SMSSH_AUTHORIZED_KEYS", "ssh-ed25519 A\n\n ssh-ed25519 B \n", ("ssh-ed25519 A", "ssh-ed25519 B")),
-        ("SMSSH_DISABLE_HOOKS", "ssm,announce", ("ssm", "announce")),
+        ("SMSSH_DISABLE_HOOKS", "ssm,notify", ("ssm", "notify")),
     ],
 )
 def test_parsing(variable, text, value):

@@ -23,7 +23,7 @@ from .. import terminal
 from ..entrypoints import boot, supervisor_client
 from ..entrypoints.job_log import JobLog
 from ..errors import SmsshError
-from ..hooks import announce, apt, asyncssh_server, hold, hosts, keys, native, notify, report, sshd, ssm
+from ..hooks import apt, asyncssh_server, hold, hosts, keys, log_events, native, notify, report, sshd, ssm
 from ..hookspecs import Context
 from ..manifest import MANIFEST, PLUGINS, Manifest
 from ..plugins import Plugins
@@ -40,7 +40,7 @@ BUILTIN = (
     ("ssm", ssm),
     ("native", native),
     ("hosts", hosts),
-    ("announce", announce),
+    ("log_events", log_events),
     ("notify", notify),
     ("hold", hold),
     ("report", report),

@@ -3,12 +3,14 @@
 import importlib
 import inspect
 import logging
+import re
 import textwrap
 from pathlib import Path
 
 import pytest
 
 from smssh_plugin import hookimpl, hookspecs
+from smssh_plugin._version import __version__
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.settings import Settings
@@ -29,6 +31,11 @@ CONTAINER = {
     "smssh_notify",
     "smssh_stop",
 }
+
+
+def version(text):
+    """A version as a tuple that compares."""
+    return tuple(int(part) for part in text.split("."))
 
 
 @pytest.fixture
@@ -54,16 +61,31 @@ def test_the_hooks_of_the_design_are_there():
 
 @pytest.mark.parametrize("name", sorted(HOOKS))
 def test_every_hook_is_documented(name):
-    """One sentence, every argument, the answer if any, and "stops at" exactly where the first result wins."""
+    """One sentence, every argument, the answer if any, "stops at" if the first result wins; limit and version."""
     function = HOOKS[name]
     text = inspect.getdoc(function)
     summary = text.splitlines()[0]
-    assert summary.endswith(".")
+    assert re.fullmatch(r"[A-Z][a-z]+ [^.]+\.", summary)
+    assert not summary.startswith("Called")
+    assert ("No limit: " in text or "has no limit" in text) == (function.smssh_limit is None)
+    assert version(function.smssh_since) <= version(__version__)
     for argument in inspect.signature(function).parameters:
         assert f"\n    {argument}: " in text, argument
     returns = inspect.signature(function).return_annotation
     assert ("Returns:" in text) == (str(returns) != "None"), returns
     assert ("stops at" in summary) == bool(function.smssh_spec["firstresult"])
+
+
+def test_the_file_begins_with_the_hooks():
+    """A reader of hookspecs.py looks for hooks; the types of their arguments come after them."""
+    last_hook = max(inspect.getsourcelines(function)[1] for function in HOOKS.values())
+    classes = [
+        each
+        for each in vars(hookspecs).values()
+        if inspect.isclass(each) and each.__module__ == hookspecs.__name__
+    ]
+    assert len(classes) > 8
+    assert all(inspect.getsourcelines(each)[1] > last_hook for each in classes)
 
 
 def test_every_hook_has_a_typed_method():

@@ -1,4 +1,4 @@
-"""The hooks that need no server: keys, hold, announce, report."""
+"""The hooks that need no server: keys, hold, log_events, report."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import pytest
 from smssh_plugin.container import authorized_keys
 from smssh_plugin.container.child import Child
 from smssh_plugin.entrypoints.connections import connections
-from smssh_plugin.hooks import announce, hold, keys, report
+from smssh_plugin.hooks import hold, keys, log_events, report
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.settings import load
 from smssh_plugin.supervisor import job
@@ -113,13 +113,13 @@ def test_hold(context, environ, points):
     assert [point for point in ("start", "failure", "end") if hold.smssh_hold(made, point, None)] == points
 
 
-def test_announce(context):
+def test_log_events(context):
     made = context()
     said = []
     made.say = said.append
     made.log = logging.getLogger("test")
-    announce.smssh_notify(made, "held", "held: x")
-    announce.smssh_notify(made, "running", "attempt 1 runs")
+    log_events.smssh_notify(made, "held", "held: x")
+    log_events.smssh_notify(made, "running", "attempt 1 runs")
     assert said == ["smssh: held: x"]
 
 

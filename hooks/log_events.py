@@ -1,4 +1,4 @@
-"""Tell the job's log how to connect, and what becomes of a hold."""
+"""Write a line into the job's log for each event that a person may want to act on."""
 
 from ..hookspecs import Context, hookimpl
 
@@ -8,7 +8,7 @@ SILENT = frozenset(["running", "failed", "ended"])
 
 @hookimpl
 def smssh_notify(context: Context, event: str, message: str) -> None:
-    """One line in the job's log for each event that a person may want to act on."""
+    """Write the event's message, which says how to connect or what becomes of a hold."""
     if not context.settings.log_to_stdout or event in SILENT:
         context.log.info("%s", message)
     if event not in SILENT:
