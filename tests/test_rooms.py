@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-import graphlib
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = {
-    "smssh_plugin": ROOT / "smssh_plugin",
-    "smssh_plugin.hooks": ROOT / "hooks",
-    "smssh_plugin.entrypoints": ROOT / "entrypoints",
-}
+from dev import measure
+
+SOURCE = measure.working_tree()
+MODULES = measure.modules(SOURCE.trees)
 
 LEAVES = {"_version", "durations", "errors", "streams", "terminal"}
 """May be imported from anywhere, and import nothing of ours."""
@@ -61,43 +56,24 @@ IMPORTS: dict[str, set[str]] = {
 """What each room imports of the others; a new room, or a new way between two, is written down here."""
 
 
-def modules() -> dict[str, Path]:
-    found = {}
-    for package, folder in FOLDERS.items():
-        for path in folder.rglob("*.py"):
-            inner = path.relative_to(folder).with_suffix("").parts
-            found[".".join([package, *inner])] = path
-    return found
-
-
-def imports(module: str, path: Path) -> set[str]:
+def imports(module: str) -> set[str]:
     """Everything that a module imports, at whatever depth, as absolute dotted names."""
-    package = module.rpartition(".")[0]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, *filter(None, [base])])
-            found.update(f"{base}.{alias.name}" for alias in node.names)
-    return found
+    path = MODULES[module]
+    return measure.imports(module, SOURCE.trees[path], is_package=path.endswith("__init__.py"))
 
 
 def room(dotted: str) -> str:
     """The room of a module of the package, or the module itself where it stands alone."""
-    return dotted.split(".")[1]
+    return dotted.split(".")[1] if "." in dotted else "__init__"
 
 
-@pytest.mark.parametrize("own", sorted({room(module) for module in modules()}))
+@pytest.mark.parametrize("own", sorted({room(module) for module in MODULES}))
 def test_a_room_imports_what_is_written_down_and_nothing_else(own: str):
     found = {
         (room(name), module)
-        for module, path in modules().items()
+        for module in MODULES
         if room(module) == own
-        for name in imports(module, path)
+        for name in imports(module)
         if name.startswith("smssh_plugin.") and room(name) not in {own, *LEAVES}
     }
     assert {other for other, _ in found} == IMPORTS[own], sorted(found)
@@ -107,9 +83,9 @@ def test_the_emulator_shares_the_protocol_with_the_client_and_nothing_else():
     """A mistake in our own code is not made twice: the emulator does not speak with the client's own words."""
     shared = {
         name
-        for module, path in modules().items()
+        for module in MODULES
         if room(module) == "local"
-        for name in imports(module, path)
+        for name in imports(module)
         if name.startswith("smssh_plugin.session.") and not name.startswith("smssh_plugin.session.wire")
     }
     assert not shared
@@ -118,9 +94,9 @@ def test_the_emulator_shares_the_protocol_with_the_client_and_nothing_else():
 def test_no_plugin_imports_another():
     together = {
         (module, name)
-        for module, path in modules().items()
+        for module in MODULES
         if room(module) == "hooks"
-        for name in imports(module, path)
+        for name in imports(module)
         if name.startswith("smssh_plugin.hooks.")
     }
     assert not together
@@ -128,25 +104,13 @@ def test_no_plugin_imports_another():
 
 def test_no_module_imports_itself_in_a_circle():
     """Imports for types and those inside of functions count: what needs each other is one thing, or has a third."""
-    known = {name.removesuffix(".__init__") for name in modules()}
-    edges: dict[str, set[str]] = {}
-    for name, path in modules().items():
-        module = name.removesuffix(".__init__")
-        found = edges.setdefault(module, set())
-        for one in imports(name, path):
-            imported = one if one in known else one.rpartition(".")[0]
-            if imported in known - {"smssh_plugin", module}:
-                found.add(imported)
-    order = graphlib.TopologicalSorter(edges)
-    order.prepare()  # CycleError names the modules of the circle
+    assert not measure.circles(SOURCE)
 
 
 def test_sagemaker_is_imported_nowhere_in_the_package():
     """Steps are duck-typed, so that one wheel serves both majors of the SDK."""
     users = {
-        module
-        for module, path in modules().items()
-        if any(name.split(".")[0] == "sagemaker" for name in imports(module, path))
+        module for module in MODULES if any(name.split(".")[0] == "sagemaker" for name in imports(module))
     }
     assert not users
 
@@ -169,7 +133,7 @@ def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str):
     name = f"smssh_plugin.entrypoints.{module}"
     foreign = {
         one
-        for one in imports(name, modules()[name])
+        for one in imports(name)
         if one.split(".")[0] not in sys.stdlib_module_names
         and not one.startswith(
             tuple(

@@ -1,0 +1,135 @@
+"""What dev/measure.py counts, and what it leaves out."""
+
+from __future__ import annotations
+
+import subprocess
+import textwrap
+
+import pytest
+
+from dev import measure
+
+
+def source(**files: str) -> measure.Source:
+    """Files of the package by their names, with __ for a slash."""
+    return measure.Source.of(
+        {
+            f"smssh_plugin/{name.replace('__', '/')}.py": textwrap.dedent(text).lstrip()
+            for name, text in files.items()
+        }
+    )
+
+
+def test_a_function_has_the_lines_of_what_is_inside_of_it():
+    one = source(
+        a="""
+        @decorated
+        def outer():
+
+            async def inner():
+                return 1
+
+            return inner
+        """
+    )
+    assert {(found.size, found.where) for found in measure.function_lengths(one)} == {
+        (6, "smssh_plugin/a.py:2 outer"),
+        (2, "smssh_plugin/a.py:4 inner"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "levels"),
+    [
+        ("pass", 0),
+        ("if a:\n    for b in c:\n        with d:\n            pass", 3),
+        ("if a:\n    pass\nelif b:\n    pass\nelse:\n    pass", 2),
+        ("try:\n    pass\nexcept E:\n    while a:\n        pass", 2),
+        ("match a:\n    case 1:\n        if b:\n            pass", 2),
+        ("if a:\n    def g():\n        if b:\n            pass", 1),
+    ],
+)
+def test_nesting(body, levels):
+    one = source(a="def f():\n" + textwrap.indent(body, "    "))
+    assert measure.nesting(one)[0].size == levels
+
+
+@pytest.mark.parametrize(
+    "importing",
+    [
+        pytest.param("from .b import x", id="at once"),
+        pytest.param("if TYPE_CHECKING:\n    from smssh_plugin.b import x", id="for types"),
+        pytest.param("def f():\n    from . import b", id="inside of a function"),
+        pytest.param("import smssh_plugin.b", id="by its whole name"),
+    ],
+)
+def test_a_circle_counts_wherever_it_is_imported(importing):
+    one = source(a=importing, b="from .c import y", c="from .a import f", d="from .a import f")
+    assert [(found.size, found.where) for found in measure.circles(one)] == [
+        (3, "smssh_plugin.a, smssh_plugin.b, smssh_plugin.c")
+    ]
+
+
+def test_a_package_and_its_module_can_be_a_circle():
+    one = measure.Source.of(
+        {
+            "hooks/a/__init__.py": "from .b import x",
+            "smssh_plugin/c.py": "",
+            "hooks/a/b.py": "from . import y",
+        }
+    )
+    assert [found.where for found in measure.circles(one)] == ["smssh_plugin.hooks.a, smssh_plugin.hooks.a.b"]
+
+
+def test_what_is_imported_in_one_direction_is_no_circle():
+    assert not measure.circles(source(a="from .b import x\nfrom . import c", b="from .c import y", c=""))
+
+
+def test_duplicates_are_of_six_lines_at_any_depth():
+    lines = [f"line_{number}()" for number in range(6)]
+    whole, short = "\n".join(lines), "\n".join(lines[:5])
+    one = source(
+        a=whole, b=f"import other\n\nif a:\n{textwrap.indent(whole, '    ')}", c=short, d=f"{short}\nelse_()"
+    )
+    assert [(found.size, found.where) for found in measure.duplicates(one)] == [
+        (6, "smssh_plugin/a.py:1"),
+        (6, "smssh_plugin/b.py:4"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("# Keeper of two doors\n", 2),
+        ("# a recommendation for an outdoor benchmark\n", 0),
+        ("IMAGE = 'python:3.12-slim'\n", 0),
+        ("def slim(): ...\n", 1),
+        ("def given(): ...\nclass _Link: ...\n", 2),
+        ("given = words.link(parent)  # together again, as it was stored\n", 0),
+        ("# the agent double of a stand-in\n", 2),
+    ],
+)
+def test_old_words(text, count):
+    assert len(measure.old_words(source(a=text))) == count
+
+
+def test_a_modules_name_can_be_an_old_word():
+    assert len(measure.old_words(source(a__given="", a__leftovers="", a__b=""))) == 2
+
+
+def test_revisions_make_columns(monkeypatch, capsys):
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=measure.ROOT, capture_output=True, text=True, check=False
+    )
+    if head.returncode:
+        pytest.skip("needs the repository's history")
+    commit = head.stdout.strip()
+    monkeypatch.setattr("sys.argv", ["measure.py", "HEAD", commit])
+    measure.main()
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["HEAD", commit]
+    assert [row.split("  ")[0] for row in rows] == list(measure.MEASURES)
+    for row in rows:
+        one, other = row.replace(" %", "%").split()[-2:]
+        assert one == other
+        assert int(one.rstrip("%")) >= 0
