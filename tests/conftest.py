@@ -12,9 +12,9 @@ OPEN_FILES = 20_000
 
 
 def pytest_configure(config):
-    """Have ^C mean something in what the tests start, as in a terminal, and let them open what they need.
+    """Have ^C and a hangup mean something in what the tests start, as in a terminal, and let them open what they need.
 
-    A shell that runs the tests in the background has SIGINT and SIGQUIT ignored, and that is inherited.
+    A shell that runs the tests in the background has SIGINT and SIGQUIT ignored, nohup SIGHUP, and that is inherited.
     """
     config.pluginmanager.register(needs)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -24,6 +24,8 @@ def pytest_configure(config):
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or hasattr(config, "workerinput"):
+        signal.signal(signal.SIGHUP, lambda *_: None)  # which what is started does not inherit
 
 
 @pytest.hookimpl(trylast=True)

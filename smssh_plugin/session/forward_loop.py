@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["Forwarder"]
 
 QUIET_SECONDS = 5.0
-"""How long nothing may have come before the end of a local program's output is told, unless it is gone."""
+"""How long nothing may have come before the end of a local program's output is told, unless it is gone. Like the next,
+it counts only while the channel is read: what another program, or a cut, keeps from being read is still to come."""
 GONE_SECONDS = 30.0
-"""How long an ended connection is kept for the other side's end."""
+"""How long nothing may have come before a connection whose end was told is dropped."""
 LOOK_SECONDS = (0.01, 0.1, 0.5)
 """Seconds between looks whether a program that sends no more is gone; the last again and again. The kernel tells of the
 end before the socket counts as closed."""
@@ -62,6 +63,7 @@ class _Connection:
     sink: int
     socket: socket.socket | None
     heard: float
+    """When something came last, or the program's end was noticed or told; see `Forwarder._listened`."""
     waiting: bytearray = field(default_factory=bytearray)
     reading: bool = True
     """Whether the program may have more to say."""
@@ -71,8 +73,8 @@ class _Connection:
     """Whether the agent is sure to know of it."""
     answered: bool = False
     """Whether the other side has said that it is done."""
-    finished: float | None = None
-    """When we have said so."""
+    finished: bool = False
+    """Whether we have said so."""
     looks: int = 0
     look_at: float = float("inf")
     """When to look whether the program is gone."""
@@ -120,6 +122,8 @@ class Forwarder:
         """Those whose programs have no more to say."""
         self._waiting = 0
         """Bytes that wait for local programs, all together."""
+        self._listened = 0.0
+        """Seconds spent waiting for something to read from the channel: the clock of what is quiet."""
         self._attached: _Connection | None = None
         self._peers = LocalPeers()
         # Where it is attached the source may be a regular file, which epoll does not take.
@@ -139,7 +143,7 @@ class Forwarder:
 
     def attach(self, source: int, sink: int) -> None:
         """Forward one pair of descriptors, not blocking, until either side ends; instead of a listener."""
-        self._attached = self._open(source, sink, None, time.monotonic())
+        self._attached = self._open(source, sink, None)
 
     def run(self) -> Ending:
         """Forward until the end.
@@ -206,8 +210,11 @@ class Forwarder:
             self._watch(self._listener.fileno(), selectors.EVENT_READ if accepting else 0)
         if self._wake is not None:
             self._watch(self._wake, selectors.EVENT_READ if self._ending is None else 0)
+        before = now
         ready = {key.fd: events for key, events in self._selector.select(self._timeout(now, may_open))}
         now = time.monotonic()
+        if self._hears:
+            self._listened += now - before
         if self._wake is not None and ready.pop(self._wake, 0) and self._asked_to_end():
             self._end(Ending.STOPPED, now)
         if self._polled_fd >= 0 and ready.pop(self._polled_fd, 0) & selectors.EVENT_READ:
@@ -234,11 +241,15 @@ class Forwarder:
             due.append(self._full_until - now)
         for one in self._closing.values():
             due.append(one.look_at - now)
-            if one.finished is None:
-                due.append(one.heard + QUIET_SECONDS - now)
-            elif not one.waiting:
-                due.append(one.finished + GONE_SECONDS - now)
+            if self._hears and not (one.finished and one.waiting):
+                due.append(one.heard + (GONE_SECONDS if one.finished else QUIET_SECONDS) - self._listened)
         return max(0.0, min(due))
+
+    @property
+    def _hears(self) -> bool:
+        """Whether the channel is read, as of the last look."""
+        channel = self._channel
+        return channel.listening and channel.cut is None and channel.closed is None
 
     # -------------------------------------------------------------------------------------- what is watched
 
@@ -296,24 +307,25 @@ class Forwarder:
                 if error.errno in _NO_MORE:
                     self._full_until = now + FULL_SECONDS
                     self._on_full()
-                    self._make_room(now)
+                    self._make_room()
                 return
             accepted.setblocking(False)
             with contextlib.suppress(OSError):
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._open(accepted.fileno(), accepted.fileno(), accepted, now)
+            self._open(accepted.fileno(), accepted.fileno(), accepted)
 
-    def _make_room(self, now: float) -> None:
+    def _make_room(self) -> None:
         """Where nobody can say who is gone, end the one that has been quiet for longest."""
-        quiet = [one for one in self._closing.values() if now - one.heard >= _CROWDED_QUIET_SECONDS]
+        long_ago = self._listened - _CROWDED_QUIET_SECONDS
+        quiet = [one for one in self._closing.values() if one.heard <= long_ago]
         if quiet:
             oldest = min(quiet, key=lambda one: one.heard)
-            self._finish(oldest, now)
+            self._finish(oldest)
             self._drop(oldest)
 
-    def _open(self, source: int, sink: int, accepted: socket.socket | None, now: float) -> _Connection:
+    def _open(self, source: int, sink: int, accepted: socket.socket | None) -> _Connection:
         number = self._mux.next()
-        made = self._connections[number] = _Connection(number, source, sink, accepted, now)
+        made = self._connections[number] = _Connection(number, source, sink, accepted, self._listened)
         self._unknown[number] = made
         self._by_fd[source] = self._by_fd[sink] = made
         self._watch_program(made)
@@ -340,7 +352,7 @@ class Forwarder:
             one = self._connections.get(frame.connection)
             if one is None:
                 continue  # of one that is over here
-            one.heard = now
+            one.heard = self._listened
             one.known = True
             if frame.command is Command.PSH:
                 one.waiting += frame.data
@@ -367,9 +379,9 @@ class Forwarder:
             self._out += self._mux.data(one.number, data)
             return
         one.reading = False
-        one.heard = now
+        one.heard = self._listened
         if one is self._attached:
-            self._finish(one, now)
+            self._finish(one)
             self._end(Ending.SOURCE, now)
         else:
             one.look_at = now
@@ -397,14 +409,15 @@ class Forwarder:
         if one.answered and not one.waiting:
             if one is self._attached:
                 self._end(Ending.CLOSED, now)
-            self._finish(one, now)
+            self._finish(one)
             self._drop(one)
         elif self._is_gone(one, now):
             self._broken(one, now)
-        elif not one.reading and one.finished is None and now - one.heard >= QUIET_SECONDS:
-            self._finish(one, now)
-        elif one.finished is not None and now - one.finished >= GONE_SECONDS and not one.waiting:
-            self._drop(one)
+        elif one.finished:
+            if self._listened - one.heard >= GONE_SECONDS and not one.waiting:
+                self._drop(one)
+        elif not one.reading and self._listened - one.heard >= QUIET_SECONDS:
+            self._finish(one)
 
     def _is_gone(self, one: _Connection, now: float) -> bool:
         """Whether the program has closed its connection; asked now and then once it sends no more."""
@@ -421,12 +434,13 @@ class Forwarder:
         """The local program is gone."""
         if one is self._attached:
             self._end(Ending.SINK, now)
-        self._finish(one, now)
+        self._finish(one)
         self._drop(one)
 
-    def _finish(self, one: _Connection, now: float) -> None:
-        if one.finished is None:
-            one.finished = now
+    def _finish(self, one: _Connection) -> None:
+        if not one.finished:
+            one.finished = True
+            one.heard = self._listened
             one.reading = False
             self._out += self._mux.finish(one.number)
             self._watch_program(one)

@@ -14,7 +14,11 @@ import pytest
 
 from smssh_plugin.session import forward_loop as forwards
 from smssh_plugin.session.local_peer import LocalPeers
+from smssh_plugin.session.wire import channel as channels
+from smssh_plugin.session.wire import websocket as websockets
+from smssh_plugin.session.wire.smux import FRAME, Command, Frame
 
+from .peer import Clock
 from .support import until
 from .test_kinds import Forward, echoed
 from .test_mux import FarEnd, forwarder, read_all
@@ -92,18 +96,58 @@ def test_where_the_kernel_does_not_say_who_is_gone(monkeypatch: pytest.MonkeyPat
 
 def test_a_slow_reader_gets_everything_after_it_has_said_its_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection is finished, and even old: what waits for it is kept."""
-    monkeypatch.setattr(forwards, "QUIET_SECONDS", 0.1)
     total = 8_000_000
+    monkeypatch.setattr(forwards, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(forwards, "_WAITING_LIMIT", 2 * total)
     far = FarEnd(lambda self, number, _body: self.send(number, b"z" * total))
     with forwarder(far) as (connect, _):
         connection = connect()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # most of it waits in the forwarder
         connection.sendall(b"x")
         connection.shutdown(socket.SHUT_WR)
-        until(lambda: far.finished == {3}, seconds=30, what="the end of what it says")
-        far.finish(3)
-        assert connection.recv(1) == b"z"
+        until(lambda: far.forwarder.received > total, seconds=60, what="all that was sent")
+        until(lambda: far.finished == {3}, seconds=60, what="the end of what it says")
         monkeypatch.setattr(forwards, "GONE_SECONDS", 0.0)
-        assert len(read_all(connection)) == total - 1
+        assert len(read_all(connection)) == total
+
+
+@linux
+def test_one_that_does_not_read_costs_another_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it keeps the channel from being read, the answer to another is not missing, however long that takes."""
+    monkeypatch.setattr(forwards, "_WAITING_LIMIT", 100_000)
+    clock = Clock(monkeypatch, channels, forwards, websockets)
+    asked = threading.Event()
+    read = threading.Event()
+
+    def answer(self: FarEnd, number: int, _body: bytes) -> None:
+        if number == 3:
+            assert asked.wait(30)
+            return
+        frame = Frame(Command.PSH, number, b"z" * FRAME).encode()
+        self.peer.send_until(lambda: not self.channel.listening, frame)
+        for rounds in range(1, 4):
+            clock.ahead += 120
+            connect()  # which wakes the forwarder
+            until(lambda: self.peer.pings == rounds, what="a ping")  # noqa: B023 - called here
+        read.set()
+        self.send(3, b"late answer")
+        self.finish(3)
+
+    far = FarEnd(answer)
+    with forwarder(far) as (connect, _):
+        quiet = connect()
+        quiet.sendall(b"question")
+        quiet.shutdown(socket.SHUT_WR)
+        asked.set()
+        paused = connect()
+        paused.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        paused.sendall(b"x")
+        assert read.wait(60)
+        reading = threading.Thread(target=read_all, args=(paused,))
+        reading.start()
+        assert read_all(quiet) == b"late answer"
+        paused.shutdown(socket.SHUT_RDWR)
+        reading.join(20)
 
 
 @linux

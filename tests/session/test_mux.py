@@ -93,6 +93,8 @@ class FarEnd:
         self._answer = answer
         self._partial = b""
         self.peer: Peer
+        self.channel: ClientChannel
+        self.forwarder: Forwarder
 
     def __call__(self, peer: Peer) -> None:
         self.peer = peer
@@ -149,8 +151,8 @@ def forwarder(far: FarEnd, **options: Any) -> Iterator[tuple[Callable[[], socket
         channel.close()
 
     with scripted(far) as opening:
-        channel = ClientChannel(opening, resume=lambda: opening)
-        made = Forwarder(channel, listener, wake=wake, **options)
+        channel = far.channel = ClientChannel(opening, resume=lambda: opening)
+        made = far.forwarder = Forwarder(channel, listener, wake=wake, **options)
         thread = threading.Thread(target=run)
         thread.start()
         try:
