@@ -13,7 +13,7 @@ from typing import Any
 
 from smssh_plugin import settings
 from smssh_plugin.agent_package import MACHINES
-from smssh_plugin.submit.options import BUNDLES, CACHES, LAUNCHERS, WAYS, SSHOptions
+from smssh_plugin.submit.options import CACHES, LAUNCHERS, WAYS, SSHOptions
 
 OPTIONS = """\
 # Options
@@ -36,7 +36,8 @@ VALUES = {
     "agent_version": 'a version such as 3.3.987.0, or "latest"',
     "machines": "list of " + ", ".join(MACHINES),
     "wheels": "list of versions of Python such as 3.11 or 3.11-aarch64",
-    "bundle": ", ".join(BUNDLES) + ", or an s3://bucket/prefix address",
+    "offline": "True or False",
+    "bundle": "s3://bucket/prefix/DIGEST/",
     "bundle_prefix": "s3://bucket/prefix",
     "s3_encryption": "AES256, aws:kms, or a key of KMS",
     "plugins": "list of names of distributions or modules",

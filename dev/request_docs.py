@@ -83,10 +83,10 @@ SAMPLES = (
         {"launcher": "bash_env"},
     ),
     Sample(
-        'An image that has smssh-plugin (`bundle="baked"`, here with `hold="failure"`; the same for each kind)',
+        'An image that has smssh-plugin (`launcher="baked"`, here with `hold="failure"`; the same for each kind)',
         "training",
         _training(ContainerEntrypoint=["/bin/bash"]),
-        {"baked": True, "environment": settings.variables(BAKED)},
+        {"launcher": "baked", "environment": settings.variables(BAKED)},
     ),
     Sample(
         "Processing, with an entry point in the request (Script-, Framework-, PySparkProcessor)",
@@ -488,7 +488,7 @@ VARIABLES = """
 
 A job's environment is scarce: 256 characters a value in a processing job, 16 entries in a transform job. So only what
 can't wait until the bundle is read goes into the request, and the rest travels in the bundle's `options.json`. A
-variable that is set on the job wins over it. In an image that has smssh-plugin, with `bundle="baked"`, there is no
+variable that is set on the job wins over it. In an image that has smssh-plugin, with `launcher="baked"`, there is no
 bundle: then every option travels as its variable. A transform job has the bundle of its model: what its step was given
 and that bundle does not say travels as its variable, too.
 """

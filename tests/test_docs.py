@@ -19,7 +19,7 @@ from smssh_plugin.container import ssm_agent
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.submit import inject
 from smssh_plugin.submit.bundle.agent import Agent
-from smssh_plugin.submit.options import BUNDLES, CACHES, LAUNCHERS, WAYS
+from smssh_plugin.submit.options import CACHES, LAUNCHERS, WAYS
 from tests import needs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,7 +83,7 @@ def test_every_option_is_on_the_page_with_all_that_it_takes(generator, monkeypat
         _, _, variables, default, values, meaning, _ = rows[field.name]
         assert re.findall(r"SMSSH_\w+", variables) == list(WAYS[field.name].variables)
         assert all(len(cell.strip()) > 1 for cell in (default, values, meaning)), field.name
-    for name, choices in (("launcher", LAUNCHERS), ("cache", CACHES), ("bundle", BUNDLES)):
+    for name, choices in (("launcher", LAUNCHERS), ("cache", CACHES)):
         assert all(choice in rows[name][4] for choice in choices)
     for name in ("hold_seconds", "hold_max_seconds", "idle_seconds", "wait", "hosts", "owner"):
         assert [each.limits for each in settings.SETTINGS if each.field == name] == [rows[name][4].strip()]
@@ -151,8 +151,8 @@ def test_an_image_with_our_package_gets_the_variables_on_the_page(generator, mon
     monkeypatch.setenv("SMSSH_HOME", str(tmp_path))
     pinned = {name: generator.request_docs.BAKED[name] for name in ("agent_version", "agent_sha256")}
     monkeypatch.setattr(inject, "agent_for", lambda *_: Agent(pinned))
-    (sample,) = (each for each in generator.request_docs.SAMPLES if "baked" in each.asked)
-    options = SSHOptions(bundle="baked", hold=("failure",))
+    (sample,) = (each for each in generator.request_docs.SAMPLES if each.asked.get("launcher") == "baked")
+    options = SSHOptions(launcher="baked", hold=("failure",))
     changed = inject.inject(
         sample.kind,
         "Step",

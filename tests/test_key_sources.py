@@ -201,7 +201,7 @@ def test_a_source_with_something_else_in_it_is_refused(aws):
 
 def test_without_a_bundle_the_job_gets_the_sources(tmp_path):
     """Nobody is asked here, and there is no server to ask."""
-    options = SSHOptions(bundle="baked", authorized_keys=(OBJECT, ANN))
+    options = SSHOptions(launcher="baked", authorized_keys=(OBJECT, ANN))
     assert authorized_keys(options) == (BOB, OBJECT, ANN)
     variables = settings.variables(options.document(authorized_keys(options)))
     assert variables["SMSSH_AUTHORIZED_KEYS"] == f"{BOB}\n{OBJECT}\n{ANN}"

@@ -285,7 +285,7 @@ def renew(
     return 0
 
 
-# -------------------------------------------------------------------------------- words of the command line
+# -------------------------------------------------------------------------------- what the commands share
 
 
 def _options(pairs: tuple[str, ...], to: str | None) -> SSHOptions:
@@ -303,16 +303,15 @@ def _options(pairs: tuple[str, ...], to: str | None) -> SSHOptions:
             extra[name[len("extra.") :]] = _json_or_text(value)
         elif name in LISTS:
             several.setdefault(name, []).extend(value.split(LISTS[name]))
-        elif name in WAYS and WAYS[name].place in ("request", "nowhere") and name != "bundle":
+        elif name == "offline":
+            single[name] = _json_or_text(value)
+        elif name in WAYS and WAYS[name].place in ("request", "nowhere"):
             raise click.UsageError(
                 f"the option {name!r} is not part of a bundle: with_ssh and enable take it"
             )
         else:
             single[name] = value
-    options = SSHOptions().merged({**single, **several, **({"extra": extra} if extra else {})})
-    if options.bundle not in ("auto", "offline"):
-        raise click.UsageError(f"bundle={options.bundle} is no bundle to build; PLACE says where it goes")
-    return options
+    return SSHOptions().merged({**single, **several, **({"extra": extra} if extra else {})})
 
 
 def _json_or_text(value: str) -> Any:

@@ -420,7 +420,7 @@ def _store(text: str, options: SSHOptions, session: Any) -> Mapping[str, str]:
     except (BotoCoreError, ClientError) as error:
         raise SmsshError(
             f"cannot write the pipeline's definition with SSH to s3://{place.bucket}/{key}: {error}",
-            hint="allow s3:PutObject there, or name another place in SSHOptions(bundle='s3://bucket/prefix')",
+            hint="allow s3:PutObject there, or name another place in SSHOptions(bundle_prefix='s3://bucket/prefix')",
             reference="definition-not-writable",
             status=ExitStatus.REFUSED,
         ) from None

@@ -203,7 +203,6 @@ def _injection(kind: str, name: str | None, attachment: Attachment, session: Cal
         options.launcher,
         as_leaf(switch.as_text(options.enabled)) if switch.is_variable(options.enabled) else "1",
         variables,
-        options.baked,
         options.endpoints,
         kind == "model" and attachment.way in (REPACKED, ADDED),
     )

@@ -245,10 +245,10 @@ class Transform(Link):
                 where,
                 "its model, which would bring our files, is made without SSH",
                 "name models as well (enable(session, steps=('*', 'model'))), or use an image that has smssh-plugin "
-                "(bundle='baked')"
+                "(launcher='baked')"
                 if self.model.settled
                 else f"turn SSH on for {name_of('model', self.model.name)}, too, or use an image that has smssh-plugin "
-                "(SSHOptions(bundle='baked'))",
+                "(SSHOptions(launcher='baked'))",
                 "model-without-ssh",
             )
         reason = verdict.problem.message.replace(f"{name_of('model', self.model.name)}: ", "", 1)
@@ -306,6 +306,6 @@ def way_into(
         "nothing puts files into its artefact, and AWS does not document AdditionalModelDataSources for batch "
         "transform",
         "let a job repack it first (SSHOptions(repack=True); it takes some minutes), name the transform step, to try "
-        "these all the same (steps=...), or use an image that has smssh-plugin (SSHOptions(bundle='baked'))",
+        "these all the same (steps=...), or use an image that has smssh-plugin (SSHOptions(launcher='baked'))",
         "unproven-way",
     )

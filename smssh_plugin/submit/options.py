@@ -32,10 +32,9 @@ __all__ = [
 LAUNCHERS = ("auto", "wrap", "sitecustomize", "chain", "bash_env", "baked")
 CACHES = ("warn", "keep", "drop")
 AGENT_LATEST = "latest"
-BUNDLES = ("auto", "baked", "offline")
 
 _PLACE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?\Z")
-_GIVEN = re.compile(r"s3://[^/]+/(\S+/)?[0-9a-f]{64}/?\Z")
+_BUILT = re.compile(r"s3://[^/]+/(\S+/)?[0-9a-f]{64}/?\Z")
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _OURS = frozenset(
     {"PYTHONPATH", "SMSSH_BUNDLE", "SMSSH_ENABLE", "SMSSH_MAX_RUNTIME", "SMSSH_ROLE", "SMSSH_STEP"}
@@ -98,7 +97,7 @@ class SSHOptions:
             `github:USER`, `https://...`. They are read when the request is made, and the bundle holds what was
             read: who may log in is fixed then, what cannot be read is an error then, and the job needs no right
             and no way to read it. Sources that change later need a new request; so a job without a bundle
-            (`bundle="baked"`) is given the sources, and reads them with its own role
+            (`launcher="baked"`) is given the sources, and reads them with its own role
             (SMSSH_AUTHORIZED_KEYS, `authorized_keys`).
         role: the IAM role, name or ARN, that the hybrid activation gives to the job's managed node; it may be
             a pipeline variable (SMSSH_ROLE; by default the job's own role).
@@ -118,13 +117,11 @@ class SSHOptions:
             (SMSSH_AGENT_SHA256, `agent_sha256`; x86_64).
         wheels: Python versions of images without sshd, such as "3.11" or "3.11-aarch64", whose asyncssh
             wheels go into the bundle, about 5 MB each (no variable).
-        bundle: how our files get into the container: `auto`, a bundle is made for these options and stored;
-            `offline`, the same, and complete: asyncssh's wheels for the stated `wheels` and the agent for the
-            stated `machines` are in it, so that the job needs nothing but S3 and Session Manager; `baked`, the
-            image has smssh-plugin, so that variables are all that the request gets;
-            `s3://bucket/prefix/DIGEST/`, a bundle that is there (`smssh bundle build`), used as it is once it was
-            found to be complete and made for these options; any other `s3://bucket/prefix`, `auto` stored there
-            (SMSSH_BUNDLE says where it is in the container; auto).
+        offline: True makes bundles that bring all that a job needs but S3 and Session Manager: the agent for the stated
+            `machines`, and asyncssh's wheels for the stated `wheels` (no variable; False).
+        bundle: `s3://bucket/prefix/DIGEST/`, a bundle that was built before (`smssh bundle build`). It is used as it
+            is, once it was found to be complete and made for these options (no variable; one is built for these
+            options).
         bundle_prefix: `s3://bucket/prefix` under which bundles are stored. The job's role must be able to read it.
             The bucket must belong to your own account, or to the one that the address names at its end:
             `s3://bucket/prefix?owner=123456789012` (no variable; `smssh/bundles` in the SageMaker SDK's default
@@ -139,8 +136,8 @@ class SSHOptions:
         launcher: what starts SSH in the container. `auto` wraps the entry point that the request names (`wrap`), and
             where it names none puts a `sitecustomize` of ours on PYTHONPATH; `chain` goes through the training
             toolkits' SAGEMAKER_TRAINING_MODULE, and `bash_env` through BASH_ENV, for images that neither of the
-            former suits. `baked` is for images that have smssh-plugin installed: they get variables and no bundle, as
-            with `bundle="baked"`.
+            former suits. `baked` is for images that have smssh-plugin installed, which starts by itself: they get
+            variables and no bundle.
         cache: what becomes of step caching, because a cache hit starts no container: `warn` says so, `keep` says
             nothing, `drop` takes the step's CacheConfig away while SSH is on.
         hosts: how many hosts of a job, from the first on, can be entered; None and 0 are all of them (SMSSH_HOSTS,
@@ -185,7 +182,8 @@ class SSHOptions:
     agent_version: str | None = None
     machines: tuple[str, ...] = ("x86_64",)
     wheels: tuple[str, ...] = ()
-    bundle: str = "auto"
+    offline: bool = False
+    bundle: str | None = None
     bundle_prefix: str | None = None
     s3_encryption: str | None = None
     plugins: tuple[str, ...] = ()
@@ -210,9 +208,10 @@ class SSHOptions:
         for name, choices in (("launcher", LAUNCHERS), ("cache", CACHES)):
             if getattr(self, name) not in choices:
                 raise _refusal(name, f"is {getattr(self, name)!r}, not one of {', '.join(choices)}")
-        # A text such as "no" would be true.
-        if not isinstance(self.endpoints, bool):
-            raise _refusal("endpoints", f"is {self.endpoints!r}, not True or False")
+        for name in ("endpoints", "offline"):
+            # A text such as "no" would be true.
+            if not isinstance(getattr(self, name), bool):
+                raise _refusal(name, f"is {getattr(self, name)!r}, not True or False")
         if not (self.repack is None or isinstance(self.repack, bool)):
             raise _refusal("repack", f"is {self.repack!r}, not True, False or None")
         for version in self.wheels:
@@ -281,21 +280,22 @@ class SSHOptions:
             raise _refusal("hold_hosts", "is 'all', and hosts find each other over the ssm transport only")
 
     def _check_bundle(self) -> None:
-        """Refuse what contradicts the way in which our files get into the container."""
-        if not self.bundle:
-            object.__setattr__(self, "bundle", "auto")
-        address = self.bundle not in BUNDLES
-        if address and not _is_place(self.bundle):
+        """Refuse places that cannot be used, and options that contradict the way our files get into the container."""
+        for name in ("bundle", "bundle_prefix"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, None)
+            elif not _is_place(getattr(self, name)):
+                raise _refusal(name, f"is {getattr(self, name)!r}, not an s3://bucket/prefix address")
+        if self.bundle is not None and not _BUILT.match(split_owner(self.bundle)[0]):
             raise _refusal(
-                "bundle", f"is {self.bundle!r}, not {', '.join(BUNDLES)} or an s3://bucket/prefix address"
+                "bundle",
+                f"is {self.bundle!r}, which does not end in the digest of a bundle",
+                "`smssh bundle build` prints the address of one; bundle_prefix says where bundles are stored",
             )
-        if self.bundle_prefix is not None:
-            if not _is_place(self.bundle_prefix):
-                raise _refusal(
-                    "bundle_prefix", f"is {self.bundle_prefix!r}, not an s3://bucket/prefix address"
-                )
-            if address:
-                raise _refusal("bundle_prefix", f"has no meaning with bundle={self.bundle!r}")
+        if self.bundle is not None and self.bundle_prefix is not None:
+            raise _refusal(
+                "bundle_prefix", f"has no meaning with bundle={self.bundle!r}, which is stored already"
+            )
         if self.s3_encryption is not None:
             try:
                 known = settings.encryption(self.s3_encryption)
@@ -306,22 +306,22 @@ class SSHOptions:
                     "s3_encryption",
                     f"is {self.s3_encryption!r}, not AES256, aws:kms or a key of KMS: id, ARN or alias",
                 )
-        if self.bundle == "baked" and self.launcher not in ("auto", "baked"):
-            raise _refusal("launcher", f"is {self.launcher!r}, and with bundle='baked' nothing is carried")
         if self.baked:
             self._check_baked()
-        if self.bundle == "offline":
+        if self.offline:
             self._check_offline()
 
     def _check_baked(self) -> None:
         for name, value in (
+            ("bundle", self.bundle),
+            ("offline", self.offline),
             ("wheels", self.wheels),
             ("agent", self.agent == "bundle"),
             ("plugins", self.plugins),
         ):
             if value:
                 raise _refusal(
-                    name, "asks for files in a bundle, and an image with smssh-plugin (baked) gets none"
+                    name, "asks for a bundle, and an image with smssh-plugin (launcher='baked') gets none"
                 )
         known = {each.field for each in settings.SETTINGS}
         for name in self.extra:
@@ -332,9 +332,9 @@ class SSHOptions:
 
     def _check_offline(self) -> None:
         if self.transport == "ssm" and self.agent == "download":
-            raise _refusal("agent", "is 'download', and a job with bundle='offline' downloads nothing")
+            raise _refusal("agent", "is 'download', and a job with offline=True downloads nothing")
         if self.ssh_server == "apt":
-            raise _refusal("ssh_server", "is 'apt', and a job with bundle='offline' downloads nothing")
+            raise _refusal("ssh_server", "is 'apt', and a job with offline=True downloads nothing")
         if self.ssh_server == "sshd":
             return
         have = {version.partition("-")[2] or "x86_64" for version in self.wheels}
@@ -343,7 +343,7 @@ class SSHOptions:
                 suffix = "" if machine == "x86_64" else f"-{machine}"
                 raise _refusal(
                     "wheels",
-                    f"has none for {machine}, and bundle='offline' brings all that a job needs: name the Python of "
+                    f"has none for {machine}, and offline=True brings all that a job needs: name the Python of "
                     f"its image, such as '3.11{suffix}', or say ssh_server='sshd' where the image has one",
                 )
 
@@ -355,30 +355,30 @@ class SSHOptions:
     @property
     def baked(self) -> bool:
         """Whether the image has the package, so that variables are all that a job gets: see `settings.variables`."""
-        return "baked" in (self.bundle, self.launcher)
+        return self.launcher == "baked"
 
     @property
     def agent_source(self) -> str:
         """Where the jobs' agent comes from: `agent`, and where that leaves it open, what an offline bundle needs."""
-        needed = self.bundle == "offline" and self.transport == "ssm"
+        needed = self.offline and self.transport == "ssm"
         return "bundle" if needed and self.agent == "auto" else self.agent
 
     @property
-    def given(self) -> str | None:
-        """The S3 prefix of the bundle that is to be used as it is, ending in a slash; None where one is made."""
-        address, _ = split_owner(self.bundle)
-        return address.rstrip("/") + "/" if _GIVEN.match(address) else None
+    def bundle_uri(self) -> str | None:
+        """The S3 prefix of the bundle that is used as it is, ending in a slash; None where one is built."""
+        return None if self.bundle is None else split_owner(self.bundle)[0].rstrip("/") + "/"
 
     @property
     def place(self) -> str | None:
-        """The S3 prefix under which bundles are stored; None for the default one."""
-        named = self.bundle_prefix if self.bundle in BUNDLES else self.bundle
-        return None if named is None else split_owner(named)[0]
+        """The S3 prefix under which bundles are stored, the named one too; None for the default one."""
+        if self.bundle_uri is not None:
+            return self.bundle_uri.rstrip("/").rpartition("/")[0]
+        return None if self.bundle_prefix is None else split_owner(self.bundle_prefix)[0]
 
     @property
     def bucket_owner(self) -> str:
         """The account that owns the bucket of `place`, if the address names it; "" for one's own account."""
-        return split_owner((self.bundle_prefix if self.bundle in BUNDLES else self.bundle) or "")[1]
+        return split_owner(self.bundle or self.bundle_prefix or "")[1]
 
     def merged(self, changes: Mapping[str, Any]) -> SSHOptions:
         """These options with some of them replaced.
@@ -462,7 +462,8 @@ WAYS: Mapping[str, Way] = {
     "agent_version": Way(("SMSSH_AGENT_VERSION",), "options.json"),
     "machines": Way(("SMSSH_AGENT_SHA256",), "options.json"),
     "wheels": Way((), "bundle"),
-    "bundle": Way(("SMSSH_BUNDLE",), "request"),
+    "offline": Way((), "bundle"),
+    "bundle": Way((), "request"),
     "bundle_prefix": Way((), "nowhere"),
     "s3_encryption": Way(("SMSSH_S3_ENCRYPTION",), "options.json"),
     "plugins": Way((), "bundle"),
@@ -570,5 +571,7 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _refusal(name: str, problem: str) -> SmsshError:
-    return SmsshError(f"SSHOptions: {name} {problem}", reference="bad-option", status=ExitStatus.USAGE)
+def _refusal(name: str, problem: str, hint: str | None = None) -> SmsshError:
+    return SmsshError(
+        f"SSHOptions: {name} {problem}", hint=hint, reference="bad-option", status=ExitStatus.USAGE
+    )

@@ -84,7 +84,7 @@ def unseen(options: SSHOptions) -> list[RequestWarning]:
 _UNSEEN = RequestWarning(
     "its model was not seen to get SSH",
     ": unless it was made with SSH, the job can't be entered; give SSH to what makes the model, too, or use an image "
-    "that has smssh-plugin (SSHOptions(bundle='baked'))",
+    "that has smssh-plugin (SSHOptions(launcher='baked'))",
     closed=True,
 )
 _ROLE_UNSEEN = RequestWarning(
@@ -100,7 +100,7 @@ def unproven() -> RequestWarning:
         "the bundle is one of the model's AdditionalModelDataSources, which AWS does not document for batch transform",
         "; if the model or the job is refused or fails for that, let a job repack the model first "
         "(SSHOptions(repack=True), for a pipeline as a whole), use an image that has smssh-plugin "
-        "(SSHOptions(bundle='baked')), or leave SSH off here (SSHOptions(enabled=False))",
+        "(SSHOptions(launcher='baked')), or leave SSH off here (SSHOptions(enabled=False))",
     )
 
 

@@ -23,7 +23,7 @@ ROLE = "arn:aws:iam::123456789012:role/native"
 WORK = "while [ ! -e /opt/ml/go ]; do sleep 0.1; done"
 SUBMIT = """
 import json, sys, boto3, smssh_plugin
-options = {"bundle": "s3://native/smssh", **json.loads(sys.argv[2])}
+options = {"bundle_prefix": "s3://native/smssh", **json.loads(sys.argv[2])}
 client = smssh_plugin.enable(boto3.client("sagemaker"), transport="native", **options)
 client.create_training_job(**json.loads(sys.argv[1]))
 """
@@ -31,8 +31,8 @@ client.create_training_job(**json.loads(sys.argv[1]))
 INSTALL = """
 import sys
 from smssh_plugin.cli import main
-from smssh_plugin.submit import bundle
-bundle.wheels_for = lambda _version: {}
+from smssh_plugin.submit.bundle import build
+build.wheels_for = lambda _version: {}
 sys.exit(main(sys.argv[1:]))
 """
 

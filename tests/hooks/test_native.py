@@ -214,12 +214,12 @@ def test_a_client_finds_it_from_the_jobs_own_request(tmp_path, s3, monkeypatch):
     (tmp_path / "home" / "id_ed25519.pub").write_text(key + "\n")
     session = boto3.session.Session(region_name="us-east-1")
     for place in (f"s3://{BUCKET}", f"s3://{BUCKET}/mine"):
-        address = publish.publish(SSHOptions(transport="native", bundle=place), session)
+        address = publish.publish(SSHOptions(transport="native", bundle_prefix=place), session)
         named = s3.get_object(Bucket=BUCKET, Key=address[len(f"s3://{BUCKET}/") :] + "options.json")
         options = json.loads(named["Body"].read())
         assert options["announce"] == os.path.dirname(address.rstrip("/")) == place
     # Nothing of it in the bundles of others.
-    address = publish.publish(SSHOptions(transport="none", bundle=place), session)
+    address = publish.publish(SSHOptions(transport="none", bundle_prefix=place), session)
     named = s3.get_object(Bucket=BUCKET, Key=address[len(f"s3://{BUCKET}/") :] + "options.json")
     assert "announce" not in json.loads(named["Body"].read())
 

@@ -98,7 +98,7 @@ def test_in_the_bundle(mirror: Mirror, tmp_path: Path) -> None:
 def test_offline_brings_wheels_and_agent(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that a job needs, for what was stated, and nothing else."""
     monkeypatch.setattr(bundles, "wheels_for", lambda version: {f"asyncssh-for-{version}.whl": b"wheel"})
-    options = SSHOptions(bundle="offline", wheels=("3.11", "3.12-aarch64"), machines=("x86_64", "aarch64"))
+    options = SSHOptions(offline=True, wheels=("3.11", "3.12-aarch64"), machines=("x86_64", "aarch64"))
     bundle = build(options, [KEY], agent_for(options, AWS, "eu-west-1"))
     assert {name for name in bundle.files if "/" in name and not name.startswith("chain/")} == {
         "wheels/3.11-x86_64/asyncssh-for-3.11.whl",
@@ -234,7 +234,7 @@ def test_a_mirror_in_the_options_travels(mirror: Mirror, monkeypatch: pytest.Mon
 
 
 def test_publish_puts_it_in(mirror: Mirror, boto_session: boto3.Session, s3: Any) -> None:
-    address = publish(SSHOptions(agent="bundle", bundle=f"s3://{BUCKET}/agents"), boto_session)
+    address = publish(SSHOptions(agent="bundle", bundle_prefix=f"s3://{BUCKET}/agents"), boto_session)
     key = address[len(f"s3://{BUCKET}/") :]
     options = json.loads(s3.get_object(Bucket=BUCKET, Key=key + "options.json")["Body"].read())
     assert options["agent_sha256"] == {"x86_64": sha256(b"for intel")}

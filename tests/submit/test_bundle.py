@@ -276,7 +276,7 @@ def test_an_upload_that_was_cut_is_finished(boto_session: boto3.Session) -> None
 
 
 def test_a_process_asks_once(boto_session: boto3.Session) -> None:
-    options = SSHOptions(bundle=f"s3://{BUCKET}/asked")
+    options = SSHOptions(bundle_prefix=f"s3://{BUCKET}/asked")
     first = publish(options, boto_session)
     heads: list[Any] = []
     boto_session.events.register("before-call.s3.HeadObject", lambda **_: heads.append(1), unique_id="heads")
@@ -293,9 +293,9 @@ def test_the_default_place_is_that_of_the_sdk(sdk: SDK, boto_session: boto3.Sess
     plain = destination(SSHOptions(), boto_session)
     assert (plain.bucket, plain.prefix) == (f"sagemaker-{REGION}-123456789012", "smssh/bundles")
     assert destination(SSHOptions(), None).bucket == plain.bucket
-    named = destination(SSHOptions(bundle="s3://mine/a/b/"), boto_session)
+    named = destination(SSHOptions(bundle_prefix="s3://mine/a/b/"), boto_session)
     assert (named.bucket, named.prefix) == ("mine", "a/b")
-    assert destination(SSHOptions(bundle="s3://mine"), boto_session).key("d", "f") == "d/f"
+    assert destination(SSHOptions(bundle_prefix="s3://mine"), boto_session).key("d", "f") == "d/f"
 
 
 def test_without_a_region(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from botocore.exceptions import ParamValidationError
 
 from smssh_plugin import SmsshError, SSHOptions, enable
 from smssh_plugin.submit import boto as clients
+from smssh_plugin.submit.bundle import check
 from smssh_plugin.submit.bundle import publish as publishing
 from smssh_plugin.submit.bundle.build import build
 from smssh_plugin.submit.bundle.store import Destination
@@ -26,7 +28,7 @@ from .conftest import BUCKET, IMAGE, KEY, REGION, ROLE, SDK
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPTIONS = SSHOptions(bundle=f"s3://{BUCKET}/bundles")
+OPTIONS = SSHOptions(bundle_prefix=f"s3://{BUCKET}/bundles")
 RESOURCES = {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 10}
 REQUESTS: dict[str, dict[str, Any]] = {
     "create_training_job": {
@@ -136,11 +138,11 @@ def test_a_native_job_says_where_it_announces_itself_where_its_bundle_does_not(
         return source["S3Uri"], body["Environment"].get("SMSSH_ANNOUNCE")
 
     place, other = f"s3://{BUCKET}/bundles", f"s3://{BUCKET}/hosts-of-ours"
-    usual, said = announced(bundle=place)
+    usual, said = announced(bundle_prefix=place)
     assert said is None
     assert announced(bundle=usual) == (usual, None)
-    assert announced(bundle=place, extra={"announce": f"{place}/"})[1] is None
-    named, said = announced(bundle=place, extra={"announce": other})
+    assert announced(bundle_prefix=place, extra={"announce": f"{place}/"})[1] is None
+    named, said = announced(bundle_prefix=place, extra={"announce": other})
     assert said == other
     assert announced(bundle=named) == (named, other)
     assert announced(bundle=usual, environment={"SMSSH_ANNOUNCE": other}) == (usual, other)
@@ -254,7 +256,7 @@ def test_a_model_is_left_alone_and_with_it_its_transform_jobs(boto_session: boto
         "no SSH for the transform job 'b': its model, which would bring our files, is made without"
     )
     assert "steps=('*', 'model')" in text
-    assert "bundle='baked'" in text
+    assert "launcher='baked'" in text
     # In another region, a model of that name is another one.
     elsewhere = enable(boto3.client("sagemaker", region_name="eu-west-1"), OPTIONS, boto_session=boto_session)
     body, (text,) = said_of(elsewhere, "create_transform_job", JOB)
@@ -302,7 +304,7 @@ def test_a_model_that_was_made_while_it_was_off_is_not_known(boto_session: boto3
 
 def test_a_baked_transform_job_has_the_role_of_its_model(boto_session: boto3.Session) -> None:
     """No transform request has one, and without a role no host is registered."""
-    client = enable(boto_session.client("sagemaker"), bundle="baked", boto_session=boto_session)
+    client = enable(boto_session.client("sagemaker"), launcher="baked", boto_session=boto_session)
     body, (text,) = said_of(client, "create_transform_job", JOB)
     assert "SMSSH_ROLE" not in body["Environment"]
     assert "role" in text
@@ -517,6 +519,23 @@ def test_a_definition_in_s3(boto_session: boto3.Session, s3: Any) -> None:
     stored = s3.get_object(Bucket=location["Bucket"], Key=location["ObjectKey"])["Body"].read()
     assert "SMSSH_ENABLE" in stored.decode()
     assert json.loads(s3.get_object(Bucket=BUCKET, Key="p.json")["Body"].read()) == DEFINITION
+
+
+def test_a_definition_is_stored_beside_a_bundle_that_is_named(
+    boto_session: boto3.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the bundle's own folder it would be a file that is not in the manifest, and the bundle of no use any more."""
+    monkeypatch.setattr(check, "_checked", {})
+    s3 = boto_session.client("s3")
+    s3.put_object(Bucket=BUCKET, Key="beside.json", Body=json.dumps(DEFINITION).encode())
+    options = SSHOptions(bundle=upload(build(SSHOptions(), [KEY]), Destination(s3, BUCKET, "named")))
+    client = enable(boto_session.client("sagemaker"), options, boto_session=boto_session)
+    given = {"Bucket": BUCKET, "ObjectKey": "beside.json"}
+    body = sent(client, "update_pipeline", {"PipelineName": "p", "PipelineDefinitionS3Location": given})
+    key = body["PipelineDefinitionS3Location"]["ObjectKey"]
+    assert re.fullmatch(r"named/[0-9a-f]{64}/pipeline\.json", key)
+    check._checked.clear()
+    assert publishing.publish(options, boto_session) == options.bundle
 
 
 def test_a_definition_in_s3_that_is_not_there(boto_session: boto3.Session) -> None:

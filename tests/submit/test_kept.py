@@ -191,7 +191,7 @@ def test_what_was_moved_to_an_archive_is_put_again(store: Store) -> None:
 def test_a_process_that_lives_for_long_looks_again(
     store: Store, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = SSHOptions(bundle=f"s3://{BUCKET}/long", owner="long")
+    options = SSHOptions(bundle_prefix=f"s3://{BUCKET}/long", owner="long")
     address = publish(options, store.session)
     key = address[len(f"s3://{BUCKET}/") :] + "run.sh"
     s3.delete_object(Bucket=BUCKET, Key=key)
@@ -264,7 +264,7 @@ TRAINING: dict[str, Any] = {
 
 
 def test_a_pipeline_is_told_of_a_rule_and_a_job_only_of_one_that_is_near(store: Store) -> None:
-    options = SSHOptions(bundle=f"s3://{BUCKET}/told", owner="told")
+    options = SSHOptions(bundle_prefix=f"s3://{BUCKET}/told", owner="told")
     store.days = {"": 30.0}
     client = enable(store.session.client("sagemaker"), options, boto_session=store.session)
     with warnings.catch_warnings(record=True) as said:
@@ -313,7 +313,7 @@ def upserted(store: Store, name: str, options: SSHOptions) -> str:
 
 
 def test_a_start_by_an_enabled_client_renews_what_is_old(store: Store) -> None:
-    options = SSHOptions(bundle=f"s3://{BUCKET}/year", owner="year")
+    options = SSHOptions(bundle_prefix=f"s3://{BUCKET}/year", owner="year")
     address = upserted(store, "year", options)
     store.age = RENEW_SECONDS + HOUR
     client = enable(store.session.client("sagemaker"), options, boto_session=store.session)
@@ -329,7 +329,7 @@ def test_a_start_by_an_enabled_client_renews_what_is_old(store: Store) -> None:
 
 
 def test_a_start_whose_bundle_is_gone_is_warned_of_and_made(store: Store, s3: Any) -> None:
-    options = SSHOptions(bundle=f"s3://{BUCKET}/lost", owner="lost")
+    options = SSHOptions(bundle_prefix=f"s3://{BUCKET}/lost", owner="lost")
     address = upserted(store, "lost", options)
     s3.delete_object(Bucket=BUCKET, Key=address[len(f"s3://{BUCKET}/") :] + "run.sh")
     client = enable(store.session.client("sagemaker"), options, boto_session=store.session)
@@ -340,7 +340,7 @@ def test_a_start_whose_bundle_is_gone_is_warned_of_and_made(store: Store, s3: An
 
 
 def test_a_start_by_who_may_not_read_the_pipeline(store: Store) -> None:
-    options = SSHOptions(bundle=f"s3://{BUCKET}/unread", owner="unread")
+    options = SSHOptions(bundle_prefix=f"s3://{BUCKET}/unread", owner="unread")
     upserted(store, "unread", options)
     client = enable(store.session.client("sagemaker"), options, boto_session=store.session)
 
@@ -364,7 +364,7 @@ def test_a_pipeline_of_the_sdk_is_found_to_use_its_bundle(sdk: SDK) -> None:
 
 
 def test_every_call_names_the_owner(store: Store) -> None:
-    options = SSHOptions(bundle=f"s3://{BUCKET}/owned", owner="owned")
+    options = SSHOptions(bundle_prefix=f"s3://{BUCKET}/owned", owner="owned")
     address = publish(options, store.session)
     publish(SSHOptions(bundle=address), store.session)
     calls = list(store.calls)
@@ -394,7 +394,7 @@ def test_a_bucket_of_another_account_is_used_where_it_is_named(
 def test_a_bucket_of_another_account_says_how_to_name_it(store: Store) -> None:
     store.refuse = {"ListObjectsV2", "GetObject", "HeadObject", "PutObject"}  # what S3 does then
     with pytest.raises(SmsshError) as caught:
-        publish(SSHOptions(bundle=f"s3://{BUCKET}/theirs", owner="x"), store.session)
+        publish(SSHOptions(bundle_prefix=f"s3://{BUCKET}/theirs", owner="x"), store.session)
     assert f"must belong to the account {ACCOUNT}" in (caught.value.hint or "")
     assert f"s3://{BUCKET}/theirs?owner=ACCOUNT" in (caught.value.hint or "")
 
@@ -423,9 +423,9 @@ def test_without_sts_the_address_may_say_it(store: Store, monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
     session = boto3.Session(region_name=REGION)
     with pytest.raises(SmsshError, match="cannot find out your AWS account, which must own") as caught:
-        publish(SSHOptions(bundle=f"s3://{BUCKET}/no-sts"), session)
+        publish(SSHOptions(bundle_prefix=f"s3://{BUCKET}/no-sts"), session)
     assert "?owner=ACCOUNT" in (caught.value.hint or "")
-    assert publish(SSHOptions(bundle=f"s3://{BUCKET}/no-sts?owner={ACCOUNT}"), session)
+    assert publish(SSHOptions(bundle_prefix=f"s3://{BUCKET}/no-sts?owner={ACCOUNT}"), session)
 
 
 # -------------------------------------------------------------------------------- an account that is new, or strict

@@ -148,7 +148,7 @@ def test_bash_env_of_the_request_is_not_hidden(value: Any) -> None:
 def test_baked_is_variables_and_nothing_else(kind: str) -> None:
     before = request(kind, ["python3", "a.py"])
     settings = {"SMSSH_HOLD": "failure", "SMSSH_AUTHORIZED_KEYS": "ssh-ed25519 AAAA"}
-    found = changed(kind, before, "auto", baked=True, environment=settings)
+    found = changed(kind, before, "baked", environment=settings)
     own = holder(kind, before)
     assert {**holder(kind, found), "Environment": None} == {**own, "Environment": None}
     expected = {"SMSSH_ROLE": "role"}
@@ -160,9 +160,7 @@ def test_baked_is_variables_and_nothing_else(kind: str) -> None:
 
 
 def test_baked_endpoints_have_it_in_the_model() -> None:
-    found = changed(
-        "model", request("model"), "auto", baked=True, endpoints=True, environment={"SMSSH_HOLD": "end"}
-    )
+    found = changed("model", request("model"), "baked", endpoints=True, environment={"SMSSH_HOLD": "end"})
     assert found["PrimaryContainer"]["Environment"] == {
         "SMSSH_ENABLE": "1",
         "SMSSH_ROLE": "role",
@@ -172,7 +170,7 @@ def test_baked_endpoints_have_it_in_the_model() -> None:
 
 def test_too_many_keys_for_a_variable() -> None:
     keys = {"SMSSH_AUTHORIZED_KEYS": "k" * 300}
-    injection = Injection(BUNDLE, step="Step", baked=True, environment=keys)
+    injection = Injection(BUNDLE, step="Step", launcher="baked", environment=keys)
     transform_request("training", request("training"), injection)
     with pytest.raises(SmsshError, match=r"SMSSH_AUTHORIZED_KEYS would have 300 .* takes 256") as caught:
         transform_request("processing", request("processing"), injection)
@@ -185,7 +183,9 @@ def test_transform_jobs_take_16_variables() -> None:
     many = {f"SMSSH_{number}": "x" for number in range(15)}
     with pytest.raises(SmsshError, match=r"SSH adds 17; SageMaker takes 16"):
         transform_request(
-            "transform", request("transform"), Injection(BUNDLE, step="Step", baked=True, environment=many)
+            "transform",
+            request("transform"),
+            Injection(BUNDLE, step="Step", launcher="baked", environment=many),
         )
 
 

@@ -55,7 +55,7 @@ class Level:
             else:
                 given = json.loads(pipeline.definition())
                 kept = copy.deepcopy(given)
-                options = SSHOptions(**{"bundle": PLACE, **asked})
+                options = SSHOptions(**{"bundle_prefix": PLACE, **asked})
                 changed = inject_definition(given, options, Selection(steps), lambda: self._session)
                 assert given == kept
                 after = {each["Name"]: each for each in changed["Steps"]}
@@ -250,7 +250,7 @@ def test_nothing_unproven_is_tried_for_what_nobody_named(sdk: SDK, level: Level,
     assert text.startswith("no SSH for steps 'First' and 'Second'")
     assert "AWS does not document AdditionalModelDataSources for batch transform" in text
     assert "steps=..." in text
-    assert "bundle='baked'" in text
+    assert "launcher='baked'" in text
 
 
 @pytest.mark.parametrize("steps", ["Score", "S*", "transform", "Model", ["*", "model"]])
@@ -264,7 +264,7 @@ def test_what_somebody_named_is_tried_with_a_warning(sdk: SDK, level: Level, ste
 
 
 def test_an_image_that_has_the_package_needs_no_way(sdk: SDK, level: Level) -> None:
-    _, after, said = level.compiled(scoring(sdk), bundle="baked")
+    _, after, said = level.compiled(scoring(sdk), launcher="baked")
     assert after["Model"]["Arguments"]["PrimaryContainer"]["Environment"]["SMSSH_ROLE"] == ROLE
     assert "AdditionalModelDataSources" not in after["Model"]["Arguments"]["PrimaryContainer"]
     assert after["Score"]["Arguments"]["Environment"]["SMSSH_ENABLE"] == "1"
@@ -310,7 +310,7 @@ def test_a_model_that_was_repacked_is_not_given_the_bundle_twice(
     steps = [trained, *model.steps, model, with_ssh(score)]
     once = json.loads(sdk.pipeline(*steps, session=session).definition())
     chosen = Selection(["transform", "model"])
-    for options in (SSHOptions(bundle=PLACE), SSHOptions(bundle=PLACE, endpoints=True)):
+    for options in (SSHOptions(bundle_prefix=PLACE), SSHOptions(bundle_prefix=PLACE, endpoints=True)):
         assert inject_definition(once, options, chosen, lambda: boto_session) is once
 
 
@@ -360,7 +360,7 @@ def test_a_step_that_repacks_is_added_once(sdk: SDK, boto_session: Any) -> None:
     pipeline = with_ssh(scoring(sdk), repack=True)
     once = json.loads(pipeline.definition())
     assert json.loads(pipeline.definition()) == once
-    options = SSHOptions(bundle=PLACE, repack=True)
+    options = SSHOptions(bundle_prefix=PLACE, repack=True)
     assert inject_definition(once, options, Selection(["*", "model"]), lambda: boto_session) is once
 
 
@@ -452,9 +452,9 @@ def test_what_the_step_that_repacks_does(tmp_path: Path, name: str, inside: str)
     ("asked", "said"),
     [
         ({}, "its model was not seen to get SSH: unless it was made with SSH, the job can't be entered"),
-        ({"bundle": "baked"}, "its model was not seen to get SSH, which would say by SMSSH_ROLE what role"),
-        ({"bundle": "baked", "role": ROLE}, None),
-        ({"bundle": "baked", "transport": "none"}, None),
+        ({"launcher": "baked"}, "its model was not seen to get SSH, which would say by SMSSH_ROLE what role"),
+        ({"launcher": "baked", "role": ROLE}, None),
+        ({"launcher": "baked", "transport": "none"}, None),
     ],
 )
 def test_a_model_from_elsewhere(sdk: SDK, level: Level, asked: dict[str, Any], said: str | None) -> None:
@@ -473,7 +473,7 @@ def test_a_model_from_elsewhere(sdk: SDK, level: Level, asked: dict[str, Any], s
 def test_a_baked_transform_step_has_the_role_of_a_model_that_is_left_out(sdk: SDK) -> None:
     pipeline = scoring(sdk)
     with_ssh(pipeline, steps="Model", enabled=False)
-    found = steps_of(with_ssh(pipeline, bundle="baked"))
+    found = steps_of(with_ssh(pipeline, launcher="baked"))
     assert found["Score"]["Arguments"]["Environment"]["SMSSH_ROLE"] == ROLE
     assert "SMSSH" not in json.dumps(found["Model"])
 
@@ -481,7 +481,7 @@ def test_a_baked_transform_step_has_the_role_of_a_model_that_is_left_out(sdk: SD
 def test_a_baked_transform_step_has_no_need_of_files_in_its_model(sdk: SDK) -> None:
     """The model was chosen with other options, and from a package, to which no files can be added."""
     pipeline = scoring(sdk, lambda request: request["PrimaryContainer"].update(ModelPackageName="p"))
-    with_ssh(pipeline, steps="*", bundle="baked")
+    with_ssh(pipeline, steps="*", launcher="baked")
     found = steps_of(pipeline)
     assert found["Score"]["Arguments"]["Environment"]["SMSSH_ROLE"] == ROLE
     assert "SMSSH" not in json.dumps(found["Model"])

@@ -18,6 +18,9 @@ from .conftest import KEY
 if TYPE_CHECKING:
     from pathlib import Path
 
+BUILT = f"s3://bucket/prefix/{'a' * 64}"
+"""The address of a bundle."""
+
 
 def test_the_defaults_ask_for_nothing() -> None:
     assert SSHOptions().document(()) == {"transport": "ssm"}
@@ -86,28 +89,31 @@ def test_the_container_reads_what_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         ({"endpoints": "no"}, "endpoints"),
         ({"repack": "false"}, "repack"),
         ({"repack": 1}, "repack"),
-        ({"bundle": "offline", "wheels": "3.11", "agent": "Download"}, "agent"),
-        ({"bundle": "baked", "agent": "BUNDLE"}, "agent"),
+        ({"offline": True, "wheels": "3.11", "agent": "Download"}, "agent"),
+        ({"launcher": "baked", "agent": "BUNDLE"}, "agent"),
         ({"hold_hosts": "All", "transport": "Native"}, "hold_hosts"),
         ({"enabled": "yes"}, "enabled"),
         ({"wheels": ("3",)}, "wheels"),
         ({"wheels": ("3.11-arm",)}, "wheels"),
         ({"bundle": "bucket/prefix"}, "bundle"),
         ({"bundle": "s3://UPPER/case"}, "bundle"),
-        ({"bundle": "online"}, "bundle"),
+        ({"bundle": "s3://bucket/prefix"}, "bundle"),
+        ({"bundle": "auto"}, "bundle"),
+        ({"bundle": 1}, "bundle"),
+        ({"offline": "yes"}, "offline"),
         ({"bundle_prefix": "bucket/prefix"}, "bundle_prefix"),
-        ({"bundle_prefix": "s3://b-1/p", "bundle": "s3://b-2/p"}, "bundle_prefix"),
-        ({"bundle": "baked", "launcher": "wrap"}, "launcher"),
+        ({"bundle_prefix": "s3://b-1/p", "bundle": BUILT}, "bundle_prefix"),
+        ({"launcher": "baked", "bundle": BUILT}, "bundle"),
+        ({"launcher": "baked", "offline": True, "ssh_server": "sshd"}, "offline"),
         ({"launcher": "baked", "wheels": "3.11"}, "wheels"),
-        ({"bundle": "baked", "wheels": "3.11"}, "wheels"),
-        ({"bundle": "baked", "agent": "bundle"}, "agent"),
-        ({"bundle": "baked", "plugins": "mine"}, "plugins"),
-        ({"bundle": "baked", "extra": {"mine": 1}}, "extra"),
-        ({"bundle": "offline"}, "wheels"),
-        ({"bundle": "offline", "wheels": "3.11-aarch64"}, "wheels"),
-        ({"bundle": "offline", "wheels": "3.11", "machines": "x86_64,aarch64"}, "wheels"),
-        ({"bundle": "offline", "wheels": "3.11", "agent": "download"}, "agent"),
-        ({"bundle": "offline", "wheels": "3.11", "ssh_server": "apt"}, "ssh_server"),
+        ({"launcher": "baked", "agent": "bundle"}, "agent"),
+        ({"launcher": "baked", "plugins": "mine"}, "plugins"),
+        ({"launcher": "baked", "extra": {"mine": 1}}, "extra"),
+        ({"offline": True}, "wheels"),
+        ({"offline": True, "wheels": "3.11-aarch64"}, "wheels"),
+        ({"offline": True, "wheels": "3.11", "machines": "x86_64,aarch64"}, "wheels"),
+        ({"offline": True, "wheels": "3.11", "agent": "download"}, "agent"),
+        ({"offline": True, "wheels": "3.11", "ssh_server": "apt"}, "ssh_server"),
         ({"idle_seconds": "forever"}, "idle_seconds"),
         ({"hold_hosts": "some"}, "hold_hosts"),
         ({"hold_hosts": "all", "transport": "native"}, "hold_hosts"),
@@ -225,6 +231,7 @@ INTERNAL = {
     "SMSSH_STEP",  # the step's own name
     "SMSSH_MAX_RUNTIME",  # the request's own limit
     "SMSSH_TRAINING_MODULE",  # what an image sets, for a launcher that users set
+    "SMSSH_BUNDLE",  # where the bundle is in the container: the request says it
     "SMSSH_RUN_DIR",  # the container's own affair
 }
 
@@ -313,41 +320,50 @@ def test_variables_of_a_job_may_be_pipeline_variables() -> None:
     assert options.merged({"hold": "end"}).environment["B"] is variable
 
 
-# -------------------------------------------------------------------------------- ways in
-
-DIGEST = "a" * 64
+# -------------------------------------------------------------------------------- bundles
 
 
 def test_where_bundles_are_and_go() -> None:
-    given = f"s3://bucket/prefix/{DIGEST}"
-    assert SSHOptions().bundle == SSHOptions(bundle="").bundle == "auto"
-    assert (SSHOptions().given, SSHOptions().place, SSHOptions().baked) == (None, None, False)
-    assert (SSHOptions(bundle=given).given, SSHOptions(bundle=given).baked) == (given + "/", False)
-    assert SSHOptions(bundle=given + "/").given == given + "/"
-    named = SSHOptions(bundle="s3://bucket/prefix")
-    assert (named.given, named.place) == (None, "s3://bucket/prefix")
-    other = SSHOptions(bundle="offline", wheels="3.11", bundle_prefix="s3://bucket/prefix")
-    assert (other.given, other.place) == (None, "s3://bucket/prefix")
-    for baked in (SSHOptions(bundle="baked"), SSHOptions(launcher="baked")):
-        assert baked.baked
+    assert SSHOptions(bundle="", bundle_prefix="") == SSHOptions()
+    assert (SSHOptions().bundle_uri, SSHOptions().place, SSHOptions().baked) == (None, None, False)
+    for address in (BUILT, BUILT + "/", BUILT + "/?owner=123456789012"):
+        assert SSHOptions(bundle=address).bundle_uri == BUILT + "/"
+        assert SSHOptions(bundle=address).place == "s3://bucket/prefix"
+    assert SSHOptions(bundle=BUILT + "?owner=123456789012").bucket_owner == "123456789012"
+    named = SSHOptions(offline=True, wheels="3.11", bundle_prefix="s3://bucket/prefix?owner=123456789012")
+    assert (named.bundle_uri, named.place) == (None, "s3://bucket/prefix")
+    assert named.bucket_owner == "123456789012"
+    assert SSHOptions(launcher="baked").baked
+
+
+def test_a_place_is_not_the_address_of_a_bundle() -> None:
+    with pytest.raises(SmsshError, match="does not end in the digest of a bundle") as caught:
+        SSHOptions(bundle="s3://bucket/prefix")
+    assert "bundle_prefix says where bundles are stored" in (caught.value.hint or "")
 
 
 def test_offline_brings_the_agent_where_one_is_needed() -> None:
-    assert SSHOptions(bundle="offline", wheels="3.11").agent_source == "bundle"
-    assert SSHOptions(bundle="offline", wheels="3.11", agent="found").agent_source == "found"
-    assert SSHOptions(bundle="offline", wheels="3.11", transport="none").agent_source == "auto"
-    assert SSHOptions(bundle="offline", ssh_server="sshd").agent_source == "bundle"
-    both = SSHOptions(bundle="offline", wheels=("3.11", "3.11-aarch64"), machines=("x86_64", "aarch64"))
+    assert SSHOptions(offline=True, wheels="3.11").agent_source == "bundle"
+    assert SSHOptions(offline=True, wheels="3.11", agent="found").agent_source == "found"
+    assert SSHOptions(offline=True, wheels="3.11", transport="none").agent_source == "auto"
+    assert SSHOptions(offline=True, ssh_server="sshd").agent_source == "bundle"
+    both = SSHOptions(offline=True, wheels=("3.11", "3.11-aarch64"), machines=("x86_64", "aarch64"))
     assert both.agent_source == "bundle"
 
 
-def test_another_bundle_leaves_nothing_of_the_first() -> None:
+def test_other_options_leave_nothing_of_the_first() -> None:
     """What an option implies goes with it."""
-    kinds = ("auto", "baked", "offline", f"s3://bucket/prefix/{DIGEST}", "s3://bucket/prefix")
-    for first in kinds:
-        for then in kinds:
-            options = SSHOptions(bundle=first, ssh_server="sshd").merged({"bundle": then})
-            fresh = SSHOptions(bundle=then, ssh_server="sshd")
+    ways: list[dict[str, Any]] = [
+        {"launcher": "auto", "bundle": None, "offline": False},
+        {"launcher": "baked", "bundle": None, "offline": False},
+        {"launcher": "auto", "bundle": None, "offline": True},
+        {"launcher": "auto", "bundle": BUILT, "offline": True},
+        {"launcher": "auto", "bundle": BUILT, "offline": False},
+    ]
+    for first in ways:
+        for then in ways:
+            options = SSHOptions(**first, ssh_server="sshd").merged(then)
+            fresh = SSHOptions(**then, ssh_server="sshd")
             assert options == fresh
             assert options.document(()) == fresh.document(())
-    assert SSHOptions(bundle="baked").merged({"bundle": "auto", "wheels": "3.11"}).wheels == ("3.11",)
+    assert SSHOptions(launcher="baked").merged({"launcher": "auto", "wheels": "3.11"}).wheels == ("3.11",)

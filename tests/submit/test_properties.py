@@ -192,8 +192,7 @@ def injections(variables: Any) -> Any:
         step=st.sampled_from([None, "Step", "S" * 64]),
         role=role,
         transport=st.sampled_from(["ssm", "ssm", "none", "native"]),
-        launcher=st.sampled_from([each for each in LAUNCHERS if each != "baked"]),
-        baked=st.booleans(),
+        launcher=st.sampled_from([*LAUNCHERS, "baked"]),
         enable=st.one_of(st.just("1"), role.filter(lambda each: each is not None)),
         environment=st.dictionaries(
             st.sampled_from(["EXTRA", "B", "SMSSH_HOLD"]), role.filter(lambda each: each is not None)

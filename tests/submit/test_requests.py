@@ -321,8 +321,8 @@ def test_once_is_enough(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["training", "processing", "transform"])
 def test_the_options_that_came_first_stay(kind: str) -> None:
     """Where there is no bundle to be known by: a decorated step, and a client that is enabled."""
-    once = transform_request(kind, REQUESTS[kind], replace(INJECTION, baked=True))
-    later = Injection(environment={"MORE": "x"}, baked=True)
+    once = transform_request(kind, REQUESTS[kind], replace(INJECTION, launcher="baked"))
+    later = Injection(environment={"MORE": "x"}, launcher="baked")
     assert transform_request(kind, once, later) is once
 
 
@@ -435,7 +435,7 @@ def test_addresses_have_a_limit(kind: str, field: str) -> None:
     error = refusal(kind, REQUESTS[kind], Injection(bundle.replace("/p", "/pp"), step="Step"))
     assert error.reference == "address-too-long"
     assert f" {field} would have 1025 characters; SageMaker takes 1024" in error.message
-    assert "SSHOptions(bundle=" in (error.hint or "")
+    assert "SSHOptions(bundle_prefix=" in (error.hint or "")
 
 
 def test_the_environment_of_a_model_has_a_limit_as_a_whole() -> None:
@@ -520,7 +520,7 @@ def test_what_is_no_built_in_algorithm(change: Any) -> None:
 def test_a_built_in_algorithm_does_not_end_at_variables(name: str) -> None:
     image = f"382416733822.dkr.ecr.us-east-1.amazonaws.com/{name}:1"
     request = training(AlgorithmSpecification={"TrainingImage": image})
-    changed = transform_request("training", request, replace(INJECTION, baked=True))
+    changed = transform_request("training", request, replace(INJECTION, launcher="baked"))
     assert changed["Environment"]["SMSSH_ENABLE"] == "1"
     assert changed.get("InputDataConfig") == request.get("InputDataConfig")
 
@@ -675,7 +675,7 @@ def told(kind: str, request: Any, **asked: Any) -> Any:
 @pytest.mark.parametrize("kind", ["training", "processing", "tuning"])
 def test_a_job_is_told_its_own_limit(kind: str) -> None:
     assert told(kind, limited(kind, 3600)) == "3600"
-    assert told(kind, limited(kind, 3600), baked=True) == "3600"
+    assert told(kind, limited(kind, 3600), launcher="baked") == "3600"
     for limit in (object(), {"Get": "Parameters.Limit"}, "3600", True, 0, -1, 10**9, 3600.0, None):
         assert told(kind, limited(kind, limit)) is None
     changed = transform_request(kind, limited(kind, 3600), Injection(BUNDLE, step="Step"))

@@ -212,7 +212,7 @@ def test_a_pipeline_gives_what_its_steps_give(sdk_outcome: Outcome) -> None:
 
 def test_a_definition_gives_what_its_steps_give(sdk_outcome: Outcome, boto_session: Any) -> None:
     """What `enable` makes of CreatePipeline, without the SDK."""
-    options = SSHOptions(bundle="s3://tests-bucket/smssh/bundles")
+    options = SSHOptions(bundle_prefix="s3://tests-bucket/smssh/bundles")
     for case in sdk_outcome.cases("whole"):
         # Only where the SDK makes the step's request can files be put beside a script.
         if sdk_outcome.found[0][case]["options"] or sdk_outcome.found[0][case]["repacked"]:

@@ -184,10 +184,9 @@ def test_caching_of_a_step_that_cannot_be_entered_stays(sdk: SDK) -> None:
         assert steps_of(pipeline)["Cached"]["CacheConfig"] == CACHING
 
 
-@pytest.mark.parametrize("named", ["launcher", "bundle"])
-def test_an_image_with_the_package_gets_no_bundle(sdk: SDK, named: str) -> None:
+def test_an_image_with_the_package_gets_no_bundle(sdk: SDK) -> None:
     session = sdk.session()
-    step = with_ssh(sdk.bare_processing(session), hold="failure", owner="ann", hosts=2, **{named: "baked"})
+    step = with_ssh(sdk.bare_processing(session), hold="failure", owner="ann", hosts=2, launcher="baked")
     arguments = steps_of(sdk.pipeline(step, session=session))["Bare"]["Arguments"]
     assert "ProcessingInputs" not in arguments
     keys = arguments["Environment"].pop("SMSSH_AUTHORIZED_KEYS")
@@ -203,8 +202,8 @@ def test_an_image_with_the_package_gets_no_bundle(sdk: SDK, named: str) -> None:
 
 
 def test_one_step_of_a_baked_pipeline_has_another_image(sdk: SDK) -> None:
-    session, shared = sdk.session(), SSHOptions(bundle="baked", hold=("failure",))
-    other = with_ssh(sdk.bare_processing(session, "Other"), shared, bundle="auto")
+    session, shared = sdk.session(), SSHOptions(launcher="baked", hold=("failure",))
+    other = with_ssh(sdk.bare_processing(session, "Other"), shared, launcher="auto")
     pipeline = with_ssh(sdk.pipeline(other, sdk.bare_processing(session, "Baked"), session=session), shared)
     found = steps_of(pipeline)
     assert uri_in(found["Other"])
@@ -216,12 +215,12 @@ def test_one_step_of_a_baked_pipeline_has_another_image(sdk: SDK) -> None:
 def test_more_keys_than_a_variable_takes(sdk: SDK) -> None:
     session = sdk.session()
     step = with_ssh(
-        sdk.bare_processing(session), bundle="baked", authorized_keys="ssh-rsa AAAA" + "B" * 300 + " ann"
+        sdk.bare_processing(session), launcher="baked", authorized_keys="ssh-rsa AAAA" + "B" * 300 + " ann"
     )
     with pytest.raises(SmsshError, match=r"step 'Bare': .*SMSSH_AUTHORIZED_KEYS .* takes 256") as caught:
         sdk.pipeline(step, session=session).definition()
     assert "ssm:PARAMETER" in (caught.value.hint or "")
-    step = with_ssh(sdk.bare_processing(session), bundle="baked", authorized_keys="ssm:/team/keys")
+    step = with_ssh(sdk.bare_processing(session), launcher="baked", authorized_keys="ssm:/team/keys")
     arguments = steps_of(sdk.pipeline(step, session=session))["Bare"]["Arguments"]
     assert arguments["Environment"]["SMSSH_AUTHORIZED_KEYS"].endswith("\nssm:/team/keys")
 
@@ -229,7 +228,7 @@ def test_more_keys_than_a_variable_takes(sdk: SDK) -> None:
 def test_what_only_a_bundle_can_carry() -> None:
     with pytest.raises(SmsshError, match="extra has 'mine', which only a bundle can carry"):
         SSHOptions(launcher="baked", extra={"mine": 1})
-    with pytest.raises(SmsshError, match="wheels asks for files in a bundle"):
+    with pytest.raises(SmsshError, match="wheels asks for a bundle"):
         SSHOptions(launcher="baked", wheels=("3.11",))
 
 
@@ -443,5 +442,5 @@ def test_what_a_transform_step_asks_for_is_said_where_its_model_is_not_seen(sdk:
 
 
 def test_a_baked_model_says_nothing_for_a_transform_step(sdk: SDK) -> None:
-    variables = scored(sdk, SSHOptions(bundle="baked", hold=("failure",)), hold="failure")
+    variables = scored(sdk, SSHOptions(launcher="baked", hold=("failure",)), hold="failure")
     assert variables == {"SMSSH_HOLD": "failure", "SMSSH_AUTHORIZED_KEYS": KEY}

@@ -378,7 +378,7 @@ def test_a_named_step_that_cannot_be_entered_is_an_error(sdk: SDK) -> None:
 
 def test_a_bucket_that_is_not_there(sdk: SDK) -> None:
     session = sdk.session()
-    step = with_ssh(sdk.processing(session), bundle="s3://nobody-has-this/deep/prefix")
+    step = with_ssh(sdk.processing(session), bundle_prefix="s3://nobody-has-this/deep/prefix")
     with pytest.raises(SmsshError) as caught:
         sdk.pipeline(step, session=session).definition()
     assert caught.value.message == "there is no bucket nobody-has-this to store the bundle in"

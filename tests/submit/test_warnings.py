@@ -137,7 +137,7 @@ def test_the_images_python_path_is_lost(kind: str, image: Any) -> None:
     assert "takes the place of the image's own" in text
     assert of(kind, request(kind, image, Environment={"PYTHONPATH": "/mine"})) == []
     assert of(kind, request(kind, image), launcher="bash_env") == []
-    assert of(kind, request(kind, image), baked=True) == []
+    assert of(kind, request(kind, image), launcher="baked") == []
 
 
 def test_a_wrapped_entry_point_hides_no_python_path() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..options import SSHOptions
     from .store import Destination
 
-__all__ = ["check_given"]
+__all__ = ["check_bundle"]
 
 SECRET = frozenset({"notify"})
 """What is not repeated in messages: the address of a webhook."""
@@ -32,14 +32,14 @@ FRESH_SECONDS = 600.0
 _checked: dict[tuple[str, str, str], tuple[float, settings.Settings]] = {}
 
 
-def check_given(options: SSHOptions, session: Any, store: Destination) -> settings.Settings:
+def check_bundle(options: SSHOptions, session: Any, store: Destination) -> settings.Settings:
     """See that the bundle in the options can do what the other options ask for; not again for FRESH_SECONDS.
 
     What was not asked for is the bundle's affair: it may hold where the options say nothing of holds. A warning says
     that your own key may not log in.
 
     Args:
-        options: what was asked for; `options.given` is set.
+        options: what was asked for; `bundle` is set.
         session: see `named_keys`.
         store: where the bundle is; its client and the bucket's owner count.
 
@@ -49,16 +49,16 @@ def check_given(options: SSHOptions, session: Any, store: Destination) -> settin
     Raises:
         SmsshError: it is not there, not complete, or was made for something else.
     """
-    assert options.given is not None
+    assert options.bundle_uri is not None
     asked = _asked(options, tuple(named_keys(options, session)))
     wanted = json.dumps(
         [asked, options.wheels, options.agent_source, options.machines], sort_keys=True, default=repr
     )
-    known = (str(store.client.meta.endpoint_url), options.given, wanted)
+    known = (str(store.client.meta.endpoint_url), options.bundle_uri, wanted)
     when, found = _checked.get(known, (0.0, None))
     if found is not None and time.monotonic() - when < FRESH_SECONDS:
         return found
-    place = Prefix(options.given, store.client, store.owner)
+    place = Prefix(options.bundle_uri, store.client, store.owner)
     text = b"".join(place.chunks(MANIFEST))
     if hashlib.sha256(text).hexdigest() != place.name:
         raise _not_usable(options, f"its {MANIFEST} is not the one that it is named after")
@@ -75,7 +75,7 @@ def check_given(options: SSHOptions, session: Any, store: Destination) -> settin
     if differences:
         raise _not_usable(options, f"it was made for other options: {'; '.join(differences)}")
     _warn_of_own_key(options, read_there.authorized_keys)
-    remember(options.given, place.expiry)
+    remember(options.bundle_uri, place.expiry)
     _checked[known] = (time.monotonic(), read_there)
     return read_there
 
@@ -146,7 +146,7 @@ def _warn_of_own_key(options: SSHOptions, keys: tuple[str, ...]) -> None:
         return
     if not any(own in line.split() for line in keys):
         warnings.warn(
-            f"your own key is not among those of {options.given}: others can log in, you can't",
+            f"your own key is not among those of {options.bundle_uri}: others can log in, you can't",
             SmsshWarning,
             stacklevel=2,
         )
@@ -154,9 +154,9 @@ def _warn_of_own_key(options: SSHOptions, keys: tuple[str, ...]) -> None:
 
 def _not_usable(options: SSHOptions, problem: str) -> SmsshError:
     return SmsshError(
-        f"the bundle {options.given} can't be used: {problem}",
+        f"the bundle {options.bundle_uri} can't be used: {problem}",
         hint="`smssh bundle show` and `smssh bundle verify` say what it is; `smssh bundle build` makes one; "
-        "without SSHOptions(bundle=...) one is made for each set of options",
-        reference="given-bundle",
+        "without SSHOptions(bundle=...) one is built for each set of options",
+        reference="bundle-not-usable",
         status=ExitStatus.USAGE,
     )

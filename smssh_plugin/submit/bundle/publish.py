@@ -11,7 +11,7 @@ from ...errors import ExitStatus, SmsshError
 from ..authorized import authorized_keys
 from .agent import agent_for
 from .build import build
-from .check import check_given
+from .check import check_bundle
 from .store import destination
 from .upload import upload
 
@@ -34,7 +34,7 @@ _publishing = threading.Lock()
 
 
 def publish(options: SSHOptions, session: Any) -> str:
-    """The S3 prefix of the bundle for these options: built and stored where it is not stored yet, or given.
+    """The S3 prefix of the bundle for these options: the one that they name, or one that is built and stored.
 
     Args:
         options: what was asked for.
@@ -44,19 +44,19 @@ def publish(options: SSHOptions, session: Any) -> str:
         `s3://bucket/prefix/<digest>/`.
 
     Raises:
-        SmsshError: see `build`, `destination`, `upload` and `check_given`.
+        SmsshError: see `build`, `destination`, `upload` and `check_bundle`.
     """
     if options.baked:
         raise SmsshError(
-            "a job with bundle='baked' has no bundle that could be stored",
+            "an image with smssh-plugin (launcher='baked') gets no bundle",
             reference="no-bundle",
             status=ExitStatus.USAGE,
         )
     with _publishing:
         place = destination(options, session)
-        if options.given is not None:
-            check_given(options, session, place)
-            return options.given
+        if options.bundle_uri is not None:
+            check_bundle(options, session, place)
+            return options.bundle_uri
         bundle = bundle_for(options, session, place.client, with_owner(place.address, options.bucket_owner))
         known = (place.client.meta.endpoint_url, place.bucket, place.key(bundle.digest))
         when, address = _published.get(known, (0.0, ""))
@@ -79,8 +79,8 @@ def announce_variable(options: SSHOptions, session: Any, address: str) -> dict[s
     if options.transport != "native":
         return {}
     beside = address.rstrip("/").rpartition("/")[0]
-    if options.given is not None:
-        said = check_given(options, session, destination(options, session)).announce
+    if options.bundle_uri is not None:
+        said = check_bundle(options, session, destination(options, session)).announce
     else:
         said = str(options.document(()).get("announce", beside))
     said, owner = split_owner(said)

@@ -182,7 +182,7 @@ def check_length(where: str, field: str, uri: str) -> None:
         raise refuse(
             where,
             f"{field} would have {len(uri)} characters; SageMaker takes {URI}",
-            "name a shorter place in SSHOptions(bundle='s3://bucket/prefix')",
+            "name a shorter place in SSHOptions(bundle_prefix='s3://bucket/prefix')",
             "address-too-long",
         )
 

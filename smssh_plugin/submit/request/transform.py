@@ -53,10 +53,10 @@ class Injection:
         step: the name of the pipeline step, if there is one.
         role: role for the activation (may be a pipeline variable); None takes the request's own.
         transport: `ssm`, `none` or `native`.
-        launcher: one of `options.LAUNCHERS`.
+        launcher: one of `options.LAUNCHERS`; with `baked` the image brings our code, and the request gets variables and
+            nothing else.
         enable: the value of SMSSH_ENABLE; may be a pipeline variable.
         environment: more variables of the job; values may be pipeline variables.
-        baked: whether the image brings our code, and the request gets variables and nothing else.
         endpoints: whether models turn SSH on by themselves.
         repacked: whether models have the bundle in their `code/` folder.
         room: whether there is room for a variable that can be missed.
@@ -69,10 +69,14 @@ class Injection:
     launcher: str = "auto"
     enable: Any = "1"
     environment: Mapping[str, Any] = field(default_factory=dict)
-    baked: bool = False
     endpoints: bool = False
     repacked: bool = False
     room: bool = True
+
+    @property
+    def baked(self) -> bool:
+        """Whether the image has smssh-plugin, so that the request gets variables and nothing else."""
+        return self.launcher == "baked"
 
 
 def transform_request(kind: str, request: Request, injection: Injection) -> Request:

@@ -103,7 +103,7 @@ def test_made_for_something_else(
         SmsshError, match=f"can't be used: it was made for other options: {problem}"
     ) as caught:
         publish(SSHOptions(bundle=address, **asked), boto_session)
-    assert caught.value.reference == "given-bundle"
+    assert caught.value.reference == "bundle-not-usable"
     assert caught.value.status is ExitStatus.USAGE
     assert "secret" not in str(caught.value)
     publish(SSHOptions(bundle=address), boto_session)
