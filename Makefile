@@ -1,9 +1,9 @@
 # The two commands of the README, `make demo` and `make test`, and what stands behind them.
 PYTHON ?= python3
 WORKERS ?= 3
-GROUPS := --group examples --group test --group lint --group types
+GROUPS := --group docs --group examples --group test --group lint --group types
 
-.PHONY: demo test test-containers test-cuts test-fuzz test-kills test-properties test-sdks bench docs lint types \
+.PHONY: demo test test-containers test-cuts test-fuzz test-kills test-properties test-sdks bench docs docs-site lint types \
 	environments clean
 
 demo: environments
@@ -44,6 +44,10 @@ bench: environments
 
 docs: environments
 	.venv/bin/python dev/docs.py
+
+# The pages as a site, in build/site: open build/site/index.html. A link that leads nowhere is an error.
+docs-site: environments
+	.venv/bin/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -b html docs build/site
 
 # Every launcher in every kind of container, for real, as one table. As root: it starts a dockerd of its own.
 test-containers: environments

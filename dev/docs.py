@@ -4,7 +4,8 @@
 
 The hooks and what they are given come from smssh_plugin/hookspecs.py, an example of each from
 examples/plugins/every_hook.py, the settings from smssh_plugin/settings.py, the options from SSHOptions
-(option_docs.py), the additions to requests from what with_ssh adds (request_docs.py). What is missing there is an
+(option_docs.py), the additions to requests from what with_ssh adds (request_docs.py), the commands from their own
+help (command_docs.py). What is missing there is an
 error here: every hook, argument, field, setting, option and addition is documented.
 """
 
@@ -23,6 +24,7 @@ from smssh_plugin import hookspecs, settings
 from smssh_plugin.submit.options import WAYS
 
 sys.path.insert(0, str(Path(__file__).parent))  # whoever loads this file by its path has it elsewhere
+import command_docs
 import option_docs
 import request_docs
 
@@ -55,7 +57,7 @@ HOOKS = """\
 <!-- Written by dev/docs.py from smssh_plugin/hookspecs.py and examples/plugins/every_hook.py. -->
 
 Who may log in, the SSH server, the transport, the failure report, the decision to hold and notifications are
-[pluggy](https://pluggy.readthedocs.io) hooks; the built-in plugins are in [`hooks/`](../hooks). What starts, waits for
+[pluggy](https://pluggy.readthedocs.io) hooks; the built-in plugins are in the folder `hooks/`. What starts, waits for
 and retries the entry point is not a hook (see [architecture](architecture.md#container-from-the-launcher-to-a-login)).
 
 A plugin is a package with an entry point in the group `smssh`:
@@ -107,8 +109,9 @@ only if they are named, too. The supervisor prefers it to one in the image; the 
 
 A submit-side or client-side plugin must be installed where the pipeline is made, or where `smssh` runs.
 
-[`examples/plugins/smssh-triage`](../examples/plugins/smssh-triage) is a complete package with tests. Its hooks decide
-by the exit status whether a job is held, and add the installed packages to the report.
+`examples/plugins/smssh-triage` is a complete package with tests.
+[Its hooks](../examples/plugins/smssh-triage/smssh_triage.py) decide by the exit status whether a job is held, and add
+the installed packages to the report.
 """
 
 SETTINGS = """\
@@ -183,6 +186,7 @@ def main() -> int:
 def pages() -> dict[str, str]:
     """The pages by file name."""
     return {
+        "commands.md": command_docs.page(),
         "hooks.md": hooks_page(),
         "options.md": option_docs.page(),
         "requests.md": request_docs.page(),

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["run"]:
         return _run(arguments[1:])
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     options.arguments = arguments
     try:
         return int(options.function(options))
@@ -65,11 +65,12 @@ def _run(command: list[str]) -> int:
     return init.main(command)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line of all but `run`."""
+    whole = argparse.ArgumentParser(
         prog="smssh-hook", description="Hold, retry and release this job's entry point."
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
     commands.add_parser("run", help="run an entry point: `smssh-hook run -- CMD...`", add_help=False)
     status = commands.add_parser("status", help="what runs, what is held, until when")
@@ -104,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     release.add_argument(
         "--exit", type=_exit_status, metavar="CODE", help="the exit status of the job (default: its own)"
     )
-    return parser
+    return whole
 
 
 def _seconds(text: str) -> int:

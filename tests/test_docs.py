@@ -9,11 +9,13 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import boto3
 import pytest
 
+import smssh_plugin
 from smssh_plugin import SSHOptions, hookspecs, settings
 from smssh_plugin.container import ssm_agent
 from smssh_plugin.plugins import Plugins
@@ -40,7 +42,7 @@ def generator():
     return load(ROOT / "dev" / "docs.py")
 
 
-@pytest.mark.parametrize("name", ["hooks.md", "options.md", "requests.md", "settings.md"])
+@pytest.mark.parametrize("name", ["commands.md", "hooks.md", "options.md", "requests.md", "settings.md"])
 def test_a_generated_page_is_up_to_date(generator, name):
     assert (DOCS / name).read_text() == generator.pages()[name], "run .venv/bin/python dev/docs.py"
 
@@ -389,6 +391,38 @@ def test_every_file_of_the_architecture_is_there():
         "smssh_hook.py",
     ):
         assert f"`entrypoints/{name}`" in launchers
+
+
+def test_the_site_loads_nothing_from_elsewhere(tmp_path):
+    """`make docs-site` without a warning, so without a broken link; every page is found, and works offline."""
+    options = ["--fresh-env", "--fail-on-warning", "--keep-going", "--quiet", "-b", "html"]
+    command = [sys.executable, "-m", "sphinx", *options, "-d", tmp_path / "doctrees", DOCS, tmp_path / "site"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    home = (tmp_path / "site" / "index.html").read_text()
+    for page in PAGES:
+        assert page.name == "index.md" or f'href="{page.stem}.html"' in home, page.name
+    loaded = re.compile(r"""(?:\bsrc|<link[^>]*\bhref)=["'](?:https?:)?//|url\(["']?(?:https?:)?//|@import""")
+    for path in (tmp_path / "site").rglob("*"):
+        if path.suffix in (".html", ".css", ".svg"):
+            assert not loaded.search(path.read_text(encoding="utf-8")), path
+    architecture = (tmp_path / "site" / "architecture.html").read_text()
+    assert architecture.count('<svg class="sequence"') == (DOCS / "architecture.md").read_text().count(
+        "```mermaid"
+    )
+    names = (tmp_path / "site" / "python-api.html").read_text()
+    for name in set(smssh_plugin.__all__) - {"__version__", "hookimpl"}:
+        assert f'id="smssh_plugin.{name}"' in names, name
+
+
+def test_a_diagram_that_is_not_understood_is_an_error():
+    svg = load(ROOT / "dev" / "sequence_diagram.py").svg
+    with pytest.raises(ValueError, match="Note over A"):
+        svg("sequenceDiagram\nparticipant A as a\nNote over A: x")
+    with pytest.raises(ValueError, match="A->>B"):
+        svg("sequenceDiagram\nparticipant A as a\nA->>B: x")
+    with pytest.raises(ValueError, match="flowchart"):
+        svg("flowchart LR")
 
 
 def test_the_first_page_is_short():

@@ -55,20 +55,20 @@ def enable(
 ) -> Any:
     """Let the jobs that a boto3 session or client creates from now on be entered over SSH.
 
-    Forms:
+    ```python
+    enable(boto3_session)  # every SageMaker client that it makes from now on
+    enable(client)  # one client of SageMaker
+    enable(sagemaker_session)  # a session of the SageMaker SDK, v2 or v3
+    enable()  # all of that in this process, and only if SMSSH_ENABLE=1 is in its environment
+    ```
 
-        enable(boto3_session)      all SageMaker clients that it makes from now on
-        enable(client)             one client of SageMaker
-        enable(sagemaker_session)  a session of the SageMaker SDK, v2 or v3: its boto3 session, its client; one of the
-                                   SDK's local mode is left alone, with a warning
-        enable()                   all of that in this process, and only where SMSSH_ENABLE=1 is in its environment
-
-    With the last, a script that calls `enable()` before it makes sessions is as without it, until somebody runs it with
-    `SMSSH_ENABLE=1`. A request that can't have SSH is sent as it is, with a warning. A second call replaces the options
-    of the first; without a target, for sessions that are made from then on.
+    A script that calls `enable()` before it makes sessions sends the same requests as without it, until somebody runs
+    it with `SMSSH_ENABLE=1`. A request that cannot have SSH is sent unchanged, with a warning; a session of the SDK's
+    local mode is left alone, with a warning. A second call replaces the options of the first; without a target, for the
+    sessions that are made from then on.
 
     Args:
-        target: see above.
+        target: one of the sessions or clients above; None for this process.
         options: what is asked for; see `SSHOptions`.
         boto_session: the boto3 session that stores the bundle; by default the target where it has the region and the
             credentials of the client that makes the call, else a session with these.

@@ -154,7 +154,7 @@ class SSHOptions:
             stays, and endpoints get them with `endpoints`.
         extra: further keys of `options.json`, for settings that have no field here (`strict`, `ssh_port`,
             `log_to_stdout`, `agent_url`, `announce`, `disable_hooks`) and for hooks of your own; values that JSON
-            can hold (SMSSH_ and the key in capitals).
+            can hold (`SMSSH_` and the key in capitals).
 
     Raises:
         SmsshError: an option is outside its limits.

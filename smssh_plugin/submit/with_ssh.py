@@ -32,19 +32,19 @@ def with_ssh(
 ) -> Any:
     """Let the jobs of a step, or of many, be entered over SSH.
 
-    Forms:
+    As a decorator, `@with_ssh` or `@with_ssh(hold="failure")`, it takes a function that returns a step, a list of steps
+    or a collection. On a function that is a step itself, it stands above `@step`. As a function:
 
-        @with_ssh                              a function that returns a step, a list or a collection
-        @with_ssh(hold="failure")              the same, with options
-        @with_ssh                              a function that is a step: above @step
-        @step(...)
-        with_ssh(step), with_ssh([a, b])       steps there are already
-        with_ssh(pipeline, SSHOptions(...))    all steps of a pipeline that run in a container
-        with_ssh(pipeline, steps="Train*")     some of them
+    ```python
+    with_ssh(step)
+    with_ssh([first, second])
+    with_ssh(pipeline, SSHOptions(...))  # every step that runs in a container
+    with_ssh(pipeline, steps="Train*")  # some of them
+    ```
 
-    A transform step takes the step that makes its model with it, because the model carries what the job
-    needs; other models are left alone, unless they are decorated by themselves, or `steps` names them. Decorating twice
-    is decorating once: the options that came first stay.
+    A transform step brings SSH to the step that makes its model, because the model carries what the job needs. Other
+    models are left alone, unless they are decorated themselves or `steps` names them. A step that is decorated twice
+    keeps the options that came first.
 
     Args:
         target: what to decorate; None, or an `SSHOptions`, makes a decorator.
