@@ -18,7 +18,7 @@ test: environments
 
 # 10,000 requests of the service model's shapes a property, with pipeline variables anywhere; SMSSH_TEST_EXAMPLES=...
 test-properties: environments
-	SMSSH_TEST_EXAMPLES=$${SMSSH_TEST_EXAMPLES:-10000} .venv/bin/python -m pytest tests/submit/test_properties.py $(PYTEST_ARGS)
+	SMSSH_TEST_EXAMPLES=$${SMSSH_TEST_EXAMPLES:-10000} .venv/bin/python -m pytest tests/submit/request/test_properties.py $(PYTEST_ARGS)
 
 # 500 random kills over the fast jobs; SMSSH_TEST_SEED=... repeats a run, SMSSH_TEST_KILLS=... does fewer.
 test-kills: environments

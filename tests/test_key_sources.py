@@ -13,7 +13,7 @@ from smssh_plugin.key_sources import is_source, read_source
 from smssh_plugin.submit import authorized
 from smssh_plugin.submit.authorized import authorized_keys
 from smssh_plugin.submit.options import SSHOptions
-from tests.hooks.agents import Mirror, context
+from tests.container.agents import Mirror, context
 
 ANN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPmghorh9zx1v9BThkn2f25Zqh3y0mVMUvTzLDbHrAB0 ann"
 BOB = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO7tHAuphTTyE5a9CYRfcOTPNUOEeZ0zJlOA+XjiM8Wo bob"

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.test_rooms import modules
+from tests.test_rooms import MODULES, SOURCE
 
 ONE_SOURCE = {
     "a unit of time is divided by or multiplied with": (
@@ -22,5 +22,5 @@ ONE_SOURCE = {
 @pytest.mark.parametrize("what", ONE_SOURCE)
 def test_it_is_done_in_one_place(what: str) -> None:
     pattern, homes = ONE_SOURCE[what]
-    found = {name for name, path in modules().items() if re.search(pattern, path.read_text(encoding="utf-8"))}
+    found = {name for name, path in MODULES.items() if re.search(pattern, SOURCE.texts[path])}
     assert found == homes

@@ -14,9 +14,8 @@ from smssh_plugin.hooks import native
 from smssh_plugin.hookspecs import Job
 from smssh_plugin.submit.bundle import publish
 from smssh_plugin.submit.options import SSHOptions
+from tests.container.agents import context, silence
 from tests.entrypoints.container import poll
-
-from .agents import context, silence
 
 BUCKET = "announcements"
 WAITING = "while [ ! -e go ]; do sleep 0.05; done"

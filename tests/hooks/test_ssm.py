@@ -13,10 +13,9 @@ import pytest
 
 from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
+from tests.container.agents import Mirror, double_package, pinned, silence
 from tests.entrypoints.container import poll
 from tests.session.support import proxy_command
-
-from .agents import Mirror, double_package, pinned, silence
 
 WAITING = "while [ ! -e go ]; do sleep 0.05; done"
 

@@ -21,11 +21,11 @@ from smssh_plugin.session.pump import Pump
 from smssh_plugin.session.wire import channel as channels
 from smssh_plugin.session.wire.channel import ClientChannel
 from smssh_plugin.session.wire.frames import Message, MessageType, PayloadType
+from tests.session.wire.test_smux import FORWARDING
 
 from .peer import PORT, Peer, Pipes, scripted
 from .support import Agent, EchoServer, Sshd, Stack, proxy_command
 from .test_kinds import Forward, echoed, run_shell
-from .test_mux import FORWARDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

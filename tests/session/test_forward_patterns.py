@@ -17,11 +17,11 @@ from smssh_plugin.session.local_peer import LocalPeers
 from smssh_plugin.session.wire import channel as channels
 from smssh_plugin.session.wire import websocket as websockets
 from smssh_plugin.session.wire.smux import FRAME, Command, Frame
+from tests.session.wire.test_smux import FarEnd, forwarder, read_all
 
 from .peer import Clock
 from .support import until
 from .test_kinds import Forward, echoed
-from .test_mux import FarEnd, forwarder, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.submit.sdks.environments import NEWEST, PATIENCE, offline_variables, python_of
+
 from .conftest import KEY
-from .sdks.environments import NEWEST, PATIENCE, offline_variables, python_of
 from .test_sdks import moto
 
 pytestmark = pytest.mark.timeout(2 * PATIENCE)

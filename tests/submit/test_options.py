@@ -224,7 +224,7 @@ SAME: dict[str, tuple[Any, dict[str, str]]] = {
 }
 """Option -> a value of it, and the variables that say the same."""
 PINNED = {"agent_version", "machines"}
-"""Are in `options.json` as what was pinned: tests/submit/test_agent.py."""
+"""Are in `options.json` as what was pinned: tests/submit/bundle/test_agent.py."""
 OF_NATIVE = {"s3_encryption"}
 """Is in `options.json` with transport='native' alone: tests/hooks/test_native.py."""
 INTERNAL = {

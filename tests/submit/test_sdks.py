@@ -23,10 +23,10 @@ from smssh_plugin.definitions import named_steps
 from smssh_plugin.submit.pipelines import inject_definition
 from smssh_plugin.submit.request.transform import KINDS
 from smssh_plugin.submit.selection import Selection
+from tests.submit.sdks.environments import NEWEST, PATIENCE, REQUIREMENTS, offline_variables, python_of
 
 from .conftest import KEY
 from .sdks import golden
-from .sdks.environments import NEWEST, PATIENCE, REQUIREMENTS, offline_variables, python_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

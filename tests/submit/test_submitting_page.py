@@ -14,9 +14,9 @@ import pytest
 from smssh_plugin import SSHOptions
 from smssh_plugin.submit import boto
 from smssh_plugin.submit.request.transform import KINDS
+from tests.submit.sdks.environments import NEWEST, REQUIREMENTS
 
 from .conftest import IMAGE, ROLE, SDK
-from .sdks.environments import NEWEST, REQUIREMENTS
 from .support import entered, uri_in
 
 if TYPE_CHECKING:
