@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .commands import COMPLETION
+from .commands import COMPLETION, PACKAGES
 
 __all__ = ["main"]
 
@@ -42,5 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
         from .app import run
 
         return run(words)
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package not in PACKAGES:
+            raise
+        print(f"error: smssh needs the package {package}, which is not installed", file=sys.stderr)
+        print('hint: install the commands: pip install "smssh-plugin[cli]"', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # also in the middle of an import
         return 130

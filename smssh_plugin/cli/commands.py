@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "COMPLETION"]
+__all__ = ["COMMANDS", "COMPLETION", "PACKAGES"]
 
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -37,3 +37,5 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 COMPLETION = "_SMSSH_COMPLETE"
 """The variable by which a shell asks for completions, as click has it: `bash_source`, `zsh_complete`, ..."""
+PACKAGES = ("click", "jinja2", "paramiko", "rich", "sshtunnel", "unidiff", "websockets")
+"""What commands import of the extra `cli`, each when it is needed; an image has smssh-plugin without it."""

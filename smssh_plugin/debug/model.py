@@ -142,7 +142,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Event:
-    """A line of the protocol.
+    """A line of the event log.
 
     Attributes:
         time: when.
@@ -172,7 +172,7 @@ class Report:
         steps: those that have started, in the order of their start.
         incidents: the holds that were found, in the order they were found.
         attempts: the attempts of steps that were held.
-        events: the protocol.
+        events: the event log.
         generated: when this was written.
         generator: the program and its version.
         version: of the schema.

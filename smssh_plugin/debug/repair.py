@@ -69,7 +69,7 @@ class Bench:
         session: the AWS session.
         folder: the folder of fixes; None: there are none.
         release: whether to release a step that cannot be fixed; else it stays held for a person.
-        say: takes lines of the protocol, from any thread.
+        say: takes lines of the event log, from any thread.
         found: takes a new incident, from any thread.
         ran: takes what is known of the attempts of a host (step, address, attempts), from any thread.
         progress: of the hosts whose fix was begun, by target.

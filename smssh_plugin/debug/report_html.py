@@ -1,24 +1,25 @@
-"""report.html: one file, no script, nothing from elsewhere; readable in ten years and as an attachment.
+"""report.html: what the page says of a report; how it looks is in `templates/`.
 
-Everything that comes from a job, a patch or a service goes through `_e` (html.escape); nothing else is put
-between the tags.
+Jinja2 escapes every value; before that, `_visible` takes out characters that turn a line around or are not seen.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
-from html import escape
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
+
+import jinja2
+from markupsafe import Markup
 
 from ..durations import format_duration
 from ..terminal import block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from .model import Action, Incident, Report, Step
+    from .model import Incident, Report, Step
 
 __all__ = ["page"]
 
@@ -41,55 +42,50 @@ _RESOLUTIONS = {
     "lost": ("bad", "lost"),
     "open": ("warn", "open"),
 }
-_MOST_PROCESSES = 40
-_LINES_IN_SIGHT = 14
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _TICKS = 5
+_PARTS = {
+    "run": "running",
+    "bad": "failed",
+    "hold": "held",
+    "retry": "running again",
+    "good": "succeeded",
+}
+_STARTED_BY = {"job": "the job", "debugger": "smssh debug", "somebody": "somebody else"}
 
 
 def page(report: Report) -> str:
     """The whole page."""
-    css = files(__package__).joinpath("report.css").read_text(encoding="utf-8")
-    body = "".join(
-        (
-            _head(report),
-            _timeline(report),
-            _incidents(report),
-            _failures(report),
-            _protocol(report),
-            _foot(report),
-        )
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # Belt and braces: even if an escape were missed, a browser runs and loads nothing.
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>{_e(report.pipeline)}: {_e(report.status)}</title>\n<style>\n{css}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+    held = {one.step for one in report.incidents}
+    template = _environment().get_template("report.html")
+    return template.render(
+        report=report,
+        summary=_summary(report),
+        timeline=_timeline(report),
+        held=[(one, list(_logs(one, report))) for one in report.incidents],
+        failed=[step for step in report.steps if step.status == "Failed" and step.name not in held],
     )
 
 
-def _head(report: Report) -> str:
-    facts = [
-        ("Execution", report.execution),
-        ("Started", _when(report.started)),
-        ("Took" if report.ended else "Running for", _span(report.started, report.ended or report.generated)),
-        ("Steps", _count(report)),
-        ("Region", report.region),
-    ]
-    cells = "".join(f"<div><dt>{_e(name)}</dt><dd>{_e(value)}</dd></div>" for name, value in facts if value)
-    badge = _badge(_LEVELS.get(report.status, ""), report.status, big=True)
-    return (
-        '<p class="eyebrow">SageMaker pipeline, debugged by smssh</p>\n'
-        f'<div class="head"><h1>{_e(report.pipeline)}</h1>{badge}</div>\n'
-        f'<p class="lead">{_e(_summary(report))}</p>\n<dl class="facts">{cells}</dl>\n'
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.globals.update(levels=_LEVELS, resolutions=_RESOLUTIONS, started_by=_STARTED_BY, span=_span)
+    environment.filters.update(
+        bytes=_bytes, clock=_clock, diff=_diff, seconds=format_duration, traceback=_traceback, when=_when
+    )
+    return environment
 
 
-def _count(report: Report) -> str:
-    done = sum(step.status == "Succeeded" for step in report.steps)
-    return f"{done} of {len(report.steps)} succeeded"
+def _visible(value: object) -> object:
+    """A value without characters that do harm in a line; what a template made is left as it is."""
+    return value if isinstance(value, Markup) else block(value)
 
 
 def _summary(report: Report) -> str:
@@ -136,57 +132,44 @@ def _attempts_of(steps: Sequence[str], report: Report) -> str:
     return _join(said)
 
 
-def _timeline(report: Report) -> str:
-    """The steps over time, as bars: one row a step, parts of it by what it was doing."""
+class _Bar(NamedTuple):
+    """What a step did for a part of its time: a key of `_PARTS`, its place in percent, and how long in words."""
+
+    kind: str
+    left: float
+    width: float
+    took: str
+
+
+class _Timeline(NamedTuple):
+    """The steps over time: each with its bars, times on the axis (percent, text), and the bars that occur."""
+
+    rows: list[tuple[Step, list[_Bar]]]
+    ticks: list[tuple[float, str]]
+    legend: dict[str, str]
+
+
+def _timeline(report: Report) -> _Timeline | None:
     shown = [step for step in report.steps if step.started is not None]
     if not shown:
-        return ""
+        return None
     first = min(step.started for step in shown if step.started is not None)
-    last = max([step.ended or report.generated for step in shown])
-    whole = max(last - first, 0.001)
+    whole = max(max(step.ended or report.generated for step in shown) - first, 0.001)
 
     def percent(seconds: float) -> float:
         return round(min(max(seconds / whole * 100, 0), 100), 3)
 
-    rows: list[str] = []
-    used = {"good"}
-    for step in shown:
-        assert step.started is not None
-        bars = ""
-        parts = _parts(step, report)
-        for number, (kind, begin, end) in enumerate(parts):
-            used.add(kind)
-            edges = " first" * (number == 0) + " last" * (number == len(parts) - 1)
-            title = f"{_PARTS[kind]}, {_span(begin, end)}"
-            place = f"left:{percent(begin - first)}%;width:{percent(end - begin)}%"
-            bars += f'<i class="bar {kind}{edges}" style="{place}" title="{_e(title)}"></i>'
-        end = step.ended or report.generated
-        rows.append(
-            f'<div class="row"><div class="name" title="{_e(step.name)}">{_e(step.name)}'
-            f"<small>{_e(_sub(step))}</small></div>"
-            f'<div class="track">{bars}</div><div class="took">{_e(_span(step.started, end))}</div></div>\n'
-        )
-    ticks = "".join(
-        f'<span style="left:{100 * n / (_TICKS - 1):g}%">{_e(_offset(whole * n / (_TICKS - 1)))}</span>'
-        for n in range(_TICKS)
-    )
-    legend = "".join(
-        f'<span><i class="bar {kind}"></i>{_e(text)}</span>' for kind, text in _PARTS.items() if kind in used
-    )
-    return (
-        f'<h2>Timeline</h2>\n<section class="card lines">\n{"".join(rows)}'
-        f'<div class="row axis"><span></span><div class="track">{ticks}</div><span></span></div>\n'
-        f'<div class="legend">{legend}</div>\n</section>\n'
-    )
+    def bar(kind: str, begin: float, end: float) -> _Bar:
+        return _Bar(kind, percent(begin - first), percent(end - begin), _span(begin, end))
 
-
-_PARTS = {
-    "run": "running",
-    "bad": "failed",
-    "hold": "held",
-    "retry": "running again",
-    "good": "succeeded",
-}
+    rows = [(step, [bar(*part) for part in _parts(step, report)]) for step in shown]
+    times = [whole * n / (_TICKS - 1) for n in range(_TICKS)]
+    used = {"good", *(each.kind for _, bars in rows for each in bars)}
+    return _Timeline(
+        rows,
+        [(percent(time), format_duration(time) if time >= 0.001 else "0") for time in times],
+        {kind: text for kind, text in _PARTS.items() if kind in used},
+    )
 
 
 def _parts(step: Step, report: Report) -> list[tuple[str, float, float]]:
@@ -223,80 +206,18 @@ def _parts(step: Step, report: Report) -> list[tuple[str, float, float]]:
     return parts or [(closing, begin, end)]
 
 
-def _sub(step: Step) -> str:
-    return " · ".join(part for part in (step.kind, "from the cache" if step.cached else step.status) if part)
-
-
-def _incidents(report: Report) -> str:
-    """What failed and what was done, a card each."""
-    if not report.incidents:
-        return ""
-    cards = "".join(_incident(one, report) for one in report.incidents)
-    return f"<h2>What failed, and what was done</h2>\n{cards}"
-
-
-def _incident(incident: Incident, report: Report) -> str:
-    level, text = _RESOLUTIONS.get(incident.resolution, ("warn", incident.resolution))
-    told = incident.report
-    which = f", attempt {incident.attempt}" if incident.attempt > 1 else ""
-    found = f"held at {_clock(incident.held_since or incident.found)}{which}"
-    out = [
-        f'<article class="card">\n<header><h3>{_e(incident.step)}</h3>{_badge(level, text)}</header>\n',
-        f'<p class="where"><code>{_e(incident.address)}</code> · {_e(found)}</p>\n',
-    ]
-    if incident.point == "failure":
-        out.append(f'<p class="message">{_e(incident.error)}</p>\n')
-        if told.get("traceback"):
-            out.append(f"<h4>Traceback</h4>\n{_traceback(str(told['traceback']))}")
-    ran = [one for one in report.attempts if (one.step, one.address) == (incident.step, incident.address)]
-    if len(ran) > 1:
-        rows = [
-            (one.attempt, one.exit_code, _took(one.seconds), _STARTED_BY.get(one.by, one.by)) for one in ran
-        ]
-        table = _table(("Attempt", "Exit status", "Took", "Started by"), rows, numbers=(0, 1, 2))
-        out.append(f"<h4>Attempts</h4>\n{table}")
-    if incident.actions:
-        steps = "".join(_action(one) for one in incident.actions)
-        out.append(f'<h4>What was done</h4>\n<ol class="done">{steps}</ol>\n')
-    out.append(_output(incident, report))
-    out.extend(_folded(f"Probe {name}", _text(found)) for name, found in incident.probes.items())
-    out.append(_container(told))
-    return "".join(out) + "</article>\n"
-
-
-_STARTED_BY = {"job": "the job", "debugger": "smssh debug", "somebody": "somebody else"}
-
-
-def _took(seconds: float | None) -> str:
-    return "" if seconds is None else format_duration(seconds)
-
-
-def _traceback(text: str) -> str:
-    """The traceback, its last line in colour: that is where one looks first."""
+def _traceback(text: str) -> list[tuple[str, bool]]:
+    """The lines of a traceback, and of each whether it names the error: that is where one looks first."""
     lines = text.rstrip("\n").split("\n")
     last = max((number for number, line in enumerate(lines) if line and not line[0].isspace()), default=0)
-    shown = "\n".join(
-        f"<b>{_e(line)}</b>" if number == last else _e(line) for number, line in enumerate(lines)
-    )
-    return f'<pre class="error">{shown}</pre>\n'
+    return [(line, number == last) for number, line in enumerate(lines)]
 
 
-def _action(action: Action) -> str:
-    level = "warn" if action.what == "leave" else "" if action.ok else "bad"
-    took = f"<small>{_e(format_duration(action.seconds))}</small>" if action.seconds >= 0.05 else ""
-    summary = action.summary[:1].upper() + action.summary[1:]
-    out = f'<li class="{level}"><p>{_e(summary)}{took}</p>'
-    if action.detail.strip():
-        if action.what == "patch" and action.ok:
-            out += _diff(action.detail)
-        else:
-            out += f"<pre>{_e(action.detail.rstrip())}</pre>"
-    return out + "</li>\n"
+def _diff(text: str) -> Iterator[tuple[str, str]]:
+    """The lines of a patch, each with what it is.
 
-
-def _diff(text: str) -> str:
-    """A patch in colours. `---` and `+++` begin a header only between hunks; the counts tell."""
-    out = ""
+    `---` and `+++` begin a header only between hunks; the counts tell.
+    """
     old = new = 0
     for line in text.rstrip("\n").split("\n"):
         kind = ""
@@ -309,8 +230,7 @@ def _diff(text: str) -> str:
             old, new = _counts(line)
         elif line.startswith(("---", "+++", "diff ", "index ")):
             kind = "file"
-        out += f'<span class="{kind}">{_e(line) or " "}</span>' if kind else f"<span>{_e(line) or ' '}</span>"
-    return f'<pre class="diff">{out}</pre>'
+        yield kind, line
 
 
 def _counts(line: str) -> tuple[int, int]:
@@ -323,137 +243,21 @@ def _counts(line: str) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-def _output(incident: Incident, report: Report) -> str:
-    """The last lines that the job wrote: before the hold, and, once it ended, at its end."""
-    step = next((one for one in report.steps if one.name == incident.step), None)
-    out = ""
+def _logs(incident: Incident, report: Report) -> Iterator[tuple[str, Sequence[str], bool]]:
+    """What is folded away below a held step: title, lines, and whether it is shown at once.
+
+    The last lines that the job wrote, before the hold and, once it ended, at its end; and what probes found.
+    """
     if incident.log_tail:
-        out += _folded("Last output before the hold", _lines(incident.log_tail))
-    last = next((one for one in reversed(report.incidents) if one.step == incident.step), None)
+        yield "Last output before the hold", incident.log_tail, False
+    step = next((one for one in report.steps if one.name == incident.step), None)
+    last = next(one for one in reversed(report.incidents) if one.step == incident.step)
     if step is not None and step.log_tail and incident is last and step.log_tail != incident.log_tail:
-        opened = incident.resolution == "fixed"
-        out += _folded(
-            "Last output of the job" if step.ended else "Output since", _lines(step.log_tail), opened=opened
-        )
-    return out
-
-
-def _text(found: Any) -> str:
-    """What a plugin gave: text as it is, all else as JSON."""
-    shown = found if isinstance(found, str) else json.dumps(found, indent=2, ensure_ascii=False)
-    return _lines(shown.splitlines())
-
-
-def _container(told: dict[str, Any]) -> str:
-    """What the container looked like."""
-    out = ""
-    facts: list[tuple[str, str]] = []
-    if told.get("command"):
-        facts.append(("Command", " ".join(map(str, told["command"]))))
-    for name, key in (("Python", "python"), ("Exit status", "exit_code"), ("GPU", "gpu")):
-        if told.get(key) not in (None, ""):
-            facts.append((name, str(told[key])))
-    if facts:
-        rows = "".join(
-            f"<tr><th>{_e(name)}</th><td><code>{_e(value)}</code></td></tr>" for name, value in facts
-        )
-        out += f'<div class="table"><table>{rows}</table></div>'
-    disks = _dicts(told.get("disk"))
-    if disks:
-        body = [
-            [
-                one.get("path", ""),
-                _bytes(one.get("used_bytes")),
-                _bytes(one.get("free_bytes")),
-                _bytes(one.get("total_bytes")),
-            ]
-            for one in disks
-        ]
-        out += f"<h4>Disk</h4>{_table(('Path', 'Used', 'Free', 'Size'), body, numbers=(1, 2, 3))}"
-    processes = _dicts(told.get("processes"))
-    if processes:
-        body = [
-            [one.get("pid", ""), one.get("ppid", ""), _bytes(one.get("rss_bytes")), one.get("command", "")]
-            for one in processes[:_MOST_PROCESSES]
-        ]
-        out += f"<h4>Processes</h4>{_table(('PID', 'Parent', 'Memory', 'Command'), body, numbers=(0, 1, 2))}"
-    names = told.get("environment_names")
-    if isinstance(names, list) and names:
-        listed = ", ".join(map(str, names))
-        out += f'<h4>Environment (names only)</h4><p class="names"><code>{_e(listed)}</code></p>'
-    return f"<details><summary>The container</summary>{out}</details>\n" if out else ""
-
-
-def _failures(report: Report) -> str:
-    """Steps that failed without a hold: what the service says, and the end of the log."""
-    held = {one.step for one in report.incidents}
-    out = ""
-    for step in report.steps:
-        if step.status != "Failed" or step.name in held:
-            continue
-        reason = f'<p class="message">{_e(step.failure_reason)}</p>' if step.failure_reason else ""
-        where = f'<p class="where"><code>{_e(step.job)}</code></p>' if step.job else ""
-        tail = _folded("Last output", _lines(step.log_tail), opened=True) if step.log_tail else ""
-        head = f"<header><h3>{_e(step.name)}</h3>{_badge('bad', 'failed')}</header>"
-        out += f'<article class="card">{head}{where}{reason}{tail}</article>\n'
-    return f"<h2>Failed without a hold</h2>\n{out}" if out else ""
-
-
-def _protocol(report: Report) -> str:
-    if not report.events:
-        return ""
-    rows = "".join(
-        f'<tr><td>{_e(_clock(one.time))}</td><td class="{_e(one.level)}">{_e(one.text)}</td></tr>'
-        for one in report.events
-    )
-    table = f'<div class="table"><table class="protocol">{rows}</table></div>'
-    return f'<h2>Protocol</h2>\n<section class="card">{table}</section>\n'
-
-
-def _foot(report: Report) -> str:
-    return (
-        f"<footer>{_e(report.generator)} · {_e(_when(report.generated))} · times are UTC · "
-        f"<code>{_e(report.arn)}</code></footer>\n"
-    )
-
-
-def _folded(title: str, content: str, *, opened: bool = False) -> str:
-    return f"<details{' open' * opened}><summary>{_e(title)}</summary>{content}</details>\n"
-
-
-def _lines(lines: Sequence[str]) -> str:
-    """The end of a log: its last lines in sight, the others folded away above them."""
-    before, last = lines[:-_LINES_IN_SIGHT], lines[-_LINES_IN_SIGHT:]
-    shown = f"<pre>{_e(chr(10).join(last))}</pre>"
-    if not before:
-        return shown
-    return _folded(f"{len(before)} lines before", f"<pre>{_e(chr(10).join(before))}</pre>") + shown
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()) -> str:
-    def cell(tag: str, number: int, value: object) -> str:
-        kind = ' class="number"' if number in numbers else ""
-        return f"<{tag}{kind}>{_e(value)}</{tag}>"
-
-    head = "".join(cell("th", number, name) for number, name in enumerate(heads))
-    body = "".join(
-        "<tr>" + "".join(cell("td", n, value) for n, value in enumerate(row)) + "</tr>" for row in rows
-    )
-    return f'<div class="table"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _badge(level: str, text: str, *, big: bool = False) -> str:
-    return f'<span class="badge{" big" * big} {level}">{_e(text)}</span>'
-
-
-def _dicts(value: object) -> list[dict[str, Any]]:
-    """The dicts of a list that another program wrote; anything else is left out."""
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-
-
-def _e(value: object) -> str:
-    """Text between tags or in an attribute, with no characters that turn a line around or are not seen."""
-    return escape(block(value))
+        title = "Last output of the job" if step.ended else "Output since"
+        yield title, step.log_tail, incident.resolution == "fixed"
+    for name, found in incident.probes.items():
+        shown = found if isinstance(found, str) else json.dumps(found, indent=2, ensure_ascii=False)
+        yield f"Probe {name}", shown.splitlines(), False
 
 
 def _join(names: Sequence[str]) -> str:
@@ -474,11 +278,6 @@ def _clock(when: float) -> str:
 
 def _span(begin: float | None, end: float | None) -> str:
     return "" if begin is None or end is None else format_duration(end - begin)
-
-
-def _offset(seconds: float) -> str:
-    """A point of the time axis."""
-    return "0" if seconds < 0.001 else format_duration(seconds)
 
 
 def _bytes(value: object) -> str:

@@ -73,7 +73,7 @@ class View(Protocol):
     """Shows a person what happens."""
 
     def show(self, event: Event) -> None:
-        """A new line of the protocol; called from any thread."""
+        """A new line of the event log; called from any thread."""
 
     def update(self, report: Report) -> None:
         """The state of the steps; called about every second."""
@@ -132,7 +132,7 @@ class _Debugger:
         session: the AWS session.
         view: shows what happens.
         arn: the ARN of the execution.
-        said: the lines of the protocol that the view was shown before.
+        said: the lines of the event log that the view was shown before.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ class PlainView:
         pass
 
     def show(self, event: Event) -> None:
-        """Print a line of the protocol, at once."""
+        """Print a line of the event log, at once."""
         stamp = time.strftime("%H:%M:%S", time.gmtime(event.time))
         with self._lock:
             print(f"{stamp}  {line(event.text)}", file=self._out, flush=True)
@@ -62,7 +62,7 @@ class PlainView:
 
 
 class LiveView:
-    """A table of the steps that stays at the bottom of the terminal; the protocol scrolls above it."""
+    """A table of the steps that stays at the bottom of the terminal; the event log scrolls above it."""
 
     def __init__(self, console: Console) -> None:
         from rich.live import Live
@@ -81,7 +81,7 @@ class LiveView:
         self._live.stop()
 
     def show(self, event: Event) -> None:
-        """Print a line of the protocol above the table."""
+        """Print a line of the event log above the table."""
         from rich.text import Text
 
         shown = Text(time.strftime("%H:%M:%S  ", time.gmtime(event.time)), style="dim")

@@ -7,24 +7,35 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from smssh_plugin import __version__
 from smssh_plugin.cli import main
-from smssh_plugin.cli.commands import COMMANDS
+from smssh_plugin.cli.commands import COMMANDS, PACKAGES
 from smssh_plugin.client import known_hosts
 from smssh_plugin.errors import ExitStatus
 from tests.client.nodes import HOST_KEY, add_node, set_tag, use
 from tests.local.service_harness import definition, step, training
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.local.service_harness import Service
 
-HEAVY = {"asyncio", "boto3", "botocore", "click", "paramiko", "rich", "sagemaker", "sshtunnel", "unidiff"}
+ROOT = Path(__file__).resolve().parent.parent.parent
+HEAVY = {
+    "asyncio",
+    "boto3",
+    "botocore",
+    "click",
+    "jinja2",
+    "paramiko",
+    "rich",
+    "sagemaker",
+    "sshtunnel",
+    "unidiff",
+}
 
 
 def smssh(
@@ -87,6 +98,31 @@ def test_every_command_has_help_and_its_line_in_the_table(name: str, capsys: pyt
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"local"}))
 def test_help_of_a_command_imports_neither_aws_nor_rich(name: str):
     assert not imported(name, "--help") & (HEAVY - {"click"})
+
+
+def test_the_packages_that_commands_need_are_those_of_the_extra():
+    extra = re.search(r"^cli = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
+    assert extra is not None
+    assert sorted(re.findall(r'^  "(\w+)', extra[1], re.MULTILINE)) == list(PACKAGES)
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("click", ["list"]),
+        ("jinja2", ["debug", "churn"]),
+        ("unidiff", ["debug", "churn"]),
+        ("websockets", ["proxy", "job.training.sagemaker", "--target", "mi-0123456789abcdef0"]),
+    ],
+)
+def test_a_package_that_is_missing_is_named(package: str, words: list[str]):
+    code = f"import sys\nsys.modules[{package!r}] = None\nfrom smssh_plugin.cli import main\nsys.exit(main())"
+    done = smssh(*words, code=code, AWS_REGION="us-east-1")
+    assert done.returncode == ExitStatus.USAGE
+    assert done.stderr == (
+        f"error: smssh needs the package {package}, which is not installed\n"
+        'hint: install the commands: pip install "smssh-plugin[cli]"\n'
+    )
 
 
 def test_version():

@@ -385,7 +385,7 @@ def test_a_person_fixes_it_while_the_debugger_watches(world: World):
     shown = page(found)
     assert "Somebody worked on Train meanwhile: Train succeeded on attempt 2." in shown
     assert "not fixed" not in shown
-    assert "left held" not in shown.partition("<h2>Protocol")[0].partition("What was done")[0]
+    assert "left held" not in shown.partition("<h2>Event log")[0].partition("What was done")[0]
 
 
 def test_each_attempt_of_a_person_is_in_the_report(world: World, monkeypatch: pytest.MonkeyPatch):

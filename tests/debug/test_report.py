@@ -8,22 +8,20 @@ import json
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smssh_plugin.debug import report as reports
+from smssh_plugin.debug import report_html
 from smssh_plugin.debug.model import Action, Event, Incident, Report, Step
 from smssh_plugin.debug.report_html import page
 from smssh_plugin.errors import SmsshError
 from tests.rights import ordinary
 
 from .container import GOOD_PATCH, REPORT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x1b[31m"
@@ -159,6 +157,30 @@ def test_nothing_from_a_job_becomes_markup():
     assert "\x1b" not in page(full(EVIL))
 
 
+def test_a_value_is_not_taken_for_markup_anywhere():
+    folder = Path(report_html.__file__).parent
+    sources = [*folder.glob("templates/*.html"), folder / "report_html.py"]
+    assert len(sources) == 3
+    for source in sources:
+        assert not re.search(r"\bsafe\b|autoescape (true|false)|Markup\(", source.read_text())
+
+
+def test_a_bar_says_what_it_is_without_its_colour():
+    css = (Path(report_html.__file__).parent / "templates" / "report.css").read_text()
+    marks = {kind: re.search(rf'\.bar\.{kind} {{ --mark: "(.)"; }}', css) for kind in report_html._PARTS}
+    assert len({found[1] for found in marks.values() if found}) == len(marks) - 1
+    assert marks["run"] is None  # all others have one
+
+
+def test_what_is_unknown_of_a_container_is_left_out():
+    report = full()
+    report.incidents[0].report = {"error": "ValueError: bad"}
+    assert page(report).count("<summary>The container</summary>") == 1
+    report.incidents[0].report = {"exit_code": 0, "disk": [{}], "processes": [{"pid": 7}]}
+    assert page(report).count("<summary>The container</summary>") == 2
+
+
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_text(text: str):
     check(page(full(text)))
@@ -180,7 +202,7 @@ def test_reports_of_every_ending():
 def test_the_bars_of_a_step_follow_its_story():
     body = page(full())
     row = body.split('<div class="row">')[2]
-    assert row.startswith('<div class="name" title="Train">')
+    assert row.startswith('\n<div class="name" title="Train">')
     bars = re.findall(r'class="bar (\w+)[^"]*" style="left:([0-9.]+)%;width:([0-9.]+)%"', row)
     assert [kind for kind, _, _ in bars] == ["bad", "hold", "retry", "good"]
     ends = [float(left) + float(width) for _, left, width in bars]

@@ -43,6 +43,9 @@ def test_what_is_in_it(wheel):
         names = set(archive.namelist())
     assert {"smssh.pth", "smssh.start"} <= names
     assert {"smssh_plugin/hooks/sshd.py", "smssh_plugin/entrypoints/run.sh"} <= names
+    assert {
+        f"smssh_plugin/debug/templates/{name}" for name in ("report.html", "parts.html", "report.css")
+    } <= names
     assert not [name for name in names if name.startswith(("hooks/", "entrypoints/", "tests/"))]
 
 
