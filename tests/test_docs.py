@@ -23,6 +23,7 @@ from smssh_plugin.submit import inject
 from smssh_plugin.submit.bundle.agent import Agent
 from smssh_plugin.submit.options import CACHES, LAUNCHERS, WAYS
 from tests import needs
+from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -323,7 +324,7 @@ def test_the_example_of_a_server_lets_its_users_in(monkeypatch, tmp_path):
             f"{server.user}@127.0.0.1",
             "echo in",
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
         assert (done.stdout, done.returncode) == ("in\n", 0), done.stderr
     finally:
         for process in servers:

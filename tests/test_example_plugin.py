@@ -21,6 +21,7 @@ from tests.entrypoints.conftest import bundle, container, key
 from tests.entrypoints.container import IMAGE, poll
 from tests.entrypoints.test_wheel import SOURCES
 from tests.faults.images import image, packages
+from tests.waiting import LIMIT
 
 __all__ = ["bundle", "container", "key"]
 
@@ -115,7 +116,7 @@ def test_it_works_in_a_container(container, launcher):
     assert "sagemaker_training" in report["packages"] or "sagemaker-training" in report["packages"]
     container.script("9", name="go")
     container.hook("retry", "--no-wait")
-    assert process.wait(60) == 9
+    assert process.wait(LIMIT) == 9
     assert "triage: exit status 9 is not held" in container.output()
     container.assert_quiet()
 
@@ -160,7 +161,7 @@ def test_it_travels_in_the_bundle(container, monkeypatch, launcher, named):
     assert json.loads(container.hook("report", "--json").stdout)["packages"]
     container.script("9", name="go")
     container.hook("retry", "--no-wait")
-    assert process.wait(60) == 9
+    assert process.wait(LIMIT) == 9
     assert "triage: exit status 9 is not held" in container.output()
     assert "seen by the job: None" in container.output()
     container.assert_quiet()
@@ -174,11 +175,11 @@ def test_a_plugin_that_was_changed_on_the_way_is_not_run(container, monkeypatch)
     process = container.start(
         "/bin/sh", bundle / "run.sh", "python", container.script(FAIL), SMSSH_HOLD="failure"
     )
-    poll(lambda: "no login is possible" in container.output(), what=container.log())
+    poll(lambda: "no login is possible" in container.output(), what=container.log)
     assert "the bundle is damaged: plugins.zip is not what" in container.output()
     assert "plugins of the bundle are skipped" in container.log()
     container.script("9", name="go")
-    assert process.wait(60) == 9
+    assert process.wait(LIMIT) == 9
     container.assert_quiet()
 
 
@@ -190,5 +191,5 @@ def test_an_image_without_it_has_no_triage(container):
     container.script("9", name="go")
     container.wait_for("held")
     container.hook("release")
-    assert process.wait(60) == 9
+    assert process.wait(LIMIT) == 9
     container.assert_quiet()

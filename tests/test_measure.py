@@ -8,6 +8,7 @@ import textwrap
 import pytest
 
 from dev import measure
+from tests.waiting import LIMIT
 
 
 def source(**files: str) -> measure.Source:
@@ -121,7 +122,7 @@ def test_a_modules_name_can_be_an_old_word():
 def test_revisions_make_columns(tmp_path, monkeypatch, capsys):
     def git(*words):
         who = ("-c", "user.name=test", "-c", "user.email=test@example.com")
-        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, timeout=60)
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, timeout=LIMIT)
 
     for folder in measure.FOLDERS:
         (tmp_path / folder).mkdir()

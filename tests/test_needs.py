@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import needs
+from tests.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if path.name != "needs.py")
@@ -62,7 +63,7 @@ def run(folder: Path, source: str, **environment: str) -> subprocess.CompletedPr
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
     )
 

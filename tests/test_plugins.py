@@ -14,6 +14,7 @@ from smssh_plugin._version import __version__
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.settings import Settings
+from tests.waiting import LIMIT
 
 HOOKS = {name: function for name, function in vars(hookspecs).items() if name.startswith("smssh_")}
 CONTAINER = {
@@ -247,7 +248,7 @@ def test_container_hooks_are_called(container):
     )
     container.wait_for("running")
     container.script("", name="go")
-    assert process.wait(40) == 3
+    assert process.wait(LIMIT) == 3
     calls = (container.folder / "calls").read_text().split()
     order = list(dict.fromkeys(calls))
     # This job does not say where it is announced (SMSSH_ANNOUNCE): that is where this start ends.

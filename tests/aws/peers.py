@@ -12,6 +12,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from tests.waiting import LIMIT
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -84,7 +86,7 @@ class Api:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(10)
+        self._thread.join(LIMIT)
 
 
 def hang_up(handler: BaseHTTPRequestHandler) -> None:
@@ -162,7 +164,7 @@ class Proxy:
                 back = threading.Thread(target=self._copy, args=(target, connection), daemon=True)
                 back.start()
                 self._copy(connection, target)
-                back.join(10)
+                back.join(LIMIT)
 
     def _copy(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -228,7 +230,7 @@ class TlsProxy:
                     task.cancel()
             await asyncio.sleep(0)
 
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(LIMIT)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(LIMIT)
         self._loop.close()

@@ -15,6 +15,7 @@ from smssh_plugin.aws import session as sessions
 from smssh_plugin.aws.session import AwsSession, ServiceRefused
 from smssh_plugin.aws.transport import proxy_of
 from smssh_plugin.errors import ExitStatus, SmsshError
+from tests.waiting import LIMIT
 
 from .peers import Api, Proxy, certificate, hang_up
 
@@ -76,7 +77,7 @@ def test_many_threads_share_a_session(api: Api):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(LIMIT)
     assert done == [{}] * 20
 
 

@@ -17,6 +17,7 @@ import pytest
 from smssh_plugin.aws import transport
 from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.errors import SmsshError
+from tests.waiting import LIMIT
 
 from .peers import Api, TlsProxy, certificate
 
@@ -70,7 +71,7 @@ def serving(tls: ssl.SSLContext, serve: Callable[[ssl.SSLSocket], None]) -> Iter
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(LIMIT)
 
 
 def relays() -> list[threading.Thread]:
@@ -117,7 +118,7 @@ def test_botocores_calls_go_through_it(trusted: ssl.SSLContext, monkeypatch: pyt
                 env={**os.environ, "SSL_CERT_FILE": os.environ["AWS_CA_BUNDLE"]},
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=LIMIT,
                 check=False,
             )
             assert done.returncode == 0, done.stderr
@@ -186,7 +187,7 @@ def test_what_was_written_before_an_end_still_arrives(
             left -= len(near.recv(1 << 16))
         near.sendall(b"y" * 200_000)
         near.close()
-        assert over.wait(10)
+        assert over.wait(LIMIT)
         assert bytes(heard) == b"y" * 200_000
         gone()
 
@@ -215,4 +216,4 @@ def test_no_proxy_of_that_kind_costs_nothing():
         "transport.open_socket('127.0.0.1', listener.getsockname()[1], 5, secure=True, ca_bundle=None).close()\n"
         "sys.exit('smssh_plugin.aws.tls_proxy' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=LIMIT).returncode == 0

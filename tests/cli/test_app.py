@@ -19,6 +19,7 @@ from smssh_plugin.client import known_hosts
 from smssh_plugin.errors import ExitStatus
 from tests.client.nodes import HOST_KEY, add_node, set_tag, use
 from tests.local.service_harness import definition, step, training
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from tests.local.service_harness import Service
@@ -46,7 +47,7 @@ def smssh(
         [sys.executable, *program, *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
         input=stdin,
         env={**os.environ, **environment},
@@ -210,7 +211,7 @@ def test_a_reader_that_leaves(service: Service, monkeypatch: pytest.MonkeyPatch)
     for number in range(30):
         add_node(service, f"job-{number}")
     shell = f"{sys.executable} -m smssh_plugin.cli list --json | head -n 1"
-    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 

@@ -13,6 +13,7 @@ import smssh_plugin
 from smssh_plugin.cli.bundle import bundle
 from smssh_plugin.cli.commands import COMMANDS
 from tests import needs
+from tests.waiting import LIMIT
 
 from .test_app import HEAVY, imported, smssh
 
@@ -64,7 +65,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_each_shell_completes(words: list[str], script: str):
     needs.program(words[0])
-    done = subprocess.run([*words, script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*words, script], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
     commands, options, below = (line.split() for line in done.stdout.splitlines() if line.strip())
     assert sorted(commands) == sorted(name for name in COMMANDS if name.startswith("re"))

@@ -25,11 +25,11 @@ from smssh_plugin.local.sandbox import container
 from smssh_plugin.local.state import State, StateFolder, process_birth
 from tests.local.root_folders import make_root
 from tests.local.service_harness import signed
+from tests.waiting import LIMIT
 
 runs = pytest.mark.needs("namespaces")
 
 COMMAND = [sys.executable, "-c", "import sys; from smssh_plugin.cli import main; sys.exit(main())", "local"]
-DEADLINE = 60.0
 
 
 class Home:
@@ -58,19 +58,19 @@ class Home:
             env=self.environ,
             text=True,
             capture_output=True,
-            timeout=DEADLINE,
+            timeout=LIMIT,
             check=False,
         )
 
 
 def _until(ready, what: str):
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
         found = ready()
         if found:
             return found
         time.sleep(0.02)
-    raise AssertionError(f"not within {DEADLINE} s: {what}")
+    raise AssertionError(f"not within {LIMIT} s: {what}")
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_foreground_ends_with_ctrl_c(home):
     second = home.do("up")
     assert "already running" in second.stderr
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=DEADLINE)
+    out, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 0
     assert "export AWS_ENDPOINT_URL=" in out
     assert home.folder.read() is None
@@ -194,7 +194,7 @@ def test_run_ends_as_its_command_and_leaves_nothing(home):
     process = home.start(
         "run", "--", sys.executable, "-c", script, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    out, err = process.communicate(timeout=DEADLINE)
+    out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 7, err
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", out)
     assert home.folder.read() is None
@@ -219,7 +219,7 @@ def _sleeper(home, **settings) -> tuple[subprocess.Popen, State]:
 def test_run_is_interrupted(home):
     process, state = _sleeper(home, start_new_session=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    assert process.wait(DEADLINE) == 130
+    assert process.wait(LIMIT) == 130
     assert _gone(state)
 
 
@@ -227,7 +227,7 @@ def test_run_is_interrupted(home):
 def test_run_is_terminated(home):
     process, state = _sleeper(home)
     process.terminate()
-    assert process.wait(DEADLINE) == 128 + 15
+    assert process.wait(LIMIT) == 128 + 15
     assert _gone(state)
 
 
@@ -235,7 +235,7 @@ def test_run_is_terminated(home):
 def test_run_is_killed(home):
     process, state = _sleeper(home, start_new_session=True)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(DEADLINE)
+    process.wait(LIMIT)
     _until(lambda: _gone(state), "the local emulator notices that its parent is gone")
     os.killpg(process.pid, signal.SIGKILL)  # its command, which nothing could tell
     assert home.folder.read() is None
@@ -271,14 +271,14 @@ def two(home):
         for process in both:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(DEADLINE)
+            process.wait(LIMIT)
             process.stdin.close()
             process.stdout.close()
 
 
 def _end(process: subprocess.Popen) -> int:
     process.stdin.close()
-    return process.wait(DEADLINE)
+    return process.wait(LIMIT)
 
 
 @runs
@@ -296,7 +296,7 @@ def test_the_last_of_two_runs_ends_it(two, first):
 def test_a_run_that_is_killed_takes_it_from_no_other(two, first):
     state = two[2]
     os.kill(two[first].pid, signal.SIGKILL)
-    two[first].wait(DEADLINE)
+    two[first].wait(LIMIT)
     assert _end(two[1 - first]) == 0
     assert _gone(state)
 
@@ -315,7 +315,7 @@ def test_up_makes_one_stay_that_a_run_started(home):
     up = home.do("up")
     assert (up.returncode, state.endpoint in up.stdout) == (0, True)
     process.terminate()
-    process.wait(DEADLINE)
+    process.wait(LIMIT)
     assert not _gone(state)
     assert "it ends with" not in home.do("status").stdout
     assert home.do("down").returncode == 0
@@ -469,7 +469,7 @@ def test_an_image_that_is_none_is_said_before_anything_starts(home, tmp_path, wo
             cwd=tmp_path,
             text=True,
             capture_output=True,
-            timeout=DEADLINE,
+            timeout=LIMIT,
             check=False,
         )
         assert (done.returncode, done.stdout) == (2, "")
@@ -529,7 +529,7 @@ def test_two_starts_at_once_make_one(home):
     starts = [
         home.start("up", "--port", "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)
     ]
-    results = [(process.communicate(timeout=DEADLINE), process.returncode) for process in starts]
+    results = [(process.communicate(timeout=LIMIT), process.returncode) for process in starts]
     state = home.folder.read()
     assert state is not None, results
     for (out, err), code in results:
@@ -544,7 +544,7 @@ def test_help_imports_nothing_heavy():
         "import sys; from smssh_plugin.cli import main; main(['local', '--help']);"
         " sys.exit([name for name in ('aiohttp', 'moto', 'boto3', 'botocore') if name in sys.modules] or 0)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=DEADLINE)
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=LIMIT)
 
 
 def test_what_clients_get(tmp_path):

@@ -19,6 +19,7 @@ import pytest
 from smssh_plugin.client.endpoint import Endpoint
 from tests import needs
 from tests.local.service_harness import Service
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,7 +165,7 @@ def _log_in_once(endpoint: Endpoint, folder: Path) -> None:
     words = ["ssh", "-F", "none", "-i", str(endpoint.key), "-o", f"ProxyCommand={shlex.join(endpoint.proxy)}"]
     words += ["-o", f"UserKnownHostsFile={known}", "-o", "HostKeyAlias=any", "-o", "BatchMode=yes"]
     done = subprocess.run(
-        [*words, f"{endpoint.user}@any", "true"], capture_output=True, timeout=30, check=False
+        [*words, f"{endpoint.user}@any", "true"], capture_output=True, timeout=LIMIT, check=False
     )
     if done.returncode:
         lines = (folder / "log").read_text().strip().splitlines()

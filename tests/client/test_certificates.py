@@ -18,6 +18,7 @@ from smssh_plugin.client.tunnels import Tunnel
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.home import home
 from smssh_plugin.keys import ensure_key
+from tests.waiting import LIMIT
 
 from .conftest import make_key
 
@@ -116,7 +117,7 @@ def test_plain_ssh_has_a_certificate_that_is_good(trusting: SshServer, tmp_path:
     words += ["job.training.sagemaker", "echo in"]
 
     def log_in() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
 
     made = certificates.beside(ensure_key().private)
     made.unlink()

@@ -18,6 +18,7 @@ import pytest
 
 from smssh_plugin.client.connect import Connection
 from smssh_plugin.errors import ExitStatus, SmsshError
+from tests.waiting import LIMIT
 
 from .conftest import SshServer, make_key
 
@@ -94,7 +95,7 @@ def test_run_in_parallel(shared: Connection):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(LIMIT)
     assert sorted(results) == [f"{n}\n" for n in range(5)]
 
 
@@ -204,7 +205,7 @@ def test_close_leaves_nothing(ssh_server: SshServer):
     family = [master, *master.children(recursive=True)]
     connection.close()
     connection.close()
-    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert not psutil.wait_procs(family, timeout=LIMIT)[1]
     assert not folder.exists()
     with pytest.raises(SmsshError, match="is gone"):
         connection.run("true")
@@ -234,8 +235,8 @@ def test_the_login_ends_when_its_process_is_killed(ssh_server: SshServer):
         master = psutil.Process(int(pid))
         family = [master, *master.children(recursive=True)]
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
-        assert not psutil.wait_procs(family, timeout=15)[1]
+        process.wait(LIMIT)
+        assert not psutil.wait_procs(family, timeout=LIMIT)[1]
     finally:
         process.kill()
         process.communicate()

@@ -17,6 +17,7 @@ import pytest
 from smssh_plugin.client.connect import Connection
 from smssh_plugin.errors import ExitStatus, SmsshError
 from tests.session.support import until
+from tests.waiting import LIMIT
 
 from .conftest import make_key
 from .test_login import ADDRESS, World, world  # noqa: F401 - a fixture
@@ -150,7 +151,7 @@ def test_after_a_refusal_the_line_is_in_a_file_too(world: World, tmp_path: Path)
             env=world.environment,
             stdout=errors,
             stderr=errors,
-            timeout=60,
+            timeout=LIMIT,
             check=False,
         )
     assert done.returncode == 255
@@ -194,7 +195,7 @@ def test_what_a_command_writes_to_stderr_arrives_as_it_is(world: World):  # noqa
         ],
         env=world.environment,
         capture_output=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
     )
     assert (done.returncode, done.stdout) == (255, b"")

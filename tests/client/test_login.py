@@ -14,6 +14,7 @@ from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.client.connect import connect
 from smssh_plugin.client.tunnels import Tunnel
 from tests.session.support import KEYS, Agent, Stack, until
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,7 @@ class World:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            words, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            words, env=self.environment, capture_output=True, text=True, timeout=LIMIT, check=False
         )
 
     def ssh(self, *command: str, address: str = ADDRESS) -> subprocess.CompletedProcess[str]:

@@ -21,6 +21,7 @@ from smssh_plugin.aws import credentials
 from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.errors import SmsshError
 from tests.session.support import KEYS
+from tests.waiting import LIMIT
 
 from .test_login import ADDRESS, World, world  # noqa: F401 - a fixture
 
@@ -119,7 +120,7 @@ def run(world: World, command: list[str], data: bytes) -> subprocess.CompletedPr
         input=data,
         env=world.environment,
         capture_output=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
         start_new_session=True,
     )

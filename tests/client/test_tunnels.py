@@ -17,6 +17,7 @@ import pytest
 from smssh_plugin.client.connect import Connection
 from smssh_plugin.client.tunnels import Tunnel
 from smssh_plugin.errors import ExitStatus, SmsshError
+from tests.waiting import LIMIT
 
 from .conftest import SshServer, make_key
 
@@ -46,7 +47,7 @@ def web() -> Iterator[int]:
 
 
 def fetch(port: int) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=LIMIT) as answer:
         return answer.read()
 
 
@@ -132,5 +133,5 @@ def test_a_proxy_that_fails(ssh_server: SshServer):
 def test_a_tunnel_notices_that_its_login_is_gone(ssh_server: SshServer, web: int):
     with Tunnel(ssh_server.endpoint, web) as tunnel:
         tunnel._proxy.process.kill()
-        tunnel._forwarder._transport.join(20)
+        tunnel._forwarder._transport.join(LIMIT)
         assert not tunnel.alive

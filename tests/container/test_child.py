@@ -12,6 +12,7 @@ import pytest
 from smssh_plugin.container import child as _child
 from smssh_plugin.container.child import Child, tail, trim
 from tests.entrypoints.container import poll
+from tests.waiting import LIMIT
 
 
 @pytest.fixture
@@ -183,7 +184,9 @@ os._exit(0)
 def test_it_does_not_outlive_a_parent_that_ends_while_it_starts(tmp_path, known):
     """That the kernel has to end it with its parent is not said yet, or the program does not run yet."""
     seconds = f"30.{os.getpid()}"
-    subprocess.run([sys.executable, "-c", DIES_EARLY, known, seconds], cwd=tmp_path, timeout=60, check=True)
+    subprocess.run(
+        [sys.executable, "-c", DIES_EARLY, known, seconds], cwd=tmp_path, timeout=LIMIT, check=True
+    )
     time.sleep(1.5)
     assert (
         subprocess.run(["pgrep", "-fx", f"sleep {seconds}"], stdout=subprocess.PIPE, check=False).stdout

@@ -18,6 +18,7 @@ from smssh_plugin.hookspecs import Job
 from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
 from tests.aws.peers import Api, Proxy, certificate
+from tests.waiting import LIMIT
 
 from .agents import HOST_KEY, context, silence
 
@@ -401,7 +402,7 @@ def test_register_and_deregister(tmp_path, here, installed):
     assert [found["InstanceId"] for found in nodes(here)] == [made.id]
     # Used up, it would only stand in the account's list; and be left there by a job that is killed.
     made._chores.put(None)
-    made._chore_thread.join(20)
+    made._chore_thread.join(LIMIT)
     assert activations(here) == []
     made.deregister()
     assert nodes(here) == []
@@ -489,7 +490,7 @@ def test_the_end_of_many_hosts_leaves_no_node(tmp_path, here, installed, error):
     made = node(context(tmp_path))
     made.register(installed, "us-east-1")
     made._chores.put(None)
-    made._chore_thread.join(20)
+    made._chore_thread.join(LIMIT)
     here.service.faults["DeregisterManagedInstance"] = error
 
     def relent():
@@ -536,7 +537,7 @@ def test_states_are_told_in_order_and_the_last_one_wins(tmp_path, here, installe
     for state in ("ready", "running", "held"):
         made.tag_state(state)
     made._chores.put(None)
-    made._chore_thread.join(20)
+    made._chore_thread.join(LIMIT)
     found = here.call("ListTagsForResource", ResourceType="ManagedInstance", ResourceId=made.id)["TagList"]
     assert {"Key": "SMSSHState", "Value": "held"} in found
     assert 1 <= here.calls.count("AddTagsToResource") <= 2

@@ -13,6 +13,7 @@ from smssh_plugin.hookspecs import Context, Job
 from smssh_plugin.settings import load
 from tests import needs
 from tests.entrypoints.container import let_others_in, poll
+from tests.waiting import LIMIT
 
 STUB = """#!/bin/sh
 # An sshd that knows little: it refuses two keywords, and wants a folder first.
@@ -114,7 +115,7 @@ def test_in_a_user_namespace_asyncssh_takes_over(container):
     assert status["ssh"]["server"] == "asyncssh"
     assert container.ssh(status, "id -u").stdout == "0\n"
     container.script("", name="go")
-    assert process.wait(40) == 3
+    assert process.wait(LIMIT) == 3
     container.assert_quiet()
 
 
@@ -131,7 +132,7 @@ def test_a_server_that_was_asked_for_and_is_not_there_is_named(container):
     assert "no SSH server works here" in status["error"]
     assert "no login is possible" in container.output()
     container.script("", name="go")
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0
 
 
 @pytest.mark.needs("sshd", "setpriv")
@@ -159,10 +160,12 @@ def test_without_an_account_asyncssh_takes_over(container):
         PATH="/usr/bin:/bin:/usr/sbin",
         HOME="",
     )
-    log = poll(lambda: "ready: " in container.log() and container.log(), what=f"a login; {container.log()}")
+    log = poll(
+        lambda: "ready: " in container.log() and container.log(), what=lambda: f"a login; {container.log()}"
+    )
     assert "user id 54321 has no account" in log
     answer = json.loads((container.run_dir / "ssh" / "asyncssh.json").read_text())
     assert container.ssh({"ssh": answer}, "id -u").stdout == "54321\n"
     container.script("", name="go")
-    assert process.wait(40) == 3
+    assert process.wait(LIMIT) == 3
     container.assert_quiet()

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from smssh_plugin.container.redaction import MASK, Redaction, is_secret_name
-from tests.entrypoints.container import LIMIT
+from tests.waiting import LIMIT
 
 NOTHING = Redaction({})
 

@@ -16,6 +16,7 @@ from smssh_plugin.container import ssm_agent
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.hooks import ssm
 from smssh_plugin.local.agent.installed import install
+from tests.waiting import LIMIT
 
 from .agents import Mirror, context, deb, double_package, pinned, silence
 
@@ -226,7 +227,7 @@ def test_a_download_that_drips_has_an_end(tmp_path):
     finally:
         over.set()
         listener.close()
-        thread.join(10)
+        thread.join(LIMIT)
 
 
 def test_a_full_disk_is_named(tmp_path, package, mirror):

@@ -22,6 +22,7 @@ from smssh_plugin.local.service_error import ServiceError
 from tests.amazon.programs import loopback_only
 from tests.entrypoints.container import poll
 from tests.session.support import proxy_command
+from tests.waiting import LIMIT
 
 from .agents import PROGRAMS, deb, pinned
 
@@ -101,7 +102,7 @@ def job(container, stack, tls):
                 **environ,
             },
         )
-        return process, poll(until, seconds=90, what=f"the start; {container.log()}")
+        return process, poll(until, what=lambda: f"the start; {container.log()}")
 
     return start
 
@@ -115,7 +116,7 @@ def log_in(container, stack, status):
         env={**stack.environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
     )
     assert done.returncode == 0, done.stderr + container.log()
@@ -150,7 +151,7 @@ def test_register_start_log_in_die_and_leave(container, stack, job):
     ] == [node]
     container.script("", name="go")
     began = time.monotonic()
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0
     print(f"the end took {time.monotonic() - began:.2f} s", file=sys.stderr)
     assert stack.call("DescribeInstanceInformation")["InstanceInformationList"] == []
     assert stack.call("DescribeActivations")["ActivationList"] == []
@@ -168,7 +169,7 @@ def test_out_of_a_package_in_the_bundle(container, stack, job, tmp_path):
     process, status = job(SMSSH_AGENT="bundle", **pinned(package))
     assert log_in(container, stack, status) == ["in", "0"]
     process.send_signal(signal.SIGTERM)
-    process.wait(40)
+    process.wait(LIMIT)
     assert stack.call("DescribeInstanceInformation")["InstanceInformationList"] == []
     container.assert_quiet()
 
@@ -186,7 +187,7 @@ def test_a_role_that_may_not_is_named(container, stack, job):
     assert "node's role may not ssm:UpdateInstanceInformation" in container.output(), container.output()
     assert agents(container) == []
     container.script("", name="go")
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0
     assert stack.call("DescribeInstanceInformation")["InstanceInformationList"] == []
 
 
@@ -200,4 +201,4 @@ def test_documents_do_not_run(container, stack, job):
     assert worker.stat().st_mode & 0o022 == 0
     assert worker.stat().st_mode & 0o511 == 0o511
     container.script("", name="go")
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.waiting import LIMIT
+
 from .machine import PATIENCE, SMSSH, TRAIN, wait_for
 
 pytestmark = [
@@ -24,13 +26,13 @@ def hold(machine):
 
 def stop(process):
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=LIMIT)
 
 
 def end(script):
     """End a script and what it runs."""
     os.killpg(script.pid, signal.SIGTERM)
-    script.communicate(timeout=60)
+    script.communicate(timeout=LIMIT)
 
 
 def test_only_people_keep_a_hold(held):

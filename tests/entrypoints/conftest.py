@@ -13,6 +13,7 @@ from smssh_plugin.submit.bundle import model
 from smssh_plugin.submit.options import SSHOptions
 from tests import needs
 from tests.session.conftest import stack
+from tests.waiting import LIMIT
 
 from .container import Container
 
@@ -56,7 +57,7 @@ def container(tmp_path, bundle, key):
 def first():
     """The start of a command line whose program is process 1 of a container."""
     command = [needs.program("unshare"), "--pid", "--fork", "--mount-proc", "--kill-child"]
-    done = subprocess.run([*command, "true"], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run([*command, "true"], capture_output=True, text=True, check=False, timeout=LIMIT)
     if done.returncode != 0:
         needs.missing("namespaces", done.stderr.strip())
     return command

@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 
 from tests import needs
+from tests.waiting import LIMIT
 
 ROOT = needs.ROOT
 IMAGE = needs.IMAGE
-LIMIT = 40.0
-"""Seconds that anything here may take on a busy machine."""
 
 STALLED = """\
 import os, sys, time
@@ -41,13 +40,14 @@ print("last words")
 
 
 def poll(condition, seconds=LIMIT, what="it"):
-    """The first true value of `condition()`; fails after `seconds`."""
+    """The first true value of `condition()`; fails after `seconds` with `what`, or what that says then."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what() if callable(what) else what}")
         time.sleep(0.02)
 
 
@@ -193,8 +193,11 @@ class Container:
             status = self.status()
             return status if status["state"] == state and (status["ssh"]["port"] or status["error"]) else None
 
-        poll(lambda: self.path("socket") and self.path("bin", "smssh-hook"), what="the socket: " + self.log())
-        return poll(reached, what=f"state {state}: {self.log()}")
+        poll(
+            lambda: self.path("socket") and self.path("bin", "smssh-hook"),
+            what=lambda: "the socket: " + self.log(),
+        )
+        return poll(reached, what=lambda: f"state {state}: {self.log()}")
 
     # ------------------------------------------------------------------------------------------ SSH
 
@@ -215,7 +218,7 @@ class Container:
                 "StrictHostKeyChecking=yes",
             ),
             *("-o", "GlobalKnownHostsFile=none", "-o", "LogLevel=ERROR", "-o", f"User={ssh['user']}"),
-            *("-o", f"Port={ssh['port']}", "-o", "ConnectTimeout=10"),
+            *("-o", f"Port={ssh['port']}", "-o", "ConnectTimeout=100"),
         ]
 
     def ssh(self, status, *command, options=(), data=None, key=None, text=True, terminal=False):
@@ -281,7 +284,7 @@ class Container:
 
     def assert_quiet(self):
         """Nothing of ours is left."""
-        poll(lambda: not self.strays(), what=f"the end of {self.strays()}")
+        poll(lambda: not self.strays(), what=lambda: f"the end of {self.strays()}")
 
     def close(self):
         for process in self.processes:
@@ -290,7 +293,6 @@ class Container:
                 process.wait()
         poll(
             lambda: not self.path("socket") or not self._supervisor(),
-            seconds=15,
             what="the end of the supervisor",
         )
         for pid, _ in self.strays():

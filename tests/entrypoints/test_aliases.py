@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from smssh_plugin.entrypoints import boot
+from tests.waiting import LIMIT
 
 from .container import poll
 
@@ -24,7 +25,7 @@ def test_its_switch_turns_us_on_and_the_log_says_so_once(container):
     status = container.wait_for("running")
     assert container.ssh(status, "echo ${START_SSH-unset} ${SMSSH_ENTRY-unset}").stdout == "unset unset\n"
     container.script("", name="go")
-    assert process.wait(60) == 3
+    assert process.wait(LIMIT) == 3
     lines = [line for line in container.output().splitlines() if "sagemaker-ssh-helper" in line]
     assert len(lines) == 1
     assert (
@@ -35,7 +36,7 @@ def test_its_switch_turns_us_on_and_the_log_says_so_once(container):
 
 @pytest.mark.parametrize("environ", [{"START_SSH": "false"}, {"START_SSH": "true", "SMSSH_ENABLE": "0"}, {}])
 def test_off_is_off(container, environ):
-    assert container.start(*RUN, "sh", "-c", "exit 3", on=False, **environ).wait(60) == 3
+    assert container.start(*RUN, "sh", "-c", "exit 3", on=False, **environ).wait(LIMIT) == 3
     assert not container.run_dir.exists()
     assert not boot.enabled(environ)
 
@@ -44,7 +45,7 @@ def test_its_log_setting(container):
     process = container.wrap("sh", "-c", "exit 3", SMSSH_HOLD="failure", SSH_LOG_TO_STDOUT="true")
     container.wait_for("held")
     container.hook("release")
-    assert process.wait(60) == 3
+    assert process.wait(LIMIT) == 3
     # The supervisor's own last word.
     assert "smssh: smssh.supervisor: stopped" in container.output()
     assert container.output().count("held (the entry point ended") == 1
@@ -58,7 +59,7 @@ def test_an_owner_that_no_tag_can_hold_lets_the_job_be(container, name):
     said = f"no login is possible in this job: {name} is not usable: no tag can hold ','"
     poll(lambda: said in container.output(), what="the complaint")
     container.script("", name="go")
-    assert process.wait(60) == 3
+    assert process.wait(LIMIT) == 3
 
 
 @pytest.mark.parametrize(("host", "wanted"), [("algo-2", True), ("algo-3", False)])
@@ -76,4 +77,4 @@ def test_only_the_first_hosts(container, host, wanted):
     assert ("nobody can log in here" in container.log()) != wanted
     assert bool(container.path("ssh", "authorized_keys")) == wanted
     container.script("", name="go")
-    assert process.wait(60) == 3
+    assert process.wait(LIMIT) == 3

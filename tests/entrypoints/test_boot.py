@@ -10,6 +10,7 @@ import pytest
 
 from smssh_plugin.entrypoints import boot
 from tests import needs
+from tests.waiting import LIMIT
 
 from .container import IMAGE
 
@@ -171,7 +172,7 @@ def test_race(container):
     process = container.start("sh", "-c", f"{ranks} & wait", PYTHONPATH=container.bundle)
     container.wait_for("ready")
     container.script("", name="go")
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     assert container.output().count("ran\n") == 32
     assert container.log().count("started by sitecustomize") == 1
     container.assert_quiet()
@@ -182,7 +183,7 @@ def test_off_leaves_no_trace(container):
         "import sys; print([name for name in sys.modules if 'smssh' in name], sys.excepthook)"
     )
     process = container.start("python", script, on=False, PYTHONPATH=container.bundle)
-    assert process.wait(30) == 0
+    assert process.wait(LIMIT) == 0
     assert container.output().startswith("[] <built-in function excepthook>")
     assert not container.run_dir.exists()
 
@@ -195,7 +196,7 @@ def test_on_leaves_little(container):
         "print(threading.active_count(), sys.modules.get('json'))\n"
     )
     process = container.start("python", script, PYTHONPATH=container.bundle)
-    assert process.wait(30) == 0
+    assert process.wait(LIMIT) == 0
     assert container.output() == "['_smssh', '_smssh_boot']\n[]\n1 None\n"
 
 
@@ -203,9 +204,9 @@ def test_on_leaves_little(container):
 def test_what_the_launcher_imports(container, on):
     """Every interpreter of the job pays for it: nothing but what is listed here."""
     script = container.script("import sys; print(*sys.modules)")
-    assert container.start("python", script, on=False).wait(30) == 0
+    assert container.start("python", script, on=False).wait(LIMIT) == 0
     without = set(container.output().split())
-    assert container.start("python", script, on=on, PYTHONPATH=container.bundle).wait(30) == 0
+    assert container.start("python", script, on=on, PYTHONPATH=container.bundle).wait(LIMIT) == 0
     ours = {
         "_smssh",
         "_smssh_boot",
@@ -225,7 +226,7 @@ def test_the_images_sitecustomize_runs_too(container, tmp_path):
     script = container.script("import sys, sitecustomize; print(sys.flag_of_theirs, sitecustomize.VALUE)")
     for on in (True, False):
         process = container.start("python", script, on=on, PYTHONPATH=f"{container.bundle}:{theirs}")
-        assert process.wait(30) == 0
+        assert process.wait(LIMIT) == 0
         assert container.output() == f"{theirs}/sitecustomize.py 5\n"
 
 
@@ -234,7 +235,7 @@ def test_an_error_in_the_images_sitecustomize_is_reported_as_without_us(containe
     theirs.mkdir()
     (theirs / "sitecustomize.py").write_text("raise RuntimeError('theirs')\n")
     script = container.script("print('ran')")
-    assert container.start("python", script, PYTHONPATH=f"{container.bundle}:{theirs}").wait(30) == 0
+    assert container.start("python", script, PYTHONPATH=f"{container.bundle}:{theirs}").wait(LIMIT) == 0
     assert "RuntimeError: theirs" in container.output()
     assert container.output().endswith("ran\n")
 
@@ -246,7 +247,7 @@ def test_a_broken_zip_is_not_heard_of(container, tmp_path, content):
     (broken / "sitecustomize.py").write_bytes((container.bundle / "sitecustomize.py").read_bytes())
     (broken / "smssh.zip").write_bytes(content)
     process = container.start("python", container.script("print('ran')"), PYTHONPATH=broken)
-    assert process.wait(30) == 0
+    assert process.wait(LIMIT) == 0
     assert container.output() == "ran\n"
 
 
@@ -254,9 +255,9 @@ def test_traceback_is_recorded_and_printed_as_always(container):
     text = "def f():\n    raise KeyError('x') from OSError('y')\nf()\n"
     script = container.script(text, name="train")
     plain = container.start("python", script, on=False)
-    assert plain.wait(30) == 1
+    assert plain.wait(LIMIT) == 1
     recorded = container.start("python", script, PYTHONPATH=container.bundle)
-    assert recorded.wait(30) == 1
+    assert recorded.wait(LIMIT) == 1
     assert container.output(1) == container.output(0)
     record = json.loads(next(container.run_dir.glob("traceback-*.json")).read_text())
     assert record["error"] == "KeyError: 'x'"
@@ -266,7 +267,7 @@ def test_traceback_is_recorded_and_printed_as_always(container):
 def test_a_users_own_excepthook_wins(container):
     script = container.script("import sys\nsys.excepthook = lambda *a: print('mine')\n1/0\n", name="train")
     process = container.start("python", script, PYTHONPATH=container.bundle)
-    assert process.wait(30) == 1
+    assert process.wait(LIMIT) == 1
     assert container.output().endswith("mine\n")
 
 
@@ -289,7 +290,7 @@ def test_the_supervisor_inherits_nothing(container):
     assert not names & {"SMSSH_ENABLE", "LD_PRELOAD", "PYTHONSTARTUP"}
     assert os.getsid(pid) != os.getsid(process.pid)
     container.script("", name="go")
-    assert process.wait(30) == 0
+    assert process.wait(LIMIT) == 0
     container.assert_quiet()
 
 
@@ -302,7 +303,7 @@ def test_pth_line(container):
     program = f"exec({line!r}); exec({line!r}); print('ran')"
     for on in (True, False):
         process = container.start(sys.executable, "-c", program, on=on)
-        assert process.wait(30) == 0
+        assert process.wait(LIMIT) == 0
         assert container.output() == "ran\n"
 
 
@@ -324,7 +325,7 @@ def test_other_pythons(container, version):
         assert f" {version}." in report["python"]
     script.write_text("print('fixed')\n")
     assert container.ssh(status, "smssh-hook retry").returncode == 0
-    assert process.wait(30) == 0
+    assert process.wait(LIMIT) == 0
     assert f"({version.replace('.', ', ')})" in container.output()
     container.assert_quiet()
 
@@ -383,7 +384,7 @@ def test_failure_text_of_old_pythons_has_no_frame_of_ours(container, version):
             SMSSH_HOLD="failure",
             SMSSH_HOLD_SECONDS=1,
         )
-        assert process.wait(30) == 0, container.output()
+        assert process.wait(LIMIT) == 0, container.output()
         texts.append((container.folder / "failure").read_text())
     assert texts[0] == texts[1]
     assert "smssh: held (" in container.output()

@@ -15,8 +15,9 @@ from unittest import mock
 import pytest
 
 from tests import needs
+from tests.waiting import LIMIT
 
-from .container import LIMIT, poll
+from .container import poll
 
 templates = needs.module("sagemaker.train.templates")
 
@@ -115,9 +116,9 @@ class Driven:
     def outcome(self, process, terminate=False):
         """How the job ended: exit status, failure file, model, what the user's script printed."""
         if terminate:
-            poll((self.base / "up").exists, what="the script: " + self.container.output())
+            poll((self.base / "up").exists, what=lambda: "the script: " + self.container.output())
             process.terminate()
-        status = process.wait(60)
+        status = process.wait(LIMIT)
         status = 128 - status if status < 0 else status
         found = [self.base / "output" / "failure", self.base / "model" / "model"]
         texts = [path.read_text() if path.exists() else None for path in found]

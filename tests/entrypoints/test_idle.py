@@ -7,6 +7,7 @@ import time
 import pytest
 
 from smssh_plugin.entrypoints import idle
+from tests.waiting import LIMIT
 
 from .container import poll
 
@@ -26,7 +27,7 @@ def forward_only(container, status):
 def test_a_placeholder_that_nobody_enters_ends_with_0(container):
     """The image has no smssh-hook on its PATH: the bundle's own is run."""
     process = container.wrap(*PLACEHOLDER, "3s")
-    assert process.wait(60) == 0, container.output() + container.log()
+    assert process.wait(LIMIT) == 0, container.output() + container.log()
     assert "0 connected, ends in" in container.output()
     assert "smssh connect algo-1.job-1.training.sagemaker" in container.output()
     assert "nobody is logged in any more" in container.output()
@@ -41,14 +42,14 @@ def test_port_forwards_alone_keep_a_placeholder(container, server):
         assert process.poll() is None, container.output(0)
         time.sleep(0.2)
     client.terminate()
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     assert "1 connected" in container.output(0)
 
 
 def test_a_placeholder_has_a_maximum(container):
     process = container.wrap(*PLACEHOLDER, "2m", "--max", "5s")
     forward_only(container, container.wait_for("running"))
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     assert "time is up (--max)" in container.output(0)
 
 
@@ -56,22 +57,22 @@ def test_a_placeholder_is_stopped_like_any_entry_point(container):
     process = container.wrap(*PLACEHOLDER, "5m")
     poll(lambda: "0 connected" in container.output())
     process.send_signal(signal.SIGTERM)
-    assert process.wait(40) == 128 + signal.SIGTERM
+    assert process.wait(LIMIT) == 128 + signal.SIGTERM
     container.assert_quiet()
 
 
 def test_a_placeholder_that_nobody_could_enter_says_so(container):
-    assert container.wrap(*PLACEHOLDER, "5m", SMSSH_AUTHORIZED_KEYS="").wait(60) == 4
+    assert container.wrap(*PLACEHOLDER, "5m", SMSSH_AUTHORIZED_KEYS="").wait(LIMIT) == 4
     assert "Nobody can log in" in container.output()
     command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", *PLACEHOLDER[1:]]
-    assert container.start(*command, "5m", on=False).wait(60) == 2
+    assert container.start(*command, "5m", on=False).wait(LIMIT) == 2
     assert "SMSSH_ENABLE" in container.output()
-    assert container.start(*command, "soon").wait(60) == 2
+    assert container.start(*command, "soon").wait(LIMIT) == 2
 
 
 def test_a_placeholder_needs_no_other_launcher(container):
     command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", *PLACEHOLDER[1:], "2s"]
-    assert container.start(*command).wait(60) == 0, container.output() + container.log()
+    assert container.start(*command).wait(LIMIT) == 0, container.output() + container.log()
     assert "nobody is logged in any more" in container.output()
     container.assert_quiet()
 
@@ -93,7 +94,7 @@ def test_is_last_session_timeout(container):
     poll(lambda: container.output(0).count("1 connected") > 12, what="being connected for longer than 2 s")
     assert process.poll() is None
     client.terminate()
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     assert " s left\n" in container.output(0)
 
 

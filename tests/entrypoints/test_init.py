@@ -12,10 +12,12 @@ import time
 import psutil
 import pytest
 
+from tests.waiting import LIMIT
+
 from .container import STALLED, WORDY, poll
 
 
-def wait(process, seconds=40):
+def wait(process, seconds=LIMIT):
     return process.wait(seconds)
 
 
@@ -106,7 +108,7 @@ def test_nobody_logs_in_where_the_bundle_is_damaged(container, tmp_path, name, l
         process = container.start("/bin/sh", damaged / "run.sh", "python", script)
     else:
         process = container.start("python", script, PYTHONPATH=damaged)
-    poll(lambda: "no login is possible" in container.output(), what="the reason: " + container.log())
+    poll(lambda: "no login is possible" in container.output(), what=lambda: "the reason: " + container.log())
     assert f"no login is possible in this job: the bundle is damaged: {name} " in container.output()
     assert not container.path("ssh")
     container.script("", name="go")
@@ -185,7 +187,7 @@ sys.exit(entry._ended)
 def test_signals_that_init_raises_itself_are_not_the_childs(tmp_path, name):
     """A supervisor that is killed leaves a socket that we write to, and a blocked signal waits though it is ignored."""
     done = subprocess.run(
-        [sys.executable, "-c", RAISES, name], cwd=tmp_path, capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", RAISES, name], cwd=tmp_path, capture_output=True, timeout=LIMIT, check=False
     )
     assert done.returncode == 7, done.stderr.decode()
 

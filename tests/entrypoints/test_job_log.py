@@ -9,8 +9,9 @@ import pytest
 
 from smssh_plugin.entrypoints import boot
 from smssh_plugin.entrypoints.job_log import JobLog, is_log
+from tests.waiting import LIMIT
 
-from .container import LIMIT, poll
+from .container import poll
 
 RESULTS = "id,prediction\n1,0.5\n"
 PYTHON = """\

@@ -10,6 +10,7 @@ from smssh_plugin.hookspecs import Context, Job, Server, hookimpl
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.settings import load
 from smssh_plugin.supervisor import hold as keepers
+from tests.waiting import LIMIT
 
 from .container import poll
 
@@ -71,7 +72,7 @@ def held(tmp_path, monkeypatch):
     yield make
     for each in made:
         each.keeper.finish(5)
-        each.thread.join(10) if each.thread.ident else None
+        each.thread.join(LIMIT) if each.thread.ident else None
 
 
 def test_a_countdown_with_the_command_and_the_cost(held, monkeypatch):
@@ -100,7 +101,7 @@ def test_about_to_end_is_said_once_for_each_deadline(held):
     time.sleep(0.3)
     assert len(made.recorder.messages("expiring")) == 1
     made.keeper.release(None)
-    made.thread.join(10)
+    made.thread.join(LIMIT)
     assert made.decision["action"] == "release"
     poll(lambda: "released" in made.recorder.events())
 
@@ -115,7 +116,7 @@ def test_idle_is_counted_from_the_last_person(held):
     time.sleep(1.5)
     assert made.thread.is_alive(), "somebody is there"
     made.connected = 0
-    made.thread.join(20)
+    made.thread.join(LIMIT)
     assert made.decision["action"] == "release"
     # People are told in a thread of its own.
     assert poll(lambda: made.recorder.messages("released")) == ["released: nobody was connected for 1 s"]

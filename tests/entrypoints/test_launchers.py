@@ -12,6 +12,7 @@ import pytest
 from smssh_plugin.submit.bundle.build import LAUNCHER_FILES
 from smssh_plugin.submit.bundle.minify import slim, slim_shell
 from tests import needs
+from tests.waiting import LIMIT
 
 from .container import poll
 
@@ -55,7 +56,7 @@ def test_bash_env_leaves_the_shell_as_it_was(container, options):
     outputs = []
     for on in (False, True):
         process = container.start(BASH, *options.split(), script, "a b", on=on, **(given if on else {}))
-        assert process.wait(30) == 0, container.output()
+        assert process.wait(LIMIT) == 0, container.output()
         outputs.append(container.output())
     assert outputs[0] == outputs[1]
     assert container.path("supervisor.log")
@@ -72,7 +73,7 @@ def test_bash_env_starts_once_and_goes_before_pythonpath(container):
     process = container.start(BASH, script, BASH_ENV=container.bundle / "env.sh", PYTHONPATH="/theirs")
     container.wait_for("ready")
     container.script("", name="go")
-    assert process.wait(30) == 7
+    assert process.wait(LIMIT) == 7
     assert container.output().startswith(f"{container.bundle}:/theirs unset\n" * 4 + "True\n")
     assert container.log().count("started by BASH_ENV") == 1
     container.assert_quiet()
@@ -82,7 +83,7 @@ def test_bash_env_starts_once_and_goes_before_pythonpath(container):
 def test_bash_env_off_does_nothing(container):
     command = (BASH, "-c", 'echo "$BASH_ENV ${PYTHONPATH-unset}"; exit 3')
     process = container.start(*command, on=False, BASH_ENV=container.bundle / "env.sh")
-    assert process.wait(30) == 3
+    assert process.wait(LIMIT) == 3
     assert container.output() == f"{container.bundle}/env.sh unset\n"
     assert not container.run_dir.exists()
 
@@ -94,7 +95,7 @@ def test_bash_env_of_a_broken_bundle_harms_nothing(container, tmp_path, missing)
     shutil.copytree(container.bundle, broken)
     (broken / missing).unlink()
     process = container.start(BASH, "-euc", "echo here; exit 3", BASH_ENV=broken / "env.sh")
-    assert process.wait(30) == 3
+    assert process.wait(LIMIT) == 3
     assert container.output() == "here\n"
 
 
@@ -113,7 +114,7 @@ def test_bash_env_without_python_harms_nothing(container, tmp_path):
     shutil.copytree(container.bundle, copy)
     (copy / "env.sh").write_text(env)
     process = container.start(BASH, "-euc", "echo here; exit 3", BASH_ENV=copy / "env.sh", PATH=tools)
-    assert process.wait(30) == 3
+    assert process.wait(LIMIT) == 3
     assert container.output() == "here\n"
     assert not container.run_dir.exists()
 
@@ -127,7 +128,7 @@ def test_bash_env_of_process_1_becomes_the_wrapped_entry_point(container, first)
     assert container.log().count("started by run.sh for process 1\n") == 1
     assert container.output().startswith("<a b><><line\nline><*><unset>")
     assert container.hook("release").returncode == 0
-    assert process.wait(30) == 7
+    assert process.wait(LIMIT) == 7
 
 
 # --------------------------------------------------------------------------------- init as process 1
@@ -148,13 +149,13 @@ def test_process_1_passes_on_what_its_command_would_have_got(container, first, c
         if wrap == container.wrap:
             command = ("/bin/sh", container.bundle / "run.sh", *command)
         process = container.start(*first, *command, on=wrap == container.wrap)
-        poll(lambda: "up\n" in container.output(), what="the script: " + container.output())
+        poll(lambda: "up\n" in container.output(), what=lambda: "the script: " + container.output())
         os.kill(child_of(process), signal.SIGTERM)
         if not caught:
             # Seen by process 1, and not passed on: the script goes on until it ends by itself.
             poll(functools.partial(taken, child_of(process)), what="the signal's delivery")
             container.script("", name="go")
-        statuses.append(process.wait(30))
+        statuses.append(process.wait(LIMIT))
         container.assert_quiet()
     assert statuses == [5, 5] if caught else [9, 9]
 
@@ -168,7 +169,7 @@ def chained(container, **environ):
 
 
 def outcome(container, process):
-    return process.wait(60), container.failure_file(), container.succeeded()
+    return process.wait(LIMIT), container.failure_file(), container.succeeded()
 
 
 @pytest.mark.parametrize("source", [GOOD, USER_ERROR, EXIT_7])
@@ -234,5 +235,5 @@ def test_the_path_of_xgboosts_image_is_restored(container, on):
     script = container.script("import json, sys, tracker; print(json.dumps([tracker.VALUE, sys.path[:3]]))")
     path = f"{container.bundle}:{packages}"
     process = container.start("python", script, on=on, PYTHONPATH=path)
-    assert process.wait(30) == 0, container.output()
+    assert process.wait(LIMIT) == 0, container.output()
     assert json.loads(container.output()) == [5, [str(container.folder), str(container.bundle), str(tracker)]]

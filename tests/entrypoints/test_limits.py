@@ -8,6 +8,7 @@ import pytest
 
 from smssh_plugin.settings import end_seconds, load
 from smssh_plugin.supervisor import hold, job
+from tests.waiting import LIMIT
 
 from .container import poll
 from .test_keeper import Held, held
@@ -30,7 +31,7 @@ def test_the_banner_and_the_deadlines_are_the_jobs_own(container):
     assert "MaxRuntimeInSeconds" in refused.stderr
     assert "SMSSH_HOLD_MAX_SECONDS" not in refused.stderr
     container.hook("release")
-    assert container.processes[-1].wait(30) == 7
+    assert container.processes[-1].wait(LIMIT) == 7
 
 
 def test_the_hold_ends_before_the_job_is_stopped(container):
@@ -41,7 +42,7 @@ def test_the_hold_ends_before_the_job_is_stopped(container):
     client = container.start(
         "ssh", *container.ssh_options(status), "127.0.0.1", "sleep 60", on=False, PATH="/usr/bin:/bin"
     )
-    assert process.wait(40) == 7
+    assert process.wait(LIMIT) == 7
     assert time.monotonic() - began < 20
     assert "released: the job's own limit is near (MaxRuntimeInSeconds)" in container.output(0)
     client.kill()
@@ -58,12 +59,12 @@ def test_a_processing_job_knows_by_itself(container):
     container.wrap("python", container.script(FAILS), SMSSH_HOLD="failure")
     assert container.wait_for("held")["hold"]["max_deadline"] <= before + 1800 - 180 + 60
     container.hook("release")
-    assert container.processes[-1].wait(30) == 7
+    assert container.processes[-1].wait(LIMIT) == 7
 
 
 def test_a_placeholder_ends_in_time(container):
     process = container.wrap("smssh-hook", "placeholder", SMSSH_MAX_RUNTIME=10)
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0
     assert "the job's own limit is near" in container.output()
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from smssh_plugin.entrypoints import boot, orphans
+from tests.waiting import LIMIT
 
 from .container import IMAGE, poll
 
@@ -68,7 +69,7 @@ def test_all_ranks_are_gone_before_a_retry(container, launcher):
     assert (container.folder / "seen").read_text() == "[]"
     assert boot.start_time(theirs)
     os.kill(int(theirs), signal.SIGKILL)
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     container.assert_quiet()
 
 
@@ -100,7 +101,7 @@ def test_process_1_knows_the_scripts_orphans_from_peoples(container, first):
     assert (container.folder / "seen").read_text() == "False"
     assert container.ssh(status, f"test -e /proc/{theirs}/exe && kill {theirs}").returncode == 0
     assert container.hook("release").returncode == 0
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     container.assert_quiet()
 
 

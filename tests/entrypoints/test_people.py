@@ -15,6 +15,7 @@ from smssh_plugin.entrypoints.connections import Logins
 from smssh_plugin.entrypoints.workers import Workers
 from smssh_plugin.hookspecs import Context, Job, Server
 from smssh_plugin.settings import load
+from tests.waiting import LIMIT
 
 from .container import poll
 
@@ -155,7 +156,7 @@ def test_a_hold_ends_under_looks_and_not_under_a_person(held, container, server)
     """The whole of it: nobody but looks, and the job ends in time."""
     first = held[0]
     first.hook("release")
-    assert first.processes[-1].wait(40) == 3
+    assert first.processes[-1].wait(LIMIT) == 3
     process = container.wrap(
         sys.executable,
         container.script(FAIL),

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from smssh_plugin.entrypoints import pid1
+from tests.waiting import LIMIT
 
 from .test_launchers import child_of
 
@@ -35,7 +36,7 @@ def test_it_is_process_1_and_can_be_entered(container, first, form, hold):
     assert container.ssh(status, "echo in").stdout == "in\n"
     assert ("cannot be held" in container.output()) == bool(hold)
     container.script("", name="go")
-    assert process.wait(30) == 7
+    assert process.wait(LIMIT) == 7
     container.assert_quiet()
 
 
@@ -43,7 +44,7 @@ def test_such_a_script_ends_below_a_parent(container, first):
     """Without the guard: `is_required` knows no other spelling of the question."""
     text = "me=$$; " + INSISTS.replace("$$", "$me")
     process = container.start(*first, "/bin/sh", container.bundle / "run.sh", "/bin/sh", "-c", text)
-    assert process.wait(30) == 100
+    assert process.wait(LIMIT) == 100
 
 
 def test_signals_are_those_of_process_1(container, first):
@@ -52,7 +53,7 @@ def test_signals_are_those_of_process_1(container, first):
     process = container.start(*first, "/bin/sh", container.bundle / "run.sh", "/bin/sh", "-c", text)
     container.wait_for("ready")
     os.kill(child_of(process), 15)
-    assert process.wait(30) == 9
+    assert process.wait(LIMIT) == 9
 
 
 def test_it_can_be_waited_for(container, first):
@@ -60,13 +61,13 @@ def test_it_can_be_waited_for(container, first):
     process = container.start(*first, "/bin/sh", container.bundle / "run.sh", *command, SMSSH_HOLD="start")
     container.wait_for("held")
     container.hook("release")
-    assert process.wait(30) == 5
+    assert process.wait(LIMIT) == 5
 
 
 def test_all_others_have_a_parent(container, first):
     text = "echo pid=$$; exit 3"
     process = container.start(*first, "/bin/sh", container.bundle / "run.sh", "/bin/sh", "-c", text)
-    assert process.wait(30) == 3
+    assert process.wait(LIMIT) == 3
     assert "pid=1\n" not in container.output()
 
 

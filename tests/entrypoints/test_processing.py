@@ -150,7 +150,7 @@ class Processing:
     def outcome(self, process, terminate=False):
         """How the job ended: exit status, output file, what the user's script printed."""
         if terminate:
-            poll((self.base / "up").exists, what="the script: " + self.container.output())
+            poll((self.base / "up").exists, what=lambda: "the script: " + self.container.output())
             process.terminate()
         status = ended(process)
         output = self.base / "processing" / "output" / "rows.csv"

@@ -20,6 +20,7 @@ import pytest
 
 from smssh_plugin.supervisor import job
 from tests import needs
+from tests.waiting import LIMIT
 
 from .container import IMAGE, ROOT, poll
 from .venvs import venv
@@ -198,7 +199,7 @@ class Server:
         data = None if body is None else body.encode()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=20) as answer:
+            with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=LIMIT) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, ""
@@ -226,7 +227,7 @@ class Server:
 
     def ended(self):
         """The exit status as a container reports it."""
-        status = self.process.wait(60)
+        status = self.process.wait(LIMIT)
         return 128 - status if status < 0 else status
 
     def terminate(self):
@@ -328,7 +329,7 @@ def test_workers_that_are_started_again_start_nothing_of_ours(container, kind):
     assert before
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    poll(lambda: workers() - before, 90, what="a new worker: " + container.output())
+    poll(lambda: workers() - before, 90, what=lambda: "a new worker: " + container.output())
     assert server.answers()[0] == (200, '{"y": 42}')
     assert server.starts() == 1
     assert server.terminate() == 0

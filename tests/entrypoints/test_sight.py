@@ -18,6 +18,7 @@ from smssh_plugin.submit.request.transform import Injection, transform_request
 from tests import needs
 from tests.faults.images import bake, image
 from tests.faults.namespaces import prefix
+from tests.waiting import LIMIT
 
 from .container import IMAGE, let_others_in, poll
 from .test_drivers import Driven
@@ -92,7 +93,7 @@ class Job:
         return self.container.start(*entry_point(self.container, command), **environ)
 
     def seen(self, process, status=0):
-        assert process.wait(60) == status, self.container.output() + self.container.log()
+        assert process.wait(LIMIT) == status, self.container.output() + self.container.log()
         lines = self.container.output().splitlines()
         return json.loads(next(line[4:] for line in lines if line.startswith("LOOK")))
 
@@ -210,10 +211,10 @@ def test_shells_without_a_python_of_ours_see_nothing(job):
     text = f"ls {job.data}; cat {job.config}/inputdataconfig.json; "
     text += "env | grep -v ^SMSSH_ | cut -d= -f1 | sort | tr '\\n' ' '"
     process = job.wrap("sh", "-c", text)
-    assert process.wait(30) == 0
+    assert process.wait(LIMIT) == 0
     wrapped = job.container.output()
     job.lay_out(ours=False)
-    assert job.container.start("sh", "-c", text, on=False).wait(30) == 0
+    assert job.container.start("sh", "-c", text, on=False).wait(LIMIT) == 0
     assert wrapped.replace("PYTHONPATH ", "") == job.container.output()
     job.container.assert_quiet()
 
@@ -363,7 +364,7 @@ def test_what_a_shell_starts_later_is_served_too(job):
     )
     text = f"python -c pass; ls {job.data}; python {script}; python {script}; exit 3"
     process = job.container.start("sh", "-c", text, PYTHONPATH=job.path)
-    assert process.wait(30) == 3
+    assert process.wait(LIMIT) == 3
     lines = job.container.output().splitlines()
     assert lines[:1] == ["train"]
     assert sum("_smssh_boot" in line for line in lines) == 2
@@ -375,7 +376,7 @@ def test_many_interpreters_at_once(job):
     look = "python -c 'import os, sys; print(sorted(os.listdir(sys.argv[1])))'"
     text = f"for n in 1 2 3 4 5 6 7 8 9 10 11 12; do {look} {job.data} & done; wait"
     process = job.container.start("sh", "-c", text, PYTHONPATH=job.path)
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     assert job.container.output() == "['train']\n" * 12
     assert json.loads((job.config / "inputdataconfig.json").read_text()).keys() == {"train", "zoo"}
 
@@ -453,7 +454,7 @@ def test_read_only_inputs_are_filtered_and_named(job, launcher):
     mount = f'mount --bind {job.base}/input {job.base}/input && mount -o remount,bind,ro {job.base}/input && exec "$@"'
     path = {"PYTHONPATH": job.path} if launcher != "wrap" else {}
     process = container.start(*prefix(), "/bin/sh", "-c", mount, "sh", *command, **path)
-    poll(lambda: "in sight: " in container.log(), what="the log: " + container.output())
+    poll(lambda: "in sight: " in container.log(), what=lambda: "the log: " + container.output())
     poll(lambda: "smssh: the job can see" in container.output(), what="the line")
     (job.base / "go").touch()
     seen = job.seen(process)
@@ -502,7 +503,7 @@ def test_an_ordinary_user(job):
     process = container.start(
         *command, sys.executable, script, job.data, PYTHONPATH=f"{HIDDEN}:{container.bundle}"
     )
-    assert process.wait(30) == 0
+    assert process.wait(LIMIT) == 0
     assert container.output() == f"['train'] {container.folder}/smssh-65534/bundle\n"
     container.run_dir = container.folder / "smssh-65534"
 
@@ -562,7 +563,7 @@ def test_the_digest_is_made_by_what_there_is(job, tool):
         (folder / "python3").symlink_to(IMAGE / "bin" / "python")
     words = entry_point(job.container, ["/bin/sh", "-c", "echo $$; exit 4"])
     process = job.container.start(*words, PATH=folder)
-    assert process.wait(30) == 4
+    assert process.wait(LIMIT) == 4
     job.container.assert_quiet()
     served = "started by run.sh" in job.container.log()
     assert served == (tool != "nothing")
@@ -574,7 +575,7 @@ def test_the_original_is_process_1_where_nothing_runs(job, first):
     job.lay_out(source="")
     (job.container.bundle / "run.sh").unlink()
     process = job.container.start(*first, *entry_point(job.container, ["/bin/sh", "-c", "exit $$"]))
-    assert process.wait(30) == 1
+    assert process.wait(LIMIT) == 1
 
 
 def test_signals_reach_the_original_where_nothing_runs(job):
@@ -584,7 +585,7 @@ def test_signals_reach_the_original_where_nothing_runs(job):
     process = job.container.start(*entry_point(job.container, ["/bin/sh", "-c", text]))
     poll(lambda: "up" in job.container.output())
     process.terminate()
-    assert process.wait(30) == 9
+    assert process.wait(LIMIT) == 9
 
 
 # ---------------------------------------------------------------------------------------------------- files
@@ -682,7 +683,7 @@ def test_the_package_can_be_imported_in_a_job(job, version, launcher):
     )
     command = [IMAGE / "bin" / "python" if version == "3.11" else interpreter, script]
     process = job.wrap(*command) if launcher == "wrap" else job.container.start(*command, PYTHONPATH=job.path)
-    assert process.wait(30) == 0, job.container.output()
+    assert process.wait(LIMIT) == 0, job.container.output()
     from smssh_plugin import __version__
 
     lines = job.container.output().splitlines()
@@ -698,5 +699,5 @@ def test_an_installed_package_comes_first(job):
     (theirs / "__init__.py").write_text("mine = True\n")
     script = job.container.script("import smssh_plugin; print(smssh_plugin.mine)")
     process = job.wrap("python", script, PYTHONPATH=theirs.parent)
-    assert process.wait(30) == 0
+    assert process.wait(LIMIT) == 0
     assert job.container.output() == "True\n"

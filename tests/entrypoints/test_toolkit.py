@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from smssh_plugin.entrypoints import boot
+from tests.waiting import LIMIT
 
 from .container import IMAGE, STALLED, WORDY, poll
 
@@ -17,7 +18,7 @@ EXIT_7 = "import sys\nsys.exit(7)\n"
 
 
 def outcome(container, process):
-    return process.wait(60), container.failure_file(), container.succeeded()
+    return process.wait(LIMIT), container.failure_file(), container.succeeded()
 
 
 def run(container, source, on, changed=None, **environ):
@@ -155,7 +156,7 @@ def test_under_the_wrapped_entry_point_there_is_one_hold(container):
     status = container.wait_for("held")
     assert status["attempt"] == 1
     container.hook("release", "--exit", "12")
-    assert process.wait(60) == 12
+    assert process.wait(LIMIT) == 12
     assert container.output().count("smssh: held (") == 1
     container.assert_quiet()
 
@@ -247,7 +248,7 @@ def test_the_last_words_arrive_where_the_log_is_taken_late(container):
         PYTHONPATH=container.bundle,
         SMSSH_HOLD="failure",
     )
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     assert container.output().count("~") == 1000 * 100
     assert 0 < container.output().index("last words") < container.output().index("training SUCCESS")
 
@@ -266,7 +267,7 @@ def test_stdout_and_stderr_stay_in_order(container, launcher):
     assert numbers == list(range(20000))
     assert json.loads(container.hook("report", "--json").stdout)["log_tail"][-1] == "19999"
     container.hook("release")
-    process.wait(60)
+    process.wait(LIMIT)
 
 
 def test_ask_a_running_toolkit_job_to_hold(container):
@@ -322,7 +323,7 @@ def test_an_images_own_train_is_held_and_retried(container):
     assert container.ssh(status, "smssh-hook status").returncode == 0
     program.write_text(OWN_TRAIN.replace("raise ValueError('user bug')", "print('mended')"))
     assert container.hook("retry").returncode == 0
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     lines = [line for line in container.output().splitlines() if line in ("ran", "mended")]
     assert lines == ["ran", "ran", "mended"]
     assert container.output().count("smssh: held (") == 1
@@ -332,7 +333,7 @@ def test_an_images_own_train_is_held_and_retried(container):
 def test_an_images_own_train_heeds_strict(container):
     program = own_train(container)
     process = container.start(program, PYTHONPATH=container.bundle, SMSSH_STRICT=1, SMSSH_AUTHORIZED_KEYS="")
-    assert process.wait(60) == 1
+    assert process.wait(LIMIT) == 1
     assert "SMSSH_STRICT" in container.output()
     assert "ran\n" not in container.output()
 
@@ -347,7 +348,7 @@ def test_an_images_own_train_that_nobody_can_hold_says_so(container):
     assert refused.returncode != 0
     assert "cannot be held" in refused.stderr
     container.script("", name="go")
-    assert process.wait(60) == 1
+    assert process.wait(LIMIT) == 1
 
 
 def test_an_own_train_that_calls_the_toolkit_is_held_once(container):
@@ -428,12 +429,12 @@ def test_xgboosts_image_is_held_once_in_each_mode(container, xgboost, mode):
     data = container.script("bad", name="data")
     if mode == "script":
         container.script("import sys\nsys.exit(open('data').read() == 'bad')\n", name="job.py")
-    assert xgboost(on=False).wait(60) == 1
+    assert xgboost(on=False).wait(LIMIT) == 1
     failure = (container.folder / "failure").read_text()
     process = xgboost(SMSSH_HOLD="failure")
     container.wait_for("held")
     container.hook("release")
-    assert process.wait(60) == 1
+    assert process.wait(LIMIT) == 1
     assert (container.folder / "failure").read_text() == failure
     assert container.output().count("smssh: held (") == 1
     container.assert_quiet()
@@ -441,6 +442,6 @@ def test_xgboosts_image_is_held_once_in_each_mode(container, xgboost, mode):
     container.wait_for("held")
     data.write_text("good")
     assert container.hook("retry").returncode == 0
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     assert ("boosting good" in container.output()) == (mode == "algorithm")
     container.assert_quiet()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import needs
+from tests.waiting import LIMIT
 
 from .container import ROOT, poll
 
@@ -67,7 +68,7 @@ def test_a_baked_image(wheel, container):
         code + "import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)\n", name="train"
     )
     container.script("", name="go")
-    assert container.start(image / "bin" / "python", script, on=False).wait(30) == 0
+    assert container.start(image / "bin" / "python", script, on=False).wait(LIMIT) == 0
     assert container.output() == "[]\n"
     (container.folder / "go").unlink()
     process = container.start(image / "bin" / "python", script)
@@ -75,5 +76,5 @@ def test_a_baked_image(wheel, container):
     assert status["ssh"]["port"]
     assert container.log().count("started by pth") == 1
     container.script("", name="go")
-    assert process.wait(30) == 0
+    assert process.wait(LIMIT) == 0
     poll(lambda: not container.strays(), what="the end")

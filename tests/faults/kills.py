@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from smssh_plugin.entrypoints import supervisor_client
-from tests.entrypoints.container import LIMIT, Container, poll
+from tests.entrypoints.container import Container, poll
+from tests.waiting import LIMIT
 
 from .processes import SUPERVISOR, Ours
 
@@ -313,7 +314,7 @@ class Job:
 
     def assert_quiet(self) -> None:
         """Nothing of ours runs any more, whatever was killed."""
-        poll(lambda: not self.ours.left(), what=f"the end of {self.ours.left()}")
+        poll(lambda: not self.ours.left(), what=lambda: f"the end of {self.ours.left()}")
 
     def describe(self) -> str:
         """For a failure's message: what was done, and our logs."""

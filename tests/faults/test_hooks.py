@@ -18,6 +18,7 @@ from smssh_plugin import hookimpl, plugins
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.settings import Settings
 from tests.entrypoints.container import poll
+from tests.waiting import LIMIT
 
 from .images import add_plugin, image
 from .processes import Ours
@@ -78,12 +79,12 @@ WAITING = "while [ ! -e go ]; do sleep 0.05; done; echo ran; exit 7"
 def test_at_the_start(container, start, hook, fault):
     process = start(hook, fault, "sh", "-c", WAITING)
     ours = Ours(container)
-    poll(lambda: reached(container), what=f"the hook; {container.log()}")
+    poll(lambda: reached(container), what=lambda: f"the hook; {container.log()}")
     ours.look()
     container.script("", name="go")
-    assert process.wait(40) == 7
+    assert process.wait(LIMIT) == 7
     assert "ran" in container.output().splitlines()
-    poll(lambda: not ours.left(), what=f"the end of {ours.left()}")
+    poll(lambda: not ours.left(), what=lambda: f"the end of {ours.left()}")
 
 
 @pytest.mark.parametrize("fault", ["dies", "hangs", "forks"])
@@ -92,14 +93,17 @@ def test_at_the_end(container, start, hook, fault):
     process = start(hook, fault, "sh", "-c", WAITING)
     ours = Ours(container)
     if hook == "smssh_notify":
-        poll(lambda: ours.look() is not None and reached(container), what=f"the hook; {container.log()}")
+        poll(
+            lambda: ours.look() is not None and reached(container),
+            what=lambda: f"the hook; {container.log()}",
+        )
     else:
         container.wait_for("running")
         ours.look()
     container.script("", name="go")
-    assert process.wait(40) == 7
+    assert process.wait(LIMIT) == 7
     assert reached(container)
-    poll(lambda: not ours.left(), what=f"the end of {ours.left()}")
+    poll(lambda: not ours.left(), what=lambda: f"the end of {ours.left()}")
 
 
 @pytest.mark.parametrize("fault", ["raises", "exits", "forks"])
@@ -116,14 +120,14 @@ def test_whoever_can_be_skipped_is(container, start, hook, fault):
     assert status["hooks"].count("faulty") == 1
     container.script("", name="fixed")
     assert json.loads(container.hook("retry", "--json").stdout)["exit_code"] == 0
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0
     assert container.output().count("ran\n") == 2
     container.assert_quiet()
 
 
 def test_a_hook_that_dies_in_a_hold_ends_it(container, start):
     process = start("smssh_collect_report", "dies", "sh", "-c", "exit 7", SMSSH_HOLD="failure")
-    assert process.wait(40) == 7
+    assert process.wait(LIMIT) == 7
     assert reached(container)
     container.assert_quiet()
 
@@ -134,7 +138,7 @@ def test_a_hook_that_hangs_does_not_keep_a_failed_job(container, start):
     process = start("smssh_hold", "hangs", "sh", "-c", WAITING)
     container.wait_for("running")
     container.script("", name="go")
-    assert process.wait(60) == 7
+    assert process.wait(LIMIT) == 7
     assert reached(container)
     assert plugins.LIMITS["smssh_hold"] <= time.monotonic() - began
     container.assert_quiet()
@@ -147,7 +151,7 @@ def test_a_hook_that_hangs_does_not_delay_the_entry_point(container, start):
     container.wait_for("running")
     poll(lambda: reached(container))
     container.script("", name="go")
-    assert process.wait(60) == 7
+    assert process.wait(LIMIT) == 7
     # What comes after the attempt waits for what belongs before it, within its limit.
     assert time.monotonic() - began < plugins.LIMITS["smssh_before_entry_point"] + 30
     container.assert_quiet()
@@ -161,7 +165,7 @@ def test_a_supervisor_that_stands_still_does_not_keep_a_failed_job(container):
     os.kill(pid, signal.SIGSTOP)
     try:
         container.script("", name="go")
-        assert process.wait(100) == 7
+        assert process.wait(LIMIT) == 7
         assert "nothing was heard" in (container.run_dir / "boot.log").read_text()
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.entrypoints.container import IMAGE, poll
+from tests.waiting import LIMIT
 
 from .images import image, packages
 
@@ -88,13 +89,13 @@ def test_a_daemon_with_the_scripts_output_would_hang_the_job(container, launcher
         assert not container.succeeded()
     finally:
         os.kill(pid, signal.SIGKILL)
-    assert process.wait(40) == 0  # it was the daemon, and nothing else
+    assert process.wait(LIMIT) == 0  # it was the daemon, and nothing else
 
 
 def test_our_daemon_has_nothing_of_the_scripts(container):
     environ, module = capturing(container)
     process = train(container, f"{container.bundle}:{module}", **environ)
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     assert container.succeeded()
     assert "started by sitecustomize" in container.log()
     container.assert_quiet()
@@ -127,7 +128,7 @@ def test_we_leave_no_thread_and_no_child_in_the_toolkit(container):
     for on in (False, True):
         path = f"{container.bundle}:{module}" if on else module
         process = train(container, path, on=on, SAGEMAKER_TRAINING_MODULE="framework:main")
-        assert process.wait(60) == 0
+        assert process.wait(LIMIT) == 0
         assert "left: ['MainThread'] []\n" in container.output()
     assert "started by sitecustomize" in container.log()
     container.assert_quiet()
@@ -146,7 +147,7 @@ def run_with_pth(container, made, line, **environ):
     (packages(made) / "careless.pth").write_text(line + "\n")
     script = container.script("print('ran')\n", name="train")
     process = container.start(made / "bin" / "python", script, **environ)
-    return process.wait(40), container.output()
+    return process.wait(LIMIT), container.output()
 
 
 def test_a_pth_that_exits_would_take_the_interpreter_along(container, baked):
@@ -215,7 +216,7 @@ NAIVE = 'ours = subprocess.Popen(["sh", "-c", "sleep 0.3; exit 7"])\ntime.sleep(
 def test_serves_reaper_would_take_a_childs_exit_status(container):
     container.script(SERVE.format(child=NAIVE), name="serve")
     process = container.start(IMAGE / "bin" / "python", container.folder / "serve", on=False)
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0
     assert "supervised: 0\n" in container.output()  # it ended with 7
 
 
@@ -229,7 +230,7 @@ def test_in_serve_we_are_nobodys_child(container):
         ["ps", "-o", "ppid=", str(pid)], capture_output=True, text=True, check=True
     ).stdout
     assert int(parents) != process.pid
-    assert process.wait(60) == 0
+    assert process.wait(LIMIT) == 0
     assert "children: []\n" in container.output()
     # The supervisor knew how its own children ended: the server was up, or was stopped by it.
     assert "started by sitecustomize" in container.log()
@@ -244,7 +245,7 @@ def test_an_early_failure_file_would_mask_the_users_error(container, launcher):
     careless = launcher("train", f"open({str(container.base / 'output' / 'failure')!r}, 'w').write('no SSH')")
     container.toolkit_job("raise ValueError('user bug')\n")
     process = container.train(on=False, PYTHONPATH=careless)
-    assert process.wait(60) == 1
+    assert process.wait(LIMIT) == 1
     assert container.failure_file() == b"no SSH"
 
 
@@ -254,7 +255,7 @@ def test_we_never_write_the_failure_file(container):
     for on in (False, True):
         container.toolkit_job("raise ValueError('user bug')\n")
         process = container.train(on=on, SMSSH_AUTHORIZED_KEYS="nonsense", SMSSH_TRANSPORT="ssm")
-        found = process.wait(60), container.failure_file()
+        found = process.wait(LIMIT), container.failure_file()
         without = without or found
         assert found == without
     assert b"ExecuteUserScriptError" in without[1]
@@ -307,7 +308,7 @@ def winners(tmp_path, which, rounds):
         capture_output=True,
         text=True,
         check=True,
-        timeout=100,
+        timeout=LIMIT,
     )
     return [int(line) for line in done.stdout.split()]
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests import needs
 from tests.entrypoints.container import poll
+from tests.waiting import LIMIT
 
 SCRIPTS = {
     "daemonises": """
@@ -127,7 +128,7 @@ def test_a_script_that_does_as_it_pleases(container, what, way):
                 SMSSH_HOLD="failure",
                 SMSSH_HOLD_SECONDS=1,
             )
-        code = process.wait(60)
+        code = process.wait(LIMIT)
         ends.append((shell_status(code), container.failure_file(), user_lines(container)))
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int((container.folder / "daemon").read_text()), signal.SIGKILL)
@@ -175,7 +176,7 @@ def test_huge_output_with_capture_error(container, hold):
             SMSSH_HOLD=hold,
             SMSSH_HOLD_SECONDS=1,
         )
-        code = process.wait(100)
+        code = process.wait(LIMIT)
         ends.append((code, container.failure_file(), container.output().count("~")))
     assert ends[1] == ends[0]
     assert b"ValueError: user bug" in ends[0][1]
@@ -232,7 +233,7 @@ def test_an_ssh_server_of_ours_on_port_22_would_be_in_its_way(container, port_22
     careless = f"/usr/sbin/sshd && exec python -u {script}"
     process = container.start(*command, "sh", "-c", careless, on=False)
     try:
-        assert process.wait(60) == 255
+        assert process.wait(LIMIT) == 255
         assert "user: sshd 255\n" in container.output()
     finally:
         subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
@@ -258,12 +259,15 @@ def test_ours_leaves_port_22_alone(container, port_22):
     process = container.start(
         *command, "/bin/sh", container.bundle / "run.sh", "python", "-u", script, SMSSH_SSH_SERVER="sshd"
     )
-    poll(lambda: "ready: " in container.output(), what=f"a login; {container.output()} {container.log()}")
+    poll(
+        lambda: "ready: " in container.output(),
+        what=lambda: f"a login; {container.output()} {container.log()}",
+    )
     ports = [line.split()[-1] for line in container.log().splitlines() if "SSH server sshd on port" in line]
     assert ports
     assert "22" not in ports
     container.script("", name="go")
-    assert process.wait(60) == 0, container.output()
+    assert process.wait(LIMIT) == 0, container.output()
     assert user_lines(container) == ["user: sshd None", "user: SSH-"]
     assert {path.name: path.read_bytes() for path in keys.iterdir()} == before
     assert not (container.home / ".ssh").exists()

@@ -16,7 +16,8 @@ import pytest
 
 from smssh_plugin.entrypoints import boot, supervisor_client
 from tests import needs
-from tests.entrypoints.container import LIMIT, poll
+from tests.entrypoints.container import poll
+from tests.waiting import LIMIT
 
 from .images import add_plugin, image
 from .namespaces import prefix, rooted, small_disk
@@ -41,7 +42,7 @@ def same_end(container, front, *, code=7, words=(), **environ):
         written.unlink(missing_ok=True)
         command = ["/bin/sh", container.bundle / "run.sh", "python", script]
         process = container.start(*front, *command, on=on, **environ)
-        assert process.wait(60) == code, container.output()
+        assert process.wait(LIMIT) == code, container.output()
         output = container.output().splitlines()
         assert [line for line in output if not line.startswith("smssh: ")] == ["ran"]
         assert written.exists()
@@ -71,7 +72,7 @@ def test_read_only_root_with_a_writable_tmp(container):
     environ = {"SMSSH_RUN_DIR": "", "TMPDIR": str(temporary), "SMSSH_SSH_SERVER": "asyncssh"}
     command = ["/bin/sh", container.bundle / "run.sh", "sh", "-c", "touch /x 2>/dev/null && echo no; exit 7"]
     process = container.start(*front, *command, SMSSH_HOLD="failure", **environ)
-    poll(lambda: container.path("socket"), what=container.log())
+    poll(lambda: container.path("socket"), what=container.log)
     status = poll(
         lambda: (s := ask(container, {"op": "status"}))["state"] == "held" and s["ssh"]["port"] and s
     )
@@ -112,7 +113,7 @@ def test_a_job_that_changes_tmpdir_has_one_supervisor(container, launcher):
     process = container.start(
         *front, *command, "python", outer, SMSSH_RUN_DIR="", TMPDIR=str(temporary), **environ
     )
-    assert process.wait(60) == 0, container.output()
+    assert process.wait(LIMIT) == 0, container.output()
     assert "inner" in container.output()
     assert [path.name for path in temporary.iterdir()] == ["smssh-0"]
     assert list(other.iterdir()) == []
@@ -135,7 +136,7 @@ def test_a_run_where_nothing_may_be_executed(container):
         SMSSH_HOLD="failure",
         SMSSH_SSH_SERVER="asyncssh",
     )
-    poll(lambda: container.path("socket"), what=f"the supervisor; {container.output()}")
+    poll(lambda: container.path("socket"), what=lambda: f"the supervisor; {container.output()}")
     status = poll(
         lambda: (s := ask(container, {"op": "status"}))["state"] == "held" and s["ssh"]["port"] and s
     )
@@ -152,7 +153,7 @@ def test_the_usual_place_is_run(container):
     process = container.start(
         *front, "/bin/sh", container.bundle / "run.sh", "python", script, SMSSH_RUN_DIR="", TMPDIR="/tmp"
     )
-    assert process.wait(60) == 0, container.output()
+    assert process.wait(LIMIT) == 0, container.output()
     assert "'smssh'" in container.output()
     assert f" {0o700}" in container.output()
 
@@ -162,7 +163,7 @@ def test_full_disk(container, kilobytes, inodes):
     """Nothing, or only a little, can be written where we work; the job has its room elsewhere."""
     front = small_disk(container, container.run_dir, kilobytes=kilobytes, inodes=inodes)
     same_end(container, front, SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=1, SMSSH_HOLD_MAX_SECONDS=2)
-    poll(lambda: not container.strays(), what=f"the end of {container.strays()}")
+    poll(lambda: not container.strays(), what=lambda: f"the end of {container.strays()}")
 
 
 def test_a_disk_that_fills_up_in_a_hold(container):
@@ -185,12 +186,12 @@ def test_a_disk_that_fills_up_in_a_hold(container):
         SMSSH_HOLD="failure",
         SMSSH_HOLD_SECONDS=2,
     )
-    poll(lambda: "ready: " in container.output(), what=f"a login; {container.output()}")
+    poll(lambda: "ready: " in container.output(), what=lambda: f"a login; {container.output()}")
     container.script("", name="ready")
-    assert process.wait(60) == 7
+    assert process.wait(LIMIT) == 7
     assert "full\n" in container.output()
     assert "smssh: held (" in container.output()
-    poll(lambda: not container.strays(), what=f"the end of {container.strays()}")
+    poll(lambda: not container.strays(), what=lambda: f"the end of {container.strays()}")
 
 
 # ------------------------------------------------------------------------------------------ network, credentials
@@ -220,9 +221,9 @@ def test_no_network(container, loopback):
         AWS_MAX_ATTEMPTS="2",
         AWS_METADATA_SERVICE_TIMEOUT="1",
     )
-    poll(lambda: "no login is possible" in container.output(), what=f"the message; {container.log()}")
+    poll(lambda: "no login is possible" in container.output(), what=lambda: f"the message; {container.log()}")
     container.script("", name="go")
-    assert process.wait(60) == 7
+    assert process.wait(LIMIT) == 7
     container.assert_quiet()
 
 
@@ -242,9 +243,9 @@ def test_no_credentials(container):
         AWS_CONTAINER_CREDENTIALS_RELATIVE_URI="/v2/credentials/none",
         AWS_MAX_ATTEMPTS="1",
     )
-    poll(lambda: "no login is possible" in container.output(), what=f"the message; {container.log()}")
+    poll(lambda: "no login is possible" in container.output(), what=lambda: f"the message; {container.log()}")
     container.script("", name="go")
-    assert process.wait(60) == 7
+    assert process.wait(LIMIT) == 7
     container.assert_quiet()
 
 
@@ -283,10 +284,13 @@ def test_a_clock_that_aws_does_not_believe(container):
             AWS_ACCESS_KEY_ID="AKIATEST",
             AWS_SECRET_ACCESS_KEY="test",
         )
-        poll(lambda: "no login is possible" in container.output(), what=f"the message; {container.log()}")
+        poll(
+            lambda: "no login is possible" in container.output(),
+            what=lambda: f"the message; {container.log()}",
+        )
         assert "InvalidSignatureException" in container.log()
         container.script("", name="go")
-        assert process.wait(60) == 7
+        assert process.wait(LIMIT) == 7
     finally:
         server.shutdown()
         server.server_close()

@@ -6,6 +6,7 @@ import pytest
 
 import smssh_plugin
 from tests.entrypoints.container import poll
+from tests.waiting import LIMIT
 
 from .images import bake, image
 
@@ -46,7 +47,7 @@ def test_the_baked_one_comes_first_and_is_the_only_one(container, baked):
     assert container.log().count("started by") == 1
     assert "started by pth" in container.log()
     container.script("", name="go")
-    assert process.wait(40) == 7
+    assert process.wait(LIMIT) == 7
     container.assert_quiet()
 
 
@@ -64,7 +65,7 @@ def test_the_wrapped_entry_point_comes_first_and_is_the_only_one(container, bake
     container.script("", name="go")
     assert container.wait_for("held")["attempt"] == 1
     container.hook("release")
-    assert process.wait(40) == 7
+    assert process.wait(LIMIT) == 7
     assert container.output().count("smssh: held (") == 1
     container.assert_quiet()
 
@@ -74,6 +75,6 @@ def test_off_is_off_for_both(container, baked):
         "import sys; print([name for name in sys.modules if 'smssh' in name])", name="train"
     )
     process = container.start(baked / "bin" / "python", script, on=False, PYTHONPATH=container.bundle)
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0
     assert container.output() == "[]\n"
     assert not container.run_dir.exists()

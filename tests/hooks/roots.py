@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests import needs
 from tests.entrypoints.container import Container, let_others_in, poll
+from tests.waiting import LIMIT
 
 ENTER = r"""
 set -e
@@ -102,7 +103,7 @@ class Root(Container):
             assert "no login is possible" not in self.log(), self.log()
             return "ready: " in self.log()
 
-        poll(ready, seconds=120, what=f"a login; {self.output()}{self.log()}")
+        poll(ready, seconds=120, what=lambda: f"a login; {self.output()}{self.log()}")
         found = re.findall(r"SSH server (\w+) on port (\d+)", self.log())[-1]
         folder = self.run_dir / "ssh"
         if found[0] == "asyncssh":
@@ -114,5 +115,5 @@ class Root(Container):
     def end(self):
         """Have the job end, and see that it does as it would have without us."""
         (self.folder / "go").touch()
-        assert self.processes[-1].wait(60) == 3
+        assert self.processes[-1].wait(LIMIT) == 3
         self.assert_quiet()

@@ -16,6 +16,7 @@ from smssh_plugin.submit.bundle import publish
 from smssh_plugin.submit.options import SSHOptions
 from tests.container.agents import context, silence
 from tests.entrypoints.container import poll
+from tests.waiting import LIMIT
 
 BUCKET = "announcements"
 WAITING = "while [ ! -e go ]; do sleep 0.05; done"
@@ -111,7 +112,7 @@ def test_announced_states_and_the_end(container, s3, job_of):
     container.wait_for("held")
     poll(lambda: announced(s3)["state"] == "held", what="held")
     container.hook("release")
-    assert process.wait(40) == 3
+    assert process.wait(LIMIT) == 3
     assert announced(s3)["state"] == "ended"
     assert announced(s3)["created"] == found["created"]
     container.assert_quiet()
@@ -121,7 +122,7 @@ def test_a_job_that_is_stopped_says_so(container, s3, job_of):
     process = job_of("sh", "-c", "exec sleep 100")
     poll(lambda: container.wait_for("running")["transport"]["target"])
     process.send_signal(signal.SIGTERM)
-    assert process.wait(40) == 143
+    assert process.wait(LIMIT) == 143
     assert announced(s3)["state"] == "ended"
     container.assert_quiet()
 
@@ -137,10 +138,10 @@ def test_a_job_that_is_stopped_says_so(container, s3, job_of):
 )
 def test_without_an_announcement_the_job_runs_and_the_log_says_why(container, job_of, change, words):
     process = job_of("sh", "-c", f"{WAITING}; exit 4", **change)
-    poll(lambda: "no login is possible" in container.output(), what=f"a message; {container.log()}")
+    poll(lambda: "no login is possible" in container.output(), what=lambda: f"a message; {container.log()}")
     assert [line for line in container.output().splitlines() if words in line], container.output()
     container.script("", name="go")
-    assert process.wait(40) == 4
+    assert process.wait(LIMIT) == 4
     container.assert_quiet()
 
 
@@ -150,7 +151,7 @@ def test_a_network_that_swallows_everything_delays_no_job(container, job_of):
         poll(lambda: "SSH server" in container.log(), what="the start")
         began = time.monotonic()
         container.script("", name="go")
-        assert process.wait(40) == 7
+        assert process.wait(LIMIT) == 7
         assert time.monotonic() - began < 15
         container.assert_quiet()
 

@@ -16,6 +16,7 @@ from smssh_plugin.hooks import notify
 from smssh_plugin.hookspecs import Context, Hold, Job
 from smssh_plugin.settings import TEMPLATE_NAMES, load
 from tests.entrypoints.container import poll
+from tests.waiting import LIMIT
 
 SECRET = "T000-secret"
 
@@ -34,7 +35,7 @@ class Receiver:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.received.put((self.path, self.headers["Content-Type"], json.loads(body)))
-                receiver.release.wait(60)
+                receiver.release.wait(LIMIT)
                 status = receiver.answers.pop(0) if receiver.answers else 200
                 self.send_response(status)
                 if status == 302:
@@ -52,7 +53,7 @@ class Receiver:
         self.thread.start()
 
     def one(self):
-        return self.received.get(timeout=20)
+        return self.received.get(timeout=LIMIT)
 
     def close(self):
         self.release.set()

@@ -16,7 +16,8 @@ import pytest
 
 from smssh_plugin.container import openssh
 from tests import needs
-from tests.entrypoints.container import LIMIT, poll
+from tests.entrypoints.container import poll
+from tests.waiting import LIMIT
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import time
 import pytest
 
 from tests import needs
-from tests.entrypoints.container import LIMIT, poll
+from tests.entrypoints.container import poll
 from tests.hooks.roots import Root
+from tests.waiting import LIMIT
 
 PTYS = "mount -t devpts -o newinstance,gid=5,mode=620,ptmxmode=666 devpts dev/pts; "
 """Terminals as Docker has them; without a group of their own, sshd cannot hand them over unless it is root."""

@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from tests import needs
-from tests.entrypoints.container import IMAGE, LIMIT, Container, poll
+from tests.entrypoints.container import IMAGE, Container, poll
 from tests.hooks.test_servers import Echo, Terminal, echoed, free
+from tests.waiting import LIMIT
 
 SECRET = "s3cret-of-the-job"
 LINES = "first\nsecond 'quoted' \"twice\" \\n $HOME `id`\n"

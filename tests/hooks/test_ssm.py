@@ -16,6 +16,7 @@ from smssh_plugin.local.service_error import ServiceError
 from tests.container.agents import Mirror, double_package, pinned, silence
 from tests.entrypoints.container import poll
 from tests.session.support import proxy_command
+from tests.waiting import LIMIT
 
 WAITING = "while [ ! -e go ]; do sleep 0.05; done"
 
@@ -96,7 +97,7 @@ def test_node_tags_states_and_the_end(container, stack, node_of):
         secret = path.is_file() and "the-jobs-secret" in path.read_text()
         assert not secret or path.stat().st_mode & 0o077 == 0
     container.hook("release")
-    assert process.wait(40) == 3
+    assert process.wait(LIMIT) == 3
     assert nodes(stack) == []
     assert stack.call("DescribeActivations")["ActivationList"] == []
     container.assert_quiet()
@@ -106,7 +107,7 @@ def test_a_failing_job_that_is_stopped_leaves_no_node(container, stack, node_of)
     process = node_of("sh", "-c", "exec sleep 100")
     poll(lambda: container.wait_for("running")["transport"]["target"])
     process.send_signal(signal.SIGTERM)
-    assert process.wait(40) == 143
+    assert process.wait(LIMIT) == 143
     assert nodes(stack) == []
     container.assert_quiet()
 
@@ -150,7 +151,7 @@ def test_an_agent_that_dies_is_started_again(container, stack, node_of):
     poll(lambda: agents(container) and agents(container) != first, what="the restart")
     poll(lambda: connected(stack, node), what="the control channel")
     container.script("", name="go")
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0
 
 
 @pytest.mark.parametrize(
@@ -171,14 +172,14 @@ def test_an_agent_that_dies_is_started_again(container, stack, node_of):
 )
 def test_without_a_transport_the_job_runs_and_the_log_says_why(container, node_of, change, words):
     process = node_of("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 4", **change)
-    poll(lambda: "no login is possible" in container.output(), what=f"a message; {container.log()}")
+    poll(lambda: "no login is possible" in container.output(), what=lambda: f"a message; {container.log()}")
     lines = container.output().splitlines()
     # One line of the job's own log says what is wrong and what to do.
     assert [line for line in lines if any(word in line for word in words.split("|")) and "hint:" in line], (
         lines
     )
     container.script("", name="go")
-    assert process.wait(40) == 4
+    assert process.wait(LIMIT) == 4
     container.assert_quiet()
 
 
@@ -195,7 +196,7 @@ def test_an_agent_that_is_killed_at_any_moment_comes_back_as_the_same_node(conta
     poll(lambda: connected(stack, node) and log_in(container, stack, status) == "in", what="a login")
     assert [found["InstanceId"] for found in nodes(stack)] == [node]
     container.script("", name="go")
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0
     assert nodes(stack) == []
 
 
@@ -215,7 +216,7 @@ def test_the_agent_stays_out_of_the_jobs_way(container, stack, node_of):
     assert process.pid not in ancestors
     assert container.logs[0].name not in [os.readlink(path) for path in Path(f"/proc/{agent}/fd").iterdir()]
     container.script("", name="go")
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0
 
 
 def test_the_activation_code_is_left_nowhere(container, stack, node_of, monkeypatch):
@@ -236,7 +237,7 @@ def test_the_activation_code_is_left_nowhere(container, stack, node_of, monkeypa
     for path in container.folder.rglob("*"):
         assert not path.is_file() or code.encode() not in path.read_bytes(), path
     container.script("", name="go")
-    assert process.wait(40) == 0
+    assert process.wait(LIMIT) == 0
 
 
 def test_an_image_without_an_agent_gets_the_pinned_one(container, stack, node_of, tmp_path):
@@ -250,7 +251,7 @@ def test_an_image_without_an_agent_gets_the_pinned_one(container, stack, node_of
         status = poll(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
         assert log_in(container, stack, status) == "in"
         container.script("", name="go")
-        assert process.wait(40) == 0
+        assert process.wait(LIMIT) == 0
         container.assert_quiet()
     finally:
         mirror.close()
@@ -266,7 +267,7 @@ def test_a_wrong_agent_is_not_started_and_the_job_runs(container, stack, node_of
         poll(lambda: "no login is possible" in container.output(), what="a message")
         assert "is not the agent that was pinned" in container.output()
         container.script("", name="go")
-        assert process.wait(40) == 5
+        assert process.wait(LIMIT) == 5
         assert stack.calls == []  # no activation is made for an agent that is not there
         container.assert_quiet()
     finally:
@@ -282,12 +283,14 @@ def test_a_role_that_may_not_serve_sessions_is_named(container, stack, node_of):
     stack.service.faults["UpdateInstanceInformation"] = ServiceError("AccessDeniedException", message)
     process = node_of("sh", "-c", f"{WAITING}; exit 6")
     poll(
-        lambda: "no login is possible" in container.output(), seconds=80, what=f"a message; {container.log()}"
+        lambda: "no login is possible" in container.output(),
+        seconds=LIMIT,
+        what=lambda: f"a message; {container.log()}",
     )
     assert "node's role may not ssm:UpdateInstanceInformation" in container.output()
     assert agents(container) == []
     container.script("", name="go")
-    assert process.wait(40) == 6
+    assert process.wait(LIMIT) == 6
     assert nodes(stack) == []
     container.assert_quiet()
 
@@ -306,7 +309,7 @@ def test_an_agent_that_never_comes_up_leaves_no_node(container, stack, node_of, 
     process = node_of("sh", "-c", f"{WAITING}; exit 3", PATH=f"{folder}:{container.environ['PATH']}")
     poll(lambda: nodes(stack), what="the node")
     container.script("", name="go")
-    assert process.wait(40) == 3
+    assert process.wait(LIMIT) == 3
     assert nodes(stack) == []
     container.assert_quiet()
 
@@ -320,10 +323,10 @@ def test_a_network_that_swallows_everything_delays_no_job(container, node_of, en
         began = time.monotonic()
         if ending == "exit":
             container.script("", name="go")
-            assert process.wait(40) == 7
+            assert process.wait(LIMIT) == 7
         else:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(40) == 143
+            assert process.wait(LIMIT) == 143
         print(f"the end took {time.monotonic() - began:.2f} s")
         # 12 s is what the end of a job waits for its supervisor at most; 2 s is what it takes here.
         assert time.monotonic() - began < 15

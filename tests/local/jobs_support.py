@@ -27,6 +27,7 @@ from smssh_plugin.local.removal import remove_tree
 from smssh_plugin.local.sandbox.container import check_support
 from smssh_plugin.local.state import process_birth
 from tests import needs
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -335,7 +336,7 @@ def somebody(folder: Path) -> Somebody:
                     made / "bin" / "python",
                 ],
                 capture_output=True,
-                timeout=30,
+                timeout=LIMIT,
                 check=False,
                 cwd="/",
             )

@@ -35,13 +35,13 @@ from smssh_plugin.local.moto_backend import MotoBackend
 from smssh_plugin.local.outgoing import Outgoing
 from smssh_plugin.local.sagemaker.service import SageMaker
 from smssh_plugin.local.sessions.service import SessionService
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/job:1"
-DEADLINE = 30.0
 FAILURES = {
     "internal": "InternalServerError: We encountered an internal error. Please try again.",
     "capacity": "CapacityError: Unable to provision requested ML compute capacity. "
@@ -204,12 +204,12 @@ class Service:
         self.do(take_down())
         self.moto.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(DEADLINE)
+        self._thread.join(LIMIT)
         self._loop.close()
         self._folder.cleanup()
 
     def do(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(LIMIT)
 
     @staticmethod
     @functools.cache
@@ -227,13 +227,13 @@ class Service:
 
     def until(self, ready: Any, what: str) -> Any:
         """Poll until `ready()` is true; answers what it gave."""
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + LIMIT
         while time.monotonic() < deadline:
             found = ready()
             if found:
                 return found
             time.sleep(0.01)
-        raise AssertionError(f"not within {DEADLINE} s: {what}")
+        raise AssertionError(f"not within {LIMIT} s: {what}")
 
     def job_status(self, kind: str, name: str, status: str) -> dict[str, Any]:
         """Wait for a status of a job; answers its description."""

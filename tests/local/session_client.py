@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from smssh_plugin.aws.signing import signed
 from smssh_plugin.session.wire.frames import Message, MessageType, PayloadType
 from smssh_plugin.session.wire.websocket import WebSocket, WebSocketClosedError
+from tests.waiting import LIMIT
 
 from .service_harness import KEY
 
@@ -120,7 +121,7 @@ class Client:
     def flag(self, number: int) -> None:
         self.send(struct.pack(">I", number), PayloadType.FLAG)
 
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = LIMIT) -> Any:
         """Poll a condition; what the agent has not taken is sent again meanwhile."""
         deadline = time.monotonic() + seconds
         while not (value := condition()):

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.waiting import LIMIT
+
 from .service_harness import ROLE, running, signed
 
 ODD_KEYS = [
@@ -41,7 +43,7 @@ def _signed(service, body: bytes, target: str):
 
 def _raw(service, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None):
     place = urlsplit(service.endpoint)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=LIMIT)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
@@ -97,7 +99,7 @@ def test_chunked_uploads_with_trailing_checksums(service):
             yield f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
         yield b"0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n"
 
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=LIMIT)
     headers = {
         "Content-Encoding": "aws-chunked",
         "X-Amz-Content-SHA256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",

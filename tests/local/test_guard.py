@@ -27,6 +27,7 @@ from websockets.sync.client import connect
 
 from smssh_plugin.local import guard
 from smssh_plugin.local.credentials import Key, Keyring
+from tests.waiting import LIMIT
 
 from .jobs_support import somebody
 from .service_harness import KEY, Service, running, signed
@@ -80,7 +81,7 @@ def ask(
     service: Service, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, str], bytes]:
     """Send a request as it is; `Host` can be any."""
-    connection = http.client.HTTPConnection(urlsplit(service.endpoint).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(service.endpoint).netloc, timeout=LIMIT)
     try:
         connection.putrequest(method, path, skip_host="Host" in (headers or {}))
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
@@ -124,7 +125,7 @@ for method, path, headers, body in (
         print(error.code)
 """
     who = somebody(common)
-    done = who.run("-c", script, folder=common, timeout=60)
+    done = who.run("-c", script, folder=common, timeout=LIMIT)
     assert done.stdout.split() == ["403"] * 8
     assert shared.runner.jobs == []
 
@@ -135,7 +136,7 @@ def test_moto_is_this_process_own(shared: Service, listened_before: set[int]) ->
     # Whatever else the emulator listens on, none of it is moto.
     for port in ports - {urlsplit(shared.endpoint).port}:
         with socket.create_connection(("127.0.0.1", port), 5) as peer:
-            peer.settimeout(5)
+            peer.settimeout(LIMIT)
             peer.sendall(b"GET /moto-api/data.json HTTP/1.0\r\n\r\n")
             try:
                 assert b"200 OK" not in peer.recv(4096)
@@ -149,7 +150,7 @@ def test_moto_is_this_process_own(shared: Service, listened_before: set[int]) ->
         " s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n'); print(s.recv(100))"
     )
     done = subprocess.run(
-        ["python3", "-c", script.format(path)], capture_output=True, text=True, timeout=20, check=False
+        ["python3", "-c", script.format(path)], capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert "200" not in done.stdout
 

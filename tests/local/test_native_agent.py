@@ -24,6 +24,7 @@ from smssh_plugin.local.sandbox.container import check_support
 from smssh_plugin.local.server import Config, _start
 from smssh_plugin.local.state import State, StateFolder
 from tests import needs
+from tests.waiting import LIMIT
 
 from .jobs_support import image_environment, processes
 from .root_folders import make_root
@@ -48,7 +49,7 @@ class Emulator:
         self.state: State = self._do(_start(config, self.folder, self._stack))
 
     def _do(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(LIMIT)
 
     def client(self, service: str) -> Any:
         key = self.state.key
@@ -61,7 +62,7 @@ class Emulator:
     def close(self) -> None:
         self._do(self._stack.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(LIMIT)
         self._loop.close()
 
 

@@ -26,6 +26,7 @@ from smssh_plugin.local.outgoing import is_aws, is_metadata
 from smssh_plugin.local.proxying import Upstream, proxy_variables
 from tests import needs
 from tests.submit.sdks.environments import NEWEST, python_of
+from tests.waiting import LIMIT
 
 from .jobs_support import image_environment
 from .service_harness import KEY, PROXY, Service
@@ -136,7 +137,7 @@ def watched(namespace: list[str], home: Path, *command: str, **variables: str) -
         env=environ,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=LIMIT,
         check=False,
     )
     output, found, packets = done.stdout.partition("PACKETS\n")
@@ -246,7 +247,7 @@ def test_what_is_not_aws_goes_on(
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("no_proxy", "")
     opener, _ = _opener(emulator, tmp_path)
-    with opener.open(f"http://127.0.0.1:{web}/path?query", timeout=10) as answer:
+    with opener.open(f"http://127.0.0.1:{web}/path?query", timeout=LIMIT) as answer:
         text = answer.read()
         assert answer.headers["Access-Control-Allow-Origin"] == "x"
     assert text.startswith(b"read GET /path?query HTTP/1.1\r\n")
@@ -272,7 +273,7 @@ def test_the_way_on_leads_through_the_proxy_that_was_named_before(
     opener, variables = _opener(
         emulator, tmp_path, HTTPS_PROXY=before, http_proxy=before, NO_PROXY="x.example"
     )
-    with opener.open("http://pypi.example/simple", timeout=10) as answer:
+    with opener.open("http://pypi.example/simple", timeout=LIMIT) as answer:
         text = answer.read()
     assert b"GET http://pypi.example/simple" in text
     assert b"Proxy-Authorization: Basic YW5uOnNlY3JldA==" in text
@@ -344,7 +345,7 @@ def test_the_authority_signs_for_aws_and_loopback_alone(emulator: Service, tmp_p
             pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree violation"),
         ):
             trusting.wrap_socket(peer, server_hostname="example.com")
-        thread.join(10)
+        thread.join(LIMIT)
 
 
 def test_through_the_proxy_signatures_are_wanted_too(

@@ -25,6 +25,7 @@ from smssh_plugin.local.service_error import ServiceError
 from smssh_plugin.local.sessions.control import add_control_routes
 from smssh_plugin.local.sessions.service import SessionService
 from tests import needs
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -35,7 +36,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST", "AWS_SECRET_ACCESS_KEY": "s
 _CREDENTIAL = re.compile(r"Credential=([^/]+)/")
 
 
-def until(condition: Callable[[], T], *, seconds: float = 15.0, what: str = "the condition") -> T:
+def until(condition: Callable[[], T], *, seconds: float = LIMIT, what: str = "the condition") -> T:
     """Poll `condition` until it is true, and return what it returned."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -53,7 +54,7 @@ class Stack:
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(LIMIT)
         self.calls: list[str] = []
 
     def _serve(self) -> None:
@@ -92,7 +93,7 @@ class Stack:
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the service's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(15)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(LIMIT)
 
     def call(self, operation: str, access_key: str | None = "AKIATEST", **body: Any) -> dict[str, Any]:
         return self.do(self.service.handle(operation, body, access_key))
@@ -117,9 +118,9 @@ class Stack:
         async def stop() -> None:
             await self._runner.cleanup()
 
-        asyncio.run_coroutine_threadsafe(stop(), self._loop).result(15)
+        asyncio.run_coroutine_threadsafe(stop(), self._loop).result(LIMIT)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(LIMIT)
         self._loop.close()
 
 
@@ -163,7 +164,7 @@ class Agent:
             env={"HOME": str(self.folder), **options.pop("env", {})},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=LIMIT,
             check=False,
             **options,
         )
@@ -206,7 +207,7 @@ class Agent:
     def stop(self) -> int:
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(10)
+        return self.process.wait(LIMIT)
 
     def kill(self) -> None:
         """Kill it and its sessions, which outlive an agent that only stops."""
@@ -334,7 +335,7 @@ class Sshd:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(LIMIT)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import pytest
 
 from smssh_plugin.entrypoints import boot
 from tests.entrypoints.container import poll
+from tests.waiting import LIMIT
 
 FAILING = """\
 import os, sys
@@ -46,7 +47,7 @@ def test_enter_fix_retry(held):
     result = json.loads(fixed.stdout)
     assert (result["attempt"], result["exit_code"]) == (3, 0)
     assert result["seconds"] > 0
-    assert container.processes[-1].wait(30) == 0
+    assert container.processes[-1].wait(LIMIT) == 0
     assert container.output().count("attempt\n") == 3
     assert "it works now" in container.output()
     container.assert_quiet()
@@ -95,14 +96,14 @@ def test_report(held):
 def test_release_ends_with_the_original_status(held):
     container, status = held
     assert "exit status 1" in container.ssh(status, "smssh-hook release").stdout
-    assert container.processes[-1].wait(30) == 1
+    assert container.processes[-1].wait(LIMIT) == 1
     container.assert_quiet()
 
 
 def test_release_with_a_chosen_status(held):
     container, status = held
     container.ssh(status, "smssh-hook release --exit 42")
-    assert container.processes[-1].wait(30) == 42
+    assert container.processes[-1].wait(LIMIT) == 42
 
 
 def test_other_keys_and_users_are_refused(held, tmp_path):
@@ -122,21 +123,21 @@ def test_sigterm_in_a_hold_ends_with_the_original_status(container):
     container.wait_for("held")
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 1
+    assert process.wait(LIMIT) == 1
     assert time.monotonic() - started < 15
     container.assert_quiet()
 
 
 def test_nobody_comes(container):
     process = container.wrap("sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=2)
-    assert process.wait(40) == 3
+    assert process.wait(LIMIT) == 3
     assert "nobody was connected for 2 s" in container.output()
 
 
 def test_nobody_can_come(container):
     """A hold that nobody can enter would only cost money."""
     process = container.wrap("sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_AUTHORIZED_KEYS="")
-    assert process.wait(40) == 3
+    assert process.wait(LIMIT) == 3
     assert "released: no login is possible" in container.output()
 
 
@@ -149,7 +150,7 @@ def test_whoever_is_connected_stays_until_the_cap(container):
     container.start(
         "ssh", *container.ssh_options(status), "127.0.0.1", "sleep 60", on=False, PATH="/usr/bin:/bin"
     )
-    assert process.wait(40) == 3
+    assert process.wait(LIMIT) == 3
     assert time.time() - began >= 6
     assert "6 s are over" in container.output(0)
 
@@ -169,7 +170,7 @@ def test_extend(container):
     assert "maximum" in refused.stderr
     assert container.hook("extend", "soon", check=False).returncode == 2
     container.hook("release")
-    assert process.wait(30) == 3
+    assert process.wait(LIMIT) == 3
 
 
 def test_hold_at_the_end_and_at_the_start(container):
@@ -187,7 +188,7 @@ def test_hold_at_the_end_and_at_the_start(container):
     poll(lambda: container.status()["point"] == "end")
     assert container.output().splitlines().count("ran") == 2
     container.hook("release", "--exit", "9")
-    assert process.wait(30) == 9
+    assert process.wait(LIMIT) == 9
 
 
 def test_ask_a_running_job_to_hold(container):
@@ -199,7 +200,7 @@ def test_ask_a_running_job_to_hold(container):
     status = container.wait_for("held")
     assert status["exit_code"] == 3
     container.hook("release")
-    assert process.wait(30) == 3
+    assert process.wait(LIMIT) == 3
 
 
 def test_a_job_that_nobody_of_us_started_says_that_it_cannot_be_held(container):
@@ -211,7 +212,7 @@ def test_a_job_that_nobody_of_us_started_says_that_it_cannot_be_held(container):
     assert "cannot be held any more" in refused.stderr
     assert "smssh-hook run" in refused.stderr
     container.script("", name="go")
-    assert process.wait(30) == 3
+    assert process.wait(LIMIT) == 3
 
 
 def test_a_toolkit_can_be_asked_before_it_runs_the_script(container):
@@ -227,7 +228,7 @@ def test_a_toolkit_can_be_asked_before_it_runs_the_script(container):
     container.script("", name="go")
     assert container.wait_for("held")["attempt"] == 1
     container.hook("release")
-    assert process.wait(30) == 1
+    assert process.wait(LIMIT) == 1
 
 
 def test_what_an_attempt_left_behind_is_ended_before_the_next(container):
@@ -244,7 +245,7 @@ def test_what_an_attempt_left_behind_is_ended_before_the_next(container):
     left = int((container.folder / "left").read_text())
     assert boot.start_time(left)
     assert container.hook("retry").returncode == 0
-    assert process.wait(30) == 0
+    assert process.wait(LIMIT) == 0
     assert boot.start_time(left) is None
 
 
@@ -294,7 +295,7 @@ def test_people_are_told(container):
         status = container.wait_for("held")
         assert "T0-secret" not in container.ssh(status, "env").stdout
         container.hook("release")
-        assert process.wait(30) == 3
+        assert process.wait(LIMIT) == 3
         assert [each["text"].strip() for each in told] == ["ready", "failed 3", "held 3", "released 3"]
         server.shutdown()
     assert "s3cret" not in json.dumps(told)
@@ -310,7 +311,7 @@ def test_a_webhook_that_hangs_delays_the_end_by_its_bound_only(container):
         container.wait_for("held")
         began = time.monotonic()
         container.hook("release")
-        assert process.wait(30) == 3
+        assert process.wait(LIMIT) == 3
         # 2 s for it, beside what the end takes anyway.
         assert time.monotonic() - began < 12
     container.assert_quiet()

@@ -17,6 +17,7 @@ from smssh_plugin.settings import Settings, load
 from smssh_plugin.supervisor import hold as keepers
 from smssh_plugin.supervisor import protocol
 from smssh_plugin.supervisor.socket import Service
+from tests.waiting import LIMIT
 
 WORDY = """\
 import sys
@@ -51,7 +52,7 @@ def test_a_hold_with_wide_lines(container, script):
     tail = json.loads(container.hook("report", "--json").stdout)["log_tail"]
     assert len(tail) == 200
     container.hook("release")
-    assert container.processes[-1].wait(30) == 9
+    assert container.processes[-1].wait(LIMIT) == 9
 
 
 def test_a_hold_with_a_large_environment_and_command_line(container):
@@ -66,7 +67,7 @@ def test_a_hold_with_a_large_environment_and_command_line(container):
     assert json.loads(report)["command"][:3] == ["sh", "-c", "exit 9"]
     assert json.loads(report)["command"][-1] == "..."
     container.hook("release")
-    assert container.processes[-1].wait(30) == 9
+    assert container.processes[-1].wait(LIMIT) == 9
 
 
 def test_a_hold_in_the_toolkit_with_wide_lines(container):
@@ -74,7 +75,7 @@ def test_a_hold_in_the_toolkit_with_wide_lines(container):
     container.train(SMSSH_HOLD="failure", **LARGE)
     container.wait_for("held")
     container.hook("release")
-    assert container.processes[-1].wait(30) == 1
+    assert container.processes[-1].wait(LIMIT) == 1
     assert b"ExitCode 9" in container.failure_file()
 
 
@@ -106,7 +107,7 @@ def test_the_job_says_that_it_is_not_held(container, monkeypatch):
         connection.sendall(b'{"ok": true}\n')
         assert json.loads(lines.readline())["op"] == "failed"
         connection.sendall(b'{"error": {"message": "No such operation: failed."}}\n')
-        assert process.wait(30) == 0
+        assert process.wait(LIMIT) == 0
     os.close(lock)
     assert (
         "smssh: nothing is held here: an answer without an action: No such operation: failed.\n"
@@ -159,7 +160,7 @@ def test_a_message_that_is_too_large_is_one_message(linked):
     """What follows it is understood, and answered once."""
     link = linked()
     raw = link._socket
-    raw.settimeout(30)
+    raw.settimeout(LIMIT)
     raw.sendall(b'{"op": "status", "x": "' + b"x" * (protocol.LIMIT * 2) + b'"}\n{"op": "status"}\n')
     assert "bytes" in link.receive(30)["error"]["message"]
     assert link.receive(30)["state"] == "starting"
@@ -246,7 +247,7 @@ def test_a_link_takes_no_more_than_the_limit():
         link.receive(30)
     link.close()
     other.close()
-    thread.join(10)
+    thread.join(LIMIT)
 
 
 ALPHABETS = ("a", "é\U0001f600", "\x00\x1f", "\ud800\udcff", 'a"\\\n\U0001f600')

@@ -21,6 +21,7 @@ from tests.local.service_harness import Service, running
 from tests.local.session_client import Client
 from tests.session.conftest import agent, echo, new_agent, stack  # noqa: F401 - fixtures
 from tests.session.support import Agent, EchoServer, Stack, until
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +123,7 @@ def test_ctrl_c_on_the_agent_is_not_for_its_sessions(agent: Agent, stack: Stack,
     client.wait_complete()
     assert agent.process is not None
     os.killpg(agent.process.pid, signal.SIGINT)
-    assert agent.process.wait(10) == 0
+    assert agent.process.wait(LIMIT) == 0
     client.send(b"still here")
     client.wait_output(b"still here")
 
@@ -238,7 +239,7 @@ def test_more_sessions_than_workers_wait_and_too_many_block_the_control_channel(
     begin(stack, made.node, echo.port)  # waits in the buffer
     begin(stack, made.node, echo.port)  # finds no place
     log = made.folder / "log"
-    until(lambda: "blocking control channel" in log.read_text(), seconds=20)
+    until(lambda: "blocking control channel" in log.read_text(), seconds=LIMIT)
     # From now on the agent acts on nothing, not even on the end of the session that is in the way.
     stack.call("TerminateSession", SessionId=second.id)
     assert second.wait_closed() == ""

@@ -20,6 +20,7 @@ import pytest
 from smssh_plugin.local.agent.installed import _head, install
 from tests.session.conftest import agent, new_agent, stack  # noqa: F401 - fixtures
 from tests.session.support import Agent, Stack, until
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,7 +155,7 @@ def test_the_launcher_may_be_copied_and_ignores_the_jobs_python_variables(
         env={"PATH": str(other), "PYTHONPATH": str(tmp_path), "PYTHONHOME": "/nowhere"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "SSM Agent version: 3.3.987.0\n"), done.stderr
@@ -171,7 +172,7 @@ def test_the_launcher_works_for_an_interpreter_with_a_space_in_its_path(
     assert _head(str(wrapper)).startswith("#!/bin/sh\n")
     monkeypatch.setattr(sys, "executable", str(wrapper))
     program = install(tmp_path / "bin")
-    done = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.stdout == "SSM Agent version: 3.3.987.0\n", done.stderr
     assert os.access(program, os.X_OK)
 
@@ -179,5 +180,5 @@ def test_the_launcher_works_for_an_interpreter_with_a_space_in_its_path(
 def test_ctrl_c_is_a_clean_end_too(agent: Agent) -> None:
     assert agent.process is not None
     agent.process.send_signal(signal.SIGINT)
-    assert agent.process.wait(10) == 0
+    assert agent.process.wait(LIMIT) == 0
     assert "Traceback" not in (agent.folder / "log").read_text()

@@ -25,6 +25,7 @@ from smssh_plugin.session.wire.frames import Message, MessageType, PayloadType
 from tests.local.session_client import Client
 from tests.session.conftest import echo, shared_world, stack, world  # noqa: F401 - fixtures
 from tests.session.support import Agent, Stack, until
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -345,7 +346,7 @@ def test_streams_are_connections_of_their_own(world: World, start: Callable[...,
     for stream in (3, 5, 7):
         mux.frame(SYN, stream)
         mux.frame(PSH, stream, b"%d" % stream * 3000)
-    until(lambda: mux.streams == {stream: b"%d" % stream * 3000 for stream in (3, 5, 7)}, seconds=30)
+    until(lambda: mux.streams == {stream: b"%d" % stream * 3000 for stream in (3, 5, 7)}, seconds=LIMIT)
     assert world.echo.open == 3
     mux.frame(FIN, 5)
     until(lambda: world.echo.open == 2)
@@ -411,21 +412,21 @@ def test_a_slow_destination_loses_nothing(start: Callable[..., Client]) -> None:
 
         def send() -> None:
             for begin in range(0, len(sent), 32768):
-                until(lambda: len(client._unacknowledged) < 200, seconds=60)
+                until(lambda: len(client._unacknowledged) < 200, seconds=LIMIT)
                 mux.frame(PSH, 3, sent[begin : begin + 32768])
 
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
         # More waits now than the agent has room for: it refuses, and is sent it again.
-        until(lambda: len(client._unacknowledged) >= 200, seconds=60)
+        until(lambda: len(client._unacknowledged) >= 200, seconds=LIMIT)
         received = bytearray()
-        connection.settimeout(30)
+        connection.settimeout(LIMIT)
         while len(received) < len(sent):
             if client._unacknowledged:
                 client.resend()
             received += connection.recv(1 << 20)
         assert received == sent
-        sender.join(30)
+        sender.join(LIMIT)
         connection.close()
 
 
@@ -442,10 +443,10 @@ def test_what_came_early_is_not_forgotten_by_a_slow_destination(start: Callable[
         ]
         for frame in frames[1:]:
             client.put(frame)
-        until(lambda: len(pieces) in client.acknowledged, seconds=60)
+        until(lambda: len(pieces) in client.acknowledged, seconds=LIMIT)
         client.put(frames[0])
-        until(lambda: 1 in client.acknowledged, seconds=60)
-        connection.settimeout(30)
+        until(lambda: 1 in client.acknowledged, seconds=LIMIT)
+        connection.settimeout(LIMIT)
         received = bytearray()
         while len(received) < sum(map(len, pieces)):
             received += connection.recv(1 << 20)

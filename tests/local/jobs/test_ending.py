@@ -18,6 +18,7 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.local.sandbox.container import shared_network
 from smssh_plugin.local.state import process_birth
 from tests.local.jobs_support import REPOSITORY, World, descendants, network_namespaces, processes
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,7 +235,7 @@ def test_death_of_the_emulator_leaves_nothing(world: World, tmp_path: Path, numb
         if shared_network() is None:
             assert len(networks) == 3
         child.send_signal(number)
-        child.wait(10)
+        child.wait(LIMIT)
         asyncio.run(_until(lambda: not processes(mark), 10))
         asyncio.run(_until(lambda: not any(process_birth(pid) == birth for pid, birth in below.items()), 10))
         everything = (int(name) for name in os.listdir("/proc") if name.isdigit())

@@ -9,6 +9,7 @@ import pytest
 from smssh_plugin.local.environment import Access, client_environment, removed_variables
 from tests import needs
 from tests.local.service_harness import IMAGE, KEY, ROLE, running
+from tests.waiting import LIMIT
 
 INSTANCE = "ml.m5.large"
 pytestmark = pytest.mark.timeout(600)
@@ -207,7 +208,7 @@ def test_a_lambda_step_of_the_sdk(sdk, tmp_path):
         execution_role_arn=ROLE,
         script=str(script),
         handler="ask.handle",
-        timeout=60,
+        timeout=LIMIT,
         session=session,
     )
     answer = LambdaOutput(output_name="answer", output_type=LambdaOutputTypeEnum.Integer)

@@ -29,6 +29,7 @@ from smssh_plugin.local.sandbox.container import (
 )
 from tests import needs
 from tests.local.jobs_support import REPOSITORY, image_for, mounts, somebody
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -379,7 +380,7 @@ def test_without_networks_of_their_own_jobs_run_and_one_line_says_so(common: Pat
     done = who.run(
         *("-c", probe, *command, "several_hosts or whole_objects", str(common / "inner")),
         folder=common,
-        timeout=100,
+        timeout=LIMIT,
         SMSSH_TEST_SHARED="1",
         SMSSH_TEST_MISSING="fail",
         SMSSH_TEST_IMAGE_ENV=str(image),
@@ -393,7 +394,7 @@ def test_without_networks_of_their_own_jobs_run_and_one_line_says_so(common: Pat
     said = who.run(
         *("-c", probe, "unshare", "--user", "--map-root-user", "sh", "-c", script, who.python, code),
         folder=common,
-        timeout=30,
+        timeout=LIMIT,
     )
     assert said.stdout.startswith("jobs share this machine's network (no network of their own: unshare: "), (
         said.stdout
@@ -560,7 +561,7 @@ def test_no_namespaces_is_said_early(common: Path) -> None:
         who.python,
         code,
     ]
-    done = who.run("-c", probe, *command, folder=common, timeout=30)
+    done = who.run("-c", probe, *command, folder=common, timeout=LIMIT)
     if "unshare" in done.stdout.split(":")[0]:
         needs.missing("namespaces", done.stdout.strip())
     assert done.stdout.startswith("no-namespaces | no user namespaces and not root: unshare: "), done.stdout

@@ -23,6 +23,7 @@ from tests.local.service_harness import Service, running, signed
 from tests.local.session_client import Client
 from tests.session.conftest import agent, echo, new_agent, stack  # noqa: F401 - fixtures
 from tests.session.support import Agent, EchoServer, Stack, until
+from tests.waiting import LIMIT
 
 from .test_service import FakeNode, Pair, received
 
@@ -37,7 +38,7 @@ class Api:
         self._place = urlsplit(url).netloc
 
     def __call__(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None) -> Any:
-        connection = http.client.HTTPConnection(self._place, timeout=30)
+        connection = http.client.HTTPConnection(self._place, timeout=LIMIT)
         try:
             data = raw if raw is not None else None if body is None else json.dumps(body).encode()
             connection.request(method, f"/_smssh/{path}", data, {"Content-Type": "application/json"})
@@ -213,7 +214,7 @@ def test_a_side_is_cut_in_the_middle_of_a_message(
         until(lambda: session.client is None, what="the cut")
         client.resume(stack.call("ResumeSession", SessionId=session.id))
     until(lambda: stack.events(opened).count(session.id) == 2)
-    client.wait(lambda: len(client.output) == len(sent), "everything, in the end", seconds=60)
+    client.wait(lambda: len(client.output) == len(sent), "everything, in the end", seconds=LIMIT)
     assert client.output == sent
     assert made["id"] not in {cut["id"] for cut in api("GET", "cuts")["cuts"]}
 
@@ -261,7 +262,7 @@ def test_sessions_show_what_went_through_them(stack: Stack, api: Api) -> None:
     pair = Pair(stack)
     frame = Message.new(MessageType.INPUT, b"x" * 880).encode()
     pair.client.send(frame)
-    pair.agent.recv(timeout=10)
+    pair.agent.recv(timeout=LIMIT)
     (shown,) = api("GET", "sessions")["sessions"]
     assert (shown["SessionId"], shown["Sent"], shown["Received"]) == (pair.id, len(frame), 0)
     assert shown["ClientConnected"]

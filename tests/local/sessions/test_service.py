@@ -35,6 +35,7 @@ from smssh_plugin.local.signatures import Request
 from smssh_plugin.session.wire.frames import Message, MessageType
 from tests.session.conftest import stack  # noqa: F401 - a fixture
 from tests.session.support import KEYS, Stack, until
+from tests.waiting import LIMIT
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ class FakeNode:
         return {"Authorization": f"AWS4-HMAC-SHA256 Credential={key or self.key}/20260101/x/y/z, Signature=s"}
 
     def post(self, path: str, key: str | None = None) -> tuple[int, str, str]:
-        connection = http.client.HTTPConnection(urlsplit(self.stack.url).netloc, timeout=10)
+        connection = http.client.HTTPConnection(urlsplit(self.stack.url).netloc, timeout=LIMIT)
         connection.request("POST", f"/v1/{path}", json.dumps({"RequestId": "r"}), self.header(key))
         answer = connection.getresponse()
         return answer.status, answer.headers["Content-Type"] or "", answer.read().decode()
@@ -116,7 +117,7 @@ def client_socket(opening: dict[str, Any], token: str | None = None) -> ClientCo
 
 
 def received(socket: ClientConnection) -> Message:
-    return Message.decode(socket.recv(timeout=10))  # type: ignore[arg-type]
+    return Message.decode(socket.recv(timeout=LIMIT))  # type: ignore[arg-type]
 
 
 # Activations and nodes.
@@ -436,13 +437,13 @@ def test_a_wrong_token_opens_no_control_channel(stack: Stack) -> None:
     token = ET.fromstring(node.post(path)[2]).findtext("TokenValue")
     assert token
     with pytest.raises(ConnectionClosed) as caught:
-        node.socket(path, "wrong").recv(timeout=10)
+        node.socket(path, "wrong").recv(timeout=LIMIT)
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code == 1008
     node.socket(path, token)
     until(lambda: node.stack.call("GetConnectionStatus", Target=node.id)["Status"] == "connected")
     with pytest.raises(ConnectionClosed):  # a token is good for one use
-        node.socket(path, token).recv(timeout=10)
+        node.socket(path, token).recv(timeout=LIMIT)
     assert stack.events("refused") == [node.id, node.id]
 
 
@@ -453,7 +454,7 @@ def test_a_first_message_that_is_no_json_is_refused(stack: Stack) -> None:
         socket = opened(url, node.header())
         socket.send(first)
         with pytest.raises(ConnectionClosed):
-            socket.recv(timeout=10)
+            socket.recv(timeout=LIMIT)
 
 
 def test_the_newest_control_channel_of_a_node_counts(stack: Stack) -> None:
@@ -461,7 +462,7 @@ def test_the_newest_control_channel_of_a_node_counts(stack: Stack) -> None:
     first = node.connected()
     second = node.open(f"control-channel/{node.id}")
     with pytest.raises(ConnectionClosed):
-        first.recv(timeout=10)
+        first.recv(timeout=LIMIT)
     stack.call("StartSession", Target=node.id, DocumentName="AWS-StartSSHSession")
     assert received(second).type == MessageType.INTERACTIVE_SHELL
 
@@ -537,7 +538,7 @@ def until_closed(socket: ClientConnection) -> Any:
     """The close frame that comes in the end."""
     while True:
         try:
-            socket.recv(timeout=10)
+            socket.recv(timeout=LIMIT)
         except ConnectionClosed as closed:  # noqa: PERF203 - once
             return closed.rcvd
 
@@ -551,7 +552,7 @@ def test_frames_go_unchanged_to_the_other_side(stack: Stack) -> None:
     ):
         frame = Message.new(kind, b"x" * 1024, payload_type=1).encode()
         socket.send(frame)
-        assert other.recv(timeout=10) == frame
+        assert other.recv(timeout=LIMIT) == frame
 
 
 def test_what_is_not_the_others_business_does_not_reach_it(stack: Stack) -> None:
@@ -561,10 +562,10 @@ def test_what_is_not_the_others_business_does_not_reach_it(stack: Stack) -> None
     pair.client.send(Message.of(MessageType.CHANNEL_CLOSED, {}).encode())
     frame = Message.new(MessageType.INPUT, b"x").encode()
     pair.client.send(frame)
-    assert pair.agent.recv(timeout=10) == frame
+    assert pair.agent.recv(timeout=LIMIT) == frame
     frame = Message.new(MessageType.OUTPUT, b"x").encode()
     pair.agent.send(frame)
-    assert pair.client.recv(timeout=10) == frame
+    assert pair.client.recv(timeout=LIMIT) == frame
     assert stack.events("malformed") == [pair.id] * 2
 
 
@@ -662,7 +663,7 @@ def test_tokens_of_a_data_channel_are_checked_on_both_sides(stack: Stack) -> Non
         pair.node.socket(f"data-channel/{pair.id}", "wrong"),
     ):
         with pytest.raises(ConnectionClosed):
-            socket.recv(timeout=10)
+            socket.recv(timeout=LIMIT)
     assert other.node.post(f"data-channel/{pair.id}")[0] == 403
     assert pair.node.post("data-channel/unknown")[0] == 403
     with pytest.raises(InvalidStatus):
@@ -696,7 +697,7 @@ def test_a_completed_task_is_acknowledged_and_closes_the_clients_channel(stack: 
     )
     assert body["MessageId"] == str(closed.id)
     with pytest.raises(ConnectionClosed):
-        pair.client.recv(timeout=10)
+        pair.client.recv(timeout=LIMIT)
     # Whoever comes late hears the same.
     assert received(client_socket(pair.opening)).json()["Output"] == "no such port"
 
@@ -729,12 +730,12 @@ def test_a_session_whose_client_vanished_waits_paused_for_a_resume(stack: Stack)
     again = stack.call("ResumeSession", SessionId=pair.id)
     assert again["TokenValue"] != pair.opening["TokenValue"]
     with pytest.raises(ConnectionClosed):
-        client_socket(pair.opening).recv(timeout=10)  # the old token is void
+        client_socket(pair.opening).recv(timeout=LIMIT)  # the old token is void
     client = client_socket(again)
     assert received(pair.agent).type == MessageType.START_PUBLICATION
     frame = Message.new(MessageType.OUTPUT, b"kept").encode()
     pair.agent.send(frame)
-    assert client.recv(timeout=10) == frame
+    assert client.recv(timeout=LIMIT) == frame
     stack.call("TerminateSession", SessionId=pair.id)
     assert "TokenValue" not in stack.call("ResumeSession", SessionId=pair.id)
     with pytest.raises(ServiceError, match="DoesNotExistException"):
@@ -748,7 +749,7 @@ def test_an_idle_session_ends_and_data_keeps_it_alive(stack: Stack) -> None:
     number = 0
     while time.monotonic() < until_:
         pair.client.send(Message.new(MessageType.INPUT, b"keep-alive", sequence=number).encode())
-        pair.agent.recv(timeout=10)
+        pair.agent.recv(timeout=LIMIT)
         number += 1
         time.sleep(0.1)
     assert pair.session.ended is None
@@ -762,17 +763,17 @@ def test_what_is_sent_again_keeps_no_session_alive(stack: Stack) -> None:
     pair = Pair(stack)
     old = Message.new(MessageType.OUTPUT, b"again", sequence=7).encode()
     pair.agent.send(old)
-    pair.client.recv(timeout=10)
+    pair.client.recv(timeout=LIMIT)
     active = pair.session.active
     for frame in (old, Message.new(MessageType.OUTPUT, b"older", sequence=3).encode()):
         pair.agent.send(frame)
-        pair.client.recv(timeout=10)
+        pair.client.recv(timeout=LIMIT)
     acknowledgement = Message.new(MessageType.ACKNOWLEDGE, b"{}").encode()
     pair.client.send(acknowledgement)
-    pair.agent.recv(timeout=10)
+    pair.agent.recv(timeout=LIMIT)
     assert pair.session.active == active
     pair.agent.send(Message.new(MessageType.OUTPUT, b"new", sequence=8).encode())
-    pair.client.recv(timeout=10)
+    pair.client.recv(timeout=LIMIT)
     assert pair.session.active > active
 
 
@@ -807,7 +808,7 @@ def test_deregistering_ends_the_sessions_and_the_control_channel(stack: Stack, s
     ssm.deregister_managed_instance(InstanceId=pair.node.id)
     assert received(pair.control).type == MessageType.CHANNEL_CLOSED
     with pytest.raises(ConnectionClosed):
-        pair.control.recv(timeout=10)
+        pair.control.recv(timeout=LIMIT)
     assert not stack.service.active_sessions
     assert pair.node.post(f"control-channel/{pair.node.id}")[0] == 403
     with pytest.raises(ClientError) as caught:

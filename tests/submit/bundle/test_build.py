@@ -29,6 +29,7 @@ from smssh_plugin.submit.bundle.store import Destination, destination
 from smssh_plugin.submit.bundle.upload import upload
 from tests import needs
 from tests.submit.conftest import BUCKET, KEY, REGION, SDK
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     import boto3
@@ -206,7 +207,7 @@ def test_the_wrapper_runs_the_original(tmp_path: Path, enable: str) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
     )
     assert done.returncode == 7, done.stderr
