@@ -54,7 +54,7 @@ FOLLOW_LONGEST = 600.0
 BACK_OFF = 3
 """How often the time between two attempts is doubled while AWS throttles."""
 TELL_LONGEST = 20.0
-"""Seconds between two attempts to tell a decision, at most, or what few hosts have to tell."""
+"""Seconds between two attempts to tell a decision or that somebody is connected, at most, or what few hosts tell."""
 BLIND_LIMIT = 3
 """Questions in a row that cannot be asked before the others count as gone."""
 BLIND_SECONDS = 60.0
@@ -385,7 +385,7 @@ class Together:
             else:
                 self._tell_failures += 1
                 longest = TELL_LONGEST
-                if not own.decision:
+                if not (own.decision or own.connected):
                     longest = max(longest, len(self._context.job.hosts) / CALLS_PER_SECOND * 2)
                 pause = min(longest, 2.0 ** min(self._tell_failures, 10))
                 self._tell_due = self._clock() + random.uniform(0.0, pause)  # noqa: S311 - no secret

@@ -8,8 +8,6 @@ import sys
 
 import pytest
 
-from tests.waiting import LIMIT
-
 from .machine import CHURN, IMAGE, SMSSH, TRAIN, client, node, wait_for
 
 pytestmark = [
@@ -174,7 +172,7 @@ def test_ctrl_c_in_the_debugger_leaves_the_step_held(held):
         if "held" in line:
             break
     os.killpg(debugger.pid, signal.SIGINT)
-    rest = debugger.communicate(timeout=LIMIT)[0]
+    rest = debugger.communicate(timeout=60)[0]
     assert debugger.returncode == 130, rest
     assert node(machine, arn, "Train")["state"] == "held"
     assert json.loads((machine.home / "report" / "report.json").read_text())["status"] != "Succeeded"

@@ -9,7 +9,6 @@ import pytest
 from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
 from tests import needs
-from tests.waiting import LIMIT
 
 from .container import Container, poll
 
@@ -92,10 +91,10 @@ def test_the_report_says_which_host_failed_first(hosts):
     assert "first of the job's hosts to fail: algo-2" in one.hook("report").stdout
     poll(lambda: "algo-2 held" in " ".join(one.hook("status").stdout.split()), what="the other's state")
     one.hook("release")
-    assert processes[0].wait(LIMIT) == 3
+    assert processes[0].wait(60) == 3
     assert two.status()["state"] == "held"
     two.hook("release")
-    assert processes[1].wait(LIMIT) == 7
+    assert processes[1].wait(60) == 7
 
 
 def test_by_default_a_host_that_succeeds_does_not_wait(hosts):
@@ -105,9 +104,9 @@ def test_by_default_a_host_that_succeeds_does_not_wait(hosts):
     go(two, 7)
     two.wait_for("held")
     go(one, 0)
-    assert processes[0].wait(LIMIT) == 0
+    assert processes[0].wait(60) == 0
     two.hook("release")
-    assert processes[1].wait(LIMIT) == 7
+    assert processes[1].wait(60) == 7
 
 
 def test_held_together_a_retry_is_for_all(hosts):
@@ -131,7 +130,7 @@ def test_held_together_a_retry_is_for_all(hosts):
     assert processes[0].poll() is None
     two.script("", name="fixed")
     assert json.loads(two.hook("retry", "--json").stdout)["exit_code"] == 0
-    assert [process.wait(LIMIT) for process in processes] == [0, 0]
+    assert [process.wait(60) for process in processes] == [0, 0]
     assert one.output().count("attempt\n") == two.output().count("attempt\n") == 3
 
 
@@ -145,7 +144,7 @@ def test_held_together_a_release_is_for_all(hosts, stack):
     two.wait_for("held")
     poll(lambda: one.status()["hosts"].get("algo-2", {}).get("state") == "held")
     two.hook("release", "--exit", "0")
-    assert [process.wait(LIMIT) for process in processes] == [0, 0]
+    assert [process.wait(60) for process in processes] == [0, 0]
     assert stack.call("DescribeInstanceInformation")["InstanceInformationList"] == []
 
 
@@ -154,7 +153,7 @@ def test_held_together_all_succeed(hosts):
     online(*hosts)
     for each in hosts:
         go(each, 0)
-    assert [process.wait(LIMIT) for process in processes] == [0, 0]
+    assert [process.wait(60) for process in processes] == [0, 0]
     assert "the other hosts have ended too" in hosts[0].output() + hosts[1].output()
 
 
@@ -163,9 +162,9 @@ def test_a_host_that_is_gone_is_not_waited_for(hosts):
     processes = [start(each, WAITS, SMSSH_HOLD_HOSTS="all") for each in hosts]
     online(one, two)
     processes[1].send_signal(signal.SIGTERM)
-    assert processes[1].wait(LIMIT) == 128 + signal.SIGTERM
+    assert processes[1].wait(60) == 128 + signal.SIGTERM
     go(one, 0)
-    assert processes[0].wait(LIMIT) == 0
+    assert processes[0].wait(60) == 0
 
 
 def test_whoever_is_connected_to_one_keeps_all(hosts):
@@ -182,7 +181,7 @@ def test_whoever_is_connected_to_one_keeps_all(hosts):
     poll(lambda: one.status()["hold"]["deadline"] > since + 12, what="the deadline moves")
     assert processes[0].poll() is None
     client.terminate()
-    assert [process.wait(LIMIT) for process in processes] == [3, 7]
+    assert [process.wait(60) for process in processes] == [3, 7]
 
 
 def test_a_throttled_question_ends_no_hold(hosts, stack):
@@ -211,7 +210,7 @@ def test_a_throttled_question_ends_no_hold(hosts, stack):
     since = one.status()["hold"]["since"]
     poll(lambda: one.status()["hold"]["deadline"] > since + 6, what="the deadline moves")
     client.terminate()
-    assert [process.wait(LIMIT) for process in processes] == [3, 7]
+    assert [process.wait(60) for process in processes] == [3, 7]
 
 
 def claim(stack, job, host, role, text):
@@ -255,7 +254,7 @@ def test_only_hosts_of_the_job_are_followed(hosts, stack):
     for node in [second, *(node for node, _ in claims)]:
         stack.service.nodes.deregister(node)
     one.hook("release", "--exit", "5")
-    assert [process.wait(LIMIT) for process in processes] == [5, 5]
+    assert [process.wait(60) for process in processes] == [5, 5]
 
 
 def test_a_deadline_elsewhere_ends_no_hold_that_somebody_uses(hosts):
@@ -272,16 +271,16 @@ def test_a_deadline_elsewhere_ends_no_hold_that_somebody_uses(hosts):
     )
     poll(lambda: two.status()["hold"]["connected"])
     go(one, 3)
-    assert processes[0].wait(LIMIT) == 3
+    assert processes[0].wait(90) == 3
     assert two.status()["state"] == "held"
     client.terminate()
     two.hook("release", "--exit", "0")
-    assert processes[1].wait(LIMIT) == 0
+    assert processes[1].wait(60) == 0
 
 
 def test_nobody_to_ask(hosts):
     """Without the ssm transport each host stands for itself, whatever was asked for."""
     one = hosts[0]
     process = start(one, "print('ran')\n", SMSSH_HOLD_HOSTS="all", SMSSH_TRANSPORT="none", SMSSH_WAIT="ready")
-    assert process.wait(LIMIT) == 0
+    assert process.wait(60) == 0
     assert "the other hosts of this job cannot be asked" in one.log()

@@ -410,7 +410,7 @@ def test_limits_out_of_range_are_amazons_defaults(
 # Encryption, with KMS by moto.
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def kms() -> Iterator[Service]:
     with running() as service:
         yield service
@@ -425,6 +425,8 @@ class Encrypted:
         self.ssm = service.client("ssm")
         self.key = self.kms.create_key()["KeyMetadata"]["Arn"]
         self.inputs({"kmsKeyId": self.key})
+        # The first is made of much that has to be loaded, and an agent waits no longer than 15 s for a client's.
+        self.kms.generate_data_key(KeyId=self.key, NumberOfBytes=64)
         self.agent = Agent(_Gateway(service), folder)  # type: ignore[arg-type]
         configure(self.agent, Kms={"Endpoint": service.endpoint})
         self.agent.register()
