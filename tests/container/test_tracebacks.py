@@ -8,7 +8,7 @@ import pytest
 
 from smssh_plugin.container import tracebacks
 from smssh_plugin.entrypoints import boot
-from tests.entrypoints.container import LIMIT
+from tests.waiting import LIMIT
 
 HELPER = "raise OSError('the cache is cold')"
 TRAIN = "raise KeyError('label')"
