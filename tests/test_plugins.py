@@ -14,6 +14,7 @@ from smssh_plugin._version import __version__
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.settings import Settings
+from tests.entrypoints.conftest import bundle, container, key  # noqa: F401 - fixtures
 from tests.waiting import LIMIT
 
 HOOKS = {name: function for name, function in vars(hookspecs).items() if name.startswith("smssh_")}
@@ -208,7 +209,7 @@ def test_entry_points(tmp_path, monkeypatch, context, caplog):
     assert "theirs" not in Plugins(disabled=["theirs"]).names
 
 
-def test_container_hooks_are_called(container):
+def test_container_hooks_are_called(container):  # noqa: F811 - the fixture
     """Every container-side hook, from a third-party plugin in the job's image, in the design's order."""
     site = container.folder / "site"
     site.mkdir()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..aws.session import AwsSession
-    from .lookup import Node
+    from .nodes import Node
     from .tunnels import Tunnel
 
 __all__ = ["Connection", "Result", "connect", "control"]

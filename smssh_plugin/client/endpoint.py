@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from ..aws.session import AwsSession
 from . import certificates, known_hosts
 from .addresses import parse
-from .lookup import Node, resolve
+from .lookup import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .nodes import Node
 
 __all__ = ["Endpoint", "own_command", "reach"]
 

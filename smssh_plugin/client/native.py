@@ -16,6 +16,7 @@ from ..aws.s3_address import account_of_arn, split_owner
 from ..aws.session import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
 from ..home import forget_old, home, own_text, private_folder
+from .jobs import STARTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,17 +41,7 @@ KEPT_SECONDS = 28 * 24 * 3600.0
 _BUNDLE = re.compile(r"(s3://.+)/[0-9a-f]{64}/?\Z")
 """The place of the bundles, and the digest of one."""
 _VERSION = 1
-_YOUNG = frozenset(
-    {
-        "Starting",
-        "Pending",
-        "LaunchingMLInstances",
-        "PreparingTrainingStack",
-        "DownloadingTrainingImage",
-        "Interrupted",
-        "Restarting",
-    }
-)
+_YOUNG = STARTING - {"Downloading"}
 """What comes before Downloading or Training among a training job's secondary states, also where it starts again."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..client.lookup import execution_part
+from ..client.job_names import execution_part
 from ..errors import SmsshError
 
 if TYPE_CHECKING:

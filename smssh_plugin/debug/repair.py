@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..client.claims import confirmed
 from ..client.connect import control
-from ..client.lookup import confirmed
 from ..durations import format_duration
 from ..errors import SmsshError
 from . import fix as fixes
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..aws.session import AwsSession
     from ..client.connect import Connection
-    from ..client.lookup import Node
+    from ..client.nodes import Node
     from .probes import Probe
 
 __all__ = ["Bench", "Repair"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from .._version import __version__
-from ..client.lookup import execution_arn
+from ..client.pipelines import execution_arn
 from ..errors import ExitStatus, SmsshError
 from ..plugins import Plugins
 from . import fix as fixes

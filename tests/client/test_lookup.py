@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin.aws.session import AwsSession, ServiceRefused
-from smssh_plugin.client import cache, endpoint, known_hosts, lookup
+from smssh_plugin.client import addresses, cache, endpoint, known_hosts, lookup, nodes, patience, pipelines
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.home import home
 from smssh_plugin.local.credentials import Key
@@ -184,7 +184,7 @@ def test_remote_debugging_of_a_step_that_has_no_job_yet(
 ):
     from smssh_plugin.cli import main
 
-    monkeypatch.setattr(lookup, "POLL_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(patience, "POLL_FIRST_SECONDS", 0.01)
     first = step("First", "Training", training(Environment={"OUTCOME": "hold"}))
     then = step("Then", "Training", training(Environment={"OUTCOME": "hold"}), DependsOn=["First"])
     service.pipeline(definition(first, then))
@@ -260,10 +260,10 @@ def test_nodes_are_listed_and_foreign_ones_are_not(session: AwsSession, service:
     service.sessions.nodes.nodes[gone].pinged = time.time() - 3600
     foreign = add_node(service, "foreign")
     service.sessions.nodes.nodes[foreign].tags.clear()
-    assert [node.job for node in lookup.list_nodes(session)] == ["new", "old"]
-    assert [node.job for node in lookup.list_nodes(session, everything=True)] == ["new", "old", "gone"]
+    assert [node.job for node in nodes.list_nodes(session)] == ["new", "old"]
+    assert [node.job for node in nodes.list_nodes(session, everything=True)] == ["new", "old", "gone"]
     set_tag(service, add_node(service, "mine"), "SSHOwner", "me@example.com")
-    (found,) = lookup.list_nodes(session, owner="me@example.com")
+    (found,) = nodes.list_nodes(session, owner="me@example.com")
     assert (found.job, found.owner) == ("mine", "me@example.com")
 
 
@@ -285,7 +285,7 @@ def test_a_job_may_end_while_it_is_looked_up(session: AwsSession, service: Servi
     start_job(service, "ending")
     target = add_node(service, "ending")
     other = add_node(service, "staying")
-    assert [node.target for node in lookup.list_nodes(Ending(service, target))] == [other]
+    assert [node.target for node in nodes.list_nodes(Ending(service, target))] == [other]
     target = add_node(service, "ending")
     with pytest.raises(SmsshError, match=r"has ended|is not online yet"):
         lookup.resolve("ending.training.sagemaker", Ending(service, target))
@@ -342,14 +342,14 @@ def test_no_credentials_and_no_network(monkeypatch: pytest.MonkeyPatch):
 
 def test_names_in_lower_case_arns_get_their_capitals_back():
     arn = "arn:aws:sagemaker:us-east-1:1:training-job/pipelines-abcdefghijkl-trainmode-x1y2z3"
-    found = lookup.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
+    found = pipelines.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
     assert found is not None
     assert found.names == (
         "pipelines-abcdefghijkl-trainmode-x1y2z3",
         "pipelines-abcdefghijkl-TrainMode-x1y2z3",
     )
     arn = arn.replace("trainmode-", "TrainModel-")
-    found = lookup.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
+    found = pipelines.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
     assert found is not None
     assert found.names == ("pipelines-abcdefghijkl-TrainModel-x1y2z3",)
 
@@ -602,7 +602,7 @@ def test_remote_debugging_is_switched_on_in_a_job_that_runs(
         )
     ]
     assert "smssh shell algo-1.job.training.sagemaker" in capsys.readouterr().out
-    monkeypatch.setattr(lookup, "POLL_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(patience, "POLL_FIRST_SECONDS", 0.01)
     starting = {**NATIVE, "SecondaryStatus": "Downloading"}
     api.answers = [(200, {}), NO_NODES, (200, starting), NO_NODES, (200, NATIVE), (404, b"")]
     assert main(["remote-debug", "algo-2.job.training.sagemaker", "--wait", "30s"]) == 0
@@ -672,7 +672,7 @@ def test_what_cannot_come_is_not_waited_for(
         pauses.append(seconds)
         raise InterruptedError
 
-    monkeypatch.setattr(lookup.time, "sleep", stop)
+    monkeypatch.setattr(patience.time, "sleep", stop)
     aws = Describing(kind, dict(described))
     with pytest.raises((SmsshError, InterruptedError)) as caught:
         lookup.resolve(f"job.{kind}.sagemaker", aws, wait=600)
@@ -766,7 +766,7 @@ def test_a_container_that_has_ended_is_waited_for_a_minute(
     clock = SimpleNamespace(
         monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds), time=time.time
     )
-    monkeypatch.setattr(lookup, "time", clock)
+    monkeypatch.setattr(patience, "time", clock)
     with pytest.raises(SmsshError, match="the container of host algo-1 of training job 'job' has ended"):
         lookup.resolve("job.training.sagemaker", session, wait=600)
     assert 60 <= now[0] < 70
@@ -783,9 +783,9 @@ def test_a_hold_is_the_advice_for_what_has_failed_alone(status: str, hold: bool,
 def test_a_step_of_another_kind_is_not_waited_for(session: AwsSession, monkeypatch: pytest.MonkeyPatch):
     steps = [{"StepName": "Ask", "StepStatus": "Executing", "Metadata": {"Callback": {"CallbackToken": "x"}}}]
     monkeypatch.setattr(
-        lookup, "execution_arn", lambda *_: "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/e"
+        pipelines, "execution_arn", lambda *_: "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/e"
     )
-    monkeypatch.setattr(lookup, "steps_of", lambda *_: steps)
+    monkeypatch.setattr(pipelines, "steps_of", lambda *_: steps)
     with pytest.raises(SmsshError, match="step 'Ask' has no job"):
         lookup.resolve("Ask.p.pipeline.sagemaker", session, wait=600)
 
@@ -811,8 +811,8 @@ def test_a_step_whose_arn_is_in_lower_case_altogether(
     arn = f"arn:aws:sagemaker:us-east-1:1:training-job/{own.lower()}"
     steps = [{"StepName": "Train", "StepStatus": "Executing", "Metadata": {"TrainingJob": {"Arn": arn}}}]
     execution = "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/abcdefghijkl"
-    monkeypatch.setattr(lookup, "execution_arn", lambda *_: execution)
-    monkeypatch.setattr(lookup, "steps_of", lambda *_: steps)
+    monkeypatch.setattr(pipelines, "execution_arn", lambda *_: execution)
+    monkeypatch.setattr(pipelines, "steps_of", lambda *_: steps)
     assert lookup.resolve("Train.p.pipeline.sagemaker", session).target == target
     service.sessions.nodes.nodes[target].pinged = time.time() - 3600
     with pytest.raises(SmsshError, match="host algo-1 of step 'Train' is not online yet"):
@@ -827,15 +827,15 @@ def test_such_a_step_without_a_node_is_found_in_the_list_of_jobs(
     arn = f"arn:aws:sagemaker:us-east-1:1:training-job/{own.lower()}"
     steps = [{"StepName": "Train", "StepStatus": "Executing", "Metadata": {"TrainingJob": {"Arn": arn}}}]
     execution = "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/abcdefghijkl"
-    monkeypatch.setattr(lookup, "execution_arn", lambda *_: execution)
-    monkeypatch.setattr(lookup, "steps_of", lambda *_: steps)
+    monkeypatch.setattr(pipelines, "execution_arn", lambda *_: execution)
+    monkeypatch.setattr(pipelines, "steps_of", lambda *_: steps)
     with pytest.raises(SmsshError, match=f"training job '{own}' was submitted without smssh"):
         lookup.resolve("Train.p.pipeline.sagemaker", session)
     service.until(lambda: own in service.runner.running, "it runs")
     service._loop.call_soon_threadsafe(
         service.sagemaker_service.jobs.progress, service.runner.jobs[0], "Training", "now"
     )
-    assert lookup.switch_on(lookup.parse("Train.p.pipeline.sagemaker"), session, wait=30) == own
+    assert lookup.switch_on(addresses.parse("Train.p.pipeline.sagemaker"), session, wait=30) == own
     assert service.runner.debugged == [(own, True)]
 
 
@@ -847,10 +847,10 @@ def test_a_step_is_found_without_its_capitals(
     arn = "arn:aws:sagemaker:us-east-1:1:training-job/job-1"
     steps = [{"StepName": "Train", "StepStatus": "Executing", "Metadata": {"TrainingJob": {"Arn": arn}}}]
     execution = "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/abcdefghijkl"
-    monkeypatch.setattr(lookup, "execution_arn", lambda *_: execution)
-    monkeypatch.setattr(lookup, "steps_of", lambda *_: steps)
+    monkeypatch.setattr(pipelines, "execution_arn", lambda *_: execution)
+    monkeypatch.setattr(pipelines, "steps_of", lambda *_: steps)
     assert lookup.resolve("train.p.pipeline.sagemaker", session).target == target
-    assert lookup._alike([*steps, {"StepName": "TRAIN"}], "train") is None
+    assert pipelines._alike([*steps, {"StepName": "TRAIN"}], "train") is None
 
 
 def test_what_is_none_of_a_persons_goes_to_the_control_port(service: Service, session: AwsSession):

@@ -1,0 +1,198 @@
+"""The host of a job that has no managed node: by SageMaker's own remote debugging, or an error that says why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ExitStatus, SmsshError
+from . import native
+from .job_names import StepJob, known, listed_name
+from .jobs import DESCRIBE, ENDED, ENDING, check_host, described_job, ended, submitted_with_smssh
+from .nodes import Node
+from .patience import NotYet
+
+if TYPE_CHECKING:
+    from ..aws.session import AwsSession
+
+__all__ = [
+    "without_node",
+]
+
+RESTART_SECONDS = 60.0
+"""How long a job is waited for whose container has ended: on spot instances another one may start."""
+
+
+def without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, over: bool) -> Node:
+    """The host of a job that has no managed node: native, or an error that says why.
+
+    Args:
+        session: the AWS session.
+        job: the job.
+        host: its host.
+        bare: whether a container without an SSH server will do.
+        over: whether it had a node, whose container has ended.
+
+    Raises:
+        SmsshError: there is none, and will be none.
+        NotYet: there may be one soon.
+    """
+    if job.kind not in DESCRIBE:
+        # Nothing that could be asked knows whether there will be one: its name is known by its node alone.
+        raise SmsshError(
+            f"no host {host} of {job.kind} {job.names[-1]!r} is online in {session.region}",
+            hint="`smssh list` shows the hosts there are",
+            reference="no-node",
+            status=ExitStatus.UNREACHABLE,
+        )
+    name, described = _described(session, job, host)
+    _check_container(job.kind, name, described)
+    check_host(described, job.kind, name, host)
+    if job.kind == "training" and native.enabled(described):
+        return _native(session, described, host, bare=bare)
+    if not submitted_with_smssh(session, job.kind, described):
+        raise SmsshError(
+            f"{job.kind} job {name!r} was submitted without smssh: it has no host to enter",
+            hint=f"`smssh remote-debug {name}` lets you in without it"
+            if job.kind == "training"
+            else "submit it with with_ssh, or with SMSSH_ENABLE=1 and an image that has smssh-plugin; where the image "
+            "itself sets that, try again once its host is online",
+            reference="no-smssh",
+            status=ExitStatus.UNREACHABLE,
+        )
+    raise _not_online(job.kind, name, host, str(described[DESCRIBE[job.kind][2]]), over=over)
+
+
+def _described(session: AwsSession, job: StepJob, host: str) -> tuple[str, dict[str, Any]]:
+    """The job as the service describes it, and its own name.
+
+    Raises:
+        SmsshError: there is no such job.
+        NotYet: its own name is not known.
+    """
+    name = job.names[-1]
+    described = next((found for one in job.names if (found := described_job(session, job.kind, one))), None)
+    if described is None and (listed := listed_name(session, job)):
+        name, described = listed, described_job(session, job.kind, listed)
+    if described is not None:
+        return name, described
+    if not known(job):
+        raise NotYet(
+            SmsshError(
+                f"host {host} of step {job.step!r} is not online yet",
+                hint="if it stays so: was the step submitted with smssh, and may its role register a managed node? The "
+                "job's log says what smssh did there",
+                reference="no-node",
+                status=ExitStatus.UNREACHABLE,
+            )
+        )
+    raise SmsshError(
+        f"there is no {job.kind} job {name!r} in {session.region}",
+        hint=f"check the name, the kind, and the region (from {session.region_origin}; --region names "
+        "another); `smssh list` shows what there is",
+        reference="no-job",
+        status=ExitStatus.NOT_FOUND,
+    )
+
+
+def _check_container(kind: str, name: str, described: dict[str, Any]) -> None:
+    """Refuse a job whose container has ended for good."""
+    status = str(described[DESCRIBE[kind][2]])
+    if status in ENDED:
+        raise ended(
+            f"{kind} job {name!r}",
+            status,
+            str(described.get("FailureReason", "")),
+            hold="with_ssh(step, hold='failure') or SMSSH_HOLD=failure",
+            reference="job-ended",
+        )
+    phase = status if status == "Stopping" else described.get("SecondaryStatus")
+    if phase in ENDING:
+        raise SmsshError(
+            f"{kind} job {name!r} is ending ({phase}), and its container is gone",
+            hint="`smssh list` shows the hosts that are online",
+            reference="job-ended",
+            status=ExitStatus.NOT_FOUND,
+        )
+
+
+def _not_online(kind: str, name: str, host: str, status: str, *, over: bool) -> NotYet:
+    """A host that may come online yet."""
+    if over:
+        return NotYet(
+            SmsshError(
+                f"the container of host {host} of {kind} job {name!r} has ended, and the job is {status}",
+                hint="it is about to end, or to start again on another instance",
+                reference="no-node",
+                status=ExitStatus.UNREACHABLE,
+            ),
+            RESTART_SECONDS,
+        )
+    native_way = f"; `smssh remote-debug {name}` lets you in without all that" if kind == "training" else ""
+    return NotYet(
+        SmsshError(
+            f"{kind} job {name!r} is {status}, and its host {host} is not online yet",
+            hint="if it stays so: may its role register a managed node? The job's log says what smssh did there"
+            + native_way,
+            reference="no-node",
+            status=ExitStatus.UNREACHABLE,
+        )
+    )
+
+
+def _native(session: AwsSession, described: dict[str, Any], host: str, *, bare: bool) -> Node:
+    """The host of a training job with SageMaker's own remote debugging.
+
+    Raises:
+        SmsshError: it has no SSH server, and will have none.
+        NotYet: it cannot be entered yet.
+    """
+    name = str(described["TrainingJobName"])
+    phase = str(described.get("SecondaryStatus") or "")
+    if phase not in ("", "Training"):
+        raise NotYet(
+            SmsshError(
+                f"training job {name!r} is {phase}; SageMaker's remote debugging lets in while it is Training",
+                hint="wait for it, for instance with --wait 30m",
+                reference="no-node",
+                status=ExitStatus.UNREACHABLE,
+            )
+        )
+    found = native.announced(session, described, host)
+    if found is None or found.get("state") == "ended":
+        own = native.installed(session, name, host)
+        if own is not None:
+            found = own
+        elif bare:
+            found = {}
+        elif native.carries_smssh(described):
+            raise NotYet(
+                SmsshError(
+                    f"host {host} of training job {name!r} has not announced its SSH server yet",
+                    hint="may the job's role write it (s3:PutObject)? The job's log says what smssh did there",
+                    reference="no-node",
+                    status=ExitStatus.UNREACHABLE,
+                )
+            )
+        else:
+            raise SmsshError(
+                f"training job {name!r} runs no SSH server",
+                hint=f"`smssh shell {host}.{name}.training.sagemaker` needs none; "
+                f"`smssh remote-debug {name} --install` starts one",
+                reference="no-ssh-server",
+                status=ExitStatus.UNREACHABLE,
+            )
+    return Node(
+        target=native.target(name, host),
+        job=name,
+        kind="training",
+        host=host,
+        step=str(found.get("step") or "") or None,
+        state=str(found.get("state") or "") or None,
+        port=int(found.get("port") or 0),
+        user=str(found.get("user") or "root"),
+        host_key=str(found.get("host_key") or "").strip(),
+        ping_status="Online",
+        created=float(found.get("created") or 0.0),
+        owner=str(found.get("owner") or ""),
+        control_port=int(found.get("control_port") or 0),
+    )

@@ -1,0 +1,175 @@
+"""The executions of pipelines, their steps, and the jobs that run those."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..aws.session import ServiceRefused
+from ..definitions import named_steps
+from ..errors import ExitStatus, SmsshError
+from .job_names import StepJob, names_of
+from .jobs import ended
+from .patience import NotYet
+
+if TYPE_CHECKING:
+    from ..aws.session import AwsSession
+    from .addresses import StepAddress
+
+__all__ = [
+    "describe_step",
+    "execution_arn",
+    "job_of_step",
+    "no_pipeline",
+    "steps_of",
+]
+
+_METADATA_KINDS = {"TrainingJob": "training", "ProcessingJob": "processing", "TransformJob": "transform"}
+
+
+def no_pipeline(session: AwsSession, pipeline: str) -> SmsshError:
+    """What to say where the service does not know a pipeline."""
+    return SmsshError(
+        f"there is no pipeline {pipeline!r} in {session.region}",
+        hint="check the name, and the region (--region)",
+        reference="no-pipeline",
+        status=ExitStatus.NOT_FOUND,
+    )
+
+
+def execution_arn(session: AwsSession, pipeline: str, execution: str | None) -> str:
+    """The ARN of an execution of a pipeline: by its id, its ARN, or the latest one (None or `latest`).
+
+    Raises:
+        SmsshError: NOT_FOUND: no such pipeline, or it was never started.
+    """
+    if execution is not None and execution.startswith("arn:"):
+        return execution
+    try:
+        answer = session.call(
+            "sagemaker",
+            "list_pipeline_executions",
+            PipelineName=pipeline,
+            SortBy="CreationTime",
+            SortOrder="Descending",
+            MaxResults=1,
+        )
+    except ServiceRefused as error:
+        raise no_pipeline(session, pipeline) from error
+    summaries = answer.get("PipelineExecutionSummaries", [])
+    if not summaries:
+        raise SmsshError(
+            f"pipeline {pipeline!r} has never been started in {session.region}",
+            hint="start it: pipeline.start(), or `smssh debug --start`",
+            reference="no-execution",
+            status=ExitStatus.NOT_FOUND,
+        )
+    latest = str(summaries[0]["PipelineExecutionArn"])
+    if execution is None or execution == "latest":
+        return latest
+    return f"{latest.rpartition('/')[0]}/{execution}"
+
+
+def steps_of(session: AwsSession, arn: str) -> list[dict[str, Any]]:
+    """The steps of an execution that have started, oldest first, as ListPipelineExecutionSteps has them.
+
+    Raises:
+        SmsshError: NOT_FOUND: no such execution.
+    """
+    found: list[dict[str, Any]] = []
+    try:
+        for page in session.pages(
+            "sagemaker",
+            "list_pipeline_execution_steps",
+            PipelineExecutionArn=arn,
+            SortOrder="Ascending",
+            MaxResults=100,
+        ):
+            found += page.get("PipelineExecutionSteps", [])
+    except ServiceRefused as error:
+        raise SmsshError(
+            f"there is no pipeline execution {arn.rpartition('/')[2]!r} ({error.message})",
+            reference="no-execution",
+            status=ExitStatus.NOT_FOUND,
+        ) from error
+    return found
+
+
+def describe_step(step: dict[str, Any]) -> StepJob | None:
+    """The job that runs a step of `steps_of`; None where it has none (yet)."""
+    metadata = step.get("Metadata", {})
+    for name, kind in _METADATA_KINDS.items():
+        arn = metadata.get(name, {}).get("Arn")
+        if arn:
+            return StepJob(names_of(str(arn), step["StepName"]), kind, step["StepName"])
+    for name in ("QualityCheck", "ClarifyCheck"):
+        arn = metadata.get(name, {}).get("CheckJobArn")
+        if arn:
+            return StepJob(names_of(str(arn), step["StepName"]), "processing", step["StepName"])
+    return None
+
+
+def job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
+    """The job that runs the step of a pipeline address."""
+    arn = execution_arn(session, address.pipeline, address.execution)
+    steps = steps_of(session, arn)
+    step = next((one for one in steps if one["StepName"] == address.step), None) or _alike(
+        steps, address.step
+    )
+    execution = arn.rpartition("/")[2]
+    if step is None:
+        names = ", ".join(one["StepName"] for one in steps) or "none"
+        error = SmsshError(
+            f"no step {address.step!r} has started in execution {execution} of pipeline {address.pipeline!r}",
+            hint=f"steps that have: {names}",
+            reference="no-step",
+            status=ExitStatus.NOT_FOUND,
+        )
+        state = session.call("sagemaker", "describe_pipeline_execution", PipelineExecutionArn=arn)
+        # A step is listed from its start on: while others run, this one may come yet.
+        if state["PipelineExecutionStatus"] != "Executing" or not _defined(session, arn, address.step):
+            raise error
+        raise NotYet(error)
+    job = describe_step(step)
+    status = step.get("StepStatus", "")
+    if job is None:
+        if status in ("Starting", "Executing") and not step.get("Metadata"):
+            raise NotYet(
+                SmsshError(
+                    f"step {address.step!r} is {status}, and has no job yet",
+                    hint="only training, processing and transform steps have a container to reach",
+                    reference="step-not-started",
+                    status=ExitStatus.NOT_FOUND,
+                )
+            )
+        raise SmsshError(
+            f"step {address.step!r} has no job ({status or 'unknown status'})",
+            hint="each trial of a tuning step is a job of its own: `smssh list` shows those that are online"
+            if "TuningJob" in step.get("Metadata", {})
+            else "only training, processing and transform steps have a container to reach",
+            reference="step-without-job",
+            status=ExitStatus.NOT_FOUND,
+        )
+    if status in ("Succeeded", "Failed", "Stopped"):
+        raise ended(
+            f"step {address.step!r} of execution {execution}",
+            status,
+            str(step.get("FailureReason", "")),
+            hold="with_ssh(step, hold='failure')",
+            reference="step-ended",
+        )
+    return job
+
+
+def _alike(steps: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """The only step that has this name but for its capitals: programs around ssh take those out of host names."""
+    found = [one for one in steps if one["StepName"].lower() == name.lower()]
+    return found[0] if len(found) == 1 else None
+
+
+def _defined(session: AwsSession, arn: str, step: str) -> bool:
+    """Whether the definition that this execution runs knows a step of that name, in conditions and loops too."""
+    answer = session.call("sagemaker", "describe_pipeline_definition_for_execution", PipelineExecutionArn=arn)
+    return any(
+        names[0].lower() == step.lower() for _, names in named_steps(json.loads(answer["PipelineDefinition"]))
+    )
