@@ -401,12 +401,16 @@ def start_time(pid: int | str) -> int | None:
     With the process id it names a process once and for all: ids are reused, the pair is not.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rsplit(b")", 1)[1].split()
+        fields = _stat(pid)
     except (OSError, IndexError):
         return None
-    # The fields after the name begin with the third, state (proc(5)); a zombie runs nothing any more.
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])  # a zombie runs nothing any more
+
+
+def _stat(pid: int | str) -> list[bytes]:
+    """The fields of /proc/PID/stat (proc(5)) after the name: state, parent, ...; `processes` is one import more."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rsplit(b")", 1)[1].split()
 
 
 def boot_id() -> str:
@@ -424,8 +428,7 @@ def entry_process() -> int:
     wanted = {ENABLE.encode() + b"=1", OLD_ENABLE.encode() + b"=true"}
     while pid != 1:
         try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                parent = int(file.read().rsplit(b")", 1)[1].split()[1])
+            parent = int(_stat(pid)[1])
             with open(f"/proc/{parent}/environ", "rb") as file:
                 if parent == 0 or wanted.isdisjoint(file.read().split(b"\0")):
                     break
@@ -740,8 +743,7 @@ def _lineage() -> list[str]:
     while pid > 0:
         found.append(f"{pid}:{start_time(pid)}")
         try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                pid = int(file.read().rsplit(b")", 1)[1].split()[1])
+            pid = int(_stat(pid)[1])
         except (OSError, IndexError, ValueError):
             break
     return found

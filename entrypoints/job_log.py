@@ -15,11 +15,8 @@ import os
 import select
 import stat
 
+from ..processes import processes
 from . import boot
-
-TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
-if TYPE_CHECKING:
-    from typing import Iterator
 
 __all__ = ["JobLog", "is_log", "say"]
 
@@ -98,16 +95,12 @@ def is_log(file: int | str, entry: int) -> bool:
 
 def _read_by_the_job(pipe: os.stat_result, entry: int) -> bool:
     began = boot.start_time(entry) or 0
-    for pid in _processes():
-        # This process may read its own output (a Tee); it passes everything on.
-        if pid != os.getpid() and pid != entry and (boot.start_time(pid) or 0) >= began and _reads(pid, pipe):
-            return True
-    return False
-
-
-def _processes() -> Iterator[int]:
-    with contextlib.suppress(OSError):
-        yield from (int(name) for name in os.listdir("/proc") if name.isdigit())
+    # This process may read its own output (a Tee); it passes everything on.
+    return any(
+        _reads(each.pid, pipe)
+        for each in processes()
+        if each.pid not in (os.getpid(), entry) and each.alive and each.started >= began
+    )
 
 
 def _reads(pid: int, pipe: os.stat_result) -> bool:

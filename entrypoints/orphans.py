@@ -15,11 +15,12 @@ import os
 import signal
 import time
 
+from .. import processes
 from . import boot
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
-    from typing import Callable, Iterator
+    from typing import Callable
 
 ENTRY = "SMSSH_ENTRY"
 """Names who runs the entry point: its process id and start time, so that no two containers are confused."""
@@ -35,9 +36,9 @@ def entry() -> str:
     return f"{os.getpid()}.{boot.start_time(os.getpid())}"
 
 
-def processes() -> frozenset[tuple[int, int]]:
+def running() -> frozenset[tuple[int, int]]:
     """Everything that runs now."""
-    return frozenset((pid, started) for pid, _, _, _, started in _table())
+    return frozenset((each.pid, each.started) for each in processes.processes() if each.alive)
 
 
 def find(
@@ -58,18 +59,22 @@ def find(
     wanted = f"{ENTRY}={name}".encode()
     me = os.getpid()
     session = os.getsid(0) if me == 1 else None
-    table = [each for each in _table() if each[0] != me and (each[0], each[4]) not in keep]
+    table = [
+        each
+        for each in processes.processes()
+        if each.alive and each.pid != me and (each.pid, each.started) not in keep
+    ]
     found = {
-        pid
-        for pid, parent, its_group, its_session, _ in table
-        if its_group == group
-        or (children and parent == me and session in (None, its_session))
-        or _has(pid, wanted)
+        each.pid
+        for each in table
+        if each.group == group
+        or (children and each.parent == me and session in (None, each.session))
+        or _has(each.pid, wanted)
     }
     size = -1
     while size != len(found):
         size = len(found)
-        found |= {pid for pid, parent, _, _, _ in table if parent in found}
+        found |= {each.pid for each in table if each.parent in found}
     return sorted(found)
 
 
@@ -96,19 +101,6 @@ def end(find_left: Callable[[], list[int]], pause: Callable[[float], object] = t
             except OSError:  # it has ended meanwhile
                 continue
         pause(PAUSE)
-
-
-def _table() -> Iterator[tuple[int, int, int, int, int]]:
-    """Process id, parent, process group, session and start time of everything but zombies."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    fields = file.read().rsplit(b")", 1)[1].split()
-            except (OSError, IndexError):
-                continue
-            if fields[0] not in (b"Z", b"X"):
-                yield int(name), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19])
 
 
 def _has(pid: int, variable: bytes) -> bool:

@@ -182,7 +182,7 @@ class Attempts:
         self._previous: Any = None
         # Where init is above us, its name for the entry point is inherited, and stays.
         self._entry = os.environ.setdefault(orphans.ENTRY, orphans.entry())
-        self._others = orphans.processes()
+        self._others = orphans.running()
         self._tee = Redirect() if "failure" in settings.hold else None
         self._reporter = supervisor_client.Reporter(
             "toolkit",

@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 
+from ..processes import processes
 from .connections import established
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
@@ -26,23 +27,6 @@ CONTROL = b"smssh-control"
 """A word on the command line of a program of ours that uses a shell, for instance `smssh remote-debug --install`."""
 
 
-class _Process:
-    """What /proc says of a process.
-
-    Attributes:
-        parent: its parent's id.
-        name: the kernel's, the first 15 bytes of its program's.
-        began: ticks since the machine's start.
-    """
-
-    def __init__(self, stat: bytes) -> None:
-        head, _, tail = stat.rpartition(b")")
-        fields = tail.split()
-        self.name = head.partition(b"(")[2]
-        self.parent = int(fields[1])
-        self.began = int(fields[19])
-
-
 class Workers:
     """Who uses Session Manager without SSH."""
 
@@ -57,13 +41,17 @@ class Workers:
             ports: of the SSH server: a session that is connected to one of them is counted there, or not at all.
             below: only those of an agent that this process has started.
         """
-        processes = _processes()
+        parents = {}
+        workers = []
+        for each in processes():
+            parents[each.pid] = each.parent
+            if each.name == WORKER[:15]:
+                workers.append(each)
         found = {
-            (pid, process.began)
-            for pid, process in processes.items()
-            if process.name == WORKER[:15]
-            and (below is None or _is_below(pid, below, processes))
-            and os.path.basename(_command_line(pid)[0]) == WORKER
+            (each.pid, each.started)
+            for each in workers
+            if (below is None or _is_below(each.pid, below, parents))
+            and os.path.basename(_command_line(each.pid)[0]) == WORKER
         }
         self._ssh &= found
         if found - self._ssh:
@@ -72,19 +60,10 @@ class Workers:
         oldest = time.clock_gettime(time.CLOCK_BOOTTIME) - SETTLE_SECONDS
         ticks = os.sysconf("SC_CLK_TCK")
         return sum(
-            1 for pid, began in found - self._ssh if began / ticks <= oldest and not _is_ours(pid, processes)
+            1
+            for pid, started in found - self._ssh
+            if started / ticks <= oldest and not _is_ours(pid, parents)
         )
-
-
-def _processes() -> dict[int, _Process]:
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError, IndexError, ValueError), open(
-                f"/proc/{name}/stat", "rb"
-            ) as file:
-                found[int(name)] = _Process(file.read())
-    return found
 
 
 def _command_line(pid: int) -> list[bytes]:
@@ -107,17 +86,14 @@ def _sockets(pid: int) -> set[str]:
     return found
 
 
-def _is_below(pid: int, above: int, processes: dict[int, _Process]) -> bool:
+def _is_below(pid: int, above: int, parents: dict[int, int]) -> bool:
     while pid > 1 and pid != above:
-        process = processes.get(pid)
-        pid = 0 if process is None else process.parent
+        pid = parents.get(pid, 0)
     return pid == above
 
 
-def _is_ours(worker: int, processes: dict[int, _Process]) -> bool:
+def _is_ours(worker: int, parents: dict[int, int]) -> bool:
     """Whether a program of ours uses the session, and no person."""
     return any(
-        CONTROL in _command_line(pid)
-        for pid in processes
-        if pid != worker and _is_below(pid, worker, processes)
+        CONTROL in _command_line(pid) for pid in parents if pid != worker and _is_below(pid, worker, parents)
     )

@@ -17,6 +17,7 @@ from typing import Any, Mapping
 from ..container import tracebacks
 from ..container.redaction import Redaction
 from ..hookspecs import Context, Failure, hookimpl
+from ..processes import processes
 
 GPU_LIMIT = 10.0
 """Seconds for nvidia-smi; a GPU that fell off the bus makes it hang."""
@@ -61,21 +62,24 @@ def _brief(record: tracebacks.Record) -> dict[str, Any]:
 def _processes(redaction: Redaction) -> list[dict[str, Any]]:
     page = os.sysconf("SC_PAGE_SIZE")
     table: list[dict[str, Any]] = []
-    for entry in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
-        folder = Path("/proc") / entry
+    for each in processes():
         try:
-            name, _, rest = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")
-            fields = rest.split()
-            words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").rstrip("\0").split("\0")
-        except (OSError, ValueError):
+            words = (
+                Path(f"/proc/{each.pid}/cmdline")
+                .read_bytes()
+                .decode("utf-8", "replace")
+                .rstrip("\0")
+                .split("\0")
+            )
+        except OSError:
             continue
         table.append(
             {
-                "pid": int(entry),
-                "ppid": int(fields[1]),
+                "pid": each.pid,
+                "ppid": each.parent,
                 "command": " ".join(redaction.command(words))[:COMMAND_LIMIT]
-                or "[{}]".format(name.partition("(")[2]),
-                "rss_bytes": int(fields[21]) * page,
+                or "[{}]".format(each.name.decode("utf-8", "replace")),
+                "rss_bytes": each.resident * page,
             }
         )
     return table[:PROCESS_LIMIT]

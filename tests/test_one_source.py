@@ -15,6 +15,10 @@ ONE_SOURCE = {
             "smssh_plugin.local.sessions.channels",  # the service's own field is in minutes
         },
     ),
+    "/proc/PID/stat is read": (
+        r"""/stat\b["'](?!\))|["']stat["']\)""",
+        {"smssh_plugin.processes", "smssh_plugin.entrypoints.boot"},
+    ),
 }
 """What is done, how that looks, and who does it."""
 

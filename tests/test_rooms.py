@@ -11,7 +11,7 @@ from dev import measure
 SOURCE = measure.working_tree()
 MODULES = measure.modules(SOURCE.trees)
 
-LEAVES = {"_version", "durations", "errors", "streams", "terminal"}
+LEAVES = {"_version", "durations", "errors", "processes", "streams", "terminal"}
 """May be imported from anywhere, and import nothing of ours."""
 IMPORTS: dict[str, set[str]] = {
     "__init__": {"client", "entrypoints", "hookspecs", "submit"},  # loaded when it is first used
@@ -19,6 +19,7 @@ IMPORTS: dict[str, set[str]] = {
     "_version": set(),
     "durations": set(),
     "errors": set(),
+    "processes": set(),
     "streams": set(),
     "terminal": set(),
     "settings": set(),
@@ -138,7 +139,15 @@ def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str):
         and not one.startswith(
             tuple(
                 f"smssh_plugin.{each}"
-                for each in ("durations", "entrypoints", "errors", "settings", "supervisor", "terminal")
+                for each in (
+                    "durations",
+                    "entrypoints",
+                    "errors",
+                    "processes",
+                    "settings",
+                    "supervisor",
+                    "terminal",
+                )
             )
         )
     }

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from ..agent_package import PACKAGE, botocore_certificates, bucket_url, download, package_url
 from ..errors import ExitStatus, SmsshError
+from ..processes import process_ids
 from .child import Child
 from .deb import unpack
 
@@ -479,11 +480,10 @@ def _processes_of(folder: Path) -> list[int]:
     """Processes that were started from the folder, whoever their parent is by now."""
     paths = [os.fsencode(str(folder / name)) for name in (AGENT, *WORKERS)]
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            with contextlib.suppress(OSError):
-                command = Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
-                # A script's own path stands behind its interpreter's, and that one's options.
-                if any(path in command[:4] for path in paths):
-                    found.append(int(entry))
+    for pid in process_ids():
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            # A script's own path stands behind its interpreter's, and that one's options.
+            if pid != os.getpid() and any(path in command[:4] for path in paths):
+                found.append(pid)
     return found

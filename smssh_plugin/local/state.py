@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
 from ..home import home, own_text, private_folder
+from ..processes import process
 from .credentials import Key
 from .environment import Access
 
@@ -206,12 +207,11 @@ def already_running(folder: StateFolder) -> SmsshError:
 def process_birth(pid: int) -> str | None:
     """When a process was started, as no other process of the same number can have it; None: it is not there.
 
-    It is the boot's identity and field 22 of /proc/PID/stat (proc(5)). A zombie counts as gone.
+    It is the boot's identity and when the process started. A zombie counts as gone.
     """
+    found = process(pid)
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else f"{boot}/{fields[19]}"
+    return f"{boot}/{found.started}" if found is not None and found.alive else None

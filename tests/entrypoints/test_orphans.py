@@ -112,7 +112,7 @@ def test_two_containers_on_one_machine_are_kept_apart():
         try:
             poll(lambda: orphans.find("1.1") == [other.pid])
             assert orphans.find(orphans.entry()) == []
-            assert orphans.find("1.1", keep=orphans.processes()) == []
+            assert orphans.find("1.1", keep=orphans.running()) == []
             assert other.pid in orphans.find("2.2", children=True)
         finally:
             other.kill()

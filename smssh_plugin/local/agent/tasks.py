@@ -15,14 +15,15 @@ import re
 import signal
 import sys
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ...processes import process
 from .session_kind import Result
 from .setup import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["Sessions", "valid_id"]
 
@@ -158,9 +159,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _born(pid: int) -> str:
-    """When a process started, in the kernel's ticks; "" for none, or one that has ended (proc(5))."""
-    try:
-        fields = Path("/proc", str(pid), "stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    """When a process started, in the kernel's ticks; "" for none, or one that has ended."""
+    found = process(pid)
+    return str(found.started) if found is not None and found.alive else ""

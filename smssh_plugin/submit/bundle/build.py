@@ -68,6 +68,7 @@ MODULES = (
     "key_sources.py",
     "manifest.py",
     "plugins.py",
+    "processes.py",
     "settings.py",
     "terminal.py",
 )
