@@ -731,7 +731,7 @@ def _record(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     }
     _make_room(run)
     path = os.path.join(run, f"traceback-{os.getpid()}.json")
-    with open(path + ".new", "w", opener=_private_file) as file:
+    with open(path + ".new", "w", opener=_private_file) as file:  # `files` is one import more
         json.dump(record, file)
     os.rename(path + ".new", path)
 

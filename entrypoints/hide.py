@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import time
 
+from ..files import AtomicFile
 from . import boot
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
@@ -223,22 +224,12 @@ def _clean(path: str, inputs: bool) -> None:
     cleaned = without_ours(text, inputs)
     if cleaned == text:
         return
-    new = f"{path}.smssh-{os.getpid()}"
-    try:
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(handle, "wb") as out:
-            out.write(cleaned.encode("utf-8", "surrogateescape"))
-            if os.geteuid() == 0:
-                os.fchown(handle, status.st_uid, status.st_gid)
-            os.fchmod(handle, status.st_mode & 0o7777)
-        os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.rename(new, path)
-    except BaseException:
-        try:  # noqa: SIM105 - contextlib is not imported in the job's interpreters
-            os.unlink(new)
-        except OSError:
-            pass
-        raise
+    with AtomicFile(path, status.st_mode & 0o7777) as out:
+        out.write(cleaned.encode("utf-8", "surrogateescape"))
+        out.flush()
+        if os.geteuid() == 0:
+            os.fchown(out.fileno(), status.st_uid, status.st_gid)
+        os.utime(out.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def without_ours(text: str, inputs: bool = False) -> str:

@@ -24,6 +24,7 @@ import shutil
 import tarfile
 import zipfile
 
+from ..files import AtomicFile
 from . import boot
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
@@ -145,19 +146,13 @@ def _is_workspace(path: str) -> bool:
 
 def _rezip(archive: str, folder: str) -> None:
     """Put what was edited and removed in the workspace into its archive."""
-    new = archive + ".smssh"
     with zipfile.ZipFile(archive) as old:
         members = [(member, os.path.join(folder, member.filename)) for member in old.infolist()]
     if not any(os.path.lexists(path) for _, path in members):
         return  # nothing has been unpacked yet
-    try:
-        with zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as out:
-            for member, path in members:
-                _add(out, member, path)
-        os.rename(new, archive)
-    finally:
-        if os.path.exists(new):
-            os.unlink(new)
+    with AtomicFile(archive, mode=None) as new, zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as out:
+        for member, path in members:
+            _add(out, member, path)
 
 
 def _add(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str) -> None:
@@ -209,18 +204,14 @@ def keep_edits(folder: str) -> None:
 
 
 def _repack(archive: str, folder: str) -> None:
-    new = archive + ".smssh"
     with tarfile.open(archive, "r:gz") as old:
         names = [(member.name, os.path.join(folder, member.name)) for member in old.getmembers()]
     if not any(os.path.lexists(path) for _, path in names):
         return  # nothing has been unpacked yet
-    try:
-        # The least compression: a person waits for it, and it is read once.
-        with tarfile.open(new, "w:gz", compresslevel=1) as out:
-            for name, path in names:
-                if os.path.lexists(path):
-                    out.add(path, name, recursive=False)
-        os.rename(new, archive)
-    finally:
-        if os.path.exists(new):
-            os.unlink(new)
+    # The least compression: a person waits for it, and it is read once.
+    with AtomicFile(archive, mode=None) as new, tarfile.open(
+        fileobj=new, mode="w:gz", compresslevel=1
+    ) as out:
+        for name, path in names:
+            if os.path.lexists(path):
+                out.add(path, name, recursive=False)

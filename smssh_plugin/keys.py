@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ExitStatus, SmsshError
+from .files import write_atomically
 from .home import home, private_folder
 
 __all__ = ["KeyPair", "ensure_key", "keygen", "make_key", "missing_openssh"]
@@ -193,10 +194,7 @@ def _public(private: Path) -> str:
     if line:
         return line
     line = keygen("-y", "-f", str(private)).strip()
-    descriptor, name = tempfile.mkstemp(prefix=".pub-", dir=private.parent)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.write(line + "\n")
-    Path(name).replace(beside)
+    write_atomically(beside, line + "\n")
     return line
 
 

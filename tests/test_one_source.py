@@ -19,6 +19,20 @@ ONE_SOURCE = {
         r"""/stat\b["'](?!\))|["']stat["']\)""",
         {"smssh_plugin.processes", "smssh_plugin.entrypoints.boot"},
     ),
+    "a file takes the place of another": (
+        r"""os\.(?:replace|rename)\(|\.rename\(|\.replace\([\w.]+\)|mkstemp|NamedTemporaryFile""",
+        {
+            "smssh_plugin.files",
+            "smssh_plugin.client.certificates",  # what ssh-keygen has made
+            "smssh_plugin.submit.bundle.agent",  # what was downloaded
+            "smssh_plugin.submit.bundle.wheels",  # what pip has downloaded
+            "smssh_plugin.submit.request.wrapper",  # a line of Python that stands in requests
+            "smssh_plugin.supervisor.socket",  # a socket
+            "smssh_plugin.entrypoints.boot",  # imports nothing of ours
+            "smssh_plugin.entrypoints.hide",  # a folder
+            "smssh_plugin.entrypoints.retry",  # another name for what is there
+        },
+    ),
 }
 """What is done, how that looks, and who does it."""
 

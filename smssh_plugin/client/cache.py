@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
+from ..files import write_atomically
 from ..home import forget_old, home, own_text, private_folder
 
 if TYPE_CHECKING:
@@ -49,11 +49,7 @@ def remember(session: AwsSession, address: str, node: Any) -> None:
     try:
         private_folder(home())
         folder = private_folder(home() / FOLDER)
-        path = _path(session, address)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        fresh.write_text(json.dumps(dataclasses.asdict(node)), encoding="utf-8")
-        fresh.chmod(0o600)
-        fresh.replace(path)
+        write_atomically(_path(session, address), json.dumps(dataclasses.asdict(node)))
         forget_old(folder, KEPT_SECONDS)
     except (OSError, SmsshError):
         return

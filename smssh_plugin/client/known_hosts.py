@@ -12,12 +12,15 @@ import binascii
 import hashlib
 import re
 import struct
-import tempfile
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
+from ..files import write_atomically
 from ..home import forget_old, home, own_text, private_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "alias",
@@ -158,15 +161,9 @@ def _write(path: Path, text: str) -> None:
     Raises:
         SmsshError: it cannot be written.
     """
-    written = None
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as out:
-            written = Path(out.name)
-            out.write(text)
-        written.replace(path)
+        write_atomically(path, text)
     except OSError as error:
-        if written is not None:
-            written.unlink(missing_ok=True)
         raise SmsshError(
             f"cannot write {path}: {error.strerror}",
             hint="make room there, or name another folder in SMSSH_HOME",

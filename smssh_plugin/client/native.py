@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
 from ..aws.s3_address import account_of_arn, split_owner
 from ..aws.session import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
+from ..files import write_atomically
 from ..home import forget_old, home, own_text, private_folder
 from .jobs import STARTING
 
@@ -142,10 +142,7 @@ def remember_installed(session: AwsSession, job: str, host: str, server: dict[st
     """
     private_folder(home())
     folder = private_folder(home() / INSTALLED)
-    path = _record(session, job, host)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(server), encoding="utf-8")
-    fresh.replace(path)
+    write_atomically(_record(session, job, host), json.dumps(server))
     forget_old(folder, KEPT_SECONDS)
 
 

@@ -5,7 +5,6 @@ At the top, since ssh takes the first value it finds: a user's `Host *` further 
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -13,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 from ..errors import ExitStatus, SmsshError
+from ..files import write_atomically
 from ..home import home, private_folder
 from . import certificates, identities, known_hosts, ssh
 from .endpoint import own_command
@@ -113,7 +113,7 @@ def install(region: str | None = None, profile: str | None = None) -> tuple[Path
             status=ExitStatus.UNREACHABLE,
         )
     path = private_folder(home()) / NAME
-    _replace(path, block(region, profile))
+    write_atomically(path, block(region, profile), mode=None)
     config = _users_config()
     config.parent.mkdir(mode=0o700, exist_ok=True)
     before = config.read_text(encoding="utf-8") if config.exists() else ""
@@ -121,7 +121,9 @@ def install(region: str | None = None, profile: str | None = None) -> tuple[Path
     if line in before.splitlines():
         return path, False
     # A symlink (dotfiles kept elsewhere) stays one.
-    _replace(config.resolve(), f"{line}\n\n{before}" if before else f"{line}\n")
+    write_atomically(
+        config.resolve(), f"{line}\n\n{before}" if before else f"{line}\n", mode=None, durable=True
+    )
     return path, True
 
 
@@ -157,12 +159,3 @@ def _users_config() -> Path:
 def _text(value: object) -> str:
     """Text in which ssh takes no `%` for a token."""
     return str(value).replace("%", "%%")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all, for its owner only unless it was open to more before."""
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.chmod(mode)
-    fresh.replace(path)

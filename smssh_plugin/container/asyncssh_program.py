@@ -22,7 +22,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
-from . import authorized_keys, login_shell
+from ..files import write_atomically
+from . import authorized_keys
 
 CHUNK = 65536
 TERMINAL_LINGER = 0.2
@@ -152,7 +153,7 @@ async def _serve(folder: Path, port: int, control: int = 0) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     public = " ".join(key.export_public_key().decode("ascii").split()[:2])
     answer = {"port": port, "control_port": control, "user": user, "host_key": public}
-    login_shell.write(folder / "asyncssh.json", json.dumps(answer))
+    write_atomically(folder / "asyncssh.json", json.dumps(answer))
     await stopped.wait()
     for server in servers:
         server.close()
@@ -187,7 +188,7 @@ def _host_key(path: Path) -> Any:
         key = asyncssh.generate_private_key("ssh-ed25519")
     except Exception:  # noqa: BLE001 - the library below says in its own ways that FIPS mode has none
         key = asyncssh.generate_private_key("ecdsa-sha2-nistp256")
-    login_shell.write(path, key.export_private_key().decode("ascii"))
+    write_atomically(path, key.export_private_key().decode("ascii"))
     return key
 
 

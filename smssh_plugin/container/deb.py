@@ -6,12 +6,13 @@ archive, compressed with gzip or xz; with zstd from Python 3.14 on.
 
 from __future__ import annotations
 
-import os
 import posixpath
+import shutil
 import tarfile
 from typing import IO, TYPE_CHECKING, Collection, Iterator
 
 from ..errors import SmsshError
+from ..files import AtomicFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,20 +123,6 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, _Part]]:
 
 
 def _write(source: IO[bytes], target: Path) -> None:
-    """One program, whole or not at all."""
-    new = target.with_name(target.name + ".new")
-    try:
-        handle = os.open(str(new), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o700)
-        with open(handle, "wb") as out:
-            while True:
-                data = source.read(CHUNK)
-                if not data:
-                    break
-                out.write(data)
-        # The agent refuses to run workers that somebody else could write (its constants_unix.go).
-        new.chmod(0o755)
-        os.replace(str(new), str(target))
-    except BaseException:
-        if new.exists():
-            new.unlink()
-        raise
+    # The agent refuses to run workers that somebody else could write (its constants_unix.go).
+    with AtomicFile(target, mode=0o755) as out:
+        shutil.copyfileobj(source, out, CHUNK)

@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING, Mapping, Sequence
 
 from ..errors import SmsshError
+from ..files import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +39,6 @@ __all__ = [
     "sftp_server",
     "ssh_dir",
     "wait_for_banner",
-    "write",
     "write_files",
 ]
 
@@ -251,14 +251,18 @@ def write_files(context: Context, keys: Sequence[str], command: Sequence[str] = 
         "sftp": '[ "$smssh_command" != {0} ] || exec {0}'.format(quoted(sftp)) if sftp else ":",
         "not_twice": _NOT_TWICE,
     }
+    files = {
+        "authorized_keys": "".join(key + "\n" for key in keys),
+        "environment": _assignments(variables),
+        "session": SESSION.format(**names),
+        "login": LOGIN.format(**names),
+        "bashrc": BASHRC.format(**names),
+        ".zshenv": ZSHENV.format(**names),
+        "login.fish": _fish(variables, context.code_dir),
+    }
     with _lock:
-        write(folder / "authorized_keys", "".join(key + "\n" for key in keys))
-        write(folder / "environment", _assignments(variables))
-        write(folder / "session", SESSION.format(**names))
-        write(folder / "login", LOGIN.format(**names))
-        write(folder / "bashrc", BASHRC.format(**names))
-        write(folder / ".zshenv", ZSHENV.format(**names))
-        write(folder / "login.fish", _fish(variables, context.code_dir))
+        for name, text in files.items():
+            write_atomically(folder / name, text)
 
 
 def _assignments(variables: Mapping[str, str]) -> str:
@@ -369,12 +373,3 @@ def quoted(text: str) -> str:
     Not so a backslash, which means something to fish in them, and `!`, which does to csh.
     """
     return "'" + re.sub(r"[\\!]", r"'\\\g<0>'", text.replace("'", "'\"'\"'")) + "'"
-
-
-def write(path: Path, text: str) -> None:
-    """Write a private file, whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    handle = os.open(str(new), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.write(text)
-    os.replace(str(new), str(path))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Sequence
 
 from ..errors import SmsshError
+from ..files import write_atomically
 from ..hookspecs import Context, Server
 from . import authorized_keys, login_shell
 from .asyncssh_package import available as asyncssh_available
@@ -193,7 +194,7 @@ def _start(context: Context, program: str, port: int, control: int) -> Server | 
     (folder / "start").mkdir(mode=0o700, exist_ok=True)
     _write_files(context)
     path = folder / "sshd_config"
-    login_shell.write(path, configuration(context, port, user, _State.sftp, control))
+    write_atomically(path, configuration(context, port, user, _State.sftp, control))
     accept(program, path)
     command: list[str] = [program, "-D", "-e", "-f", str(path)]
     environ = {"PATH": os.environ.get("PATH", os.defpath)}
@@ -285,7 +286,7 @@ def accept(program: str, path: Path) -> None:
         ]
         if len(kept) == len(lines):
             break
-        login_shell.write(path, "".join(kept))
+        write_atomically(path, "".join(kept))
     raise SmsshError(
         "sshd refuses its configuration: {}.".format(" ".join(said.split())[-500:]), reference="no-ssh-server"
     )

@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
+from ..files import write_atomically
 from .report_html import page
 from .validate import seconds
 
@@ -69,12 +70,9 @@ def write(report: Report, folder: Path) -> tuple[Path, Path]:
             except Exception as error:  # noqa: BLE001 - the other one is written all the same
                 failed.append(error)
                 continue
-            fresh = path.with_name(f".{path.name}.new")
             # Output of a job may hold halves of characters; they are shown as such, and must not stop the
-            # report.
-            with open(fresh, "w", encoding="utf-8", errors="replace", opener=_private) as file:
-                file.write(text)
-            fresh.replace(path)
+            # report. Private: output may hold secrets, and the machine may be shared.
+            write_atomically(path, text.encode("utf-8", "replace"))
     except OSError as error:
         raise _unwritable(folder, str(error.strerror)) from error
     if failed:
@@ -86,13 +84,6 @@ def write(report: Report, folder: Path) -> tuple[Path, Path]:
         ) from failed[0]
     json_path, html_path = made
     return json_path, html_path
-
-
-def _private(path: str, flags: int) -> int:
-    """Tracebacks and output of a job may hold what is nobody else's business on a shared machine."""
-    handle = os.open(path, flags, 0o600)
-    os.fchmod(handle, 0o600)  # of a run that was interrupted, with whatever mode
-    return handle
 
 
 def _unwritable(folder: Path, why: str) -> SmsshError:

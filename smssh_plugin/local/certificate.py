@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import os
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ..files import write_atomically
 from .proxying import AWS_DOMAINS
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ class Certificate:
         private = self.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(server.public_bytes(serialization.Encoding.PEM) + private)
+        write_atomically(path, server.public_bytes(serialization.Encoding.PEM) + private)
 
     def context_for(self, host: str) -> ssl.SSLContext:
         """For a server that is `host`, a name of AWS.

@@ -9,12 +9,12 @@ import contextlib
 import hashlib
 import importlib.util
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..files import write_atomically
 from .proxying import proxy_variables
 
 if TYPE_CHECKING:
@@ -140,11 +140,7 @@ def _authorities(ours: Path, folder: Path, theirs: str | None) -> Path:
         with contextlib.suppress(OSError):
             text += b"\n" + trusted.read_bytes()
     if not path.exists() or path.read_bytes() != text:
-        # Whole or not at all: other clients read it.
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(text)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        write_atomically(path, text, mode=0o644)  # other clients read it
     return path
 
 

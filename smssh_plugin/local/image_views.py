@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
+from ..files import write_atomically
 from .agent.installed import Interpreter, install
 from .jobs import serve
 from .removal import remove_tree
@@ -129,10 +129,7 @@ class Views:
         # program keeps the name `serve`, which is how it is known in a process list.
         head = f"#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n"
         text = head + Path(serve.__file__).read_text(encoding="utf-8")
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(file.name, 0o755)  # noqa: S103 - a program
-        os.replace(file.name, program)
+        write_atomically(program, text, mode=0o755)
 
 
 def _has_serve(image: Image) -> bool:

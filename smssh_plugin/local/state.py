@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
+from ..files import write_atomically
 from ..home import home, own_text, private_folder
 from ..processes import process
 from .credentials import Key
@@ -143,14 +142,7 @@ class StateFolder:
 
     def write(self, state: State) -> None:
         """Write the file, whole or not at all."""
-        descriptor, name = tempfile.mkstemp(dir=self.path, prefix=".state-")
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(asdict(state), file)
-            os.replace(name, self.state_file)
-        except BaseException:
-            os.unlink(name)
-            raise
+        write_atomically(self.state_file, json.dumps(asdict(state)))
 
     def remove(self) -> None:
         """Remove the file."""

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from .._version import __version__
 from ..container.cost import waiting
-from ..container.login_shell import write
 from ..container.redaction import Redaction
 from ..durations import format_duration
 from ..entrypoints import orphans
 from ..entrypoints.connections import connections
 from ..entrypoints.people import sessions
 from ..errors import ExitStatus, SmsshError
+from ..files import write_atomically
 from ..hookspecs import Context, Failure, Hold
 from . import job, protocol
 from .peers import Together
@@ -563,7 +563,7 @@ class Keeper:
         try:
             text = json.dumps(self._collect(failure, failing=True), indent=1)
             path = self.context.run_dir / "report.json"
-            write(path, text)
+            write_atomically(path, text)
             self._report = path
         except (OSError, TypeError, ValueError) as error:
             _log.warning("no report: %s", error)

@@ -23,6 +23,7 @@ from .. import terminal
 from ..entrypoints import boot, supervisor_client
 from ..entrypoints.job_log import JobLog
 from ..errors import SmsshError
+from ..files import write_atomically
 from ..hooks import apt, asyncssh_server, hold, hosts, keys, log_events, native, notify, report, sshd, ssm
 from ..hookspecs import Context
 from ..manifest import MANIFEST, PLUGINS, Manifest
@@ -292,10 +293,7 @@ class Supervisor:
             f"export {boot.RUN_DIR}={shlex.quote(str(self._context.run_dir))}",
             'exec {} "$@"'.format(" ".join(shlex.quote(word) for word in words)),
         ]
-        new = folder / "smssh-hook.new"
-        new.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        new.chmod(0o700)
-        new.rename(folder / "smssh-hook")
+        write_atomically(folder / "smssh-hook", "\n".join(lines) + "\n", mode=0o700)
 
     def _say(self, line: str) -> None:
         """One line into the job's log, past whoever writes there; nothing where that cannot be done."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Iterator, Mapping
 from .. import terminal
 from ..entrypoints.supervisor_client import TOKEN
 from ..errors import ExitStatus, SmsshError
+from ..files import write_atomically
 from . import protocol
 
 if TYPE_CHECKING:
@@ -143,18 +144,10 @@ class Service:
         finally:
             os.close(folder)
         self._listener.listen(64)
-        self._write_token()
+        write_atomically(self._path.with_name(TOKEN), self._token)
         # Whoever sees the name finds somebody listening behind it.
         new.rename(self._path)
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
-
-    def _write_token(self) -> None:
-        path = self._path.with_name(TOKEN)
-        new = path.with_name(TOKEN + ".new")
-        handle = os.open(str(new), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with open(handle, "wb") as file:
-            file.write(self._token)
-        new.rename(path)
 
     def close(self) -> None:
         """Take no new connections."""

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...errors import SmsshError
+from ...files import write_atomically
 
 __all__ = [
     "AGENT_VERSION",
@@ -72,10 +73,7 @@ def state_folder(folder: Path) -> Path:
 def write_private(path: Path, text: str) -> None:
     """Write a file that is its owner's alone, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    new = path.with_name(path.name + ".new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    new.replace(path)
+    write_atomically(path, text)
 
 
 @dataclass(frozen=True)

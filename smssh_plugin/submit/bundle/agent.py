@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from ... import settings
 from ...agent_package import PACKAGE, bucket_url, download, package_url
 from ...errors import ExitStatus, SmsshError
+from ...files import write_atomically
 from ...terminal import put
 from ..options import AGENT_LATEST, SSHOptions
 
@@ -177,8 +178,7 @@ def _fetch(url: str, package: Path, what: str) -> str:
                     status=ExitStatus.REFUSED,
                 )
             os.replace(str(new), str(package))
-            Path(scratch, noted.name).write_text(digest + "\n", encoding="ascii")
-            os.replace(str(Path(scratch, noted.name)), str(noted))
+            write_atomically(noted, digest + "\n")
     except OSError as error:
         raise SmsshError(f"{package.parent}: {error.strerror or error}", reference="not-written") from None
     return digest

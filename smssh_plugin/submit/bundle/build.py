@@ -64,6 +64,7 @@ MODULES = (
     "aws/transport.py",
     "durations.py",
     "errors.py",
+    "files.py",
     "hookspecs.py",
     "key_sources.py",
     "manifest.py",
