@@ -33,6 +33,16 @@ ONE_SOURCE = {
             "smssh_plugin.entrypoints.retry",  # another name for what is there
         },
     ),
+    "errors of AWS are told apart": (
+        r"""["'](?:ThrottlingException|RequestExpired|ExpiredToken)["']|us\|eu\|ap|AWS_SESSION_TOKEN["']\)""",
+        {
+            "smssh_plugin.aws.json_client",
+            # The emulator shares no code with its clients.
+            "smssh_plugin.local.pipelines.retries",
+            "smssh_plugin.local.sessions.control",
+            "smssh_plugin.local.signatures",
+        },
+    ),
 }
 """What is done, how that looks, and who does it."""
 

@@ -7,16 +7,15 @@ left in `~/.aws/cli/cache`, which is where botocore's chain keeps its own when i
 
 from __future__ import annotations
 
-import calendar
 import json
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
+from .json_client import FRESH_SECONDS, StaticKeys, keys_of, time_of
 
 if TYPE_CHECKING:
     from .profile import Profile
@@ -25,20 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["CredentialChain"]
 
 CACHE = "~/.aws/cli/cache"
-EXPIRY_SECONDS = 900.0
-"""Credentials with less life left are not taken from the cache; botocore refreshes such, too."""
 _ROLE_ARGUMENTS = (
     ("RoleArn", "role_arn"),
     ("RoleSessionName", "role_session_name"),
     ("ExternalId", "external_id"),
     ("SerialNumber", "mfa_serial"),
 )
-
-
-class _Static(NamedTuple):
-    access_key: str
-    secret_key: str
-    token: str | None
 
 
 @dataclass
@@ -52,7 +43,7 @@ class CredentialChain:
 
     profile: Profile
     region: str | None
-    _static: _Static | None = None
+    _static: StaticKeys | None = None
     _resolved: Any = None
 
     @property
@@ -67,7 +58,8 @@ class CredentialChain:
             SmsshError: there should be some, but they cannot be had (an SSO login that has ended, ...).
         """
         if self._static is None and self._resolved is None:
-            self._static = _from_variables(self.profile) or _from_files(self.profile)
+            self._static = None if self.profile.explicit else keys_of(os.environ)
+            self._static = self._static or _from_files(self.profile)
         if self._static is not None:
             return self._static
         cached = _from_cache(self.profile)
@@ -149,15 +141,7 @@ def _resolver(chain: CredentialChain, cache: Any) -> Any:
     return resolver
 
 
-def _from_variables(profile: Profile) -> _Static | None:
-    access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
-    if profile.explicit or not access or not secret:
-        return None
-    token = os.environ.get("AWS_SESSION_TOKEN") or os.environ.get("AWS_SECURITY_TOKEN")
-    return _Static(access, secret, token or None)
-
-
-def _from_files(profile: Profile) -> _Static | None:
+def _from_files(profile: Profile) -> StaticKeys | None:
     """The static keys of the profile, where nothing comes before them in the chain."""
     if any(
         profile.get(key) for key in ("role_arn", "web_identity_token_file", "sso_account_id", "sso_session")
@@ -171,13 +155,13 @@ def _from_files(profile: Profile) -> _Static | None:
     return found
 
 
-def _keys_in(section: Any) -> _Static | None:
+def _keys_in(section: Any) -> StaticKeys | None:
     access, secret = section.get("aws_access_key_id"), section.get("aws_secret_access_key")
     token = section.get("aws_session_token") or section.get("aws_security_token")
-    return _Static(access, secret, token or None) if access and secret else None
+    return StaticKeys(access, secret, token or None) if access and secret else None
 
 
-def _from_cache(profile: Profile) -> _Static | None:
+def _from_cache(profile: Profile) -> StaticKeys | None:
     """The role's credentials that are in the cache and good for a while."""
     key = _cache_key(profile)
     if key is None:
@@ -186,11 +170,11 @@ def _from_cache(profile: Profile) -> _Static | None:
         found = json.loads((Path(CACHE).expanduser() / f"{key}.json").read_text(encoding="utf-8"))[
             "Credentials"
         ]
-        left = _seconds(str(found["Expiration"])) - time.time()
-        keys = _Static(found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"])
+        left = time_of(str(found["Expiration"])) - time.time()
+        keys = StaticKeys(found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return keys if left > EXPIRY_SECONDS else None
+    return keys if left > FRESH_SECONDS else None
 
 
 def _cache_key(profile: Profile) -> str | None:
@@ -217,11 +201,3 @@ def _cache_key(profile: Profile) -> str | None:
     else:
         return None
     return hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - a file's name, which is not ours to choose
-
-
-def _seconds(text: str) -> float:
-    """The time of `2026-01-02T03:04:05Z`, also with `+00:00` or `UTC` at its end; ValueError for another form."""
-    found = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:Z|UTC|\+00:?00)", text)
-    if found is None:
-        raise ValueError(text)
-    return float(calendar.timegm(tuple(map(int, found.groups()))))

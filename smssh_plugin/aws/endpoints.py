@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
+from .json_client import COMMERCIAL
 
 if TYPE_CHECKING:
     from .profile import Profile
@@ -115,7 +116,7 @@ def _by_botocore(service: str, region: str, profile: Profile) -> str:
 @cache
 def _suffix(region: str) -> str:
     """The domain of a region's partition, from the list that botocore carries, without importing it."""
-    if re.match(r"(us|eu|ap|sa|ca|me|af|il|mx)-[a-z]+-\d+$", region):
+    if COMMERCIAL.fullmatch(region):
         return "amazonaws.com"  # nearly everybody; the rest is worth a look into the list
     from importlib.util import find_spec
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import http.client
-import json
 import os
 import random
 import re
 import threading
 import time
-from email.utils import parsedate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from .._version import __version__
 from ..durations import format_duration
 from ..errors import ExitStatus, SmsshError
 from . import transport
 from .credentials import CredentialChain
 from .endpoints import SERVICES, endpoint, named_endpoint
+from .json_client import (
+    DENIED,
+    SKEW_SECONDS,
+    SKEWED,
+    STALE,
+    THROTTLED,
+    denied,
+    error_of,
+    json_request,
+    parsed,
+    send,
+    skew,
+)
 from .profile import Profile
-from .signing import signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,44 +46,9 @@ IDLE_SECONDS = 15.0
 ATTEMPTS = 4
 """Of each call, where neither AWS_MAX_ATTEMPTS nor the profile says another number."""
 LONGEST_PAUSE = 20.0
-_THROTTLED = frozenset(
-    {
-        "BandwidthLimitExceeded",
-        "EC2ThrottledException",
-        "LimitExceededException",
-        "PriorRequestNotComplete",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "SlowDown",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-        "TransactionInProgressException",
-    }
-)
 _TRANSIENT = frozenset({"RequestTimeout", "RequestTimeoutException", "InternalServerError"})
 _TRANSIENT_STATUS = frozenset({500, 502, 503, 504})
-# The lists above are those of botocore's standard mode (botocore/retries/standard.py).
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"})
-_STALE = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "IncompleteSignature",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "MissingAuthenticationToken",
-        "MissingAuthenticationTokenException",
-        "RequestExpired",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
-)
-_SKEW_SECONDS = 240.0
-"""A clock that is wrong by five minutes makes signatures invalid."""
+# These two are those of botocore's standard mode, as well (see `json_client.THROTTLED`).
 
 
 class ServiceRefused(SmsshError):  # noqa: N818 - what the service said, not what went wrong here
@@ -241,23 +214,16 @@ class AwsSession:
 
     def _call(self, service: str, operation: str, arguments: dict[str, Any], attempts: int) -> dict[str, Any]:
         name = "".join(part.capitalize() for part in operation.split("_"))
-        headers = {
-            "Content-Type": "application/x-amz-json-1.1",
-            "X-Amz-Target": f"{SERVICES[service].target}.{name}",
-        }
-        body = json.dumps(arguments, separators=(",", ":")).encode()
+        headers, body = json_request(SERVICES[service].target, name, arguments)
         status, answer, date = self._request(service, "POST", "/", headers, body, name, attempts)
-        try:
-            parsed: dict[str, Any] = json.loads(answer or b"{}")
-        except ValueError:
-            parsed = {}
-        if status != 200 or not isinstance(parsed, dict):
-            refused = self._refused(service, name, _error(status, parsed), date)
+        found = parsed(answer)
+        if status != 200:
+            refused = self._refused(service, name, error_of(status, found), date)
             refused.passing = bool(_worth_another(status, answer))
             if refused.reference == "stale-credentials" and self._read_again():
                 return self._call(service, operation, arguments, attempts)
             raise refused
-        return parsed
+        return found
 
     def pages(self, service: str, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         """The answers of a listing call, page by page, following NextToken."""
@@ -313,12 +279,9 @@ class AwsSession:
         """
         base = self.endpoint(service)
         for attempt in range(1, attempts + 1):
-            keys = self._keys()
-            url = base + path
-            sent = signed(method, url, headers, body, keys, self.region, SERVICES[service].signing)
-            sent["User-Agent"] = f"smssh/{__version__}"
+            request = (method, path, headers, body, self._keys(), self.region, SERVICES[service].signing)
             try:
-                status, answer, date = self._exchange(base, method, path, sent, body)
+                status, answer, date = self._exchange(base, request)
             except (OSError, http.client.HTTPException) as error:
                 if attempt == attempts or isinstance(error, transport.SetupError):
                     raise self._unreachable(base, error) from error
@@ -344,10 +307,8 @@ class AwsSession:
             )
         return keys
 
-    def _exchange(
-        self, base: str, method: str, path: str, headers: dict[str, str], body: bytes
-    ) -> tuple[int, bytes, str]:
-        """One request and its answer, over a connection that is kept for the next one."""
+    def _exchange(self, base: str, request: Any) -> tuple[int, bytes, str]:
+        """One request (see `send`) and its answer, over a connection that is kept for the next one."""
         idle = self._idle.setdefault(base, [])
         connection, fresh = None, False
         with contextlib.suppress(IndexError):
@@ -359,16 +320,14 @@ class AwsSession:
             connection, fresh = self._connect(base), True
         try:
             try:
-                connection.request(method, urlsplit(base).path + path, body or None, headers)
-                response = connection.getresponse()
+                response = send(connection, base, *request)
             except (ConnectionError, http.client.RemoteDisconnected):
                 if fresh:
                     raise
                 # It had been closed for being idle.
                 connection.close()
                 connection = self._connect(base)
-                connection.request(method, urlsplit(base).path + path, body or None, headers)
-                response = connection.getresponse()
+                response = send(connection, base, *request)
             answer = response.read()
         except BaseException:
             connection.close()
@@ -398,19 +357,19 @@ class AwsSession:
     def _refused(self, service: str, name: str, error: tuple[str, str], date: str) -> SmsshError:
         """The error of a service as one of ours."""
         code, text = error[0], error[1] or error[0]
-        if code in _DENIED:
+        if code in DENIED:
             return SmsshError(
                 f"access denied: {name}: {text}",
                 hint=_permission(service, name, text),
                 reference="access-denied",
                 status=ExitStatus.REFUSED,
             )
-        if code in _STALE:
+        if code in STALE or code in SKEWED:
             hint = "log in again (`aws sso login`), or set new credentials"
-            skew = _skew(date)
-            if abs(skew) > _SKEW_SECONDS:
-                way = "behind" if skew > 0 else "ahead"
-                hint = f"the clock of this machine is {format_duration(round(abs(skew), -1))} {way}: set it"
+            ahead = skew(date)
+            if abs(ahead) >= SKEW_SECONDS:
+                way = "ahead" if ahead > 0 else "behind"
+                hint = f"the clock of this machine is {format_duration(round(abs(ahead), -1))} {way}: set it"
             return SmsshError(
                 f"the AWS credentials are not valid (any more): {name}: {text}",
                 hint=hint,
@@ -420,39 +379,20 @@ class AwsSession:
         return ServiceRefused(f"{name}: {text} ({code})", code)
 
 
-def _error(status: int, parsed: object) -> tuple[str, str]:
-    """The code and the text of an answer that is an error."""
-    body = parsed if isinstance(parsed, dict) else {}
-    code = (
-        str(body.get("__type") or body.get("code") or f"HTTP {status}").rpartition("#")[2].partition(":")[0]
-    )
-    return code, str(body.get("message") or body.get("Message") or "")
-
-
 def _worth_another(status: int, answer: bytes) -> float:
     """The scale of the pause before another attempt, in seconds; 0.0 where none would help."""
     if status == 200:
         return 0.0
-    try:
-        code, _ = _error(status, json.loads(answer or b"{}"))
-    except ValueError:
-        code = ""
-    if code in _THROTTLED or status == 429:
+    code, _ = error_of(status, parsed(answer))
+    if code in THROTTLED or status == 429:
         return 1.0
     return 0.05 if code in _TRANSIENT or status in _TRANSIENT_STATUS else 0.0
 
 
 def _permission(service: str, name: str, text: str) -> str:
     """What to ask for: the service's message names action and resource, mostly."""
-    found = re.search(r"not authorized to perform: (\S+)(?: on resource: (\S+))?", text)
-    action = found.group(1).rstrip(".,") if found else f"{service}:{name}"
-    where = f" on {found.group(2).rstrip('.,')}" if found and found.group(2) else ""
+    action, resource = denied(text) or (f"{service}:{name}", "")
+    where = f" on {resource}" if resource else ""
     if "explicit deny" in text:
         return f"a policy denies {action}{where} explicitly: ask for an exception (is it a condition on SSHOwner?)"
     return f"ask for the permission {action}{where}"
-
-
-def _skew(date: str) -> float:
-    """How many seconds the service's clock is ahead of ours; 0.0 where it does not say."""
-    parsed = parsedate(date)
-    return calendar.timegm(parsed) - time.time() if parsed else 0.0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from .._version import __version__
+from ..aws.json_client import DENIED, SKEW_SECONDS, SKEWED, STALE, THROTTLED, denied, skew
 from ..errors import ExitStatus, SmsshError
 from .ssm_calls import Refused, Ssm, suffices
 
@@ -31,43 +32,7 @@ READ_SECONDS = 20.0
 GRACE_SECONDS = 0.5
 """For the answer to a call that is under way when the job ends."""
 
-THROTTLED = frozenset(
-    {
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-        "TooManyUpdates",
-    }
-)
-DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"})
-STALE = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidToken",
-        "MissingAuthenticationToken",
-        "UnrecognizedClientException",
-    }
-)
-SKEWED = frozenset(
-    {
-        "InvalidSignatureException",
-        "RequestExpired",
-        "RequestInTheFuture",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-    }
-)
-SKEW_SECONDS = 240.0
-"""From this difference on, the clock is to blame: AWS takes signatures that are up to 5 minutes off."""
-
-# Both as IAM words them, in the message of AccessDenied.
-_ACTION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)(?: on resource: \"?([^\s\"]+))?")
+# As IAM words it, in the message of AccessDenied.
 _BECAUSE = re.compile(r"because ([^\n]+)")
 _POLICY = re.compile(
     r"(permissions boundary|service control policy|resource control policy|session policy|VPC endpoint policy"
@@ -353,11 +318,11 @@ def _explain_answer(refused: Refused, service: str) -> SmsshError:
         )
     if code in DENIED:
         return _explain_denial(message, service, operation)
-    skew = _skew(refused.date)
-    if code in SKEWED and abs(skew) >= SKEW_SECONDS:
+    ahead = skew(refused.date)
+    if code in SKEWED and abs(ahead) >= SKEW_SECONDS:
         return SmsshError(
             "The clock of this container is {:.0f} s {} AWS's, so AWS refuses what it signs.".format(
-                abs(skew), "ahead of" if skew > 0 else "behind"
+                abs(ahead), "ahead of" if ahead > 0 else "behind"
             ),
             hint="The clock is the host's: stop the job and start it again; it gets another host.",
             reference="clock-skew",
@@ -384,8 +349,7 @@ def _explain_answer(refused: Refused, service: str) -> SmsshError:
 
 
 def _explain_denial(message: str, service: str, operation: str) -> SmsshError:
-    found = _ACTION.search(message)
-    action, resource = (found.group(1), found.group(2)) if found else (f"{service}:{operation}", None)
+    action, resource = denied(message) or (f"{service}:{operation}", "")
     because = _BECAUSE.search(message)
     return SmsshError(
         "The job's role may not {}{}{}.".format(
@@ -415,13 +379,3 @@ def _way_to_allow(action: str, message: str) -> str:
     return (
         f"Allow {action} in the {where} as well: the policy of the job's execution role alone is not enough."
     )
-
-
-def _skew(date: str) -> float:
-    """Seconds that this container's clock is ahead of the service's, by the answer's Date; 0 without one."""
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return time.time() - parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError):
-        return 0.0

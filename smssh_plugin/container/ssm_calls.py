@@ -12,10 +12,20 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Mapping
 from urllib.parse import urlsplit
 
-from .._version import __version__
+from ..aws.json_client import (
+    COMMERCIAL,
+    FRESH_SECONDS,
+    StaticKeys,
+    error_of,
+    json_request,
+    keys_of,
+    parsed,
+    send,
+    time_of,
+)
 from ..errors import ExitStatus, SmsshError
 
 __all__ = ["Refused", "Ssm", "prepare", "suffices"]
@@ -24,10 +34,7 @@ CONTAINER_HOST = "http://169.254.170.2"
 """Where AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is (botocore.utils.ContainerMetadataFetcher)."""
 CREDENTIALS_SECONDS = 2.0
 CREDENTIALS_ATTEMPTS = 3
-FRESH_SECONDS = 900.0
-"""Credentials with less life left are fetched again, as botocore does."""
 _LOCAL = ("localhost", "127.0.0.1", "::1", "169.254.170.2", "169.254.170.23", "fd00:ec2::23")
-_COMMERCIAL = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-[a-z]+-\d+")
 _NEEDS_MORE = (
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
@@ -63,12 +70,6 @@ class Refused(Exception):  # noqa: N818 - what the service said, not what went w
         self.date = date
 
 
-class _Keys(NamedTuple):
-    access_key: str
-    secret_key: str
-    token: str | None
-
-
 def suffices(region: str, environ: Mapping[str, str]) -> bool:
     """Whether no configuration file and none of boto3's other ways has a say."""
     if any(environ.get(name) for name in _NEEDS_MORE):
@@ -78,9 +79,9 @@ def suffices(region: str, environ: Mapping[str, str]) -> bool:
     if _configured(environ):
         if _endpoint(environ) is None:
             return False  # boto3 says what is wrong with it
-    elif not _COMMERCIAL.fullmatch(region):
+    elif not COMMERCIAL.fullmatch(region):
         return False
-    return _from_variables(environ) is not None or _container_url(environ) is not None
+    return keys_of(environ) is not None or _container_url(environ) is not None
 
 
 def prepare() -> None:
@@ -108,7 +109,7 @@ class Ssm:
         self._region = region
         self._seconds = (connect_seconds, read_seconds)
         self._lock = threading.Lock()
-        self._fetched: tuple[_Keys, float] | None = None
+        self._fetched: tuple[StaticKeys, float] | None = None
         self.endpoint = _endpoint(os.environ) or f"https://ssm.{region}.amazonaws.com"
 
     def add_tags_to_resource(self, **parameters: Any) -> dict[str, Any]:
@@ -137,34 +138,22 @@ class Ssm:
 
     def _call(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         from ..aws import transport
-        from ..aws.signing import signed
 
-        body = json.dumps(parameters, separators=(",", ":")).encode()
-        headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"AmazonSSM.{operation}"}
-        sent = signed("POST", f"{self.endpoint}/", headers, body, self._keys(), self._region, "ssm")
-        sent["User-Agent"] = f"smssh-plugin/{__version__}"
+        headers, body = json_request("AmazonSSM", operation, parameters)
+        keys = self._keys()
         connection = transport.connect(self.endpoint, *self._seconds, ca_bundle=None)
         try:
-            connection.request("POST", urlsplit(self.endpoint).path + "/", body, sent)
-            answer = connection.getresponse()
+            answer = send(connection, self.endpoint, "POST", "/", headers, body, keys, self._region, "ssm")
             data, date = answer.read(), answer.getheader("Date") or ""
         finally:
             connection.close()
-        try:
-            parsed = json.loads(data or b"{}")
-        except ValueError:
-            parsed = {}
-        if not isinstance(parsed, dict):
-            parsed = {}
+        found = parsed(data)
         if answer.status == 200:
-            return parsed
-        code = str(parsed.get("__type") or parsed.get("code") or answer.status)
-        code = code.rpartition("#")[2].partition(":")[0]
-        message = str(parsed.get("message") or parsed.get("Message") or "")
-        raise Refused(operation, code, message, answer.status, date)
+            return found
+        raise Refused(operation, *error_of(answer.status, found), answer.status, date)
 
-    def _keys(self) -> _Keys:
-        found = _from_variables(os.environ)
+    def _keys(self) -> StaticKeys:
+        found = keys_of(os.environ)
         if found is not None:
             return found
         with self._lock:
@@ -190,13 +179,6 @@ def _endpoint(environ: Mapping[str, str]) -> str | None:
 # ------------------------------------------------------------------------------------------------- credentials
 
 
-def _from_variables(environ: Mapping[str, str]) -> _Keys | None:
-    access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
-    if not access or not secret:
-        return None
-    return _Keys(access, secret, environ.get("AWS_SESSION_TOKEN") or environ.get("AWS_SECURITY_TOKEN"))
-
-
 def _container_url(environ: Mapping[str, str]) -> str | None:
     relative = environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
     if relative:
@@ -208,7 +190,7 @@ def _container_url(environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def _fetch(environ: Mapping[str, str]) -> tuple[_Keys, float]:
+def _fetch(environ: Mapping[str, str]) -> tuple[StaticKeys, float]:
     """The credentials of the container's endpoint, and when they end.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
@@ -259,13 +241,8 @@ def _get(url: str, headers: Mapping[str, str]) -> bytes:
     return data
 
 
-def _parse(data: bytes) -> tuple[_Keys, float]:
+def _parse(data: bytes) -> tuple[StaticKeys, float]:
     found = json.loads(data)
-    keys = _Keys(found["AccessKeyId"], found["SecretAccessKey"], found.get("Token"))
+    keys = StaticKeys(found["AccessKeyId"], found["SecretAccessKey"], found.get("Token"))
     text = str(found.get("Expiration") or "")
-    if not text:
-        return keys, float("inf")
-    import calendar
-
-    # 2026-01-02T03:04:05Z, perhaps with a fraction.
-    return keys, float(calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")))
+    return keys, time_of(text) if text else float("inf")

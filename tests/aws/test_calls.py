@@ -41,7 +41,7 @@ def test_a_call_is_json_signed_and_answered_as_it_came(api: Api):
     assert api.asked == [("AmazonSSM.DescribeInstanceInformation", {"MaxResults": 5})]
     assert "Credential=AKIATEST/" in api.headers[0]["Authorization"]
     assert "/eu-west-1/ssm/aws4_request" in api.headers[0]["Authorization"]
-    assert api.headers[0]["User-Agent"].startswith("smssh/")
+    assert api.headers[0]["User-Agent"].startswith("smssh-plugin/")
 
 
 def test_one_connection_serves_one_call_after_another(api: Api):

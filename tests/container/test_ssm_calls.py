@@ -179,4 +179,4 @@ def test_what_is_no_answer(monkeypatch):
             monkeypatch.setenv(name, value)
         with pytest.raises(Refused) as caught:
             aws_calls.client("ssm", "us-east-1").delete_activation(ActivationId="a")
-        assert (caught.value.code, caught.value.status) == ("503", 503)
+        assert (caught.value.code, caught.value.status) == ("HTTP 503", 503)

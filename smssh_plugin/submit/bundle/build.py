@@ -57,6 +57,7 @@ MODULES = (
     "_version.py",
     "agent_package.py",
     "aws/__init__.py",
+    "aws/json_client.py",
     "aws/s3_address.py",
     "aws/s3_encryption.py",
     "aws/signing.py",
