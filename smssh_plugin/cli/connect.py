@@ -9,7 +9,7 @@ import click
 
 from .. import streams
 from .app import aws_options
-from .parameters import Seconds, show_waiting
+from .parameters import show_waiting, wait_option
 
 __all__ = ["connect"]
 
@@ -17,9 +17,7 @@ __all__ = ["connect"]
 @click.command("connect", context_settings={"ignore_unknown_options": False})
 @click.argument("address")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a job to start."
-)
+@wait_option
 @click.option(
     "-L", "local", multiple=True, metavar="PORT:HOST:PORT", help="Forward a port of this machine, as ssh -L."
 )

@@ -7,7 +7,7 @@ import re
 import click
 
 from .app import aws_options
-from .parameters import Seconds, show_waiting
+from .parameters import show_waiting, wait_option
 
 __all__ = ["forward"]
 
@@ -37,9 +37,7 @@ class Way(click.ParamType):  # type: ignore[type-arg] # generic from click 8.3 o
 @click.command("forward")
 @click.argument("address")
 @click.argument("way", type=Way(), metavar="[LOCAL:][HOST:]PORT")
-@click.option(
-    "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a job to start."
-)
+@wait_option
 @click.option("--document", metavar="NAME", help="Session document to use instead of Amazon's for ports.")
 @aws_options
 def forward(

@@ -9,7 +9,7 @@ import click
 from ..durations import parse_duration
 from ..terminal import line, put
 
-__all__ = ["Seconds", "show_waiting"]
+__all__ = ["Seconds", "show_waiting", "wait_option"]
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg] # generic from click 8.3 on
@@ -25,6 +25,12 @@ class Seconds(click.ParamType):  # type: ignore[type-arg] # generic from click 8
             return parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+wait_option = click.option(
+    "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a job to start."
+)
+"""The option of every command that enters a job."""
 
 
 def show_waiting(what: str) -> None:

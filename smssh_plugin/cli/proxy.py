@@ -6,7 +6,7 @@ import click
 
 from .app import aws_options
 from .fast_path import VIAS
-from .parameters import Seconds
+from .parameters import wait_option
 
 __all__ = ["proxy"]
 
@@ -20,9 +20,7 @@ __all__ = ["proxy"]
     "--target", metavar="ID", help="Managed node (mi-...), where it is known: saves looking ADDRESS up."
 )
 @click.option("--user", metavar="NAME", help="Whom ssh logs in as (%r), to be told if that is nobody there.")
-@click.option(
-    "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a job to start."
-)
+@wait_option
 @click.option(
     "--via",
     type=click.Choice(VIAS),

@@ -7,7 +7,7 @@ import shlex
 import click
 
 from .app import aws_options
-from .parameters import Seconds, show_waiting
+from .parameters import show_waiting, wait_option
 
 __all__ = ["shell"]
 
@@ -15,9 +15,7 @@ __all__ = ["shell"]
 @click.command("shell", context_settings={"ignore_unknown_options": False})
 @click.argument("address")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a job to start."
-)
+@wait_option
 @click.option("--document", metavar="NAME", help="Session document to use instead of the account's own.")
 @aws_options
 def shell(
