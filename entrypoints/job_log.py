@@ -39,7 +39,7 @@ class JobLog:
         self._is_log: bool | None = None
 
     def say(self, line: str) -> bool:
-        """Write one line, past whoever writes there; False where that cannot be done."""
+        """Write one line, beside what else is written there; False where that cannot be done."""
         if not self._same():
             return False
         with contextlib.suppress(OSError):

@@ -2,7 +2,7 @@
 
 Imported when somebody retries, never before. CPython 3.7 and later, standard library only.
 
-Ranks have sessions and process groups of their own (torchrun starts them so, and so does whoever calls setsid), and
+Ranks have sessions and process groups of their own (torchrun starts them so, as setsid does), and
 those whose parent has died are somebody else's children. What they all keep is the environment that they were
 started with, and in it `SMSSH_ENTRY`, which init and the toolkit's import hook set for the entry point alone. A
 process that was started with an environment of its own is found below one that was not, or in the entry point's

@@ -307,7 +307,7 @@ class AwsSession:
             )
         return keys
 
-    def _exchange(self, base: str, request: Any) -> tuple[int, bytes, str]:
+    def _exchange(self, base: str, request: tuple[Any, ...]) -> tuple[int, bytes, str]:
         """One request (see `send`) and its answer, over a connection that is kept for the next one."""
         idle = self._idle.setdefault(base, [])
         connection, fresh = None, False
