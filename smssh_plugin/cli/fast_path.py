@@ -46,20 +46,23 @@ def enter(words: list[str]) -> int | None:
     port = named.get("port", "1")
     if len(plain) != 1 or not (port.isascii() and port.isdigit()) or named.get("via", "session") not in VIAS:
         return None
+    from ..aws.session import AwsSession
     from ..client.lookup import resolve
-    from ..session.proxy import run
+    from ..session.proxy import Route, run
 
-    return run(
+    aws = AwsSession(named.get("region"), named.get("profile"))
+    if "document" in named:
+        aws.documents["ssh"] = named["document"]
+    route = Route(
+        aws,
         plain[0],
         _resolve_noted if noted else resolve,
-        region=named.get("region"),
-        profile=named.get("profile"),
-        port=int(port) if "port" in named else None,
         target=named.get("target"),
+        port=int(port) if "port" in named else None,
         user=named.get("user"),
         via=named.get("via", "session"),
-        document=named.get("document"),
     )
+    return run(route)
 
 
 def _note(name: str) -> int:

@@ -19,7 +19,7 @@ __all__ = ["proxy"]
 @click.option(
     "--target", metavar="ID", help="Managed node (mi-...), where it is known: saves looking ADDRESS up."
 )
-@click.option("--user", metavar="NAME", help="Whom ssh logs in as (%r), to be told if that is nobody there.")
+@click.option("--user", metavar="NAME", help="User that ssh logs in as (%r); a wrong one is reported.")
 @wait_option
 @click.option(
     "--via",
@@ -45,18 +45,11 @@ def proxy(
 
     For ssh_config: ProxyCommand smssh proxy %n --user %r
     """
+    from ..aws.session import AwsSession
     from ..client.lookup import resolve
-    from ..session.proxy import run
+    from ..session.proxy import Route, run
 
-    return run(
-        address,
-        resolve,
-        region=region,
-        profile=profile,
-        port=port,
-        target=target,
-        user=user,
-        wait=wait,
-        via=via,
-        document=document,
-    )
+    aws = AwsSession(region, profile)
+    if document is not None:
+        aws.documents["ssh"] = document
+    return run(Route(aws, address, resolve, target=target, port=port, user=user, wait=wait, via=via))

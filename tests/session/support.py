@@ -266,12 +266,11 @@ def proxy(stack: Stack, target: str, port: int, *more: str, **options: Any) -> s
 
 
 def proxy_command(target: str, port: int, *more: str) -> list[str]:
-    arguments = ", ".join(["'job.training.sagemaker'", f"target={target!r}", f"port={port}", *more])
-    return [
-        sys.executable,
-        "-c",
-        f"import sys; from smssh_plugin.session.proxy import run; sys.exit(run({arguments}))",
-    ]
+    arguments = ", ".join(["AwsSession()", "'job.training.sagemaker'", f"{target=}", f"{port=}", *more])
+    imports = (
+        "from smssh_plugin.aws.session import AwsSession; from smssh_plugin.session.proxy import Route, run"
+    )
+    return [sys.executable, "-c", f"import sys; {imports}; sys.exit(run(Route({arguments})))"]
 
 
 def read_exactly(process: subprocess.Popen[bytes], size: int) -> bytes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.local.faults import Fault
 from smssh_plugin.local.service_error import ServiceError
@@ -35,6 +36,10 @@ def end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     process.stdin.close()
     errors = process.stderr.read().decode()
     return process.wait(15), errors
+
+
+def route(resolve: Callable[..., Any], **options: Any) -> proxies.Route:
+    return proxies.Route(AwsSession(), "job.training.sagemaker", resolve, **options)
 
 
 def nothing_is_left(stack: Stack, echo: EchoServer) -> None:
@@ -331,7 +336,7 @@ def test_a_target_that_was_remembered_and_is_gone_is_looked_up_anew(
     os.write(writer, b"found")
     os.close(writer)
     before = len(world.stack.calls)
-    assert proxies.run("job.training.sagemaker", resolve=resolve, source=source, sink=sink) == 0  # type: ignore[arg-type]
+    assert proxies.run(route(resolve), source=source, sink=sink) == 0
     assert asked == [True, False]
     assert world.stack.calls[before:] == ["StartSession", "StartSession", "TerminateSession"]
     for fd in (source, reader, sink):
@@ -351,7 +356,7 @@ def test_what_the_lookup_knows_of_a_target_that_does_not_connect_is_told(
             raise SmsshError("training job 'job' has ended (Failed)", status=ExitStatus.NOT_FOUND)
         return SimpleNamespace(target="mi-01234567890abcdef", port=22, user="root")
 
-    status = proxies.run("job.training.sagemaker", resolve=resolve, wait=0.3)  # type: ignore[arg-type]
+    status = proxies.run(route(resolve, wait=0.3))
     assert status == ExitStatus.NOT_FOUND
     assert waits == [0.3, 0.3, 0.0]
     assert capfd.readouterr().err.splitlines()[-1] == "smssh: training job 'job' has ended (Failed)"
@@ -500,9 +505,9 @@ def test_the_address_is_resolved_to_target_and_port(
     reader, sink = os.pipe()
     os.write(writer, b"found")
     os.close(writer)
-    status = proxies.run("algo-1.job.training.sagemaker", resolve=resolve, source=source, sink=sink)  # type: ignore[arg-type]
+    status = proxies.run(route(resolve), source=source, sink=sink)
     assert status == 0
-    assert asked == [("algo-1.job.training.sagemaker", "AwsSession")]
+    assert asked == [("job.training.sagemaker", "AwsSession")]
     assert os.get_blocking(source)
     for fd in (source, reader, sink):
         os.close(fd)
@@ -510,7 +515,7 @@ def test_the_address_is_resolved_to_target_and_port(
     def nowhere(_address: str, _session: object, **_: object) -> object:
         raise SmsshError("no such job", hint="look again", status=ExitStatus.NOT_FOUND)
 
-    assert proxies.run("x.training.sagemaker", resolve=nowhere) == ExitStatus.NOT_FOUND  # type: ignore[arg-type]
+    assert proxies.run(route(nowhere)) == ExitStatus.NOT_FOUND
     assert capfd.readouterr() == ("", "smssh: no such job (look again)\n")
 
 

@@ -23,7 +23,7 @@ from .stream import Stream, StreamLostError
 from .websocket import WebSocket, WebSocketClosedError, WebSocketRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from ...aws.signing import Keys
     from .encryption import DataKey
@@ -160,37 +160,45 @@ class Channel:
         Raises:
             SmsshError: the protocol was broken, or the connection cut and could not be resumed.
         """
-        try:
-            arrived = self.socket.receive()
-        except WebSocketClosedError as cut:
-            self._lost(cut)
-            return []
-        self._heard = self._heard or bool(arrived)
         output: list[bytes] = []
         try:
-            for data in arrived:
-                for message in self.stream.receive(Message.decode(data), now):
-                    if message.type == MessageType.CHANNEL_CLOSED:
-                        self.closed = str(message.json().get("Output") or "").strip()
-                    elif message.type != self._receives:
-                        pass  # agent_session_state, and what later versions may bring
-                    elif message.payload_type != PayloadType.OUTPUT:
-                        self.handle(message, now)
-                    else:
-                        if not self.ready:
-                            self.handle_early(message)
-                        if self.ready:
-                            self.settled = True
-                            output.append(self.opened(message))
-                    if self.closed is not None:
-                        return output
+            for message in self._arrived(now):
+                output += self._take(message, now)
+                if self.closed is not None:
+                    return output
         except FrameError as error:
             raise _broken(str(error)) from error
         self._settle(now)
         return output
 
+    def _arrived(self, now: float) -> Iterator[Message]:
+        """What there is to act on, in order."""
+        try:
+            arrived = self.socket.receive()
+        except WebSocketClosedError as cut:
+            self._lost(cut)
+            return
+        self._heard = self._heard or bool(arrived)
+        for data in arrived:
+            yield from self.stream.receive(Message.decode(data), now)
+
+    def _take(self, message: Message, now: float) -> Iterator[bytes]:
+        """Act on a message; yields the output in it."""
+        if message.type == MessageType.CHANNEL_CLOSED:
+            self.closed = str(message.json().get("Output") or "").strip()
+        elif message.type != self._receives:
+            pass  # agent_session_state, and what later versions may bring
+        elif message.payload_type != PayloadType.OUTPUT:
+            self.handle(message, now)
+        else:
+            if not self.ready:
+                self.handle_early(message)
+            if self.ready:
+                self.settled = True
+                yield self.opened(message)
+
     def _settle(self, now: float) -> None:
-        if self.settled or not self.ready:
+        if self.settled or not self.ready or self.cut is not None:
             return
         if self._settle_at == float("inf"):
             self._settle_at = now + SETTLE_SECONDS
@@ -455,14 +463,7 @@ class ClientChannel(Channel):
             self.customer_message = str(message.json().get("CustomerMessage") or "")
             self.ready = True
         elif kind == PayloadType.FLAG:
-            flag = int.from_bytes(message.payload[:4], "big")
-            if flag == Flag.CONNECT_TO_PORT_ERROR:
-                if self.on_unreachable is None:
-                    self.closed = "the agent cannot connect to the port: is the server up?"
-                else:
-                    self.on_unreachable()
-            elif flag == Flag.DISCONNECT_TO_PORT:
-                self.closed = ""
+            self._handle_flag(int.from_bytes(message.payload[:4], "big"))
         elif kind == PayloadType.ENCRYPTION_CHALLENGE_REQUEST:
             self._answer_challenge(message, now)
         elif kind == PayloadType.STANDARD_ERROR:
@@ -470,6 +471,14 @@ class ClientChannel(Channel):
         elif kind == PayloadType.EXIT_CODE:
             text = self.opened(message).strip()
             self.exit_code = int(text) if text.isdigit() and len(text) < 4 else None
+
+    def _handle_flag(self, flag: int) -> None:
+        if flag == Flag.DISCONNECT_TO_PORT:
+            self.closed = ""
+        elif flag == Flag.CONNECT_TO_PORT_ERROR and self.on_unreachable is not None:
+            self.on_unreachable()
+        elif flag == Flag.CONNECT_TO_PORT_ERROR:
+            self.closed = "the agent cannot connect to the port: is the server up?"
 
     def handle_early(self, message: Message) -> None:
         """A shell that is not encrypted begins without a handshake (`RequireHandshake` in the agent's plugins).
