@@ -29,6 +29,7 @@ from tests.session.support import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 FORWARDING = {
     "ActionType": "SessionType",
@@ -127,17 +128,26 @@ class FarEnd:
 
 
 @contextmanager
-def forwarder(far: FarEnd, **options: Any) -> Iterator[tuple[Callable[[], socket.socket], list[Any]]]:
-    """A forwarder in a thread, what connects to it, and what its end was."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def forwarder(
+    far: FarEnd, path: Path | None = None, **options: Any
+) -> Iterator[tuple[Callable[[], socket.socket], list[Any]]]:
+    """A forwarder in a thread, what connects to it, and what its end was.
+
+    Sockets with a path in place of a port: the kernel keeps as much for one that does not read as it did at first.
+    """
+    listener = socket.create_server(("127.0.0.1", 0)) if path is None else socket.socket(socket.AF_UNIX)
+    if path is not None:
+        listener.bind(str(path))
+        listener.listen()
     listener.setblocking(False)
     wake, waker = os.pipe()
     ended: list[Any] = []
     opened: list[socket.socket] = []
 
     def connect() -> socket.socket:
-        made = socket.create_connection(listener.getsockname(), 10)
+        made = socket.socket(listener.family)
         made.settimeout(20)
+        made.connect(listener.getsockname())
         opened.append(made)
         return made
 
