@@ -81,7 +81,8 @@ def _connected() -> int:
     if link is None:
         return _shells(())
     try:
-        answer = link.ask({"op": "status"}) or {}
+        # One that is slow to answer, as on a busy machine, is none without people.
+        answer = link.ask({"op": "status"}, supervisor_client.SILENCE_LIMIT) or {}
     except (OSError, ValueError):
         answer = {}
     finally:

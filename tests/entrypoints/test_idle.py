@@ -1,12 +1,16 @@
 """Who counts as logged in, and the placeholder that ends when nobody is."""
 
+import math
 import signal
+import socket
+import subprocess
 import sys
-import time
+from datetime import timedelta
 
+import psutil
 import pytest
 
-from smssh_plugin.entrypoints import idle
+from smssh_plugin.entrypoints import idle, supervisor_client
 from tests.waiting import LIMIT
 
 from .container import poll
@@ -26,7 +30,7 @@ def forward_only(container, status):
 
 def test_a_placeholder_that_nobody_enters_ends_with_0(container):
     """The image has no smssh-hook on its PATH: the bundle's own is run."""
-    process = container.wrap(*PLACEHOLDER, "3s")
+    process = container.wrap(*PLACEHOLDER, "1s")
     assert process.wait(LIMIT) == 0, container.output() + container.log()
     assert "0 connected, ends in" in container.output()
     assert "smssh connect algo-1.job-1.training.sagemaker" in container.output()
@@ -34,21 +38,31 @@ def test_a_placeholder_that_nobody_enters_ends_with_0(container):
     container.assert_quiet()
 
 
+def entered(container, *words, **environ):
+    """A placeholder, stopped while its first connection is made, which may take long; and that, a port forward."""
+    process = container.wrap(*PLACEHOLDER, *words, **environ)
+    status = container.wait_for("running")
+    family = psutil.Process(process.pid).children(recursive=True)
+    placeholders = [each for each in family if "placeholder" in each.cmdline()]
+    for each in placeholders:
+        each.suspend()
+    client = forward_only(container, status)
+    for each in placeholders:
+        each.resume()
+    return process, client
+
+
 def test_port_forwards_alone_keep_a_placeholder(container, server):
-    process = container.wrap(*PLACEHOLDER, "4s", SMSSH_SSH_SERVER=server)
-    client = forward_only(container, container.wait_for("running"))
-    since = time.monotonic()
-    while time.monotonic() - since < 6:
-        assert process.poll() is None, container.output(0)
-        time.sleep(0.2)
+    process, client = entered(container, "4s", SMSSH_SSH_SERVER=server)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(5)
     client.terminate()
     assert process.wait(LIMIT) == 0
     assert "1 connected" in container.output(0)
 
 
 def test_a_placeholder_has_a_maximum(container):
-    process = container.wrap(*PLACEHOLDER, "2m", "--max", "5s")
-    forward_only(container, container.wait_for("running"))
+    process, _ = entered(container, "2m", "--max", "4s")
     assert process.wait(LIMIT) == 0
     assert "time is up (--max)" in container.output(0)
 
@@ -71,7 +85,7 @@ def test_a_placeholder_that_nobody_could_enter_says_so(container):
 
 
 def test_a_placeholder_needs_no_other_launcher(container):
-    command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", *PLACEHOLDER[1:], "2s"]
+    command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", *PLACEHOLDER[1:], "1s"]
     assert container.start(*command).wait(LIMIT) == 0, container.output() + container.log()
     assert "nobody is logged in any more" in container.output()
     container.assert_quiet()
@@ -96,6 +110,17 @@ def test_is_last_session_timeout(container):
     client.terminate()
     assert process.wait(LIMIT) == 0
     assert " s left\n" in container.output(0)
+
+
+def test_a_supervisor_that_is_slow_to_answer_is_not_one_without_people(monkeypatch):
+    class Slow(supervisor_client.Link):
+        def ask(self, message, seconds=supervisor_client.REPLY_LIMIT):
+            return {"connected": 1} if seconds >= 20.0 else None
+
+    ours, _ = socket.socketpair()
+    monkeypatch.setattr(supervisor_client.Link, "open", lambda: Slow(ours))
+    monkeypatch.setattr(idle, "_imported", -math.inf)
+    assert not idle.is_last_session_timeout(timedelta(seconds=1))
 
 
 @pytest.mark.parametrize("connected", [0, 2])

@@ -138,7 +138,7 @@ class World:
 
         async def main() -> Outcome:
             async with self.runner(**options) as runner:
-                return await asyncio.wait_for(runner.run(job), 60)
+                return await asyncio.wait_for(runner.run(job), LIMIT)
 
         return asyncio.run(main())
 

@@ -15,6 +15,7 @@ import pytest
 
 from smssh_plugin.local.jobs import run
 from smssh_plugin.local.jobs.logs import LogStream
+from tests.waiting import LIMIT
 
 from .jobs_support import REPOSITORY
 
@@ -99,7 +100,7 @@ def test_a_log_whose_service_cannot_be_reached(tmp_path: Path) -> None:
     """Whatever the error is: what cannot be delivered is given up, and nobody waits for it."""
     told: list[str] = []
     seen: list[str] = []
-    asyncio.run(asyncio.wait_for(_follow(tmp_path / "log", told, seen, failures=1000), 30))
+    asyncio.run(asyncio.wait_for(_follow(tmp_path / "log", told, seen, failures=1000), LIMIT))
     assert (told, seen) == ([], ["a", "b", "c"])
     assert (tmp_path / "log").read_text() == "a\nb\nc"
 

@@ -18,6 +18,7 @@ from smssh_plugin.submit.bundle.build import build
 from smssh_plugin.submit.repack_step import with_repack_step
 from smssh_plugin.submit.request.transform import Injection, transform_request
 from tests.local.jobs_support import World, archive, processes
+from tests.waiting import LIMIT
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -197,7 +198,7 @@ def test_servers_on_port_8080_at_once(world: World) -> None:
     async def main() -> list[Outcome]:
         async with world.runner() as runner:
             program.write_text(f"#!/usr/bin/env python3\n{SERVER}")
-            return await asyncio.wait_for(asyncio.gather(*(runner.run(job) for job in jobs)), 60)
+            return await asyncio.wait_for(asyncio.gather(*(runner.run(job) for job in jobs)), LIMIT)
 
     assert [outcome.failure_reason for outcome in asyncio.run(main())] == [None, None]
     for job, count in zip(jobs, (1, 2), strict=True):

@@ -68,7 +68,7 @@ def _spec(folder: Path, *argv: str, **changes: Any) -> SandboxSpec:
 def _run(spec: SandboxSpec) -> tuple[int, str]:
     async def main() -> tuple[int, str]:
         sandbox = await Sandbox.start(spec)
-        output = await asyncio.wait_for(sandbox.output.read(), 30)
+        output = await asyncio.wait_for(sandbox.output.read(), LIMIT)
         return await sandbox.wait(), output.decode()
 
     return asyncio.run(main())
@@ -156,11 +156,11 @@ sys.stdin.read()
             os.mkfifo(place / "ml" / "go")
             boxes.append(await Sandbox.start(_spec(place, sys.executable, "-c", code)))
         for box in boxes:
-            line = await asyncio.wait_for(box.output.readline(), 30)
+            line = await asyncio.wait_for(box.output.readline(), LIMIT)
             assert line == b"ready\n", line + await box.output.read()
         for name in ("one", "two"):
             (tmp_path / name / "ml" / "go").write_text("")
-        return [await asyncio.wait_for(box.wait(), 30) for box in boxes]
+        return [await asyncio.wait_for(box.wait(), LIMIT) for box in boxes]
 
     assert asyncio.run(main()) == [0, 0]
     assert not os.path.exists("/sagemaker_remote_function_workspace")
@@ -276,13 +276,13 @@ open("/opt/ml/end").read()
         lines = []
         for pipe in ("go", "end"):
             for _, box in boxes:
-                line = (await asyncio.wait_for(box.output.readline(), 30)).decode()
+                line = (await asyncio.wait_for(box.output.readline(), LIMIT)).decode()
                 lines.append(line.strip())
             for place, box in boxes:
                 assert box.running, await box.output.read()
                 (place / "ml" / pipe).write_text("")
         for _, box in boxes:
-            assert await asyncio.wait_for(box.wait(), 30) == 0
+            assert await asyncio.wait_for(box.wait(), LIMIT) == 0
         await hub.close()
         return lines
 
@@ -324,11 +324,11 @@ open("/opt/ml/end").read()
         port = server.sockets[0].getsockname()[1]
         spec = _spec(folder, sys.executable, "-c", code, str(port), endpoints=(("127.0.0.1", port),))
         box = await Sandbox.start(spec)
-        first = await asyncio.wait_for(box.output.readline(), 30)
-        second = await asyncio.wait_for(box.output.readline(), 30)
+        first = await asyncio.wait_for(box.output.readline(), LIMIT)
+        second = await asyncio.wait_for(box.output.readline(), LIMIT)
         (folder / "ml" / "end").write_text("")
-        assert await asyncio.wait_for(box.wait(), 30) == 0
-        third = await asyncio.wait_for(ends.get(), 30)
+        assert await asyncio.wait_for(box.wait(), LIMIT) == 0
+        third = await asyncio.wait_for(ends.get(), LIMIT)
         server.close()
         return first, second, third
 
@@ -348,14 +348,14 @@ for _ in range(3):
 
     async def main() -> None:
         box = await Sandbox.start(_spec(folder, sys.executable, "-c", code))
-        assert await asyncio.wait_for(box.output.readline(), 30) == b"ready\n"
+        assert await asyncio.wait_for(box.output.readline(), LIMIT) == b"ready\n"
         loop = asyncio.get_running_loop()
         for made in await asyncio.gather(*(box.connect(8080) for _ in range(3))):
             with made:
-                assert await asyncio.wait_for(loop.sock_recv(made, 100), 30) == b"hello"
+                assert await asyncio.wait_for(loop.sock_recv(made, 100), LIMIT) == b"hello"
         with pytest.raises(ConnectionRefusedError):
             await box.connect(8081)
-        assert await asyncio.wait_for(box.wait(), 30) == 0
+        assert await asyncio.wait_for(box.wait(), LIMIT) == 0
         with pytest.raises(OSError, match=r"ended|Bad file"):
             await box.connect(8080)
 
@@ -468,28 +468,28 @@ def test_another_program_in_it(folder: Path, tmp_path: Path) -> None:
 
     async def main() -> None:
         sandbox = await Sandbox.start(_spec(folder, "sh", "-c", "echo ready; sleep 1000 & wait"))
-        assert await asyncio.wait_for(sandbox.output.readline(), 30) == b"ready\n"
+        assert await asyncio.wait_for(sandbox.output.readline(), LIMIT) == b"ready\n"
         (folder / "ml" / "in").write_text("hello\n")
 
         async def run(*argv: str) -> Program:
             return await sandbox.run(list(argv), {"PATH": PATH, "A": "1"}, log)
 
         script = "cat /opt/ml/in; env | grep A=; tr '\\0' ' ' < /proc/1/cmdline; cat; exit 7"
-        assert await asyncio.wait_for((await run("sh", "-c", script)).wait(), 30) == 7
+        assert await asyncio.wait_for((await run("sh", "-c", script)).wait(), LIMIT) == 7
         assert log.read_text() == "hello\nA=1\nsh -c echo ready; sleep 1000 & wait "
         asleep = await run("sleep", "1000")
         assert asleep.running
         asleep.terminate()
-        assert await asyncio.wait_for(asleep.wait(), 30) == 128 + signal.SIGTERM
+        assert await asyncio.wait_for(asleep.wait(), LIMIT) == 128 + signal.SIGTERM
         with pytest.raises(SandboxStartError) as caught:
             await run("/nowhere/program")
         assert (caught.value.stage, caught.value.number) == ("exec", errno.ENOENT)
         stubborn = [await run("sh", "-c", "trap '' TERM; sleep 1000 & wait; wait") for _ in range(2)]
         stubborn[0].kill()
-        assert await asyncio.wait_for(stubborn[0].wait(), 30) == 128 + signal.SIGKILL
+        assert await asyncio.wait_for(stubborn[0].wait(), LIMIT) == 128 + signal.SIGKILL
         sandbox.kill()
-        await asyncio.wait_for(sandbox.wait(), 30)
-        assert await asyncio.wait_for(stubborn[1].wait(), 30) == 128 + signal.SIGKILL
+        await asyncio.wait_for(sandbox.wait(), LIMIT)
+        assert await asyncio.wait_for(stubborn[1].wait(), LIMIT) == 128 + signal.SIGKILL
         with pytest.raises(SandboxStartError) as caught:
             await run("true")
         assert caught.value.stage == "namespaces"
@@ -502,8 +502,8 @@ def test_it_is_not_this_machine_that_is_entered(folder: Path, tmp_path: Path) ->
 
     async def main() -> None:
         sandbox = await Sandbox.start(_spec(folder, "true"))
-        await asyncio.wait_for(sandbox.output.read(), 30)
-        await asyncio.wait_for(sandbox.wait(), 30)
+        await asyncio.wait_for(sandbox.output.read(), LIMIT)
+        await asyncio.wait_for(sandbox.wait(), LIMIT)
         sandbox.pid = os.getpid()
         with pytest.raises(SandboxStartError) as caught:
             await sandbox.run(["true"], {"PATH": PATH}, tmp_path / "log")
