@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TextIO
 
-__all__ = ["Lines", "give_back", "given", "input_aside", "output_aside"]
+__all__ = ["Lines", "give_back", "input_aside", "output_aside", "own_stdin"]
 
 LONGEST_LINE = 65536
 """Characters that are waited for a line's end for; see `Lines`."""
 
-_given: int | None = None
+_own_stdin: int | None = None
 
 
 @contextlib.contextmanager
 def input_aside() -> Iterator[None]:
-    """Within this block stdin is /dev/null; `given` is what it was."""
-    global _given  # noqa: PLW0603 - descriptors belong to the process as well
-    if _given is not None:  # a command that calls another one
+    """Within this block stdin is /dev/null; `own_stdin` is what it was."""
+    global _own_stdin  # noqa: PLW0603 - descriptors belong to the process as well
+    if _own_stdin is not None:  # a command that calls another one
         yield
         return
     with contextlib.suppress(OSError):  # closed: /dev/null takes its number then
-        _given = os.dup(0)
+        _own_stdin = os.dup(0)
     _null_at(0, os.O_RDONLY)
     try:
         yield
     finally:
-        if _given is not None:
-            os.dup2(_given, 0)
-            os.close(_given)
-            _given = None
+        if _own_stdin is not None:
+            os.dup2(_own_stdin, 0)
+            os.close(_own_stdin)
+            _own_stdin = None
 
 
 @contextlib.contextmanager
@@ -59,15 +59,15 @@ def output_aside() -> Iterator[int]:
         os.close(aside)
 
 
-def given() -> int:
+def own_stdin() -> int:
     """The descriptor of the stdin that we were started with; programs that are started do not inherit it."""
-    return 0 if _given is None else _given
+    return 0 if _own_stdin is None else _own_stdin
 
 
 def give_back() -> None:
     """Make it stdin again: for the program that this process becomes, and for commands that are not ours."""
-    if _given is not None:
-        os.dup2(_given, 0)
+    if _own_stdin is not None:
+        os.dup2(_own_stdin, 0)
 
 
 class Lines:

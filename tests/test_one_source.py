@@ -39,7 +39,7 @@ ONE_SOURCE = {
             "smssh_plugin.aws.json_client",
             # The emulator shares no code with its clients.
             "smssh_plugin.local.pipelines.retries",
-            "smssh_plugin.local.sessions.control",
+            "smssh_plugin.local.sessions.control_routes",
             "smssh_plugin.local.signatures",
         },
     ),

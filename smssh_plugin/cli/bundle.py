@@ -299,18 +299,16 @@ def _options(pairs: tuple[str, ...], to: str | None) -> SSHOptions:
         name, equals, value = pair.partition("=")
         if not equals:
             raise click.UsageError(f"{pair!r} is not NAME=VALUE")
+        if name in WAYS and WAYS[name].place in ("request", "nowhere"):
+            raise click.UsageError(
+                f"the option {name!r} is not part of a bundle: with_ssh and enable take it"
+            )
         if name.startswith("extra."):
             extra[name[len("extra.") :]] = _json_or_text(value)
         elif name in LISTS:
             several.setdefault(name, []).extend(value.split(LISTS[name]))
-        elif name == "offline":
-            single[name] = _json_or_text(value)
-        elif name in WAYS and WAYS[name].place in ("request", "nowhere"):
-            raise click.UsageError(
-                f"the option {name!r} is not part of a bundle: with_ssh and enable take it"
-            )
         else:
-            single[name] = value
+            single[name] = _json_or_text(value) if name == "offline" else value
     return SSHOptions().merged({**single, **several, **({"extra": extra} if extra else {})})
 
 

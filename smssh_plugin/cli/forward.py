@@ -12,7 +12,7 @@ from .parameters import show_waiting, wait_option
 __all__ = ["forward"]
 
 
-class Way(click.ParamType):  # type: ignore[type-arg] # generic from click 8.3 on
+class Forwarding(click.ParamType):  # type: ignore[type-arg] # generic from click 8.3 on
     """What is forwarded: `[LOCAL:][HOST:]PORT`, to a tuple (local port, host, port)."""
 
     name = "[LOCAL:][HOST:]PORT"
@@ -36,13 +36,13 @@ class Way(click.ParamType):  # type: ignore[type-arg] # generic from click 8.3 o
 
 @click.command("forward")
 @click.argument("address")
-@click.argument("way", type=Way(), metavar="[LOCAL:][HOST:]PORT")
+@click.argument("forwarding", type=Forwarding(), metavar="[LOCAL:][HOST:]PORT")
 @wait_option
 @click.option("--document", metavar="NAME", help="Session document to use instead of Amazon's for ports.")
 @aws_options
 def forward(
     address: str,
-    way: tuple[int, str, int],
+    forwarding: tuple[int, str, int],
     wait: float,
     document: str | None,
     region: str | None,
@@ -65,7 +65,7 @@ def forward(
             address, session, wait=wait, on_wait=show_waiting, remembered=not anew, bare=True
         ).target
 
-    local, host, port = way
+    local, host, port = forwarding
     if document is not None:
         session.documents["remote_port" if host else "port"] = document
     return forward.run(session, find, port, host=host, local_port=local)

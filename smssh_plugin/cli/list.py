@@ -23,7 +23,7 @@ __all__ = ["list_"]
 def list_(everything: bool, owner: str | None, as_json: bool, region: str | None, profile: str | None) -> int:
     """List the hosts that can be reached."""
     from ..aws.session import AwsSession
-    from ..client.nodes import conflicts, list_nodes
+    from ..client.managed_nodes import conflicts, list_nodes
 
     session = AwsSession(region, profile)
     nodes = list_nodes(session, everything=everything, owner=owner)

@@ -474,16 +474,21 @@ def _start(folder: StateFolder, port: int, manner: _Manner, *, temporary: bool =
     if "ready" in report:
         return State(**report["ready"])
     process.wait()
+    raise _start_failed(report, folder)
+
+
+def _start_failed(report: dict[str, Any], folder: StateFolder) -> SmsshError:
+    """What kept an emulator from starting: what it reports, or else the end of its log."""
     if "error" in report:
         error = report["error"]
-        raise SmsshError(
+        return SmsshError(
             error["message"],
             hint=error["hint"],
             reference=error["reference"],
             status=ExitStatus(error["status"]),
         )
     tail = folder.log_file.read_text(errors="replace").splitlines()[-_LOG_TAIL:]
-    raise SmsshError(
+    return SmsshError(
         "smssh local ended while it started:\n" + "\n".join(f"    {text}" for text in tail),
         hint=f"the whole log: {folder.log_file}",
         reference="local emulator-does-not-start",
@@ -527,7 +532,7 @@ def _run_command(command: tuple[str, ...], state: State, folder: StateFolder) ->
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        process = subprocess.Popen(command, stdin=streams.given(), env=environ)
+        process = subprocess.Popen(command, stdin=streams.own_stdin(), env=environ)
         for number in early:
             process.send_signal(number)
         code = process.wait()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
 from .job_names import StepJob, known, nodes_of_steps
-from .jobs import DESCRIBE, STARTING, check_host, described_job, role_of_request
-from .nodes import Node, checked_owner, living_nodes, node_of, registered, role_names
+from .job_state import DESCRIBE, STARTING, check_host, described_job, role_of_request
+from .managed_nodes import Node, checked_owner, living_nodes, node_of, registered, role_names
 
 if TYPE_CHECKING:
     from ..aws.session import AwsSession

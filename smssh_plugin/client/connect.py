@@ -1,8 +1,6 @@
 """`connect(address)`: commands, files and forwarded ports of a job's container, for programs.
 
-One `ssh` master a connection: all commands and copies share its login and its Session Manager session. The
-master runs a remote `cat` whose input is a pipe that this process holds: when this process goes, however it
-goes, the pipe closes and the master ends.
+All commands and copies of a connection share one login, and so one Session Manager session; see `login`.
 """
 
 from __future__ import annotations
@@ -11,19 +9,18 @@ import contextlib
 import os
 import selectors
 import shlex
-import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
-from . import identities, ssh
+from . import ssh
 from .endpoint import Endpoint, reach
-from .known_hosts import alias
+from .login import Login
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,13 +28,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..aws.session import AwsSession
-    from .nodes import Node
+    from .managed_nodes import Node
     from .tunnels import Tunnel
 
 __all__ = ["Connection", "Result", "connect", "control"]
 
-READY = b"smssh-connection-ready"
-STOP_SECONDS = 5.0
 CHUNK = 1 << 16
 
 OnOutput = Callable[[str, bytes], None]
@@ -133,18 +128,10 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint, *, timeout: float = 60.0) -> None:
         self.endpoint = endpoint
-        self._ssh = ssh.program("ssh")
-        self._alias = alias(endpoint.address)
         self._tunnels: list[Tunnel] = []
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._folder = ssh.socket_folder()
-        self._errors = bytearray()
-        try:
-            self._master = self._log_in_with_any_key(timeout)
-        except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
+        self._login = Login(endpoint, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -157,7 +144,7 @@ class Connection:
     @property
     def alive(self) -> bool:
         """Whether the login still stands."""
-        return self._master.poll() is None
+        return self._login.alive
 
     def run(
         self,
@@ -184,7 +171,11 @@ class Connection:
         line = command if isinstance(command, str) else shlex.join(command)
         data = input.encode() if isinstance(input, str) else input
         return self._execute(
-            [*self._words("ssh"), "-T", self._alias, "--", line], data, timeout, on_output, limit
+            [*self._login.command("ssh"), "-T", self._login.alias, "--", line],
+            data,
+            timeout,
+            on_output,
+            limit,
         )
 
     def put(self, local: Path | str, remote: str, *, timeout: float | None = None) -> None:
@@ -246,157 +237,11 @@ class Connection:
             tunnel.stop()
         for process in running:
             process.kill()
-        _end(self._master)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _log_in_with_any_key(self, timeout: float) -> subprocess.Popen[bytes]:
-        """Log in with our own key; where the job refuses that, with the keys in `~/.ssh` and of the agent.
-
-        One after the other: ssh offers an agent's keys first, and such a key may ask a person for a touch.
-        """
-        deadline = time.monotonic() + timeout
-        self._configure({"IdentitiesOnly": "yes", "IdentityAgent": "none"}, [self.endpoint.key])
-        try:
-            return self._log_in(timeout, deadline)
-        except SmsshError as error:
-            if error.reference != "key-refused" or not identities.others(self.endpoint.key):
-                raise
-        self._errors.clear()
-        self._configure({}, identities.offered(self.endpoint.key))
-        return self._log_in(timeout, deadline)
-
-    def _configure(self, which: dict[str, str], keys: Sequence[Path]) -> None:
-        """Write the files that ssh reads: its whole configuration, and the one host key.
-
-        Args:
-            which: options about which keys are offered.
-            keys: the files of private keys.
-        """
-        known = self._folder / "known_hosts"
-        known.write_text(f"{self._alias} {self.endpoint.host_key}\n", encoding="ascii")
-        chosen = ssh.options(self.endpoint, known)
-        chosen.update(
-            BatchMode="yes",
-            ForwardAgent="no",
-            ForwardX11="no",
-            ClearAllForwardings="yes",
-            EscapeChar="none",
-            # INFO names the reason of a failed negotiation; the commands that ride on the master add nothing
-            # of their own.
-            LogLevel="INFO",
-            ControlPath=ssh.quoted(self._folder / "s"),
-            **which,
-        )
-        self._config = self._folder / "config"
-        self._config.write_text(ssh.render(chosen, keys), encoding="utf-8")
-        # The same for the commands that ride on the master; should it be gone, they fail instead of logging
-        # in anew.
-        riding = {**chosen, "ProxyCommand": "false", "ControlMaster": "no", "LogLevel": "ERROR"}
-        (self._folder / "riding").write_text(ssh.render(riding, keys), encoding="utf-8")
-
-    def _words(self, name: str) -> list[str]:
-        """The beginning of a command line that rides on the master."""
-        return [ssh.program(name), "-F", str(self._folder / "riding")]
-
-    def _log_in(self, timeout: float, deadline: float) -> subprocess.Popen[bytes]:
-        """Start the master and wait until it stands, or for the deadline of the monotonic clock."""
-        master = subprocess.Popen(
-            [
-                self._ssh,
-                "-F",
-                str(self._config),
-                "-M",
-                "-T",
-                self._alias,
-                "--",
-                f"echo {READY.decode()}; exec cat >/dev/null",
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=ssh.environment(),
-            start_new_session=True,  # Ctrl-C is ours to handle, in order
-        )
-        assert master.stdout is not None
-        assert master.stderr is not None
-        seen = b""
-        try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(master.stdout, selectors.EVENT_READ)
-                selector.register(master.stderr, selectors.EVENT_READ)
-                while READY not in seen:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        raise SmsshError(
-                            f"logging in to {self.endpoint.address} took longer than {timeout:g} s",
-                            hint=_last_words(self._errors) or "is the job still running? `smssh list`",
-                            reference="login-timeout",
-                            status=ExitStatus.TIMEOUT,
-                        )
-                    for key, _ in selector.select(left):
-                        piece = os.read(key.fd, CHUNK)
-                        if not piece:
-                            selector.unregister(key.fileobj)
-                        elif key.fileobj is master.stdout:
-                            # Only a tail is kept: a login shell may greet at length.
-                            seen = (seen + piece)[-CHUNK:]
-                        else:
-                            self._errors += piece
-                    if not selector.get_map():
-                        raise self._refused()
-        except BaseException:
-            _end(master)
-            raise
-        threading.Thread(target=self._drain, args=(master.stdout, None), daemon=True).start()
-        threading.Thread(target=self._drain, args=(master.stderr, self._errors), daemon=True).start()
-        return master
-
-    def _drain(self, stream: IO[bytes], into: bytearray | None) -> None:
-        """Read what the master still says, so that it never blocks; keep the end of it."""
-        with contextlib.suppress(OSError, ValueError):
-            while piece := os.read(stream.fileno(), CHUNK):
-                if into is not None:
-                    into += piece
-                    del into[:-CHUNK]
-
-    def _refused(self) -> SmsshError:
-        """What kept the master from logging in, from what ssh and the proxy wrote."""
-        text = self._errors.decode("utf-8", "replace")
-        address = self.endpoint.address
-        detail = _last_words(self._errors)
-        if "Host key verification failed" in text or "HOST IDENTIFICATION HAS CHANGED" in text:
-            return SmsshError(
-                f"{address} shows another host key than its container announced: refusing to log in",
-                hint="somebody may be in between, or the container was replaced; look at the job first",
-                reference="host-key-mismatch",
-                status=ExitStatus.REFUSED,
-            )
-        too_many = "Too many authentication failures" in text
-        if "Permission denied (" in text or too_many:
-            return SmsshError(
-                f"{address} does not accept your SSH key {self.endpoint.key}, nor another of yours "
-                f"(user {self.endpoint.user})",
-                hint=identities.remedy(self.endpoint, too_many=too_many),
-                reference="key-refused",
-                status=ExitStatus.REFUSED,
-            )
-        if "no mutual signature" in text or "no matching host key type" in text:
-            return SmsshError(
-                f"{address} does not have the host key that its container announced: refusing to log in",
-                hint=detail,
-                reference="host-key-mismatch",
-                status=ExitStatus.REFUSED,
-            )
-        return SmsshError(
-            f"cannot log in to {address}: {detail or 'ssh said nothing'}",
-            hint="is the job still running? `smssh list` shows what is online",
-            reference="login-failed",
-            status=ExitStatus.UNREACHABLE,
-        )
+        self._login.close()
 
     def _copy(self, batch: str, what: str, timeout: float | None) -> None:
         """Run one line of sftp's batch language."""
-        words = [*self._words("sftp"), "-q", "-b", "-", self._alias]
+        words = [*self._login.command("sftp"), "-q", "-b", "-", self._login.alias]
         done = self._execute(words, batch.encode() + b"\n", timeout, None)
         if done.status:
             lines = [line for line in done.error_text.splitlines() if line.strip()]
@@ -415,7 +260,7 @@ class Connection:
     ) -> Result:
         """Run a local program that rides on the master."""
         if not self.alive:
-            raise self._lost()
+            raise self._login.lost()
         process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
@@ -448,37 +293,12 @@ class Connection:
                 status=ExitStatus.TIMEOUT,
             )
         # 255 is ssh's own word for trouble, and that of a remote command which a signal ended.
-        if status == 255 and not self._stands():
-            raise self._lost()
+        if status == 255 and not self._login.stands():
+            raise self._login.lost()
         if status < 0:  # killed here, by close()
-            raise self._lost()
+            raise self._login.lost()
         last = slice(None) if limit is None else slice(-limit, None)
         return Result(status, bytes(kept["stdout"][last]), bytes(kept["stderr"][last]))
-
-    def _stands(self) -> bool:
-        """Whether the master answers."""
-        if not self.alive:
-            return False
-        try:
-            asked = subprocess.run(
-                [*self._words("ssh"), "-O", "check", self._alias],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                env=ssh.environment(),
-                timeout=STOP_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return False
-        return asked.returncode == 0
-
-    def _lost(self) -> SmsshError:
-        return SmsshError(
-            f"the connection to {self.endpoint.address} is gone",
-            hint=_last_words(self._errors) or "the container may have ended; connect again",
-            reference="connection-lost",
-            status=ExitStatus.UNREACHABLE,
-        )
 
 
 def _pump(
@@ -505,55 +325,35 @@ def _pump(
                 return False
             for key, _ in selector.select(left):
                 if key.data == "stdin":
-                    try:
-                        view = view[os.write(key.fd, view[:CHUNK]) :] if view else view
-                    except BrokenPipeError:  # it does not want to read it all: its own affair
-                        view = view[len(view) :]
-                    if not view:
-                        selector.unregister(key.fileobj)
-                        assert process.stdin is not None
-                        process.stdin.close()
+                    view = _feed(selector, key, view)
                     continue
                 piece = os.read(key.fd, CHUNK)
                 if not piece:
                     selector.unregister(key.fileobj)
                     continue
-                kept[key.data] += piece
-                if limit is not None and len(kept[key.data]) > 2 * limit:
-                    del kept[key.data][:-limit]
+                _keep(kept[key.data], piece, limit)
                 if on_output is not None:
                     on_output(key.data, piece)
     return True
 
 
-def _end(master: subprocess.Popen[bytes]) -> None:
-    """End a master: its input closes, which ends its remote side; then by force, in bounded time."""
-    if master.stdin is not None:
-        with contextlib.suppress(OSError):
-            master.stdin.close()
-    if master.poll() is None:
-        # Asking first lets ssh end its proxy, which then ends the Session Manager session.
-        master.terminate()
-        try:
-            master.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            master.kill()
-            master.wait()
-    for stream in (master.stdout, master.stderr):
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()
+def _feed(selector: selectors.BaseSelector, key: selectors.SelectorKey, view: memoryview) -> memoryview:
+    """Write what a process takes now, and close its input after the last of it; answers what is left."""
+    try:
+        view = view[os.write(key.fd, view[:CHUNK]) :] if view else view
+    except BrokenPipeError:  # it does not want to read it all: its own affair
+        view = view[len(view) :]
+    if not view:
+        selector.unregister(key.fileobj)
+        assert not isinstance(key.fileobj, int)
+        key.fileobj.close()  # type: ignore[attr-defined]
+    return view
 
 
-def _last_words(errors: bytes | bytearray) -> str:
-    """The line of what ssh and its proxy wrote that tells a person most."""
-    lines = [line.strip() for line in bytes(errors).decode("utf-8", "replace").splitlines() if line.strip()]
-    for mark in ("error: ", "smssh: "):  # of our own proxy: nearer to the cause than what ssh makes of it
-        said = [line.removeprefix(mark) for line in lines if line.startswith(mark)]
-        if said:
-            return said[-1]
-    telling = [line for line in lines if not line.startswith("Connection closed by UNKNOWN")]
-    return telling[-1] if telling else ""
+def _keep(kept: bytearray, piece: bytes, limit: int | None) -> None:
+    kept += piece
+    if limit is not None and len(kept) > 2 * limit:
+        del kept[:-limit]
 
 
 def _sftp(path: Path | str) -> str:

@@ -15,7 +15,7 @@ from .lookup import resolve
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .nodes import Node
+    from .managed_nodes import Node
 
 __all__ = ["Endpoint", "own_command", "reach"]
 

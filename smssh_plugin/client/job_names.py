@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
-from .nodes import living_nodes
+from .managed_nodes import living_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

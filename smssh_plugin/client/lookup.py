@@ -17,12 +17,12 @@ from ..errors import ExitStatus, SmsshError
 from . import cache, known_hosts, native
 from .addresses import DEFAULT_HOST, Address, StepAddress, parse
 from .claims import claims, only_claim
+from .executions import execution_arn, job_of_step
 from .job_names import StepJob, listed_name
-from .jobs import described_job
+from .job_state import described_job
+from .managed_nodes import Node, checked_owner, living, node_of
 from .no_node import without_node
-from .nodes import Node, checked_owner, living, node_of
 from .patience import NotYet, patiently
-from .pipelines import execution_arn, job_of_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from ..aws.session import AwsSession, ServiceRefused
 from ..errors import ExitStatus, SmsshError
 from ..files import write_atomically
 from ..home import forget_old, home, own_text, private_folder
-from .jobs import STARTING
+from .job_state import STARTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

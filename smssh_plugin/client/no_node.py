@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ExitStatus, SmsshError
 from . import native
 from .job_names import StepJob, known, listed_name
-from .jobs import DESCRIBE, ENDED, ENDING, check_host, described_job, ended, submitted_with_smssh
-from .nodes import Node
+from .job_state import DESCRIBE, ENDED, ENDING, check_host, described_job, ended, submitted_with_smssh
+from .managed_nodes import Node
 from .patience import NotYet
 
 if TYPE_CHECKING:

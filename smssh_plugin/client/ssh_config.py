@@ -53,9 +53,27 @@ def block(region: str | None = None, profile: str | None = None) -> str:
         before.append(f"{command} proxy --note '%n'")
         name, known = "%h --noted", f'"{_text(known_hosts.gathered())}"'
     proxy = " ".join([f"{command} proxy {name} --user %r", *(_text(shlex.quote(word)) for word in pinned)])
-    lines = [
-        ("ProxyCommand", proxy),
-        ("UserKnownHostsFile", known),
+    lines = [("ProxyCommand", proxy), ("UserKnownHostsFile", known), *_options(version)]
+    return (
+        "# smssh: SageMaker jobs as ssh hosts. Written by `smssh ssh-config --write`.\n"
+        f'# VS Code overrides ConnectTimeout: set "remote.SSH.connectTimeout": {PROXY_SECONDS} there.\n'
+        # Another ssh of this machine may be older than the one that was asked; what the user ignores stays ignored.
+        f"IgnoreUnknown {','.join(dict.fromkeys([*NEWER, *_ignored()]))}\n"
+        + "".join(f'Match originalhost *.sagemaker exec "{each}"\n' for each in before)
+        + "Host *.sagemaker\n"
+        + "".join(f"  {keyword} {value}\n" for keyword, value in lines)
+        # What comes after an `Include` at the top would belong to our hosts otherwise.
+        + "Match all\n"
+    )
+
+
+def _options(version: tuple[int, int]) -> list[tuple[str, str]]:
+    """The keywords of ssh that are the same for all addresses, and their values.
+
+    Args:
+        version: the OpenSSH that reads them.
+    """
+    return [
         ("GlobalKnownHostsFile", "none"),
         ("StrictHostKeyChecking", "yes"),
         ("UpdateHostKeys", "no"),
@@ -81,17 +99,6 @@ def block(region: str | None = None, profile: str | None = None) -> str:
         ("VerifyHostKeyDNS", "no"),
         *((keyword, "none") for keyword, since in NEWER.items() if version >= since),
     ]
-    return (
-        "# smssh: SageMaker jobs as ssh hosts. Written by `smssh ssh-config --write`.\n"
-        f'# VS Code overrides ConnectTimeout: set "remote.SSH.connectTimeout": {PROXY_SECONDS} there.\n'
-        # Another ssh of this machine may be older than the one that was asked; what the user ignores stays ignored.
-        f"IgnoreUnknown {','.join(dict.fromkeys([*NEWER, *_ignored()]))}\n"
-        + "".join(f'Match originalhost *.sagemaker exec "{each}"\n' for each in before)
-        + "Host *.sagemaker\n"
-        + "".join(f"  {keyword} {value}\n" for keyword, value in lines)
-        # What comes after an `Include` at the top would belong to our hosts otherwise.
-        + "Match all\n"
-    )
 
 
 def install(region: str | None = None, profile: str | None = None) -> tuple[Path, bool]:

@@ -19,8 +19,11 @@ import socket
 import struct
 import termios
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
+
+import asyncssh
 
 from ..files import write_atomically
 from . import authorized_keys
@@ -46,73 +49,7 @@ def main(arguments: list[str]) -> None:
 
 
 async def _serve(folder: Path, port: int, control: int = 0) -> None:
-    import asyncssh
-
-    class Files(asyncssh.SFTPServer):  # type: ignore[misc]
-        """SFTP that says how it ended: without an exit status, OpenSSH's scp (9.0 on) fails after copying."""
-
-        def __init__(self, channel: Any) -> None:
-            super().__init__(channel)
-            self._smssh_channel = channel
-
-        def exit(self) -> None:
-            """End of the session."""
-            super().exit()
-            self._smssh_channel.exit(0)
-
     user, shell = _account()
-
-    class Access(asyncssh.SSHServer):  # type: ignore[misc]
-        """One account, by key only; every kind of forwarding that the key permits."""
-
-        def connection_made(self, connection: Any) -> None:
-            self._connection = connection
-            host, port = (connection.get_extra_info("peername") or ("nobody", 0))[:2]
-            self._peer = f"{host} port {port}"
-            self._logged_in = False
-
-        def auth_completed(self) -> None:
-            self._logged_in = True
-            _log_login(f"Accepted publickey for {user} from {self._peer} ssh2")
-
-        def connection_lost(self, _: Exception | None) -> None:
-            if self._logged_in:
-                _log_login(f"Disconnected from user {user} {self._peer}")
-
-        def begin_auth(self, username: str) -> bool:
-            if username == user:
-                self._connection.set_authorized_keys(_authorized_keys(folder / "authorized_keys"))
-            return True
-
-        def password_auth_supported(self) -> bool:
-            return False
-
-        def kbdint_auth_supported(self) -> bool:
-            return False
-
-        def connection_requested(self, *_: Any) -> bool:
-            return True
-
-        def server_requested(self, host: str, port: int) -> bool:  # noqa: ARG002 - a signature that others call
-            # asyncssh does not know what `permitlisten` permits: nothing, then.
-            return not self._connection.get_key_option("permitlisten") and host in (
-                "",
-                "localhost",
-                "127.0.0.1",
-                "::1",
-            )
-
-        def unix_connection_requested(self, _: str) -> bool:
-            return self._may_forward_unix_sockets()
-
-        def unix_server_requested(self, _: str) -> bool:
-            return self._may_forward_unix_sockets()
-
-        def _may_forward_unix_sockets(self) -> bool:
-            forced = self._connection.get_certificate_option("force-command")
-            permitted: bool = self._connection.check_key_permission(authorized_keys.UNIX_FORWARDING)
-            return permitted and forced is None
-
     _extend(asyncssh.SSHServerChannel)
     key = _host_key(folder / "host_ed25519")
     os.umask(0o022)
@@ -121,26 +58,7 @@ async def _serve(folder: Path, port: int, control: int = 0) -> None:
         await Session(process, folder, user, shell).run()
 
     async def listen(port: int) -> Any:
-        # A socket of our own: it is no error of asyncssh's that the port of a server that was killed is still
-        # in use by the connections that it had.
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        return await asyncssh.create_server(
-            Access,
-            sock=listener,
-            server_host_keys=[key],
-            # OpenSSH's client says only to what calls itself so that the reader of the output is gone; see _extend.
-            server_version=f"OpenSSH-like_AsyncSSH_{asyncssh.__version__}",
-            process_factory=handle_process,
-            sftp_factory=Files,
-            allow_scp=True,
-            agent_forwarding=True,
-            encoding=None,
-            line_editor=False,
-            keepalive_interval=60,
-            login_timeout=60,
-        )
+        return await _listen(port, key, partial(_Access, user, folder / "authorized_keys"), handle_process)
 
     servers = [await listen(port)]
     try:
@@ -159,6 +77,105 @@ async def _serve(folder: Path, port: int, control: int = 0) -> None:
         server.close()
 
 
+async def _listen(
+    port: int, key: Any, access: Callable[[], _Access], handle_process: Callable[[Any], Any]
+) -> Any:
+    # A socket of our own: it is no error of asyncssh's that the port of a server that was killed is still
+    # in use by the connections that it had.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    return await asyncssh.create_server(
+        access,
+        sock=listener,
+        server_host_keys=[key],
+        # OpenSSH's client says only to what calls itself so that the reader of the output is gone; see _extend.
+        server_version=f"OpenSSH-like_AsyncSSH_{asyncssh.__version__}",
+        process_factory=handle_process,
+        sftp_factory=_Files,
+        allow_scp=True,
+        agent_forwarding=True,
+        encoding=None,
+        line_editor=False,
+        keepalive_interval=60,
+        login_timeout=60,
+    )
+
+
+class _Files(asyncssh.SFTPServer):  # type: ignore[misc]
+    """SFTP that says how it ended: without an exit status, OpenSSH's scp (9.0 on) fails after copying."""
+
+    def __init__(self, channel: Any) -> None:
+        super().__init__(channel)
+        self._smssh_channel = channel
+
+    def exit(self) -> None:
+        """End of the session."""
+        super().exit()
+        self._smssh_channel.exit(0)
+
+
+class _Access(asyncssh.SSHServer):  # type: ignore[misc]
+    """One account, by key only; every kind of forwarding that the key permits.
+
+    Args:
+        user: the name of the account.
+        keys: the file of the keys.
+    """
+
+    def __init__(self, user: str, keys: Path) -> None:
+        self._user = user
+        self._keys = keys
+
+    def connection_made(self, connection: Any) -> None:
+        self._connection = connection
+        host, port = (connection.get_extra_info("peername") or ("nobody", 0))[:2]
+        self._peer = f"{host} port {port}"
+        self._logged_in = False
+
+    def auth_completed(self) -> None:
+        self._logged_in = True
+        _log_login(f"Accepted publickey for {self._user} from {self._peer} ssh2")
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self._logged_in:
+            _log_login(f"Disconnected from user {self._user} {self._peer}")
+
+    def begin_auth(self, username: str) -> bool:
+        if username == self._user:
+            self._connection.set_authorized_keys(_authorized_keys(self._keys))
+        return True
+
+    def password_auth_supported(self) -> bool:
+        return False
+
+    def kbdint_auth_supported(self) -> bool:
+        return False
+
+    def connection_requested(self, *_: Any) -> bool:
+        return True
+
+    def server_requested(self, host: str, port: int) -> bool:  # noqa: ARG002 - a signature that others call
+        # asyncssh does not know what `permitlisten` permits: nothing, then.
+        return not self._connection.get_key_option("permitlisten") and host in (
+            "",
+            "localhost",
+            "127.0.0.1",
+            "::1",
+        )
+
+    def unix_connection_requested(self, _: str) -> bool:
+        return self._may_forward_unix_sockets()
+
+    def unix_server_requested(self, _: str) -> bool:
+        return self._may_forward_unix_sockets()
+
+    def _may_forward_unix_sockets(self) -> bool:
+        forced = self._connection.get_certificate_option("force-command")
+        permitted: bool = self._connection.check_key_permission(authorized_keys.UNIX_FORWARDING)
+        return permitted and forced is None
+
+
 def _log_login(line: str) -> None:
     """Say who comes and goes, in the words of OpenSSH's sshd: entrypoints/connections.py reads them."""
     with contextlib.suppress(OSError):  # a full disk
@@ -167,8 +184,6 @@ def _log_login(line: str) -> None:
 
 def _authorized_keys(path: Path) -> Any:
     """The keys that may log in now, line by line: a line that asyncssh does not take costs only itself."""
-    import asyncssh
-
     known = asyncssh.SSHAuthorizedKeys()
     for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         with contextlib.suppress(ValueError):  # said at the start, see asyncssh_server
@@ -180,8 +195,6 @@ def _authorized_keys(path: Path) -> Any:
 
 def _host_key(path: Path) -> Any:
     """The private host key; made, and kept for a restart, where ssh-keygen could not."""
-    import asyncssh
-
     if path.exists():
         return asyncssh.read_private_key(str(path))
     try:
@@ -407,8 +420,6 @@ class Session:
 
     async def _feed(self, pid: int) -> None:
         """From the client to the command."""
-        import asyncssh
-
         while True:
             try:
                 data = await self._process.stdin.read(CHUNK)

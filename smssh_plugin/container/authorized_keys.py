@@ -127,17 +127,16 @@ def for_asyncssh(entry: Entry, now: float) -> str | None:
     allowed: dict[str, bool] = {}
     for name, value in entry.options:
         permission = name[3:] if name.startswith("no-") else name
+        if name == "expiry-time" and _seconds(value or "") <= now:
+            return None
+        if permission not in _PERMISSIONS and name not in (*_SAME, *_NOTHING, "expiry-time", "restrict"):
+            raise ValueError(f"asyncssh does not know its option {name}")
         if name == "restrict":
             allowed = dict.fromkeys(_PERMISSIONS, False)
         elif permission in _PERMISSIONS:
             allowed[permission] = permission == name  # the last one counts
-        elif name == "expiry-time":
-            if _seconds(value or "") <= now:
-                return None
         elif name in _SAME:
             options.append((name, value and value.replace("\\", "\\\\")))
-        elif name not in _NOTHING:
-            raise ValueError(f"asyncssh does not know its option {name}")
     options += [("no-" + name, None) for name, permitted in allowed.items() if not permitted]
     if entry.restricted:
         options.append(("no-" + UNIX_FORWARDING, None))

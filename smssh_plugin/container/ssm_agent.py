@@ -176,7 +176,7 @@ def _take(context: Context, folder: Path, region: str) -> str:
     if settings.agent in ("auto", "found"):
         program = _found(context)
         if program is not None:
-            _link(program, folder)
+            _place_programs(program, folder)
             return str(program)
         tried.append(f"the image has no {AGENT}")
     if settings.agent in ("auto", "bundle"):
@@ -223,7 +223,7 @@ def _digest(context: Context, *, required: bool) -> str:
     return found
 
 
-def _link(program: Path, folder: Path) -> None:
+def _place_programs(program: Path, folder: Path) -> None:
     """The image's own programs under names in our folder, so that they read our configuration."""
     origin = program.resolve().parent
     for name, source in [(AGENT, program.resolve())] + [(name, origin / name) for name in WORKERS]:

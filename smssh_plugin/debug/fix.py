@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
-from .model import Action
+from .incidents import Action
 from .patch import Change, plan
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from ..durations import format_duration
 from ..errors import SmsshError
 from . import fix as fixes
 from . import logs, validate
-from .model import Action, Event, Incident
+from .incidents import Action, Event, Incident
 from .probes import look
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from ..aws.session import AwsSession
     from ..client.connect import Connection
-    from ..client.nodes import Node
+    from ..client.managed_nodes import Node
     from .probes import Probe
 
-__all__ = ["Bench", "Repair"]
+__all__ = ["Repair", "Shared"]
 
 HOOK_SECONDS = 60.0
 OUTPUT_LIMIT = 8 << 20
@@ -62,7 +62,7 @@ class Progress:
 
 
 @dataclass
-class Bench:
+class Shared:
     """What all repairs share.
 
     Attributes:
@@ -92,7 +92,7 @@ class Repair:
     """The work on one held host.
 
     Args:
-        bench: what all repairs share.
+        shared: what all repairs share.
         node: the host.
         step: the name of its step.
         address: an address of it that a person can type.
@@ -100,7 +100,7 @@ class Repair:
     """
 
     def __init__(
-        self, bench: Bench, node: Node, step: str, address: str, known: set[tuple[int, str]]
+        self, shared: Shared, node: Node, step: str, address: str, known: set[tuple[int, str]]
     ) -> None:
         self.node = node
         self.step = step
@@ -108,7 +108,7 @@ class Repair:
         self.incident: Incident | None = None
         self.looked = False
         """Whether the host could be asked at all."""
-        self._bench = bench
+        self._shared = shared
         self._known = known
         self._connections: list[Connection] = []
         self._cancelled = threading.Event()
@@ -159,17 +159,17 @@ class Repair:
             self._leave(f"lost it {TRIES} times")
             return
         self._known.discard((incident.attempt, incident.point))
-        self._bench.lost[self.node.target, incident.attempt, incident.point] = incident
+        self._shared.lost[self.node.target, incident.attempt, incident.point] = incident
         self._settle("lost", f"lost it: {why}", "warn")
 
     def _handle(self, connection: Connection) -> None:
         state = validate.state(_hook(connection, "status"))
         self.looked = True
         point, attempt = state["point"], state["attempt"]
-        self._bench.ran(self.step, self.address, state["attempts"])
+        self._shared.ran(self.step, self.address, state["attempts"])
         if state["state"] != "held" or (attempt, point) in self._known:
             return
-        incident = self._bench.lost.pop((self.node.target, attempt, point), None)
+        incident = self._shared.lost.pop((self.node.target, attempt, point), None)
         if incident is None:
             incident = self._meet(connection, state, attempt, point)
         else:
@@ -193,28 +193,28 @@ class Repair:
             deadline=state["deadline"],
         )
         if point != "failure":
-            self._bench.found(incident)
+            self._shared.found(incident)
             return incident
         try:
             incident.report = validate.report(_hook(connection, "report"))
         except SmsshError as error:
             self._say(f"there is no report: {error.message}", "warn")
         incident.log_tail = incident.report.get("log_tail") or logs.tail(
-            self._bench.session, self.node.kind, self.node.job
+            self._shared.session, self.node.kind, self.node.job
         )
         self.incident = incident
-        self._bench.found(incident)
+        self._shared.found(incident)
         which = f" (attempt {attempt})" if attempt > 1 else ""
         self._say(f"failed and is held{which}: {incident.error}", "bad")
-        incident.probes = look(self._bench.probes, connection, lambda text: self._say(text, "warn"))
+        incident.probes = look(self._shared.probes, connection, lambda text: self._say(text, "warn"))
         return incident
 
     def _fix(self, connection: Connection, incident: Incident, code_dir: str) -> None:
-        found = fixes.find(self._bench.folder, self.step)
+        found = fixes.find(self._shared.folder, self.step)
         if found is None:
             self._give_up(connection, "there is no fix for it")
             return
-        progress = self._bench.progress.setdefault(self.node.target, Progress(incident.attempt))
+        progress = self._shared.progress.setdefault(self.node.target, Progress(incident.attempt))
         if progress.attempt != incident.attempt:
             self._give_up(connection, "it fails with its fix, too")
             return
@@ -246,7 +246,7 @@ class Repair:
             SmsshError: as `connect`.
             _Cancelled: it was cancelled meanwhile.
         """
-        with login(self._bench.session, node) as made:
+        with login(self._shared.session, node) as made:
             self._connections.append(made)
             if self._cancelled.is_set():
                 raise _Cancelled
@@ -305,7 +305,7 @@ class Repair:
         code = validate.whole(answer.get("exit_code"), -255, 255)
         code = result.status if code is None else code
         attempt = validate.whole(answer.get("attempt"), 1, 1_000_000) or incident.attempt + 1
-        self._bench.ran(self.step, self.address, [(attempt, code, action.seconds)])
+        self._shared.ran(self.step, self.address, [(attempt, code, action.seconds)])
         action.ok = code == 0
         if action.ok:
             action.summary = f"the entry point succeeded on attempt {attempt}"
@@ -316,7 +316,7 @@ class Repair:
 
     def _give_up(self, connection: Connection, why: str) -> None:
         assert self.incident is not None
-        if not self._bench.release:
+        if not self._shared.release:
             self._leave(why)
             return
         action = Action("release", time.time())
@@ -351,7 +351,7 @@ class Repair:
 
     def _say(self, text: str, level: str = "info") -> None:
         host = "" if self.node.host == "algo-1" else f" {self.node.host}"
-        self._bench.say(Event(time.time(), f"{self.step}{host}: {text}", level))
+        self._shared.say(Event(time.time(), f"{self.step}{host}: {text}", level))
 
 
 def login(session: AwsSession, node: Node) -> Connection:

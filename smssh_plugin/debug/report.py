@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .model import Report
+    from .incidents import Report
 
 __all__ = ["as_json", "check", "write"]
 

@@ -19,7 +19,7 @@ from ..terminal import block
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .model import Incident, Report, Step
+    from .incidents import Incident, Report, Step
 
 __all__ = ["page"]
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from .._version import __version__
-from ..client.pipelines import execution_arn
+from ..client.executions import execution_arn
 from ..errors import ExitStatus, SmsshError
 from ..plugins import Plugins
 from . import fix as fixes
 from . import logs
-from .model import Attempt, Event, Incident, Report
-from .repair import Bench, Repair
+from .incidents import Attempt, Event, Incident, Report
+from .repair import Repair, Shared
 from .watch import Snapshot, Watch, changes, step_names
 
 if TYPE_CHECKING:
@@ -151,60 +151,23 @@ class _Debugger:
             generator=f"smssh {__version__}",
         )
         self._lock = threading.Lock()
-        self._bench = Bench(session, options.fixes, options.release, self._say, self._found, self._ran)
-        self._bench.probes = Plugins().probes()
+        self._shared = Shared(session, options.fixes, options.release, self._say, self._found, self._ran)
+        self._shared.probes = Plugins().probes()
         self._hosts: dict[str, _Holds] = {}
+        self._before: Snapshot | None = None
+        self._trouble: float | None = None
+        """Since when AWS cannot be asked, of the monotonic clock."""
 
     def run(self) -> Report:
         report = self._report
-        began = time.monotonic()
-        before: Snapshot | None = None
-        trouble: float | None = None
-        pause = self._options.poll
         try:
             with _interruptible():
-                while True:
-                    try:
-                        now = self._watch.look()
-                    except SmsshError as error:
-                        # A network that is gone for a while, or throttling, must not end hours of watching.
-                        first = trouble is None
-                        trouble = time.monotonic() if trouble is None else trouble
-                        lasts = time.monotonic() - trouble
-                        if before is None or error.status is ExitStatus.NOT_FOUND or lasts >= TROUBLE_SECONDS:
-                            raise
-                        if first:
-                            self._say(
-                                Event(time.time(), f"cannot look: {error.message}; trying again", "warn")
-                            )
-                        pause = min(2 * pause, max(LONGEST_PAUSE, self._options.poll))
-                    else:
-                        if trouble is not None:
-                            away = time.monotonic() - trouble
-                            self._say(Event(time.time(), f"can look again after {away:.0f} s", "good"))
-                        trouble, pause = None, self._options.poll
-                        if now.finished:
-                            self._join(began)
-                        for event in changes(before, now):
-                            self._say(event)
-                        self._take(now)
-                        before = now
-                        self._dispatch(now)
-                        if now.finished:
-                            break
-                    self._view.update(report)
-                    if self._options.timeout is not None and time.monotonic() - began > self._options.timeout:
-                        report.stopped_because = "timeout"
-                        self._say(
-                            Event(time.time(), f"stopped watching after {self._options.timeout:g} s", "warn")
-                        )
-                        break
-                    time.sleep(pause)
+                self._watch_to_the_end()
         except KeyboardInterrupt:
             report.stopped_because = "interrupted"
             self._say(Event(time.time(), "interrupted", "warn"))
         except SmsshError as error:
-            if before is None:
+            if self._before is None:
                 raise
             report.stopped_because = "error"
             self._say(Event(time.time(), f"stopped watching: {error}", "bad"))
@@ -213,6 +176,61 @@ class _Debugger:
             self._complete()
         self._view.update(report)
         return report
+
+    def _watch_to_the_end(self) -> None:
+        """Look, until the execution has ended or the time is over."""
+        began = time.monotonic()
+        pause = self._options.poll
+        while True:
+            now = self._look()
+            if now is None:
+                pause = min(2 * pause, max(LONGEST_PAUSE, self._options.poll))
+            else:
+                pause = self._options.poll
+                self._react(now, began)
+                if now.finished:
+                    break
+            self._view.update(self._report)
+            if self._options.timeout is not None and time.monotonic() - began > self._options.timeout:
+                self._report.stopped_because = "timeout"
+                self._say(Event(time.time(), f"stopped watching after {self._options.timeout:g} s", "warn"))
+                break
+            time.sleep(pause)
+
+    def _look(self) -> Snapshot | None:
+        """The execution as it is now; None where AWS cannot be asked for a while.
+
+        A network that is gone for a while, or throttling, must not end hours of watching.
+
+        Raises:
+            SmsshError: it could not be asked for too long, or not once.
+        """
+        try:
+            now = self._watch.look()
+        except SmsshError as error:
+            first = self._trouble is None
+            self._trouble = time.monotonic() if self._trouble is None else self._trouble
+            lasts = time.monotonic() - self._trouble
+            if self._before is None or error.status is ExitStatus.NOT_FOUND or lasts >= TROUBLE_SECONDS:
+                raise
+            if first:
+                self._say(Event(time.time(), f"cannot look: {error.message}; trying again", "warn"))
+            return None
+        if self._trouble is not None:
+            away = time.monotonic() - self._trouble
+            self._say(Event(time.time(), f"can look again after {away:.0f} s", "good"))
+            self._trouble = None
+        return now
+
+    def _react(self, now: Snapshot, began: float) -> None:
+        """Report what has changed since the last look, and repair what is held."""
+        if now.finished:
+            self._join(began)
+        for event in changes(self._before, now):
+            self._say(event)
+        self._take(now)
+        self._before = now
+        self._dispatch(now)
 
     def _take(self, now: Snapshot) -> None:
         """Put a look into the report; log lines that were fetched before stay."""
@@ -247,7 +265,7 @@ class _Debugger:
             holds = self._hosts.setdefault(target, _Holds(step.name, address))
             if holds.repair is not None or time.monotonic() < holds.quiet_until:
                 continue
-            holds.repair = Repair(self._bench, node, step.name, address, holds.known)
+            holds.repair = Repair(self._shared, node, step.name, address, holds.known)
             holds.repair.start()
 
     @staticmethod

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from typing_extensions import Self
 
-    from .model import Event, Report, Step
+    from .incidents import Event, Report, Step
 
 __all__ = ["LiveView", "PlainView", "view_for"]
 

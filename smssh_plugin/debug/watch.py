@@ -9,12 +9,12 @@ from typing import Any
 
 from ..aws.session import AwsSession, ServiceRefused
 from ..client.addresses import StepAddress
+from ..client.executions import describe_step, no_pipeline, steps_of
 from ..client.job_names import StepJob, known, own_names
-from ..client.nodes import NAMES_A_FILTER, Node, living_nodes, node_of
-from ..client.pipelines import describe_step, no_pipeline, steps_of
+from ..client.managed_nodes import NAMES_A_FILTER, Node, living_nodes, node_of
 from ..definitions import named_steps
 from ..errors import ExitStatus, SmsshError
-from .model import EXECUTION_ENDED, Event, Step
+from .incidents import EXECUTION_ENDED, Event, Step
 
 __all__ = ["Snapshot", "Watch", "changes", "step_names"]
 

@@ -20,7 +20,7 @@ from .proxying import proxy_variables
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .credentials import Key
+    from .keyring import Key
 
 __all__ = ["Access", "client_environment", "exports", "network", "removed_variables"]
 

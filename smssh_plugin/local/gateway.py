@@ -26,18 +26,18 @@ from .guard import BODY_MAX, Guard, checked, request_of
 from .outgoing import Front, is_aws, is_metadata
 from .service_error import ServiceError
 from .sessions.channels import access_key_of
-from .sessions.control import add_control_routes
+from .sessions.control_routes import add_control_routes
 from .sessions.node_signatures import SignedRequest
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from .credentials import Keyring
+    from .keyring import Keyring
     from .moto_backend import MotoBackend
     from .outgoing import Outgoing
-    from .sagemaker.service import SageMaker
-    from .sessions.service import SessionService
+    from .sagemaker.sagemaker_service import SageMaker
+    from .sessions.session_service import SessionService
 
 __all__ = ["Gateway", "listen"]
 

@@ -16,18 +16,18 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from .credentials import CALLER
+from .keyring import CALLER
 from .service_error import ServiceError
-from .sessions.control import ROOT
-from .sessions.service import NODE_SIGNED
+from .sessions.control_routes import ROOT
+from .sessions.session_service import NODE_SIGNED
 from .signatures import Claim, Digest, Request, check_time, find_key, payload_of, verify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from .credentials import Key, Keyring
+    from .keyring import Key, Keyring
     from .outgoing import Outgoing
-    from .sessions.service import SessionService
+    from .sessions.session_service import SessionService
 
 __all__ = ["BODY_MAX", "Guard", "checked", "request_of"]
 

@@ -128,7 +128,7 @@ _EXPORT = "docker export $(docker create IMAGE) | tar -x -C FOLDER"
 
 
 def _looks_like_root(folder: Path) -> bool:
-    """Whether it has what every image with a shell has. Links in it are meant for its own root: not followed."""
+    """Whether it has what every image with a shell has. Interfaces in it are meant for its own root: not followed."""
     shells = ("bin/sh", "usr/bin/sh", "bin/busybox")
     return (folder / "etc").is_dir() and any(os.path.lexists(folder / name) for name in shells)
 

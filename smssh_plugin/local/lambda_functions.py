@@ -27,7 +27,7 @@ from .jobs.outputs import read_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .credentials import Keyring
+    from .keyring import Keyring
 
 __all__ = ["Function", "FunctionFailed", "Functions", "UnknownFunction"]
 

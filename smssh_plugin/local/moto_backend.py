@@ -28,9 +28,9 @@ from moto.sts.models import sts_backends
 from urllib3.connection import HTTPConnection
 from werkzeug.serving import ThreadedWSGIServer
 
-from .credentials import Key
+from .keyring import Key
 from .lambda_functions import Function
-from .sagemaker.store import ACCOUNT, REGION
+from .sagemaker.resources import ACCOUNT, REGION
 
 __all__ = ["MotoBackend"]
 
@@ -93,23 +93,20 @@ class MotoBackend:
 
     def key(self, access_key: str) -> Key | None:
         """The credentials that moto gave out under an access key id: of an IAM user, or of a role."""
-        for account in list(sts_backends):
-            for backend in list(sts_backends[account].values()):
-                role = backend.get_assumed_role_from_access_key(access_key)
-                if role is not None:
-                    return Key(
-                        role.access_key_id,
-                        role.secret_access_key,
-                        role.session_token,
-                        f"iam {role.arn}",
-                        role.expiration.replace(tzinfo=dt.timezone.utc).timestamp(),
-                    )
-        for account in list(iam_backends):
-            for users in list(iam_backends[account].values()):
-                for user in list(users.users.values()):
-                    for one in user.access_keys:
-                        if one.access_key_id == access_key and one.status == "Active":
-                            return Key(one.access_key_id, one.secret_access_key, None, f"iam {user.arn}")
+        for sts in _everywhere(sts_backends):
+            role = sts.get_assumed_role_from_access_key(access_key)
+            if role is not None:
+                return Key(
+                    role.access_key_id,
+                    role.secret_access_key,
+                    role.session_token,
+                    f"iam {role.arn}",
+                    role.expiration.replace(tzinfo=dt.timezone.utc).timestamp(),
+                )
+        for user in [user for iam in _everywhere(iam_backends) for user in list(iam.users.values())]:
+            for one in user.access_keys:
+                if one.access_key_id == access_key and one.status == "Active":
+                    return Key(one.access_key_id, one.secret_access_key, None, f"iam {user.arn}")
         return None
 
     def function(self, name_or_arn: str) -> Function | None:
@@ -205,3 +202,8 @@ def _send(pool: _Pool, request: Any) -> AWSResponse:
     if not request.stream_output:
         made.content  # noqa: B018 - reads it, which gives the connection back
     return made
+
+
+def _everywhere(backends: Any) -> list[Any]:
+    """A service's backends in all accounts and regions; copied, for other threads add some."""
+    return [backend for account in list(backends) for backend in list(backends[account].values())]

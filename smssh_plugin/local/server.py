@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ExitStatus, SmsshError
 from .agent.installed import PACE
 from .certificate import Certificate
-from .credentials import Keyring
 from .environment import REGION, Access, network
 from .gateway import Gateway, listen
+from .jobs.job_run import remove_orphans
 from .jobs.manager import JobRunner
-from .jobs.run import remove_orphans
+from .keyring import Keyring
 from .lambda_functions import Functions
 from .moto_backend import MotoBackend
 from .outgoing import Outgoing
-from .sagemaker.service import SageMaker
+from .sagemaker.sagemaker_service import SageMaker
 from .sandbox.container import raise_descriptor_limit
-from .sessions.service import LATENCY_SECONDS, SessionService
+from .sessions.session_service import LATENCY_SECONDS, SessionService
 from .state import State, StateFolder, already_running, port_in_use, process_birth
 
 if TYPE_CHECKING:
@@ -181,17 +181,22 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
     stack.push_async_callback(gateway.stop)
     stack.push_async_callback(sessions.close)
     stack.push_async_callback(sagemaker.close)
+    return _state(config, access, keyring, port, channels)
+
+
+def _state(config: Config, access: Access, keyring: Keyring, port: int, channels: str) -> State:
+    """What commands find in the state folder."""
     birth = process_birth(os.getpid())
     assert birth is not None  # we are here
     return State(
         pid=os.getpid(),
         birth=birth,
         port=port,
-        endpoint=endpoint,
+        endpoint=access.endpoint,
         started=time.time(),
         image_env=str(config.image_env),
         channels=channels,
-        authority=str(certificate.authority),
+        authority=str(access.authority),
         temporary=config.temporary,
         access_key=keyring.caller.access_key,
         secret_key=keyring.caller.secret_key,

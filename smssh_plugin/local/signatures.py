@@ -30,7 +30,7 @@ from .service_error import ServiceError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .credentials import Key, Keyring
+    from .keyring import Key, Keyring
 
 __all__ = [
     "ALGORITHM",

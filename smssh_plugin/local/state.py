@@ -18,8 +18,8 @@ from ..errors import ExitStatus, SmsshError
 from ..files import write_atomically
 from ..home import home, own_text, private_folder
 from ..processes import process
-from .credentials import Key
 from .environment import Access
+from .keyring import Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ExitStatus, SmsshError
-from ..streams import given, input_aside, output_aside
+from ..streams import input_aside, output_aside, own_stdin
 from .lifetime import CONNECT_SECONDS, FORWARD_DOCUMENT, SSH_DOCUMENT, Document, Lifetime, say, started
 from .signals import Signals, Stopped
 
@@ -148,7 +148,7 @@ def run(route: Route, *, source: int | None = None, sink: int | None = None) -> 
     """
     # By SIGHUP ssh ends us, under nohup as well.
     with input_aside(), output_aside() as output, Signals(ignored=True) as signals:
-        source, sink = given() if source is None else source, output if sink is None else sink
+        source, sink = own_stdin() if source is None else source, output if sink is None else sink
         try:
             _connect(route, signals, source, sink)
         except Stopped:

@@ -16,7 +16,7 @@ import tty
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExitStatus, SmsshError
-from ..streams import given, input_aside
+from ..streams import input_aside, own_stdin
 from .command_status import CommandStatus
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def run(
     words = {"command": status.wrap(command)} if command and status else {}
     document = lifetime.Document(lifetime.COMMAND_DOCUMENT if command else "", words)
     with input_aside(), Signals(resize=True) as signals:
-        source = given() if source is None else source
+        source = own_stdin() if source is None else source
         try:
             with lifetime.started(aws, find, [document], signals, wait=wait) as session:
                 return _talk(session, signals, source, sink, status)

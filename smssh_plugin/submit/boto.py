@@ -95,17 +95,15 @@ def enable(
         )
     selection = EVERYTHING if steps is None else Selection(steps)
     if target is None:
-        if asked.enabled is None:
-            asked = asked.merged({"enabled": switch.ENABLE})
-        _enable_process(Choice(asked, selection), boto_session)
+        in_process = asked if asked.enabled is not None else asked.merged({"enabled": switch.ENABLE})
+        _enable_process(Choice(in_process, selection), boto_session)
         return None
     if local_mode.is_local(target):
         if asked.active:
             local_mode.warn("enable")
         return target
-    wanted = Choice(asked, selection)
     for place, store in _places_of(target, boto_session):
-        _register(place, wanted, store)
+        _register(place, Choice(asked, selection), store)
     return target
 
 
@@ -164,9 +162,9 @@ def _clients_of_sdk(session: Any) -> Iterator[Any]:
     cached: Any = getattr(getattr(module, "SageMakerClient", None), "_instances", None)
     for entry in list(cached.values()) if isinstance(cached, dict) else ():
         shared = not isinstance(entry, dict)
-        for keeper in [entry] if shared else list(entry.values()):
-            client = getattr(keeper, "sagemaker_client", None)
-            if _is_client(client) and (shared or getattr(keeper, "session", None) is session):
+        for holder in [entry] if shared else list(entry.values()):
+            client = getattr(holder, "sagemaker_client", None)
+            if _is_client(client) and (shared or getattr(holder, "session", None) is session):
                 yield client
 
 

@@ -69,7 +69,7 @@ class _Asked:
         self.refused: Choice | None = None
 
     def add(self, choice: Choice) -> None:
-        """One more, in place of one that was refused: who asks again has seen why, and mended it."""
+        """One more, in place of one that was refused: who asks again has seen why, and fixed it."""
         self.choices = [*(each for each in self.choices if each is not self.refused), choice]
         self.refused = None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Mapping
 
 from ..manifest import MANIFEST
-from .request import images
+from .request import image_addresses
 from .request.limits import refuse
 from .request.transform import CHANNEL
 from .request.values import at, is_list, is_map
@@ -50,7 +50,7 @@ def problem(where: str, request: Mapping[str, Any]) -> SmsshError | None:
         what = "it has no ModelDataUrl, whose tar.gz could be repacked"
     elif container.get("Image") is None or request.get("ExecutionRoleArn") is None:
         what = "it names no image or no role, with which the job could run"
-    elif images.lacks_shell(container["Image"]):
+    elif image_addresses.lacks_shell(container["Image"]):
         what = f"its image {container['Image']} has no /bin/sh, which would run the job"
     else:
         return None

@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Seque
 from ..entrypoints import pid1
 from ..settings import end_seconds
 from .options import SmsshWarning, SSHOptions
-from .request import images
+from .request import image_addresses
 from .request.launchers import HIDDEN
 from .request.transform import Injection, definitions_of
 from .request.values import at, is_list, is_map, is_text
@@ -183,7 +183,7 @@ def _of_training(before: Any, after: Any, injection: Injection, held: Held) -> l
     if injection.transport == "native":
         if debug is not None and debug is not True:
             found.append(_of_variable("RemoteDebugConfig.EnableRemoteDebug", "false"))
-        if images.is_algorithm(image, before.get("HyperParameters")):
+        if image_addresses.is_algorithm(image, before.get("HyperParameters")):
             found.append(
                 RequestWarning(
                     "the native transport is SageMaker's remote debugging, which is not for images of built-in "
@@ -220,7 +220,7 @@ def _of_variable(member: str, value: str) -> RequestWarning:
 
 def _of_python_path(image: Any, before: Any, after: Any) -> list[RequestWarning]:
     """A job's PYTHONPATH takes the place of the image's own."""
-    if at(before, "Environment", "PYTHONPATH") is not None or images.keeps_python_path(image):
+    if at(before, "Environment", "PYTHONPATH") is not None or image_addresses.keeps_python_path(image):
         return []
     path = at(after, "Environment", "PYTHONPATH")
     if not is_text(path) or not path.startswith(HIDDEN):

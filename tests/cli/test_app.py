@@ -296,9 +296,9 @@ def test_ssh_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 FULL = """
 import errno, sys
-from smssh_plugin.client import lookup, nodes
+from smssh_plugin.client import lookup, managed_nodes
 def full(*_, **__): raise OSError(errno.ENOSPC, "No space left on device", "/full/file")
-lookup.resolve = nodes.list_nodes = full
+lookup.resolve = managed_nodes.list_nodes = full
 from smssh_plugin.cli import main
 sys.exit(main())
 """

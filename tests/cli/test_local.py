@@ -19,8 +19,8 @@ import pytest
 
 from smssh_plugin.cli import main
 from smssh_plugin.errors import SmsshError
-from smssh_plugin.local.credentials import Key
 from smssh_plugin.local.environment import Access, client_environment, exports, removed_variables
+from smssh_plugin.local.keyring import Key
 from smssh_plugin.local.sandbox import container
 from smssh_plugin.local.state import State, StateFolder, process_birth
 from tests.local.root_folders import make_root

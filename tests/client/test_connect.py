@@ -199,9 +199,9 @@ def test_without_ssh_it_says_how_to_get_it(ssh_server: SshServer, monkeypatch: p
 def test_close_leaves_nothing(ssh_server: SshServer):
     connection = Connection(ssh_server.endpoint)
     assert connection.run("true").status == 0
-    folder = connection._folder
+    folder = connection._login.folder
     children = psutil.Process().children(recursive=True)
-    master = next(child for child in children if child.pid == connection._master.pid)
+    master = next(child for child in children if child.pid == connection._login.master.pid)
     family = [master, *master.children(recursive=True)]
     connection.close()
     connection.close()
@@ -213,7 +213,7 @@ def test_close_leaves_nothing(ssh_server: SshServer):
 
 def test_a_lost_connection_says_so(ssh_server: SshServer):
     with Connection(ssh_server.endpoint) as connection:
-        proxy = psutil.Process(connection._master.pid).children()
+        proxy = psutil.Process(connection._login.master.pid).children()
         threading.Timer(0.5, lambda: [one.kill() for one in proxy]).start()
         with pytest.raises(SmsshError, match="is gone") as caught:
             connection.run("exec sleep 30")
@@ -226,7 +226,7 @@ def test_the_login_ends_when_its_process_is_killed(ssh_server: SshServer):
         "import sys, time; from pathlib import Path; from smssh_plugin.client.connect import Connection;"
         "from smssh_plugin.client.endpoint import Endpoint;"
         f"c = Connection({ssh_server.endpoint!r}".replace("PosixPath", "Path")
-        + "); print(c._master.pid, c._folder, flush=True); time.sleep(60)"
+        + "); print(c._login.master.pid, c._login.folder, flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     try:

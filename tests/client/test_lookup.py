@@ -14,10 +14,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin.aws.session import AwsSession, ServiceRefused
-from smssh_plugin.client import addresses, cache, endpoint, known_hosts, lookup, nodes, patience, pipelines
+from smssh_plugin.client import (
+    addresses,
+    cache,
+    endpoint,
+    executions,
+    known_hosts,
+    lookup,
+    managed_nodes,
+    patience,
+)
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.home import home
-from smssh_plugin.local.credentials import Key
+from smssh_plugin.local.keyring import Key
 from tests.aws.peers import Api
 from tests.local.service_harness import Service, definition, step, training
 
@@ -260,10 +269,10 @@ def test_nodes_are_listed_and_foreign_ones_are_not(session: AwsSession, service:
     service.sessions.nodes.nodes[gone].pinged = time.time() - 3600
     foreign = add_node(service, "foreign")
     service.sessions.nodes.nodes[foreign].tags.clear()
-    assert [node.job for node in nodes.list_nodes(session)] == ["new", "old"]
-    assert [node.job for node in nodes.list_nodes(session, everything=True)] == ["new", "old", "gone"]
+    assert [node.job for node in managed_nodes.list_nodes(session)] == ["new", "old"]
+    assert [node.job for node in managed_nodes.list_nodes(session, everything=True)] == ["new", "old", "gone"]
     set_tag(service, add_node(service, "mine"), "SSHOwner", "me@example.com")
-    (found,) = nodes.list_nodes(session, owner="me@example.com")
+    (found,) = managed_nodes.list_nodes(session, owner="me@example.com")
     assert (found.job, found.owner) == ("mine", "me@example.com")
 
 
@@ -285,7 +294,7 @@ def test_a_job_may_end_while_it_is_looked_up(session: AwsSession, service: Servi
     start_job(service, "ending")
     target = add_node(service, "ending")
     other = add_node(service, "staying")
-    assert [node.target for node in nodes.list_nodes(Ending(service, target))] == [other]
+    assert [node.target for node in managed_nodes.list_nodes(Ending(service, target))] == [other]
     target = add_node(service, "ending")
     with pytest.raises(SmsshError, match=r"has ended|is not online yet"):
         lookup.resolve("ending.training.sagemaker", Ending(service, target))
@@ -342,14 +351,14 @@ def test_no_credentials_and_no_network(monkeypatch: pytest.MonkeyPatch):
 
 def test_names_in_lower_case_arns_get_their_capitals_back():
     arn = "arn:aws:sagemaker:us-east-1:1:training-job/pipelines-abcdefghijkl-trainmode-x1y2z3"
-    found = pipelines.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
+    found = executions.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
     assert found is not None
     assert found.names == (
         "pipelines-abcdefghijkl-trainmode-x1y2z3",
         "pipelines-abcdefghijkl-TrainMode-x1y2z3",
     )
     arn = arn.replace("trainmode-", "TrainModel-")
-    found = pipelines.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
+    found = executions.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
     assert found is not None
     assert found.names == ("pipelines-abcdefghijkl-TrainModel-x1y2z3",)
 
@@ -783,9 +792,9 @@ def test_a_hold_is_the_advice_for_what_has_failed_alone(status: str, hold: bool,
 def test_a_step_of_another_kind_is_not_waited_for(session: AwsSession, monkeypatch: pytest.MonkeyPatch):
     steps = [{"StepName": "Ask", "StepStatus": "Executing", "Metadata": {"Callback": {"CallbackToken": "x"}}}]
     monkeypatch.setattr(
-        pipelines, "execution_arn", lambda *_: "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/e"
+        executions, "execution_arn", lambda *_: "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/e"
     )
-    monkeypatch.setattr(pipelines, "steps_of", lambda *_: steps)
+    monkeypatch.setattr(executions, "steps_of", lambda *_: steps)
     with pytest.raises(SmsshError, match="step 'Ask' has no job"):
         lookup.resolve("Ask.p.pipeline.sagemaker", session, wait=600)
 
@@ -811,8 +820,8 @@ def test_a_step_whose_arn_is_in_lower_case_altogether(
     arn = f"arn:aws:sagemaker:us-east-1:1:training-job/{own.lower()}"
     steps = [{"StepName": "Train", "StepStatus": "Executing", "Metadata": {"TrainingJob": {"Arn": arn}}}]
     execution = "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/abcdefghijkl"
-    monkeypatch.setattr(pipelines, "execution_arn", lambda *_: execution)
-    monkeypatch.setattr(pipelines, "steps_of", lambda *_: steps)
+    monkeypatch.setattr(executions, "execution_arn", lambda *_: execution)
+    monkeypatch.setattr(executions, "steps_of", lambda *_: steps)
     assert lookup.resolve("Train.p.pipeline.sagemaker", session).target == target
     service.sessions.nodes.nodes[target].pinged = time.time() - 3600
     with pytest.raises(SmsshError, match="host algo-1 of step 'Train' is not online yet"):
@@ -827,8 +836,8 @@ def test_such_a_step_without_a_node_is_found_in_the_list_of_jobs(
     arn = f"arn:aws:sagemaker:us-east-1:1:training-job/{own.lower()}"
     steps = [{"StepName": "Train", "StepStatus": "Executing", "Metadata": {"TrainingJob": {"Arn": arn}}}]
     execution = "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/abcdefghijkl"
-    monkeypatch.setattr(pipelines, "execution_arn", lambda *_: execution)
-    monkeypatch.setattr(pipelines, "steps_of", lambda *_: steps)
+    monkeypatch.setattr(executions, "execution_arn", lambda *_: execution)
+    monkeypatch.setattr(executions, "steps_of", lambda *_: steps)
     with pytest.raises(SmsshError, match=f"training job '{own}' was submitted without smssh"):
         lookup.resolve("Train.p.pipeline.sagemaker", session)
     service.until(lambda: own in service.runner.running, "it runs")
@@ -847,10 +856,10 @@ def test_a_step_is_found_without_its_capitals(
     arn = "arn:aws:sagemaker:us-east-1:1:training-job/job-1"
     steps = [{"StepName": "Train", "StepStatus": "Executing", "Metadata": {"TrainingJob": {"Arn": arn}}}]
     execution = "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/abcdefghijkl"
-    monkeypatch.setattr(pipelines, "execution_arn", lambda *_: execution)
-    monkeypatch.setattr(pipelines, "steps_of", lambda *_: steps)
+    monkeypatch.setattr(executions, "execution_arn", lambda *_: execution)
+    monkeypatch.setattr(executions, "steps_of", lambda *_: steps)
     assert lookup.resolve("train.p.pipeline.sagemaker", session).target == target
-    assert pipelines._alike([*steps, {"StepName": "TRAIN"}], "train") is None
+    assert executions._alike([*steps, {"StepName": "TRAIN"}], "train") is None
 
 
 def test_what_is_none_of_a_persons_goes_to_the_control_port(service: Service, session: AwsSession):

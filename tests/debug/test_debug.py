@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from smssh_plugin.aws.session import AwsSession
-    from smssh_plugin.debug.model import Event, Report
+    from smssh_plugin.debug.incidents import Event, Report
     from tests.client.conftest import SshServer
 
 
@@ -270,8 +270,8 @@ def _cut_before(monkeypatch: pytest.MonkeyPatch, what: str, times: int) -> None:
     def cut(connection: Connection, code_dir: str, path: Path) -> Any:
         if left:
             left.pop()
-            connection._master.kill()
-            connection._master.wait()
+            connection._login.master.kill()
+            connection._login.master.wait()
         return original(connection, code_dir, path)
 
     monkeypatch.setattr(repair.fixes, what, cut)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from smssh_plugin.debug import report as reports
 from smssh_plugin.debug import report_html
-from smssh_plugin.debug.model import Action, Event, Incident, Report, Step
+from smssh_plugin.debug.incidents import Action, Event, Incident, Report, Step
 from smssh_plugin.debug.report_html import page
 from smssh_plugin.errors import SmsshError
 from tests.rights import ordinary

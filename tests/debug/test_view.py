@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from smssh_plugin.debug.model import Event
+from smssh_plugin.debug.incidents import Event
 from smssh_plugin.debug.view import LiveView, PlainView, view_for
 
 from .test_report import full

@@ -16,7 +16,7 @@ from tests.client.nodes import add_node, set_tag, use
 from tests.local.service_harness import Service, definition, step, training
 
 if TYPE_CHECKING:
-    from smssh_plugin.client.nodes import Node
+    from smssh_plugin.client.managed_nodes import Node
 
 LOWER = "list_pipeline_execution_steps"
 

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from smssh_plugin.local.credentials import Key
+from smssh_plugin.local.keyring import Key
 from tests.local.service_harness import signed
 
 from .conftest import make, unmake

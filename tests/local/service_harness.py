@@ -27,14 +27,14 @@ from botocore.credentials import Credentials
 from moto.moto_api._internal import moto_api_backend
 
 from smssh_plugin.local.certificate import Certificate
-from smssh_plugin.local.credentials import Key, Keyring
 from smssh_plugin.local.gateway import Gateway, listen
 from smssh_plugin.local.jobs.kinds import Job, Outcome
+from smssh_plugin.local.keyring import Key, Keyring
 from smssh_plugin.local.lambda_functions import Functions
 from smssh_plugin.local.moto_backend import MotoBackend
 from smssh_plugin.local.outgoing import Outgoing
-from smssh_plugin.local.sagemaker.service import SageMaker
-from smssh_plugin.local.sessions.service import SessionService
+from smssh_plugin.local.sagemaker.sagemaker_service import SageMaker
+from smssh_plugin.local.sessions.session_service import SessionService
 from tests.waiting import LIMIT
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from .service_harness import KEY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smssh_plugin.local.credentials import Key
+    from smssh_plugin.local.keyring import Key
 
 VERSION = "1.2.677.0"
 OUTPUTS = (PayloadType.OUTPUT, PayloadType.STANDARD_ERROR, PayloadType.EXIT_CODE)

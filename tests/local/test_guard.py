@@ -26,7 +26,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from smssh_plugin.local import guard
-from smssh_plugin.local.credentials import Key, Keyring
+from smssh_plugin.local.keyring import Key, Keyring
 from tests.waiting import LIMIT
 
 from .jobs_support import somebody

@@ -17,7 +17,7 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.local import image_views
 from smssh_plugin.local.faults import Faults
 from smssh_plugin.local.images import CANNOT_PULL, Images, kind_of, names_of, parse
-from smssh_plugin.local.sagemaker.service import SageMaker
+from smssh_plugin.local.sagemaker.sagemaker_service import SageMaker
 from smssh_plugin.local.sandbox.container import MACHINE
 from smssh_plugin.local.service_error import ServiceError
 

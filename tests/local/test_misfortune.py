@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.local.jobs import run
-from smssh_plugin.local.jobs.logs import LogStream
+from smssh_plugin.local.jobs import job_run
+from smssh_plugin.local.jobs.log_streams import LogStream
 from tests.waiting import LIMIT
 
 from .jobs_support import REPOSITORY
@@ -184,15 +184,15 @@ def test_a_part_that_cannot_be_closed_keeps_no_other_from_it(
 ) -> None:
     """Of a job of two hosts: the other one is closed, the job ends, and it is not remembered for ever."""
     closed = []
-    close = run.Container.close
+    close = job_run.Container.close
 
-    async def failing(self: run.Container) -> None:
+    async def failing(self: job_run.Container) -> None:
         await close(self)
         closed.append(self.host)
         if self.host == "algo-1":
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run.Container, "close", failing)
+    monkeypatch.setattr(job_run.Container, "close", failing)
 
     async def main() -> None:
         async with world.runner() as runner:

@@ -22,8 +22,8 @@ from aiohttp import web
 
 from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
-from smssh_plugin.local.sessions.control import add_control_routes
-from smssh_plugin.local.sessions.service import SessionService
+from smssh_plugin.local.sessions.control_routes import add_control_routes
+from smssh_plugin.local.sessions.session_service import SessionService
 from tests import needs
 from tests.waiting import LIMIT
 

@@ -53,7 +53,7 @@ def main(argv: list[str], pace: float = 0.0) -> int:
         if arguments.fingerprint:
             return 0
         configuration = Configuration.load(folder)
-        from .control import Agent
+        from .control_channel import Agent
 
         return Agent(configuration, state_folder(folder), pace).run()
     except SmsshError as error:
@@ -103,8 +103,8 @@ def _registered(arguments: argparse.Namespace, folder: Path) -> Registration:
     Raises:
         SmsshError: refused, or no answer for 8 s.
     """
-    from .api import CallFailed, json_call
     from .identity import key_pair
+    from .service_client import CallFailed, json_call
 
     configuration = Configuration.load(folder)
     private, public = key_pair()

@@ -14,7 +14,7 @@ from botocore.auth import SigV4Auth
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from ...errors import SmsshError
-from .api import CallFailed, json_call
+from .service_client import CallFailed, json_call
 from .setup import Registration
 
 if TYPE_CHECKING:

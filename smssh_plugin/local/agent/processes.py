@@ -1,7 +1,7 @@
 """Programs that sessions start: what of, as whom, in which environment.
 
 After agent/session/shell/shell_unix.go of the real agent, but for one thing: that one makes a user `ssm-user`
-with the rights of root where there is none. The double runs on developers' machines and makes no users; it
+with the rights of root where there is none. The fake agent runs on developers' machines and makes no users; it
 uses `ssm-user` where that exists, and stays who it is elsewhere.
 """
 

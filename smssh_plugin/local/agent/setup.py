@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 AGENT_VERSION = "3.3.987.0"
-"""The version that the double reports: that of the real agent which it was written after."""
+"""The version that the fake agent reports: that of the real agent which it was written after."""
 SESSION_WORKERS = 1000
 """Sessions at the same time (`DefaultSessionWorkersLimit` in agent/appconfig/constants.go)."""
 SESSION_WORKER_BUFFER = 1
@@ -62,7 +62,7 @@ def certificate_of(folder: Path) -> Path:
 def state_folder(folder: Path) -> Path:
     """Where the registration is kept.
 
-    The real agent has one place a machine. The double keeps its state beside itself when it runs relocated,
+    The real agent has one place a machine. The fake agent keeps its state beside itself when it runs relocated,
     so that several containers of the local emulator can share a file system.
     """
     relocated = (folder / "configuration" / _FILE).is_file()
@@ -86,14 +86,14 @@ class CustomIdentity:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What the double takes from amazon-ssm-agent.json."""
+    """What the fake agent takes from amazon-ssm-agent.json."""
 
     ssm: str
     """The endpoint of the SSM API."""
     mgs: str
     """The endpoint of the channels (ssmmessages): `http` or `https`."""
     kms: str = ""
-    """The endpoint of KMS, for encrypted shells; "" for none: the double never calls AWS."""
+    """The endpoint of KMS, for encrypted shells; "" for none: the fake agent never calls AWS."""
     share_credentials: bool = True
     """Whether the role's credentials are written to the shared credentials file, under `share_profile`."""
     share_profile: str = "default"
@@ -117,7 +117,7 @@ class Configuration:
         """Read the configuration beside the program, else the system's.
 
         Raises:
-            SmsshError: there is none, or it names no endpoint: the double must never reach AWS.
+            SmsshError: there is none, or it names no endpoint: the fake agent must never reach AWS.
         """
         beside = folder / "configuration" / _FILE
         path = beside if beside.is_file() else _SYSTEM_CONFIGURATION

@@ -30,7 +30,7 @@ __all__ = ["Sessions", "valid_id"]
 _LOG = logging.getLogger("amazon-ssm-agent")
 _ID = re.compile(r"[A-Za-z0-9_.@:+=-]{1,160}")
 _TROUBLE = "document process failed unexpectedly: check [ssm-session-worker] log for crash reason"
-"""The real agent's words; it takes a minute to notice, the double does at once."""
+"""The real agent's words; it takes a minute to notice, the fake agent does at once."""
 
 
 def valid_id(session: str) -> bool:
@@ -61,7 +61,7 @@ class Sessions:
         return session in self._processes
 
     @property
-    def adopted(self) -> bool:
+    def inherited(self) -> bool:
         """Whether some were started by an agent before: their end sends no signal here."""
         return any(pid not in self._children for pid in self._processes.values())
 

@@ -1,4 +1,4 @@
-"""One session, from its data channel to its end: the double of the real agent's ssm-session-worker.
+"""One session, from its data channel to its end: the fake agent of the real agent's ssm-session-worker.
 
 The order of things is that of agent/session/plugins/sessionplugin/sessionplugin.go and
 agent/session/datachannel/datachannel.go: open the channel, say `Connected`, shake hands where the session
@@ -22,16 +22,16 @@ from ...errors import SmsshError
 from ...session.wire.frames import FrameError, Message, MessageType, PayloadType
 from ...session.wire.websocket import WebSocketClosedError
 from .agent_stream import Stream
-from .api import SESSION_ENDED, CallFailed
 from .command import CommandSession
 from .crypto import BlockCipher
 from .port import PortSession
+from .pseudo_terminal import TerminalSession
+from .service_client import SESSION_ENDED, CallFailed
 from .session_kind import Plugin, Result
 from .setup import AGENT_VERSION
-from .terminal import TerminalSession
 
 if TYPE_CHECKING:
-    from .api import Api, Socket
+    from .service_client import Api, Socket
     from .session_kind import Task
 
 __all__ = ["PLUGINS", "Worker"]

@@ -18,16 +18,16 @@ from ..agent.installed import PACE
 from ..image_views import Views
 from ..images import Images
 from ..sandbox.container import SandboxStartError, check_support
+from .batch_transform import run_transform
+from .job_run import JobRun, Tools
 from .kinds import ClientFault, Job, JobStopped, Kind, Outcome, Status, clip
 from .processing import run_processing
-from .run import JobRun, Tools
 from .training import run_training
-from .transform import run_transform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..credentials import Keyring
+    from ..keyring import Keyring
 
 __all__ = ["Job", "JobRunner", "Kind", "Outcome", "Status"]
 

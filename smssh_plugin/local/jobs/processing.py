@@ -15,7 +15,7 @@ from .kinds import REASON_LENGTH, SEE_LOGS, ClientFault, Outcome, cannot_start
 from .outputs import read_text, upload_folders
 
 if TYPE_CHECKING:
-    from .run import Container, JobRun
+    from .job_run import Container, JobRun
 
 __all__ = ["run_processing"]
 

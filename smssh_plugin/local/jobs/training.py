@@ -15,7 +15,7 @@ from .kinds import REASON_LENGTH, ClientFault, Outcome, algorithm_error, cannot_
 from .outputs import join, read_text, upload_archive, upload_folders
 
 if TYPE_CHECKING:
-    from .run import Container, JobRun
+    from .job_run import Container, JobRun
 
 __all__ = ["run_training"]
 

@@ -383,20 +383,7 @@ def _read_steps(entries: Any, steps: dict[str, Step], parent: str | None, branch
     if not isinstance(entries, list):
         raise _unparsable("Expecting start of Json Array.")
     for entry in entries:
-        name = entry.get("Name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not _STEP_NAME.fullmatch(name):
-            raise _unparsable(f"The step name '{name}' must match {_STEP_NAME.pattern}.")
-        if name in steps:
-            raise _unparsable(
-                f"Two steps have the name '{name}'; step names must be unique within a pipeline."
-            )
-        kind = entry.get("Type")
-        if not isinstance(kind, str) or kind not in (*CALLS, *OTHER_TYPES, *NOT_INTERPRETED):
-            raise _unparsable(f"Unknown step type '{kind}' (step '{name}').")
-        known = _STEP_MEMBERS | ({_TARGETS[kind], "OutputParameters"} if kind in _TARGETS else set())
-        for member in entry:
-            if member not in known and kind not in NOT_INTERPRETED:
-                raise _refused(f"the member '{member}'", f" (step '{name}')")
+        name, kind = _read_name_and_type(entry, steps)
         # A Callback, a Lambda and an EMR step may have none.
         arguments = entry.get("Arguments", {} if kind in (*_TARGETS, *NOT_INTERPRETED) else None)
         if not isinstance(arguments, dict):
@@ -430,6 +417,23 @@ def _read_steps(entries: Any, steps: dict[str, Step], parent: str | None, branch
         if kind == "Condition":
             _read_steps(arguments.get("IfSteps") or [], steps, name, branch=True)
             _read_steps(arguments.get("ElseSteps") or [], steps, name, branch=False)
+
+
+def _read_name_and_type(entry: Any, steps: dict[str, Step]) -> tuple[str, str]:
+    """The name and the type of a step that has the members of its type, and no name of another."""
+    name = entry.get("Name") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not _STEP_NAME.fullmatch(name):
+        raise _unparsable(f"The step name '{name}' must match {_STEP_NAME.pattern}.")
+    if name in steps:
+        raise _unparsable(f"Two steps have the name '{name}'; step names must be unique within a pipeline.")
+    kind = entry.get("Type")
+    if not isinstance(kind, str) or kind not in (*CALLS, *OTHER_TYPES, *NOT_INTERPRETED):
+        raise _unparsable(f"Unknown step type '{kind}' (step '{name}').")
+    known = _STEP_MEMBERS | ({_TARGETS[kind], "OutputParameters"} if kind in _TARGETS else set())
+    for member in entry:
+        if member not in known and kind not in NOT_INTERPRETED:
+            raise _refused(f"the member '{member}'", f" (step '{name}')")
+    return name, kind
 
 
 def _read_depends_on(name: str, entries: Any) -> tuple[list[str], dict[str, str]]:
@@ -538,31 +542,7 @@ class _Checker:
             step.needs.add(step.parent)
         for other in step.depends_on:
             self._need(step, other, "DependsOn")
-        arguments = step.arguments
-        if step.type == "Condition":
-            conditions = arguments.get("Conditions")
-            if not isinstance(conditions, list) or not conditions:
-                raise _unparsable(f"Step '{step.name}': a Condition step needs Conditions.")
-            for condition in conditions:
-                self._condition(step, condition)
-            arguments = {"Conditions": conditions}
-        elif step.type == "Fail":
-            arguments = {"ErrorMessage": arguments.get("ErrorMessage", "")}
-        elif step.type in _TARGETS:
-            arguments = {"Arguments": arguments, "Target": step.target}
-        elif step.type in NOT_INTERPRETED:
-            # What it refers to need not be something that is known here; whether it depends on a step is.
-            step.needs |= {name for name in _referred(arguments) if name in self._definition.steps} - {
-                step.name
-            }
-            arguments = {}
-        else:
-            call = CALLS[step.type]
-            try:
-                self._shapes.check_arguments(call.create, arguments, absent=[call.name])
-            except ValueError as error:
-                raise _unparsable(f"{error} (Step '{step.name}'.)") from None
-        for expression in expressions(arguments):
+        for expression in expressions(self._arguments(step)):
             step.needs |= self._expression(expression, where)
         for other in step.needs:
             if self._definition.steps[other].type == "Fail" and step.triggers.get(other) not in (
@@ -570,6 +550,31 @@ class _Checker:
                 "Any",
             ):
                 raise _unparsable(f"{step.name} can not depends on {other}: {other} is a Fail step.")
+
+    def _arguments(self, step: Step) -> dict[str, Any]:
+        """Check a step's arguments as its type wants it; answers those that may refer to other steps."""
+        arguments = step.arguments
+        if step.type == "Condition":
+            conditions = arguments.get("Conditions")
+            if not isinstance(conditions, list) or not conditions:
+                raise _unparsable(f"Step '{step.name}': a Condition step needs Conditions.")
+            for condition in conditions:
+                self._condition(step, condition)
+            return {"Conditions": conditions}
+        if step.type == "Fail":
+            return {"ErrorMessage": arguments.get("ErrorMessage", "")}
+        if step.type in _TARGETS:
+            return {"Arguments": arguments, "Target": step.target}
+        if step.type in NOT_INTERPRETED:
+            # What it refers to need not be something that is known here; whether it depends on a step is.
+            step.needs |= self._definition.steps.keys() & set(_referred(arguments)) - {step.name}
+            return {}
+        call = CALLS[step.type]
+        try:
+            self._shapes.check_arguments(call.create, arguments, absent=[call.name])
+        except ValueError as error:
+            raise _unparsable(f"{error} (Step '{step.name}'.)") from None
+        return arguments
 
     def experiment(self) -> None:
         for expression in expressions(self._definition.experiment):

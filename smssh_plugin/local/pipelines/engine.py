@@ -25,17 +25,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..lambda_functions import FunctionFailed, UnknownFunction
 from ..service_error import ServiceError
 from .definition import CALLS, NOT_INTERPRETED
+from .expressions import StepError, Values, shown
 from .retries import JOB_INTERNAL_ERROR, RESOURCE_LIMIT, Retries, fault_of_call, fault_of_job
 from .step_run import StepRun
-from .values import StepError, Values, shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..sagemaker.store import JobRecord, PipelineRecord
+    from ..sagemaker.resources import JobRecord, PipelineRecord
     from ..sagemaker.tuning import TuningRecord
     from .definition import Definition, Made, Step
-    from .values import ReadObject
+    from .expressions import ReadObject
 
     Handle = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
     Invoke = Callable[[str, Any], Awaitable[Any]]
@@ -258,30 +258,33 @@ class Execution:
     async def _step(self, run: StepRun) -> None:
         log.info("%s: step %s starts", self.id, run.step.name)
         try:
-            if run.step.type == "Condition":
-                run.status = "Executing"
-                conditions = run.step.arguments["Conditions"]
-                run.outcome = all([await self.values.holds(condition) for condition in conditions])
-                run.metadata = {"Condition": {"Outcome": str(run.outcome)}}
-                status, reason = "Succeeded", None
-            elif run.step.type == "Fail":
-                message = shown(await self.values.of(run.step.arguments.get("ErrorMessage", "")))
-                run.metadata = {"Fail": {"ErrorMessage": message}}
-                status, reason = "Failed", message
-            elif run.step.type == "Callback":
-                status, reason = await self._wait_for_callback(run)
-            elif run.step.type == "Lambda":
-                status, reason = await self._invoke(run)
-            elif run.step.type in NOT_INTERPRETED:
-                status = "Failed"
-                reason = f"ClientError: smssh local does not interpret steps of type '{run.step.type}'."
-            else:
-                status, reason = await self._make(run)
+            status, reason = await self._end_of(run)
         except StepError as failure:
             status, reason = "Failed", f"ClientError: {failure}"
         run.status, run.reason, run.ended = status, (reason or "")[:_REASON] or None, time.time()
         self.modified = run.ended
         log.info("%s: step %s: %s", self.id, run.step.name, status)
+
+    async def _end_of(self, run: StepRun) -> tuple[str, str | None]:
+        """Run a step as its type wants it; answers its status and FailureReason."""
+        step = run.step
+        if step.type == "Condition":
+            run.status = "Executing"
+            conditions = step.arguments["Conditions"]
+            run.outcome = all([await self.values.holds(condition) for condition in conditions])
+            run.metadata = {"Condition": {"Outcome": str(run.outcome)}}
+            return "Succeeded", None
+        if step.type == "Fail":
+            message = shown(await self.values.of(step.arguments.get("ErrorMessage", "")))
+            run.metadata = {"Fail": {"ErrorMessage": message}}
+            return "Failed", message
+        if step.type == "Callback":
+            return await self._wait_for_callback(run)
+        if step.type == "Lambda":
+            return await self._invoke(run)
+        if step.type in NOT_INTERPRETED:
+            return "Failed", f"ClientError: smssh local does not interpret steps of type '{step.type}'."
+        return await self._make(run)
 
     async def _make(self, run: StepRun) -> tuple[str, str | None]:
         """Make what a step makes and see it through, again where its policies say so.

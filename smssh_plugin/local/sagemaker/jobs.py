@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..images import uri_of
 from ..jobs.kinds import Job, Outcome
 from ..service_error import ServiceError
+from .resources import JobRecord, ModelRecord, Store, arn, page
 from .shapes import validation_error
-from .store import JobRecord, ModelRecord, Store, arn, page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..service_error import ServiceError
+from .resources import Store, arn, page
 from .shapes import validation_error
-from .store import Store, arn, page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -142,21 +142,25 @@ def _broken(shape: AnyShape, value: Any, path: str, *, required: bool) -> Iterat
         for index, item in enumerate(value, 1):
             yield from _broken(shape.member, item, f"{path}.{index}.member", required=required)
     elif kind == "map":
-        _expect(isinstance(value, dict), "structure or map")
-        yield from _size(shape, value, len(value), path)
-        for key, item in value.items():
-            faults = [text for _, text in _scalar_faults(shape.key, key)]
-            if faults:
-                yield _constraint(value, path, f"Map keys must satisfy constraint: [{', '.join(faults)}]")
-            if shape.value.type_name in ("structure", "list", "map"):
-                yield from _broken(shape.value, item, f"{path}.{key}.member", required=required)
-                continue
-            faults = [text for _, text in _scalar_faults(shape.value, item)]
-            if faults:
-                yield _constraint(value, path, f"Map value must satisfy constraint: [{', '.join(faults)}]")
+        yield from _broken_map(shape, value, path, required=required)
     else:
         for shown, text in _scalar_faults(shape, value):
             yield _constraint(shown, path, text)
+
+
+def _broken_map(shape: AnyShape, value: Any, path: str, *, required: bool) -> Iterator[str]:
+    _expect(isinstance(value, dict), "structure or map")
+    yield from _size(shape, value, len(value), path)
+    for key, item in value.items():
+        faults = [text for _, text in _scalar_faults(shape.key, key)]
+        if faults:
+            yield _constraint(value, path, f"Map keys must satisfy constraint: [{', '.join(faults)}]")
+        if shape.value.type_name in ("structure", "list", "map"):
+            yield from _broken(shape.value, item, f"{path}.{key}.member", required=required)
+            continue
+        faults = [text for _, text in _scalar_faults(shape.value, item)]
+        if faults:
+            yield _constraint(value, path, f"Map value must satisfy constraint: [{', '.join(faults)}]")
 
 
 def _scalar_faults(shape: AnyShape, value: Any) -> Iterator[tuple[Any, str]]:
@@ -231,43 +235,47 @@ def _check_template(shape: AnyShape, value: Any) -> None:
     if shape is None or is_expression(value):
         return
     kind = shape.type_name
+    if kind in ("structure", "map") and not isinstance(value, dict):
+        raise ValueError("Expecting start of Json Object.")
     if kind == "structure":
-        if not isinstance(value, dict):
-            raise ValueError("Expecting start of Json Object.")
-        for name in value:
-            if name not in shape.members:
-                raise ValueError(f"Unknown Argument member '{name}'.")
-        for name in shape.required_members:
-            if value.get(name) is None:
-                raise ValueError(
-                    f"Model Validation failed: Missing required field '{name}' in '{shape.name}'."
-                )
-        for name, item in value.items():
-            if item is not None:
-                _check_template(shape.members[name], item)
+        _check_members(shape, value)
+    elif kind == "map":
+        for item in value.values():
+            _check_template(shape.value, item)
     elif kind == "list":
         if not isinstance(value, list):
             raise ValueError("Expecting start of Json Array.")
         for item in value:
             _check_template(shape.member, item)
-    elif kind == "map":
-        if not isinstance(value, dict):
-            raise ValueError("Expecting start of Json Object.")
-        for item in value.values():
-            _check_template(shape.value, item)
     else:
-        try:
-            faults = [text for _, text in _scalar_faults(shape, value)]
-        except ServiceError as error:
-            raise ValueError(f"Model Validation failed: '{shape.name}': {error.message}") from None
-        if faults and "enum" in shape.metadata:
-            choices = ", ".join(shape.metadata["enum"])
-            raise ValueError(
-                f"Model Validation failed: Value '{value}' for '{shape.name}' "
-                f"failed to satisfy enum value set: [{choices}]"
-            )
-        if faults:
-            raise ValueError(f"Model Validation failed: Value '{value}' for '{shape.name}': {faults[0]}")
+        _check_scalar(shape, value)
+
+
+def _check_members(shape: AnyShape, value: dict[str, Any]) -> None:
+    for name in value:
+        if name not in shape.members:
+            raise ValueError(f"Unknown Argument member '{name}'.")
+    for name in shape.required_members:
+        if value.get(name) is None:
+            raise ValueError(f"Model Validation failed: Missing required field '{name}' in '{shape.name}'.")
+    for name, item in value.items():
+        if item is not None:
+            _check_template(shape.members[name], item)
+
+
+def _check_scalar(shape: AnyShape, value: Any) -> None:
+    try:
+        faults = [text for _, text in _scalar_faults(shape, value)]
+    except ServiceError as error:
+        raise ValueError(f"Model Validation failed: '{shape.name}': {error.message}") from None
+    if faults and "enum" in shape.metadata:
+        choices = ", ".join(shape.metadata["enum"])
+        raise ValueError(
+            f"Model Validation failed: Value '{value}' for '{shape.name}' "
+            f"failed to satisfy enum value set: [{choices}]"
+        )
+    if faults:
+        raise ValueError(f"Model Validation failed: Value '{value}' for '{shape.name}': {faults[0]}")
 
 
 def _cut(shape: AnyShape, value: Any) -> Any:

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..service_error import ServiceError
+from .resources import JobRecord, Store, arn, page
 from .shapes import validation_error
-from .store import JobRecord, Store, arn, page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -209,6 +209,11 @@ class Tuning:
         finally:
             for task in (*waiting, stop):
                 task.cancel()
+        self._conclude(record)
+
+    @staticmethod
+    def _conclude(record: TuningRecord) -> None:
+        """Say how a tuning job has ended, from its trials."""
         if record.stop.is_set():
             record.turn("Stopped")
         elif all(trial.job.status == "Failed" for trial in record.trials):

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import ExitStatus, SmsshError
-from . import init
+from . import start
 from .network import INTERFACE, address_of
 from .relay import Relay, SocketSource
 from .root import HOME, MACHINE, OWN, is_own
@@ -139,11 +139,11 @@ class Program:
 
     def terminate(self) -> None:
         """Send it SIGTERM, which a container's PID 1 ignores if it has no handler for it."""
-        self._signal(init.FORWARDED)
+        self._signal(start.FORWARDED)
 
     def kill(self) -> None:
         """Send it SIGKILL; with a container's PID 1, every process of the container ends at once."""
-        self._signal(init.KILL)
+        self._signal(start.KILL)
 
     async def wait(self) -> int:
         """Wait for its end; with a container's PID 1, every process of the container is gone then.
@@ -430,10 +430,10 @@ def _addresses(spec: SandboxSpec, own_network: bool) -> dict[str, str]:
 
 
 def _program(status: int, control: int) -> list[str]:
-    """The command line of `init.py`: no site, no environment, no bytecode written."""
-    code = "import sys; sys.path.append(sys.argv[1]); from smssh_plugin.local.sandbox.init import main; main({}, {})"
-    # The package's folder is the fourth above: smssh_plugin/local/sandbox/init.py.
-    folder = Path(init.__file__).parents[3]
+    """The command line of `start.py`: no site, no environment, no bytecode written."""
+    code = "import sys; sys.path.append(sys.argv[1]); from smssh_plugin.local.sandbox.start import main; main({}, {})"
+    # The package's folder is the fourth above: smssh_plugin/local/sandbox/start.py.
+    folder = Path(start.__file__).parents[3]
     return [sys.executable, "-I", "-S", "-B", "-c", code.format(status, control), str(folder)]
 
 
@@ -445,7 +445,7 @@ def _devpts() -> str:
 async def _launch(
     document: dict[str, Any], output: int, name: str, control: int | None = None
 ) -> tuple[asyncio.subprocess.Process, dict[str, Any]]:
-    """Run `init.py`; return it and what it says of what it started, once that runs.
+    """Run `start.py`; return it and what it says of what it started, once that runs.
 
     Args:
         document: what it reads.
@@ -522,7 +522,7 @@ async def _abandon(process: asyncio.subprocess.Process) -> None:
 
 
 def _document(spec: SandboxSpec) -> dict[str, Any]:
-    """Write what belongs to the container into its folder; return what `init.py` reads."""
+    """Write what belongs to the container into its folder; return what `start.py` reads."""
     folder = Path(os.path.realpath(spec.folder))
     for name in ("stage", "changes", "home", "tmp", "var-tmp", "native"):
         (folder / name).mkdir(exist_ok=True)
@@ -662,7 +662,7 @@ def _probe(how: Literal["root", "user"], folder: Path, root: dict[str, str] | No
 
 
 def _failure(document: dict[str, Any]) -> str | None:
-    """Run `init.py` to its end; return why that does not work, None if it does."""
+    """Run `start.py` to its end; return why that does not work, None if it does."""
     status_read, status_write = os.pipe()
     ours, theirs = socket.socketpair()
     try:

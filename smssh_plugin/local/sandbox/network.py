@@ -14,7 +14,7 @@ import socket
 import struct
 from typing import Any
 
-__all__ = ["BRIDGE", "INTERFACE", "PREFIX_LENGTH", "Links", "address_of"]
+__all__ = ["BRIDGE", "INTERFACE", "PREFIX_LENGTH", "Interfaces", "address_of"]
 
 INTERFACE = "eth0"
 """As on AWS; what resourceconfig.json names."""
@@ -42,7 +42,7 @@ def address_of(index: int) -> str:
     return f"198.18.{number >> 8}.{number & 255}"
 
 
-class Links:
+class Interfaces:
     """The interfaces of the network namespace that the calling thread is in when this is made."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class Links:
             raise OSError(-code, f"rtnetlink: {os.strerror(-code)}")
 
 
-def connect(spec: dict[str, Any], hub: tuple[Links, int] | None) -> None:
+def connect(spec: dict[str, Any], hub: tuple[Interfaces, int] | None) -> None:
     """Set up the network namespace that the caller has just entered.
 
     Args:
@@ -136,7 +136,7 @@ def connect(spec: dict[str, Any], hub: tuple[Links, int] | None) -> None:
     Raises:
         OSError: the kernel says no.
     """
-    links = Links()
+    links = Interfaces()
     try:
         links.up("lo")
         if hub is None:

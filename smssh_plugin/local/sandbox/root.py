@@ -115,29 +115,31 @@ def _mount_points() -> list[str]:
 def _top(new: str, changes: str, below: list[str], user: bool, notes: list[str]) -> None:
     """Give the new root the entries of `/`."""
     with os.scandir("/") as entries:
-        for entry in entries:
-            if entry.name in _APART:
-                continue
-            target = os.path.join(new, entry.name)
-            if entry.is_symlink():
-                os.symlink(os.readlink(entry.path), target)
-            elif not entry.is_dir():
-                if stat.S_ISREG(os.lstat(entry.path).st_mode):
-                    with contextlib.suppress(OSError):
-                        _copy(entry.path, target)
-            elif user:
-                _as_it_is(entry.path, target, notes)
-            else:
-                os.mkdir(target)
-                try:
-                    _copy_on_write(entry.path, target, changes)
-                except OSError as error:
-                    notes.append(
-                        f"the container shares {entry.path} with this machine: {os.strerror(error.errno or 0)}"
-                    )
-                    kernel.mount(entry.path, target, None, kernel.MS_BIND | kernel.MS_REC)
-                else:
-                    _bind_below(entry.path, new, below)
+        found = [entry for entry in entries if entry.name not in _APART]
+    for entry in found:
+        target = os.path.join(new, entry.name)
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), target)
+        elif entry.is_file():
+            with contextlib.suppress(OSError):
+                _copy(entry.path, target)
+        elif entry.is_dir() and _top_folder(entry.path, target, changes, user, notes):
+            _bind_below(entry.path, new, below)
+
+
+def _top_folder(folder: str, target: str, changes: str, user: bool, notes: list[str]) -> bool:
+    """Give the new root a folder of `/`; answers whether what is written to it is kept in memory."""
+    if user:
+        _as_it_is(folder, target, notes)
+        return False
+    os.mkdir(target)
+    try:
+        _copy_on_write(folder, target, changes)
+    except OSError as error:
+        notes.append(f"the container shares {folder} with this machine: {os.strerror(error.errno or 0)}")
+        kernel.mount(folder, target, None, kernel.MS_BIND | kernel.MS_REC)
+        return False
+    return True
 
 
 def _image(new: str, root: dict[str, str], below: list[str], user: bool) -> None:
@@ -202,23 +204,19 @@ def _as_it_is(folder: str, target: str, notes: list[str]) -> None:
         _bind_or_note(folder, target, notes)
         return
     with os.scandir(folder) as entries:
-        for entry in entries:
-            inside = os.path.join(target, entry.name)
-            if entry.name in _NEW_ENTRIES.get(folder, ()):
-                continue
-            if entry.is_symlink():
-                os.symlink(os.readlink(entry.path), inside)
-            elif entry.is_dir() and entry.path in _NEW_ENTRIES:
-                _as_it_is(entry.path, inside, notes)
-            elif entry.is_dir():
-                os.mkdir(inside, 0o755)
-                _bind_or_note(entry.path, inside, notes)
-            elif folder == "/etc" and os.access(entry.path, os.R_OK):
-                # A copy can be written to and replaced, as root can in a container on AWS.
-                _copy(entry.path, inside)
-            else:
-                os.close(os.open(inside, os.O_CREAT | os.O_WRONLY, 0o600))
-                _bind_or_note(entry.path, inside, notes)
+        found = [entry for entry in entries if entry.name not in _NEW_ENTRIES.get(folder, ())]
+    for entry in found:
+        inside = os.path.join(target, entry.name)
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), inside)
+        elif entry.is_dir():
+            _as_it_is(entry.path, inside, notes)
+        elif folder == "/etc" and os.access(entry.path, os.R_OK):
+            # A copy can be written to and replaced, as root can in a container on AWS.
+            _copy(entry.path, inside)
+        else:
+            os.close(os.open(inside, os.O_CREAT | os.O_WRONLY, 0o600))
+            _bind_or_note(entry.path, inside, notes)
 
 
 def _copy(source: str, target: str) -> None:

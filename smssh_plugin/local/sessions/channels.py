@@ -24,7 +24,7 @@ from aiohttp import web
 from ...session.wire.frames import FrameError, Message, MessageType
 from ..faults import HangUpError
 from ..service_error import ServiceError
-from .link import GOING_AWAY, INVALID, POLICY, Link, kind_of, sequence_of
+from .channel_end import GOING_AWAY, INVALID, POLICY, ChannelEnd, kind_of, sequence_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,8 +71,8 @@ class Session:
     status: str = "Connecting"
     output: str = ""
     client_token: str = field(default_factory=lambda: secrets.token_urlsafe(48))
-    client: Link | None = None
-    agent: Link | None = None
+    client: ChannelEnd | None = None
+    agent: ChannelEnd | None = None
     paused: bool = False
     sent: int = 0
     """Bytes of messages that came from the client."""
@@ -149,7 +149,7 @@ class Channels:
         self.sessions: dict[str, Session] = {}
         self.active: dict[str, Session] = {}
         """The sessions that have not ended."""
-        self.control: dict[str, Link] = {}
+        self.control: dict[str, ChannelEnd] = {}
         """The control channels that are open, by node."""
         self.events: deque[Event] = deque(maxlen=EVENTS_MAX)
         self.signed_clients = True
@@ -161,7 +161,7 @@ class Channels:
         self._may_act_for = may_act_for
         self._tokens: dict[str, str] = {}
         """Tokens for the first message of agents' channels, each with the channel's path; for one use."""
-        self._links: set[Link] = set()
+        self._links: set[ChannelEnd] = set()
         self._noted = asyncio.Event()
         self._numbers = 0
 
@@ -221,7 +221,7 @@ class Channels:
         await asyncio.gather(*told)
 
     @staticmethod
-    async def _tell(link: Link | None, message: Message, *, close: bool = False) -> None:
+    async def _tell(link: ChannelEnd | None, message: Message, *, close: bool = False) -> None:
         if link is not None:
             await link.say(message)
             if close:
@@ -255,7 +255,7 @@ class Channels:
                 link.abort()
         self.note("drop", subject, side)
 
-    def _arm(self, link: Link) -> None:
+    def _arm(self, link: ChannelEnd) -> None:
         if link.cut_at is not None:
             return
         for cut in list(self.cuts.values()):
@@ -342,7 +342,7 @@ class Channels:
         await link.settle()
         return link.socket
 
-    async def _from_agent_control(self, link: Link, target: str, data: bytes) -> None:
+    async def _from_agent_control(self, link: ChannelEnd, target: str, data: bytes) -> None:
         kind_of(data)
         message = Message.decode(data)
         if message.type != MessageType.AGENT_TASK_COMPLETE:
@@ -387,7 +387,7 @@ class Channels:
         await link.settle()
         return link.socket
 
-    async def _serve_agent(self, session: Session, link: Link) -> None:
+    async def _serve_agent(self, session: Session, link: ChannelEnd) -> None:
         before, session.agent = session.agent, link
         if before is not None:
             await before.close(GOING_AWAY, "another data channel was opened")
@@ -415,7 +415,7 @@ class Channels:
         elif len(session.held) < _HELD_MAX and sum(map(len, session.held)) < _HELD_BYTES_MAX:
             session.held.append(data)
 
-    async def _serve_client(self, session: Session, link: Link) -> None:
+    async def _serve_client(self, session: Session, link: ChannelEnd) -> None:
         if session.closing is not None:  # the agent was quicker to fail than the client to come
             await self._tell(link, session.closing, close=True)
             return
@@ -453,15 +453,15 @@ class Channels:
         if session.agent is not None:
             await session.agent.forward(data)
 
-    async def _accept(self, request: web.Request, side: str, subject: str) -> Link:
-        link = await Link.accept(request, side, subject)
+    async def _accept(self, request: web.Request, side: str, subject: str) -> ChannelEnd:
+        link = await ChannelEnd.accept(request, side, subject)
         link.latency = self.latency
         self._links.add(link)
         if side == "control":
             self._arm(link)
         return link
 
-    async def _read(self, link: Link, act: Callable[[bytes], Awaitable[None]]) -> None:
+    async def _read(self, link: ChannelEnd, act: Callable[[bytes], Awaitable[None]]) -> None:
         """Act on what comes, to the end of the connection; what is no message ends it, with the reason."""
         try:
             async for data in link.messages():

@@ -273,52 +273,45 @@ def _public() -> dict[str, dict[str, Any]]:
     commands = {"commands": "{{ command }}", "runAsElevated": False}
     systems = dict.fromkeys(("windows", "macos", "linux"), commands)
     return {
-        "AWS-StartSSHSession": {
-            "schemaVersion": "1.0",
-            "description": "Document to start SSH session over Session Manager",
-            "sessionType": "Port",
-            "parameters": {
+        "AWS-StartSSHSession": _document(
+            "Document to start SSH session over Session Manager",
+            "Port",
+            parameters={
                 "portNumber": _parameter("22", "(Optional) Port number of SSH server on the instance", _PORT)
             },
-            "properties": {"portNumber": "{{ portNumber }}"},
-        },
-        "AWS-StartPortForwardingSession": {
-            "schemaVersion": "1.0",
-            "description": "Document to start port forwarding session over Session Manager",
-            "sessionType": "Port",
-            "parameters": {"portNumber": port, "localPortNumber": local},
-            "properties": forwarding,
-        },
-        "AWS-StartPortForwardingSessionToRemoteHost": {
-            "schemaVersion": "1.0",
-            "description": "Document to start port forwarding session over Session Manager to remote host",
-            "sessionType": "Port",
-            "parameters": {"portNumber": port, "localPortNumber": local, "host": host},
-            "properties": {**forwarding, "host": "{{ host }}"},
-        },
-        PREFERENCES: {
-            "schemaVersion": "1.0",
-            "description": "Document to hold regional settings for Session Manager",
-            "sessionType": "Standard_Stream",
-            "inputs": {
-                "kmsKeyId": "",
-                "runAsEnabled": False,
-                "runAsDefaultUser": "",
-                "idleSessionTimeout": "",
-            },
-        },
-        "AWS-StartInteractiveCommand": {
-            "schemaVersion": "1.0",
-            "description": "Document to run single interactive command on an instance",
-            "sessionType": "InteractiveCommands",
-            "parameters": {"command": command},
-            "properties": systems,
-        },
-        "AWS-StartNonInteractiveCommand": {
-            "schemaVersion": "1.0",
-            "description": "Document to run single non-interactive command on an instance",
-            "sessionType": "NonInteractiveCommands",
-            "parameters": {"command": command},
-            "properties": systems,
-        },
+            properties={"portNumber": "{{ portNumber }}"},
+        ),
+        "AWS-StartPortForwardingSession": _document(
+            "Document to start port forwarding session over Session Manager",
+            "Port",
+            parameters={"portNumber": port, "localPortNumber": local},
+            properties=forwarding,
+        ),
+        "AWS-StartPortForwardingSessionToRemoteHost": _document(
+            "Document to start port forwarding session over Session Manager to remote host",
+            "Port",
+            parameters={"portNumber": port, "localPortNumber": local, "host": host},
+            properties={**forwarding, "host": "{{ host }}"},
+        ),
+        PREFERENCES: _document(
+            "Document to hold regional settings for Session Manager",
+            "Standard_Stream",
+            inputs={"kmsKeyId": "", "runAsEnabled": False, "runAsDefaultUser": "", "idleSessionTimeout": ""},
+        ),
+        "AWS-StartInteractiveCommand": _document(
+            "Document to run single interactive command on an instance",
+            "InteractiveCommands",
+            parameters={"command": command},
+            properties=systems,
+        ),
+        "AWS-StartNonInteractiveCommand": _document(
+            "Document to run single non-interactive command on an instance",
+            "NonInteractiveCommands",
+            parameters={"command": command},
+            properties=systems,
+        ),
     }
+
+
+def _document(description: str, kind: str, **parts: dict[str, Any]) -> dict[str, Any]:
+    return {"schemaVersion": "1.0", "description": description, "sessionType": kind, **parts}

@@ -13,11 +13,11 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..credentials import Key
+from ..keyring import Key
 from ..service_error import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 __all__ = ["Activation", "Node", "Nodes", "page"]
 
@@ -340,22 +340,20 @@ class Nodes:
         """The nodes that can match, in order, by the filter that leaves the fewest."""
         best: list[Node] | None = None
         for key, values in wanted:
-            found: dict[str, Node] = {}
-            for value in values:
-                if key.startswith("tag:"):
-                    found.update(self._tagged_with.get((key[4:], value), {}))
-                elif key == "tag-key":
-                    found.update(self._tagged_with.get((value, None), {}))
-                elif key == "ActivationIds":
-                    found.update(self._activated_by.get(value, {}))
-                elif key == "InstanceIds":
-                    found.update({value: self.nodes[value]} if value in self.nodes else {})
-                else:
-                    break
-            else:
-                if best is None or len(found) < len(best):
-                    best = sorted(found.values(), key=lambda node: node.number)
+            if not key.startswith("tag:") and key not in ("tag-key", "ActivationIds", "InstanceIds"):
+                continue
+            found = {name: node for value in values for name, node in self._with(key, value).items()}
+            if best is None or len(found) < len(best):
+                best = sorted(found.values(), key=lambda node: node.number)
         return self._ordered if best is None else best
+
+    def _with(self, key: str, value: str) -> Mapping[str, Node]:
+        """The nodes that one value of an indexed filter means, by their ids."""
+        if key == "InstanceIds":
+            return {value: self.nodes[value]} if value in self.nodes else {}
+        if key == "ActivationIds":
+            return self._activated_by.get(value, {})
+        return self._tagged_with.get((value, None) if key == "tag-key" else (key[len("tag:") :], value), {})
 
     def deregister(self, node_id: str) -> Node:
         """DeregisterManagedInstance."""

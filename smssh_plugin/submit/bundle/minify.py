@@ -15,7 +15,7 @@ import token
 import tokenize
 from typing import Iterator
 
-__all__ = ["slim", "slim_shell"]
+__all__ = ["minify", "minify_shell"]
 
 # Python 3.12 and later see the parts of an f-string, those before see one string.
 _OPENS = {getattr(token, name, None) for name in ("FSTRING_START", "TSTRING_START")} - {None}
@@ -27,7 +27,7 @@ FUTURE = "from __future__ import annotations"
 _NOTHING = (tokenize.COMMENT, tokenize.NL, token.INDENT, token.DEDENT, token.ENDMARKER)
 
 
-def slim(source: bytes) -> bytes:
+def minify(source: bytes) -> bytes:
     """The same program in fewer bytes: the same syntax tree and lines, but for docstrings and types.
 
     Types of functions and variables go, and what a module does `if TYPE_CHECKING:`. Types of a class's fields
@@ -68,9 +68,10 @@ def slim(source: bytes) -> bytes:
         first = last = each.start[0]
         if begins:
             depths[first] = depth
-        if begins and each.type == token.STRING and _ends(tokens, index):
+        docstring = begins and each.type == token.STRING and _ends(tokens, index)
+        if docstring:
             cuts.append((each.start, each.end, '""'))
-        elif each.type == token.STRING:
+        if each.type == token.STRING and not docstring:
             last = each.end[0]
         elif each.type in _OPENS:
             strings.append(first)
@@ -80,13 +81,18 @@ def slim(source: bytes) -> bytes:
         opening.update(range(first, last))
         begins = each.type == token.NEWLINE
         before = None if begins else each
-    for (row, column), (last, end), new in reversed(cuts):
-        rows[row] = rows[row][:column] + new + rows[last][end:]
-        rows[row + 1 : last + 1] = [""] * (last - row)
+    _cut(rows, cuts)
     for row in set(range(len(rows))) - within:
         kept = rows[row].lstrip() if row in opening else rows[row].strip()
         rows[row] = " " * depths.get(row, 0) + kept if kept else ""
     return _without_typing("\n".join(rows[1:])).encode("utf-8")
+
+
+def _cut(rows: list[str], cuts: list[tuple[tuple[int, int], tuple[int, int], str]]) -> None:
+    """Put texts in the places of others, which end on the same row or a later one."""
+    for (row, column), (last, end), new in reversed(cuts):
+        rows[row] = rows[row][:column] + new + rows[last][end:]
+        rows[row + 1 : last + 1] = [""] * (last - row)
 
 
 def _without_typing(text: str) -> str:
@@ -114,7 +120,7 @@ def _has_types(node: ast.AST) -> bool:
     return any(getattr(node, name, None) is not None for name in names)
 
 
-def slim_shell(source: bytes) -> bytes:
+def minify_shell(source: bytes) -> bytes:
     """The same script without the lines that are comments, but for its first."""
     first, *rest = source.split(b"\n")
     return b"\n".join([first, *(line for line in rest if not line.lstrip().startswith(b"#"))])
@@ -164,20 +170,19 @@ def _is_unneeded(node: ast.stmt, of_module: bool) -> bool:
 
 def _locals(tree: ast.Module) -> Iterator[ast.AnnAssign]:
     """Variables of modules and functions that have types and values; a class's make the fields of a dataclass."""
-    for function in ast.walk(tree):
-        if isinstance(function, (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef)):
-            blocks = [function.body]
-            while blocks:
-                for node in blocks.pop():
-                    if isinstance(node, ast.AnnAssign) and node.value is not None:
-                        yield node
-                    if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                        inner = [node, *getattr(node, "handlers", ())]
-                        blocks += [
-                            getattr(each, name, [])
-                            for each in inner
-                            for name in ("body", "orelse", "finalbody")
-                        ]
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    waiting = [
+        each for node in ast.walk(tree) if isinstance(node, (ast.Module, *functions)) for each in node.body
+    ]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            yield node
+        if not isinstance(node, (ast.ClassDef, *functions)):
+            for each in (node, *getattr(node, "handlers", ())):
+                waiting += [
+                    one for name in ("body", "orelse", "finalbody") for one in getattr(each, name, ())
+                ]
 
 
 def _need_no_space(one: tokenize.TokenInfo, other: tokenize.TokenInfo) -> bool:

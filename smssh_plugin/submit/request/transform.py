@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Mapping, Sequence
 
 from ...settings import RUNTIME_LIMIT
-from . import images, launchers
+from . import image_addresses, launchers
 from .launchers import FOLDERS
 from .limits import LIMITS, OFF, check_count, check_environment, check_length, refuse
 from .values import at, is_list, is_map, is_text
@@ -194,17 +194,8 @@ def _trained(
     entry_point = algorithm.get("ContainerEntrypoint") if own else None
     named = is_list(entry_point) and len(entry_point) > 0
     image = algorithm.get("TrainingImage")
-    # Without a bundle there is no channel that an algorithm could end at; who chooses a launcher knows of a script.
-    chosen, carried = injection.launcher != "auto", not injection.baked
-    if carried and not named and images.is_algorithm(image, request.get(parameters), scripted=chosen):
-        raise refuse(
-            where,
-            f"{prefix}AlgorithmSpecification.TrainingImage is a built-in algorithm, which runs no code of yours and "
-            "may end at a channel that it does not know",
-            "where it is XGBoost with a script of yours, name that in the hyperparameter sagemaker_program, or choose "
-            f"a launcher (SSHOptions(launcher='sitecustomize')); else {OFF}",
-            "built-in-algorithm",
-        )
+    if not named and not injection.baked:
+        _refuse_built_in(image, request.get(parameters), injection, where, prefix)
     environment = _environment_of(request, where, f"{prefix}Environment")
     start = _start(injection, kind, FOLDERS[kind], entry_point, environment, where, own)
     _refuse_no_shell(start, image, where, f"{prefix}AlgorithmSpecification.TrainingImage")
@@ -221,6 +212,19 @@ def _trained(
         environment, variables, start, kind, where, f"{prefix}Environment"
     )
     return changed
+
+
+def _refuse_built_in(image: Any, hyperparameters: Any, injection: Injection, where: str, prefix: str) -> None:
+    """Refuse an algorithm of AWS's, which may end at our channel. Who chooses a launcher knows of a script."""
+    if image_addresses.is_algorithm(image, hyperparameters, scripted=injection.launcher != "auto"):
+        raise refuse(
+            where,
+            f"{prefix}AlgorithmSpecification.TrainingImage is a built-in algorithm, which runs no code of yours and "
+            "may end at a channel that it does not know",
+            "where it is XGBoost with a script of yours, name that in the hyperparameter sagemaker_program, or choose "
+            f"a launcher (SSHOptions(launcher='sitecustomize')); else {OFF}",
+            "built-in-algorithm",
+        )
 
 
 def _processing(request: Request, injection: Injection, where: str) -> Request:
@@ -515,7 +519,7 @@ def _refuse_isolation(holder: Request, where: str, field_name: str) -> None:
 
 
 def _refuse_no_shell(start: launchers.Start, image: Any, where: str, field_name: str) -> None:
-    if start.entry_point is not None and images.lacks_shell(image):
+    if start.entry_point is not None and image_addresses.lacks_shell(image):
         raise refuse(
             where,
             f"{field_name} is {image}, which has no /bin/sh, and a wrapped entry point starts with it",
@@ -526,7 +530,7 @@ def _refuse_no_shell(start: launchers.Start, image: Any, where: str, field_name:
 
 
 def _refuse_closed(image: Any, where: str, field_name: str) -> None:
-    if images.is_closed(image):
+    if image_addresses.is_closed(image):
         raise refuse(
             where,
             f"{field_name} is a closed image of AWS's (a built-in algorithm, Clarify, Model Monitor or the like), "

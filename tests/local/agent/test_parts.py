@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.local.agent import worker as workers
 from smssh_plugin.local.agent.agent_stream import WINDOW, Stream
-from smssh_plugin.local.agent.api import Api
 from smssh_plugin.local.agent.dial import Destination, DialError, Dialing
 from smssh_plugin.local.agent.document import task_of
 from smssh_plugin.local.agent.port import PortSession
+from smssh_plugin.local.agent.service_client import Api
 from smssh_plugin.local.agent.session_kind import Task
 from smssh_plugin.local.agent.setup import Configuration, CustomIdentity
 from smssh_plugin.local.agent.smux_server import BUFFER_MAX, HEADER, NOP, PSH, STREAMS_MAX, SYN, MuxServer

@@ -20,7 +20,7 @@ FILES = [
         "jobs/test_training",
         "jobs/test_processing",
         "jobs/test_ending",
-        "jobs/test_transform",
+        "jobs/test_batch_transform",
         "sandbox/test_container",
     )
 ]

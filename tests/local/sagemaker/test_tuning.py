@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from smssh_plugin.local.faults import Faults
-from smssh_plugin.local.sagemaker.service import SageMaker
+from smssh_plugin.local.sagemaker.sagemaker_service import SageMaker
 from tests.local.service_harness import definition, running, step, training
 
 GOLDEN = Path(__file__).resolve().parents[2] / "submit" / "sdks" / "golden"

@@ -375,7 +375,7 @@ def test_without_networks_of_their_own_jobs_run_and_one_line_says_so(common: Pat
     who = somebody(common)
     image = image_for(who, common)
     probe = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
-    transform = str(REPOSITORY / "tests/local/jobs/test_transform.py")
+    transform = str(REPOSITORY / "tests/local/jobs/test_batch_transform.py")
     command = ["unshare", "--user", "--map-root-user", "sh", "-c", NO_NETWORKS, who.python, transform]
     done = who.run(
         *("-c", probe, *command, "several_hosts or whole_objects", str(common / "inner")),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smssh_plugin.submit.bundle.minify import slim
+from smssh_plugin.submit.bundle.minify import minify
 
 ROOT = Path(__file__).resolve().parents[3]
 OURS = sorted(
@@ -18,7 +18,7 @@ OURS = sorted(
 
 
 def tree(source: bytes) -> str:
-    """The syntax tree with line numbers, without what does nothing in a container (see `slim`)."""
+    """The syntax tree with line numbers, without what does nothing in a container (see `minify`)."""
     found = ast.parse(source)
     found.body = [node for node in found.body if not _is_unneeded(node)]
     for node in ast.walk(found):
@@ -93,9 +93,9 @@ def test_the_same_program_on_the_same_lines() -> None:
     assert len(OURS) > 100
     for file in OURS:
         source = file.read_bytes()
-        made = slim(source)
+        made = minify(source)
         assert tree(made) == tree(source), file
-        assert slim(made) == made, file
+        assert minify(made) == made, file
         needed = imported(source) & imported(made, used=True)
         assert needed <= imported(made), file
 
@@ -230,7 +230,7 @@ int)):return a,b,c,d(3),f
 
 
 def test_what_goes_and_what_stays() -> None:
-    assert slim(SOURCE.encode()).decode() == SLIMMED
+    assert minify(SOURCE.encode()).decode() == SLIMMED
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     exec(SOURCE, before)
@@ -257,4 +257,4 @@ def test_what_goes_and_what_stays() -> None:
     ],
 )
 def test_small_ones(source: str) -> None:
-    assert tree(slim(source.encode())) == tree(source.encode())
+    assert tree(minify(source.encode())) == tree(source.encode())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.submit.request import images
+from smssh_plugin.submit.request import image_addresses
 from tests import needs
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def address(account: str, name: str) -> str:
 
 def known(account: str, name: str) -> bool:
     image = address(account, name)
-    return images.is_algorithm(image, {}) or images.keeps_python_path(image)
+    return image_addresses.is_algorithm(image, {}) or image_addresses.keeps_python_path(image)
 
 
 def registries(part: Any) -> Iterator[tuple[str, str]]:
@@ -47,12 +47,12 @@ def test_the_accounts_are_those_of_the_sdk() -> None:
         needs.missing("SageMaker SDK v3")
     found = {pair for file in folder.glob("*.json") for pair in registries(json.loads(file.read_text()))}
     by_name = [(account, name) for account, name in found if known(AWS, name)]
-    assert {account for account, name in by_name} == images.ACCOUNTS
+    assert {account for account, name in by_name} == image_addresses.ACCOUNTS
     assert all(known(account, name) for account, name in by_name)
 
 
 @pytest.mark.parametrize("name", ["object-detection", "image-classification", "xgboost", "lda"])
 def test_anybody_may_call_a_repository_like_one_of_awss(name: str) -> None:
-    assert images.is_algorithm(address(AWS, name), {})
+    assert image_addresses.is_algorithm(address(AWS, name), {})
     assert not known(SOMEBODY, name)
     assert not known(SOMEBODY, "pytorch-training")

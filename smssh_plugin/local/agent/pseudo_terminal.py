@@ -1,7 +1,7 @@
 """Sessions in a terminal: a shell (Standard_Stream), or a document's commands (InteractiveCommands).
 
 After agent/session/shell/shell.go of the real agent, which waits a second before it sends the first output;
-the double does not.
+the fake agent does not.
 """
 
 from __future__ import annotations

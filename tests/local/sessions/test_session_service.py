@@ -30,7 +30,7 @@ from smssh_plugin.local.agent.identity import _private_key, _RsaAuth
 from smssh_plugin.local.service_error import ServiceError
 from smssh_plugin.local.sessions.node_signatures import SignedRequest
 from smssh_plugin.local.sessions.nodes import Nodes
-from smssh_plugin.local.sessions.service import SessionService
+from smssh_plugin.local.sessions.session_service import SessionService
 from smssh_plugin.local.signatures import Request
 from smssh_plugin.session.wire.frames import Message, MessageType
 from tests.session.conftest import stack  # noqa: F401 - a fixture
@@ -599,7 +599,7 @@ def test_what_is_no_message_closes_the_channel_with_the_reason(
 def test_one_who_does_not_read_is_cut_off_and_holds_up_nobody(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smssh_plugin.local.sessions.link._SEND_SECONDS", 0.2)
+    monkeypatch.setattr("smssh_plugin.local.sessions.channel_end._SEND_SECONDS", 0.2)
     pair, other = Pair(stack), Pair(stack)
     deaf = pair.session.client
     assert deaf is not None
@@ -618,7 +618,7 @@ def test_one_who_does_not_read_is_cut_off_and_holds_up_nobody(
 
 
 def test_the_history_and_the_tokens_are_bounded(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smssh_plugin.local.sessions.service._HISTORY_MAX", 5)
+    monkeypatch.setattr("smssh_plugin.local.sessions.session_service._HISTORY_MAX", 5)
     monkeypatch.setattr("smssh_plugin.local.sessions.channels._TOKENS_MAX", 5)
     pair = Pair(stack)
     for _ in range(12):

@@ -128,7 +128,7 @@ def _unshare(flags: int, user: bool) -> None:
         raise SetupError("namespaces", error.errno or 0, describe(error)) from None
 
 
-def _enter_hub(pid: int, user: bool) -> tuple[network.Links, int]:
+def _enter_hub(pid: int, user: bool) -> tuple[network.Interfaces, int]:
     """Be in the hub's network for as long as it takes to get hold of it.
 
     Returns:
@@ -145,7 +145,7 @@ def _enter_hub(pid: int, user: bool) -> tuple[network.Links, int]:
             setns(descriptor, kind)
             os.close(descriptor)
         setns(namespace, CLONE_NEWNET)
-        return network.Links(), namespace
+        return network.Interfaces(), namespace
     except OSError as error:
         raise SetupError("network", error.errno or 0, describe(error)) from None
 
@@ -159,7 +159,7 @@ def be_hub(spec: dict[str, Any], status: Status) -> NoReturn:
     _unshare(CLONE_NEWNET, spec["user"])
     die_with_parent(KILL)
     try:
-        links = network.Links()
+        links = network.Interfaces()
         links.up("lo")
         bridge = links.bridge(network.BRIDGE)
         if spec["hub"] == "probe":
@@ -274,17 +274,15 @@ def outer(child: int, status: Status, control: socket.socket | None) -> NoReturn
         if control in ready and control is not None and not network.give_socket(control):
             watched.remove(control)
         for received in os.read(signals, 64) if signals in ready else b"":
-            if received == FORWARDED:
-                os.kill(child, signal.SIGTERM)
-            elif received == KILL:
-                os.kill(child, signal.SIGKILL)
-            else:
-                # PID 1 is reaped when the kernel has ended every other process of its namespace, not before:
-                # pid_namespaces(7).
-                pid, result = os.waitpid(child, os.WNOHANG)
-                if pid == child:
-                    code = os.waitstatus_to_exitcode(result)
-                    os._exit(code if code >= 0 else 128 - code)
+            if received in (FORWARDED, KILL):
+                os.kill(child, signal.SIGTERM if received == FORWARDED else signal.SIGKILL)
+                continue
+            # PID 1 is reaped when the kernel has ended every other process of its namespace, not before:
+            # pid_namespaces(7).
+            pid, result = os.waitpid(child, os.WNOHANG)
+            if pid == child:
+                code = os.waitstatus_to_exitcode(result)
+                os._exit(code if code >= 0 else 128 - code)
 
 
 def main(status_descriptor: int, control_descriptor: int) -> NoReturn:

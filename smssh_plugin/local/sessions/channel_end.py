@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ...session.wire.frames import Message
 
-__all__ = ["INVALID", "POLICY", "Link", "kind_of", "sequence_of"]
+__all__ = ["INVALID", "POLICY", "ChannelEnd", "kind_of", "sequence_of"]
 
 INVALID = 1007
 """Close code for a message that is none (RFC 6455, 7.4.1)."""
@@ -70,7 +70,7 @@ def sequence_of(data: bytes) -> int:
 
 
 @dataclass(eq=False)
-class Link:
+class ChannelEnd:
     """A websocket.
 
     Args:
@@ -95,7 +95,7 @@ class Link:
     _carrying: asyncio.Task[None] | None = None
 
     @classmethod
-    async def accept(cls, request: web.Request, side: str, subject: str) -> Link:
+    async def accept(cls, request: web.Request, side: str, subject: str) -> ChannelEnd:
         """Upgrade a request."""
         socket = web.WebSocketResponse(timeout=_CLOSE_SECONDS, max_msg_size=_MESSAGE_MAX, compress=False)
         await socket.prepare(request)

@@ -25,7 +25,7 @@ from tests.session.conftest import agent, echo, new_agent, stack  # noqa: F401 -
 from tests.session.support import Agent, EchoServer, Stack, until
 from tests.waiting import LIMIT
 
-from .test_service import FakeNode, Pair, received
+from .test_session_service import FakeNode, Pair, received
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

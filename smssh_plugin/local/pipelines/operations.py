@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ..sagemaker.resources import PipelineRecord, Store, arn, page
 from ..sagemaker.shapes import validation_error
-from ..sagemaker.store import PipelineRecord, Store, arn, page
 from ..service_error import ServiceError
 from .definition import parse
 from .engine import Execution
-from .values import ReadObject, StepError, shown
+from .expressions import ReadObject, StepError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -268,7 +268,7 @@ class Pipelines:
             record,
             version,
             definition,
-            _given(definition, given),
+            _parameters(definition, given),
             request.get("PipelineExecutionDisplayName") or f"execution-{int(time.time() * 1000)}",
             request.get("PipelineExecutionDescription"),
             request.get("ParallelismConfiguration") or record.parallelism,
@@ -439,7 +439,7 @@ class Pipelines:
         return {"PipelineDefinition": execution.definition.text, "CreationTime": execution.created}
 
 
-def _given(definition: Definition, entries: Any) -> dict[str, Any]:
+def _parameters(definition: Definition, entries: Any) -> dict[str, Any]:
     """The parameters of one execution: what was given, else the default."""
     given = {entry["Name"]: entry["Value"] for entry in entries}
     for name in given:

@@ -28,7 +28,7 @@ from .channels import Cut
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .service import SessionService
+    from .session_service import SessionService
 
 __all__ = ["ROOT", "add_control_routes"]
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ...errors import SmsshError
 from ...session.wire.frames import FrameError, Message, MessageType
 from ...session.wire.websocket import WebSocketClosedError
-from .api import Api, CallFailed
 from .document import task_of
 from .identity import RegisteredNode, node_of
+from .service_client import Api, CallFailed
 from .session_kind import Result
 from .setup import AGENT_VERSION
 from .tasks import Sessions
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from .api import Socket
+    from .service_client import Socket
     from .session_kind import Task
     from .setup import Configuration
 
@@ -194,7 +194,7 @@ class Agent:
             due.append(self._ping_at)
         if self._unsubmitted and self._submit_tries < _SUBMIT_TRIES:
             due.append(self._submit_at)
-        if self._sessions.adopted:
+        if self._sessions.inherited:
             due.append(now + _LOOK_SECONDS)
         if self._socket.ended or (self._submitted and self._free):
             due.append(now)

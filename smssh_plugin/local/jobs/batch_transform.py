@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
     from pathlib import Path
 
-    from .logs import LogStream
-    from .run import Container, JobRun
+    from .job_run import Container, JobRun
+    from .log_streams import LogStream
 
 __all__ = ["Plan", "payloads", "run_transform"]
 

@@ -20,7 +20,7 @@ from ..native_agent import NativeAgent, target_of
 from ..removal import remove_tree
 from ..sandbox.container import HOME, Hub, Sandbox, SandboxSpec, SandboxStartError, interface, shared_network
 from .kinds import Job, JobStopped, host_names
-from .logs import LogStream
+from .log_streams import LogStream
 from .outputs import Tree
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Executor
 
-    from ..credentials import Key, Keyring
     from ..image_views import View
+    from ..keyring import Key, Keyring
 
 __all__ = ["Container", "JobRun", "Tools", "remove_orphans"]
 

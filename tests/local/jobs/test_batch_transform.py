@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from smssh_plugin import SSHOptions
+from smssh_plugin.local.jobs.batch_transform import Plan, payloads
 from smssh_plugin.local.jobs.kinds import Job, Outcome
-from smssh_plugin.local.jobs.transform import Plan, payloads
 from smssh_plugin.submit.bundle.build import build
 from smssh_plugin.submit.repack_step import with_repack_step
 from smssh_plugin.submit.request.transform import Injection, transform_request

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..pipelines.api import Pipelines
+from ..pipelines.operations import Pipelines
 from ..service_error import ServiceError
 from .jobs import Jobs, Models
 from .registry import Registry
+from .resources import JobRecord, Store, arn
 from .shapes import Shapes, validation_error
-from .store import JobRecord, Store, arn
 from .tuning import Tuning, TuningRecord
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..faults import Faults
     from ..images import Images
     from ..lambda_functions import Functions
-    from ..pipelines.api import ReadObject
     from ..pipelines.definition import Made
+    from ..pipelines.operations import ReadObject
     from .jobs import Runner
 
 __all__ = ["SageMaker"]

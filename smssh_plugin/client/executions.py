@@ -9,7 +9,7 @@ from ..aws.session import ServiceRefused
 from ..definitions import named_steps
 from ..errors import ExitStatus, SmsshError
 from .job_names import StepJob, names_of
-from .jobs import ended
+from .job_state import ended
 from .patience import NotYet
 
 if TYPE_CHECKING:
