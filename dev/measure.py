@@ -8,6 +8,8 @@ smssh_plugin/, hooks/ and entrypoints/; links in them are not followed.
 - A function's lines are those from its `def` to its end. Functions inside of it count for it and for themselves.
 - Nesting counts `if`, `for`, `while`, `with`, `try` and `match` inside of a function. An `elif` is one deeper than its
   `if`, as in Python's own tree: a long chain of them is as hard to follow.
+- A function of more than 60 lines, or nested deeper than four, has the reason in a comment above its `def` that begins
+  with `# Long:` or `# Deep:`.
 - Circles are groups of modules that import each other: imports for types and those inside of functions count.
 - A duplicate is a run of six lines or more that also stands elsewhere. Blank lines, imports, lines without a letter and
   indentation do not count.
@@ -37,6 +39,8 @@ FOLDERS = {
 """The measured folders, and what each imports as."""
 TEXTS = (".css", ".html", ".j2", ".pth", ".py", ".sh", ".start")
 DUPLICATE_LINES = 6
+LONGEST_FUNCTION = 60
+DEEPEST_NESTING = 4
 
 OLD_WORDS = re.compile(
     r"carrier|caution|keeper|leftover|stand-?in(?![a-z])|\b(?:agent|the) double\b"
@@ -159,6 +163,20 @@ def nesting(source: Source) -> list[Found]:
     return [Found(_depth(node), f"{path}:{node.lineno} {node.name}") for path, node in source.functions()]
 
 
+def without_reason(source: Source) -> list[Found]:
+    """The functions that are too long or nested too deep, and do not say why."""
+    limits = (
+        ("Long", function_lengths(source), LONGEST_FUNCTION),
+        ("Deep", nesting(source), DEEPEST_NESTING),
+    )
+    return [
+        one
+        for word, found, most in limits
+        for one in found
+        if one.size > most and not re.match(rf"\s*# {word}: \w", _line_above(source, one))
+    ]
+
+
 def documented(source: Source) -> str:
     """The share of functions that have a docstring."""
     found = [ast.get_docstring(node) is not None for _, node in source.functions()]
@@ -209,9 +227,13 @@ MEASURES: dict[str, Callable[[Source], object]] = {
     "lines": lambda source: sum(text.count("\n") for text in source.texts.values()),
     "functions": lambda source: sum(1 for _ in source.functions()),
     "longest function": lambda source: max((one.size for one in function_lengths(source)), default=0),
-    "functions of more than 60 lines": lambda source: sum(one.size > 60 for one in function_lengths(source)),
+    "functions of more than 60 lines": lambda source: sum(
+        one.size > LONGEST_FUNCTION for one in function_lengths(source)
+    ),
     "deepest nesting": lambda source: max((one.size for one in nesting(source)), default=0),
-    "functions nested deeper than 4": lambda source: sum(one.size > 4 for one in nesting(source)),
+    "functions nested deeper than 4": lambda source: sum(
+        one.size > DEEPEST_NESTING for one in nesting(source)
+    ),
     "import circles": lambda source: len(circles(source)),
     "functions with docstrings": documented,
     "duplicates of six lines": lambda source: len(duplicates(source)),
@@ -236,8 +258,10 @@ def table(columns: Mapping[str, Source]) -> str:
 def listing(source: Source) -> str:
     """What is behind the numbers, largest first."""
     lists = {
-        "functions of more than 60 lines": [one for one in function_lengths(source) if one.size > 60],
-        "functions nested deeper than 4": [one for one in nesting(source) if one.size > 4],
+        "functions of more than 60 lines": [
+            one for one in function_lengths(source) if one.size > LONGEST_FUNCTION
+        ],
+        "functions nested deeper than 4": [one for one in nesting(source) if one.size > DEEPEST_NESTING],
         "import circles": circles(source),
         "duplicates of six lines": duplicates(source),
         "words of the old vocabulary": old_words(source),
@@ -262,6 +286,11 @@ def main() -> None:
     print(table(columns), end="")
     if options.list:
         print(listing(list(columns.values())[-1]), end="")
+
+
+def _line_above(source: Source, found: Found) -> str:
+    path, _, number = found.where.partition(" ")[0].rpartition(":")
+    return ["", *source.texts[path].splitlines()][int(number) - 1]
 
 
 def _is_old(name: str) -> bool:

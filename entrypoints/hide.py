@@ -252,9 +252,9 @@ def without_ours(text: str, inputs: bool = False) -> str:
         elif key == "Environment":
             cuts += _without(list(_members(text, start)), lambda key, at: _is_variable(key, _word(text, at)))
         elif key in ("AlgorithmSpecification", "AppSpecification"):
-            for member, _, at, _ in _members(text, start):
-                if member == "ContainerEntrypoint":
-                    cuts += _unwrapped(text, at)
+            members = _members(text, start)
+            entry_points = [at for member, _, at, _ in members if member == "ContainerEntrypoint"]
+            cuts += [cut for at in entry_points for cut in _unwrapped(text, at)]
     return _cut(text, cuts)
 
 
@@ -351,6 +351,10 @@ def _end(text: str, at: int) -> int:
     depth = 0
     while True:
         letter = text[at]
+        if not depth and letter not in '"{[]}':
+            while text[at] not in ",]} \t\r\n":
+                at += 1
+            return at
         if letter == '"':
             at += 1
             while text[at] != '"':
@@ -359,10 +363,6 @@ def _end(text: str, at: int) -> int:
             depth += 1
         elif letter in "}]":
             depth -= 1
-        elif not depth:
-            while text[at] not in ",]} \t\r\n":
-                at += 1
-            return at
         at += 1
         if depth <= 0:
             return at

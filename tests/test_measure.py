@@ -55,6 +55,23 @@ def test_nesting(body, levels):
     assert measure.nesting(one)[0].size == levels
 
 
+def test_what_is_long_or_deep_says_why():
+    deep = "if a:\n" + "".join(f"{'    ' * level}while b:\n" for level in range(1, 5)) + "    " * 5 + "pass"
+    long = "pass\n" * 60
+    text = ""
+    for name, comment, body in (
+        ("right", "# Long: one table", long),
+        ("wrong", "# long", long),
+        ("flat", "# Deep: a parser", deep),
+        ("another", "# Long: not that", deep),
+    ):
+        text += f"{comment}\ndef {name}():\n{textwrap.indent(body, '    ')}\n"
+    assert [found.where.split(" ")[1] for found in measure.without_reason(source(a=text))] == [
+        "wrong",
+        "another",
+    ]
+
+
 @pytest.mark.parametrize(
     "importing",
     [

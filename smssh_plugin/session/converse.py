@@ -89,6 +89,7 @@ class _Talk(threading.Thread, Generic[T]):
             self._close()  # which ends the session
 
 
+# Long: one conversation, from its pipes to their ends.
 def converse(
     aws: AwsSession,
     find: Callable[[bool], str],

@@ -20,13 +20,13 @@ from .account import account_of
 from .bundle.bucket import Bucket
 from .bundle.renew import bundles_of, definition_of, keep
 from .bundle.store import destination, split
-from .models import Link, Model, Transform
+from .models import Model, StepPlan, Transform
 from .options import SSHOptions
 from .pipelines import inject_definition
 from .request.limits import check_definition
 from .request.values import is_text
 from .selection import EVERYTHING, Choice, Selection
-from .warnings import RequestWarning, say, together
+from .warnings import RequestWarning, gathered, say
 
 __all__ = ["enable"]
 
@@ -300,13 +300,13 @@ def _on_job(
 ) -> None:
     """Change the parameters of a call in place: the dict is botocore's own, and other handlers may follow."""
     request = dict(params)
-    changed = _link(kind, region, request, wanted).enter(request, session_of)
+    changed = _plan(kind, region, request, wanted).enter(request, session_of)
     if changed is not request:
         params.clear()
         params.update(changed)
 
 
-def _link(kind: str, region: str, request: Mapping[str, Any], wanted: Choice) -> Link:
+def _plan(kind: str, region: str, request: Mapping[str, Any], wanted: Choice) -> StepPlan:
     """What is asked for the call; a model is remembered for the transform jobs that use it."""
     options, name = wanted.options, request.get("ModelName")
     known = (region, name) if is_text(name) else None  # what is no text, botocore refuses
@@ -323,7 +323,7 @@ def _link(kind: str, region: str, request: Mapping[str, Any], wanted: Choice) ->
         if model is not None:
             model = replace(model, users=[], settled=True)
         return Transform(kind, None, options, model=model)
-    return Link(kind, None, options)
+    return StepPlan(kind, None, options)
 
 
 _models: dict[tuple[str, str], Model] = {}
@@ -341,7 +341,7 @@ def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_
     text = params.get("PipelineDefinition")
     if text is None and location is not None:
         text = _read(pipeline, location, options, session_of)
-    with together(pipeline):
+    with gathered(pipeline):
         changed = None if text is None else _changed(text, wanted, session_of)
     if changed is None:
         return

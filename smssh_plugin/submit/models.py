@@ -25,7 +25,7 @@ from .warnings import say, unproven, unseen
 if TYPE_CHECKING:
     from .options import SSHOptions
 
-__all__ = ["Link", "Model", "Transform", "Verdict", "way_into"]
+__all__ = ["Model", "StepPlan", "Transform", "Verdict", "way_into"]
 
 Request = Mapping[str, Any]
 
@@ -53,7 +53,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass(eq=False)
-class Link:
+class StepPlan:
     """What was asked for a step, by whom.
 
     Attributes:
@@ -84,7 +84,7 @@ class Link:
 
 
 @dataclass(eq=False)
-class Model(Link):
+class Model(StepPlan):
     """The step that makes a model.
 
     Attributes:
@@ -174,7 +174,7 @@ class Model(Link):
 
 
 @dataclass(eq=False)
-class Transform(Link):
+class Transform(StepPlan):
     """A transform step.
 
     Attributes:

@@ -16,12 +16,12 @@ from ..errors import ExitStatus, SmsshError
 from . import local_mode, steps
 from .bundle import publish
 from .inject import step_with_ssh
-from .models import Link, Model, Transform
+from .models import Model, StepPlan, Transform
 from .repack_step import with_repack_step
 from .request.transform import KINDS
 from .request.values import at
 from .selection import Choice
-from .warnings import forgettable, together
+from .warnings import forgettable, gathered
 
 if TYPE_CHECKING:
     from .options import SSHOptions
@@ -52,7 +52,7 @@ def attach_pipeline(pipeline: Any, options: SSHOptions, selection: Selection) ->
     if _stays_local(pipeline, asked):
         return
     # Now as well: what is decorated later leaves the steps alone that this chooses.
-    with together(getattr(pipeline, "name", None)):
+    with gathered(getattr(pipeline, "name", None)):
         _attach_steps(pipeline, asked.choices)
 
 
@@ -80,7 +80,7 @@ def _hook(pipeline: Any, asked: _Asked) -> None:
     def definition(self: Any, *args: Any, **kwargs: Any) -> str:
         if _stays_local(self, asked):
             return str(base.definition(self, *args, **kwargs))
-        with together(getattr(self, "name", None)):
+        with gathered(getattr(self, "name", None)):
             # Once more: steps may have been added since. To choices that are off, too, which keep them from later ones.
             _attach_steps(self, asked.choices)
             return _completed(self, _compiled(self, lambda: base.definition(self, *args, **kwargs)), asked)
@@ -112,9 +112,9 @@ _COMPILATIONS = 3
 def _compiled(pipeline: Any, definition: Callable[[], str]) -> str:
     """The definition, compiled again where a step was told what turned out to be otherwise: see `models`."""
     session = getattr(pipeline, "sagemaker_session", None)
-    links = [steps.link_of(found.step) for found in _walk(pipeline)]
-    models = [link for link in links if isinstance(link, Model)]
-    transforms = [link for link in links if isinstance(link, Transform)]
+    plans = [steps.plan_of(found.step) for found in _walk(pipeline)]
+    models = [plan for plan in plans if isinstance(plan, Model)]
+    transforms = [plan for plan in plans if isinstance(plan, Transform)]
     models += [each.model for each in transforms if each.model is not None and each.model not in models]
     for model in models:
         model.addable = True
@@ -163,7 +163,7 @@ def _completed(pipeline: Any, text: str, asked: _Asked) -> str:
     ]
     walked = list(_walk(pipeline))
     known += [(steps.kind_of(each.step), each.names) for each in walked]
-    seen = {each.step.name for each in walked if steps.link_of(each.step) is not None}
+    seen = {each.step.name for each in walked if steps.plan_of(each.step) is not None}
     session = getattr(pipeline, "sagemaker_session", None)
     changed = definition
     declared = {each.get("Name") for each in definition.get("Parameters") or ()}
@@ -209,31 +209,31 @@ def inject_definition(
         session_of: answers the session that knows where bundles go.
         except_for: names of steps to leave alone.
     """
-    links = _links(definition, options, selection, except_for)
+    plans = _plans(definition, options, selection, except_for)
     for step, names in named_steps(definition):
-        link = links.get(names[0])
-        if isinstance(link, Transform):
-            link.look(step["Arguments"], session_of)
+        plan = plans.get(names[0])
+        if isinstance(plan, Transform):
+            plan.look(step["Arguments"], session_of)
 
     def change(kind: str, step: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
-        link, request = links.get(names[0]), step["Arguments"]
-        changed = request if link is None else link.enter(request, session_of)
+        plan, request = plans.get(names[0]), step["Arguments"]
+        changed = request if plan is None else plan.enter(request, session_of)
         return step if changed is request else step_with_ssh({**step, "Arguments": changed}, kind, options)
 
-    with together():
+    with gathered():
         changed = transform_definition(definition, change)
-    repacked = {name: link for name, link in links.items() if isinstance(link, Model) and link.repacked_by_us}
+    repacked = {name: plan for name, plan in plans.items() if isinstance(plan, Model) and plan.repacked_by_us}
     return _with_repack_steps(changed, repacked, session_of) if repacked else changed
 
 
-def _links(
+def _plans(
     definition: Mapping[str, Any],
     options: SSHOptions,
     selection: Selection,
     except_for: set[str] | frozenset[str],
-) -> dict[str, Link]:
+) -> dict[str, StepPlan]:
     """What is asked for the steps of a definition that are meant, and for those that make models, by name."""
-    found: dict[str, Link] = {}
+    found: dict[str, StepPlan] = {}
     scored: list[tuple[Mapping[str, Any], tuple[str, ...]]] = []
     for step, names in named_steps(definition):
         kind, request, name = KINDS.get(step.get("Type", "")), step.get("Arguments"), names[0]
@@ -249,7 +249,7 @@ def _links(
         elif kind == "transform" and chosen:
             scored.append((request, names))
         elif chosen:
-            found[name] = Link(kind, name, options, compiled=True)
+            found[name] = StepPlan(kind, name, options, compiled=True)
     for request, (name, *_) in scored:
         maker, named = found.get(_maker_of(request) or ""), selection.names("transform", [name])
         model = maker if isinstance(maker, Model) else None

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
 
 from . import local_mode, repack
 from .inject import REPACKED, step_with_ssh
-from .models import Link, Model, Transform
+from .models import Model, StepPlan, Transform
 from .request.transform import KINDS
 
 if TYPE_CHECKING:
     from .options import SSHOptions
 
-__all__ = ["MARK", "attach", "is_step", "kind_of", "link_of", "steps_in", "type_of"]
+__all__ = ["MARK", "attach", "is_step", "kind_of", "plan_of", "steps_in", "type_of"]
 
 MARK = "__smssh__"
 _STAGED = "__smssh_staged__"
@@ -125,22 +125,22 @@ def attach(
         chosen: whether it is meant itself, and does not only come along with a transform step.
         session: a SageMaker session to fall back on.
     """
-    link = link_of(step)
-    if link is None:
-        link = _link(step, options, session)
-        _hook(step, link)
-    link.alone, link.named = link.alone or alone, link.named or named
-    if isinstance(link, Model):
-        link.chosen = link.chosen or chosen
+    plan = plan_of(step)
+    if plan is None:
+        plan = _plan(step, options, session)
+        _hook(step, plan)
+    plan.alone, plan.named = plan.alone or alone, plan.named or named
+    if isinstance(plan, Model):
+        plan.chosen = plan.chosen or chosen
 
 
-def link_of(step: Any) -> Link | None:
+def plan_of(step: Any) -> StepPlan | None:
     """What was asked for the step; None where nothing was."""
     found = getattr(type(step), MARK, None)
-    return found if isinstance(found, Link) else None
+    return found if isinstance(found, StepPlan) else None
 
 
-def _hook(step: Any, link: Link) -> None:
+def _hook(step: Any, plan: StepPlan) -> None:
     """Let a step's requests, and the whole step of a definition, be changed."""
     base = type(step)
     own: property = base.arguments
@@ -150,20 +150,20 @@ def _hook(step: Any, link: Link) -> None:
         nonlocal entered
         session_of = functools.partial(_session_of, self)
         entered = False
-        if link.options.active and local_mode.is_local_step(session_of(), link.session):
+        if plan.options.active and local_mode.is_local_step(session_of(), plan.session):
             local_mode.warn(f"step {self.name!r}")
             return own.__get__(self)
         request = own.__get__(self)
-        changed = link.enter(request, session_of)
+        changed = plan.enter(request, session_of)
         entered = changed is not request
         return changed
 
     @functools.wraps(base.to_request)
     def to_request(self: Any) -> Any:
         whole = base.to_request(self)
-        return step_with_ssh(whole, link.kind, link.options) if entered else whole
+        return step_with_ssh(whole, plan.kind, plan.options) if entered else whole
 
-    _subclass(step, {"arguments": property(arguments, doc=own.__doc__), "to_request": to_request, MARK: link})
+    _subclass(step, {"arguments": property(arguments, doc=own.__doc__), "to_request": to_request, MARK: plan})
 
 
 def _subclass(step: Any, namespace: dict[str, Any]) -> None:
@@ -215,7 +215,7 @@ def _jobs_of(step: Any) -> Iterator[Any]:
         yield getattr(step, name, None)
 
 
-def _link(step: Any, options: SSHOptions, session: Any) -> Link:
+def _plan(step: Any, options: SSHOptions, session: Any) -> StepPlan:
     """What was asked for a step, and what else its kind has to know."""
     kind = kind_of(step)
     assert kind is not None
@@ -223,14 +223,14 @@ def _link(step: Any, options: SSHOptions, session: Any) -> Link:
         model = _model_of(step, options, session)
         return Transform(kind, step.name, options, session=session, model=model)
     if kind != "model":
-        return Link(kind, step.name, options, session=session)
+        return StepPlan(kind, step.name, options, session=session)
     peek = functools.partial(repack.request_of, step)
-    link = Model(kind, step.name, options, session=session, peek=peek)
+    plan = Model(kind, step.name, options, session=session, peek=peek)
     request = repack.request_of(step)
     for maker in repack.makers(request) if request is not None else ():
         if maker is not None:
-            _stage(maker, link)
-    return link
+            _stage(maker, plan)
+    return plan
 
 
 def _model_of(step: Any, options: SSHOptions, session: Any) -> Model | None:
@@ -244,5 +244,5 @@ def _model_of(step: Any, options: SSHOptions, session: Any) -> Model | None:
     if not is_step(maker) or kind_of(maker) != "model":
         return None
     attach(maker, options, chosen=False, session=session)
-    link = link_of(maker)
-    return link if isinstance(link, Model) else None
+    plan = plan_of(maker)
+    return plan if isinstance(plan, Model) else None

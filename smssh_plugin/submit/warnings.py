@@ -28,8 +28,8 @@ __all__ = [
     "RequestWarning",
     "cache_warning",
     "forgettable",
+    "gathered",
     "say",
-    "together",
     "unproven",
     "unseen",
     "warnings_of",
@@ -293,7 +293,7 @@ _said: dict[RequestWarning, set[str]] = {}
 _waiting: contextvars.ContextVar[dict[tuple[str, str], list[str]] | None] = contextvars.ContextVar(
     "waiting", default=None
 )
-"""What is to be said at the end of `together`, of whose steps, and of which."""
+"""What is to be said at the end of `gathered`, of whose steps, and of which."""
 _whose: contextvars.ContextVar[str] = contextvars.ContextVar("whose", default="")
 """Whose steps it is about, as the end of a subject."""
 
@@ -321,7 +321,7 @@ def say(subject: str, found: Iterable[RequestWarning]) -> None:
 
 
 @contextlib.contextmanager
-def together(pipeline: str | None = None) -> Iterator[None]:
+def gathered(pipeline: str | None = None) -> Iterator[None]:
     """Say at the end, and of all at once, what is to be said of several steps.
 
     Args:

@@ -11,7 +11,7 @@ import pytest
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.submit.options import SmsshWarning
 from smssh_plugin.submit.request.transform import Injection, transform_request
-from smssh_plugin.submit.warnings import Held, RequestWarning, cache_warning, say, together, warnings_of
+from smssh_plugin.submit.warnings import Held, RequestWarning, cache_warning, gathered, say, warnings_of
 
 BUNDLE = "s3://bucket/smssh/bundles/" + "a" * 64 + "/"
 PYTORCH = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6"
@@ -231,7 +231,7 @@ def saying(*what: tuple[str, list[RequestWarning]], at_once: bool = False) -> li
     """What is warned of where all this is said, one after the other or at once."""
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
-        with together() if at_once else contextlib.nullcontext():
+        with gathered() if at_once else contextlib.nullcontext():
             for subject, texts in what:
                 say(subject, texts)
     assert all(warning.category is SmsshWarning for warning in record)
@@ -279,7 +279,7 @@ def test_what_keeps_people_out_is_said_of_each_pipeline_once() -> None:
     def compiled(name: str) -> list[str]:
         with warnings.catch_warnings(record=True) as record:
             warnings.simplefilter("always")
-            with together(name), together():
+            with gathered(name), gathered():
                 say("no SSH for step 'A'", [closed])
                 say("no SSH for step 'B'", [closed])
                 say("step 'A'", [SHARED])
@@ -294,15 +294,15 @@ def test_what_keeps_people_out_is_said_of_each_pipeline_once() -> None:
 def test_one_inside_of_another_waits_for_it() -> None:
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
-        with together():
-            with together():
+        with gathered():
+            with gathered():
                 say("step 'A'", [ONE])
             assert record == []
     assert len(record) == 1
 
 
 def failing() -> None:
-    with together():
+    with gathered():
         say("step 'A'", [ONE])
         raise ValueError("broken")
 
@@ -319,6 +319,6 @@ def test_it_is_said_even_where_the_compilation_fails() -> None:
 def test_the_line_is_the_users(at_once: bool) -> None:
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
-        with together() if at_once else contextlib.nullcontext():
+        with gathered() if at_once else contextlib.nullcontext():
             say("step 'A'", [ONE])
     assert record[0].filename == __file__

@@ -421,15 +421,7 @@ class ClientChannel(Channel):
                 handshake_seconds=HANDSHAKE_SECONDS if PORT in kinds else float("inf"),
             )
         except WebSocketRefusedError as refused:
-            denied = refused.status in (401, 403)
-            raise SmsshError(
-                f"the session's data channel does not open: {refused}",
-                hint="check that ssmmessages is reachable from here (HTTPS_PROXY, VPC endpoint)"
-                if not denied
-                else "the credentials need ssmmessages:OpenDataChannel; check the clock too",
-                reference="no-data-channel",
-                status=ExitStatus.REFUSED if denied else ExitStatus.UNREACHABLE,
-            ) from refused
+            raise _not_opened(refused) from refused
 
     @property
     def multiplexed(self) -> bool:
@@ -454,6 +446,7 @@ class ClientChannel(Channel):
         """The payload as it was meant, decrypted where that was agreed on."""
         return message.payload if self._encryption is None else self._encryption.decrypt(message.payload)
 
+    # Deep: one branch for each type of message.
     def handle(self, message: Message, now: float) -> None:
         """The client's part of the handshake, flags, and what commands have besides their output."""
         kind = message.payload_type
@@ -613,6 +606,18 @@ def _unsupported(what: str) -> SmsshError:
         hint="use the public documents (AWS-StartSSHSession, ...) and an agent of today",
         reference="session-unsupported",
         status=ExitStatus.UNREACHABLE,
+    )
+
+
+def _not_opened(refused: WebSocketRefusedError) -> SmsshError:
+    denied = refused.status in (401, 403)
+    return SmsshError(
+        f"the session's data channel does not open: {refused}",
+        hint="check that ssmmessages is reachable from here (HTTPS_PROXY, VPC endpoint)"
+        if not denied
+        else "the credentials need ssmmessages:OpenDataChannel; check the clock too",
+        reference="no-data-channel",
+        status=ExitStatus.REFUSED if denied else ExitStatus.UNREACHABLE,
     )
 
 
