@@ -22,9 +22,10 @@ from smssh_plugin.local.agent.installed import install
 from smssh_plugin.submit.bundle import build as bundles
 from smssh_plugin.submit.options import SSHOptions
 from tests.amazon import programs as amazon
-from tests.entrypoints.container import IMAGE, Container, poll
+from tests.entrypoints.container import IMAGE, Container
 from tests.faults.images import image, packages
 from tests.session.support import Agent, EchoServer, Stack, proxy, proxy_command, read_exactly
+from tests.waiting import until
 
 from .forwards import connections
 from .table import Row, Sample, interleaved, ratio
@@ -289,7 +290,7 @@ def _connects(
                 call("GetConnectionStatus", Target=node)["Status"] == "connected" for node in nodes() - others
             )
 
-        poll(connected, what=f"the control channel; {container.log()}")
+        until(connected, what=f"the control channel; {container.log()}")
         found = time.monotonic() - began
         container.script("", name="go")
         process.wait(60)
@@ -355,7 +356,7 @@ def login(folder: Path, share: float) -> list[Row]:
         _, crowd_calls = _counted(stack, anew)
         crowd = interleaved({"anew": anew}, _runs(15, share))["anew"]
         # ssh does not wait for its proxy.
-        poll(lambda: not stack.service.active_sessions, what="the end of all sessions")
+        until(lambda: not stack.service.active_sessions, what="the end of all sessions")
     reference = "noted, not measured: sagemaker-ssh-helper 11.0 s; straight to the server"
     few = ", ".join(alone_calls)
     return [
@@ -613,7 +614,7 @@ def _megabytes(process: subprocess.Popen[bytes], sink: _Sink, size: int) -> floa
     data, before, began = os.urandom(1 << 16), sink.received, time.monotonic()
     for _ in range(0, size, len(data)):
         process.stdin.write(data)
-    poll(lambda: sink.received - before >= size, seconds=120, what="the last byte")
+    until(lambda: sink.received - before >= size, seconds=120, what="the last byte")
     return size / 1e6 / (time.monotonic() - began)
 
 

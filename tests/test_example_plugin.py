@@ -18,10 +18,10 @@ from smssh_plugin.submit.bundle.model import sealed
 from smssh_plugin.submit.options import SSHOptions
 from tests import needs
 from tests.entrypoints.conftest import bundle, container, key
-from tests.entrypoints.container import IMAGE, poll
+from tests.entrypoints.container import IMAGE
 from tests.entrypoints.test_wheel import SOURCES
 from tests.faults.images import image, packages
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 __all__ = ["bundle", "container", "key"]
 
@@ -175,7 +175,7 @@ def test_a_plugin_that_was_changed_on_the_way_is_not_run(container, monkeypatch)
     process = container.start(
         "/bin/sh", bundle / "run.sh", "python", container.script(FAIL), SMSSH_HOLD="failure"
     )
-    poll(lambda: "no login is possible" in container.output(), what=container.log)
+    until(lambda: "no login is possible" in container.output(), what=container.log)
     assert "the bundle is damaged: plugins.zip is not what" in container.output()
     assert "plugins of the bundle are skipped" in container.log()
     container.script("9", name="go")

@@ -25,7 +25,8 @@ import pytest
 from tests import needs
 from tests.local.jobs_support import processes
 from tests.local.service_harness import Service
-from tests.session.support import KEYS, until
+from tests.session.support import KEYS
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

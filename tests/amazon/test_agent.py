@@ -18,8 +18,9 @@ import pytest
 
 from smssh_plugin.entrypoints import workers
 from smssh_plugin.local.faults import Fault
-from tests.session.support import proxy_command, until
+from tests.session.support import proxy_command
 from tests.session.test_kinds import Forward, run_shell
+from tests.waiting import until
 
 from .programs import AGENT, PROGRAMS, AmazonAgent, needs_agent
 

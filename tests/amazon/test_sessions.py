@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import needs
-from tests.session.support import Agent, proxy_command, until
+from tests.session.support import Agent, proxy_command
 from tests.session.test_kinds import Forward, echoed, run_shell
+from tests.waiting import until
 
 from .programs import PLUGIN, AmazonAgent, needs_agent, needs_plugin
 

@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from smssh_plugin.aws import transport
 from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.errors import SmsshError
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 from .peers import Api, TlsProxy, certificate
 
@@ -86,10 +85,7 @@ def connected() -> ssl.SSLSocket:
 
 
 def gone() -> None:
-    deadline = time.monotonic() + 10
-    while relays():
-        assert time.monotonic() < deadline, "a relay is left behind"
-        time.sleep(0.01)
+    until(lambda: not relays(), "the end of the relays")
 
 
 def test_calls_go_through_it(trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch):
@@ -203,10 +199,7 @@ def test_the_end_of_the_far_side_is_an_end_here(trusted: ssl.SSLContext, monkeyp
                 got += len(data)
             assert got == 2_000_000
         gone()
-        deadline = time.monotonic() + 10
-        while proxy.open:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: not proxy.open)
 
 
 def test_no_proxy_of_that_kind_costs_nothing():

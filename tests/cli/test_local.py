@@ -11,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from smssh_plugin.local.sandbox import container
 from smssh_plugin.local.state import State, StateFolder, process_birth
 from tests.local.root_folders import make_root
 from tests.local.service_harness import signed
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 runs = pytest.mark.needs("namespaces")
 
@@ -61,16 +60,6 @@ class Home:
             timeout=LIMIT,
             check=False,
         )
-
-
-def _until(ready, what: str):
-    deadline = time.monotonic() + LIMIT
-    while time.monotonic() < deadline:
-        found = ready()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {LIMIT} s: {what}")
 
 
 @pytest.fixture
@@ -149,7 +138,7 @@ def test_one_that_was_killed_is_forgotten(home):
     assert home.do("up", "--port", "0").returncode == 0
     first = home.folder.read()
     os.kill(first.pid, signal.SIGKILL)
-    _until(lambda: _gone(first), "the process is gone")
+    until(lambda: _gone(first), "the process is gone")
     assert home.folder.state_file.exists()
     assert home.do("status").returncode == 3
     assert not home.folder.state_file.exists()
@@ -175,7 +164,7 @@ def test_foreground_ends_with_ctrl_c(home):
     process = home.start(
         "up", "--port", "0", "--foreground", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    _until(home.folder.read, "it is up")
+    until(home.folder.read, "it is up")
     second = home.do("up")
     assert "already running" in second.stderr
     process.send_signal(signal.SIGINT)
@@ -236,7 +225,7 @@ def test_run_is_killed(home):
     process, state = _sleeper(home, start_new_session=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(LIMIT)
-    _until(lambda: _gone(state), "the local emulator notices that its parent is gone")
+    until(lambda: _gone(state), "the local emulator notices that its parent is gone")
     os.killpg(process.pid, signal.SIGKILL)  # its command, which nothing could tell
     assert home.folder.read() is None
 
@@ -305,7 +294,7 @@ def test_a_run_that_is_killed_takes_it_from_no_other(two, first):
 def test_two_runs_that_are_killed_leave_none(two):
     for process in two[:2]:
         os.kill(process.pid, signal.SIGKILL)
-    _until(lambda: _gone(two[2]), "the local emulator notices that it is not used any more")
+    until(lambda: _gone(two[2]), "the local emulator notices that it is not used any more")
 
 
 @runs
@@ -402,9 +391,9 @@ def test_what_jobs_of_a_killed_one_left_is_removed(home):
     assert home.do("run", "--", sys.executable, "-c", REAL_JOB).returncode == 0
     folder = home.folder.path / "jobs" / "left"
     log = folder / "algo-1.log"
-    _until(lambda: _read(log), "the job writes to its log")
+    until(lambda: _read(log), "the job writes to its log")
     os.kill(state.pid, signal.SIGKILL)
-    _until(lambda: _gone(state), "the process is gone")
+    until(lambda: _gone(state), "the process is gone")
     assert (folder / "algo-1").is_dir()
     (folder / "upload.tar.gz").touch()  # of a training job at its end
 

@@ -9,7 +9,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ import pytest
 from smssh_plugin.client.endpoint import Endpoint
 from tests import needs
 from tests.local.service_harness import Service
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,15 +131,15 @@ def _start_sshd(folder: Path, program: str) -> tuple[subprocess.Popen[bytes], in
         stdin=subprocess.DEVNULL,
         stderr=(folder / "log").open("wb"),
     )
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
+
+    def answers() -> bool:
+        assert server.poll() is None, (folder / "log").read_text()
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as peer:
-            if peer.recv(4) == b"SSH-":
-                return server, port
-        if server.poll() is not None:
-            break
-        time.sleep(0.02)
-    raise AssertionError(f"sshd did not start: {(folder / 'log').read_text()}")
+            return peer.recv(4) == b"SSH-"
+        return False
+
+    until(answers, lambda: f"sshd's greeting: {(folder / 'log').read_text()}")
+    return server, port
 
 
 def _start_asyncssh(folder: Path) -> tuple[subprocess.Popen[bytes], int]:

@@ -16,8 +16,7 @@ import pytest
 
 from smssh_plugin.client.connect import Connection
 from smssh_plugin.errors import ExitStatus, SmsshError
-from tests.session.support import until
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 from .conftest import make_key
 from .test_login import ADDRESS, World, world  # noqa: F401 - a fixture

@@ -13,8 +13,8 @@ import pytest
 from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.client.connect import connect
 from smssh_plugin.client.tunnels import Tunnel
-from tests.session.support import KEYS, Agent, Stack, until
-from tests.waiting import LIMIT
+from tests.session.support import KEYS, Agent, Stack
+from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,6 +29,7 @@ from smssh_plugin.home import home
 from smssh_plugin.local.keyring import Key
 from tests.aws.peers import Api
 from tests.local.service_harness import Service, definition, step, training
+from tests.waiting import until
 
 from .nodes import HOST_KEY, add_node, set_tag, use
 
@@ -146,7 +147,7 @@ def test_the_key_of_a_resolved_host_is_remembered(session: AwsSession, service: 
 def test_a_pipeline_address(session: AwsSession, service: Service):
     service.pipeline(definition(step("Train", "Training", training(Environment={"OUTCOME": "hold"}))))
     arn = service.start_pipeline()
-    service.until(lambda: service.runner.running, "the job runs")
+    until(lambda: service.runner.running, "the job runs")
     (job,) = service.runner.running
     target = add_node(service, job)
     execution = arn.rpartition("/")[2]
@@ -170,7 +171,7 @@ def test_a_step_that_comes_later_is_waited_for(session: AwsSession, service: Ser
     then = step("Then", "Training", training(Environment=environment), DependsOn=["First"])
     service.pipeline(definition(first, then))
     service.start_pipeline()
-    service.until(lambda: service.runner.running, "the first job runs")
+    until(lambda: service.runner.running, "the first job runs")
     told: list[str] = []
 
     def on_wait(what: str) -> None:
@@ -198,7 +199,7 @@ def test_remote_debugging_of_a_step_that_has_no_job_yet(
     then = step("Then", "Training", training(Environment={"OUTCOME": "hold"}), DependsOn=["First"])
     service.pipeline(definition(first, then))
     service.start_pipeline()
-    service.until(lambda: service.runner.running, "the first job runs")
+    until(lambda: service.runner.running, "the first job runs")
     address = "Then.pipe.pipeline.sagemaker"
     assert main(["remote-debug", address]) == ExitStatus.NOT_FOUND
     assert "error: no step 'Then' has started" in capsys.readouterr().err
@@ -207,7 +208,7 @@ def test_remote_debugging_of_a_step_that_has_no_job_yet(
 
     def go_on() -> None:
         service.release(next(iter(service.runner.running)))
-        service.until(lambda: len(service.runner.jobs) == 2, "the second job runs")
+        until(lambda: len(service.runner.jobs) == 2, "the second job runs")
         progress = service.sagemaker_service.jobs.progress
         service._loop.call_soon_threadsafe(progress, service.runner.jobs[-1], "Training", "")
 
@@ -415,7 +416,7 @@ def running(session: AwsSession, service: Service) -> Iterator[tuple[str, str]]:
     """A pipeline `pipe` whose step `Train` runs: the id of its execution, and the name of its job."""
     service.pipeline(definition(step("Train", "Training", training(Environment={"OUTCOME": "hold"}))))
     arn = service.start_pipeline()
-    service.until(lambda: service.runner.running, "the job runs")
+    until(lambda: service.runner.running, "the job runs")
     (job,) = service.runner.running
     yield arn.rpartition("/")[2], job
     service.release(job)
@@ -840,7 +841,7 @@ def test_such_a_step_without_a_node_is_found_in_the_list_of_jobs(
     monkeypatch.setattr(executions, "steps_of", lambda *_: steps)
     with pytest.raises(SmsshError, match=f"training job '{own}' was submitted without smssh"):
         lookup.resolve("Train.p.pipeline.sagemaker", session)
-    service.until(lambda: own in service.runner.running, "it runs")
+    until(lambda: own in service.runner.running, "it runs")
     service._loop.call_soon_threadsafe(
         service.sagemaker_service.jobs.progress, service.runner.jobs[0], "Training", "now"
     )

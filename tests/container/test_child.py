@@ -11,8 +11,7 @@ import pytest
 
 from smssh_plugin.container import child as _child
 from smssh_plugin.container.child import Child, tail, trim
-from tests.entrypoints.container import poll
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def test_it_comes_back_with_a_growing_delay(tmp_path, child_of, monkeypatch):
 
     monkeypatch.setattr(_child.threading.Event, "wait", watched)
     child = child_of("print('x', flush=True)", restart=True)
-    poll(lambda: len(waited) >= 5, what="five restarts")
+    until(lambda: len(waited) >= 5, what="five restarts")
     child.stop(1.0)
     assert waited[:5] == [0.01, 0.02, 0.03, 0.03, 0.03]
 
@@ -54,7 +53,7 @@ def test_a_steady_one_comes_back_at_once(child_of, monkeypatch):
     for _ in range(3):
         before = child.pid
         os.kill(before, signal.SIGKILL)
-        poll(lambda: child.running() and child.pid != before, what="the restart")  # noqa: B023 - called at once
+        until(lambda: child.running() and child.pid != before, what="the restart")  # noqa: B023 - called at once
 
 
 def test_a_program_that_vanishes_and_comes_back(tmp_path, child_of, monkeypatch):
@@ -69,9 +68,9 @@ def test_a_program_that_vanishes_and_comes_back(tmp_path, child_of, monkeypatch)
         program.rename(tmp_path / "away")
         before = child.pid
         os.kill(before, signal.SIGKILL)
-        poll(lambda: child._error is not None, what="a start that fails")
+        until(lambda: child._error is not None, what="a start that fails")
         (tmp_path / "away").rename(program)
-        poll(lambda: child.running() and child.pid != before, what="the restart")
+        until(lambda: child.running() and child.pid != before, what="the restart")
     finally:
         child.stop(0.5)
 
@@ -104,7 +103,7 @@ def test_logs_stay_short(tmp_path, child_of, monkeypatch):
     )
     log, old = tmp_path / "log", tmp_path / "log.old"
     # The last line may have been moved as well.
-    poll(lambda: old.exists() and "2999" in log.read_text() + old.read_text(), what="the end")
+    until(lambda: old.exists() and "2999" in log.read_text() + old.read_text(), what="the end")
     sizes = [path.stat().st_size for path in (log, old)]
     assert sum(sizes) < 300_000 / 2  # 3000 lines of 95 bytes were written
     # What it goes on with stands where it should: no hole before it.
@@ -158,7 +157,7 @@ def test_it_dies_with_its_thread(tmp_path, child_of):
         except OSError:
             return True
 
-    poll(gone, what="its end")
+    until(gone, what="its end")
 
 
 DIES_EARLY = """

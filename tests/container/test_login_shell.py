@@ -14,7 +14,7 @@ from smssh_plugin.hooks import apt, sshd
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.settings import load
 from tests import needs
-from tests.entrypoints.container import poll
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_apt_is_bounded(context, archive, monkeypatch, tmp_path):
         apt.install(context())
     assert time.monotonic() - began < 30
     for pid in (tmp_path / "pids").read_text().split():
-        poll(lambda pid=pid: boot.start_time(pid) is None, what="the end of what apt-get started")
+        until(lambda pid=pid: boot.start_time(pid) is None, what="the end of what apt-get started")
 
 
 def test_apt_where_it_cannot_be(context, monkeypatch, tmp_path):

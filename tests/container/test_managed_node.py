@@ -18,7 +18,7 @@ from smssh_plugin.hookspecs import Job
 from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
 from tests.aws.peers import Api, Proxy, certificate
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 from .agents import HOST_KEY, context, silence
 
@@ -219,8 +219,7 @@ def test_throttled_calls_come_back(tmp_path, here):
     here.service.faults["CreateActivation"] = fault("ThrottlingException", "Rate exceeded")
 
     def relent():
-        while here.calls.count("CreateActivation") < 3:
-            time.sleep(0.005)
+        until(lambda: here.calls.count("CreateActivation") >= 3)
         del here.service.faults["CreateActivation"]
 
     threading.Thread(target=relent, daemon=True).start()
@@ -468,8 +467,7 @@ def test_a_registration_that_the_end_of_the_job_cuts_off_leaves_no_node(tmp_path
     cut = node(made)
 
     def end():
-        while "RegisterManagedInstance" not in here.calls or not here.service.nodes.nodes:
-            time.sleep(0.005)
+        until(lambda: "RegisterManagedInstance" in here.calls and here.service.nodes.nodes)
         made.ending.set()
 
     threading.Thread(target=end, daemon=True).start()
@@ -494,8 +492,7 @@ def test_the_end_of_many_hosts_leaves_no_node(tmp_path, here, installed, error):
     here.service.faults["DeregisterManagedInstance"] = error
 
     def relent():
-        while here.calls.count("DeregisterManagedInstance") < 3:
-            time.sleep(0.005)
+        until(lambda: here.calls.count("DeregisterManagedInstance") >= 3)
         del here.service.faults["DeregisterManagedInstance"]
 
     threading.Thread(target=relent, daemon=True).start()

@@ -12,8 +12,8 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Context, Job
 from smssh_plugin.settings import load
 from tests import needs
-from tests.entrypoints.container import let_others_in, poll
-from tests.waiting import LIMIT
+from tests.entrypoints.container import let_others_in
+from tests.waiting import LIMIT, until
 
 STUB = """#!/bin/sh
 # An sshd that knows little: it refuses two keywords, and wants a folder first.
@@ -160,7 +160,7 @@ def test_without_an_account_asyncssh_takes_over(container):
         PATH="/usr/bin:/bin:/usr/sbin",
         HOME="",
     )
-    log = poll(
+    log = until(
         lambda: "ready: " in container.log() and container.log(), what=lambda: f"a login; {container.log()}"
     )
     assert "user id 54321 has no account" in log

@@ -20,9 +20,8 @@ import pytest
 from smssh_plugin.local.certificate import Certificate
 from smssh_plugin.local.service_error import ServiceError
 from tests.amazon.programs import loopback_only
-from tests.entrypoints.container import poll
 from tests.session.support import proxy_command
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 from .agents import PROGRAMS, deb, pinned
 
@@ -102,7 +101,7 @@ def job(container, stack, tls):
                 **environ,
             },
         )
-        return process, poll(until, what=lambda: f"the start; {container.log()}")
+        return process, until(until, what=lambda: f"the start; {container.log()}")
 
     return start
 
@@ -144,7 +143,7 @@ def test_register_start_log_in_die_and_leave(container, stack, job):
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     opened = len(stack.events("control-open"))
-    poll(lambda: len(stack.events("control-open")) > opened, what="the agent's return")
+    until(lambda: len(stack.events("control-open")) > opened, what="the agent's return")
     assert log_in(container, stack, status) == ["in", "0"]
     assert [
         one["InstanceId"] for one in stack.call("DescribeInstanceInformation")["InstanceInformationList"]

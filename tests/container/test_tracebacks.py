@@ -8,7 +8,7 @@ import pytest
 
 from smssh_plugin.container import tracebacks
 from smssh_plugin.entrypoints import boot
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 HELPER = "raise OSError('the cache is cold')"
 TRAIN = "raise KeyError('label')"
@@ -134,9 +134,7 @@ def test_what_has_not_ended_has_no_error(container):
     def report():
         return json.loads(container.hook("report", "--json").stdout)
 
-    from tests.entrypoints.container import poll
-
-    poll(lambda: report()["other_errors"], what="the helper's end")
+    until(lambda: report()["other_errors"], what="the helper's end")
     assert (report()["error"], report()["traceback"]) == (None, None)
     container.script("", name="go")
     assert process.wait(LIMIT) == 0

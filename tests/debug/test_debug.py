@@ -19,6 +19,7 @@ from smssh_plugin.debug.report_html import page
 from smssh_plugin.errors import ExitStatus, SmsshError
 from tests.client.nodes import add_node, set_state, set_tag, use
 from tests.local.service_harness import Service, definition, processing, step, training
+from tests.waiting import until
 
 from .container import GOOD_PATCH, Container
 
@@ -66,9 +67,7 @@ class World:
         then = step("Train", "Training", training(Environment={"OUTCOME": "hold"}), DependsOn=["Prepare"])
         self.service.pipeline(definition(first, then))
         arn = self.service.start_pipeline()
-        self.service.until(
-            lambda: self.service.runner.running and len(self.service.runner.jobs) == 2, "Train runs"
-        )
+        until(lambda: self.service.runner.running and len(self.service.runner.jobs) == 2, "Train runs")
         self.job = self.service.runner.jobs[-1].name
         state = {"State": "held"} if tagged else {}
         self.node = add_node(self.service, self.job, Step="Train", **state)
@@ -78,9 +77,7 @@ class World:
         """End the job when its container ends: what SageMaker does."""
 
         def watch() -> None:
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline and self.container.state["state"] != "ended":
-                time.sleep(0.02)
+            until(lambda: self.container.state["state"] == "ended")
             if self.container.state.get("exit_code", 1) == 0:
                 self.service.release(self.job)
             else:

@@ -14,6 +14,7 @@ from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.local.pipelines.engine import Execution
 from tests.client.nodes import add_node, set_tag, use
 from tests.local.service_harness import Service, definition, step, training
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from smssh_plugin.client.managed_nodes import Node
@@ -51,7 +52,7 @@ class World:
         environment = {"OUTCOME": outcome, "SMSSH_ENABLE": "1"}
         service.pipeline(definition(step("Train", "Training", training(Environment=environment))))
         self.arn = service.start_pipeline()
-        service.until(lambda: service.runner.jobs, "Train runs")
+        until(lambda: service.runner.jobs, "Train runs")
         self.job = service.runner.jobs[-1].name
         self.watch = Watch(self.session, "pipe", self.arn)
 

@@ -49,6 +49,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.waiting import until
+
 from .daemon import WORK, Docker, DockerError
 from .images import Image
 
@@ -287,15 +289,14 @@ class Run:
 
     def poll(self, condition: Callable[[], Any], what: str) -> Any:
         """The first true value of `condition()`; the container must not end before."""
-        deadline = time.monotonic() + LIMIT
-        while True:
+
+        def look() -> Any:
             over = self.ended()
             value = condition()
-            if value:
-                return value
-            assert not over, f"the container ended before {what}\n{self.evidence()}"
-            assert time.monotonic() < deadline, f"{what} did not happen\n{self.evidence()}"
-            time.sleep(0.05)
+            assert value or not over, f"the container ended before {what}\n{self.evidence()}"
+            return value
+
+        return until(look, lambda: f"{what}\n{self.evidence()}", seconds=LIMIT)
 
     def wait_for(self, text: str) -> None:
         """Wait until the container's log has this text."""

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from .machine import CHURN, IMAGE, TRAIN, Machine, client, node, wait_for
+from tests.waiting import until
+
+from .machine import CHURN, IMAGE, PATIENCE, TRAIN, Machine, client, node
 
 
 def make():
@@ -57,6 +59,6 @@ def held(emulator):
     """An execution of the churn pipeline with its step Train held; the machine and the execution's ARN."""
     started = client(emulator, "sagemaker").start_pipeline_execution(PipelineName="churn")
     arn = started["PipelineExecutionArn"]
-    wait_for(lambda: node(emulator, arn, "Train").get("state") == "held")
+    until(lambda: node(emulator, arn, "Train").get("state") == "held", seconds=PATIENCE)
     yield emulator, arn
     emulator.smssh("release", TRAIN, check=False)

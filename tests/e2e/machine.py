@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import typing_extensions
 
 from tests import needs
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 CHURN = ROOT / "examples" / "pipelines" / "churn"
@@ -91,10 +91,7 @@ class Machine:
         return found
 
     def assert_nothing_left(self):
-        deadline = time.monotonic() + 20
-        while (left := self.processes()) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert left == {}
+        until(lambda: not self.processes(), lambda: f"the end of {self.processes()}")
         mounts = Path("/proc/self/mountinfo").read_text()
         assert str(self.home) not in mounts
 
@@ -114,11 +111,3 @@ def node(machine, execution, step):
     nodes = json.loads(machine.smssh("list", "--json").stdout)["hosts"]
     name = execution.rpartition("/")[2]
     return next((one for one in nodes if one["step"] == step and name in one["job"]), {})
-
-
-def wait_for(condition, seconds=PATIENCE):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.5)
-    return found

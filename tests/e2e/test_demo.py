@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from .machine import CHURN, IMAGE, SMSSH, TRAIN, client, node, wait_for
+from tests.waiting import until
+
+from .machine import CHURN, IMAGE, PATIENCE, SMSSH, TRAIN, client, node
 
 pytestmark = [
     pytest.mark.e2e,
@@ -58,7 +60,7 @@ def test_the_failed_step_is_fixed_and_the_pipeline_succeeds(machine):
 def test_off_it_fails_at_the_bug_and_a_release_gives_the_same_reason(held):
     machine, arn = held
     machine.smssh("release", TRAIN)
-    wait_for(lambda: status(machine, arn) == "Failed")
+    until(lambda: status(machine, arn) == "Failed", seconds=PATIENCE)
     released = failure_reason(machine, arn)
     defined = client(machine, "sagemaker").describe_pipeline(PipelineName="churn")["PipelineDefinition"]
 
@@ -91,7 +93,7 @@ def test_by_hand(held):
 
     edit = """sed -i 's/float(customer."total_charges".)/0.0/' features.py"""
     machine.smssh("connect", TRAIN, "--", f'cd "$SMSSH_CODE_DIR" && {edit} && smssh-hook retry')
-    wait_for(lambda: status(machine, arn) == "Succeeded")
+    until(lambda: status(machine, arn) == "Succeeded", seconds=PATIENCE)
 
 
 def test_a_wrong_key_is_refused(held):

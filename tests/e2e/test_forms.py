@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
+
 from .conftest import make, unmake
 from .forms import JOBS, STEPS
-from .machine import PATIENCE, client, image_with_asyncssh, wait_for
+from .machine import PATIENCE, client, image_with_asyncssh
 
 pytestmark = [
     pytest.mark.e2e,
@@ -72,39 +74,39 @@ def executions(machine, pipeline):
 @pytest.mark.parametrize("form", [*STEPS, "definition"])
 def test_a_step(submitted, form):
     machine, addresses = submitted
-    node = wait_for(lambda: nodes(machine).get(form))
+    node = until(lambda: nodes(machine).get(form), seconds=PATIENCE)
     enter(machine, addresses[form])
     kind = "training" if form == "definition" else "processing"
-    wait_for(lambda: status(machine, node["job"], kind) == "Completed")
+    until(lambda: status(machine, node["job"], kind) == "Completed", seconds=PATIENCE)
 
 
 def test_a_step_by_the_parameter_of_its_execution(submitted):
     machine, addresses = submitted
-    wait_for(lambda: executions(machine, "switch")["0"] == "Succeeded")
-    wait_for(lambda: nodes(machine).get("parameter"))
+    until(lambda: executions(machine, "switch")["0"] == "Succeeded", seconds=PATIENCE)
+    until(lambda: nodes(machine).get("parameter"), seconds=PATIENCE)
     enter(machine, addresses["parameter"])
-    wait_for(lambda: executions(machine, "switch")["1"] == "Succeeded")
+    until(lambda: executions(machine, "switch")["1"] == "Succeeded", seconds=PATIENCE)
 
 
 def test_a_transform_step_whose_model_was_repacked_with_the_bundle(submitted):
     machine, addresses = submitted
-    wait_for(lambda: nodes(machine).get("repacked"))
+    until(lambda: nodes(machine).get("repacked"), seconds=PATIENCE)
     # It came with the model, and went into the private folder before the model server saw it.
     shown = 'ls "$SMSSH_RUN_DIR/bundle"; ls -d /opt/ml/model/code/smssh 2>&1 || :'
     found = machine.smssh("connect", addresses["repacked"], "--", shown).stdout
     assert "sitecustomize.py" in found.split()
     assert "No such file" in found
     enter(machine, addresses["repacked"])
-    wait_for(lambda: executions(machine, "repack")[""] == "Succeeded")
+    until(lambda: executions(machine, "repack")[""] == "Succeeded", seconds=PATIENCE)
 
 
 @pytest.mark.parametrize("form", JOBS)
 def test_a_job(submitted, form):
     machine, addresses = submitted
     job, kind, _ = addresses[form].split(".")
-    wait_for(lambda: nodes(machine).get(job))
+    until(lambda: nodes(machine).get(job), seconds=PATIENCE)
     enter(machine, addresses[form])
-    wait_for(lambda: status(machine, job, kind) == "Completed")
+    until(lambda: status(machine, job, kind) == "Completed", seconds=PATIENCE)
 
 
 def test_the_others_are_left_alone(submitted):

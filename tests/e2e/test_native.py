@@ -10,9 +10,10 @@ import pytest
 
 from smssh_plugin.local.keyring import Key
 from tests.local.service_harness import signed
+from tests.waiting import until
 
 from .conftest import make, unmake
-from .machine import PATIENCE, client, image_with_asyncssh, wait_for
+from .machine import PATIENCE, client, image_with_asyncssh
 
 pytestmark = [
     pytest.mark.e2e,
@@ -110,7 +111,7 @@ def finish(machine, name, hosts=1):
     for number in range(hosts):
         (machine.home / f"smssh/local/jobs/{name}/algo-{number + 1}/ml/go").touch()
     describe = client(machine, "sagemaker").describe_training_job
-    wait_for(lambda: describe(TrainingJobName=name)["TrainingJobStatus"] == "Completed")
+    until(lambda: describe(TrainingJobName=name)["TrainingJobStatus"] == "Completed", seconds=PATIENCE)
     answer = client(machine, "ssm").describe_sessions(State="Active")
     assert answer["Sessions"] == []
 
@@ -162,19 +163,19 @@ def test_who_asks_keeps_no_hold(emulator):
         found = json.loads(done.stdout) if done.returncode == 0 else {}
         return found.get("state") == "held" and (found["connected"], found["hold"]["deadline"])
 
-    connected, deadline = wait_for(held)
+    connected, deadline = until(held, seconds=PATIENCE)
     assert connected == 0
     for _ in range(4):
         assert held() == (0, deadline)
     person = emulator.start("ssh", "-F", emulator.home / "config", "-N", address)
-    wait_for(lambda: held()[0] == 1)
+    until(lambda: held()[0] == 1, seconds=PATIENCE)
     assert held()[1] > deadline
     person.terminate()
     person.communicate()
-    wait_for(lambda: held()[0] == 0)
+    until(lambda: held()[0] == 0, seconds=PATIENCE)
     emulator.smssh("release", address)
     describe = client(emulator, "sagemaker").describe_training_job
-    wait_for(lambda: describe(TrainingJobName=name)["TrainingJobStatus"] == "Failed")
+    until(lambda: describe(TrainingJobName=name)["TrainingJobStatus"] == "Failed", seconds=PATIENCE)
 
 
 def test_announced_elsewhere(emulator):
@@ -190,7 +191,7 @@ def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(emulator)
     sagemaker = client(emulator, "sagemaker")
     sagemaker.create_training_job(**request(name))
     describe = sagemaker.describe_training_job
-    wait_for(lambda: describe(TrainingJobName=name)["SecondaryStatus"] == "Training")
+    until(lambda: describe(TrainingJobName=name)["SecondaryStatus"] == "Training", seconds=PATIENCE)
     done = emulator.smssh("connect", address, "--wait", "0", check=False)
     assert done.returncode == 4
     assert f"`smssh remote-debug {name}` lets you in" in done.stderr
@@ -209,7 +210,10 @@ def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(emulator)
         done = emulator.run(sys.executable, "-c", INSTALL, "remote-debug", name, "--install", "--idle", idle)
         assert done.stdout == f"remote debugging is on: smssh connect {address}\n"
         if idle == "1s":
-            wait_for(lambda: not any("placeholder" in one for one in emulator.processes().values()))
+            until(
+                lambda: not any("placeholder" in one for one in emulator.processes().values()),
+                seconds=PATIENCE,
+            )
             done = ssh(emulator, address, "true", check=False)
             assert done.returncode == 255
             assert f"`smssh remote-debug {address} --install` starts one" in done.stderr
@@ -229,8 +233,9 @@ def test_jobs_that_cannot_have_it_say_so(emulator):
     made = request(name)
     made["AlgorithmSpecification"]["ContainerEntrypoint"] = ["true"]
     sagemaker.create_training_job(**made)
-    wait_for(
-        lambda: sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Completed"
+    until(
+        lambda: sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Completed",
+        seconds=PATIENCE,
     )
     done = emulator.smssh("remote-debug", name, check=False)
     assert (done.returncode, done.stdout) == (1, "")

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
-from .machine import PATIENCE, SMSSH, TRAIN, wait_for
+from .machine import PATIENCE, SMSSH, TRAIN
 
 pytestmark = [
     pytest.mark.e2e,
@@ -61,18 +61,18 @@ def test_only_people_keep_a_hold(held):
         end(proxy)
         # A person, while the others go on asking: the moment counts.
         person = machine.start(*SMSSH, "connect", TRAIN, "--", "sleep 600")
-        wait_for(lambda: hold(machine)[0] == 1)
+        until(lambda: hold(machine)[0] == 1, seconds=PATIENCE)
         assert hold(machine)[1] > deadline
         stop(person)
-        wait_for(lambda: hold(machine)[0] == 0)
+        until(lambda: hold(machine)[0] == 0, seconds=PATIENCE)
         last = hold(machine)
         assert hold(machine) == last
         # A program's login is a person's.
         program = f"import smssh_plugin, time\nwith smssh_plugin.connect({TRAIN!r}): time.sleep(600)"
         person = machine.start(sys.executable, "-c", program)
-        wait_for(lambda: hold(machine)[0] == 1)
+        until(lambda: hold(machine)[0] == 1, seconds=PATIENCE)
         stop(person)
-        wait_for(lambda: hold(machine)[0] == 0)
+        until(lambda: hold(machine)[0] == 0, seconds=PATIENCE)
     finally:
         for each in asking:
             end(each)

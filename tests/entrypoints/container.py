@@ -9,11 +9,10 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 from tests import needs
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 ROOT = needs.ROOT
 IMAGE = needs.IMAGE
@@ -37,18 +36,6 @@ os.rename("made", "pid")
 for n in range(1000): print(n, "~" * 100)
 print("last words")
 """
-
-
-def poll(condition, seconds=LIMIT, what="it"):
-    """The first true value of `condition()`; fails after `seconds` with `what`, or what that says then."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {seconds:.0f} s: {what() if callable(what) else what}")
-        time.sleep(0.02)
 
 
 def let_others_in(folder: Path) -> None:
@@ -166,7 +153,7 @@ class Container:
 
     def hook(self, *arguments, check=True):
         """Run smssh-hook as a login would."""
-        launcher = poll(lambda: self.path("bin", "smssh-hook"), what="the launcher")
+        launcher = until(lambda: self.path("bin", "smssh-hook"), what="the launcher")
         done = subprocess.run(
             [str(launcher), *arguments],
             env=self.environ,
@@ -193,11 +180,11 @@ class Container:
             status = self.status()
             return status if status["state"] == state and (status["ssh"]["port"] or status["error"]) else None
 
-        poll(
+        until(
             lambda: self.path("socket") and self.path("bin", "smssh-hook"),
             what=lambda: "the socket: " + self.log(),
         )
-        return poll(reached, what=lambda: f"state {state}: {self.log()}")
+        return until(reached, what=lambda: f"state {state}: {self.log()}")
 
     # ------------------------------------------------------------------------------------------ SSH
 
@@ -284,14 +271,14 @@ class Container:
 
     def assert_quiet(self):
         """Nothing of ours is left."""
-        poll(lambda: not self.strays(), what=lambda: f"the end of {self.strays()}")
+        until(lambda: not self.strays(), what=lambda: f"the end of {self.strays()}")
 
     def close(self):
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        poll(
+        until(
             lambda: not self.path("socket") or not self._supervisor(),
             what="the end of the supervisor",
         )

@@ -6,9 +6,7 @@ import sys
 import pytest
 
 from smssh_plugin.entrypoints import boot
-from tests.waiting import LIMIT
-
-from .container import poll
+from tests.waiting import LIMIT, until
 
 RUN = (sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", "run", "--")
 
@@ -57,7 +55,7 @@ def test_an_owner_that_no_tag_can_hold_lets_the_job_be(container, name):
         "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 3", SMSSH_STRICT="1", **{name: "ann, bob"}
     )
     said = f"no login is possible in this job: {name} is not usable: no tag can hold ','"
-    poll(lambda: said in container.output(), what="the complaint")
+    until(lambda: said in container.output(), what="the complaint")
     container.script("", name="go")
     assert process.wait(LIMIT) == 3
 
@@ -73,7 +71,7 @@ def test_only_the_first_hosts(container, host, wanted):
     process = container.wrap(
         "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 3", SSH_INSTANCE_COUNT="2", SMSSH_STRICT="1"
     )
-    poll(lambda: "attempt 1 of the entry point runs" in container.log(), what="the start")
+    until(lambda: "attempt 1 of the entry point runs" in container.log(), what="the start")
     assert ("nobody can log in here" in container.log()) != wanted
     assert bool(container.path("ssh", "authorized_keys")) == wanted
     container.script("", name="go")

@@ -15,9 +15,7 @@ from unittest import mock
 import pytest
 
 from tests import needs
-from tests.waiting import LIMIT
-
-from .container import poll
+from tests.waiting import LIMIT, until
 
 templates = needs.module("sagemaker.train.templates")
 
@@ -116,7 +114,7 @@ class Driven:
     def outcome(self, process, terminate=False):
         """How the job ended: exit status, failure file, model, what the user's script printed."""
         if terminate:
-            poll((self.base / "up").exists, what=lambda: "the script: " + self.container.output())
+            until((self.base / "up").exists, what=lambda: "the script: " + self.container.output())
             process.terminate()
         status = process.wait(LIMIT)
         status = 128 - status if status < 0 else status

@@ -11,9 +11,7 @@ import psutil
 import pytest
 
 from smssh_plugin.entrypoints import idle, supervisor_client
-from tests.waiting import LIMIT
-
-from .container import poll
+from tests.waiting import LIMIT, until
 
 PLACEHOLDER = ("smssh-hook", "placeholder", "--idle")
 
@@ -24,7 +22,7 @@ def forward_only(container, status):
     process = container.start(
         "ssh", *container.ssh_options(status), *forward, "127.0.0.1", on=False, PATH="/usr/bin:/bin"
     )
-    poll(lambda: container.status()["connected"], what="the connection")
+    until(lambda: container.status()["connected"], what="the connection")
     return process
 
 
@@ -69,7 +67,7 @@ def test_a_placeholder_has_a_maximum(container):
 
 def test_a_placeholder_is_stopped_like_any_entry_point(container):
     process = container.wrap(*PLACEHOLDER, "5m")
-    poll(lambda: "0 connected" in container.output())
+    until(lambda: "0 connected" in container.output())
     process.send_signal(signal.SIGTERM)
     assert process.wait(LIMIT) == 128 + signal.SIGTERM
     container.assert_quiet()
@@ -105,7 +103,7 @@ def test_is_last_session_timeout(container):
     process = container.wrap(sys.executable, script)
     client = forward_only(container, container.wait_for("running"))
     container.script("", name="entered")
-    poll(lambda: container.output(0).count("1 connected") > 12, what="being connected for longer than 2 s")
+    until(lambda: container.output(0).count("1 connected") > 12, what="being connected for longer than 2 s")
     assert process.poll() is None
     client.terminate()
     assert process.wait(LIMIT) == 0

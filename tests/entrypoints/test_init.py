@@ -12,9 +12,9 @@ import time
 import psutil
 import pytest
 
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
-from .container import STALLED, WORDY, poll
+from .container import STALLED, WORDY
 
 
 def wait(process, seconds=LIMIT):
@@ -108,7 +108,7 @@ def test_nobody_logs_in_where_the_bundle_is_damaged(container, tmp_path, name, l
         process = container.start("/bin/sh", damaged / "run.sh", "python", script)
     else:
         process = container.start("python", script, PYTHONPATH=damaged)
-    poll(lambda: "no login is possible" in container.output(), what=lambda: "the reason: " + container.log())
+    until(lambda: "no login is possible" in container.output(), what=lambda: "the reason: " + container.log())
     assert f"no login is possible in this job: the bundle is damaged: {name} " in container.output()
     assert not container.path("ssh")
     container.script("", name="go")
@@ -130,7 +130,7 @@ def test_bad_settings_do_not_fail_the_job(container):
     process = container.wrap(
         "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 2", SMSSH_HOLD="sometimes"
     )
-    poll(lambda: container.path("socket"))
+    until(lambda: container.path("socket"))
     container.script("", name="go")
     assert wait(process) == 2
     assert "SMSSH_HOLD" in container.log()
@@ -147,9 +147,9 @@ def test_signals_are_forwarded(container, hold):
         "while True: time.sleep(0.1)\n"
     )
     process = container.wrap("python", script, SMSSH_HOLD=hold)
-    poll(lambda: "up" in container.output())
+    until(lambda: "up" in container.output())
     process.send_signal(signal.SIGUSR1)
-    poll(lambda: "usr1" in container.output())
+    until(lambda: "usr1" in container.output())
     process.send_signal(signal.SIGTERM)
     # Stopped from outside: no hold, although it failed.
     assert wait(process) == 9
@@ -194,7 +194,7 @@ def test_signals_that_init_raises_itself_are_not_the_childs(tmp_path, name):
 
 def test_a_child_that_ignores_sigterm_is_left_to_its_killer(container):
     process = container.wrap("sh", "-c", "trap '' TERM; echo $$ up; while true; do sleep 0.1; done")
-    poll(lambda: "up" in container.output())
+    until(lambda: "up" in container.output())
     process.terminate()
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1.5)
@@ -202,13 +202,13 @@ def test_a_child_that_ignores_sigterm_is_left_to_its_killer(container):
     process.wait()
     # The supervisor sees that its job is gone. The child has a group of its own; a container would end with
     # us.
-    poll(lambda: not container.strays(), what="the end of the supervisor")
+    until(lambda: not container.strays(), what="the end of the supervisor")
     os.kill(int(container.output().split()[0]), signal.SIGKILL)
 
 
 def test_an_ordinary_child_ends_with_143(container):
     process = container.wrap("sh", "-c", "echo up; exec sleep 60")
-    poll(lambda: "up" in container.output())
+    until(lambda: "up" in container.output())
     process.terminate()
     assert wait(process) == 128 + signal.SIGTERM
 
@@ -231,7 +231,7 @@ def test_zombies_are_reaped(container):
         "os.execv('/bin/sh', ['/bin/sh', *sys.argv[1:]])"
     )
     process = container.start("python", "-c", subreaper, container.bundle / "run.sh", "python", script)
-    poll(lambda: "forked" in container.output())
+    until(lambda: "forked" in container.output())
 
     def zombies():
         found = []
@@ -241,7 +241,7 @@ def test_zombies_are_reaped(container):
                     found.append(child)
         return found
 
-    poll(lambda: not zombies(), seconds=3, what="reaping")
+    until(lambda: not zombies(), seconds=3, what="reaping")
     assert wait(process) == 0
 
 
@@ -291,10 +291,10 @@ def test_a_stop_ends_the_wait_for_a_log_that_nobody_takes(container):
             SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=1,
         )  # fmt: skip
         pid = int(
-            poll(lambda: container.home.joinpath("pid").exists()) and (container.home / "pid").read_text()
+            until(lambda: container.home.joinpath("pid").exists()) and (container.home / "pid").read_text()
         )
-        poll(lambda: not os.path.exists(f"/proc/{pid}"))
-        poll(lambda: not container.strays(), what="the supervisor's end")
+        until(lambda: not os.path.exists(f"/proc/{pid}"))
+        until(lambda: not container.strays(), what="the supervisor's end")
         assert process.poll() is None
         process.terminate()
         assert wait(process) == 0

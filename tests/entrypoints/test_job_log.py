@@ -9,9 +9,7 @@ import pytest
 
 from smssh_plugin.entrypoints import boot
 from smssh_plugin.entrypoints.job_log import JobLog, is_log
-from tests.waiting import LIMIT
-
-from .container import poll
+from tests.waiting import LIMIT, until
 
 RESULTS = "id,prediction\n1,0.5\n"
 PYTHON = """\
@@ -32,7 +30,7 @@ def run(container, command, *, launcher, **environ):
         process = container.start(*command, PYTHONPATH=container.bundle, **LOUD, **environ)
     else:
         process = container.wrap(*command, **LOUD, **environ)
-    poll(lambda: "SSH server" in container.log(), what="the SSH server")
+    until(lambda: "SSH server" in container.log(), what="the SSH server")
     container.script("", name="go")
     assert process.wait(LIMIT) == 0, container.output()
     container.assert_quiet()
@@ -82,7 +80,7 @@ def test_an_entry_script_that_sends_its_output_elsewhere(container, launcher, wh
             except EOFError:
                 return None
 
-        assert poll(written, what=read) == RESULTS
+        assert until(written, what=read) == RESULTS
     if launcher == "run.sh":  # whose own output stays what the container's runtime gave to it
         assert "SSH server" in log
 
@@ -130,7 +128,7 @@ def test_an_output_that_was_changed_and_changed_back(tmp_path):
     def told(word):
         child.stdin.write(word + "\n")
         child.stdin.flush()
-        poll(lambda: (tmp_path / "done").exists() and (tmp_path / "done").read_text() == word, what=word)
+        until(lambda: (tmp_path / "done").exists() and (tmp_path / "done").read_text() == word, what=word)
 
     try:
         assert job_log.say("one")

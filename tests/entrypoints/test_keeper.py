@@ -10,9 +10,7 @@ from smssh_plugin.hookspecs import Context, Job, Server, hookimpl
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.settings import load
 from smssh_plugin.supervisor import hold as keepers
-from tests.waiting import LIMIT
-
-from .container import poll
+from tests.waiting import LIMIT, until
 
 
 class Recorder:
@@ -54,7 +52,7 @@ class Held:
 
     def start(self):
         self.thread.start()
-        poll(lambda: self.keeper.status()["hold"], what="the hold")
+        until(lambda: self.keeper.status()["hold"], what="the hold")
         return self
 
     def deadline(self):
@@ -78,7 +76,7 @@ def held(tmp_path, monkeypatch):
 def test_a_countdown_with_the_command_and_the_cost(held, monkeypatch):
     monkeypatch.setattr(keepers, "REMINDER_SECONDS", 0.1)
     made = held(SMSSH_PRICE_PER_HOUR="3.60 EUR").start()
-    lines = poll(lambda: len(made.recorder.messages("reminder")) > 2 and made.recorder.messages("reminder"))
+    lines = until(lambda: len(made.recorder.messages("reminder")) > 2 and made.recorder.messages("reminder"))
     assert lines[0].startswith(
         "held: smssh connect algo-1.job.training.sagemaker | nobody connected, 10 min left"
     )
@@ -88,7 +86,7 @@ def test_a_countdown_with_the_command_and_the_cost(held, monkeypatch):
 
 def test_no_price_no_cost(held):
     made = held().start()
-    held_line = poll(lambda: made.recorder.messages("held"))[0]
+    held_line = until(lambda: made.recorder.messages("held"))[0]
     assert "cost" not in held_line
     assert made.recorder.events()[:2] == ["ready", "failed"]
     assert made.recorder.messages("failed") == ["attempt 1 ended with exit status 3"]
@@ -96,14 +94,14 @@ def test_no_price_no_cost(held):
 
 def test_about_to_end_is_said_once_for_each_deadline(held):
     made = held(SMSSH_HOLD_SECONDS="2").start()
-    poll(lambda: made.recorder.messages("expiring"), what="the first warning")
+    until(lambda: made.recorder.messages("expiring"), what="the first warning")
     made.keeper.extend(3600)
     time.sleep(0.3)
     assert len(made.recorder.messages("expiring")) == 1
     made.keeper.release(None)
     made.thread.join(LIMIT)
     assert made.decision["action"] == "release"
-    poll(lambda: "released" in made.recorder.events())
+    until(lambda: "released" in made.recorder.events())
 
 
 def test_idle_is_counted_from_the_last_person(held):
@@ -111,7 +109,7 @@ def test_idle_is_counted_from_the_last_person(held):
     time.sleep(1.5)
     assert made.thread.is_alive(), "nobody has come yet: the first deadline counts"
     made.connected = 1
-    poll(lambda: made.keeper.status()["hold"]["connected"])
+    until(lambda: made.keeper.status()["hold"]["connected"])
     assert made.deadline() < time.time() + 5
     time.sleep(1.5)
     assert made.thread.is_alive(), "somebody is there"
@@ -119,13 +117,13 @@ def test_idle_is_counted_from_the_last_person(held):
     made.thread.join(LIMIT)
     assert made.decision["action"] == "release"
     # People are told in a thread of its own.
-    assert poll(lambda: made.recorder.messages("released")) == ["released: nobody was connected for 1 s"]
+    assert until(lambda: made.recorder.messages("released")) == ["released: nobody was connected for 1 s"]
 
 
 def test_idle_does_not_take_back_what_was_extended(held):
     made = held(SMSSH_HOLD_SECONDS="1h", SMSSH_IDLE_SECONDS="1").start()
     made.connected = 1
-    poll(lambda: made.keeper.status()["hold"]["connected"])
+    until(lambda: made.keeper.status()["hold"]["connected"])
     made.keeper.extend(1800)
     made.connected = 0
     time.sleep(1.5)
@@ -138,8 +136,8 @@ def test_which_deadline_counts(held):
     status = made.keeper.status()["hold"]
     assert status["ends"] == status["deadline"]
     made.connected = 1
-    poll(lambda: made.keeper.status()["hold"]["ends"] == status["max_deadline"])
-    lines = poll(lambda: made.recorder.messages("held"))
+    until(lambda: made.keeper.status()["hold"]["ends"] == status["max_deadline"])
+    lines = until(lambda: made.recorder.messages("held"))
     assert "nobody connected, 1 min left" in lines[0]
 
 

@@ -12,9 +12,7 @@ import pytest
 from smssh_plugin.submit.bundle.build import LAUNCHER_FILES
 from smssh_plugin.submit.bundle.minify import minify, minify_shell
 from tests import needs
-from tests.waiting import LIMIT
-
-from .container import poll
+from tests.waiting import LIMIT, until
 
 BASH = needs.look("bash")
 GOOD = "open(__import__('os').environ['SM_MODEL_DIR'] + '/model', 'w').write('weights')\n"
@@ -30,7 +28,7 @@ bash = pytest.mark.needs("bash")
 def child_of(process):
     """The process that `unshare` started, as this side numbers it."""
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    return int(poll(lambda: path.read_text().split(), what="the child of unshare")[0])
+    return int(until(lambda: path.read_text().split(), what="the child of unshare")[0])
 
 
 def taken(pid):
@@ -149,11 +147,11 @@ def test_process_1_passes_on_what_its_command_would_have_got(container, first, c
         if wrap == container.wrap:
             command = ("/bin/sh", container.bundle / "run.sh", *command)
         process = container.start(*first, *command, on=wrap == container.wrap)
-        poll(lambda: "up\n" in container.output(), what=lambda: "the script: " + container.output())
+        until(lambda: "up\n" in container.output(), what=lambda: "the script: " + container.output())
         os.kill(child_of(process), signal.SIGTERM)
         if not caught:
             # Seen by process 1, and not passed on: the script goes on until it ends by itself.
-            poll(functools.partial(taken, child_of(process)), what="the signal's delivery")
+            until(functools.partial(taken, child_of(process)), what="the signal's delivery")
             container.script("", name="go")
         statuses.append(process.wait(LIMIT))
         container.assert_quiet()

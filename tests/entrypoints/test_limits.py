@@ -8,9 +8,8 @@ import pytest
 
 from smssh_plugin.settings import end_seconds, load
 from smssh_plugin.supervisor import hold, job
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
-from .container import poll
 from .test_keeper import Held, held
 
 __all__ = ["held"]
@@ -112,7 +111,7 @@ def test_the_banner_says_whose_deadline_it_is(held: "type[Held]", monkeypatch):
     made = held(SMSSH_HOLD_SECONDS="1h")
     made.keeper._must_end = time.monotonic() + 600
     made.start()
-    line = poll(lambda: made.recorder.messages("reminder"))[0]
+    line = until(lambda: made.recorder.messages("reminder"))[0]
     assert "nobody connected, 10 min left (the job's own limit, MaxRuntimeInSeconds)" in line
     made.connected = 1
     assert made.keeper.status()["hold"]["max_deadline"] <= time.time() + 600
@@ -124,6 +123,6 @@ def test_a_clock_that_is_set_moves_no_limit(held: "type[Held]", monkeypatch):
     made.start()
     real = time.time
     monkeypatch.setattr(hold.time, "time", lambda: real() + 7200)
-    poll(lambda: made.keeper.status()["hold"]["max_deadline"] > real() + 7000, what="the clock is followed")
+    until(lambda: made.keeper.status()["hold"]["max_deadline"] > real() + 7000, what="the clock is followed")
     assert made.thread.is_alive()
     assert made.keeper.status()["hold"]["ends"] == pytest.approx(real() + 7800, abs=3)

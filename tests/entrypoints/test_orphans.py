@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from smssh_plugin.entrypoints import boot, orphans
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
-from .container import IMAGE, poll
+from .container import IMAGE
 
 RANKS = """\
 import os, subprocess, sys, time
@@ -97,7 +97,7 @@ def test_process_1_knows_the_scripts_orphans_from_peoples(container, first):
     parent = container.ssh(status, f"cut -d ' ' -f 4 /proc/{theirs}/stat")
     assert parent.stdout == "1\n", parent
     assert container.hook("retry").returncode == 0, container.output()
-    poll(lambda: container.status()["point"] == "end", what="the hold at the end")
+    until(lambda: container.status()["point"] == "end", what="the hold at the end")
     assert (container.folder / "seen").read_text() == "False"
     assert container.ssh(status, f"test -e /proc/{theirs}/exe && kill {theirs}").returncode == 0
     assert container.hook("release").returncode == 0
@@ -110,7 +110,7 @@ def test_two_containers_on_one_machine_are_kept_apart():
     environ = {orphans.ENTRY: "1.1"}
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environ) as other:
         try:
-            poll(lambda: orphans.find("1.1") == [other.pid])
+            until(lambda: orphans.find("1.1") == [other.pid])
             assert orphans.find(orphans.entry()) == []
             assert orphans.find("1.1", keep=orphans.running()) == []
             assert other.pid in orphans.find("2.2", children=True)

@@ -15,9 +15,7 @@ from smssh_plugin.entrypoints.connections import Logins
 from smssh_plugin.entrypoints.workers import Workers
 from smssh_plugin.hookspecs import Context, Job, Server
 from smssh_plugin.settings import load
-from tests.waiting import LIMIT
-
-from .container import poll
+from tests.waiting import LIMIT, until
 
 FAIL = "import sys\nsys.exit(3)\n"
 
@@ -51,7 +49,7 @@ def background(container, status, *words, **options):
 
 
 def until_connected(container, count):
-    return poll(
+    return until(
         lambda: (
             (status := container.status())["connected"] == status["hold"]["connected"] == count and status
         ),
@@ -70,7 +68,7 @@ def test_what_asks_again_and_again_is_nobody(held):
         )
         for _ in range(2)
     ]
-    poll(
+    until(
         lambda: all(log.text().count('"connected": 0') > 1 for log in container.logs[-2:]),
         seconds=120,
         what="two looks each",
@@ -214,7 +212,7 @@ def test_logins_by_the_words_of_a_log(tmp_path, monkeypatch):
         log.write_text(f"Accepted publickey for ann from 127.0.0.1 port {two} ssh2\n")
         assert logins.count(port) == 2
         first.close()
-        poll(lambda: logins.count(port) == 1)
+        until(lambda: logins.count(port) == 1)
         with log.open("a") as file:
             file.write(f"Disconnected from user ann 127.0.0.1 port {two}\n")
         assert logins.count(port) == 0
@@ -295,7 +293,7 @@ def test_a_session_without_ssh_counts_once_it_lasts(session, listener, monkeypat
     counted = Workers()
     assert counted.count((listener,), os.getpid()) == 0
     monkeypatch.setattr(workers, "SETTLE_SECONDS", 1.0)
-    poll(lambda: counted.count((listener,), os.getpid()) == 1)
+    until(lambda: counted.count((listener,), os.getpid()) == 1)
     assert counted.count((listener,)) >= 1
     assert counted.count((listener,), process.pid + 1) == 0
 

@@ -14,8 +14,9 @@ import pytest
 
 from smssh_plugin.entrypoints import retry as again
 from tests import needs
+from tests.waiting import until
 
-from .container import IMAGE, poll
+from .container import IMAGE
 
 USER = """\
 import os, pathlib, signal, sys, time
@@ -150,7 +151,7 @@ class Processing:
     def outcome(self, process, terminate=False):
         """How the job ended: exit status, output file, what the user's script printed."""
         if terminate:
-            poll((self.base / "up").exists, what=lambda: "the script: " + self.container.output())
+            until((self.base / "up").exists, what=lambda: "the script: " + self.container.output())
             process.terminate()
         status = ended(process)
         output = self.base / "processing" / "output" / "rows.csv"

@@ -20,9 +20,9 @@ import pytest
 
 from smssh_plugin.supervisor import job
 from tests import needs
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
-from .container import IMAGE, ROOT, poll
+from .container import IMAGE, ROOT
 from .venvs import venv
 
 CODE = """\
@@ -191,7 +191,7 @@ class Server:
     @property
     def pid(self):
         """The process that is number 1 in the container."""
-        return poll(lambda: [pid for pid in tree(self.process.pid) if parent_of(pid) == self.process.pid])[0]
+        return until(lambda: [pid for pid in tree(self.process.pid) if parent_of(pid) == self.process.pid])[0]
 
     def request(self, path, body=None):
         """(status, body) of a request; (0, '') when nobody answers."""
@@ -214,7 +214,7 @@ class Server:
             # A model server is healthy before its workers are.
             return self.request("/ping")[0] == 200 and self.request("/invocations", '{"x": 1}')[0] == 200
 
-        poll(healthy, 90, what="an answer")
+        until(healthy, seconds=90, what="an answer")
         return self.request("/invocations", '{"x": 14}'), self.request("/invocations", "no json")[0]
 
     def children(self):
@@ -235,7 +235,7 @@ class Server:
         # The model servers' `serve` sets its handler up to a second after they answer; until then it gets no signal.
         # After a retry it is another process, and process 1 passes the signal on.
         program = str(self.bin / "serve")
-        poll(
+        until(
             lambda: any(
                 program in line and handles(pid, signal.SIGTERM)
                 for pid, line in tree(self.process.pid).items()
@@ -329,7 +329,7 @@ def test_workers_that_are_started_again_start_nothing_of_ours(container, kind):
     assert before
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    poll(lambda: workers() - before, 90, what=lambda: "a new worker: " + container.output())
+    until(lambda: workers() - before, seconds=90, what=lambda: "a new worker: " + container.output())
     assert server.answers()[0] == (200, '{"y": 42}')
     assert server.starts() == 1
     assert server.terminate() == 0
@@ -347,7 +347,7 @@ def test_a_killed_supervisor_changes_nothing(container, alone, kind):
     for pid, command in container.strays():
         if "supervisor.main" in command:
             os.kill(pid, signal.SIGKILL)
-    poll(lambda: not any("supervisor.main" in command for _, command in container.strays()))
+    until(lambda: not any("supervisor.main" in command for _, command in container.strays()))
     assert (server.answers(), server.children(), server.terminate()) == expected
 
 

@@ -18,9 +18,9 @@ from smssh_plugin.submit.request.transform import Injection, transform_request
 from tests import needs
 from tests.faults.images import bake, image
 from tests.faults.namespaces import prefix
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
-from .container import IMAGE, let_others_in, poll
+from .container import IMAGE, let_others_in
 from .test_drivers import Driven
 from .venvs import venv
 
@@ -454,8 +454,8 @@ def test_read_only_inputs_are_filtered_and_named(job, launcher):
     mount = f'mount --bind {job.base}/input {job.base}/input && mount -o remount,bind,ro {job.base}/input && exec "$@"'
     path = {"PYTHONPATH": job.path} if launcher != "wrap" else {}
     process = container.start(*prefix(), "/bin/sh", "-c", mount, "sh", *command, **path)
-    poll(lambda: "in sight: " in container.log(), what=lambda: "the log: " + container.output())
-    poll(lambda: "smssh: the job can see" in container.output(), what="the line")
+    until(lambda: "in sight: " in container.log(), what=lambda: "the log: " + container.output())
+    until(lambda: "smssh: the job can see" in container.output(), what="the line")
     (job.base / "go").touch()
     seen = job.seen(process)
     for name in ("SM_CHANNELS", "SM_INPUT_DATA_CONFIG", "SM_TRAINING_ENV", "SM_CHANNEL_TRAIN"):
@@ -583,7 +583,7 @@ def test_signals_reach_the_original_where_nothing_runs(job):
     (job.container.bundle / "run.sh").unlink()
     text = "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done"
     process = job.container.start(*entry_point(job.container, ["/bin/sh", "-c", text]))
-    poll(lambda: "up" in job.container.output())
+    until(lambda: "up" in job.container.output())
     process.terminate()
     assert process.wait(LIMIT) == 9
 

@@ -11,8 +11,7 @@ import pytest
 
 from smssh_plugin.entrypoints import boot
 from smssh_plugin.local.agent.installed import install
-
-from .container import poll
+from tests.waiting import until
 
 GRACE = 30.0
 """A quarter of the service's 120 seconds; on an idle machine each of these takes less than 5."""
@@ -55,7 +54,7 @@ def stop(process):
 def test_in_a_hold(container, stack, job):
     process = job("sh", "-c", "exit 3", SMSSH_HOLD="failure")
     container.wait_for("held")
-    poll(lambda: nodes(stack), what="the node")
+    until(lambda: nodes(stack), what="the node")
     assert stop(process) == 3
     assert nodes(stack) == []
     container.assert_quiet()
@@ -71,7 +70,7 @@ def test_while_it_waits_for_its_start(container, stack, job, wait):
     if wait == "10m":
         container.wait_for("held")
     else:
-        poll(lambda: container.path("socket"))
+        until(lambda: container.path("socket"))
     assert stop(process) == 128 + signal.SIGTERM
     assert "ran" not in container.output().split("\n")
     assert nodes(stack) == []
@@ -86,7 +85,7 @@ def test_while_the_report_is_made(container, stack, job):
     program.write_text(f"#!/bin/sh\ntouch {asked}\nexec sleep 60\n")
     program.chmod(0o755)
     container.script("", name="go")
-    poll(asked.exists, what="the report")
+    until(asked.exists, what="the report")
     assert stop(process) == 3
     assert nodes(stack) == []
     container.assert_quiet()
@@ -102,7 +101,7 @@ def test_between_two_attempts(container, stack, job):
     )
     container.wait_for("held")
     container.hook("retry", "--no-wait")
-    poll((container.folder / "asked").exists, what="the end of what was left")
+    until((container.folder / "asked").exists, what="the end of what was left")
     assert stop(process) == 3
     assert container.output().split("\n").count("attempt") == 1
     assert nodes(stack) == []
@@ -123,9 +122,9 @@ def test_a_second_signal_is_forwarded_like_the_first(container):
         "while True: time.sleep(0.1)\n"
     )
     process = container.wrap("python", script, SMSSH_HOLD="failure,end")
-    poll(lambda: "up" in container.output())
+    until(lambda: "up" in container.output())
     process.send_signal(signal.SIGTERM)
-    poll(lambda: container.output().count("signal") == 1)
+    until(lambda: container.output().count("signal") == 1)
     assert process.poll() is None
     assert stop(process) == 9
     container.assert_quiet()
@@ -134,7 +133,7 @@ def test_a_second_signal_is_forwarded_like_the_first(container):
 def test_a_second_signal_does_not_cut_the_end_short(container, stack, job):
     process = job("sh", "-c", "exit 3", SMSSH_HOLD="failure")
     container.wait_for("held")
-    poll(lambda: nodes(stack), what="the node")
+    until(lambda: nodes(stack), what="the node")
     for _ in range(20):
         process.send_signal(signal.SIGTERM)
         if process.poll() is not None:
@@ -147,10 +146,10 @@ def test_a_second_signal_does_not_cut_the_end_short(container, stack, job):
 def test_sigkill_of_init_leaves_no_node(container, stack, job):
     """As the kernel does it when memory runs out; in a container of its own, that is the end of all."""
     process = job("sh", "-c", "echo $$ > pid; exec sleep 600")
-    poll(lambda: container.wait_for("running")["transport"]["target"], what="the node")
+    until(lambda: container.wait_for("running")["transport"]["target"], what="the node")
     process.kill()
     process.wait()
-    poll(lambda: not nodes(stack), what="the deregistration")
+    until(lambda: not nodes(stack), what="the deregistration")
     container.assert_quiet()
     os.kill(int((container.folder / "pid").read_text()), signal.SIGKILL)
 

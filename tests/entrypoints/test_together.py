@@ -9,8 +9,9 @@ import pytest
 from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
 from tests import needs
+from tests.waiting import until
 
-from .container import Container, poll
+from .container import Container
 
 FAILS_UNTIL_FIXED = (
     "import os, sys\nprint('attempt', flush=True)\nsys.exit(0 if os.path.exists('fixed') else 7)\n"
@@ -67,7 +68,7 @@ def start(container, text, **environ):
 def online(*containers):
     """Wait until each has its node."""
     for container in containers:
-        poll(lambda found=container: found.wait_for("running")["transport"]["target"], what="the node")
+        until(lambda found=container: found.wait_for("running")["transport"]["target"], what="the node")
 
 
 def go(container, status):
@@ -81,7 +82,7 @@ def test_the_report_says_which_host_failed_first(hosts):
     online(one, two)
     go(two, 7)
     two.wait_for("held")
-    poll(lambda: "algo-2 failed first" in two.output())
+    until(lambda: "algo-2 failed first" in two.output())
     go(one, 3)
     one.wait_for("held")
     report = json.loads(one.hook("report", "--json").stdout)
@@ -89,7 +90,7 @@ def test_the_report_says_which_host_failed_first(hosts):
     states = {host["host"]: (host["state"], host["exit_code"]) for host in report["hosts"]}
     assert states == {"algo-1": ("failed", 3), "algo-2": ("held", 7)}
     assert "first of the job's hosts to fail: algo-2" in one.hook("report").stdout
-    poll(lambda: "algo-2 held" in " ".join(one.hook("status").stdout.split()), what="the other's state")
+    until(lambda: "algo-2 held" in " ".join(one.hook("status").stdout.split()), what="the other's state")
     one.hook("release")
     assert processes[0].wait(60) == 3
     assert two.status()["state"] == "held"
@@ -124,7 +125,7 @@ def test_held_together_a_retry_is_for_all(hosts):
     # As late as algo-1 looks, this hold would be over.
     two.wait_for("held")
     two.hook("extend", "2m")
-    status = poll(lambda: (found := one.status())["state"] == "held" and found, what="algo-1 waits")
+    status = until(lambda: (found := one.status())["state"] == "held" and found, what="algo-1 waits")
     assert (status["point"], status["attempt"], status["exit_code"]) == ("end", 2, 0)
     assert one.output().count("attempt\n") == 2
     assert processes[0].poll() is None
@@ -139,10 +140,10 @@ def test_held_together_a_release_is_for_all(hosts, stack):
     processes = [start(each, WAITS, SMSSH_HOLD_HOSTS="all") for each in hosts]
     online(one, two)
     go(one, 0)
-    assert poll(lambda: (found := one.status())["state"] == "held" and found)["point"] == "end"
+    assert until(lambda: (found := one.status())["state"] == "held" and found)["point"] == "end"
     go(two, 7)
     two.wait_for("held")
-    poll(lambda: one.status()["hosts"].get("algo-2", {}).get("state") == "held")
+    until(lambda: one.status()["hosts"].get("algo-2", {}).get("state") == "held")
     two.hook("release", "--exit", "0")
     assert [process.wait(60) for process in processes] == [0, 0]
     assert stack.call("DescribeInstanceInformation")["InstanceInformationList"] == []
@@ -178,7 +179,7 @@ def test_whoever_is_connected_to_one_keeps_all(hosts):
     )
     go(one, 3)
     since = one.wait_for("held")["hold"]["since"]
-    poll(lambda: one.status()["hold"]["deadline"] > since + 12, what="the deadline moves")
+    until(lambda: one.status()["hold"]["deadline"] > since + 12, what="the deadline moves")
     assert processes[0].poll() is None
     client.terminate()
     assert [process.wait(60) for process in processes] == [3, 7]
@@ -194,7 +195,7 @@ def test_a_throttled_question_ends_no_hold(hosts, stack):
     client = two.start(
         "ssh", *two.ssh_options(status), "127.0.0.1", "sleep 60", on=False, PATH="/usr/bin:/bin"
     )
-    poll(lambda: two.status()["hold"]["connected"])
+    until(lambda: two.status()["hold"]["connected"])
     stack.service.faults["DescribeInstanceInformation"] = ServiceError("ThrottlingException", "Rate exceeded")
     go(one, 3)
     one.wait_for("held")
@@ -204,11 +205,11 @@ def test_a_throttled_question_ends_no_hold(hosts, stack):
         assert hold, "the hold was given up"
         return time.time() > hold["ends"] + 4
 
-    poll(overdue, what="the deadline is over")
+    until(overdue, what="the deadline is over")
     assert processes[0].poll() is None
     del stack.service.faults["DescribeInstanceInformation"]
     since = one.status()["hold"]["since"]
-    poll(lambda: one.status()["hold"]["deadline"] > since + 6, what="the deadline moves")
+    until(lambda: one.status()["hold"]["deadline"] > since + 6, what="the deadline moves")
     client.terminate()
     assert [process.wait(60) for process in processes] == [3, 7]
 
@@ -247,9 +248,9 @@ def test_only_hosts_of_the_job_are_followed(hosts, stack):
         (claim(stack, job, "algo-2", "Other", released), "its role is 'Other'"),
     ]
     for node, why in claims:
-        poll(lambda: f"{node} claims to be a host of this job and is ignored: {why}" in one.log())  # noqa: B023
+        until(lambda: f"{node} claims to be a host of this job and is ignored: {why}" in one.log())  # noqa: B023
     second = claim(stack, job, "algo-2", "Nodes", released)
-    poll(lambda: "two online nodes claim to be algo-2 of this job" in one.log())
+    until(lambda: "two online nodes claim to be algo-2 of this job" in one.log())
     assert one.status()["state"] == two.status()["state"] == "held"
     for node in [second, *(node for node, _ in claims)]:
         stack.service.nodes.deregister(node)
@@ -269,7 +270,7 @@ def test_a_deadline_elsewhere_ends_no_hold_that_somebody_uses(hosts):
     client = two.start(
         "ssh", *two.ssh_options(status), "127.0.0.1", "sleep 60", on=False, PATH="/usr/bin:/bin"
     )
-    poll(lambda: two.status()["hold"]["connected"])
+    until(lambda: two.status()["hold"]["connected"])
     go(one, 3)
     assert processes[0].wait(90) == 3
     assert two.status()["state"] == "held"

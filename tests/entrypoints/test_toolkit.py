@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from smssh_plugin.entrypoints import boot
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
-from .container import IMAGE, STALLED, WORDY, poll
+from .container import IMAGE, STALLED, WORDY
 
 GOOD = "open(__import__('os').environ['SM_MODEL_DIR'] + '/model', 'w').write('weights')\n"
 USER_ERROR = "raise ValueError('user bug')\n"
@@ -287,7 +287,7 @@ def test_ask_a_running_toolkit_job_to_hold(container):
     assert "ValueError: user bug" in report["traceback"]
     (container.base / "code" / "train.py").write_text(GOOD)
     assert container.hook("retry").returncode == 0
-    poll(lambda: container.status()["point"] == "end", what="the hold at the end")
+    until(lambda: container.status()["point"] == "end", what="the hold at the end")
     container.hook("release")
     assert outcome(container, process) == (0, None, True)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests import needs
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
-from .container import ROOT, poll
+from .container import ROOT
 
 SOURCES = ("smssh_plugin", "hooks", "entrypoints", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
@@ -77,4 +77,4 @@ def test_a_baked_image(wheel, container):
     assert container.log().count("started by pth") == 1
     container.script("", name="go")
     assert process.wait(LIMIT) == 0
-    poll(lambda: not container.strays(), what="the end")
+    until(lambda: not container.strays(), what="the end")

@@ -17,14 +17,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from smssh_plugin.entrypoints import supervisor_client
-from tests.entrypoints.container import Container, poll
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 from .processes import SUPERVISOR, Ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.entrypoints.container import Container
 
 INFINITY = float("inf")
 ASK_SECONDS = 0.1
@@ -314,7 +315,7 @@ class Job:
 
     def assert_quiet(self) -> None:
         """Nothing of ours runs any more, whatever was killed."""
-        poll(lambda: not self.ours.left(), what=lambda: f"the end of {self.ours.left()}")
+        until(lambda: not self.ours.left(), what=lambda: f"the end of {self.ours.left()}")
 
     def describe(self) -> str:
         """For a failure's message: what was done, and our logs."""

@@ -17,8 +17,7 @@ import pytest
 from smssh_plugin import hookimpl, plugins
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.settings import Settings
-from tests.entrypoints.container import poll
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 from .images import add_plugin, image
 from .processes import Ours
@@ -79,12 +78,12 @@ WAITING = "while [ ! -e go ]; do sleep 0.05; done; echo ran; exit 7"
 def test_at_the_start(container, start, hook, fault):
     process = start(hook, fault, "sh", "-c", WAITING)
     ours = Ours(container)
-    poll(lambda: reached(container), what=lambda: f"the hook; {container.log()}")
+    until(lambda: reached(container), what=lambda: f"the hook; {container.log()}")
     ours.look()
     container.script("", name="go")
     assert process.wait(LIMIT) == 7
     assert "ran" in container.output().splitlines()
-    poll(lambda: not ours.left(), what=lambda: f"the end of {ours.left()}")
+    until(lambda: not ours.left(), what=lambda: f"the end of {ours.left()}")
 
 
 @pytest.mark.parametrize("fault", ["dies", "hangs", "forks"])
@@ -93,7 +92,7 @@ def test_at_the_end(container, start, hook, fault):
     process = start(hook, fault, "sh", "-c", WAITING)
     ours = Ours(container)
     if hook == "smssh_notify":
-        poll(
+        until(
             lambda: ours.look() is not None and reached(container),
             what=lambda: f"the hook; {container.log()}",
         )
@@ -103,7 +102,7 @@ def test_at_the_end(container, start, hook, fault):
     container.script("", name="go")
     assert process.wait(LIMIT) == 7
     assert reached(container)
-    poll(lambda: not ours.left(), what=lambda: f"the end of {ours.left()}")
+    until(lambda: not ours.left(), what=lambda: f"the end of {ours.left()}")
 
 
 @pytest.mark.parametrize("fault", ["raises", "exits", "forks"])
@@ -149,7 +148,7 @@ def test_a_hook_that_hangs_does_not_delay_the_entry_point(container, start):
     began = time.monotonic()
     process = start("smssh_before_entry_point", "hangs", "sh", "-c", WAITING)
     container.wait_for("running")
-    poll(lambda: reached(container))
+    until(lambda: reached(container))
     container.script("", name="go")
     assert process.wait(LIMIT) == 7
     # What comes after the attempt waits for what belongs before it, within its limit.

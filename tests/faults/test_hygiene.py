@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.entrypoints.container import IMAGE, poll
-from tests.waiting import LIMIT
+from tests.entrypoints.container import IMAGE
+from tests.waiting import LIMIT, until
 
 from .images import image, packages
 
@@ -64,7 +64,7 @@ def capturing(container):
 
 def hangs(process, over):
     """Whether it still runs a while after everything that it had to do was done."""
-    poll(over, what="the end of the work")
+    until(over, what="the end of the work")
     time.sleep(STILL)
     return process.poll() is None
 
@@ -82,7 +82,7 @@ def test_a_daemon_with_the_scripts_output_would_hang_the_job(container, launcher
         """,
     )
     process = train(container, f"{careless}:{module}", on=False, **environ)
-    pid = int(poll(lambda: (p := container.folder / "daemon").exists() and p.read_text(), what="the daemon"))
+    pid = int(until(lambda: (p := container.folder / "daemon").exists() and p.read_text(), what="the daemon"))
     try:
         model = container.base / "model" / "model"
         assert hangs(process, model.exists)
@@ -225,7 +225,7 @@ def test_in_serve_we_are_nobodys_child(container):
     process = container.start(
         IMAGE / "bin" / "python", container.folder / "serve", PYTHONPATH=container.bundle
     )
-    pid = poll(lambda: [pid for pid, line in container.strays() if "supervisor.main" in line])[0]
+    pid = until(lambda: [pid for pid, line in container.strays() if "supervisor.main" in line])[0]
     parents = subprocess.run(
         ["ps", "-o", "ppid=", str(pid)], capture_output=True, text=True, check=True
     ).stdout

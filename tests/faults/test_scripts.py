@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import needs
-from tests.entrypoints.container import poll
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 SCRIPTS = {
     "daemonises": """
@@ -259,7 +258,7 @@ def test_ours_leaves_port_22_alone(container, port_22):
     process = container.start(
         *command, "/bin/sh", container.bundle / "run.sh", "python", "-u", script, SMSSH_SSH_SERVER="sshd"
     )
-    poll(
+    until(
         lambda: "ready: " in container.output(),
         what=lambda: f"a login; {container.output()} {container.log()}",
     )

@@ -16,8 +16,7 @@ import pytest
 
 from smssh_plugin.entrypoints import boot, supervisor_client
 from tests import needs
-from tests.entrypoints.container import poll
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 from .images import add_plugin, image
 from .namespaces import prefix, rooted, small_disk
@@ -72,8 +71,8 @@ def test_read_only_root_with_a_writable_tmp(container):
     environ = {"SMSSH_RUN_DIR": "", "TMPDIR": str(temporary), "SMSSH_SSH_SERVER": "asyncssh"}
     command = ["/bin/sh", container.bundle / "run.sh", "sh", "-c", "touch /x 2>/dev/null && echo no; exit 7"]
     process = container.start(*front, *command, SMSSH_HOLD="failure", **environ)
-    poll(lambda: container.path("socket"), what=container.log)
-    status = poll(
+    until(lambda: container.path("socket"), what=container.log)
+    status = until(
         lambda: (s := ask(container, {"op": "status"}))["state"] == "held" and s["ssh"]["port"] and s
     )
     assert container.ssh(status, "echo in").stdout == "in\n"
@@ -136,8 +135,8 @@ def test_a_run_where_nothing_may_be_executed(container):
         SMSSH_HOLD="failure",
         SMSSH_SSH_SERVER="asyncssh",
     )
-    poll(lambda: container.path("socket"), what=lambda: f"the supervisor; {container.output()}")
-    status = poll(
+    until(lambda: container.path("socket"), what=lambda: f"the supervisor; {container.output()}")
+    status = until(
         lambda: (s := ask(container, {"op": "status"}))["state"] == "held" and s["ssh"]["port"] and s
     )
     assert container.ssh(status, "smssh-hook release").returncode == 0
@@ -163,7 +162,7 @@ def test_full_disk(container, kilobytes, inodes):
     """Nothing, or only a little, can be written where we work; the job has its room elsewhere."""
     front = small_disk(container, container.run_dir, kilobytes=kilobytes, inodes=inodes)
     same_end(container, front, SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=1, SMSSH_HOLD_MAX_SECONDS=2)
-    poll(lambda: not container.strays(), what=lambda: f"the end of {container.strays()}")
+    until(lambda: not container.strays(), what=lambda: f"the end of {container.strays()}")
 
 
 def test_a_disk_that_fills_up_in_a_hold(container):
@@ -186,12 +185,12 @@ def test_a_disk_that_fills_up_in_a_hold(container):
         SMSSH_HOLD="failure",
         SMSSH_HOLD_SECONDS=2,
     )
-    poll(lambda: "ready: " in container.output(), what=lambda: f"a login; {container.output()}")
+    until(lambda: "ready: " in container.output(), what=lambda: f"a login; {container.output()}")
     container.script("", name="ready")
     assert process.wait(LIMIT) == 7
     assert "full\n" in container.output()
     assert "smssh: held (" in container.output()
-    poll(lambda: not container.strays(), what=lambda: f"the end of {container.strays()}")
+    until(lambda: not container.strays(), what=lambda: f"the end of {container.strays()}")
 
 
 # ------------------------------------------------------------------------------------------ network, credentials
@@ -221,7 +220,9 @@ def test_no_network(container, loopback):
         AWS_MAX_ATTEMPTS="2",
         AWS_METADATA_SERVICE_TIMEOUT="1",
     )
-    poll(lambda: "no login is possible" in container.output(), what=lambda: f"the message; {container.log()}")
+    until(
+        lambda: "no login is possible" in container.output(), what=lambda: f"the message; {container.log()}"
+    )
     container.script("", name="go")
     assert process.wait(LIMIT) == 7
     container.assert_quiet()
@@ -243,7 +244,9 @@ def test_no_credentials(container):
         AWS_CONTAINER_CREDENTIALS_RELATIVE_URI="/v2/credentials/none",
         AWS_MAX_ATTEMPTS="1",
     )
-    poll(lambda: "no login is possible" in container.output(), what=lambda: f"the message; {container.log()}")
+    until(
+        lambda: "no login is possible" in container.output(), what=lambda: f"the message; {container.log()}"
+    )
     container.script("", name="go")
     assert process.wait(LIMIT) == 7
     container.assert_quiet()
@@ -284,7 +287,7 @@ def test_a_clock_that_aws_does_not_believe(container):
             AWS_ACCESS_KEY_ID="AKIATEST",
             AWS_SECRET_ACCESS_KEY="test",
         )
-        poll(
+        until(
             lambda: "no login is possible" in container.output(),
             what=lambda: f"the message; {container.log()}",
         )
@@ -341,7 +344,7 @@ def test_a_container_that_was_used_before(container):
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     subprocess.run(["pkill", "-KILL", "-P", str(first.pid)], check=False)
-    poll(lambda: not container.strays(), what="the end of the first")
+    until(lambda: not container.strays(), what="the end of the first")
     for name in ("lock", "socket"):
         assert (container.run_dir / name).exists()
     owner = (container.run_dir / "lock").read_text().split()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 import smssh_plugin
-from tests.entrypoints.container import poll
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 from .images import bake, image
 
@@ -31,7 +30,7 @@ SCRIPT = (
 
 def versions(container):
     """The version that serves, once there is a login."""
-    return poll(lambda: (s := container.wait_for("ready")) and s["ssh"]["port"] and s["plugin_version"])
+    return until(lambda: (s := container.wait_for("ready")) and s["ssh"]["port"] and s["plugin_version"])
 
 
 def test_the_baked_one_comes_first_and_is_the_only_one(container, baked):

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from tests import needs
-from tests.entrypoints.container import Container, let_others_in, poll
-from tests.waiting import LIMIT
+from tests.entrypoints.container import Container, let_others_in
+from tests.waiting import LIMIT, until
 
 ENTER = r"""
 set -e
@@ -103,7 +103,7 @@ class Root(Container):
             assert "no login is possible" not in self.log(), self.log()
             return "ready: " in self.log()
 
-        poll(ready, seconds=120, what=lambda: f"a login; {self.output()}{self.log()}")
+        until(ready, seconds=120, what=lambda: f"a login; {self.output()}{self.log()}")
         found = re.findall(r"SSH server (\w+) on port (\d+)", self.log())[-1]
         folder = self.run_dir / "ssh"
         if found[0] == "asyncssh":

@@ -15,8 +15,7 @@ from smssh_plugin.hookspecs import Job
 from smssh_plugin.submit.bundle import publish
 from smssh_plugin.submit.options import SSHOptions
 from tests.container.agents import context, silence
-from tests.entrypoints.container import poll
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 BUCKET = "announcements"
 WAITING = "while [ ! -e go ]; do sleep 0.05; done"
@@ -85,7 +84,7 @@ def job_of(container, s3, s3_url):
 
 def test_announced_states_and_the_end(container, s3, job_of):
     process = job_of("sh", "-c", f"{WAITING}; rm go; exit 3", SMSSH_HOLD="failure")
-    status = poll(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
+    status = until(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
     assert status["transport"] == {"name": "native", "target": "sagemaker-training-job:job-1_algo-1"}
     found = announced(s3)
     assert {
@@ -110,7 +109,7 @@ def test_announced_states_and_the_end(container, s3, job_of):
     assert not [command for _, command in container.strays() if "amazon-ssm-agent" in command]
     container.script("", name="go")
     container.wait_for("held")
-    poll(lambda: announced(s3)["state"] == "held", what="held")
+    until(lambda: announced(s3)["state"] == "held", what="held")
     container.hook("release")
     assert process.wait(LIMIT) == 3
     assert announced(s3)["state"] == "ended"
@@ -120,7 +119,7 @@ def test_announced_states_and_the_end(container, s3, job_of):
 
 def test_a_job_that_is_stopped_says_so(container, s3, job_of):
     process = job_of("sh", "-c", "exec sleep 100")
-    poll(lambda: container.wait_for("running")["transport"]["target"])
+    until(lambda: container.wait_for("running")["transport"]["target"])
     process.send_signal(signal.SIGTERM)
     assert process.wait(LIMIT) == 143
     assert announced(s3)["state"] == "ended"
@@ -138,7 +137,7 @@ def test_a_job_that_is_stopped_says_so(container, s3, job_of):
 )
 def test_without_an_announcement_the_job_runs_and_the_log_says_why(container, job_of, change, words):
     process = job_of("sh", "-c", f"{WAITING}; exit 4", **change)
-    poll(lambda: "no login is possible" in container.output(), what=lambda: f"a message; {container.log()}")
+    until(lambda: "no login is possible" in container.output(), what=lambda: f"a message; {container.log()}")
     assert [line for line in container.output().splitlines() if words in line], container.output()
     container.script("", name="go")
     assert process.wait(LIMIT) == 4
@@ -148,7 +147,7 @@ def test_without_an_announcement_the_job_runs_and_the_log_says_why(container, jo
 def test_a_network_that_swallows_everything_delays_no_job(container, job_of):
     with silence() as url:
         process = job_of("sh", "-c", f"{WAITING}; exit 7", AWS_ENDPOINT_URL=url)
-        poll(lambda: "SSH server" in container.log(), what="the start")
+        until(lambda: "SSH server" in container.log(), what="the start")
         began = time.monotonic()
         container.script("", name="go")
         assert process.wait(LIMIT) == 7

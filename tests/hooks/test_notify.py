@@ -15,8 +15,7 @@ from smssh_plugin.container import cost
 from smssh_plugin.hooks import notify
 from smssh_plugin.hookspecs import Context, Hold, Job
 from smssh_plugin.settings import TEMPLATE_NAMES, load
-from tests.entrypoints.container import poll
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 SECRET = "T000-secret"
 
@@ -138,7 +137,7 @@ def test_what_may_pass_is_tried_again(context, receiver, caplog, answers, tries)
     receiver.answers = []
     notify.smssh_notify(made, "held", "second", None)
     assert receiver.one()[2]["message"] == "second"
-    poll(notify._State.events.empty)
+    until(notify._State.events.empty)
     # The address of a webhook is a secret.
     assert SECRET not in caplog.text
     assert f"127.0.0.1: ready is not sent (HTTPError {answers[0]})" in caplog.text
@@ -193,7 +192,7 @@ def test_sns(context, monkeypatch):
         notify.smssh_notify(made, "ready", "ready", None)
         notify.smssh_notify(made, "held", "held\nnow", None)
         notify.smssh_stop()
-        message = poll(lambda: sqs.receive_message(QueueUrl=address).get("Messages"), what="the message")
+        message = until(lambda: sqs.receive_message(QueueUrl=address).get("Messages"), what="the message")
         body = json.loads(message[0]["Body"])
         assert body["Message"] == "algo-2.job-1.training.sagemaker: held\nnow"
         assert body["Subject"] == "smssh: held algo-2.job-1.training.sagemaker"

@@ -16,8 +16,7 @@ import pytest
 
 from smssh_plugin.container import openssh
 from tests import needs
-from tests.entrypoints.container import poll
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ class Terminal:
                     self.seen += os.read(self.master, 65536).decode(errors="replace")
             return re.search(pattern, self.seen)
 
-        return poll(read, what=f"{pattern!r} in {self.seen!r}")
+        return until(read, what=f"{pattern!r} in {self.seen!r}")
 
     def close(self):
         self.process.kill()
@@ -170,7 +169,7 @@ def test_terminal(ready, terminal):
     fcntl.ioctl(shell.master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
     os.kill(shell.process.pid, 28)  # SIGWINCH: the new size is on our side of a terminal that is not ours
     shell.wait_for("")
-    poll(lambda: shell.write("stty size\n") or (shell.wait_for(r"\d+ \d+") and "33 77" in shell.seen))
+    until(lambda: shell.write("stty size\n") or (shell.wait_for(r"\d+ \d+") and "33 77" in shell.seen))
     shell.write("exit 4\n")
     assert shell.process.wait(LIMIT) == 4
 
@@ -187,7 +186,7 @@ def test_a_client_that_goes_away_takes_its_terminals_command_along(ready, termin
             return True
         return False
 
-    poll(gone, what="the end of the command")
+    until(gone, what="the end of the command")
 
 
 class Echo:
@@ -250,7 +249,7 @@ def test_forwarding(ready, tmp_path):
         env={"PATH": os.environ["PATH"]},
     )
     try:
-        poll(lambda: echoed(local), what="-L")
+        until(lambda: echoed(local), what="-L")
         assert echoed(remote)
         assert echoed(path)
         with socket.create_connection(("127.0.0.1", dynamic), 10) as proxy:
@@ -390,7 +389,7 @@ def forwarded(container, status, path, key, *more):
         return False
 
     try:
-        poll(listens, what="ssh -L")
+        until(listens, what="ssh -L")
         yield port
     finally:
         process.kill()  # it may wait for a forward that was refused

@@ -11,9 +11,8 @@ import time
 import pytest
 
 from tests import needs
-from tests.entrypoints.container import poll
 from tests.hooks.roots import Root
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 PTYS = "mount -t devpts -o newinstance,gid=5,mode=620,ptmxmode=666 devpts dev/pts; "
 """Terminals as Docker has them; without a group of their own, sshd cannot hand them over unless it is root."""
@@ -346,7 +345,7 @@ def test_the_sshd_of_mpi_starts_beside_it(image):
                 check=False,
             )
 
-        poll(lambda: rank().stdout == "rank\n", what="MPI's login")
+        until(lambda: rank().stdout == "rank\n", what="MPI's login")
         ours = subprocess.run(
             [*inside, "ssh", *container.ssh_options(status), "127.0.0.1", "echo ours"],
             capture_output=True,

@@ -15,7 +15,7 @@ from smssh_plugin.hooks import hold, keys, log_events, report
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.settings import load
 from smssh_plugin.supervisor import job
-from tests.entrypoints.container import poll
+from tests.waiting import until
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPmghorh9zx1v9BThkn2f25Zqh3y0mVMUvTzLDbHrAB0"
 
@@ -166,7 +166,7 @@ def test_child_restarts_with_a_pause_and_stops(tmp_path, monkeypatch):
     command = [sys.executable, "-c", "import os; open('/dev/stdout', 'w').write('run\\n')"]
     child = Child("x", ["/bin/sh", "-c", "echo run"], {"PATH": os.defpath}, tmp_path / "log", restart=True)
     child.start()
-    poll(lambda: (tmp_path / "log").read_text().count("run") >= 3)
+    until(lambda: (tmp_path / "log").read_text().count("run") >= 3)
     child.stop(5)
     assert not child.running()
     assert command
@@ -179,7 +179,7 @@ def test_child_that_ignores_sigterm_is_killed(tmp_path):
         "x", ["/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"], {}, tmp_path / "log"
     )
     child.start()
-    poll(lambda: "up" in (tmp_path / "log").read_text())
+    until(lambda: "up" in (tmp_path / "log").read_text())
     child.stop(0.3)
     assert not child.running()
 

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from tests import needs
-from tests.entrypoints.container import IMAGE, Container, poll
+from tests.entrypoints.container import IMAGE, Container
 from tests.hooks.test_servers import Echo, Terminal, echoed, free
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 SECRET = "s3cret-of-the-job"
 LINES = "first\nsecond 'quoted' \"twice\" \\n $HOME `id`\n"
@@ -174,7 +174,7 @@ def test_a_reader_that_stops_early_ends_the_command(job):
         pid = int(process.stdout.readline())
         assert alive(pid)
         process.stdout.close()
-        poll(lambda: not alive(pid), what="the end of the command")
+        until(lambda: not alive(pid), what="the end of the command")
 
 
 def test_a_slow_reader_of_much(job):
@@ -299,8 +299,8 @@ def test_unix_sockets_both_ways(job, tmp_path):
         threading.Thread(target=serve, daemon=True).start()
         arguments = ["-N", "-L", f"{local}:{served}", "-R", f"{remote}:{served}", "127.0.0.1"]
         with client(container, status, *arguments):
-            poll(lambda: echoed(str(local)), what="-L")
-            poll(lambda: echoed(str(remote)), what="-R")
+            until(lambda: echoed(str(local)), what="-L")
+            until(lambda: echoed(str(remote)), what="-R")
 
 
 def test_a_forwarded_port_half_closed(job):
@@ -333,7 +333,7 @@ def test_a_forwarded_port_half_closed(job):
                 except OSError:
                     return b""
 
-            assert poll(asked, what="the answer") == b"got 100000"
+            assert until(asked, what="the answer") == b"got 100000"
 
 
 @pytest.mark.needs("ssh-agent")
@@ -342,7 +342,7 @@ def test_the_agent(job, tmp_path):
     path = tmp_path / "agent"
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
     try:
-        poll(path.exists)
+        until(path.exists)
         environ = {"PATH": os.environ["PATH"], "SSH_AUTH_SOCK": str(path)}
         subprocess.run(["ssh-add", "-q", str(container.key)], env=environ, check=True)
         done = subprocess.run(
@@ -364,7 +364,7 @@ def test_one_connection_for_all(job, tmp_path):
     container, status = job
     control = ["-S", str(tmp_path / "c")]
     with client(container, status, "-M", "-N", *control, "127.0.0.1") as master:
-        poll((tmp_path / "c").exists)
+        until((tmp_path / "c").exists)
         running = [
             subprocess.Popen(
                 ["ssh", *container.ssh_options(status), *control, "127.0.0.1", f"sleep 0.5; exit {number}"],
@@ -547,14 +547,14 @@ echo "listening on $(cat port)"
             first.stdin.flush()  # and stays open: that is the connection
             assert first.stdout.readline().startswith(b"Linux ")
             port, pid = map(int, re.match(rb"listening on (\d+) (\d+)", first.stdout.readline()).groups())
-            assert b"of the ide" in poll(lambda: through_socks(int(arguments[2]), port))
+            assert b"of the ide" in until(lambda: through_socks(int(arguments[2]), port))
         # The laptop sleeps, the connection is cut: the next one finds the server.
         dynamic = free()
         with client(container, status, "-T", "-D", str(dynamic), "127.0.0.1", "bash", **pipes) as second:
             second.stdin.write(b"cat ~/.ide/port; echo\n")
             second.stdin.flush()
             assert second.stdout.readline().split() == [b"%d" % port, b"%d" % pid]
-            assert b"of the ide" in poll(lambda: through_socks(dynamic, port))
+            assert b"of the ide" in until(lambda: through_socks(dynamic, port))
             assert alive(pid)
     finally:
         if pid:
@@ -602,7 +602,7 @@ def test_a_server_that_is_killed_comes_back_as_it_was(container, server):
         assert other.stdout.readline() == b"up\n"
         os.kill(pid, signal.SIGKILL)
         # Same port, same host key: the options say both.
-        poll(lambda: container.ssh(status, "echo back").stdout == "back\n", what="the server")
+        until(lambda: container.ssh(status, "echo back").stdout == "back\n", what="the server")
         assert server_pid(container, status) != pid
         if server == "sshd":  # asyncssh's sessions are in the process itself
             other.stdin.write(b"on\n")
@@ -668,7 +668,7 @@ def test_asyncssh_has_a_host_key_of_ecdsa_where_there_is_no_ed25519(tmp_path, co
     for _ in range(2):  # the second has the key of the first
         process = subprocess.Popen([sys.executable, "-c", code, str(other), str(free())])
         try:
-            poll((other / "asyncssh.json").exists, what="the server")
+            until((other / "asyncssh.json").exists, what="the server")
             answer = json.loads((other / "asyncssh.json").read_text())
             assert answer["host_key"].startswith("ecdsa-sha2-nistp256 ")
             done = container.ssh({**status, "ssh": answer}, "echo in", key=tmp_path / "key")
@@ -692,11 +692,11 @@ def test_interrupts_reach_commands_of_a_server_that_has_them_ignored(tmp_path, c
     command = [sys.executable, "-c", code, str(other), str(port)]
     process = subprocess.Popen(["sh", "-c", "trap '' INT QUIT; exec \"$@\"", "sh", *command])
     try:
-        poll((other / "asyncssh.json").exists, what="the server")
+        until((other / "asyncssh.json").exists, what="the server")
         status["ssh"]["port"] = port
         shell = Terminal(container, status, "exec sleep 1000")
         try:
-            poll(lambda: _children(process.pid, b"sleep"), what="the command")
+            until(lambda: _children(process.pid, b"sleep"), what="the command")
             shell.write("\x03")
             assert shell.process.wait(LIMIT) == 255
         finally:

@@ -14,9 +14,8 @@ import pytest
 from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
 from tests.container.agents import Mirror, double_package, pinned, silence
-from tests.entrypoints.container import poll
 from tests.session.support import proxy_command
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 WAITING = "while [ ! -e go ]; do sleep 0.05; done"
 
@@ -60,7 +59,7 @@ def test_node_tags_states_and_the_end(container, stack, node_of):
     process = node_of(
         "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; rm go; exit 3", SMSSH_HOLD="failure"
     )
-    status = poll(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
+    status = until(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
     node = status["transport"]["target"]
     assert [found["InstanceId"] for found in nodes(stack)] == [node]
     expected = {
@@ -76,15 +75,15 @@ def test_node_tags_states_and_the_end(container, stack, node_of):
     }
     assert expected.items() <= tags_of(stack, node).items()
     assert all(len(value) <= 256 for value in tags_of(stack, node).values())
-    poll(lambda: tags_of(stack, node).get("SMSSHState") in ("ready", "running"), what="the state")
+    until(lambda: tags_of(stack, node).get("SMSSHState") in ("ready", "running"), what="the state")
     container.script("", name="go")
     container.wait_for("held")
-    poll(lambda: tags_of(stack, node).get("SMSSHState") == "held", what="held")
+    until(lambda: tags_of(stack, node).get("SMSSHState") == "held", what="held")
     environ = (container.run_dir / "agent" / "configuration" / "amazon-ssm-agent.json").read_text()
     assert json.loads(environ)["Mgs"]["SessionWorkerBufferLimit"] == 100
     # The agent has credentials of its own, in a file of its own.
     credentials = configparser.ConfigParser()
-    poll(lambda: credentials.read(container.run_dir / "agent" / "credentials"), what="the credentials")
+    until(lambda: credentials.read(container.run_dir / "agent" / "credentials"), what="the credentials")
     assert not (container.home / ".aws").exists()
     for pid, command in container.strays():
         if "amazon-ssm-agent" in command:
@@ -105,7 +104,7 @@ def test_node_tags_states_and_the_end(container, stack, node_of):
 
 def test_a_failing_job_that_is_stopped_leaves_no_node(container, stack, node_of):
     process = node_of("sh", "-c", "exec sleep 100")
-    poll(lambda: container.wait_for("running")["transport"]["target"])
+    until(lambda: container.wait_for("running")["transport"]["target"])
     process.send_signal(signal.SIGTERM)
     assert process.wait(LIMIT) == 143
     assert nodes(stack) == []
@@ -141,15 +140,15 @@ def log_in(container, stack, status, seconds=40):
 
 def test_an_agent_that_dies_is_started_again(container, stack, node_of):
     process = node_of("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done")
-    node = poll(lambda: container.wait_for("running")["transport"]["target"])
+    node = until(lambda: container.wait_for("running")["transport"]["target"])
 
     # It is connected before the job is told that it can be entered.
     assert connected(stack, node)
     first = agents(container)
     for pid in first:
         os.kill(pid, signal.SIGKILL)
-    poll(lambda: agents(container) and agents(container) != first, what="the restart")
-    poll(lambda: connected(stack, node), what="the control channel")
+    until(lambda: agents(container) and agents(container) != first, what="the restart")
+    until(lambda: connected(stack, node), what="the control channel")
     container.script("", name="go")
     assert process.wait(LIMIT) == 0
 
@@ -172,7 +171,7 @@ def test_an_agent_that_dies_is_started_again(container, stack, node_of):
 )
 def test_without_a_transport_the_job_runs_and_the_log_says_why(container, node_of, change, words):
     process = node_of("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 4", **change)
-    poll(lambda: "no login is possible" in container.output(), what=lambda: f"a message; {container.log()}")
+    until(lambda: "no login is possible" in container.output(), what=lambda: f"a message; {container.log()}")
     lines = container.output().splitlines()
     # One line of the job's own log says what is wrong and what to do.
     assert [line for line in lines if any(word in line for word in words.split("|")) and "hint:" in line], (
@@ -185,15 +184,15 @@ def test_without_a_transport_the_job_runs_and_the_log_says_why(container, node_o
 
 def test_an_agent_that_is_killed_at_any_moment_comes_back_as_the_same_node(container, stack, node_of):
     process = node_of("sh", "-c", WAITING)
-    status = poll(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
+    status = until(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
     node = status["transport"]["target"]
     assert log_in(container, stack, status) == "in"
     for _ in range(3):
         time.sleep(random.uniform(0.0, 0.4))
-        for pid in poll(lambda: agents(container), what="the agent"):
+        for pid in until(lambda: agents(container), what="the agent"):
             os.kill(pid, signal.SIGKILL)
-    poll(lambda: agents(container), what="the agent's return")
-    poll(lambda: connected(stack, node) and log_in(container, stack, status) == "in", what="a login")
+    until(lambda: agents(container), what="the agent's return")
+    until(lambda: connected(stack, node) and log_in(container, stack, status) == "in", what="a login")
     assert [found["InstanceId"] for found in nodes(stack)] == [node]
     container.script("", name="go")
     assert process.wait(LIMIT) == 0
@@ -202,7 +201,7 @@ def test_an_agent_that_is_killed_at_any_moment_comes_back_as_the_same_node(conta
 
 def test_the_agent_stays_out_of_the_jobs_way(container, stack, node_of):
     process = node_of("sh", "-c", WAITING)
-    poll(lambda: container.wait_for("running")["transport"]["target"])
+    until(lambda: container.wait_for("running")["transport"]["target"])
     (agent,) = agents(container)
     # When memory runs out it goes first, and what it starts goes with it; the job's own processes don't change.
     assert Path(f"/proc/{agent}/oom_score_adj").read_text().strip() == "1000"
@@ -230,10 +229,10 @@ def test_the_activation_code_is_left_nowhere(container, stack, node_of, monkeypa
 
     monkeypatch.setitem(stack.service._operations, "CreateActivation", remember)
     process = node_of("sh", "-c", WAITING)
-    poll(lambda: container.wait_for("running")["transport"]["target"])
+    until(lambda: container.wait_for("running")["transport"]["target"])
     (code,) = codes
     assert not [command for _, command in container.strays() if code in command]
-    poll(lambda: stack.call("DescribeActivations")["ActivationList"] == [], what="its deletion")
+    until(lambda: stack.call("DescribeActivations")["ActivationList"] == [], what="its deletion")
     for path in container.folder.rglob("*"):
         assert not path.is_file() or code.encode() not in path.read_bytes(), path
     container.script("", name="go")
@@ -248,7 +247,7 @@ def test_an_image_without_an_agent_gets_the_pinned_one(container, stack, node_of
         bare = container.environ["PATH"]
         more = {"PATH": bare, "SMSSH_AGENT": "download", "SMSSH_AGENT_URL": mirror.url, **pinned(package)}
         process = node_of("sh", "-c", WAITING, **more)
-        status = poll(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
+        status = until(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
         assert log_in(container, stack, status) == "in"
         container.script("", name="go")
         assert process.wait(LIMIT) == 0
@@ -264,7 +263,7 @@ def test_a_wrong_agent_is_not_started_and_the_job_runs(container, stack, node_of
         mirror.serve(package.replace(b"debian-binary", b"debian-bin4ry"))
         more = {"SMSSH_AGENT": "download", "SMSSH_AGENT_URL": mirror.url, **pinned(package)}
         process = node_of("sh", "-c", f"{WAITING}; exit 5", **more)
-        poll(lambda: "no login is possible" in container.output(), what="a message")
+        until(lambda: "no login is possible" in container.output(), what="a message")
         assert "is not the agent that was pinned" in container.output()
         container.script("", name="go")
         assert process.wait(LIMIT) == 5
@@ -282,7 +281,7 @@ def test_a_role_that_may_not_serve_sessions_is_named(container, stack, node_of):
     )
     stack.service.faults["UpdateInstanceInformation"] = ServiceError("AccessDeniedException", message)
     process = node_of("sh", "-c", f"{WAITING}; exit 6")
-    poll(
+    until(
         lambda: "no login is possible" in container.output(),
         seconds=LIMIT,
         what=lambda: f"a message; {container.log()}",
@@ -307,7 +306,7 @@ def test_an_agent_that_never_comes_up_leaves_no_node(container, stack, node_of, 
     configuration = {"Ssm": {"Endpoint": stack.url}, "Mgs": {"Endpoint": stack.url}}
     (folder / "configuration" / "amazon-ssm-agent.json").write_text(json.dumps(configuration))
     process = node_of("sh", "-c", f"{WAITING}; exit 3", PATH=f"{folder}:{container.environ['PATH']}")
-    poll(lambda: nodes(stack), what="the node")
+    until(lambda: nodes(stack), what="the node")
     container.script("", name="go")
     assert process.wait(LIMIT) == 3
     assert nodes(stack) == []
@@ -319,7 +318,7 @@ def test_a_network_that_swallows_everything_delays_no_job(container, node_of, en
     """Without a bound on our side, the end would wait for the time-outs of calls that nobody answers: minutes."""
     with silence() as url:
         process = node_of("sh", "-c", f"{WAITING}; exit 7", AWS_ENDPOINT_URL=url)
-        poll(lambda: "SSH server" in container.log(), what="the start")
+        until(lambda: "SSH server" in container.log(), what="the start")
         began = time.monotonic()
         if ending == "exit":
             container.script("", name="go")

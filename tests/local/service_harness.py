@@ -35,7 +35,7 @@ from smssh_plugin.local.moto_backend import MotoBackend
 from smssh_plugin.local.outgoing import Outgoing
 from smssh_plugin.local.sagemaker.sagemaker_service import SageMaker
 from smssh_plugin.local.sessions.session_service import SessionService
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -225,16 +225,6 @@ class Service:
     def release(self, name: str) -> None:
         self._loop.call_soon_threadsafe(self.runner.released[name].set)
 
-    def until(self, ready: Any, what: str) -> Any:
-        """Poll until `ready()` is true; answers what it gave."""
-        deadline = time.monotonic() + LIMIT
-        while time.monotonic() < deadline:
-            found = ready()
-            if found:
-                return found
-            time.sleep(0.01)
-        raise AssertionError(f"not within {LIMIT} s: {what}")
-
     def job_status(self, kind: str, name: str, status: str) -> dict[str, Any]:
         """Wait for a status of a job; answers its description."""
         describe = getattr(self.sagemaker, f"describe_{kind.lower()}_job")
@@ -243,7 +233,7 @@ class Service:
             found = describe(**{f"{kind}JobName": name})
             return found if found[f"{kind}JobStatus"] == status else None
 
-        return self.until(ready, f"{kind} job {name} is {status}")
+        return until(ready, f"{kind} job {name} is {status}")
 
     def pipeline(self, definition: dict[str, Any], name: str = "pipe", **more: Any) -> str:
         """Make a pipeline; answers its ARN."""
@@ -268,7 +258,7 @@ class Service:
             found = self.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
             return found if found["PipelineExecutionStatus"] in statuses else None
 
-        return self.until(ready, f"{arn} is {statuses}")
+        return until(ready, f"{arn} is {statuses}")
 
     def steps(self, arn: str) -> dict[str, dict[str, Any]]:
         """The execution's steps, by name."""

@@ -13,7 +13,6 @@ import queue
 import select
 import struct
 import threading
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from smssh_plugin.aws.signing import signed
 from smssh_plugin.session.wire.frames import Message, MessageType, PayloadType
 from smssh_plugin.session.wire.websocket import WebSocket, WebSocketClosedError
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 from .service_harness import KEY
 
@@ -123,12 +122,14 @@ class Client:
 
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = LIMIT) -> Any:
         """Poll a condition; what the agent has not taken is sent again meanwhile."""
-        deadline = time.monotonic() + seconds
-        while not (value := condition()):
-            assert time.monotonic() < deadline, (what, self.output[-500:], self.closed)
-            time.sleep(0.02)
-            self.resend()
-        return value
+
+        def look() -> Any:
+            value = condition()
+            if not value:
+                self.resend()
+            return value
+
+        return until(look, lambda: (what, self.output[-500:], self.closed), seconds=seconds)
 
     def wait_complete(self) -> dict[str, Any]:
         found: dict[str, Any] = self.wait(lambda: self.complete, "the end of the handshake")

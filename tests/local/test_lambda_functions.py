@@ -11,6 +11,7 @@ import pytest
 
 from smssh_plugin.local import lambda_functions
 from smssh_plugin.local.faults import Fault
+from tests.waiting import until
 
 from .jobs_support import processes
 from .service_harness import ROLE, definition, running, step, training
@@ -132,7 +133,7 @@ def test_a_function_that_takes_too_long_is_ended_with_all_that_it_started(servic
     _, status, steps = _ended(service, _lambda(arn))
     assert status == "Failed"
     assert steps["Ask"]["FailureReason"].endswith("Sandbox.Timedout: Task timed out after 1.00 seconds")
-    service.until(lambda: not processes("left-by-a-function"), "nothing of it runs")
+    until(lambda: not processes("left-by-a-function"), "nothing of it runs")
 
 
 def test_a_function_that_cannot_run_here_is_named_when_it_is_reached(service):

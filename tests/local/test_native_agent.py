@@ -8,7 +8,6 @@ import os
 import signal
 import tempfile
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from smssh_plugin.local.sandbox.container import check_support
 from smssh_plugin.local.server import Config, _start
 from smssh_plugin.local.state import State, StateFolder
 from tests import needs
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 from .jobs_support import image_environment, processes
 from .root_folders import make_root
@@ -116,16 +115,8 @@ def begin(
     request["AlgorithmSpecification"] |= {"ContainerEntrypoint": command, "TrainingImage": image}
     request["ResourceConfig"]["InstanceCount"] = hosts
     sagemaker.create_training_job(TrainingJobName=name, **request)
-    wait(lambda: sagemaker.describe_training_job(TrainingJobName=name)["SecondaryStatus"] == "Training")
+    until(lambda: sagemaker.describe_training_job(TrainingJobName=name)["SecondaryStatus"] == "Training")
     return sagemaker
-
-
-def wait(condition: Any, seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
-    return value
 
 
 def connected(emulator: Emulator, target: str) -> bool:
@@ -140,7 +131,7 @@ def program_of(name: str) -> str:
 
 def end(sagemaker: Any, name: str) -> None:
     sagemaker.stop_training_job(TrainingJobName=name)
-    wait(lambda: sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Stopped")
+    until(lambda: sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Stopped")
 
 
 def test_a_job_that_is_submitted_so_can_be_entered(emulator: Emulator) -> None:
@@ -150,7 +141,7 @@ def test_a_job_that_is_submitted_so_can_be_entered(emulator: Emulator) -> None:
     for host in ("algo-1", "algo-2"):
         target = target_of(name, host)
         assert target == f"sagemaker-training-job:{name}_{host}"
-        wait(lambda target=target: connected(emulator, target))
+        until(lambda target=target: connected(emulator, target))
         shell = Client(ssm.start_session(Target=target), key=emulator.state.key)
         # It is in the container: its files, and its processes.
         files = "/opt/ml/input/config/resourceconfig.json /proc/1/cmdline"
@@ -161,7 +152,7 @@ def test_a_job_that_is_submitted_so_can_be_entered(emulator: Emulator) -> None:
         shell.close()
     assert not ssm.describe_instance_information()["InstanceInformationList"]  # no managed node
     end(sagemaker, name)
-    wait(lambda: not connected(emulator, target_of(name, "algo-1")))
+    until(lambda: not connected(emulator, target_of(name, "algo-1")))
     assert not processes(f"/{name}/")
 
 
@@ -170,7 +161,7 @@ def test_a_job_in_a_root_folder_without_python_can_be_entered(emulator: Emulator
     name = "native-root"
     sagemaker = begin(emulator, name, image="root", RemoteDebugConfig={"EnableRemoteDebug": True})
     target = target_of(name, "algo-1")
-    wait(lambda: connected(emulator, target))
+    until(lambda: connected(emulator, target))
     shell = Client(emulator.client("ssm").start_session(Target=target), key=emulator.state.key)
     shell.send(b"cat /etc/image; command -v python3 || echo no python; readlink /proc/self/exe\n")
     output = shell.wait_output(b"/bin/readlink").decode()
@@ -193,7 +184,7 @@ def test_a_running_job_is_opened_and_closed_by_an_update(emulator: Emulator) -> 
             TrainingJobName=name, RemoteDebugConfig={"EnableRemoteDebug": enabled}
         )
         assert answer["TrainingJobArn"].endswith(name)
-        wait(lambda enabled=enabled: connected(emulator, target) is enabled)
+        until(lambda enabled=enabled: connected(emulator, target) is enabled)
         shown = sagemaker.describe_training_job(TrainingJobName=name)["RemoteDebugConfig"]
         assert shown == {"EnableRemoteDebug": enabled}
     end(sagemaker, name)
@@ -205,7 +196,7 @@ def test_a_native_target_takes_ssh_and_its_agent_is_restarted_by_the_next_update
     name = "native-3"
     sagemaker = begin(emulator, name, server=True, RemoteDebugConfig={"EnableRemoteDebug": True})
     target = target_of(name, "algo-1")
-    wait(lambda: connected(emulator, target))
+    until(lambda: connected(emulator, target))
     opening = emulator.client("ssm").start_session(
         Target=target, DocumentName="AWS-StartSSHSession", Parameters={"portNumber": ["22"]}
     )
@@ -215,10 +206,12 @@ def test_a_native_target_takes_ssh_and_its_agent_is_restarted_by_the_next_update
     client.wait_closed()
     (pid,) = processes(program_of(name))
     os.kill(pid, signal.SIGKILL)
-    wait(lambda: not connected(emulator, target))
+    until(lambda: not connected(emulator, target))
     debug = {"RemoteDebugConfig": {"EnableRemoteDebug": True}}
     # Its end may be noticed a moment later than that of its connection.
-    wait(lambda: sagemaker.update_training_job(TrainingJobName=name, **debug) and connected(emulator, target))
+    until(
+        lambda: sagemaker.update_training_job(TrainingJobName=name, **debug) and connected(emulator, target)
+    )
     end(sagemaker, name)
 
 
@@ -228,10 +221,10 @@ def test_updates_at_the_same_time_start_one_agent(emulator: Emulator) -> None:
     debug = {"RemoteDebugConfig": {"EnableRemoteDebug": True}}
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: sagemaker.update_training_job(TrainingJobName=name, **debug), range(8)))
-    wait(lambda: connected(emulator, target_of(name, "algo-1")))
+    until(lambda: connected(emulator, target_of(name, "algo-1")))
     assert len(processes(program_of(name))) == 1
     end(sagemaker, name)
-    wait(lambda: not processes(program_of(name)))
+    until(lambda: not processes(program_of(name)))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +239,7 @@ def test_other_updates_are_refused_by_name(service: Service, request_: dict[str,
     service.sagemaker.create_training_job(TrainingJobName=name, **training(Environment={"OUTCOME": "hold"}))
     with pytest.raises(ClientError, match=words):
         service.sagemaker.update_training_job(TrainingJobName=name, **request_)
-    service.until(lambda: name in service.runner.released, "the job")
+    until(lambda: name in service.runner.released, "the job")
     service.release(name)
 
 
@@ -258,9 +251,9 @@ def test_an_update_is_for_jobs_that_download_or_train(service: Service) -> None:
     sagemaker.create_training_job(TrainingJobName="early", **training(Environment={"OUTCOME": "hold"}))
     with pytest.raises(ClientError, match="Downloading or Training; it is Starting"):
         sagemaker.update_training_job(TrainingJobName="early", **debug)
-    (job,) = [one for one in wait(lambda: service.runner.jobs) if one.name == "early"]
+    (job,) = [one for one in until(lambda: service.runner.jobs) if one.name == "early"]
     service._loop.call_soon_threadsafe(service.sagemaker_service.jobs.progress, job, "Downloading", "")
-    service.until(
+    until(
         lambda: sagemaker.describe_training_job(TrainingJobName="early")["SecondaryStatus"] == "Downloading",
         "the download",
     )

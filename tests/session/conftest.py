@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from .support import Agent, EchoServer, Sshd, Stack, until
+from tests.waiting import until
+
+from .support import Agent, EchoServer, Sshd, Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,24 +24,15 @@ from smssh_plugin.local.service_error import ServiceError
 from smssh_plugin.local.sessions.control_routes import add_control_routes
 from smssh_plugin.local.sessions.session_service import SessionService
 from tests import needs
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Coroutine, Iterator
 
 T = TypeVar("T")
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST", "AWS_SECRET_ACCESS_KEY": "secret"}
 _CREDENTIAL = re.compile(r"Credential=([^/]+)/")
-
-
-def until(condition: Callable[[], T], *, seconds: float = LIMIT, what: str = "the condition") -> T:
-    """Poll `condition` until it is true, and return what it returned."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come true within {seconds:.0f} s"
-        time.sleep(0.01)
-    return value
 
 
 class Stack:

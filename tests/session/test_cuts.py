@@ -21,9 +21,10 @@ import pytest
 
 from tests import needs
 from tests.client.conftest import UnusableError, running_server
+from tests.waiting import until
 
 from .cutting import Scissors
-from .support import Agent, Stack, proxy_command, until
+from .support import Agent, Stack, proxy_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

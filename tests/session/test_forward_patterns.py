@@ -18,9 +18,9 @@ from smssh_plugin.session.wire import channel as channels
 from smssh_plugin.session.wire import websocket as websockets
 from smssh_plugin.session.wire.smux import FRAME, Command, Frame
 from tests.session.wire.test_smux import FarEnd, forwarder, read_all
+from tests.waiting import until
 
 from .peer import Clock
-from .support import until
 from .test_kinds import Forward, echoed
 
 if TYPE_CHECKING:

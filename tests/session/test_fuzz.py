@@ -27,9 +27,10 @@ from smssh_plugin.session.wire import channel as channels
 from smssh_plugin.session.wire.channel import COMMANDS, PORT, SHELL, ClientChannel, Opening
 from smssh_plugin.session.wire.encryption import DataKey
 from smssh_plugin.session.wire.websocket import WebSocket, WebSocketClosedError, WebSocketRefusedError
+from tests.waiting import until
 
 from .malformed import malformed
-from .support import EchoServer, Stack, closing, proxy, read_exactly, until
+from .support import EchoServer, Stack, closing, proxy, read_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

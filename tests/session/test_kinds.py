@@ -14,8 +14,9 @@ import pytest
 
 from smssh_plugin.errors import ExitStatus
 from smssh_plugin.local.service_error import ServiceError
+from tests.waiting import until
 
-from .support import Stack, proxy, read_exactly, until
+from .support import Stack, proxy, read_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

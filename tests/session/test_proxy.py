@@ -20,8 +20,9 @@ from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.local.faults import Fault
 from smssh_plugin.local.service_error import ServiceError
 from smssh_plugin.session import proxy as proxies
+from tests.waiting import until
 
-from .support import KEYS, Agent, EchoServer, Stack, closing, proxy, proxy_command, read_exactly, until
+from .support import KEYS, Agent, EchoServer, Stack, closing, proxy, proxy_command, read_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Callable

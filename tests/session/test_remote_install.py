@@ -27,9 +27,9 @@ from smssh_plugin.session.converse import Shell, converse
 from smssh_plugin.session.wire.frames import PayloadType
 from tests.aws.peers import Api
 from tests.client.test_lookup import NATIVE, NO_NODES
+from tests.waiting import until
 
 from .peer import Peer, scripted
-from .support import until
 from .test_shell import STREAM, answer
 
 if TYPE_CHECKING:

@@ -22,9 +22,10 @@ import pytest
 from smssh_plugin.session.shell import Escape
 from smssh_plugin.session.wire.frames import PayloadType
 from tests.aws.peers import Api, hang_up
+from tests.waiting import until
 
 from .peer import Peer, scripted
-from .support import KEYS, until
+from .support import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

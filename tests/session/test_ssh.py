@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .support import Sshd, proxy_command, until
+from tests.waiting import until
+
+from .support import Sshd, proxy_command
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,7 @@ import time
 import pytest
 
 from smssh_plugin.entrypoints import boot
-from tests.entrypoints.container import poll
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 FAILING = """\
 import os, sys
@@ -181,11 +180,11 @@ def test_hold_at_the_end_and_at_the_start(container):
     assert refused.returncode == 1
     assert "smssh-hook release" in refused.stderr
     container.hook("release")
-    poll(lambda: "ran" in container.output().splitlines())
-    status = poll(lambda: (found := container.status())["point"] == "end" and found)
+    until(lambda: "ran" in container.output().splitlines())
+    status = until(lambda: (found := container.status())["point"] == "end" and found)
     assert status["exit_code"] == 0
     assert json.loads(container.hook("retry", "--json").stdout)["exit_code"] == 0
-    poll(lambda: container.status()["point"] == "end")
+    until(lambda: container.status()["point"] == "end")
     assert container.output().splitlines().count("ran") == 2
     container.hook("release", "--exit", "9")
     assert process.wait(LIMIT) == 9

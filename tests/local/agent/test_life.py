@@ -20,8 +20,8 @@ from smssh_plugin.session.wire.frames import Message, MessageType
 from tests.local.service_harness import Service, running
 from tests.local.session_client import Client
 from tests.session.conftest import agent, echo, new_agent, stack  # noqa: F401 - fixtures
-from tests.session.support import Agent, EchoServer, Stack, until
-from tests.waiting import LIMIT
+from tests.session.support import Agent, EchoServer, Stack
+from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

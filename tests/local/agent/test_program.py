@@ -19,8 +19,8 @@ import pytest
 
 from smssh_plugin.local.agent.installed import _head, install
 from tests.session.conftest import agent, new_agent, stack  # noqa: F401 - fixtures
-from tests.session.support import Agent, Stack, until
-from tests.waiting import LIMIT
+from tests.session.support import Agent, Stack
+from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from pathlib import Path

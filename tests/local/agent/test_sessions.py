@@ -24,8 +24,8 @@ from smssh_plugin.local.sessions.channels import Session
 from smssh_plugin.session.wire.frames import Message, MessageType, PayloadType
 from tests.local.session_client import Client
 from tests.session.conftest import echo, shared_world, stack, world  # noqa: F401 - fixtures
-from tests.session.support import Agent, Stack, until
-from tests.waiting import LIMIT
+from tests.session.support import Agent, Stack
+from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,10 +18,9 @@ from smssh_plugin.errors import SmsshError
 from smssh_plugin.local.sandbox.container import shared_network
 from smssh_plugin.local.state import process_birth
 from tests.local.jobs_support import REPOSITORY, World, descendants, network_namespaces, processes
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.timeout(90)
@@ -29,13 +28,6 @@ pytestmark = pytest.mark.timeout(90)
 STUBBORN = (
     "trap '' TERM; echo ready; echo 1 > /opt/ml/model/m; sleep {mark} & while :; do wait; sleep 0.1; done"
 )
-
-
-async def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.02)
 
 
 def _mark() -> str:
@@ -50,7 +42,7 @@ def test_stop_kills_what_ignores_sigterm(world: World) -> None:
     async def main() -> None:
         async with world.runner(grace=0.5) as runner:
             task = asyncio.create_task(runner.run(job))
-            await _until(lambda: "algo-1: ready" in world.lines and bool(processes(mark)))
+            await asyncio.to_thread(until, lambda: "algo-1: ready" in world.lines and bool(processes(mark)))
             start = time.monotonic()
             await runner.stop(job.name)
             outcome = await task
@@ -73,7 +65,7 @@ def test_stop_lets_a_handler_finish(world: World) -> None:
     async def main() -> None:
         async with world.runner(grace=30) as runner:
             task = asyncio.create_task(runner.run(job))
-            await _until(lambda: "algo-1: ready" in world.lines)
+            await asyncio.to_thread(until, lambda: "algo-1: ready" in world.lines)
             await runner.stop(job.name, "processing")
             outcome = await asyncio.wait_for(task, 15)
             assert (outcome.status, outcome.exit_code) == ("Stopped", 0)
@@ -89,9 +81,9 @@ def test_pid_1_without_a_handler_does_not_see_sigterm(world: World) -> None:
     async def main() -> None:
         async with world.runner(grace=0.3) as runner:
             task = asyncio.create_task(runner.run(job))
-            await _until(lambda: (job.name, "Training") in world.statuses)
-            await _until(
-                lambda: bool(processes(job.request["AlgorithmSpecification"]["ContainerArguments"][0]))
+            await asyncio.to_thread(until, lambda: (job.name, "Training") in world.statuses)
+            await asyncio.to_thread(
+                until, lambda: bool(processes(job.request["AlgorithmSpecification"]["ContainerArguments"][0]))
             )
             await runner.stop(job.name)
             assert (await task).exit_code == 137
@@ -115,7 +107,7 @@ def test_two_jobs_at_once(world: World) -> None:
     async def main() -> None:
         async with world.runner() as runner:
             first = asyncio.create_task(runner.run(one))
-            await _until(lambda: "algo-1: ready" in world.lines)
+            await asyncio.to_thread(until, lambda: "algo-1: ready" in world.lines)
             second = await asyncio.wait_for(runner.run(two), 20)
             assert second.status == "Completed"
             assert not first.done()
@@ -134,7 +126,7 @@ def test_close_is_quick_and_leaves_nothing(world: World) -> None:
     async def main() -> None:
         async with world.runner(grace=60) as runner:
             tasks = [asyncio.create_task(runner.run(job)) for job in jobs]
-            await _until(lambda: all(processes(mark) for mark in marks))
+            await asyncio.to_thread(until, lambda: all(processes(mark) for mark in marks))
             await runner.stop(jobs[0].name)
             start = time.monotonic()
             await runner.close()
@@ -153,7 +145,7 @@ def test_cancelled_run_leaves_nothing(world: World) -> None:
     async def main() -> None:
         async with world.runner() as runner:
             task = asyncio.create_task(runner.run(job))
-            await _until(lambda: bool(processes(mark)))
+            await asyncio.to_thread(until, lambda: bool(processes(mark)))
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -168,7 +160,7 @@ def test_a_job_that_runs_already(world: World) -> None:
     async def main() -> None:
         async with world.runner() as runner:
             task = asyncio.create_task(runner.run(job))
-            await _until(lambda: (job.name, "Starting") in world.statuses)
+            await asyncio.to_thread(until, lambda: (job.name, "Starting") in world.statuses)
             with pytest.raises(SmsshError, match="runs already"):
                 await runner.run(job)
             await runner.close()
@@ -228,7 +220,7 @@ def test_death_of_the_emulator_leaves_nothing(world: World, tmp_path: Path, numb
         )
     try:
         # The child, and of each host a shell, all with the mark in their arguments, and what those have started.
-        asyncio.run(_until(lambda: len(processes(mark)) == 5 or child.poll() is not None))
+        until(lambda: len(processes(mark)) == 5 or child.poll() is not None)
         assert child.poll() is None, (tmp_path / "output").read_text()
         below = descendants(child.pid)
         networks = network_namespaces(below) - network_namespaces([os.getpid()])
@@ -236,8 +228,8 @@ def test_death_of_the_emulator_leaves_nothing(world: World, tmp_path: Path, numb
             assert len(networks) == 3
         child.send_signal(number)
         child.wait(LIMIT)
-        asyncio.run(_until(lambda: not processes(mark), 10))
-        asyncio.run(_until(lambda: not any(process_birth(pid) == birth for pid, birth in below.items()), 10))
+        until(lambda: not processes(mark))
+        until(lambda: not any(process_birth(pid) == birth for pid, birth in below.items()))
         everything = (int(name) for name in os.listdir("/proc") if name.isdigit())
         assert not networks & network_namespaces(everything)
     finally:

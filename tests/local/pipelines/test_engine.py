@@ -21,6 +21,7 @@ from tests.local.service_harness import (
     training,
     transform,
 )
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -311,7 +312,7 @@ def test_stop(service):
         definition(_train("Long", "hold"), _train("After", DependsOn=["Long"]), _train("Sturdy", "stubborn"))
     )
     arn = service.start_pipeline()
-    service.until(lambda: len(service.runner.running) == 2 and len(service.steps(arn)) == 2, "two steps run")
+    until(lambda: len(service.runner.running) == 2 and len(service.steps(arn)) == 2, "two steps run")
     with pytest.raises(ClientError, match=r"ConflictException"):
         service.sagemaker.delete_pipeline(PipelineName="pipe", ClientRequestToken="x" * 32)
     service.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken="s" * 32)
@@ -326,7 +327,7 @@ def test_stop(service):
 def test_a_job_stopped_by_somebody_fails_its_step(service):
     service.pipeline(definition(_train("Long", "hold")))
     arn = service.start_pipeline()
-    name = service.until(lambda: next(iter(service.runner.running), None), "the job runs")
+    name = until(lambda: next(iter(service.runner.running), None), "the job runs")
     service.sagemaker.stop_training_job(TrainingJobName=name)
     service.execution(arn, "Failed")
     assert "was stopped" in service.steps(arn)["Long"]["FailureReason"]

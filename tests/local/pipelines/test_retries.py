@@ -11,6 +11,7 @@ from smssh_plugin.local.faults import Fault
 from smssh_plugin.local.pipelines.retries import Retries, read_retries
 from smssh_plugin.local.service_error import ServiceError
 from tests.local.service_harness import FAILURES, IMAGE, definition, processing, running, step, training
+from tests.waiting import until
 
 QUOTA = "The account-level service limit 'ml.m5.large for processing job usage' is 0 Instances"
 
@@ -133,7 +134,7 @@ def test_stop_while_a_retry_waits(service):
     policy = _policy("SageMaker.JOB_INTERNAL_ERROR", IntervalSeconds=43_200)
     service.pipeline(definition(_train("internal", policy)))
     arn = service.start_pipeline()
-    service.until(
+    until(
         lambda: service.runner.jobs and service.steps(arn)["S"]["StepStatus"] == "Starting", "the retry waits"
     )
     service.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
@@ -145,7 +146,7 @@ def test_stop_while_a_retry_waits(service):
 def test_a_stop_that_is_throttled_still_stops_the_job(service):
     service.pipeline(definition(_train("hold")))
     arn = service.start_pipeline()
-    service.until(lambda: service.runner.running, "the job runs")
+    until(lambda: service.runner.running, "the job runs")
     _fail(service, "StopTrainingJob", "ThrottlingException", times=1)
     service.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
     service.execution(arn, "Stopped")
@@ -155,11 +156,11 @@ def test_more_steps_start_as_soon_as_more_may_run(service):
     steps = [step(f"S{n}", "Training", training(Environment={"OUTCOME": "hold"})) for n in range(3)]
     service.pipeline(definition(*steps), ParallelismConfiguration={"MaxParallelExecutionSteps": 1})
     arn = service.start_pipeline()
-    service.until(lambda: service.runner.running, "one runs")
+    until(lambda: service.runner.running, "one runs")
     service.sagemaker.update_pipeline_execution(
         PipelineExecutionArn=arn, ParallelismConfiguration={"MaxParallelExecutionSteps": 3}
     )
-    service.until(lambda: len(service.runner.running) == 3, "all run, though none has ended")
+    until(lambda: len(service.runner.running) == 3, "all run, though none has ended")
     for name in list(service.runner.running):
         service.release(name)
     service.execution(arn, "Succeeded")

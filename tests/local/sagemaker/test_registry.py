@@ -8,6 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.local.service_harness import IMAGE, definition, running, step, training
+from tests.waiting import until
 
 SPECIFICATION = {
     "Containers": [{"Image": IMAGE, "ModelDataUrl": "s3://bucket/model.tar.gz"}],
@@ -150,9 +151,9 @@ def _callback(service):
     colour = {"Get": "Steps.Wait.OutputParameters['colour']"}
     uses = step("Use", "Training", training(Environment={"COLOUR": colour}))
     execution = _run(service, waits, uses)
-    metadata = service.until(
-        lambda: service.steps(execution).get("Wait", {}).get("Metadata"), "the step waits"
-    )["Callback"]
+    metadata = until(lambda: service.steps(execution).get("Wait", {}).get("Metadata"), "the step waits")[
+        "Callback"
+    ]
     assert metadata["SqsQueueUrl"] == queue
     return execution, metadata["CallbackToken"]
 
@@ -180,7 +181,7 @@ def test_a_callback_step_that_is_failed_or_stopped(service):
     assert service.steps(execution)["Wait"]["FailureReason"] == "not today"
     client.update_pipeline(PipelineName="pipe", PipelineDescription="again")
     execution = client.start_pipeline_execution(PipelineName="pipe")["PipelineExecutionArn"]
-    service.until(lambda: service.steps(execution).get("Wait", {}).get("Metadata"), "the step waits")
+    until(lambda: service.steps(execution).get("Wait", {}).get("Metadata"), "the step waits")
     client.stop_pipeline_execution(PipelineExecutionArn=execution)
     assert _ended(service, execution)["PipelineExecutionStatus"] == "Stopped"
     assert service.steps(execution)["Wait"]["StepStatus"] == "Stopped"

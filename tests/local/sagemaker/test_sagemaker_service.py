@@ -11,6 +11,7 @@ from botocore.validate import ParamValidator
 from smssh_plugin.local.sagemaker.shapes import Shapes
 from smssh_plugin.local.service_error import ServiceError
 from tests.local.service_harness import IMAGE, ROLE, processing, running, training, transform
+from tests.waiting import until
 
 MODEL = {
     "PrimaryContainer": {"Image": IMAGE, "ModelDataUrl": "s3://bucket/m.tar.gz"},
@@ -49,7 +50,7 @@ def test_a_training_job_from_create_to_end(service):
     assert "TrainingEndTime" not in found
     assert "ModelArtifacts" not in found  # an empty one is not read by SDK v3
     assert service.sagemaker.list_tags(ResourceArn=made["TrainingJobArn"])["Tags"] == request["Tags"]
-    service.until(lambda: "job-1" in service.runner.released, "the job runs")
+    until(lambda: "job-1" in service.runner.released, "the job runs")
     service.release("job-1")
     found = service.job_status("Training", "job-1", "Completed")
     assert found["SecondaryStatus"] == "Completed"
@@ -62,13 +63,13 @@ def test_a_training_job_from_create_to_end(service):
 
 def test_progress_becomes_secondary_statuses(service):
     service.sagemaker.create_training_job(TrainingJobName="j", **training(Environment={"OUTCOME": "hold"}))
-    service.until(lambda: service.runner.jobs, "the job runs")
+    until(lambda: service.runner.jobs, "the job runs")
     job = service.runner.jobs[0]
     for status in ("Starting", "Downloading", "Training", "Training"):
         service._loop.call_soon_threadsafe(
             service.sagemaker_service.jobs.progress, job, status, f"{status} now"
         )
-    service.until(
+    until(
         lambda: service.sagemaker.describe_training_job(TrainingJobName="j")["SecondaryStatus"] == "Training",
         "Training",
     )
@@ -111,7 +112,7 @@ def test_stop(service, kind):
     create = getattr(service.sagemaker, f"create_{kind.lower()}_job")
     stop = getattr(service.sagemaker, f"stop_{kind.lower()}_job")
     create(**{f"{kind}JobName": "j"}, **requests[kind](Environment={"OUTCOME": "hold"}))
-    service.until(lambda: "j" in service.runner.released, "the job runs")
+    until(lambda: "j" in service.runner.released, "the job runs")
     stop(**{f"{kind}JobName": "j"})
     service.job_status(kind, "j", "Stopped")
     message = _refused("ValidationException", stop, **{f"{kind}JobName": "j"})
@@ -295,6 +296,6 @@ def test_a_resource_takes_fifty_tags(service):
 
 def test_stopping_the_service_stops_jobs(service):
     service.sagemaker.create_training_job(TrainingJobName="j", **training(Environment={"OUTCOME": "hold"}))
-    service.until(lambda: "j" in service.runner.released, "the job runs")
+    until(lambda: "j" in service.runner.released, "the job runs")
     service.do(service.sagemaker_service.close())
     assert service.sagemaker.describe_training_job(TrainingJobName="j")["TrainingJobStatus"] == "Stopped"

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from smssh_plugin.local.faults import Faults
 from smssh_plugin.local.sagemaker.sagemaker_service import SageMaker
 from tests.local.service_harness import definition, running, step, training
+from tests.waiting import until
 
 GOLDEN = Path(__file__).resolve().parents[2] / "submit" / "sdks" / "golden"
 RATE = {"Name": "rate", "MinValue": "0.1", "MaxValue": "0.2"}
@@ -61,7 +62,7 @@ def _ended(service, name="tune"):
         found = service.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
         return found if found["HyperParameterTuningJobStatus"] in ("Completed", "Failed", "Stopped") else None
 
-    return service.until(ready, f"{name} has ended")
+    return until(ready, f"{name} has ended")
 
 
 def _listed(service, name="tune", **more):
@@ -181,7 +182,7 @@ def test_a_tuning_job_that_fails(service, environment, metrics, reason):
 
 def test_a_stop_ends_the_training_jobs_and_starts_no_more(service):
     _create(service, config=_config(most=5, together=2), one=_one(OUTCOME="hold"))
-    service.until(lambda: len(service.runner.running) == 2, "two run")
+    until(lambda: len(service.runner.running) == 2, "two run")
     client = service.sagemaker
     client.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName="tune")
     found = _ended(service)
@@ -272,7 +273,7 @@ def test_a_tuning_step_that_is_stopped(service):
     }
     service.pipeline(definition(step("Tune", "Tuning", tune)))
     execution = service.start_pipeline()
-    service.until(lambda: service.runner.running, "a training job runs")
+    until(lambda: service.runner.running, "a training job runs")
     service.sagemaker.stop_pipeline_execution(PipelineExecutionArn=execution)
     service.execution(execution, "Stopped")
     assert service.steps(execution)["Tune"]["StepStatus"] == "Stopped"

@@ -34,8 +34,8 @@ from smssh_plugin.local.sessions.session_service import SessionService
 from smssh_plugin.local.signatures import Request
 from smssh_plugin.session.wire.frames import Message, MessageType
 from tests.session.conftest import stack  # noqa: F401 - a fixture
-from tests.session.support import KEYS, Stack, until
-from tests.waiting import LIMIT
+from tests.session.support import KEYS, Stack
+from tests.waiting import LIMIT, until
 
 
 @pytest.fixture

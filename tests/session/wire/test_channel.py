@@ -27,7 +27,7 @@ from smssh_plugin.session.wire.client_version import CLIENT_VERSION
 from smssh_plugin.session.wire.encryption import DataKey, Encryption
 from smssh_plugin.session.wire.frames import Flag, Message, MessageType, PayloadType
 from tests.session.peer import Clock, Peer, Pipes, scripted
-from tests.session.support import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

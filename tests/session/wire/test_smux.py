@@ -25,7 +25,7 @@ from smssh_plugin.session.wire.channel import ClientChannel
 from smssh_plugin.session.wire.frames import Flag, FrameError, PayloadType
 from smssh_plugin.session.wire.smux import FRAME, Command, Frame, Mux
 from tests.session.peer import Clock, Peer, Pipes, scripted
-from tests.session.support import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
