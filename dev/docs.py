@@ -23,7 +23,7 @@ from typing import Iterable
 from smssh_plugin import hookspecs, settings
 from smssh_plugin.submit.options import WAYS
 
-sys.path.insert(0, str(Path(__file__).parent))  # whoever loads this file by its path has it elsewhere
+sys.path.insert(0, str(Path(__file__).parent))  # a test loads this file by its path
 import command_docs
 import option_docs
 import request_docs
@@ -119,27 +119,27 @@ SETTINGS = """\
 
 <!-- Written by dev/docs.py from smssh_plugin/settings.py. -->
 
-Each is an environment variable of the job. All but {early},
-which are read before it, are also keys of the bundle's `options.json`, which `SSHOptions` fills in. Those without an
-option of their own go through `SSHOptions(extra={{...}})`:
+Each setting is an environment variable of the job. Most are also keys of the bundle's `options.json`, which
+`SSHOptions` fills in. The exceptions are {early},
+which are read before it. Settings without an option of their own go through `SSHOptions(extra={{...}})`:
 {extra}. The job's environment wins.
-The defaults cost nobody money: no wait, no hold.
+The defaults cost no money: no wait, no hold.
 
 A duration is a number of seconds, minutes, hours or days: `90`, `90s`, `30m`, `1.5h`, `2d`.
 
-A value outside of its limits is refused where the request is made. In a container it is named in the log, and the
-job runs with the defaults and without a login.
+A value outside its limits is an error when the request is made. In a container, the log names it, and the job runs with
+the defaults and without a login.
 
-| variable | key | default | values | what it does |
+| variable | key | default | values | meaning |
 | --- | --- | --- | --- | --- |
 """
 
 MACHINE = """
 ## Variables of your machine
 
-Read where requests are made and where `smssh` runs, beside AWS's own (`AWS_PROFILE`, `AWS_REGION`, ...).
+They are read in the submitting process and by `smssh`, beside AWS's own (`AWS_PROFILE`, `AWS_REGION`, ...).
 
-| variable | default | what it does |
+| variable | default | meaning |
 | --- | --- | --- |
 """
 OF_MACHINE = {
@@ -149,17 +149,17 @@ OF_MACHINE = {
     ),
     "SMSSH_ENABLE": (
         "empty",
-        "0 turns every `with_ssh` and `enable` of the process off. `enable()` without an argument wants 1.",
+        "0 switches every `with_ssh` and `enable` of the process off. `enable()` without an argument needs 1.",
     ),
     "SMSSH_OWNER": (
         "empty",
-        "The owner where `SSHOptions(owner=...)` names none; hosts of another owner are not entered.",
+        "The owner, if `SSHOptions(owner=...)` names none; hosts of another owner are refused.",
     ),
-    "SMSSH_ROLE": ("empty", "The IAM role, name or ARN, that a host's node must have to be entered."),
-    "SMSSH_NODE": ("empty", "Which node to enter, by its id, where several claim one host."),
+    "SMSSH_ROLE": ("empty", "The IAM role, name or ARN, that the node of a host must have."),
+    "SMSSH_NODE": ("empty", "The id of the node to log in to, if several claim one host."),
     "SMSSH_AGENT_URL": (
         "empty",
-        "The mirror that the agent to pin is read from, where `extra` has no `agent_url`; jobs do not use it.",
+        "The mirror from which the pinned agent is read, if `extra` has no `agent_url`; jobs do not use it.",
     ),
 }
 """Variable -> its default, and what it does."""

@@ -20,13 +20,14 @@ OPTIONS = """\
 
 <!-- Written by dev/docs.py from smssh_plugin/submit/options.py and smssh_plugin/settings.py. -->
 
-What `SSHOptions`, `with_ssh` and `enable` take. The variable says the same on a job, and wins over the option; where
-an option travels stands in [requests.md](requests.md), all about variables in [settings.md](settings.md).
+The options of `SSHOptions`, `with_ssh` and `enable`. The variable does the same on a job, and wins over the option.
+[Changes to requests](requests.md#variables-and-optionsjson) says how each option travels, [settings](settings.md) lists
+the variables.
 
 A list is a tuple of texts, or one text with commas (`authorized_keys`: with line ends). A duration is a number of
 seconds, or a text such as `"30m"`. A value outside of its limits is refused where the request is made.
 
-| option | variable | default | values | what it is for |
+| option | variable | default | values | meaning |
 | --- | --- | --- | --- | --- |
 """
 VALUES = {

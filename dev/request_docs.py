@@ -120,36 +120,36 @@ SAMPLES = (
 )
 
 REASONS = {
-    "InputDataConfig[]": "The bundle, as one more channel. `File`, whatever the job's own mode is: a pipe is no "
+    "InputDataConfig[]": "The bundle, as one more channel. It is `File` in every job, because a pipe is not a "
     "folder.",
     "ProcessingInputs[]": "The bundle, as one more input.",
     "AdditionalModelDataSources[]": "The bundle; a model has no channels.",
-    "ContainerEntrypoint": "Starts us, and is the parent of your entry point, which it can hold and retry. The "
-    "words in between check that the bundle in the container is the one with that digest before anything of it runs; "
-    "where it is not, your entry point runs as it is.",
-    "SMSSH_ENABLE": "The switch: without it nothing of ours runs. It is here because it is read before all else.",
+    "ContainerEntrypoint": "Starts smssh, and is the parent of your entry point, which it can hold and retry. The "
+    "shell line first checks that the bundle in the container is the one with that digest; if it is not, only your "
+    "entry point runs.",
+    "SMSSH_ENABLE": "The switch: without it smssh does nothing. It is in the request because it is read first.",
     "SMSSH_ROLE": "The role that the managed node is registered with: that of the request. It may be a pipeline "
-    "variable, which a file in S3 can't hold.",
-    "SMSSH_STEP": "The step's name, for addresses and reports: the bundle is the same for all steps.",
-    "SMSSH_MAX_RUNTIME": "`StoppingCondition.MaxRuntimeInSeconds`, where it is a number: a hold ends before it. No "
-    "job's container is told its own limit, and the bundle is the same for all of them.",
-    "SMSSH_BUNDLE": "Where the bundle is, for the interpreters that are started from somewhere else. It "
-    "is moved to the container's private folder before your code runs: no input of ours is left to be seen.",
-    "PYTHONPATH": "Where Python finds what starts us: our `sitecustomize.py`, or the module that "
-    "SAGEMAKER_TRAINING_MODULE names. It is in the second folder, until it is moved to the first, before your code "
-    "runs. What the request has there stays behind both.",
-    "SAGEMAKER_TRAINING_MODULE": "What `train` of the toolkits imports and calls; it calls the image's own in turn.",
-    "BASH_ENV": "What bash reads before a script or a command line.",
+    "variable, which a file in S3 cannot contain.",
+    "SMSSH_STEP": "The step's name, for addresses and reports. It is not in the bundle, which all steps share.",
+    "SMSSH_MAX_RUNTIME": "`StoppingCondition.MaxRuntimeInSeconds`, if it is a number: a hold ends before it. "
+    "SageMaker does not tell a container its limit, and all jobs share the bundle.",
+    "SMSSH_BUNDLE": "The folder of the bundle, for interpreters that start in another folder. The bundle "
+    "is moved to the container's private folder before your code runs, so that your code does not see the input.",
+    "PYTHONPATH": "The folders in which Python finds smssh's `sitecustomize.py`, or the module that "
+    "SAGEMAKER_TRAINING_MODULE names: in the second folder, until it is moved to the first before your code runs. "
+    "Folders that the request already has there follow.",
+    "SAGEMAKER_TRAINING_MODULE": "The module that the toolkits' `train` calls; it calls the image's own module.",
+    "BASH_ENV": "The file that bash reads before a script or a command line.",
     "SMSSH_HOLD": "An option: without a bundle, each that is set is a variable.",
     "SMSSH_AUTHORIZED_KEYS": "Who may log in: your own smssh key, and those of `authorized_keys`. Without it "
     "nobody can.",
     "SMSSH_AGENT_VERSION": "The version of Amazon's agent that an image without it downloads. Not with "
     "`agent='found'`.",
     "SMSSH_AGENT_SHA256": "The SHA-256 that its package must have.",
-    "RemoteDebugConfig": "Turns SageMaker's remote debugging on, which is the transport then. What the request says "
-    "itself stays.",
+    "RemoteDebugConfig": "Switches SageMaker's remote debugging on, which is the transport. A value of the request "
+    "is not changed.",
 }
-"""The end of a path -> why it is there."""
+"""The end of a path -> why it is added."""
 
 CACHE_KEYS = {
     "training": (
@@ -176,8 +176,8 @@ CACHE_KEYS = {
 """What SageMaker compares (developer guide, "Default cache key attributes by pipeline step type")."""
 
 CACHING = {
-    "transform": "Turning SSH on or off runs a cached step once; so do options that its model's bundle does not say, "
-    "and a model with another name, which the model's step makes when its bundle is another one.",
+    "transform": "Turning SSH on or off runs a cached step once. So do options that its model's bundle does not "
+    "have, and a model with another name: the model's step makes one when its bundle changes.",
     "model": "Steps that make models are not cached.",
     "tuning": "Turning SSH on or off and another bundle each run a cached step once; SageMaker does not compare the "
     "variables.",
@@ -223,7 +223,7 @@ JOB = (
     Permission(
         "ssm:AddTagsToResource",
         "managed instances",
-        "`ssm`: the tags of the state of a node that is there: SMSSHState, SMSSHHold, SMSSHPhase, SMSSHCourse, "
+        "`ssm`: the state tags of a registered node: SMSSHState, SMSSHHold, SMSSHPhase, SMSSHCourse, "
         "SMSSHFirst",
         ("add_tags_to_resource",),
     ),
@@ -238,13 +238,13 @@ JOB = (
     Permission(
         "ssm:DescribeInstanceInformation",
         "`*`",
-        "`ssm`: hosts that are held together, and registrations that were cut",
+        "`ssm`: hosts with `SMSSH_HOLD_HOSTS=all`, and interrupted registrations",
         ("describe_instance_information",),
     ),
     Permission(
         "ssm:ListTagsForResource",
         "managed instances",
-        "`ssm`: hosts that are held together",
+        "`ssm`: hosts with `SMSSH_HOLD_HOSTS=all`",
         ("list_tags_for_resource",),
     ),
     Permission(
@@ -258,13 +258,13 @@ JOB = (
     Permission(
         "kms:Decrypt",
         "the bucket's key",
-        "where the bundle is encrypted with a key of KMS, such as `s3_encryption`",
+        "if the bundle is encrypted with a key of KMS, such as `s3_encryption`",
     ),
     Permission("kms:GenerateDataKey", "the bucket's key", "the same, for what `native` writes"),
     Permission(
         "s3:PutObject",
         "`BUCKET/PREFIX/repacked/*`",
-        "`repack=True`, where a step is added: the artefact that it puts out, with the model's role",
+        "`repack=True`, if a step is added: its output artefact, with the model's role",
     ),
     Permission("sns:Publish", "the topics", "`notify`", ("publish",)),
     Permission(
@@ -273,7 +273,8 @@ JOB = (
     Permission(
         "sts:GetCallerIdentity",
         "`*` (needs no policy)",
-        "whose the bucket must be, in transform jobs and endpoints, whose containers know no ARN; for the same only",
+        "the owner of the bucket, in transform jobs and endpoints, whose containers know no ARN; for `authorized_keys` "
+        "in S3 only",
         ("get_caller_identity",),
     ),
     Permission(
@@ -291,17 +292,17 @@ NODE_ROLE = (
         for action in ssm_agent.NODE_ACTIONS
     ),
     Permission(
-        "kms:Decrypt", "the account's key for sessions", "`smssh shell`, where the account encrypts sessions"
+        "kms:Decrypt", "the account's key for sessions", "`smssh shell`, if the account encrypts sessions"
     ),
     Permission(
         "s3:PutObject, s3:GetEncryptionConfiguration",
         "the bucket of session logs",
-        "`smssh shell`, where the account keeps logs of sessions in S3",
+        "`smssh shell`, if the account keeps logs of sessions in S3",
     ),
     Permission(
         "logs:CreateLogStream, logs:PutLogEvents, logs:DescribeLogGroups, logs:DescribeLogStreams",
         "the log group of session logs",
-        "`smssh shell`, where the account keeps logs of sessions in CloudWatch",
+        "`smssh shell`, if the account keeps logs of sessions in CloudWatch",
     ),
 )
 """What the role of the managed node needs: that in SMSSH_ROLE."""
@@ -310,7 +311,7 @@ SUBMITTER = (
     Permission(
         "s3:GetObject",
         "`BUCKET/PREFIX/*`",
-        "whether the bundle is there, and right; `authorized_keys` in S3",
+        "comparing the stored bundle; `authorized_keys` in S3",
         ("head_object", "get_object"),
     ),
     Permission(
@@ -319,11 +320,13 @@ SUBMITTER = (
         "storing the bundle, and renewing it when it is old",
         ("put_object",),
     ),
-    Permission("s3:ListBucket", "`BUCKET`", "whether the bundle is whole, and how old", ("get_paginator",)),
+    Permission(
+        "s3:ListBucket", "`BUCKET`", "whether the bundle is complete, and how old", ("get_paginator",)
+    ),
     Permission(
         "kms:GenerateDataKey, kms:Decrypt",
         "the bucket's key",
-        "where bundles are encrypted with a key of KMS, such as `s3_encryption`",
+        "if bundles are encrypted with a key of KMS, such as `s3_encryption`",
     ),
     Permission(
         "sts:GetCallerIdentity",
@@ -339,7 +342,7 @@ SUBMITTER = (
     ),
     Permission("ssm:GetParameter", "the parameter", "`authorized_keys` in a parameter", ("get_parameter",)),
 )
-"""What whoever makes the request needs; nothing in SageMaker beyond what the request needed before."""
+"""What the submitting principal needs; in SageMaker, nothing but what the request needs without SSH."""
 
 CLIENT = (
     Permission(
@@ -377,7 +380,7 @@ CLIENT = (
     Permission(
         "sagemaker:DescribePipelineExecution",
         "the execution",
-        "saying why a step cannot be entered yet; `smssh debug`",
+        "the reason why a login to a step is not possible yet; `smssh debug`",
         ("describe_pipeline_execution",),
     ),
     Permission(
@@ -397,13 +400,14 @@ CLIENT = (
     Permission(
         "sagemaker:DescribeModel",
         "the model",
-        "whether a transform job without SSH in its own request has it by its model; without this it is waited for",
+        "whether a transform job without SSH in its own request has it by its model; without this "
+        "permission, smssh waits for the job",
         ("describe_model",),
     ),
     Permission(
         "sagemaker:ListTrainingJobs",
         "`*`",
-        "a step whose ARN does not tell the capitals of its job's name, and that has no managed node",
+        "a step without a managed node whose ARN does not show the capitals of its job's name",
         ("list_training_jobs",),
     ),
     Permission("sagemaker:ListProcessingJobs", "`*`", "the same", ("list_processing_jobs",)),
@@ -457,63 +461,63 @@ ON_LAPTOP = ("client", "session", "debug", "cli")
 OPERATION = re.compile(r'"(?:kms|logs|sagemaker|ssm)",\s*"([a-z_]+)"|\("((?:describe|list)_[a-z]+_jobs?)"')
 
 FILES = {
-    "run.sh": "the parent of a wrapped entry point begins here",
-    "sitecustomize.py": "begins in every Python with that folder on PYTHONPATH; runs the image's own too",
-    "env.sh": "for BASH_ENV, where that was chosen",
-    "chain/smssh_chain.py": "for SAGEMAKER_TRAINING_MODULE, where that was chosen",
+    "run.sh": "starts the parent of a wrapped entry point",
+    "sitecustomize.py": "starts in every Python with that folder on PYTHONPATH; also runs the image's own",
+    "env.sh": "for BASH_ENV, if that was chosen",
+    "chain/smssh_chain.py": "for SAGEMAKER_TRAINING_MODULE, if that was chosen",
     "smssh.zip": "the container's part of the package, and pluggy",
-    "options.json": "the options; who may read the bundle reads them",
-    "smssh-manifest.json": "the SHA-256 of each file; its own names the prefix",
+    "options.json": "the options; everybody who may read the bundle can read them",
+    "smssh-manifest.json": "the SHA-256 of each file; the prefix is named after the SHA-256 of this one",
 }
 
 PAGE = """\
-# What we add to your request, and why
+# Changes to requests
 
 <!-- Written by dev/docs.py: additions by smssh_plugin/submit/request/transform.py, reasons by dev/request_docs.py. -->
 
-`with_ssh` and `enable` change requests where they are made. What they add is on this page, found by letting them.
-Nothing is taken away, but for the step's `CacheConfig` with `cache="drop"`; a variable, a channel or a setting that
-the request has already stays as it is; pipeline variables are passed on untouched. The same options, keys and version
-of this package add the same bytes, on every machine and in every compilation. `SSHOptions(enabled=False)`, and
-`SMSSH_ENABLE=0` where the request is made, add nothing at all.
+`with_ssh` and `enable` change a request when it is made. This page lists everything that they add; it is generated by
+calling them. They remove nothing, except the step's `CacheConfig` with `cache="drop"`. A variable, a channel or a
+setting that the request already has is not changed, and pipeline variables are passed on. The same options, keys and
+version of smssh-plugin add the same bytes, on every machine and in every compilation. `SSHOptions(enabled=False)`, and
+`SMSSH_ENABLE=0` in the submitting process, add nothing.
 
 `BUCKET/PREFIX` is the SDK's default bucket (`sagemaker-REGION-ACCOUNT`, with its default prefix, if any) and
-`smssh/bundles`, or what `bundle_prefix` says. `DIGEST` is the SHA-256 of all that is in the bundle, so a bundle
-never changes: see [below](#the-bundle), and [how long it lies there](submitting.md#bundles-in-s3).
-`smssh bundle show` and `smssh bundle verify` look at one.
+`smssh/bundles`, or the value of `bundle_prefix`. `DIGEST` is the SHA-256 of the bundle's content, so a bundle never
+changes: see [below](#the-bundle), and [how long it is stored](submitting.md#bundles-in-s3). `smssh bundle show` and
+`smssh bundle verify` read one.
 """
 
 VARIABLES = """
-## Variables, and what travels in options.json
+## Variables and options.json
 
-A job's environment is scarce: 256 characters a value in a processing job, 16 entries in a transform job. So only what
-can't wait until the bundle is read goes into the request, and the rest travels in the bundle's `options.json`. A
-variable that is set on the job wins over it. In an image that has smssh-plugin, with `launcher="baked"`, there is no
-bundle: then every option travels as its variable. A transform job has the bundle of its model: what its step was given
-and that bundle does not say travels as its variable, too.
+A job's environment is limited: 256 characters a value in a processing job, 16 entries in a transform job. Therefore the
+request contains only the variables that are needed before the bundle is read, and the other options travel in the
+bundle's `options.json`. A variable that is set on the job wins over it. With `launcher="baked"` there is no bundle, so
+every option travels as its variable. A transform job has the bundle of its model: options of its step that differ from
+that bundle travel as variables, too.
 """
 
 BUDGET = 400_000
 BUNDLES = f"""
 ## The bundle
 
-Less than {BUDGET:,} bytes, without wheels and agent. It is stored uncompressed, because no two versions of zlib write
-the same bytes; the sources come without comments, docstrings and types of results instead.
+A bundle has less than {BUDGET:,} bytes, without wheels and agent. It is stored uncompressed, because versions of zlib
+write different bytes; instead, comments, docstrings and types of results are removed from the sources.
 """
 
 
 NODE_ROLE_TEXT = """\
 This is the role in `SMSSH_ROLE`: the option `role`, or else the job's own, which then needs these rows as well. Its
-trust policy must let `ssm.amazonaws.com` assume it. A role of its own is better: the job's trust policy stays as it is,
-and the node gets no second set of the job's permissions.
+trust policy must let `ssm.amazonaws.com` assume it. A separate role is better: the job's trust policy is not changed,
+and the node does not have the job's permissions.
 `AmazonSSMManagedInstanceCore` allows the first five and more: every value in Parameter Store can be read with it.
-What else the agent asks for is not needed (associations, inventory): it logs each denial and goes on. `ec2messages`
-is not needed either, so a VPC without internet needs the interface endpoints `ssm` and `ssmmessages`, the gateway
-endpoint of S3, and no other.
+The other actions that the agent calls are not needed (associations, inventory): it logs each denial and goes on.
+`ec2messages` is not needed either, so a VPC without internet needs only the interface endpoints `ssm` and
+`ssmmessages`, and the gateway endpoint of S3.
 """
 OWNERS = """
-The tag `SSHOwner` is there only if `owner` or `SMSSH_OWNER` said it where the request was made: with a condition on
-`ssm:resourceTag/SSHOwner` nobody can log in to jobs that were submitted without it."""
+A node has the tag `SSHOwner` only if `owner` or `SMSSH_OWNER` was set when the request was made. With a condition on
+`ssm:resourceTag/SSHOwner`, nobody can log in to jobs that were submitted without it."""
 
 
 def page() -> str:
@@ -601,7 +605,7 @@ def variables_section() -> str:
         "request": "the request",
         "options.json": "`options.json`",
         "bundle": "files of the bundle",
-        "nowhere": "nowhere: it decides what is sent",
+        "nowhere": "nothing: it decides what is sent",
     }
     defaults = {each.name: each for each in dataclasses.fields(SSHOptions)}
     lines = [
@@ -633,9 +637,9 @@ def bundle_section() -> str:
         "| file | what it is |",
         "| --- | --- |",
         *(f"| `{name}` | {meaning} |" for name, meaning in FILES.items()),
-        "| `plugins.zip` | plugins of others, where `plugins` asks for them |",
-        "| `wheels/PYTHON-MACHINE/*.whl` | asyncssh, where `wheels` asks for it |",
-        '| `agent/MACHINE/amazon-ssm-agent.deb` | Amazon\'s agent, where `agent="bundle"` asks for it |',
+        "| `plugins.zip` | third-party plugins, if `plugins` names them |",
+        "| `wheels/PYTHON-MACHINE/*.whl` | asyncssh, if `wheels` names the Python |",
+        '| `agent/MACHINE/amazon-ssm-agent.deb` | Amazon\'s agent, with `agent="bundle"` |',
         "\n" + checked(),
     ]
     return "\n".join(lines) + "\n"
@@ -654,7 +658,7 @@ def access_section() -> str:
     for title, rows in (
         ("The job's role", JOB),
         ("The role of the managed node", NODE_ROLE),
-        ("Whoever makes the request", SUBMITTER),
+        ("The submitting principal", SUBMITTER),
         ("Who logs in or debugs", CLIENT),
     ):
         lines += [f"### {title}\n", "| action | resource | for |", "| --- | --- | --- |"]
