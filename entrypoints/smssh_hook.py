@@ -29,12 +29,12 @@ START_LIMIT = 600.0
 REMINDER_SECONDS = 60.0
 PLACEHOLDER = """\
 An entry point for a job that you only want to log in to. It ends with status 0 when nobody was logged in for --idle,
-counted from the moment when a login is possible, and with status 4 when none is.
+counted from the moment when a login is possible, and with status 4 when no login is possible.
 
-Logged in is a person with a connection: a shell, a copy, an IDE, or nothing but port forwards; `smssh status` and
-the like are nobody. Bytes do not matter: keep-alives look like work, and a debugger at a breakpoint looks like nobody.
-A connection whose other end is gone is noticed after about three minutes. One that was forgotten counts, so give
---max where that would be expensive."""
+A person is logged in while a connection is open: a shell, a copy, an IDE, or only port forwards. `smssh status` and
+similar commands do not count. Traffic is not considered: keep-alives look like work, and a debugger at a breakpoint
+looks like an empty connection. A connection whose other end is gone is noticed after about three minutes. A connection
+that somebody forgot counts, so set --max if that would be expensive."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,19 +73,27 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
     commands.add_parser("run", help="run an entry point: `smssh-hook run -- CMD...`", add_help=False)
-    status = commands.add_parser("status", help="what runs, what is held, until when")
-    report = commands.add_parser("report", help="what went wrong")
+    status = commands.add_parser("status", help="show what runs, and what is held until when")
+    report = commands.add_parser("report", help="show why the last attempt failed")
     placeholder = commands.add_parser(
-        "placeholder", help="an entry point that ends when nobody is logged in", description=PLACEHOLDER
+        "placeholder", help="run an entry point that ends when nobody is logged in", description=PLACEHOLDER
     )
     placeholder.add_argument(
-        "--idle", type=_seconds, default=1800, metavar="TIME", help="end after so long (default: 30m)"
+        "--idle",
+        type=_seconds,
+        default=1800,
+        metavar="TIME",
+        help="end after this time without a login (default: 30m)",
     )
     placeholder.add_argument(
-        "--max", type=_seconds, default=0, metavar="TIME", help="end after so long, whoever is logged in"
+        "--max",
+        type=_seconds,
+        default=0,
+        metavar="TIME",
+        help="end after this time, even if somebody is logged in",
     )
     hold = commands.add_parser("hold", help="hold at the next failure or at the end")
-    extend = commands.add_parser("extend", help="let the hold last longer")
+    extend = commands.add_parser("extend", help="make the hold last longer")
     retry = commands.add_parser("retry", help="run the entry point again, and wait for it")
     release = commands.add_parser("release", help="end the hold: the job goes on")
     for command, function in (

@@ -17,19 +17,19 @@ class ExitStatus(enum.IntEnum):
 
     OK = 0
     FAILED = 1
-    """The thing asked for was tried and did not succeed."""
+    """The command was tried and did not succeed."""
     USAGE = 2
     """The command line or a setting is wrong; nothing was tried."""
     NOT_FOUND = 3
     """No such job, step, execution or host."""
     UNREACHABLE = 4
-    """It exists, but no session or login could be had."""
+    """It exists, but a session or login is not possible."""
     REFUSED = 5
     """Access denied: IAM, the SSH key or the host key."""
     TIMEOUT = 6
     """A deadline passed."""
     PIPELINE_FAILED = 7
-    """`smssh debug`: the pipeline execution ended, and not with Succeeded."""
+    """`smssh debug`: the pipeline execution ended, with another status than Succeeded."""
     INTERRUPTED = 130
     """Ctrl-C."""
 

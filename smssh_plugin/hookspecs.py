@@ -440,7 +440,7 @@ class HostState:
     connected: bool = False
     """Whether somebody is logged in there."""
     decision: str = ""
-    """The last decision there: `retry` or `release` by a person, `expire` by a deadline; empty if there is none yet."""
+    """The last decision there: `retry` or `release` by a person, `expire` by a deadline; empty before the first one."""
     chosen: int | None = None
     """The exit status that was chosen with a release."""
     first: bool = False

@@ -210,7 +210,7 @@ def test_the_permissions_on_the_page_let_people_in():
         ssm_agent.NODE_ACTIONS
     )
     assert "kms:Decrypt" in node
-    assert "`SSHOwner` is there only if" in page
+    assert "has the tag `SSHOwner` only if" in page
     needs = (DOCS / "aws.md").read_text()
     for action in ("ssmmessages:OpenDataChannel", "ssm:UpdateInstanceInformation", "ssm:AddTagsToResource"):
         assert f"`{action}`" in needs
@@ -428,3 +428,41 @@ def test_a_diagram_that_is_not_understood_is_an_error():
 
 def test_the_first_page_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) < 120
+
+
+TEXTS = [
+    *(page for page in PAGES if page.name not in ("options.md", "settings.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "RELEASING.md", "AGENTS.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.txt")),
+]
+NOT_PLAIN = re.compile(
+    r"\b(?:whom|whoever|whomever|whosoever|(?:is|are) none|to be had|so (?:is|are)|not so|none is|"
+    r"keepers?|doors?|carriers?|cautions?|leftovers?|stand-ins?|agent double|mend(?:s|ed|ing)?|adopt(?:s|ed|ing)?)\b",
+    re.IGNORECASE,
+)
+"""Forms that the pages do not use, and words that have been replaced: a launcher, a warning, an orphan, an emulator."""
+
+
+def prose(text: str) -> str:
+    """The text without code, which has names of its own."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"`[^`\n]*`", "", text)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_page_is_plain_english(path):
+    found = [(line, NOT_PLAIN.findall(line)) for line in prose(path.read_text(encoding="utf-8")).splitlines()]
+    assert [(words, line) for line, words in found if words] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_a_page_has_one_title_and_headings_without_a_final_period(page):
+    headings = re.findall(
+        r"^(#+) (.+)$",
+        re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL),
+        re.MULTILINE,
+    )
+    assert [level for level, _ in headings].count("#") == 1
+    assert headings[0][0] == "#"
+    assert not [text for _, text in headings if text.endswith((".", ":")) or text == "Protocol"]

@@ -32,19 +32,19 @@ __all__ = ["bundle"]
 def bundle() -> None:
     """Build, show, verify and renew the bundle that goes into a job's container.
 
-    with_ssh and enable build one by themselves. By hand it is for a bucket that only some may write to, and for
-    pipelines that are to use the same one for long: SSHOptions(bundle="s3://bucket/prefix/DIGEST/").
+    with_ssh and enable build bundles themselves. Build one by hand for a bucket that only some people may
+    write to, or for pipelines that use the same bundle for a long time: SSHOptions(bundle="s3://bucket/prefix/DIGEST/").
     """
 
 
-@bundle.command(short_help="Build a bundle and store it; prints where it is.")
+@bundle.command(short_help="Build a bundle, store it and print its address.")
 @click.option(
     "-o",
     "--option",
     "pairs",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option as SSHOptions has it; lists as comma lists or one by one. extra.NAME=VALUE for `extra`.",
+    help="An option of SSHOptions. Give a list as a comma list or one by one, and `extra` as extra.NAME=VALUE.",
 )
 @click.option(
     "--to",
@@ -57,7 +57,7 @@ def bundle() -> None:
 def build(
     pairs: tuple[str, ...], to: str | None, as_json: bool, region: str | None, profile: str | None
 ) -> int:
-    """Build a bundle and store it, unless it is there already; prints where it is.
+    """Build a bundle, store it unless it exists already, and print its address.
 
     For instance: smssh bundle build -o hold=failure -o wheels=3.11 --to s3://bucket/smssh
     """
@@ -184,8 +184,8 @@ def verify(
 
     With --pipeline, do so for each bundle that a pipeline uses, and say which lifecycle rule deletes it when.
 
-    The exit status is 0 if all are whole, 1 if one is not, 3 if one is not there, 4 if S3 cannot be reached, and 5 if
-    one may not be read.
+    The exit status is 0 if all are complete, 1 if one is not, 3 if one does not exist, 4 if S3 cannot be
+    reached, and 5 if access to one is denied.
     """
     from ..submit.bundle.store import examine
 
@@ -246,7 +246,7 @@ def _verified(place: Folder | Prefix, found: Examination, *, as_json: bool) -> d
     return document
 
 
-@bundle.command(short_help="Store it again as it is, so that lifecycle rules count from now.")
+@bundle.command(short_help="Store it again, so that lifecycle rules count from now.")
 @_where
 @_pipeline
 @_owner
@@ -264,10 +264,10 @@ def renew(
     region: str | None,
     profile: str | None,
 ) -> int:
-    """Store the bundle at WHERE, an s3:// prefix, again as it is: lifecycle rules of its bucket count from now on.
+    """Store the bundle at WHERE, an s3:// prefix, again: lifecycle rules of its bucket then count from now.
 
-    With --pipeline, do so for each bundle that a pipeline uses. Every upsert does it, too; this is for pipelines that
-    are started by a schedule for longer than the rule leaves their bundles alone.
+    With --pipeline, do so for each bundle that a pipeline uses. Every upsert does it as well; the command is
+    for pipelines that a schedule starts for longer than the rule keeps their bundles.
     """
     from ..submit.bundle.store import Folder
     from ..submit.bundle.store import renew as store_again

@@ -15,21 +15,22 @@ __all__ = ["certify"]
 @click.command("certify")
 @click.argument("key", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--for", "seconds", type=Seconds(), default="8h", show_default=True, help="How long it is good."
+    "--for", "seconds", type=Seconds(), default="8h", show_default=True, help="How long it is valid."
 )
-@click.option("--name", help="Who it is for, for the server's log; by default the key's file.")
+@click.option("--name", help="The name of its owner, for the server's log. [default: the key's file]")
+@click.option("--authority", is_flag=True, help="Show the line that jobs need to accept certificates.")
 @click.option(
-    "--authority", is_flag=True, help="Show the line that jobs have to carry to accept certificates."
-)
-@click.option(
-    "--own", is_flag=True, help="Certify this machine's own key anew, if it is time to; prints nothing."
+    "--own",
+    is_flag=True,
+    help="Renew the certificate of this machine's own key if it is about to expire; print nothing.",
 )
 def certify(key: Path | None, seconds: float, name: str | None, authority: bool, own: bool) -> int:
     """Make a short-lived certificate for KEY.pub, with this machine as the authority.
 
-    Jobs that carry the authority's line (SSHOptions(authorized_keys=...), SMSSH_AUTHORIZED_KEYS) let in whoever has a
-    certificate that is still good; ssh finds it beside the key. This machine's own key is certified by itself before a
-    login once there is an authority: by smssh, and by the lines of `smssh ssh-config`, which run --own.
+    Jobs with the authority's line (SSHOptions(authorized_keys=...), SMSSH_AUTHORIZED_KEYS) accept everybody
+    who has a valid certificate; ssh finds it beside the key. If this machine has an authority, smssh and the
+    lines of `smssh ssh-config`, which run --own, renew the certificate of this machine's own key before a
+    login.
     """
     from ..client import certificates
 

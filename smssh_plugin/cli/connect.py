@@ -46,9 +46,9 @@ def connect(
 ) -> int:
     """Log in to a job's container, or run a command there.
 
-    One COMMAND word is a line for the shell of the container; of several, each is taken literally. Your
-    ~/.ssh/config holds for what smssh does not need to decide itself. The exit status is that of ssh: the
-    command's, or 255.
+    If COMMAND is one word, it is a line for the container's shell; if it is several, each is taken literally.
+    Your ~/.ssh/config applies, except for the options that smssh sets itself. The exit status is that of ssh:
+    the command's, or 255.
     """
     from ..aws.session import AwsSession
     from ..client import identities, known_hosts, ssh

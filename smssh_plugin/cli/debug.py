@@ -32,7 +32,7 @@ __all__ = ["debug"]
 )
 @click.option(
     "--release/--keep",
-    help="A step that cannot be fixed: release it, so that the pipeline ends, or keep it.  [default: keep]",
+    help="Release a step that cannot be fixed, so that the pipeline ends, or keep it held.  [default: keep]",
 )
 @click.option("--timeout", type=Seconds(), help="Stop watching after this time, for instance 30m.")
 @json_option
@@ -51,12 +51,12 @@ def debug(
 ) -> int:
     """Watch a PIPELINE, fix the step that fails while it is held, and report.
 
-    The steps must have been submitted with a hold: with_ssh(step, hold="failure"). For each that fails: its
-    container's report is collected, the fix for it put in, and its entry point run again. If that succeeds
-    the pipeline goes on.
+    The steps must have been submitted with a hold: with_ssh(step, hold="failure"). When a step fails, smssh
+    collects its container's report, applies the fix for the step, and runs its entry point again. If that
+    succeeds, the pipeline goes on.
 
-    Ends with 0 if the pipeline succeeded, 7 if it did not, 6 after --timeout, 130 after Ctrl-C, 1 if AWS could
-    not be asked any longer; what is held then stays held.
+    The exit status is 0 if the pipeline succeeded, 7 if it did not, 6 after --timeout, 130 after Ctrl-C, and
+    1 if AWS no longer answers. Steps that are held then stay held.
     """
     from ..aws.session import AwsSession
     from ..debug import report as reports

@@ -50,9 +50,9 @@ def forward(
 ) -> int:
     """Forward a port of this machine to a port of a job's container, by Session Manager alone.
 
-    With HOST to a port of another machine, as the container reaches it. LOCAL is the port on 127.0.0.1, the same as
-    PORT unless it is named; 0: a free one. Needs no SSH server in the container; with one, `smssh connect -L` goes
-    through the login. Ends with Ctrl-C.
+    With HOST, the port is one of another machine that the container can reach. LOCAL is the port on
+    127.0.0.1: by default the same as PORT, and a free one for 0. The container needs no SSH server; if it has
+    one, `smssh connect -L` forwards through a login. Ctrl-C ends the command.
     """
     from ..aws.session import AwsSession
     from ..client.lookup import resolve

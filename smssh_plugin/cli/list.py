@@ -16,8 +16,8 @@ __all__ = ["list_"]
 
 
 @click.command("list")
-@click.option("--all", "everything", is_flag=True, help="Also hosts that are not online (any more).")
-@click.option("--owner", metavar="NAME", help="Only hosts whose tag SSHOwner is NAME.")
+@click.option("--all", "everything", is_flag=True, help="Show hosts that are not online as well.")
+@click.option("--owner", metavar="NAME", help="Show only hosts whose tag SSHOwner is NAME.")
 @json_option
 @aws_options
 def list_(everything: bool, owner: str | None, as_json: bool, region: str | None, profile: str | None) -> int:

@@ -63,7 +63,7 @@ def _image_options(command: Command) -> Command:
             "--known-images-only",
             is_flag=True,
             envvar="SMSSH_LOCAL_KNOWN_IMAGES_ONLY",
-            help="Refuse jobs and models of other images than those that --image names, in SageMaker's words.",
+            help="Refuse jobs and models of images that --image does not name, with SageMaker's errors.",
         ),
         click.option(
             "--image",
@@ -87,20 +87,20 @@ def _manner_options(command: Command) -> Command:
             type=click.FloatRange(0, 10_000),
             envvar="SMSSH_LOCAL_LATENCY",
             metavar="MS",
-            help="Milliseconds that each message of a session is under way, each way.  [default: 3]",
+            help="Latency of a session's messages in milliseconds, each way.  [default: 3]",
         ),
         click.option(
             "--agent-rate",
             type=click.FloatRange(0),
             envvar="SMSSH_LOCAL_AGENT_RATE",
             metavar="MB_PER_S",
-            help="What a session of the fake agent sends at most; 0 for as fast as it goes.  [default: 1.024]",
+            help="Highest rate of a session of the fake agent; 0 for no limit.  [default: 1.024]",
         ),
         click.option(
             "--unsigned-clients",
             is_flag=True,
             envvar="SMSSH_LOCAL_UNSIGNED_CLIENTS",
-            help="Let session-manager-plugin in that signs no data channel (before 1.2.764).",
+            help="Accept versions of session-manager-plugin that do not sign data channels (before 1.2.764).",
         ),
     ):
         command = option(command)
@@ -201,9 +201,9 @@ class _Manner:
 @_port_option(_UP_PORT)
 @_image_options
 @_manner_options
-@click.option("--foreground", is_flag=True, help="Do not go into the background; end with Ctrl-C.")
+@click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C ends it.")
 def up(port: int | None, foreground: bool, **manner_options: Any) -> None:
-    """Start it, and print the variables that lead to it. It stays until smssh local down.
+    """Start the emulator and print its environment variables. It runs until `smssh local down`.
 
     Use: eval "$(smssh local up)"
     """
@@ -232,10 +232,10 @@ def up(port: int | None, foreground: bool, **manner_options: Any) -> None:
 @_manner_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(port: int | None, command: tuple[str, ...], **manner_options: Any) -> None:
-    """Run COMMAND against it, as in: smssh local run -- python pipeline.py.
+    """Run COMMAND against the emulator, for example: smssh local run -- python pipeline.py.
 
-    Where none is up, one is started, and stopped when COMMAND has ended, and every other that was run against
-    it meanwhile. The exit status is COMMAND's.
+    If no emulator runs, one is started. It is stopped when COMMAND and every other command that was run
+    against it have ended. The exit status is COMMAND's.
     """
     folder = _folder()
     manner = _Manner.of(**manner_options)
@@ -255,7 +255,7 @@ def run(port: int | None, command: tuple[str, ...], **manner_options: Any) -> No
 @local.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Say whether it is running; exit status 3 if it is not."""
+    """Say whether the emulator is running; the exit status is 3 if it is not."""
     folder = _folder()
     state = folder.read()
     if as_json:
@@ -280,7 +280,7 @@ def status(as_json: bool) -> None:
 
 @local.command()
 def down() -> None:
-    """Stop it, and every job in it."""
+    """Stop the emulator and every job in it."""
     folder = _folder()
     state = folder.read()
     if state is None:

@@ -14,19 +14,23 @@ __all__ = ["proxy"]
 @click.command("proxy")
 @click.argument("address")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port in the container; by default the one it announces."
+    "--port", type=click.IntRange(1, 65535), help="Port in the container. [default: the announced one]"
 )
 @click.option(
-    "--target", metavar="ID", help="Managed node (mi-...), where it is known: saves looking ADDRESS up."
+    "--target", metavar="ID", help="Managed node (mi-...), if it is known: ADDRESS is then not looked up."
 )
-@click.option("--user", metavar="NAME", help="User that ssh logs in as (%r); a wrong one is reported.")
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="The user that ssh logs in as (%r); a warning is shown if the job has no such user.",
+)
 @wait_option
 @click.option(
     "--via",
     type=click.Choice(VIAS),
     default="session",
     show_default=True,
-    help="Move the bytes ourselves, or by Amazon's session-manager-plugin.",
+    help="Who moves the bytes: smssh, or Amazon's session-manager-plugin.",
 )
 @click.option("--document", metavar="NAME", help="Session document to use instead of AWS-StartSSHSession.")
 @aws_options

@@ -39,7 +39,7 @@ def extend(address: str, time: float, region: str | None, profile: str | None) -
 def retry(address: str, no_wait: bool, as_json: bool, region: str | None, profile: str | None) -> int:
     """Run a held job's entry point again, in the same container.
 
-    If it succeeds, the job goes on as if the first run had.
+    If it succeeds, the job goes on as if the first run had succeeded.
     """
     return _hook(address, ["retry"] + ["--no-wait"] * no_wait + ["--json"] * as_json, region, profile)
 
@@ -47,7 +47,7 @@ def retry(address: str, no_wait: bool, as_json: bool, region: str | None, profil
 @click.command("release")
 @click.argument("address")
 @click.option(
-    "--exit", "code", type=click.IntRange(0, 255), help="Exit status of the job; by default its own."
+    "--exit", "code", type=click.IntRange(0, 255), help="Exit status of the job. [default: its own]"
 )
 @aws_options
 def release(address: str, code: int | None, region: str | None, profile: str | None) -> int:

@@ -25,11 +25,14 @@ INSTALL_SECONDS = 600.0
 @click.command("remote-debug")
 @click.argument("job")
 @click.option(
-    "--wait", type=Seconds(), default="0", help="How long to wait until it can be entered, for instance 2m."
+    "--wait",
+    type=Seconds(),
+    default="0",
+    help="How long to wait until a session is possible, for instance 2m.",
 )
 @click.option("--install", is_flag=True, help="Start an SSH server in its container, through a shell.")
 @click.option(
-    "--idle", default="30m", show_default=True, help="The server ends when nobody was logged in for so long."
+    "--idle", default="30m", show_default=True, help="How long the server stays while nobody is logged in."
 )
 @aws_options
 def remote_debug(
@@ -37,9 +40,9 @@ def remote_debug(
 ) -> int:
     """Switch SageMaker's remote debugging on in a training JOB that runs.
 
-    JOB is its name, or an address. Nothing has to be installed in its container: `smssh shell` enters it. If the
-    job carries smssh, `smssh connect` and ssh do as well; if it does not, --install makes it so, for this machine's
-    key and from this machine.
+    JOB is its name, or an address. `smssh shell` then opens a shell in its container, in which nothing has to
+    be installed. `smssh connect` and ssh work as well if the job has smssh. If it does not, --install starts
+    an SSH server for this machine's key, which can be reached from this machine.
     """
     from ..aws.session import AwsSession
     from ..client import native

@@ -28,9 +28,9 @@ def shell(
 ) -> int:
     """Open a shell in a job's container, or run a command there, by Session Manager alone.
 
-    For a container in which no SSH server runs: a training job with SageMaker's remote debugging needs nothing
-    else (`smssh remote-debug`). Files and ports need SSH: `smssh connect`. One COMMAND word is a line for the shell;
-    of several, each is taken literally. A line that begins with ~. ends the session.
+    For a container without an SSH server, such as a training job with SageMaker's remote debugging (`smssh
+    remote-debug`). Files and ports need SSH: `smssh connect`. If COMMAND is one word, it is a line for the
+    shell; if it is several, each is taken literally. A line that begins with ~. ends the session.
     """
     from ..aws.session import AwsSession
     from ..client.lookup import resolve

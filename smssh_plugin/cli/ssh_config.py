@@ -11,14 +11,16 @@ __all__ = ["ssh_config"]
 
 @click.command("ssh-config")
 @click.option(
-    "--write", is_flag=True, help="Write it to $SMSSH_HOME/ssh_config and include that in ~/.ssh/config."
+    "--write",
+    is_flag=True,
+    help="Write the lines to $SMSSH_HOME/ssh_config, and include that file in ~/.ssh/config.",
 )
 @aws_options
 def ssh_config(write: bool, region: str | None, profile: str | None) -> int:
     """Make `ssh ADDRESS`, scp, rsync, VS Code and PyCharm work.
 
-    Prints the lines for ~/.ssh/config; `--write` puts them in place, and changes nothing the second time.
-    --profile and --region are written into the lines, for programs that have no AWS_PROFILE: an IDE, for one.
+    Prints the lines for ~/.ssh/config; `--write` writes them, and changes nothing if they are there already.
+    --profile and --region are written into the lines, for programs without AWS_PROFILE, such as an IDE.
     """
     from ..client import ssh_config as text
 
