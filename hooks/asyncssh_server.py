@@ -36,7 +36,7 @@ class _State:
 
 @hookimpl
 def smssh_start_server(context: Context) -> Server | None:
-    """Start the server if the settings allow it and asyncssh is to be had."""
+    """Start the server if the settings allow it and asyncssh is available."""
     if context.settings.ssh_server == "sshd":
         return None
     if not available(context):

@@ -71,7 +71,7 @@ class Hosts:
         self._lock = threading.Lock()
         self._told: dict[str, str] = {}
         self._names: dict[str, str] = {}
-        """The host that each node is, by its id; "" for one that is none of ours."""
+        """The host that each node is, by its id; "" for a node that is not a host of this job."""
         self._sole: dict[str, tuple[str, float]] = {}
         """The one node that claimed to be a host, by the host, and until when that counts."""
         self._decisions: dict[str, tuple[Mapping[str, str], float]] = {}

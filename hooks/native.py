@@ -20,8 +20,8 @@ The announcement, for clients:
 * It is written anew with each state, whole, and stays when the job is over: `state` is `ended` then, unless the
   container was killed. SageMaker's own status of the job is the one to believe about its end.
 * It is encrypted as the setting `s3_encryption` says: buckets may have a policy that demands it of each PUT.
-* The job's role needs s3:PutObject on `PREFIX/hosts/*`, a client s3:GetObject. Whoever may write there could name
-  another host key, so nobody else should.
+* The job's role needs s3:PutObject on `PREFIX/hosts/*`, a client s3:GetObject. Everybody who may write there can name
+  another host key, so allow it to nobody else.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Announcement:
 
 @hookimpl
 def smssh_start_transport(context: Context) -> Transport | None:
-    """Announce the SSH server to whoever comes by SageMaker's remote debugging."""
+    """Announce the SSH server to clients that come by SageMaker's remote debugging."""
     if context.settings.transport != "native":
         return None
     try:
