@@ -37,6 +37,8 @@ __all__ = ["MotoBackend"]
 _NAME = "moto.sock"
 _CREDENTIALS = struct.Struct("3i")
 _SECONDS = 60.0
+_LOOK = 0.05
+"""Seconds between two looks at whether it is to stop."""
 _BACKLOG = 1024
 
 
@@ -75,7 +77,7 @@ class MotoBackend:
             self._server = _Server(f"unix://{self.path}", 0, app, MotoRequestHandler, fd=listener.fileno())
         # AWS's own policies are there by name, as in an account.
         default_user_config["iam"]["load_aws_managed_policies"] = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK,), daemon=True)
         self._thread.start()
 
     def client(self, service: str) -> Any:

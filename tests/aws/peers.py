@@ -76,7 +76,7 @@ class Api:
         scheme = "https" if tls else "http"
         host = f"[{address}]" if ":" in address else "localhost" if tls else address
         self.url = f"{scheme}://{host}:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 
 import pytest
@@ -23,7 +24,7 @@ def test_the_banner_and_the_deadlines_are_the_jobs_own(container):
     status = container.wait_for("held")
     # The folders of the job were made before.
     assert before + 3600 - 300 - 60 < status["hold"]["max_deadline"] <= before + 3600 - 300 + 60
-    assert "min left" in container.hook("extend", "4h").stdout
+    assert re.match(r"5\d min( \d+ s)? left\.$", container.hook("extend", "4h").stdout)
     extended = container.status()["hold"]
     assert extended["deadline"] == pytest.approx(extended["max_deadline"], abs=2)
     refused = container.hook("extend", "4h", check=False)
@@ -36,13 +37,13 @@ def test_the_banner_and_the_deadlines_are_the_jobs_own(container):
 def test_the_hold_ends_before_the_job_is_stopped(container):
     """With somebody connected; the status is the job's own, and nothing is left."""
     process = container.wrap("python", container.script(FAILS), SMSSH_HOLD="failure", SMSSH_MAX_RUNTIME=20)
-    began = time.monotonic()
+    before = time.time()
     status = container.wait_for("held")
+    assert status["hold"]["max_deadline"] < before + 20
     client = container.start(
-        "ssh", *container.ssh_options(status), "127.0.0.1", "sleep 60", on=False, PATH="/usr/bin:/bin"
+        "ssh", *container.ssh_options(status), "127.0.0.1", "sleep 1000", on=False, PATH="/usr/bin:/bin"
     )
     assert process.wait(LIMIT) == 7
-    assert time.monotonic() - began < 20
     assert "released: the job's own limit is near (MaxRuntimeInSeconds)" in container.output(0)
     client.kill()
     client.wait()

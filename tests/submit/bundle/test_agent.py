@@ -275,7 +275,7 @@ def downgraded(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(made.server)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     monkeypatch.setenv("AWS_CA_BUNDLE", str(made.authority))
     yield f"https://127.0.0.1:{server.server_port}"
