@@ -76,14 +76,13 @@ def remote_debug(
 
 def _archive(container: Container) -> bytes:
     """The bundle for a container, as it is sent there."""
-    from ..session.remote_install import START_PY
     from ..submit.authorized import authorized_keys
     from ..submit.bundle.build import build
     from ..submit.options import SSHOptions
 
     version = container.python + ("" if container.machine == "x86_64" else f"-{container.machine}")
     options = SSHOptions(transport="none", wheels=() if container.sshd else (version,))
-    files = {**build(options, authorized_keys(options)).files, "start.py": START_PY.encode()}
+    files = build(options, authorized_keys(options)).files
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
         for name, data in files.items():

@@ -49,57 +49,8 @@ head -c {size} | base64 -d | tar -xzf - -C "$f";
 printf "{mark}$? $f\\003"
 """
 _START = """\
-$each "$f/start.py" "$f" {idle}; printf "{mark}end \\003"
-"""
-
-START_PY = """\
-import json, os, shutil, subprocess, sys, time
-
-folder, idle = sys.argv[1:3]
-sys.path.insert(0, os.path.join(folder, "smssh.zip"))
-environ = {}
-try:  # the job's own, which a shell of the agent does not have
-    with open("/proc/1/environ", "rb") as inherited:
-        for entry in inherited.read().split(b"\\0"):
-            name, _, value = entry.partition(b"=")
-            if name:
-                environ[os.fsdecode(name)] = os.fsdecode(value)
-except OSError:
-    pass
-environ.update((name, value) for name, value in os.environ.items() if name.startswith("SMSSH_"))
-for name, value in os.environ.items():
-    environ.setdefault(name, value)
-environ.update(SMSSH_ENABLE="1", SMSSH_TRANSPORT="none")
-os.environ.clear()
-os.environ.update(environ)
-log = open(os.path.join(folder, "placeholder.log"), "ab")
-from smssh_plugin.entrypoints import boot, supervisor_client
-
-run = boot.run_dir(create=True)
-there = run is not None and supervisor_client.supervisor_alive(run)
-if not there:
-    subprocess.Popen(
-        ["sh", os.path.join(folder, "run.sh"), "smssh-hook", "placeholder", "--idle", idle],
-        stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True, env=environ,
-    )
-answer, deadline = {}, time.monotonic() + 100
-while time.monotonic() < deadline:
-    try:
-        link = supervisor_client.Link(supervisor_client.connect(str(boot.run_dir())))
-        try:
-            answer = link.ask({"op": "status"}) or {}
-        finally:
-            link.close()
-        if answer.get("ssh", {}).get("port") or answer.get("error"):
-            break
-    except (OSError, TypeError, ValueError):
-        pass
-    time.sleep(0.1)
-found = dict(answer.get("ssh") or {}, error=answer.get("error"))
-if there:  # what was sent is of no use; before the answer, which ends the session
-    shutil.rmtree(folder, ignore_errors=True)
-sys.stdout.write("smssh:\\x02" + json.dumps(found) + "\\x03")
-sys.stdout.flush()
+$each -I -c "import sys; sys.path.insert(0, sys.argv[1] + '/smssh.zip'); \
+from smssh_plugin.entrypoints.remote_start import main; main()" "$f" {idle}; printf "{mark}end \\003"
 """
 
 
@@ -131,7 +82,7 @@ def install(
     Args:
         aws: the AWS session.
         find: answers the target of the session; see `lifetime.started`.
-        archive: answers the bundle for such a container as a `.tar.gz`; `start.py` (START_PY) in it, too.
+        archive: answers the bundle for such a container as a `.tar.gz`.
         idle: how long nobody may be logged in before it ends, `30m`.
         progress: is told what is being done.
 
