@@ -115,6 +115,8 @@ def test_one_that_does_not_read_costs_another_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """While it keeps the channel from being read, the answer to another is not missing, however long that takes."""
+    monkeypatch.setattr(forwards, "QUIET_SECONDS", 60.0)  # of which filling it takes none that is noticed
+    monkeypatch.setattr(forwards, "_WAITING_LIMIT", 1_000_000)
     clock = Clock(monkeypatch, channels, forwards, websockets)
     asked = threading.Event()
     read = threading.Event()
