@@ -77,19 +77,12 @@ def is_last_session_timeout(time_delta: timedelta) -> bool:
 def _connected() -> int:
     from . import supervisor_client
 
-    link = supervisor_client.Link.open()
-    if link is None:
+    # A supervisor that is slow to answer, as on a busy machine, may have people connected.
+    status = supervisor_client.status(supervisor_client.SILENCE_LIMIT)
+    if status is None:
         return _shells(())
-    try:
-        # One that is slow to answer, as on a busy machine, is none without people.
-        answer = link.ask({"op": "status"}, supervisor_client.SILENCE_LIMIT) or {}
-    except (OSError, ValueError):
-        answer = {}
-    finally:
-        link.close()
-    ssh = answer.get("ssh") or {}
     # Sessions of an agent that is not the supervisor's, too.
-    return max(int(answer.get("connected") or 0), _shells((ssh.get("port"), ssh.get("control_port"))))
+    return max(status["connected"], _shells((status["ssh"]["port"], status["ssh"]["control_port"])))
 
 
 def _shells(ports: Collection[int | None]) -> int:

@@ -20,8 +20,9 @@ from . import boot
 
 TYPE_CHECKING = False  # typing itself would cost the start of the job more than all else here
 if TYPE_CHECKING:
-    from typing import Any, Mapping, NoReturn
+    from typing import Mapping, NoReturn
 
+    from ..supervisor import protocol
     from . import supervisor_client
 
 NOT_FORWARDED = frozenset(
@@ -343,7 +344,7 @@ class EntryPoint:
         reporter.before(started=self._started)
         return True
 
-    def _decide(self, reporter: supervisor_client.Reporter, status: int) -> dict[str, Any]:
+    def _decide(self, reporter: supervisor_client.Reporter, status: int) -> protocol.Decision:
         from . import supervisor_client
 
         if self._tee is not None:

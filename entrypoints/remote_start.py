@@ -72,23 +72,12 @@ def _start(folder: str, idle: str) -> None:
 
 
 def _server() -> dict[str, Any]:
-    """The status of the SSH server, and the error where there is none, once the supervisor knows either."""
+    """The status of the SSH server, and the error if there is no server, once the supervisor knows either."""
     deadline = time.monotonic() + START_LIMIT
     while True:
-        answer = _status()
-        server = answer.get("ssh") or {}
-        if server.get("port") or answer.get("error") or time.monotonic() >= deadline:
-            return {**server, "error": answer.get("error")}
+        status = supervisor_client.status()
+        if status is not None and (status["ssh"]["port"] or status["error"]):
+            return {**status["ssh"], "error": status["error"]}
+        if time.monotonic() >= deadline:
+            return {"error": None}
         time.sleep(0.1)
-
-
-def _status() -> dict[str, Any]:
-    link = supervisor_client.Link.open()
-    if link is None:
-        return {}
-    try:
-        return link.ask({"op": "status"}) or {}
-    except (OSError, ValueError):
-        return {}
-    finally:
-        link.close()

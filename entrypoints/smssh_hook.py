@@ -20,6 +20,7 @@ TYPE_CHECKING = False  # `smssh-hook run` is in the way of a job's start, and ty
 if TYPE_CHECKING:
     from typing import Any, Mapping
 
+    from ..supervisor import protocol
     from . import idle
 
 ANSWER_LIMIT = 30.0
@@ -130,44 +131,44 @@ def _exit_status(text: str) -> int:
     return number
 
 
-def _ask(message: Mapping[str, Any], seconds: float = ANSWER_LIMIT, starting: float = 2.0) -> dict[str, Any]:
-    """The supervisor's answer.
+def _ask(request: protocol.Request, seconds: float = ANSWER_LIMIT, starting: float = 2.0) -> Any:
+    """The supervisor's answer, as the protocol has it for this request.
 
     Args:
-        message: what it is asked.
+        request: what it is asked.
         seconds: for the answer.
         starting: seconds that one which is starting is waited for.
 
     Raises:
-        SmsshError: its error, or that there is none.
+        SmsshError: its error, or that it does not answer.
     """
-    link = supervisor_client.Link.open(starting)
-    if link is None:
+    connection = supervisor_client.Connection.open(starting)
+    if connection is None:
         raise SmsshError(
-            "No supervisor runs in this container.",
-            hint=f"Its log is {boot.run_dir()}/supervisor.log." if boot.run_dir() else None,
+            "no supervisor runs in this container",
+            hint=f"see its log, {boot.run_dir()}/supervisor.log" if boot.run_dir() else None,
             reference="no-supervisor",
             status=ExitStatus.UNREACHABLE,
         )
     try:
-        answer = link.ask(message, seconds)
+        answer = connection.ask(request, seconds)
     except OSError:
         raise SmsshError(
-            "The supervisor ended before it answered: the job is over.",
+            "the supervisor ended before it answered: the job is over",
             reference="job-ended",
             status=ExitStatus.UNREACHABLE,
         ) from None
     except ValueError as odd:
         raise SmsshError(
-            f"The supervisor's answer is not understood: {odd}.",
-            hint=f"Its log is {boot.run_dir()}/supervisor.log.",
+            f"the supervisor's answer is not understood: {odd}",
+            hint=f"see its log, {boot.run_dir()}/supervisor.log",
             reference="bad-answer",
             status=ExitStatus.FAILED,
         ) from None
     finally:
-        link.close()
+        connection.close()
     if answer is None:
-        raise SmsshError("The supervisor does not answer.", reference="no-answer", status=ExitStatus.TIMEOUT)
+        raise SmsshError("the supervisor does not answer", reference="no-answer", status=ExitStatus.TIMEOUT)
     if "error" in answer and isinstance(answer["error"], dict):
         error = answer["error"]
         raise SmsshError(
@@ -188,8 +189,8 @@ def _placeholder(options: argparse.Namespace) -> int:
     """Stay while somebody is logged in; 0 when nobody was for long enough."""
     if not boot.enabled(os.environ):
         raise SmsshError(
-            "Nobody could log in: SMSSH_ENABLE is not 1.",
-            hint="Set SMSSH_ENABLE=1 in the job's environment, or submit it with with_ssh.",
+            "nobody could log in: SMSSH_ENABLE is not 1",
+            hint="set SMSSH_ENABLE=1 in the job's environment, or submit it with with_ssh",
             reference="not-enabled",
             status=ExitStatus.USAGE,
         )
@@ -197,14 +198,14 @@ def _placeholder(options: argparse.Namespace) -> int:
     if "SMSSH_ENTRY" not in os.environ and (run is None or not supervisor_client.supervisor_alive(run)):
         # Nobody has started anything yet: be init, and run this command below it.
         return init.run([init.OWN_COMMAND, *options.arguments], "placeholder", boot.bundle_dir())
-    ready = _ask(
+    ready: protocol.Readiness = _ask(
         {"op": "wait_ready", "seconds": START_LIMIT},
         START_LIMIT + ANSWER_LIMIT,
         supervisor_client.START_LIMIT,
     )
     if not ready["ready"]:
         raise SmsshError(
-            "Nobody can log in: {}".format(ready["error"] or f"not ready after {START_LIMIT:.0f} s"),
+            "nobody can log in: {}".format(ready["error"] or f"not ready after {START_LIMIT:.0f} s"),
             reference="no-login",
             status=ExitStatus.UNREACHABLE,
         )
@@ -218,7 +219,7 @@ def _stay(unused: idle.Watch, whole: idle.Watch | None) -> int:
     out = sys.stdout
     said, before = 0.0, -1
     while True:
-        status = _ask({"op": "status"})
+        status: protocol.Status = _ask({"op": "status"})
         connected = int(status["connected"])
         if unused.over(connected):
             out.write("smssh: nobody is logged in any more: the placeholder ends\n")
@@ -240,7 +241,7 @@ def _stay(unused: idle.Watch, whole: idle.Watch | None) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    answer = _ask({"op": "status"})
+    answer: protocol.Status = _ask({"op": "status"})
     if options.json:
         _print(answer)
         return 0
@@ -271,7 +272,7 @@ def _last(code: int | None) -> str:
 
 
 def _report(options: argparse.Namespace) -> int:
-    report = _ask({"op": "report"}, 60.0)
+    report: protocol.Report = _ask({"op": "report"}, 60.0)
     if options.json:
         _print(report)
         return 0
@@ -297,7 +298,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _hold(options: argparse.Namespace) -> int:
-    answer = _ask({"op": "hold"})
+    answer: protocol.HoldRequested = _ask({"op": "hold"})
     if options.json:
         _print(answer)
     else:
@@ -309,8 +310,8 @@ def _extend(options: argparse.Namespace) -> int:
     try:
         seconds = int(parse_duration(options.duration))
     except ValueError as error:
-        raise SmsshError(f"{error}.", reference="bad-duration", status=ExitStatus.USAGE) from None
-    answer = _ask({"op": "extend", "seconds": seconds})
+        raise SmsshError(str(error), reference="bad-duration", status=ExitStatus.USAGE) from None
+    answer: protocol.Extended = _ask({"op": "extend", "seconds": seconds})
     if options.json:
         _print(answer)
     else:
@@ -319,7 +320,8 @@ def _extend(options: argparse.Namespace) -> int:
 
 
 def _retry(options: argparse.Namespace) -> int:
-    answer = _ask({"op": "retry", "wait": not options.no_wait}, ANSWER_LIMIT if options.no_wait else 10.0**9)
+    limit = ANSWER_LIMIT if options.no_wait else 10.0**9
+    answer: protocol.Retried = _ask({"op": "retry", "wait": not options.no_wait}, limit)
     if options.json:
         _print(answer)
     elif options.no_wait:
@@ -331,7 +333,7 @@ def _retry(options: argparse.Namespace) -> int:
 
 
 def _release(options: argparse.Namespace) -> int:
-    answer = _ask({"op": "release", "exit_code": options.exit})
+    answer: protocol.Released = _ask({"op": "release", "exit_code": options.exit})
     if options.json:
         _print(answer)
     elif answer["point"] == "start":

@@ -1,10 +1,8 @@
-"""The side of whoever runs the entry point: talk to the supervisor, keep the last lines, hold, retry.
+"""The other side of the supervisor's socket: tells it what the entry point does, asks it what to do next.
 
 Used by init (`run.sh`, `smssh-hook run`) and by the toolkit's import hook, so it also runs inside the job's
 own interpreter: CPython 3.7 and later, standard library only, and every failure of ours means "go on as if
-we were not there".
-
-They talk over the Unix socket in the run folder; see `messages`.
+we were not there". `protocol` has the messages.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from . import boot, job_log
 
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
-    from typing import Any, Callable, Mapping, Sequence
+    from typing import Any, Callable, Literal, Mapping, Sequence
 
 START_LIMIT = 30.0
 """Seconds that a failed job which asked for a hold waits for a supervisor that is still starting."""
@@ -45,10 +43,10 @@ BYTE_LIMIT = 4 * LINE_LIMIT
 TOKEN = "token"  # noqa: S105 - the name of a file
 """The file beside the socket whose content each connection to it begins with: proof that one can read the folder."""
 
-RELEASE: dict[str, Any] = {"action": "release", "exit_code": None}
+RELEASE: protocol.Decision = {"action": "release", "exit_code": None}
 
 
-class Link:
+class Connection:
     """A connection to the supervisor."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -56,8 +54,8 @@ class Link:
         self._rest = b""
 
     @classmethod
-    def open(cls, seconds: float = 0.0, interrupted: Callable[[], bool] = lambda: False) -> Link | None:
-        """Connect; None when nobody answers within `seconds`, or nobody ever will.
+    def open(cls, seconds: float = 0.0, interrupted: Callable[[], bool] = lambda: False) -> Connection | None:
+        """Connect; None if nothing answers within `seconds`, or ever will.
 
         Args:
             seconds: how long a supervisor that is still starting is waited for.
@@ -77,26 +75,26 @@ class Link:
                 return None
             time.sleep(0.02)
 
-    def send(self, message: Mapping[str, Any], seconds: float = REPLY_LIMIT) -> None:
-        """Send one message.
+    def send(self, request: protocol.Request, seconds: float = REPLY_LIMIT) -> None:
+        """Send one request.
 
         Args:
-            message: see `messages`.
+            request: what is asked.
             seconds: for the supervisor to take it.
 
         Raises:
             OSError: the supervisor is gone, or does not take it.
-            ValueError: the message is too large.
+            ValueError: the request is too large.
         """
         self._socket.settimeout(seconds)
-        self._socket.sendall(protocol.encode(message))
+        self._socket.sendall(protocol.encode(request))
 
-    def receive(self, seconds: float) -> dict[str, Any] | None:
-        """The next message, or None when none came within `seconds`.
+    def receive(self, seconds: float) -> Any:
+        """The next message, a JSON object as the protocol has it; None if nothing came within `seconds`.
 
         Raises:
             OSError: the supervisor is gone.
-            ValueError: what it says is no message.
+            ValueError: what it says is not a message.
         """
         deadline = time.monotonic() + seconds
         while b"\n" not in self._rest:
@@ -112,16 +110,16 @@ class Link:
         line, self._rest = self._rest.split(b"\n", 1)
         message = json.loads(line.decode())
         if not isinstance(message, dict):
-            raise ValueError("an answer is no object")
+            raise ValueError("an answer is not an object")
         return message
 
-    def ask(self, message: Mapping[str, Any], seconds: float = REPLY_LIMIT) -> dict[str, Any] | None:
-        """Send a message and return its answer; None when it doesn't come in time."""
-        self.send(message)
+    def ask(self, request: protocol.Request, seconds: float = REPLY_LIMIT) -> Any:
+        """Send a request and return its answer; None if it does not come in time."""
+        self.send(request)
         return self.receive(seconds)
 
     def close(self) -> None:
-        """Hang up; the supervisor ends a hold whose parent hung up."""
+        """Hang up; the supervisor ends the hold that this connection waits for."""
         self._socket.close()
 
 
@@ -166,7 +164,7 @@ def supervisor_alive(run: str) -> bool:
 
 
 def read_options(bundle: str | None) -> dict[str, Any]:
-    """What the bundle's options.json holds; {} when there is none or it is not readable."""
+    """What the bundle's options.json holds; {} if it does not exist or is not readable."""
     if not bundle:
         return {}
     try:
@@ -203,7 +201,7 @@ class Reporter:
 
     def __init__(
         self,
-        role: str,
+        role: Literal["init", "toolkit", "script"],
         command: Sequence[str],
         settings: Settings,
         say: Callable[[str], None],
@@ -218,7 +216,7 @@ class Reporter:
         self._say = say
         self._interrupted = interrupted
         self._code_dir = code_dir
-        self._link: Link | None = None
+        self._connection: Connection | None = None
         self._beats = False
 
     def at_start(self) -> None:
@@ -231,17 +229,17 @@ class Reporter:
         if settings.strict or settings.wait == "ready":
             self._wait_for_ready()
         if "start" in settings.hold or settings.wait_seconds is not None:
-            self._decide({"op": "point", "point": "start", "exit_code": None}, "start")
+            self._decide({"op": "point", "point": "start", "beats": True}, "start")
 
     def _wait_for_ready(self) -> None:
         answer = None
         deadline = time.monotonic() + WAIT_READY_LIMIT
         try:
-            link = self._attach(START_LIMIT)
-            if link is not None:
-                link.send({"op": "wait_ready", "seconds": WAIT_READY_LIMIT})
+            connection = self._attach(START_LIMIT)
+            if connection is not None:
+                connection.send({"op": "wait_ready", "seconds": WAIT_READY_LIMIT})
                 while answer is None and time.monotonic() < deadline and not self._interrupted():
-                    answer = link.receive(0.2)
+                    answer = connection.receive(0.2)
         except (OSError, ValueError) as error:
             boot.note(f"not ready: {error}")
         if answer is None:
@@ -250,10 +248,10 @@ class Reporter:
             return
         if self.settings.strict and not (answer or {}).get("ready"):
             raise SmsshError(
-                "No SSH login is possible in this job, and SMSSH_STRICT is set: {}".format(
-                    (answer or {}).get("error") or "the supervisor does not answer."
+                "no SSH login is possible in this job, and SMSSH_STRICT is set: {}".format(
+                    (answer or {}).get("error") or "the supervisor does not answer"
                 ),
-                hint="Without SMSSH_STRICT the job runs all the same.",
+                hint="unset SMSSH_STRICT to run the job all the same",
                 reference="no-login",
             )
 
@@ -265,82 +263,87 @@ class Reporter:
             started: when it started, in seconds since the epoch; now when left out.
         """
         started = time.time() if started is None else started
-        self._tell({"op": "before", "role": self._role, "started": started, **_environment(variables)})
+        environment, left_out = _environment(variables)
+        self._tell({"op": "before", "started": started, "environment": environment, "left_out": left_out})
 
     def failed(
         self, exit_code: int, error: str | None = None, log_tail: list[str] | None = None
-    ) -> dict[str, Any]:
+    ) -> protocol.Decision:
         """An attempt failed: what to do.
 
-        Returns:
-            {"action": "retry"} or {"action": "release", "exit_code": a status, None for the attempt's own}.
+        Args:
+            exit_code: how it ended.
+            error: the text of its error, if the caller knows it.
+            log_tail: the last lines of its output, if the caller knows them.
         """
-        message = {
+        environment, left_out = _environment()  # the toolkit has put SM_* there meanwhile
+        request: protocol.Failed = {
             "op": "failed",
-            "role": self._role,
             "exit_code": exit_code,
             "error": None if error is None else protocol.text(error, last=True),
             "log_tail": None if log_tail is None else protocol.lines(log_tail),
-            **_environment(),  # the toolkit has put SM_* there meanwhile
+            "environment": environment,
+            "left_out": left_out,
+            "beats": True,
         }
-        return self._decide(message, "failure")
+        return self._decide(request, "failure")
 
-    def succeeded(self, exit_code: int = 0) -> dict[str, Any]:
+    def succeeded(self, exit_code: int = 0) -> protocol.Decision:
         """An attempt succeeded: what to do, as for `failed`."""
-        message = {"op": "succeeded", "role": self._role, "exit_code": exit_code}
-        return self._decide(message, "end")
+        return self._decide({"op": "succeeded", "exit_code": exit_code, "beats": True}, "end")
 
-    def _attach(self, seconds: float) -> Link | None:
-        if self._link is None:
-            self._link = Link.open(seconds, self._interrupted)
-            if self._link is not None:
-                self._link.send(
+    def _attach(self, seconds: float) -> Connection | None:
+        if self._connection is None:
+            self._connection = Connection.open(seconds, self._interrupted)
+            if self._connection is not None:
+                self._connection.send(
                     {
                         "op": "attach",
                         "role": self._role,
-                        "pid": os.getpid(),
                         "command": protocol.command(self._command),
                         "cwd": os.getcwd(),
                         "code_dir": self._code_dir,
                         "entry": self._entry,
                     }
                 )
-                answer = self._link.receive(max(seconds, REPLY_LIMIT))
+                answer = self._connection.receive(max(seconds, REPLY_LIMIT))
                 if answer is None:
                     raise ConnectionError("the supervisor does not answer")
                 self._beats = bool(answer.get("beats"))
-        return self._link
+        return self._connection
 
-    def _tell(self, message: Mapping[str, Any]) -> None:
+    def _tell(self, request: protocol.Before) -> None:
         try:
-            link = self._attach(0.0)
-            answer = None if link is None else link.ask(message)
+            connection = self._attach(0.0)
+            answer = None if connection is None else connection.ask(request)
             if answer is None:
                 self._hang_up()  # the late answer would be taken for that of the next message
             elif "error" in answer:
-                boot.note(f"{message['op']}: {_said(answer)}")
+                boot.note(f"{request['op']}: {_said(answer)}")
         except (OSError, ValueError) as error:
-            boot.note(f"{message['op']}: {error}")
+            boot.note(f"{request['op']}: {error}")
             self._hang_up()
 
-    def _decide(self, message: Mapping[str, Any], point: str) -> dict[str, Any]:
+    def _decide(
+        self, request: protocol.Failed | protocol.Succeeded | protocol.Point, point: str
+    ) -> protocol.Decision:
         """Ask, print what the supervisor wants in the job's log meanwhile, and return its decision.
 
         Args:
-            message: what the supervisor is asked.
+            request: what the supervisor is asked.
             point: the point of a hold that this is.
         """
         if self._interrupted():
             return RELEASE
         wanted = point in self.settings.hold or (point == "start" and self.settings.wait_seconds is not None)
         try:
-            link = self._attach(START_LIMIT if wanted else 0.0)
-            if link is None:
+            connection = self._attach(START_LIMIT if wanted else 0.0)
+            if connection is None:
                 return self._undecided("no supervisor runs here", wanted and not self._interrupted())
-            link.send({**message, "beats": True}, SILENCE_LIMIT)
+            connection.send(request, SILENCE_LIMIT)
             silent = 0.0
             while True:
-                answer = link.receive(0.2)
+                answer = connection.receive(0.2)
                 # Counted, not timed: a machine that stands still takes both sides along.
                 silent = 0.0 if answer else silent + 0.2
                 if answer is None:
@@ -354,35 +357,36 @@ class Reporter:
                 elif "say" in answer:
                     self._say(str(answer["say"]))
                 elif answer.get("action"):
-                    return answer
+                    decision: protocol.Decision = answer
+                    return decision
                 else:
                     raise ValueError(f"an answer without an action: {_said(answer)}")
         except (OSError, ValueError) as error:
             self._hang_up()
             return self._undecided(str(error), wanted)
 
-    def _undecided(self, why: str, wanted: bool) -> dict[str, Any]:
-        """Nobody decides: the job goes on as without us, and says so where a hold was asked for."""
+    def _undecided(self, why: str, wanted: bool) -> protocol.Decision:
+        """Nothing decides: the job goes on as without us, and says so where a hold was asked for."""
         boot.note(f"no decision: {why}")
         if wanted:
             self._say(f"smssh: nothing is held here: {why}")
         return RELEASE
 
     def _hang_up(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
-def _environment(variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a message says of the entry point's environment.
+def _environment(variables: Mapping[str, Any] | None = None) -> tuple[dict[str, str], list[str]]:
+    """The entry point's environment as it is sent, and the names of variables that are too large for that.
 
     Args:
         variables: what it gets beside this process's own.
     """
     whole = {name: str(value) for name, value in dict(os.environ, **(variables or {})).items()}
     kept, left_out = protocol.environment(whole)
-    return {"environment": kept, "left_out": protocol.command(left_out)}
+    return kept, protocol.command(left_out)
 
 
 def _said(answer: Mapping[str, Any]) -> str:
@@ -392,22 +396,36 @@ def _said(answer: Mapping[str, Any]) -> str:
 
 
 def wait_at_start(command: Sequence[str]) -> None:
-    """Hold or wait before the job's first script, where no parent of ours does it."""
+    """Hold or wait before the job's first script, where init does not do it."""
     settings = job_settings()
     if settings.wait or "start" in settings.hold:
         Reporter("script", command, settings, job_log.say).at_start()
 
 
+def status(seconds: float = REPLY_LIMIT) -> protocol.Status | None:
+    """The supervisor's status; None if it does not answer within `seconds`, or with an error."""
+    connection = Connection.open()
+    if connection is None:
+        return None
+    try:
+        answer: protocol.Status | None = connection.ask({"op": "status"}, seconds)
+    except (OSError, ValueError):
+        return None
+    finally:
+        connection.close()
+    return answer if answer and "state" in answer else None
+
+
 def end() -> None:
     """The job is over: let the supervisor deregister, and wait for it, within END_LIMIT."""
-    link = Link.open()
-    if link is not None:
+    connection = Connection.open()
+    if connection is not None:
         try:
-            link.ask({"op": "end"}, END_LIMIT)
+            connection.ask({"op": "end"}, END_LIMIT)
         except (OSError, ValueError):
             pass  # it is gone, which is what was wanted
         finally:
-            link.close()
+            connection.close()
 
 
 class Tee:
@@ -464,7 +482,7 @@ class Tee:
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         with self._moved:
-            # Of this moment: whoever has inherited a pipe may write to it for ever.
+            # Of this moment: a process that has inherited a pipe may write to it for ever.
             goals = {reader: self._taken[reader] + _waiting(reader) for reader in self._targets}
             while any(reader in self._targets and self._passed[reader] < goals[reader] for reader in goals):
                 if interrupted() or (deadline is not None and time.monotonic() >= deadline):

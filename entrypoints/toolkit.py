@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Sequence
 
     from ..settings import Settings
+    from ..supervisor import protocol
 
 TARGETS = {
     "sagemaker_training.entry_point": ("run",),
@@ -255,7 +256,7 @@ class Attempts:
         self._ended = time.time()
         return self._follow(self._hold(lambda: self._reporter.succeeded(0)))
 
-    def _follow(self, decision: dict[str, Any]) -> str:
+    def _follow(self, decision: protocol.Decision) -> str:
         """Prepare what was decided: `retry` or `release`."""
         if decision["action"] == "retry":
             self._end_orphans()
@@ -274,7 +275,7 @@ class Attempts:
         if self._tee is not None:
             self._tee.restore()
 
-    def _hold(self, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _hold(self, ask: Callable[[], protocol.Decision]) -> protocol.Decision:
         self._catch_sigterm()
         try:
             return ask()

@@ -102,7 +102,7 @@ def names(context: Context, event: str, message: str, hold: Hold | None) -> dict
         "attempt": str(context.attempt) if context.attempt else "",
         "exit_code": "" if context.exit_code is None else str(context.exit_code),
         "seconds_left": left,
-        "cost": waiting(context, hold),
+        "cost": waiting(context, hold, time.time()),
     }
 
 

@@ -1,6 +1,6 @@
 """The supervisor: the one detached process of a container, which runs the hooks and serves the Unix socket.
 
-Started by boot, never by hand. It outlives no job: it stops when the entry point's parent says so or is gone.
+Started by boot, never by hand. It ends with the job: when the process that runs the entry point says so, or is gone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..manifest import MANIFEST, PLUGINS, Manifest
 from ..plugins import Plugins
 from ..settings import Settings, deprecated, end_seconds, load
 from . import job
-from .hold import Keeper
+from .operations import Operations
 from .socket import Service
 
 BUILTIN = (
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         holder=options.holder,
     )
     _log.info("started by %s for process %d", options.launcher, options.entry)
-    signal.signal(signal.SIGTERM, lambda *_: supervisor.keeper.stop_wanted.set())
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop_wanted.set())
     return supervisor.run()
 
 
@@ -113,15 +113,15 @@ class _Repeater(logging.Handler):
 
 
 class Supervisor:
-    """Puts hooks, keeper and socket together.
+    """Puts hooks, operations and socket together.
 
     Args:
         run_dir: the container's private folder.
-        entry: the process whose end is the end of the job.
+        entry: the process that ends the job.
         bundle: the folder of the bundle, if there is one.
         digest: the SHA-256 of its manifest, where the request says it.
-        job_log: where lines for the job's log go while no parent is connected.
-        holder: whether whoever started this can hold the job when its entry point ends.
+        job_log: where lines for the job's log go while nothing is held.
+        holder: whether what started this can hold the job when its entry point ends.
     """
 
     def __init__(
@@ -160,16 +160,17 @@ class Supervisor:
             bundle=bundle,
         )
         limit = job.max_runtime(environ, settings.max_runtime)
-        self.keeper = Keeper(
+        self._operations = Operations(
             self._context,
             self._plugins,
             self._say,
             holder=holder,
             ends=job.started(environ) + limit - end_seconds(limit) if limit else None,
         )
-        self._context.say = self.keeper.say
-        self._context.ending = self.keeper.stop_wanted
-        self._service = Service(run_dir, self.keeper)
+        self._context.say = self._operations.holds.say
+        self.stop_wanted = self._operations.lifecycle.stop_wanted
+        self._context.ending = self.stop_wanted
+        self._service = Service(run_dir, self._operations)
 
     def run(self) -> int:
         """Start, serve until the job is over, stop."""
@@ -177,7 +178,7 @@ class Supervisor:
         # The start runs beside the watch: a job can be over before it, and hooks talk to networks.
         starter = threading.Thread(target=self._start, name="start", daemon=True)
         starter.start()
-        while not self.keeper.stop_wanted.wait(0.5):
+        while not self.stop_wanted.wait(0.5):
             if boot.start_time(self._entry) != self._entry_started or self._entry_started is None:
                 _log.info("process %d is gone", self._entry)
                 break
@@ -197,14 +198,14 @@ class Supervisor:
             logging.getLogger("smssh").addHandler(_Repeater(self._say))
         if self._deprecated:
             names = ", ".join(f"{alias} ({name})" for alias, name in sorted(self._deprecated.items()))
-            self.keeper.say(
+            self._context.say(
                 f"smssh: sagemaker-ssh-helper's names are understood; use those in parentheses: {names}"
             )
         self._say_what_is_seen()
         unwanted = self._unwanted()
         if unwanted is not None:
             _log.info("%s", unwanted)
-            self.keeper.ready(unwanted, wanted=False)
+            self._operations.started(unwanted, wanted=False)
             return
         try:
             if self._error is None:
@@ -214,27 +215,29 @@ class Supervisor:
             self._error = f"{type(error).__name__}: {error}"
         if self._error is not None:
             _log.error("no login is possible: %s", self._error)
-            self.keeper.say(
+            self._context.say(
                 "smssh: no login is possible in this job: {}".format(self._error.replace("\n", " "))
             )
-        self.keeper.ready(self._error)
+        self._operations.started(self._error)
 
     def _say_what_is_seen(self) -> None:
         """Say what of ours the job can see, see `hide`."""
         with contextlib.suppress(OSError):
             seen = (self._context.run_dir / boot.VISIBLE).read_text(encoding="utf-8", errors="replace")
             _log.warning("in sight: %s", seen)
-            self.keeper.say(f"smssh: the job can see that it has an input 'smssh': {seen}")
+            self._context.say(f"smssh: the job can see that it has an input 'smssh': {seen}")
 
     def _unwanted(self) -> str | None:
         """Why nobody is let in to this host, where the job has more than are wanted."""
         identity, count = self._context.job, self._context.settings.hosts
         if not count or identity.host not in identity.hosts[count:]:
             return None
-        return f"{identity.host} is none of the first {count} hosts (SMSSH_HOSTS): nobody can log in here"
+        return (
+            f"{identity.host} is not one of the first {count} hosts (SMSSH_HOSTS), so nobody can log in here"
+        )
 
     def _damage(self) -> str | None:
-        """What is wrong with the bundle; None where nothing is, or where nothing of it is used.
+        """What is wrong with the bundle; None if nothing is, or if nothing of it is used.
 
         Here, because it delays no entry point: only the archive, and only by run.sh, is checked before it is run.
         Wheels are checked when they are unpacked, the agent has a digest of its own.
@@ -257,7 +260,7 @@ class Supervisor:
         changes = plugins.configure(context.settings, context.job)
         if changes:
             context.settings = dataclasses.replace(context.settings, **changes)
-        self.keeper.configured()
+        self._operations.configured()
         self._write_launcher()
         context.authorized_keys = plugins.authorized_keys(context)
         if not context.authorized_keys:
@@ -266,7 +269,7 @@ class Supervisor:
         if context.server is None:
             return f"no SSH server works here; see {context.run_dir}/supervisor.log"
         _log.info("SSH server %s on port %d", context.server.name, context.server.port)
-        if self.keeper.stop_wanted.is_set():
+        if self.stop_wanted.is_set():
             return "the job is over"
         if context.settings.transport != "none":
             context.transport = plugins.start_transport(context)
@@ -296,26 +299,26 @@ class Supervisor:
         write_atomically(folder / "smssh-hook", "\n".join(lines) + "\n", mode=0o700)
 
     def _say(self, line: str) -> None:
-        """One line into the job's log, past whoever writes there; nothing where that cannot be done."""
+        """One line into the job's log, past the job's own processes; nothing where that cannot be done."""
         if not self._job_log.say(terminal.line(line)):
             _log.debug("not said: %s", line)
 
     def _stop(self, starter: threading.Thread) -> None:
-        """Stop the hooks within STOP_LIMIT, then answer whoever waits for that."""
-        self.keeper.stop_wanted.set()
+        """Stop the hooks within STOP_LIMIT, then answer the process that waits for that."""
+        self.stop_wanted.set()
         deadline = time.monotonic() + STOP_LIMIT
         # Whatever hangs, this process ends; its children have its death as a signal.
         watchdog = threading.Timer(STOP_LIMIT, self._give_up)
         watchdog.daemon = True
         watchdog.start()
-        self.keeper.let_answers_out(LET_OUT_LIMIT)
+        self._operations.holds.let_answers_out(LET_OUT_LIMIT)
         starter.join(2.0)
-        self.keeper.finish(max(0.0, min(2.0, deadline - time.monotonic())))
+        self._operations.finish(max(0.0, min(2.0, deadline - time.monotonic())))
         self._plugins.stop(self._context)
         self._service.close()
         # Said first: the entry point's process, whose output the line may go to, waits for no more than the answer.
         _log.info("stopped")
-        self.keeper.stopped.set()
+        self._operations.lifecycle.stopped.set()
         # The connection threads answer now; they have nothing else to do.
         for thread in threading.enumerate():
             if thread.name == "connection":
@@ -323,7 +326,7 @@ class Supervisor:
 
     def _give_up(self) -> None:
         _log.error("the stop took too long")
-        self.keeper.stopped.set()
+        self._operations.lifecycle.stopped.set()
         time.sleep(0.1)
         os._exit(1)
 

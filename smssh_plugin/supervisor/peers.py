@@ -1,4 +1,4 @@
-"""The hosts of one job as far as holds go: who failed first, who waits for whom, and one decision for all.
+"""The hosts of one job as far as holds go: which failed first, which wait for others, and one decision for all.
 
 Hosts can rely on no way between them but AWS; what they tell each other goes through the hooks `smssh_tell_hosts` and
 `smssh_ask_hosts`. No host reads what all the others say: it asks whether there is one that has decided something, one
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..hookspecs import Context
     from ..plugins import Plugins
 
-__all__ = ["Together"]
+__all__ = ["Peers"]
 
 LOOK_SECONDS = 10.0
 """How often a question is asked by each of a few hosts; a fifth of SMSSH_HOLD_SECONDS where that is less, and 1 s at
@@ -58,7 +58,7 @@ TELL_LONGEST = 20.0
 BLIND_LIMIT = 3
 """Questions in a row that cannot be asked before the others count as gone."""
 BLIND_SECONDS = 60.0
-"""How often it is tried again then."""
+"""How often it is tried from then on."""
 REPORT_LIMIT = 5.0
 """Seconds that a report waits for what the others have told."""
 LIST_FEW = 10
@@ -75,11 +75,11 @@ AHEAD = 97
 GOES_ON = ("running", "failed", "held", "occupied")
 WAITS = ("occupied", "held", "succeeded")
 
-_log = logging.getLogger("smssh.together")
+_log = logging.getLogger("smssh.peers")
 
 
 class _Asked:
-    """A question that is asked again and again: when next, and what the last answer was."""
+    """A question that is repeated: when it is due, and what the last answer was."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -96,7 +96,7 @@ class _Asked:
         return self.answer is not None and self.answer.host is not None
 
 
-class Together:
+class Peers:
     """What this host tells, and what it knows of the others.
 
     Args:
@@ -104,7 +104,7 @@ class Together:
         plugins: the hooks.
         changed: called in a thread of this object's when there is a `decision` to follow.
         clock: a clock in seconds that nobody sets.
-        threaded: whether a thread does what is due; else whoever has made this calls `turn`.
+        threaded: whether a thread does what is due; else the caller calls `turn`.
     """
 
     def __init__(
@@ -281,7 +281,7 @@ class Together:
             return dict(self._others or {})
 
     def held(self) -> list[str]:
-        """The other hosts that are known to be held, sorted; of many hosts, none."""
+        """The other hosts that are known to be held, sorted; empty for a job with many hosts."""
         if len(self._context.job.hosts) <= LIST_FEW:
             self._list(0.0)
         with self._lock:
@@ -472,7 +472,7 @@ class Together:
         self._stirred = True
         self._lock.notify_all()
         if self._thread is None and self._threaded:
-            self._thread = threading.Thread(target=self._run, name="together", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:

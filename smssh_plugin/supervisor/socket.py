@@ -1,4 +1,4 @@
-"""The supervisor's Unix socket: messages as `messages` has them, one thread for each connection."""
+"""The supervisor's Unix socket: messages as `protocol` has them, one thread for each connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import secrets
 import select
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, BinaryIO, Iterator, Mapping
+from typing import TYPE_CHECKING, BinaryIO, Iterator
 
 from .. import terminal
 from ..entrypoints.supervisor_client import TOKEN
@@ -22,16 +22,16 @@ from . import protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .hold import Keeper
+    from .operations import Operations
 
 __all__ = ["Service"]
 
 TOKEN_LIMIT = 5.0
 """Seconds in which a connection has to show the token."""
 BEAT_SECONDS = 5.0
-"""How often a parent hears that it still waits for somebody."""
+"""How often a process that waits for a decision hears that the supervisor is still there."""
 
-_log = logging.getLogger("smssh.service")
+_log = logging.getLogger("smssh.socket")
 
 
 class _Peer:
@@ -45,7 +45,7 @@ class _Peer:
         self._socket = connection
         self._lock = threading.Lock()
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: protocol.Message) -> None:
         """Send one message; one that cannot be sent becomes the error that says so.
 
         Raises:
@@ -56,7 +56,7 @@ class _Peer:
         except (TypeError, ValueError) as error:
             _log.warning("an answer is not sent: %s", error)
             line = protocol.encode(
-                _error(SmsshError(f"The answer cannot be sent: {error}.", reference="bad-answer"))
+                _error(SmsshError(f"the answer cannot be sent: {error}", reference="bad-answer"))
             )
         with self._lock:
             self._socket.sendall(line)
@@ -82,7 +82,7 @@ def _next(lines: BinaryIO) -> bytes:
     """The next message, b"" at the end.
 
     Raises:
-        ValueError: it has more than `messages.LIMIT` bytes; it is read to its end, and what follows is the next one.
+        ValueError: it has more than `protocol.LIMIT` bytes; it is read to its end, and what follows is the next one.
     """
     line = lines.readline(protocol.LIMIT)
     if len(line) < protocol.LIMIT or line.endswith(b"\n"):
@@ -96,11 +96,11 @@ def _next(lines: BinaryIO) -> bytes:
 
 @contextlib.contextmanager
 def _beats(peer: _Peer) -> Iterator[None]:
-    """Let a parent that waits for a decision know that this process still works on it."""
+    """Let a process that waits for a decision know that this one is still there."""
     done = threading.Event()
 
     def beat() -> None:
-        with contextlib.suppress(OSError):  # the parent has hung up
+        with contextlib.suppress(OSError):  # the other side has hung up
             while not done.wait(BEAT_SECONDS):
                 peer.send({"beat": True})
 
@@ -114,15 +114,15 @@ def _beats(peer: _Peer) -> Iterator[None]:
 
 
 class Service:
-    """Serves a keeper on `<run>/socket`.
+    """Serves the supervisor's operations on `<run>/socket`.
 
     The run folder is private (mode 0700), but its mode does not keep out a connection that an SSH server makes for
-    a client that forwards a Unix socket. So each connection begins with the token that stands in the folder: only
-    who can read files as the job's user, and so can do everything anyway, is heard.
+    a client that forwards a Unix socket. So each connection begins with the token of the folder: only a client
+    that can read files as the job's user, and so can do everything anyway, is answered.
     """
 
-    def __init__(self, run_dir: Path, keeper: Keeper) -> None:
-        self._keeper = keeper
+    def __init__(self, run_dir: Path, operations: Operations) -> None:
+        self._operations = operations
         self._path = run_dir / "socket"
         self._token = secrets.token_hex(32).encode("ascii")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -145,7 +145,7 @@ class Service:
             os.close(folder)
         self._listener.listen(64)
         write_atomically(self._path.with_name(TOKEN), self._token)
-        # Whoever sees the name finds somebody listening behind it.
+        # As soon as the name is there, the socket listens.
         new.rename(self._path)
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
 
@@ -201,59 +201,27 @@ class Service:
         peer.send(_error(error))
         return False
 
-    def _answer(self, line: bytes, peer: _Peer) -> dict[str, Any]:
+    def _answer(self, line: bytes, peer: _Peer) -> protocol.Answer:
         try:
-            message = json.loads(line.decode())
-            op = str(message.get("op"))
-        except (ValueError, AttributeError, RecursionError) as error:
-            return _misunderstood(error)
-        try:
-            return self._dispatch(op, message, peer)
+            request = json.loads(line.decode())
+            # A client of another version may not know beats: it says that it does.
+            with _beats(peer) if request.get("beats") else contextlib.nullcontext():
+                return self._operations.answer(request, peer)
         except SmsshError as error:
             return _error(error)
-        except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
             return _misunderstood(error)
         except Exception as error:  # noqa: BLE001 - told, and logged
-            # Whoever waits for a decision is told, and says in the job's log that there is none.
-            _log.exception("%s", op)
+            # A process that waits for a decision says in the job's log that there is no decision, and why.
+            _log.exception("%s", line[:100])
             return _error(
                 SmsshError(
-                    f"The supervisor failed: {type(error).__name__}: {error}.", reference="supervisor-failed"
+                    f"the supervisor failed: {type(error).__name__}: {error}", reference="supervisor-failed"
                 )
             )
 
-    def _dispatch(self, op: str, message: dict[str, Any], peer: _Peer) -> dict[str, Any]:
-        keeper = self._keeper
-        if op == "attach":
-            return {**keeper.attach(message), "beats": True}
-        if op == "before":
-            return keeper.before(message)
-        decide = {"failed": keeper.failed, "succeeded": keeper.succeeded, "point": keeper.point}.get(op)
-        if decide is not None:
-            # A parent of another version may not know them: it says that it does.
-            with _beats(peer) if message.get("beats") else contextlib.nullcontext():
-                return decide(message, peer.say, peer.gone)
-        if op == "wait_ready":
-            return keeper.wait_ready(float(message["seconds"]))
-        if op == "end":
-            return keeper.end(10.0)
-        if op == "status":
-            return keeper.status()
-        if op == "report":
-            return keeper.report()
-        if op == "hold":
-            return keeper.request_hold()
-        if op == "extend":
-            return keeper.extend(float(message["seconds"]))
-        if op == "retry":
-            return keeper.retry(bool(message.get("wait", True)), peer.gone)
-        if op == "release":
-            chosen = message.get("exit_code")
-            return keeper.release(None if chosen is None else int(chosen))
-        raise SmsshError(f"No such operation: {op}.", reference="bad-message", status=ExitStatus.USAGE)
 
-
-def _error(error: SmsshError) -> dict[str, Any]:
+def _error(error: SmsshError) -> protocol.Error:
     """An error as an answer."""
     return {
         "error": {
@@ -265,10 +233,10 @@ def _error(error: SmsshError) -> dict[str, Any]:
     }
 
 
-def _misunderstood(error: Exception) -> dict[str, Any]:
+def _misunderstood(error: Exception) -> protocol.Error:
     _log.warning("a message is not understood: %s", error)
     return _error(
         SmsshError(
-            f"The message is not understood: {error}.", reference="bad-message", status=ExitStatus.USAGE
+            f"the message is not understood: {error}", reference="bad-message", status=ExitStatus.USAGE
         )
     )

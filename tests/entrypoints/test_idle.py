@@ -75,7 +75,7 @@ def test_a_placeholder_is_stopped_like_any_entry_point(container):
 
 def test_a_placeholder_that_nobody_could_enter_says_so(container):
     assert container.wrap(*PLACEHOLDER, "5m", SMSSH_AUTHORIZED_KEYS="").wait(LIMIT) == 4
-    assert "Nobody can log in" in container.output()
+    assert "nobody can log in" in container.output()
     command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", *PLACEHOLDER[1:]]
     assert container.start(*command, "5m", on=False).wait(LIMIT) == 2
     assert "SMSSH_ENABLE" in container.output()
@@ -111,12 +111,13 @@ def test_is_last_session_timeout(container):
 
 
 def test_a_supervisor_that_is_slow_to_answer_is_not_one_without_people(monkeypatch):
-    class Slow(supervisor_client.Link):
+    class Slow(supervisor_client.Connection):
         def ask(self, message, seconds=supervisor_client.REPLY_LIMIT):
-            return {"connected": 1} if seconds >= 20.0 else None
+            status = {"state": "running", "connected": 1, "ssh": {"port": None, "control_port": None}}
+            return status if seconds >= 20.0 else None
 
     ours, _ = socket.socketpair()
-    monkeypatch.setattr(supervisor_client.Link, "open", lambda: Slow(ours))
+    monkeypatch.setattr(supervisor_client.Connection, "open", lambda: Slow(ours))
     monkeypatch.setattr(idle, "_imported", -math.inf)
     assert not idle.is_last_session_timeout(timedelta(seconds=1))
 

@@ -8,12 +8,9 @@ import time
 import pytest
 
 from smssh_plugin.settings import end_seconds, load
-from smssh_plugin.supervisor import hold, job
-from tests.waiting import LIMIT, until
+from smssh_plugin.supervisor import job
+from tests.waiting import LIMIT
 
-from .test_keeper import Held, held
-
-__all__ = ["held"]
 FAILS = "import sys; sys.exit(7)\n"
 
 
@@ -105,25 +102,3 @@ def test_an_odd_limit_is_none(tmp_path, odd):
 def test_what_the_end_takes(limit, reserve):
     assert end_seconds(limit) == reserve
     assert load({"SMSSH_MAX_RUNTIME": str(limit)}).max_runtime == limit
-
-
-def test_the_banner_says_whose_deadline_it_is(held: "type[Held]", monkeypatch):
-    monkeypatch.setattr(hold, "REMINDER_SECONDS", 0.1)
-    made = held(SMSSH_HOLD_SECONDS="1h")
-    made.keeper._must_end = time.monotonic() + 600
-    made.start()
-    line = until(lambda: made.recorder.messages("reminder"))[0]
-    assert "nobody connected, 10 min left (the job's own limit, MaxRuntimeInSeconds)" in line
-    made.connected = 1
-    assert made.keeper.status()["hold"]["max_deadline"] <= time.time() + 600
-
-
-def test_a_clock_that_is_set_moves_no_limit(held: "type[Held]", monkeypatch):
-    made = held(SMSSH_HOLD_SECONDS="1h")
-    made.keeper._must_end = time.monotonic() + 600
-    made.start()
-    real = time.time
-    monkeypatch.setattr(hold.time, "time", lambda: real() + 7200)
-    until(lambda: made.keeper.status()["hold"]["max_deadline"] > real() + 7000, what="the clock is followed")
-    assert made.thread.is_alive()
-    assert made.keeper.status()["hold"]["ends"] == pytest.approx(real() + 7800, abs=3)

@@ -33,7 +33,7 @@ def by_control(status):
 
 
 def looks(container, seconds=4.0):
-    """What was seen of the hold for a while, while looks of the keeper go on: `connected` and the deadline."""
+    """What was seen of the hold for a while, while the supervisor goes on looking: `connected` and the deadline."""
     seen = set()
     end = time.monotonic() + seconds
     while time.monotonic() < end:

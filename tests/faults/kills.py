@@ -278,9 +278,9 @@ class Job:
         """What the supervisor says, once a login is possible."""
         try:
             with contextlib.closing(
-                supervisor_client.Link(supervisor_client.connect(str(self.container.run_dir)))
-            ) as link:
-                status = link.ask({"op": "status"}, 2.0)
+                supervisor_client.Connection(supervisor_client.connect(str(self.container.run_dir)))
+            ) as connection:
+                status = connection.ask({"op": "status"}, 2.0)
         except (OSError, ValueError):
             return None
         if not status or not status["ssh"]["port"]:

@@ -26,11 +26,11 @@ CODE = "import os, sys\nopen('written', 'w').write('x'); print('ran'); sys.exit(
 
 def ask(container, message):
     """One question to the supervisor, from outside of whatever namespace it is in."""
-    link = supervisor_client.Link(supervisor_client.connect(str(container.run_dir)))
+    connection = supervisor_client.Connection(supervisor_client.connect(str(container.run_dir)))
     try:
-        return link.ask(message, 20.0)
+        return connection.ask(message, 20.0)
     finally:
-        link.close()
+        connection.close()
 
 
 def same_end(container, front, *, code=7, words=(), **environ):

@@ -224,5 +224,5 @@ def test_price(tmp_path, value, hosts, text):
     job = Job("j", "training", "algo-1", hosts=tuple(f"algo-{n}" for n in range(hosts)))
     made = Context(load({"SMSSH_PRICE_PER_HOUR": value}), job, tmp_path, {}, "/", "")
     now = time.time()
-    assert cost.waiting(made, Hold("failure", now - 1800, now + 1, now + 1)) == text
-    assert cost.waiting(made, None) == ""
+    assert cost.waiting(made, Hold("failure", now - 1800, now + 1, now + 1), now) == text
+    assert cost.waiting(made, None, now) == ""

@@ -260,7 +260,7 @@ def test_status_without_a_supervisor(container):
         check=False,
     )
     assert done.returncode == 4
-    assert "No supervisor runs" in done.stderr
+    assert "no supervisor runs" in done.stderr
 
 
 def test_people_are_told(container):

@@ -14,9 +14,10 @@ from smssh_plugin.hooks import hold
 from smssh_plugin.hookspecs import Context, Job, hookimpl
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.settings import Settings, load
-from smssh_plugin.supervisor import hold as keepers
 from smssh_plugin.supervisor import protocol
+from smssh_plugin.supervisor.operations import Operations
 from smssh_plugin.supervisor.socket import Service
+from smssh_plugin.supervisor.status import REPORT_LIMIT
 from tests.waiting import LIMIT
 
 WORDY = """\
@@ -106,11 +107,11 @@ def test_the_job_says_that_it_is_not_held(container, monkeypatch):
         assert json.loads(lines.readline())["op"] == "attach"
         connection.sendall(b'{"ok": true}\n')
         assert json.loads(lines.readline())["op"] == "failed"
-        connection.sendall(b'{"error": {"message": "No such operation: failed."}}\n')
+        connection.sendall(b'{"error": {"message": "no such operation: failed"}}\n')
         assert process.wait(LIMIT) == 0
     os.close(lock)
     assert (
-        "smssh: nothing is held here: an answer without an action: No such operation: failed.\n"
+        "smssh: nothing is held here: an answer without an action: no such operation: failed\n"
         in container.output()
     )
     assert "no decision: an answer without an action" in container.log()
@@ -131,45 +132,45 @@ class Wild:
 
 
 @pytest.fixture
-def linked(tmp_path, monkeypatch):
-    """A keeper that is served, and links to it."""
+def connected(tmp_path, monkeypatch):
+    """Operations that are served, and connections to them."""
     plugins = Plugins([("hold", hold)], entry_points=False)
     wild = Wild()
     plugins.register(wild, "wild")
     context = Context(
         load({"SMSSH_HOLD": "failure"}), Job("job", "training", "algo-1"), tmp_path, {}, "/", ""
     )
-    keeper = keepers.Keeper(context, plugins, lambda line: None)
-    service = Service(tmp_path, keeper)
+    operations = Operations(context, plugins, lambda line: None)
+    service = Service(tmp_path, operations)
     service.start()
     made = []
 
-    def link():
-        made.append(supervisor_client.Link(supervisor_client.connect(str(tmp_path))))
+    def connect():
+        made.append(supervisor_client.Connection(supervisor_client.connect(str(tmp_path))))
         return made[-1]
 
-    link.keeper, link.wild, link.path = keeper, wild, tmp_path
-    yield link
-    keeper.finish(5)
+    connect.operations, connect.wild, connect.path = operations, wild, tmp_path
+    yield connect
+    operations.finish(5)
     for each in made:
         each.close()
     service.close()
 
 
-def test_a_message_that_is_too_large_is_one_message(linked):
+def test_a_message_that_is_too_large_is_one_message(connected):
     """What follows it is understood, and answered once."""
-    link = linked()
-    raw = link._socket
+    connection = connected()
+    raw = connection._socket
     raw.settimeout(LIMIT)
     raw.sendall(b'{"op": "status", "x": "' + b"x" * (protocol.LIMIT * 2) + b'"}\n{"op": "status"}\n')
-    assert "bytes" in link.receive(30)["error"]["message"]
-    assert link.receive(30)["state"] == "starting"
+    assert "bytes" in connection.receive(30)["error"]["message"]
+    assert connection.receive(30)["state"] == "starting"
     # Exactly at the limit, and one beyond it.
     for extra, fits in ((0, True), (1, False)):
         line = b'{"op": "status", "x": "'
         line += b"x" * (protocol.LIMIT - len(line) - 3 + extra) + b'"}\n'
         raw.sendall(line)
-        assert ("state" in link.receive(30)) is fits
+        assert ("state" in connection.receive(30)) is fits
 
 
 @pytest.mark.parametrize(
@@ -186,16 +187,16 @@ def test_a_message_that_is_too_large_is_one_message(linked):
         b"[" * 100_000 + b"\n",
     ],
 )
-def test_what_is_not_understood_is_answered(linked, line):
-    link = linked()
-    link._socket.sendall(line)
-    assert link.receive(30)["error"]["reference"] in ("bad-message", "not-held")
-    assert link.ask({"op": "status"}, 30)["state"]
+def test_what_is_not_understood_is_answered(connected, line):
+    connection = connected()
+    connection._socket.sendall(line)
+    assert connection.receive(30)["error"]["reference"] in ("bad-message", "not-held")
+    assert connection.ask({"op": "status"}, 30)["state"]
 
 
-def test_a_failure_of_the_supervisor_is_told(linked, monkeypatch):
-    monkeypatch.setattr(linked.keeper, "failed", lambda *_: 1 / 0)
-    monkeypatch.setenv("SMSSH_RUN_DIR", str(linked.path))
+def test_a_failure_of_the_supervisor_is_told(connected, monkeypatch):
+    monkeypatch.setattr(connected.operations.attempts, "fail", lambda *_: 1 / 0)
+    monkeypatch.setenv("SMSSH_RUN_DIR", str(connected.path))
     monkeypatch.setattr(supervisor_client, "supervisor_alive", lambda run: True)
     said = []
     reporter = supervisor_client.Reporter("init", ["x"], Settings(hold=("failure",)), said.append)
@@ -203,8 +204,8 @@ def test_a_failure_of_the_supervisor_is_told(linked, monkeypatch):
     assert "ZeroDivisionError" in said[0]
 
 
-def test_a_report_is_bounded(linked):
-    linked.wild.sections = {
+def test_a_report_is_bounded(connected):
+    connected.wild.sections = {
         "huge": [{"name": "é" * 1000}] * 3000,
         "text": "\U0001f600" * 400_000,
         "object": {"x": "y" * (3 << 20)},
@@ -212,8 +213,8 @@ def test_a_report_is_bounded(linked):
         "not a number": float("nan"),
         "small": "kept",
     }
-    report = linked().ask({"op": "report"}, 60)
-    assert len(json.dumps(report)) <= keepers.REPORT_LIMIT + 1000
+    report = connected().ask({"op": "report"}, 60)
+    assert len(json.dumps(report)) <= REPORT_LIMIT + 1000
     assert report["small"] == "kept"
     assert report["object"] is None
     assert set(report["shortened"]) <= {"huge", "text", "object"}
@@ -221,17 +222,17 @@ def test_a_report_is_bounded(linked):
     assert not {"not JSON", "not a number"} & set(report)
 
 
-def test_an_answer_that_is_too_large_is_an_error(linked, monkeypatch):
-    monkeypatch.setattr(linked.keeper, "status", lambda: {"x": "y" * protocol.LIMIT})
-    link = linked()
-    assert "cannot be sent" in link.ask({"op": "status"}, 30)["error"]["message"]
-    monkeypatch.setattr(linked.keeper, "status", lambda: {"x": object()})
-    assert "cannot be sent" in link.ask({"op": "status"}, 30)["error"]["message"]
+def test_an_answer_that_is_too_large_is_an_error(connected, monkeypatch):
+    monkeypatch.setattr(connected.operations, "answer", lambda *_: {"x": "y" * protocol.LIMIT})
+    connection = connected()
+    assert "cannot be sent" in connection.ask({"op": "status"}, 30)["error"]["message"]
+    monkeypatch.setattr(connected.operations, "answer", lambda *_: {"x": object()})
+    assert "cannot be sent" in connection.ask({"op": "status"}, 30)["error"]["message"]
 
 
-def test_a_link_takes_no_more_than_the_limit():
+def test_a_connection_takes_no_more_than_the_limit():
     one, other = socket.socketpair()
-    link = supervisor_client.Link(one)
+    connection = supervisor_client.Connection(one)
     import threading
 
     def talk():
@@ -244,8 +245,8 @@ def test_a_link_takes_no_more_than_the_limit():
     thread = threading.Thread(target=talk, daemon=True)
     thread.start()
     with pytest.raises(ConnectionError, match="more than"):
-        link.receive(30)
-    link.close()
+        connection.receive(30)
+    connection.close()
     other.close()
     thread.join(LIMIT)
 

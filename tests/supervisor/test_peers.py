@@ -19,7 +19,7 @@ from smssh_plugin.local.sessions.nodes import Nodes
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.settings import load
 from smssh_plugin.supervisor import peers as module
-from smssh_plugin.supervisor.peers import Together
+from smssh_plugin.supervisor.peers import Peers
 
 START = 1_800_000_000.0
 """When a simulation begins, in seconds since the epoch."""
@@ -99,7 +99,7 @@ class Hooks:
 
 
 class Host:
-    """What the keeper of one host does with what it learns."""
+    """What the supervisor of one host does with what it learns."""
 
     def __init__(self, cloud: Cloud, name: str, names: tuple[str, ...], folder, **environ: str) -> None:
         self.name = name
@@ -109,9 +109,7 @@ class Host:
         told = {"SMSSHPhase": "running", "SMSSHCourse": "1"} if settings.hold_hosts == "all" else {}
         self.node = cloud.node(name, **told)
         self.hosts = Hosts(self.context, cloud, self.node, cloud.clock)
-        self.together = Together(
-            self.context, Hooks(self.hosts), self.decide, clock=cloud.clock, threaded=False
-        )
+        self.peers = Peers(self.context, Hooks(self.hosts), self.decide, clock=cloud.clock, threaded=False)
         self.followed: float | None = None
         self.state: HostState | None = None
         self.held = self.over = False
@@ -119,39 +117,39 @@ class Host:
         self.changed = True
 
     def run(self) -> None:
-        self.together.begin(1)
+        self.peers.begin(1)
         self.changed = True
 
     def fail(self) -> None:
-        self.together.tell(state="failed", exit_code=1, failed=self.cloud.time)
-        self.together.tell(state="held")
-        self.together.hold()
+        self.peers.tell(state="failed", exit_code=1, failed=self.cloud.time)
+        self.peers.tell(state="held")
+        self.peers.hold()
         self.held = self.changed = True
 
     def connect(self, on: bool = True) -> None:
-        self.together.tell(connected=on)
+        self.peers.tell(connected=on)
         self.changed = True
 
     def release(self, chosen: int | None, decision: str = "release", *, followed: bool = False) -> None:
-        self.together.tell(state="released", connected=False, decision=decision, chosen=chosen)
-        self.together.hold(False)
+        self.peers.tell(state="released", connected=False, decision=decision, chosen=chosen)
+        self.peers.hold(False)
         self.held = False
         if followed:
             self.stays_since = -math.inf
         else:
-            self.stays_since = self.together.linger()
+            self.stays_since = self.peers.linger()
         self.changed = True
 
     def retry(self, attempt: int) -> None:
-        self.together.tell(
+        self.peers.tell(
             state="running", attempt=attempt, exit_code=None, failed=0.0, first=False, decision="retry"
         )
-        self.together.hold(False)
+        self.peers.hold(False)
         self.held = False
         self.changed = True
 
     def decide(self) -> None:
-        self.state = self.together.decision
+        self.state = self.peers.decision
         if self.followed is None:
             self.followed = self.cloud.time
             if self.state.state == "released":
@@ -163,12 +161,12 @@ class Host:
         self.changed = False
         if self.over:
             return math.inf
-        due = self.together.turn()
+        due = self.peers.turn()
         if self.stays_since is None:
             return due
         if self.stays_since == -math.inf:
-            self.together.turn()  # it tells what it can, and does not stay for it
-        elif not self.together.all_have_followed(self.stays_since):
+            self.peers.turn()  # it tells what it can, and does not stay for it
+        elif not self.peers.all_have_followed(self.stays_since):
             return due
         self.over = True
         self.cloud.nodes.deregister(self.node)
@@ -289,10 +287,10 @@ def test_with_a_thousand_hosts_one_that_is_connected_keeps_all(tmp_path):
     # Each is at its deadline, and wants to know it anew.
     for second in range(0, 40, 4):
         for host in others:
-            assert not host.together.nobody_connected(second)
+            assert not host.peers.nobody_connected(second)
             host.changed = True
         world.until(ends + second + 4)
-    assert all(host.together.somebody_connected() for host in others)
+    assert all(host.peers.somebody_connected() for host in others)
     assert world.cloud.busiest(START + ends) <= 2 * module.BURST_PER_SECOND
     assert len(world.cloud.calls) - before <= 3 * 1000
     world.hosts[500].connect(False)
@@ -300,7 +298,7 @@ def test_with_a_thousand_hosts_one_that_is_connected_keeps_all(tmp_path):
     told = set()
     for second in range(0, 40, 4):
         for host in others:
-            if host.name not in told and host.together.nobody_connected(second):
+            if host.name not in told and host.peers.nobody_connected(second):
                 told.add(host.name)
             host.changed = True
         world.until(700 + second + 4)
@@ -324,7 +322,7 @@ def test_throttled_nobody_gives_up_under_a_person(tmp_path):
     for second in range(120):
         for host in world.hosts:
             if host is not world.hosts[50]:
-                assert not host.together.nobody_connected(second)
+                assert not host.peers.nobody_connected(second)
                 host.changed = True
         world.until(300 + second + 1)
     assert world.cloud.throttled > 100
@@ -332,7 +330,7 @@ def test_throttled_nobody_gives_up_under_a_person(tmp_path):
     before = world.cloud.throttled
     for second in range(60):
         for host in world.hosts:
-            host.together.nobody_connected(120 + second)
+            host.peers.nobody_connected(120 + second)
             host.changed = True
         world.until(421 + second)
     assert world.cloud.throttled - before <= 4 * 200
@@ -341,7 +339,7 @@ def test_throttled_nobody_gives_up_under_a_person(tmp_path):
     told = set()
     for second in range(0, 3600, 5):
         for host in world.hosts:
-            if host.together.nobody_connected(second):
+            if host.peers.nobody_connected(second):
                 told.add(host.name)
             host.changed = True
         world.until(500 + second + 5)
@@ -573,7 +571,7 @@ def alone(tmp_path, plugin, clock, **environ):
     plugins.register(plugin, "plugin")
     job = Job("job", "training", "algo-1", hosts=("algo-1", "algo-2"))
     context = Context(load({"SMSSH_HOLD_HOSTS": "all", **environ}), job, tmp_path, {}, "/", "")
-    return Together(context, plugins, lambda: None, clock=clock, threaded=False)
+    return Peers(context, plugins, lambda: None, clock=clock, threaded=False)
 
 
 def test_a_plugin_that_lists_hosts_is_enough(tmp_path):

@@ -9,9 +9,8 @@ import pytest
 from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
 from tests import needs
+from tests.entrypoints.container import Container
 from tests.waiting import until
-
-from .container import Container
 
 FAILS_UNTIL_FIXED = (
     "import os, sys\nprint('attempt', flush=True)\nsys.exit(0 if os.path.exists('fixed') else 7)\n"
