@@ -55,7 +55,7 @@ TOOLKIT_MAINS = (
     b"'sagemaker-training==",  # setuptools names the distribution instead
     b"'sagemaker-containers==",
 )
-"""What stands in the console script `train` of a training toolkit."""
+"""What the console script `train` of a training toolkit contains."""
 CONSOLE_SCRIPT_LIMIT = 4096
 """Bytes read to tell it from an image's own program `train`."""
 PROGRAMS = TOOLKIT_PROGRAMS | frozenset(
@@ -220,7 +220,7 @@ def settle() -> None:
 
 
 def _finds_hidden() -> bool:
-    """Whether processes whose PYTHONPATH is still the request's find the bundle when it is out of sight."""
+    """Whether processes that have PYTHONPATH from the request find the bundle when it is out of sight."""
     run = run_dir(create=True) if in_sight() else None
     return run is not None and f"{run}/{HIDDEN}" in sys.path
 
@@ -590,7 +590,7 @@ def start_supervisor(
     holder: bool = False,
     digest: str = "",
 ) -> bool:
-    """Start the supervisor if nobody has; True if this call did.
+    """Start the supervisor if no other process has; True if this call did.
 
     Args:
         launcher: which launcher calls, for the log.
@@ -646,7 +646,7 @@ def _named_bundle() -> str | None:
 
 
 def _spawn_detached(command: list[str], environ: Mapping[str, str], run: str, lock: int) -> None:
-    """Run a command as nobody's child, in its own session, with no descriptor of ours but the lock."""
+    """Run a command detached from this process, in its own session, with no descriptor of ours but the lock."""
     child = os.fork()
     if child:
         try:  # noqa: SIM105 - contextlib would only be imported for this

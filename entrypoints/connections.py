@@ -1,4 +1,4 @@
-"""TCP connections to the container's SSH server, and which of them somebody has logged in with."""
+"""TCP connections to the container's SSH server, and which of them are logins."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Logins:
         Args:
             port: the server's.
         """
-        self._follow_log()  # first: whoever it names is among the connections then
+        self._follow_log()  # first: then each client that it names is among the connections
         there = {other for own, other, _ in established() if own == port}
         if self._log is None:
             return len(there)

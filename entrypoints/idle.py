@@ -1,4 +1,4 @@
-"""Since when nobody is logged in to this container; who counts as logged in says `people`."""
+"""Since when nobody is logged in to this container; `people` says who counts as logged in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Watch:
     """For how long nobody has been connected.
 
     Args:
-        seconds: after which nobody comes any more.
+        seconds: after which time is up.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -74,7 +74,7 @@ def run(command: list[str], launcher: str, bundle: str | None = None, digest: st
         if boot.SM_CHANNEL in environ and boot.visible():
             boot.load("hide").filter_environment(environ)
         bundle = boot.moved(os.path.abspath(bundle)) if bundle else None
-        tee, early = _wishes(environ, bundle or boot.bundle_dir())
+        tee, early = _may_hold_or_wait(environ, bundle or boot.bundle_dir())
         if os.getpid() == 1 and boot.load("pid1").is_required(command):
             return _beside(command, inherited, launcher, digest, environ, bundle, early=early, held=tee)
         _start_supervisor(launcher, environ, digest)
@@ -115,10 +115,10 @@ def _beside(
     return become(command, inherited, child)
 
 
-def _wishes(environ: Mapping[str, str], bundle: str | None) -> tuple[bool, bool]:
+def _may_hold_or_wait(environ: Mapping[str, str], bundle: str | None) -> tuple[bool, bool]:
     """Whether output may be wanted in a report, and whether the entry point may have to wait.
 
-    A glance that errs on the side of yes: the settings themselves are read when the child runs, or here if it
+    A quick check that may say yes without need: the settings themselves are read when the child runs, or here if it
     has to wait for them anyway.
     """
     options = b""
@@ -202,7 +202,7 @@ def _start_supervisor(launcher: str, environ: Mapping[str, str], digest: str, *,
 
 
 class EntryPoint:
-    """One entry point, run as often as somebody retries it.
+    """One entry point: its first attempt, and each retry.
 
     Args:
         command: its command line.

@@ -45,7 +45,7 @@ class JobLog:
         with contextlib.suppress(OSError):
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)
             try:
-                # Again, of what was opened: the process may have sent its output elsewhere meanwhile.
+                # Checked once more, on the open file: the process may have sent its output elsewhere meanwhile.
                 if boot.output_identity(handle) != self._began_with:
                     return False
                 os.write(handle, line.encode("utf-8", "replace") + b"\n")
@@ -65,7 +65,7 @@ class JobLog:
 def say(line: str) -> None:
     """One line from this process into the job's log, past Python's buffers; left out where the log is not taken.
 
-    A hold must not stand still with it: who asks for a retry or a stop is answered.
+    A hold must not wait for it: a retry or a stop is answered at once.
     """
     handle = next((each for each in (1, 2) if is_log(each, boot.entry_process())), None)
     if handle is None:
@@ -105,7 +105,7 @@ def _read_by_the_job(pipe: os.stat_result, entry: int) -> bool:
 
 def _reads(pid: int, pipe: os.stat_result) -> bool:
     folder = f"/proc/{pid}/fd"
-    with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+    with contextlib.suppress(OSError):  # it has ended, or belongs to another user
         for name in os.listdir(folder):
             with contextlib.suppress(OSError):
                 status = os.stat(os.path.join(folder, name))

@@ -1,6 +1,6 @@
-"""What an attempt of the entry point left behind, and its end: it may hold ports, files or a GPU.
+"""Finds and ends the orphans of an attempt of the entry point: they may hold ports, files or a GPU.
 
-Imported when somebody retries, never before. CPython 3.7 and later, standard library only.
+Imported for a retry, never before. CPython 3.7 and later, standard library only.
 
 Ranks have sessions and process groups of their own (torchrun starts them so, as setsid does), and
 those whose parent has died are somebody else's children. What they all keep is the environment that they were

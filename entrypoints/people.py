@@ -1,13 +1,13 @@
 """Who is logged in to this container.
 
 What counts is a person's login, whatever it carries: a shell, a file copy, an IDE, or port forwards alone. How many
-bytes pass says nothing: keep-alives look like traffic, and a debugger that stands at a breakpoint looks like nobody. A
+bytes pass says nothing: keep-alives look like traffic, and a debugger at a breakpoint looks idle. A
 connection that nobody has at its other end any more is ended by the SSH server (it asks every minute, three times),
 and Session Manager ends a session in which no byte has passed for its idle time-out. One that is forgotten, with its
 laptop open, counts: that is what SMSSH_HOLD_MAX_SECONDS and `placeholder --max` are for.
 
 What does not count: a connection that has not logged in, and what comes by the SSH server's control port. By that one
-`smssh status` and the like come, and the looks of `smssh debug`: a program that asks again and again keeps nothing up.
+`smssh status` and the like come, and the looks of `smssh debug`: a program that polls does not keep a hold open.
 
 A session of Session Manager without SSH (`smssh shell`, `smssh forward`, the web console) counts too, once it lasts.
 """

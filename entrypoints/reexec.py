@@ -46,7 +46,7 @@ def at_start(arguments: Sequence[str], whole: bool) -> None:
 
 
 def _asked() -> bool:
-    """Whether a hold, a wait or SMSSH_STRICT may be set: a glance that errs on the side of yes.
+    """Whether a hold, a wait or SMSSH_STRICT may be set: a quick check that may say yes without need.
 
     The settings themselves are read by the code that acts on them; a job without any of these does not wait for that.
     """

@@ -123,7 +123,7 @@ def _conda_roots(environ: Mapping[str, str]) -> list[str]:
 
 
 def _set_aside(path: str) -> None:
-    """Give what the last attempt made another name: it has to be made anew, and somebody may have worked in it."""
+    """Rename what the last attempt made: it has to be made anew, and a person may have worked in it."""
     if not os.path.lexists(path):
         return
     number = 1

@@ -2,7 +2,7 @@
 # The launcher that wraps a ContainerEntrypoint: /bin/sh run.sh ORIGINAL..., or sourced by the words in front of the
 # entry point once they have found this file to be the one that the request means (submit/request/wrapper.py).
 #
-# Finds a Python for the entry point's parent (init.py) and becomes it, once the archive that it comes from is known to
+# Finds a Python for init.py, which runs the entry point, and becomes it, once the archive that it comes from is known to
 # be the one in the manifest. Whatever is wrong before that, the original runs as if nothing had been here: same command,
 # same process id. Where the switch is off, what the bundle's input adds to the job is taken away, and that is all.
 

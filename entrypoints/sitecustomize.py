@@ -5,7 +5,7 @@ too, as if this file were not there. Boot comes out of the smssh.zip beside it: 
 sys.modules gets names that begin with `_smssh` only.
 
 A job's PYTHONPATH also takes the place of the image's own. Of SageMaker's images, XGBoost's up to 1.7 have one, for
-the tracker of Rabit (ENV PYTHONPATH in their Dockerfiles): what is there is put on sys.path again.
+the tracker of Rabit (ENV PYTHONPATH in their Dockerfiles): what is there is put back on sys.path.
 """
 
 import os
@@ -42,7 +42,7 @@ def _run_next() -> None:
     if spec is None or spec.loader is None:
         return
     module = _frozen_importlib.module_from_spec(spec)
-    # Whoever imports sitecustomize later gets the image's, as without us.
+    # A later import of sitecustomize gets the image's, as without us.
     sys.modules["sitecustomize"] = module
     spec.loader.exec_module(module)
 

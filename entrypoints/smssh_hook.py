@@ -186,7 +186,7 @@ def _print(answer: Mapping[str, Any]) -> None:
 
 
 def _placeholder(options: argparse.Namespace) -> int:
-    """Stay while somebody is logged in; 0 when nobody was for long enough."""
+    """Stay while somebody is logged in; 0 as soon as nobody was for long enough."""
     if not boot.enabled(os.environ):
         raise SmsshError(
             "nobody could log in: SMSSH_ENABLE is not 1",
@@ -196,7 +196,7 @@ def _placeholder(options: argparse.Namespace) -> int:
         )
     run = boot.run_dir(create=True)
     if "SMSSH_ENTRY" not in os.environ and (run is None or not supervisor_client.supervisor_alive(run)):
-        # Nobody has started anything yet: be init, and run this command below it.
+        # Nothing is started yet: be init, and run this command as its child.
         return init.run([init.OWN_COMMAND, *options.arguments], "placeholder", boot.bundle_dir())
     ready: protocol.Readiness = _ask(
         {"op": "wait_ready", "seconds": START_LIMIT},

@@ -341,29 +341,30 @@ class Reporter:
             if connection is None:
                 return self._undecided("no supervisor runs here", wanted and not self._interrupted())
             connection.send(request, SILENCE_LIMIT)
-            silent = 0.0
-            while True:
-                answer = connection.receive(0.2)
-                # Counted, not timed: a machine that stands still takes both sides along.
-                silent = 0.0 if answer else silent + 0.2
-                if answer is None:
-                    if self._interrupted():
-                        self._hang_up()
-                        return RELEASE
-                    if self._beats and silent >= SILENCE_LIMIT:
-                        raise ConnectionError(f"nothing was heard for {SILENCE_LIMIT:g} s")
-                elif "beat" in answer:
-                    continue
-                elif "say" in answer:
-                    self._say(str(answer["say"]))
-                elif answer.get("action"):
-                    decision: protocol.Decision = answer
-                    return decision
-                else:
-                    raise ValueError(f"an answer without an action: {_said(answer)}")
+            return self._receive_decision(connection)
         except (OSError, ValueError) as error:
             self._hang_up()
             return self._undecided(str(error), wanted)
+
+    def _receive_decision(self, connection: Connection) -> protocol.Decision:
+        silent = 0.0
+        while not self._beats or silent < SILENCE_LIMIT:
+            answer = connection.receive(0.2)
+            # Counted, not timed: a machine that is suspended suspends both sides.
+            silent = 0.0 if answer else silent + 0.2
+            if answer is None and self._interrupted():
+                self._hang_up()
+                return RELEASE
+            if answer is None or "beat" in answer:
+                continue
+            if "say" in answer:
+                self._say(str(answer["say"]))
+                continue
+            if not answer.get("action"):
+                raise ValueError(f"an answer without an action: {_said(answer)}")
+            decision: protocol.Decision = answer
+            return decision
+        raise ConnectionError(f"nothing was heard for {SILENCE_LIMIT:g} s")
 
     def _undecided(self, why: str, wanted: bool) -> protocol.Decision:
         """Nothing decides: the job goes on as without us, and says so where a hold was asked for."""

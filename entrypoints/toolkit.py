@@ -197,7 +197,7 @@ class Attempts:
 
     @classmethod
     def begin(cls) -> Attempts | None:
-        """Ready for the first attempt; None when nobody is there to talk to, or an outer call is handled.
+        """Ready for the first attempt; None if no supervisor can be there, or an outer call is handled.
 
         Raises:
             SmsshError: SMSSH_STRICT is set and no login is possible; the toolkit writes it into the failure

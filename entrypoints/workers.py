@@ -21,7 +21,7 @@ __all__ = ["CONTROL", "SETTLE_SECONDS", "Workers"]
 
 WORKER = b"ssm-session-worker"
 SETTLE_SECONDS = 20.0
-"""What lasts shorter is not counted: it may be about to connect to the SSH server, or be one that nobody came for.
+"""What lasts shorter is not counted: it may be about to connect to the SSH server, or be one that no person uses.
 The agent gives the handshake 15 s."""
 CONTROL = b"smssh-control"
 """A word on the command line of a program of ours that uses a shell, for instance `smssh remote-debug --install`."""

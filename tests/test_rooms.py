@@ -154,3 +154,11 @@ def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str):
         )
     }
     assert not foreign
+
+
+@pytest.mark.parametrize("folder", ["entrypoints/", "smssh_plugin/supervisor/"])
+def test_what_runs_in_a_container_is_short_and_flat(folder: str):
+    """A function has at most 60 lines, and blocks in each other at most four deep."""
+    long = [found for found in measure.function_lengths(SOURCE) if found.size > 60]
+    deep = [found for found in measure.nesting(SOURCE) if found.size > 4]
+    assert not [found for found in long + deep if found.where.startswith(folder)]

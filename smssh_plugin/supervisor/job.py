@@ -29,9 +29,9 @@ def identify(environ: Mapping[str, str], step: str = "", command: Sequence[str] 
 
     Args:
         environ: the job's environment.
-        step: the pipeline step's name, if somebody knows it.
-        command: the command line of the container's entry point; a container that serves and is no transform
-            job's is an endpoint's, whose name nothing in it tells.
+        step: the pipeline step's name, if it is known.
+        command: the command line of the container's entry point; a container that serves, and is not of a
+            transform job, is of an endpoint, and does not know its name.
     """
     base = base_dir(environ)
     processing = _read(base / "config" / "processingjobconfig.json")
@@ -156,7 +156,7 @@ def job_environment(environ: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 
 def login_environment(environ: Mapping[str, str], bundle: str | None) -> dict[str, str]:
-    """The environment for logins: the job's, without what starts the plugin again.
+    """The environment for logins: the job's, without what would start the plugin a second time.
 
     Args:
         environ: the environment of the entry point.

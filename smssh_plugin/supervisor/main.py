@@ -228,7 +228,7 @@ class Supervisor:
             self._context.say(f"smssh: the job can see that it has an input 'smssh': {seen}")
 
     def _unwanted(self) -> str | None:
-        """Why nobody is let in to this host, where the job has more than are wanted."""
+        """Why this host has no login, if the job has more hosts than the settings want."""
         identity, count = self._context.job, self._context.settings.hosts
         if not count or identity.host not in identity.hosts[count:]:
             return None
@@ -286,7 +286,7 @@ class Supervisor:
         folder.mkdir(mode=0o700, exist_ok=True)
         code = "import sys; path = sys.argv.pop(1); path and sys.path.insert(0, path); "
         code += "from smssh_plugin.entrypoints.smssh_hook import main; sys.exit(main())"
-        # -I: neither the login's PYTHON* variables nor a folder that it stands in get in here. A zip needs
+        # -I: neither the login's PYTHON* variables nor its current folder matter here. A zip needs
         # no site.
         options = "-I -S" if self._context.python_path else "-I"
         words = [sys.executable, *options.split(), "-c", code, self._context.python_path]

@@ -102,7 +102,7 @@ class Peers:
     Args:
         context: the supervisor's context.
         plugins: the hooks.
-        changed: called in a thread of this object's when there is a `decision` to follow.
+        changed: called in a thread of this object's if there is a `decision` to follow.
         clock: a clock in seconds that nobody sets.
         threaded: whether a thread does what is due; else the caller calls `turn`.
     """
