@@ -43,6 +43,7 @@ bench: environments
 	@.venv/bin/python -m benchmarks $(BENCH_ARGS)
 
 docs: environments
+	.venv/bin/python dev/option_fields.py
 	.venv/bin/python dev/docs.py
 
 # The pages as a site, in build/site: open build/site/index.html. A link that leads nowhere is an error.

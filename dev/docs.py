@@ -3,10 +3,9 @@
     .venv/bin/python dev/docs.py [--check]
 
 The hooks and what they are given come from smssh_plugin/hookspecs.py, an example of each from
-examples/plugins/every_hook.py, the settings from smssh_plugin/settings.py, the options from SSHOptions
-(option_docs.py), the additions to requests from what with_ssh adds (request_docs.py), the commands from their own
-help (command_docs.py). What is missing there is an
-error here: every hook, argument, field, setting, option and addition is documented.
+examples/plugins/every_hook.py, settings and options from smssh_plugin/settings.py (option_docs.py), the additions to
+requests from what with_ssh adds (request_docs.py), the commands from their own help (command_docs.py). What is missing
+there is an error here: every hook, argument, field and addition is documented.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from pathlib import Path
 from typing import Iterable
 
 from smssh_plugin import hookspecs, settings
-from smssh_plugin.submit.options import WAYS
 
 sys.path.insert(0, str(Path(__file__).parent))  # a test loads this file by its path
 import command_docs
 import option_docs
+import option_fields
 import request_docs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -320,8 +319,9 @@ def field_meanings(kind: type) -> dict[str, str]:
 def settings_page() -> str:
     """docs/settings.md."""
     rows = []
+    meanings = option_fields.meanings(settings.Settings)
     for setting in settings.SETTINGS:
-        meaning = setting.doc
+        meaning = meanings[setting.field][0]
         if setting.deprecated:
             names = ", ".join(f"`{name}`" for name in setting.deprecated)
             meaning += f" sagemaker-ssh-helper's {names} is understood too."
@@ -335,7 +335,7 @@ def settings_page() -> str:
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     head = SETTINGS.format(
         early=listed(settings.EARLY),
-        extra=listed(name[len("SMSSH_") :].lower() for name in WAYS["extra"].variables),
+        extra=listed(each.field for each in settings.SETTINGS if each.extra),
     )
     machine = [f"| `{name}` | {default} | {meaning} |" for name, (default, meaning) in OF_MACHINE.items()]
     return "\n".join([head + "\n".join(rows), MACHINE + "\n".join(machine)]) + "\n"

@@ -6,7 +6,6 @@ that no row of PERMISSIONS stands for.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import re
@@ -14,11 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Mapping, NamedTuple
 
+import option_fields
+
 from smssh_plugin import settings
 from smssh_plugin.container import ssm_agent
 from smssh_plugin.submit.bundle import build as bundles
 from smssh_plugin.submit.bundle.agent import VERSION
-from smssh_plugin.submit.options import WAYS, SSHOptions
+from smssh_plugin.submit.options import SSHOptions
 from smssh_plugin.submit.request.transform import Injection, transform_request
 from smssh_plugin.submit.request.wrapper import WORDS
 
@@ -602,23 +603,19 @@ def additions(before: Any, after: Any, path: str = "") -> list[tuple[str, Any]]:
 def variables_section() -> str:
     """Every option, the variable that it is, and where it travels."""
     places = {
-        "request": "the request",
-        "options.json": "`options.json`",
-        "bundle": "files of the bundle",
-        "nowhere": "nothing: it decides what is sent",
+        settings.REQUEST: "the request",
+        settings.OPTIONS_JSON: "`options.json`",
+        settings.BUNDLE: "files of the bundle",
+        settings.DECIDES: "nothing: it decides what is sent",
     }
-    defaults = {each.name: each for each in dataclasses.fields(SSHOptions)}
     lines = [
         VARIABLES,
         "| option | variable | travels in |",
         "| --- | --- | --- |",
     ]
-    if set(WAYS) != set(defaults):
-        raise ValueError(f"WAYS and SSHOptions differ: {sorted(set(WAYS) ^ set(defaults))}")
-    for name in defaults:  # in the order of the dataclass
-        way = WAYS[name]
-        variables = ", ".join(f"`{each}`" for each in way.variables) or "-"
-        lines.append(f"| `{name}` | {variables} | {places[way.place]} |")
+    for option in settings.OPTIONS.values():
+        variables = ", ".join(f"`{each}`" for each in option_fields.variables(option)) or "-"
+        lines.append(f"| `{option.name}` | {variables} | {places[option.travels]} |")
     lines.append(
         "\nThe options are explained in [options.md](options.md), the variables in [settings.md](settings.md)."
     )

@@ -88,7 +88,7 @@ def smssh_stop() -> None:
 
 
 def names(context: Context, event: str, message: str, hold: Hold | None) -> dict[str, str]:
-    """The values of `settings.TEMPLATE_NAMES`."""
+    """The values of `setting_values.TEMPLATE_NAMES`."""
     left = "" if hold is None else str(max(0, round(hold.ends - time.time())))
     return {
         "event": event,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib.util
 import os
 import re
@@ -21,7 +20,6 @@ from smssh_plugin.container import ssm_agent
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.submit import inject
 from smssh_plugin.submit.bundle.agent import Agent
-from smssh_plugin.submit.options import CACHES, LAUNCHERS, WAYS
 from tests import needs
 from tests.waiting import LIMIT
 
@@ -72,27 +70,22 @@ def test_every_setting_is_on_the_page():
     for setting in settings.SETTINGS:
         key = "-" if setting.variable in settings.EARLY else f"`{setting.field}`"
         assert f"\n| `{setting.variable}` | {key} |" in page
-        assert setting.doc.replace("|", "\\|") in page
         assert all(f"`{name}`" in page for name in setting.deprecated)
 
 
-def test_every_option_is_on_the_page_with_all_that_it_takes(generator, monkeypatch):
+def test_every_option_is_on_the_page_with_all_that_it_takes():
     rows = {
         cells[1].strip(" `"): cells
         for line in (DOCS / "options.md").read_text().splitlines()
         if len(cells := re.split(r"(?<!\\)\|", line)) == 7
     }
-    for field in dataclasses.fields(SSHOptions):
-        _, _, variables, default, values, meaning, _ = rows[field.name]
-        assert re.findall(r"SMSSH_\w+", variables) == list(WAYS[field.name].variables)
-        assert all(len(cell.strip()) > 1 for cell in (default, values, meaning)), field.name
-    for name, choices in (("launcher", LAUNCHERS), ("cache", CACHES)):
-        assert all(choice in rows[name][4] for choice in choices)
+    for option in settings.OPTIONS.values():
+        _, _, variables, default, values, meaning, _ = rows[option.name]
+        said = [each.variable for each in settings.SETTINGS if each.field == option.setting]
+        assert option.name == "extra" or re.findall(r"SMSSH_\w+", variables) == said
+        assert all(len(cell.strip()) > 1 for cell in (default, values, meaning)), option.name
     for name in ("hold_seconds", "hold_max_seconds", "idle_seconds", "wait", "hosts", "owner"):
         assert [each.limits for each in settings.SETTINGS if each.field == name] == [rows[name][4].strip()]
-    monkeypatch.delitem(generator.option_docs.VALUES, "cache")
-    with pytest.raises(ValueError, match="cache is no setting: say in VALUES what it takes"):
-        generator.pages()
 
 
 def read_from_the_environment(path: Path) -> set[str]:
@@ -144,10 +137,6 @@ def test_an_addition_without_a_reason_is_an_error(generator, monkeypatch):
             patch.setitem(table, "gone", "")
             with pytest.raises(ValueError, match="gone"):
                 docs.page()
-    with monkeypatch.context() as patch:
-        patch.delitem(docs.WAYS, "hold")
-        with pytest.raises(ValueError, match="hold"):
-            docs.page()
 
 
 def test_an_image_with_our_package_gets_the_variables_on_the_page(generator, monkeypatch, tmp_path):

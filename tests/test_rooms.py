@@ -23,7 +23,8 @@ IMPORTS: dict[str, set[str]] = {
     "processes": set(),
     "streams": set(),
     "terminal": set(),
-    "settings": set(),
+    "setting_values": set(),
+    "settings": {"setting_values"},
     "agent_package": set(),
     "definitions": set(),
     "manifest": set(),
@@ -33,7 +34,7 @@ IMPORTS: dict[str, set[str]] = {
     "aws": set(),
     "home": set(),
     "keys": {"home"},
-    "container": {"agent_package", "aws", "hookspecs", "manifest", "settings"},
+    "container": {"agent_package", "aws", "hookspecs", "manifest", "setting_values", "settings"},
     "hooks": {"aws", "container", "hookspecs", "key_sources", "settings"},
     "entrypoints": {"hookspecs", "settings", "supervisor"},
     "supervisor": {"container", "entrypoints", "hooks", "hookspecs", "manifest", "plugins", "settings"},
@@ -52,7 +53,7 @@ IMPORTS: dict[str, set[str]] = {
     "session": {"aws"},
     "client": {"aws", "definitions", "home", "keys"},
     "debug": {"aws", "client", "definitions", "plugins"},
-    "cli": {"aws", "client", "debug", "local", "manifest", "plugins", "session", "submit"},
+    "cli": {"aws", "client", "debug", "local", "manifest", "plugins", "session", "settings", "submit"},
     "local": {"home", "session"},
 }
 """What each room imports of the others; a new room, or a new way between two, is written down here."""

@@ -290,7 +290,8 @@ def renew(
 
 def _options(pairs: tuple[str, ...], to: str | None) -> SSHOptions:
     """The options that the command line names."""
-    from ..submit.options import LISTS, WAYS, SSHOptions
+    from ..settings import BUNDLE, OPTIONS, OPTIONS_JSON
+    from ..submit.options import SSHOptions
 
     single: dict[str, Any] = {} if to is None else {"bundle_prefix": to}
     several: dict[str, list[str]] = {}
@@ -299,16 +300,17 @@ def _options(pairs: tuple[str, ...], to: str | None) -> SSHOptions:
         name, equals, value = pair.partition("=")
         if not equals:
             raise click.UsageError(f"{pair!r} is not NAME=VALUE")
-        if name in WAYS and WAYS[name].place in ("request", "nowhere"):
+        option = OPTIONS.get(name)
+        if option is not None and option.travels not in (BUNDLE, OPTIONS_JSON):
             raise click.UsageError(
                 f"the option {name!r} is not part of a bundle: with_ssh and enable take it"
             )
         if name.startswith("extra."):
             extra[name[len("extra.") :]] = _json_or_text(value)
-        elif name in LISTS:
-            several.setdefault(name, []).extend(value.split(LISTS[name]))
-        else:
-            single[name] = _json_or_text(value) if name == "offline" else value
+        elif option is not None and option.kind.separator:
+            several.setdefault(name, []).extend(value.split(option.kind.separator))
+        else:  # `merged` says what there is if there is no such option
+            single[name] = _json_or_text(value) if option is not None and option.type == "bool" else value
     return SSHOptions().merged({**single, **several, **({"extra": extra} if extra else {})})
 
 

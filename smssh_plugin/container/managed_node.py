@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from .._version import __version__
 from ..errors import SmsshError
-from ..settings import TAG_LIMIT, no_tag_holds
+from ..setting_values import TAG_LIMIT, no_tag_holds
 from . import aws_calls
 from .ssm_agent import AGENT, Installed, agent_environment
 

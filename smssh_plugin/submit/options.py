@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Mapping
 
 from .. import settings
-from ..agent_package import MACHINES
 from ..aws.s3_address import split_owner
 from ..errors import ExitStatus, SmsshError
 from ..key_sources import is_source, key_lines
 from ..terminal import block
 from . import switch
+from .option_fields import OptionFields
 from .switch import switched_off
 
 __all__ = [
-    "CACHES",
-    "LAUNCHERS",
-    "LISTS",
-    "WAYS",
+    "AGENT_LATEST",
     "SSHOptions",
     "SmsshWarning",
-    "Way",
     "public_keys",
     "switched_off",
 ]
 
-LAUNCHERS = ("auto", "wrap", "sitecustomize", "chain", "bash_env", "baked")
-CACHES = ("warn", "keep", "drop")
 AGENT_LATEST = "latest"
 
 _PLACE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?\Z")
@@ -39,7 +33,6 @@ _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _OURS = frozenset(
     {"PYTHONPATH", "SMSSH_BUNDLE", "SMSSH_ENABLE", "SMSSH_MAX_RUNTIME", "SMSSH_ROLE", "SMSSH_STEP"}
 )
-_PYTHON = re.compile(r"3\.\d{1,2}(-(x86_64|aarch64))?\Z")
 # The types of the OpenSSH manual (sshd, AUTHORIZED_KEYS FILE FORMAT); a line may start with options instead.
 _KEY = re.compile(
     r"(^|\s)(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
@@ -56,175 +49,23 @@ class SmsshWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class SSHOptions:
-    """How a job is entered. Every default costs nobody money: no wait, no hold.
+class SSHOptions(OptionFields):
+    """See `OptionFields`."""
 
-    The name in parentheses is the variable that does the same on a job, and wins over the option; most
-    options travel as the key of that name in the bundle's `options.json`, because a job's environment is
-    scarce.
-
-    Attributes:
-        enabled: False leaves the request as it is, byte for byte; None and True turn SSH on, unless
-            `SMSSH_ENABLE=0` stands in the environment of the submitting process, which turns every `with_ssh`
-            off. The name of an environment variable of the submitting process, in capitals, is a switch from
-            outside: on where it is 1, off where it is 0, empty or not set. A pipeline parameter (a
-            ParameterString or ParameterInteger that is 1 or 0) is a switch for each execution: it is what
-            SMSSH_ENABLE of the jobs is, while the rest of the request stays, for `with_ssh` only (SMSSH_ENABLE; on).
-        hold: points at which the container is held until it is released, retried or out of time: any of
-            `start`, `failure`, `end`; a comma list will do (SMSSH_HOLD, `hold`).
-        hold_seconds: how long a hold lasts while nobody is connected: seconds, or a duration such as "30m"
-            (SMSSH_HOLD_SECONDS, `hold_seconds`; 600).
-        hold_max_seconds: how long a hold lasts at most, whoever is connected (SMSSH_HOLD_MAX_SECONDS,
-            `hold_max_seconds`; 14400).
-        idle_seconds: how long a hold goes on after the last person has left (SMSSH_IDLE_SECONDS,
-            `idle_seconds`; as long as hold_seconds).
-        hold_hosts: which hosts of a job with several are held: `own`, the one that failed, or `all`
-            (SMSSH_HOLD_HOSTS, `hold_hosts`; own).
-        price_per_hour: what one instance costs an hour, such as 1.21 or "1.21 USD", so that a hold can say what
-            waiting costs (SMSSH_PRICE_PER_HOUR, `price_per_hour`; nothing is said).
-        notify: who is told of events: SNS topics' ARNs, webhooks' https addresses. They are in the bundle, where
-            whoever may read that can read them (SMSSH_NOTIFY, `notify`; nobody).
-        notify_events: which events they are told of (SMSSH_NOTIFY_EVENTS, `notify_events`; ready, failed, held,
-            expiring, released).
-        notify_template: what they are told, with $names (SMSSH_NOTIFY_TEMPLATE, `notify_template`;
-            "$address: $message").
-        wait: delays the entry point: "ready" until a login is possible, or a duration: until a person connects, for so
-            long at most, and from then on until it is released (SMSSH_WAIT, `wait`; no wait).
-        owner: the SSHOwner tag of the job's managed nodes, for IAM conditions (SMSSH_OWNER, `owner`; by
-            default SMSSH_OWNER of the submitting process, else none).
-        authorized_keys: public keys that may log in beside your own smssh key: lines as in an authorized_keys
-            file, paths of files of such lines, or sources of them: `s3://bucket/key`, `ssm:PARAMETER`,
-            `github:USER`, `https://...`. They are read when the request is made, and the bundle holds what was
-            read: who may log in is fixed then, what cannot be read is an error then, and the job needs no right
-            and no way to read it. Sources that change later need a new request; so a job without a bundle
-            (`launcher="baked"`) is given the sources, and reads them with its own role
-            (SMSSH_AUTHORIZED_KEYS, `authorized_keys`).
-        role: the IAM role, name or ARN, that the hybrid activation gives to the job's managed node; it may be
-            a pipeline variable (SMSSH_ROLE; by default the job's own role).
-        transport: `ssm`, `none`, or `native` (SageMaker remote debugging, training only)
-            (SMSSH_TRANSPORT, `transport`; ssm).
-        ssh_server: `auto`, `sshd` (the image's own), `asyncssh`, or `apt`, which installs openssh-server where there is
-            no sshd (SMSSH_SSH_SERVER, `ssh_server`; auto).
-        agent: where Amazon's agent comes from, which the ssm transport needs: `auto` (the image's own, else the
-            package that was pinned here, downloaded by the job), `found` (the image's own and nothing else),
-            `download` (the pinned package, whatever the image has), or `bundle` (the pinned package travels in the
-            bundle, about 30 MB, for jobs that reach S3 through an endpoint of their own only). What is pinned is
-            a version and its SHA-256 (SMSSH_AGENT, `agent`; auto).
-        agent_version: the version that is pinned, or "latest" for the newest at the time of the submission, which
-            makes new bundles, and so runs cached steps again, whenever AWS releases one (SMSSH_AGENT_VERSION,
-            `agent_version`; the version that this release of smssh-plugin names).
-        machines: the machines of the jobs' instances whose agent is pinned: "x86_64", "aarch64" (Graviton)
-            (SMSSH_AGENT_SHA256, `agent_sha256`; x86_64).
-        wheels: Python versions of images without sshd, such as "3.11" or "3.11-aarch64", whose asyncssh
-            wheels go into the bundle, about 5 MB each (no variable).
-        offline: True makes bundles that bring all that a job needs but S3 and Session Manager: the agent for the stated
-            `machines`, and asyncssh's wheels for the stated `wheels` (no variable; False).
-        bundle: `s3://bucket/prefix/DIGEST/`, a bundle that was built before (`smssh bundle build`). It is used as it
-            is, once it was found to be complete and made for these options (no variable; one is built for these
-            options).
-        bundle_prefix: `s3://bucket/prefix` under which bundles are stored. The job's role must be able to read it.
-            The bucket must belong to your own account, or to the one that the address names at its end:
-            `s3://bucket/prefix?owner=123456789012` (no variable; `smssh/bundles` in the SageMaker SDK's default
-            bucket).
-        s3_encryption: how what is stored here is encrypted, for buckets whose policy demands it of each PUT: `AES256`,
-            `aws:kms`, or a key of KMS by its id, ARN or alias, which the job's role may use to decrypt. With the native
-            transport, what a job announces in S3 as well (SMSSH_S3_ENCRYPTION, `s3_encryption`; as the bucket has it).
-        plugins: plugins that go into the bundle, by the name of their distribution or module: pure Python, installed
-            where the request is made. Code and declared package data are sent, nothing else of a package's folder.
-            What they require is not taken along unless it is named, too. In images that have them, they are found
-            without (no variable).
-        launcher: what starts SSH in the container. `auto` wraps the entry point that the request names (`wrap`), and
-            where it names none puts a `sitecustomize` of ours on PYTHONPATH; `chain` goes through the training
-            toolkits' SAGEMAKER_TRAINING_MODULE, and `bash_env` through BASH_ENV, for images that neither of the
-            former suits. `baked` is for images that have smssh-plugin installed, which starts by itself: they get
-            variables and no bundle.
-        cache: what becomes of step caching, because a cache hit starts no container: `warn` says so, `keep` says
-            nothing, `drop` takes the step's CacheConfig away while SSH is on.
-        hosts: how many hosts of a job, from the first on, can be entered; None and 0 are all of them (SMSSH_HOSTS,
-            `hosts`; 0).
-        endpoints: True gives SSH to every model that is chosen, those of several containers too, and lets endpoints be
-            entered that are made from them; without it, models only carry what transform jobs need, and only those
-            that a chosen transform step uses or that were named.
-        repack: whether models bring the bundle to transform jobs in the `code/` folder of their artefact. None: those
-            that the SDK repacks in the pipeline; others bring it as one of their AdditionalModelDataSources, which AWS
-            does not document for batch transform, if a person named the transform step or the model, and go without
-            otherwise. True: in the `code/` folder or not at all; for other models of a pipeline, a step is added that
-            repacks them, a training job of some minutes. False: artefacts stay as they are.
-        environment: further variables of the jobs, by name: texts, or pipeline variables. What a request has already
-            stays, and endpoints get them with `endpoints`.
-        extra: further keys of `options.json`, for settings that have no field here (`strict`, `ssh_port`,
-            `log_to_stdout`, `agent_url`, `announce`, `disable_hooks`) and for hooks of your own; values that JSON
-            can hold (`SMSSH_` and the key in capitals).
-
-    Raises:
-        SmsshError: an option is outside its limits.
-    """
-
-    # May be a pipeline variable, and of those not all have a hash.
-    enabled: Any = field(default=None, hash=False)
-    hold: tuple[str, ...] = ()
-    hold_seconds: int | str | None = None
-    hold_max_seconds: int | str | None = None
-    idle_seconds: int | str | None = None
-    hold_hosts: str | None = None
-    price_per_hour: float | str | None = None
-    notify: tuple[str, ...] = field(default=(), repr=False)  # a webhook's address is a secret
-    notify_events: tuple[str, ...] = ()
-    notify_template: str | None = None
-    wait: int | str | None = None
-    owner: str | None = None
-    authorized_keys: tuple[str, ...] = ()
-    # Never compared: a pipeline variable answers == with nonsense or an exception.
-    role: Any = field(default=None, compare=False)
-    transport: str = "ssm"
-    ssh_server: str | None = None
-    agent: str = "auto"
-    agent_version: str | None = None
-    machines: tuple[str, ...] = ("x86_64",)
-    wheels: tuple[str, ...] = ()
-    offline: bool = False
-    bundle: str | None = None
-    bundle_prefix: str | None = None
-    s3_encryption: str | None = None
-    plugins: tuple[str, ...] = ()
-    launcher: str = "auto"
-    cache: str = "warn"
-    hosts: int | None = None
-    endpoints: bool = False
-    repack: bool | None = None
-    # Neither compared: see `role`.
-    environment: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    __doc__ = OptionFields.__doc__  # what help() shows
 
     def __post_init__(self) -> None:
-        """Bring lists and comma lists into one form, and refuse what no job could use."""
-        for name, separator in LISTS.items():
-            object.__setattr__(self, name, _tuple(name, getattr(self, name), separator))
+        """Bring lists and choices into one form, and refuse what no job could use."""
+        for option in settings.OPTIONS.values():
+            object.__setattr__(self, option.name, _normal(option, getattr(self, option.name)))
         for name in ("environment", "extra"):
             object.__setattr__(self, name, _mapping(name, getattr(self, name)))
         problem = switch.problem(self.enabled)
         if problem is not None:
             raise _refusal("enabled", problem)
-        for name, choices in (("launcher", LAUNCHERS), ("cache", CACHES)):
-            if getattr(self, name) not in choices:
-                raise _refusal(name, f"is {getattr(self, name)!r}, not one of {', '.join(choices)}")
-        for name in ("endpoints", "offline"):
-            # A text such as "no" would be true.
-            if not isinstance(getattr(self, name), bool):
-                raise _refusal(name, f"is {getattr(self, name)!r}, not True or False")
-        if not (self.repack is None or isinstance(self.repack, bool)):
-            raise _refusal("repack", f"is {self.repack!r}, not True, False or None")
-        for version in self.wheels:
-            if not _PYTHON.match(version):
-                raise _refusal(
-                    "wheels", f"has {version!r}, not a Python version such as '3.11' or '3.11-aarch64'"
-                )
-        for machine in self.machines:
-            if machine not in MACHINES:
-                raise _refusal("machines", f"has {machine!r}, not {' or '.join(map(repr, MACHINES))}")
         if not self.machines:
             raise _refusal("machines", "is empty")
-        reserved = sorted({each.name for each in fields(self)} & set(self.extra))
+        reserved = sorted(settings.OPTIONS.keys() & set(self.extra))
         if reserved:
             raise _refusal("extra", f"has {reserved[0]!r}, which is an option of its own")
         for entry in self.authorized_keys:
@@ -257,20 +98,16 @@ class SSHOptions:
             ) from None
 
     def _check_settings(self) -> None:
-        """Let the container's own reader judge what it will be given."""
+        """Let the container's own reader judge what it would read."""
+        version = None if self.agent_version == AGENT_LATEST else self.agent_version
+        said = {"agent": self.agent, "agent_version": version, "s3_encryption": self.s3_encryption}
         try:
-            version = None if self.agent_version == AGENT_LATEST else self.agent_version
-            document = {**self.document(()), "agent": str(self.agent), "agent_version": version}
-            read = settings.load({}, document)
+            read = settings.load({}, {**self.document(()), **said})
         except SmsshError as error:
             message = error.message.replace("options.json: ", "SSHOptions: ", 1)
             raise SmsshError(
                 message, hint=error.hint, reference=error.reference, status=error.status
             ) from None
-        # The reader takes "SSM" for "ssm"; what makes the request compares with the latter.
-        for name in ("transport", "agent", "ssh_server", "hold_hosts"):
-            if getattr(self, name) != getattr(SSHOptions, name):
-                object.__setattr__(self, name, getattr(read, name))
         if read.hold_max_seconds < read.hold_seconds:
             raise _refusal(
                 "hold_max_seconds",
@@ -296,33 +133,20 @@ class SSHOptions:
             raise _refusal(
                 "bundle_prefix", f"has no meaning with bundle={self.bundle!r}, which is stored already"
             )
-        if self.s3_encryption is not None:
-            try:
-                known = settings.encryption(self.s3_encryption)
-            except ValueError:
-                known = ""
-            if not known:
-                raise _refusal(
-                    "s3_encryption",
-                    f"is {self.s3_encryption!r}, not AES256, aws:kms or a key of KMS: id, ARN or alias",
-                )
         if self.baked:
             self._check_baked()
         if self.offline:
             self._check_offline()
 
     def _check_baked(self) -> None:
-        for name, value in (
-            ("bundle", self.bundle),
-            ("offline", self.offline),
-            ("wheels", self.wheels),
-            ("agent", self.agent == "bundle"),
-            ("plugins", self.plugins),
-        ):
-            if value:
-                raise _refusal(
-                    name, "asks for a bundle, and an image with smssh-plugin (launcher='baked') gets none"
-                )
+        of_bundles = [each.name for each in settings.OPTIONS.values() if each.travels == settings.BUNDLE]
+        asked = [name for name in ("bundle", *of_bundles) if getattr(self, name)]
+        if self.agent == "bundle":
+            asked.append("agent")
+        if asked:
+            raise _refusal(
+                asked[0], "asks for a bundle, and an image with smssh-plugin (launcher='baked') gets none"
+            )
         known = {each.field for each in settings.SETTINGS}
         for name in self.extra:
             if name not in known:
@@ -386,15 +210,14 @@ class SSHOptions:
         Raises:
             SmsshError: there is no such option, or its value is outside its limits.
         """
-        known = [each.name for each in fields(self)]
         for name in changes:
-            if name not in known:
-                setting = "SMSSH_" + name.upper() in WAYS["extra"].variables
+            if name not in settings.OPTIONS:
+                in_extra = any(each.field == name and each.extra for each in settings.SETTINGS)
                 raise SmsshError(
                     f"there is no SSH option {name!r}",
                     hint=f"it is a setting without an option of its own: SSHOptions(extra={{{name!r}: ...}})"
-                    if setting
-                    else f"the options are {', '.join(known)}",
+                    if in_extra
+                    else f"the options are {', '.join(settings.OPTIONS)}",
                     reference="unknown-option",
                     status=ExitStatus.USAGE,
                 )
@@ -406,97 +229,23 @@ class SSHOptions:
         Args:
             authorized_keys: the public keys that may log in, each one line, and sources of keys.
         """
-        found = {
-            **self.extra,
-            "hold": ",".join(self.hold),
-            "hold_seconds": self.hold_seconds,
-            "hold_max_seconds": self.hold_max_seconds,
-            "idle_seconds": self.idle_seconds,
-            "hold_hosts": self.hold_hosts,
-            "price_per_hour": self.price_per_hour,
-            "notify": list(self.notify),
-            "notify_events": ",".join(self.notify_events),
-            "notify_template": self.notify_template,
-            "wait": self.wait,
-            "owner": self.owner or _own_owner(),
-            "transport": self.transport,
-            "ssh_server": self.ssh_server,
-            "plugins": list(self.plugins),
-            "hosts": self.hosts,
-            # Nothing else that a container does puts objects into S3.
-            "s3_encryption": self.s3_encryption if self.transport == "native" else None,
-            "agent": None if self.agent_source == "auto" else self.agent_source,
-            "authorized_keys": list(authorized_keys),
-        }
+        found = dict(self.extra)
+        for option in settings.OPTIONS.values():
+            if option.setting == option.name and option.travels == settings.OPTIONS_JSON:
+                value = getattr(self, option.name)
+                if isinstance(value, tuple):
+                    value = ",".join(value) if option.kind.joined else list(value)
+                found[option.name] = value
+        found["owner"] = self.owner or _own_owner()
+        found["plugins"] = list(self.plugins)
+        # Nothing else that a container does puts objects into S3.
+        found["s3_encryption"] = self.s3_encryption if self.transport == "native" else None
+        found["agent"] = None if self.agent_source == "auto" else self.agent_source
+        found["agent_version"] = None  # `agent_for` pins it, with its digests
+        # At the end: without a bundle these are variables, whose order is part of a request's bytes.
+        del found["authorized_keys"]
+        found["authorized_keys"] = list(authorized_keys)
         return {name: value for name, value in found.items() if value not in (None, "", [])}
-
-
-class Way(NamedTuple):
-    """How an option reaches the job."""
-
-    variables: tuple[str, ...]
-    """The variables that say the same on a job; none for what is no setting of the container's. Of `extra`, those
-    that have no option of their own."""
-    place: str
-    """Where it travels: `request`, `options.json`, `bundle` (files of it), or `nowhere` (it decides what is sent)."""
-
-
-WAYS: Mapping[str, Way] = {
-    "enabled": Way(("SMSSH_ENABLE",), "request"),
-    "hold": Way(("SMSSH_HOLD",), "options.json"),
-    "hold_seconds": Way(("SMSSH_HOLD_SECONDS",), "options.json"),
-    "hold_max_seconds": Way(("SMSSH_HOLD_MAX_SECONDS",), "options.json"),
-    "idle_seconds": Way(("SMSSH_IDLE_SECONDS",), "options.json"),
-    "hold_hosts": Way(("SMSSH_HOLD_HOSTS",), "options.json"),
-    "price_per_hour": Way(("SMSSH_PRICE_PER_HOUR",), "options.json"),
-    "notify": Way(("SMSSH_NOTIFY",), "options.json"),
-    "notify_events": Way(("SMSSH_NOTIFY_EVENTS",), "options.json"),
-    "notify_template": Way(("SMSSH_NOTIFY_TEMPLATE",), "options.json"),
-    "wait": Way(("SMSSH_WAIT",), "options.json"),
-    "owner": Way(("SMSSH_OWNER",), "options.json"),
-    "authorized_keys": Way(("SMSSH_AUTHORIZED_KEYS",), "options.json"),
-    "role": Way(("SMSSH_ROLE",), "request"),
-    "transport": Way(("SMSSH_TRANSPORT",), "options.json"),
-    "ssh_server": Way(("SMSSH_SSH_SERVER",), "options.json"),
-    "agent": Way(("SMSSH_AGENT",), "options.json"),
-    "agent_version": Way(("SMSSH_AGENT_VERSION",), "options.json"),
-    "machines": Way(("SMSSH_AGENT_SHA256",), "options.json"),
-    "wheels": Way((), "bundle"),
-    "offline": Way((), "bundle"),
-    "bundle": Way((), "request"),
-    "bundle_prefix": Way((), "nowhere"),
-    "s3_encryption": Way(("SMSSH_S3_ENCRYPTION",), "options.json"),
-    "plugins": Way((), "bundle"),
-    "launcher": Way((), "request"),
-    "cache": Way((), "nowhere"),
-    "hosts": Way(("SMSSH_HOSTS",), "options.json"),
-    "endpoints": Way((), "request"),
-    "repack": Way((), "request"),
-    "environment": Way((), "request"),
-    "extra": Way(
-        (
-            "SMSSH_STRICT",
-            "SMSSH_LOG_TO_STDOUT",
-            "SMSSH_SSH_PORT",
-            "SMSSH_AGENT_URL",
-            "SMSSH_ANNOUNCE",
-            "SMSSH_DISABLE_HOOKS",
-        ),
-        "options.json",
-    ),
-}
-"""Every option, in the order of `SSHOptions`."""
-
-LISTS = {
-    "hold": ",",
-    "notify": ",",
-    "notify_events": ",",
-    "authorized_keys": "\n",
-    "machines": ",",
-    "wheels": ",",
-    "plugins": ",",
-}
-"""The options that are tuples of texts -> what separates them in one text."""
 
 
 def public_keys(entry: str) -> list[str]:
@@ -548,6 +297,18 @@ def _is_place(value: Any) -> bool:
 def _own_owner() -> str:
     """The owner that the submitting process names; "" for none."""
     return settings.load({"SMSSH_OWNER": os.environ.get("SMSSH_OWNER", "")}).owner
+
+
+def _normal(option: settings.Option, value: Any) -> Any:
+    """The value in its one form: lists as tuples, choices in lower case; what is not a setting is checked, too."""
+    kind = option.kind
+    if kind.separator:
+        value = _tuple(option.name, value, kind.separator)
+    elif kind.choice and not value:
+        return option.default
+    if kind.choice or option.setting != option.name:
+        return settings.parsed(kind, f"SSHOptions: {option.name}", value, option.limits, "bad-option")
+    return value
 
 
 def _tuple(name: str, value: Any, separator: str) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from moto import mock_aws
 from smssh_plugin.container import cost
 from smssh_plugin.hooks import notify
 from smssh_plugin.hookspecs import Context, Hold, Job
-from smssh_plugin.settings import TEMPLATE_NAMES, load
+from smssh_plugin.setting_values import TEMPLATE_NAMES
+from smssh_plugin.settings import load
 from tests.waiting import LIMIT, until
 
 SECRET = "T000-secret"

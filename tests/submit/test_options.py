@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from smssh_plugin import settings
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.submit.options import WAYS, SSHOptions, public_keys, switched_off
+from smssh_plugin.submit.options import SSHOptions, public_keys, switched_off
 
 from .conftest import KEY
 
@@ -236,41 +233,19 @@ INTERNAL = {
 }
 
 
-def described() -> dict[str, str]:
-    """What the docstring says of each option."""
-    section = (inspect.getdoc(SSHOptions) or "").partition("Attributes:\n")[2].partition("\nRaises:")[0]
-    entries = re.split(r"\n(?=    \w)", section.rstrip())
-    pairs = (entry.strip().partition(":") for entry in entries)
-    return {name: " ".join(text.split()) for name, _, text in pairs}
-
-
-def test_every_option_is_documented_with_its_variable() -> None:
-    names = [each.name for each in dataclasses.fields(SSHOptions)]
-    texts = described()
-    assert sorted(WAYS) == sorted(texts) == sorted(names)
-    for name, way in WAYS.items():
-        assert len(texts[name]) > 30
-        if name == "extra":  # whose variables have no option of their own
-            assert all(f"`{variable[len('SMSSH_') :].lower()}`" in texts[name] for variable in way.variables)
-            continue
-        for variable in way.variables:
-            assert variable in texts[name], name
-        if way.place == "options.json":
-            assert "`" + way.variables[0][len("SMSSH_") :].lower() + "`" in texts[name], name
-
-
 def test_every_variable_has_its_option() -> None:
     """Or is reached through `extra`."""
-    settled = [variable for way in WAYS.values() for variable in way.variables]
-    assert sorted([*settled, *INTERNAL]) == sorted({setting.variable for setting in settings.SETTINGS})
+    of_options = {option.setting for option in settings.OPTIONS.values()}
     for setting in settings.SETTINGS:
-        if setting.variable in WAYS["extra"].variables:
+        ways = [setting.field in of_options, setting.extra, setting.variable in INTERNAL]
+        assert ways.count(True) == 1, setting.variable
+        if setting.extra:
             SSHOptions(extra={setting.field: setting.default})
 
 
 def test_options_and_variables_say_the_same() -> None:
     assert set(SAME) | PINNED | OF_NATIVE == {
-        name for name, way in WAYS.items() if way.place == "options.json"
+        option.name for option in settings.OPTIONS.values() if option.travels == settings.OPTIONS_JSON
     }
     for name, (value, variables) in SAME.items():
         options = SSHOptions(**{name: value})
@@ -289,7 +264,7 @@ def test_an_owner_that_no_tag_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
         SmsshError, match=r"SSHOptions: owner is not usable: no tag can hold '\(' '\)'"
     ) as caught:
         SSHOptions(owner="ann (ops)")
-    assert caught.value.hint == "It takes up to 256 letters, numbers, spaces and `_.:/=+-@`."
+    assert caught.value.hint == "use up to 256 letters, numbers, spaces and `_.:/=+-@`"
     with pytest.raises(SmsshError, match="owner is not usable: it has 300 characters, and a tag holds 256"):
         SSHOptions().merged({"owner": "x" * 300})
     monkeypatch.setenv("SMSSH_OWNER", "ann;bob")

@@ -71,6 +71,7 @@ MODULES = (
     "manifest.py",
     "plugins.py",
     "processes.py",
+    "setting_values.py",
     "settings.py",
     "terminal.py",
 )

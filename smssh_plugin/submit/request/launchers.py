@@ -68,7 +68,7 @@ def start(
     """What a launcher changes in a request.
 
     Args:
-        launcher: one of `options.LAUNCHERS`, but `baked`.
+        launcher: an option's `launcher`, but `baked`.
         kind: the kind of request.
         folder: where the bundle is in the container.
         entry_point: the request's own entry point, if it names one.

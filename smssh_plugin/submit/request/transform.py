@@ -53,7 +53,7 @@ class Injection:
         step: the name of the pipeline step, if there is one.
         role: role for the activation (may be a pipeline variable); None takes the request's own.
         transport: `ssm`, `none` or `native`.
-        launcher: one of `options.LAUNCHERS`; with `baked` the image brings our code, and the request gets variables and
+        launcher: an option's `launcher`; with `baked` the image brings our code, and the request gets variables and
             nothing else.
         enable: the value of SMSSH_ENABLE; may be a pipeline variable.
         environment: more variables of the job; values may be pipeline variables.

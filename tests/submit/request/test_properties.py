@@ -20,7 +20,6 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.submit.options import LAUNCHERS
 from smssh_plugin.submit.request.transform import Injection, transform_request
 from smssh_plugin.submit.warnings import Held, warnings_of
 
@@ -192,7 +191,7 @@ def injections(variables: Any) -> Any:
         step=st.sampled_from([None, "Step", "S" * 64]),
         role=role,
         transport=st.sampled_from(["ssm", "ssm", "none", "native"]),
-        launcher=st.sampled_from([*LAUNCHERS, "baked"]),
+        launcher=st.sampled_from(["auto", "wrap", "sitecustomize", "chain", "bash_env", "baked", "baked"]),
         enable=st.one_of(st.just("1"), role.filter(lambda each: each is not None)),
         environment=st.dictionaries(
             st.sampled_from(["EXTRA", "B", "SMSSH_HOLD"]), role.filter(lambda each: each is not None)
