@@ -139,7 +139,7 @@ def _keys(value: Any) -> tuple[str, ...]:
     keys = _items(value, "\n")
     for key in keys:
         if "PRIVATE KEY" in key:
-            raise ValueError("a private key was given where a public key belongs")
+            raise ValueError("it has a private key in place of a public one")
     return keys
 
 

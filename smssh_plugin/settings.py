@@ -70,7 +70,7 @@ class Option(NamedTuple):
     type: str = ""
     """Its type, as it is written."""
     setting: str = ""
-    """The setting that says the same on a job; "" if there is none."""
+    """The setting that says the same on a job; "" if no setting does."""
     travels: str = OPTIONS_JSON
     """REQUEST, OPTIONS_JSON, BUNDLE or DECIDES."""
     limits: str = ""

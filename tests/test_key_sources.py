@@ -194,7 +194,9 @@ def test_another_account_has_keys_of_its_own_under_the_same_name(aws):
 
 def test_a_source_with_something_else_in_it_is_refused(aws):
     put(f"{ANN}\n<html>a page</html>\n")
-    with pytest.raises(SmsshError, match=f"names {OBJECT}, which has a line that is no public key") as caught:
+    with pytest.raises(
+        SmsshError, match=f"names {OBJECT}, which has a line that is not a public key"
+    ) as caught:
         authorized_keys(SSHOptions(authorized_keys=OBJECT))
     assert "html" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""What a person can ask for when a step, a pipeline or a client is given SSH."""
+"""What a person can ask for when a step, a pipeline or a client gets SSH."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ class SSHOptions(OptionFields):
     def _check_environment(self) -> None:
         for name, value in self.environment.items():
             if not _NAME.match(name):
-                raise _refusal("environment", f"has {name!r}, which is no name of a variable")
+                raise _refusal("environment", f"has {name!r}, which is not the name of a variable")
             if name in _OURS:
                 raise _refusal("environment", f"has {name}, which SSH sets itself")
             # Of a pipeline variable nothing but its type may be asked for.
             if issubclass(type(value), (bool, int, float, bytes, type(None))):
-                raise _refusal("environment", f"has {name} = {value!r}, which is no text")
+                raise _refusal("environment", f"has {name} = {value!r}, which is not text")
         texts = {name: value for name, value in self.environment.items() if issubclass(type(value), str)}
         try:
             settings.load(texts, {})
@@ -151,7 +151,7 @@ class SSHOptions(OptionFields):
         for name in self.extra:
             if name not in known:
                 raise _refusal(
-                    "extra", f"has {name!r}, which only a bundle can carry; put it into `environment`"
+                    "extra", f"has {name!r}, which only a bundle can carry", "put it into `environment`"
                 )
 
     def _check_offline(self) -> None:
@@ -167,8 +167,9 @@ class SSHOptions(OptionFields):
                 suffix = "" if machine == "x86_64" else f"-{machine}"
                 raise _refusal(
                     "wheels",
-                    f"has none for {machine}, and offline=True brings all that a job needs: name the Python of "
-                    f"its image, such as '3.11{suffix}', or say ssh_server='sshd' where the image has one",
+                    f"has nothing for {machine}, and offline=True brings all that a job needs",
+                    f"name the Python of the image, such as '3.11{suffix}', or use ssh_server='sshd' if the image has "
+                    "sshd",
                 )
 
     @property
@@ -275,18 +276,18 @@ def public_keys(entry: str) -> list[str]:
 
 
 def check_public_keys(origin: str, lines: list[str]) -> None:
-    """Refuse lines that are no public keys.
+    """Refuse lines that are not public keys.
 
     Args:
         origin: the file or source that has them.
         lines: see `key_sources.key_lines`.
 
     Raises:
-        SmsshError: one of them is none; it is not repeated.
+        SmsshError: one of them is not; the message does not repeat it.
     """
     for line in lines:
         if not _KEY.search(line):
-            raise _refusal("authorized_keys", f"names {origin}, which has a line that is no public key")
+            raise _refusal("authorized_keys", f"names {origin}, which has a line that is not a public key")
 
 
 def _is_place(value: Any) -> bool:
@@ -328,7 +329,7 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
         raise _refusal(name, "is not a mapping of names to values")
     for each in value:
         if not isinstance(each, str):
-            raise _refusal(name, f"has {each!r}, which is no text, as a name")
+            raise _refusal(name, f"has {each!r}, which is not text, as a name")
     return dict(value)
 
 

@@ -16,14 +16,14 @@ __all__ = ["EVERYTHING", "Choice", "Selection"]
 
 
 class Selection:
-    """Steps by name, pattern or kind; whatever is chosen by one of several is chosen.
+    """Steps by name, pattern or kind; a step that matches one of several is chosen.
 
     Args:
         wanted: names (`Train`), patterns as in a shell (`Train*`), or kinds (`training`, `processing`, `transform`,
             `model`, `tuning`); a text with one or several, with commas between, or any iterable of such. None is all.
 
     Raises:
-        SmsshError: it is nothing of these.
+        SmsshError: it is something else.
     """
 
     def __init__(self, wanted: str | Iterable[str] | None = None) -> None:
@@ -34,8 +34,8 @@ class Selection:
             found = ()
         if found is not None and not all(found or ("",)):
             raise SmsshError(
-                f"steps is {wanted!r}, and takes names, patterns or kinds of steps",
-                hint="for example steps='Train', steps=['Train*', 'processing']; the kinds are "
+                f"steps={wanted!r} does not name steps",
+                hint="use names, patterns or kinds: steps='Train', steps=['Train*', 'processing']; the kinds are "
                 + ", ".join(KINDS.values()),
                 reference="bad-selection",
                 status=ExitStatus.USAGE,
@@ -59,7 +59,7 @@ class Selection:
     def names(self, kind: str | None, own: Sequence[str]) -> bool:
         """Whether a person named a step: its kind, or its own name, by a pattern too.
 
-        Who says `*` names nothing, and neither does who names a condition that the step is part of.
+        `*` names no step, and neither does the name of a condition that the step is part of.
 
         Args:
             kind: its kind.
@@ -68,21 +68,21 @@ class Selection:
         return any(each.strip("*?") and _matches(each, kind, own) for each in self._wanted or ())
 
     def check(self, known: Iterable[tuple[str | None, Sequence[str]]]) -> None:
-        """Refuse what chooses nothing: it is misspelt, or the step has another name by now.
+        """Refuse what matches no step: it is misspelt, or the step has another name by now.
 
         Args:
             known: kind and names of each step.
 
         Raises:
-            SmsshError: a name, pattern or kind chooses no step.
+            SmsshError: a name, pattern or kind matches no step.
         """
         steps = list(known)
         for each in self._wanted or ():
             if not any(_matches(each, kind, names) for kind, names in steps):
                 entered = sorted({names[0] for kind, names in steps if kind is not None})
                 raise SmsshError(
-                    f"steps: {each!r} chooses no step that can be entered",
-                    hint=f"the steps are {', '.join(entered)}" if entered else "there is none",
+                    f"steps: {each!r} matches no step that supports SSH",
+                    hint=f"use one of {', '.join(entered)}" if entered else "no step here supports SSH",
                     reference="no-such-step",
                     status=ExitStatus.NOT_FOUND,
                 )

@@ -152,7 +152,7 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("-----BEGIN OPENSSH PRIVATE KEY-----\n", "a private key; name keys.pub instead"),
-        ("hello\n", "a line that is no public key"),
+        ("hello\n", "a line that is not a public key"),
         ("# nothing\n", "no public key in it"),
     ],
 )

@@ -125,9 +125,9 @@ def test_a_step_that_is_not_there(sdk: SDK) -> None:
     session = sdk.session()
     pipeline = with_ssh(sdk.pipeline(sdk.processing(session), session=session), steps="Prepares")
     pipeline.steps.append(sdk.processing(session, "Later"))
-    with pytest.raises(SmsshError, match="'Prepares' chooses no step") as caught:
+    with pytest.raises(SmsshError, match="'Prepares' matches no step") as caught:
         pipeline.definition()
-    assert caught.value.hint == "the steps are Later, Prepare"
+    assert caught.value.hint == "use one of Later, Prepare"
 
 
 @pytest.mark.parametrize("later", [True, False])
@@ -162,7 +162,7 @@ def test_a_choice_that_was_refused_can_be_made_anew(sdk: SDK) -> None:
     with_ssh(pipeline, steps="B")
     with_ssh(pipeline, steps="Aa")
     for _ in range(2):  # as long as nothing else is asked for
-        with pytest.raises(SmsshError, match="'Aa' chooses no step"):
+        with pytest.raises(SmsshError, match="'Aa' matches no step"):
             pipeline.definition()
     with_ssh(pipeline, steps="A")
     assert entered(pipeline) == {"A", "B"}
@@ -171,7 +171,7 @@ def test_a_choice_that_was_refused_can_be_made_anew(sdk: SDK) -> None:
 def test_a_choice_whose_step_came_later_stays(sdk: SDK) -> None:
     session = sdk.session()
     pipeline = with_ssh(sdk.pipeline(sdk.processing(session, "A"), session=session), steps="B")
-    with pytest.raises(SmsshError, match="'B' chooses no step"):
+    with pytest.raises(SmsshError, match="'B' matches no step"):
         pipeline.definition()
     pipeline.steps.append(sdk.processing(session, "B"))
     assert entered(pipeline) == {"B"}

@@ -54,10 +54,10 @@ def test_what_is_no_selection(wanted: Any) -> None:
 
 
 def test_what_chooses_nothing_is_an_error_that_names_the_steps() -> None:
-    with pytest.raises(SmsshError, match="'Trian' chooses no step that can be entered") as caught:
+    with pytest.raises(SmsshError, match="'Trian' matches no step that supports SSH") as caught:
         chosen(["Prepare", "Trian"])
-    assert caught.value.hint == "the steps are Model-CreateModel, Prepare, Train-1, Train-2"
-    with pytest.raises(SmsshError, match="'tuning' chooses no step"):
+    assert caught.value.hint == "use one of Model-CreateModel, Prepare, Train-1, Train-2"
+    with pytest.raises(SmsshError, match="'tuning' matches no step"):
         chosen("tuning")
 
 

@@ -295,7 +295,7 @@ def test_some_steps_of_a_list(sdk: SDK) -> None:
     session = sdk.session()
     steps = with_ssh([sdk.processing(session, "A"), sdk.processing(session, "B")], steps="B")
     assert entered(sdk.pipeline(*steps, session=session)) == {"B"}
-    with pytest.raises(SmsshError, match="'C' chooses no step"):
+    with pytest.raises(SmsshError, match="'C' matches no step"):
         with_ssh(steps, steps="C")
 
 

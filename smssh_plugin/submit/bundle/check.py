@@ -35,7 +35,7 @@ _checked: dict[tuple[str, str, str], tuple[float, settings.Settings]] = {}
 def check_bundle(options: SSHOptions, session: Any, store: Destination) -> settings.Settings:
     """See that the bundle in the options can do what the other options ask for; not again for FRESH_SECONDS.
 
-    What was not asked for is the bundle's affair: it may hold where the options say nothing of holds. A warning says
+    What the options leave open is as the bundle says: it may hold where they say nothing of holds. A warning says
     that your own key may not log in.
 
     Args:
