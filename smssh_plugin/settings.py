@@ -219,8 +219,8 @@ class Settings:
     """The role that the hybrid activation gives to this container's managed node."""
 
     transport: str = _setting("ssm", values.choice("ssm", "none", "native"), Option("ssm", type="str"))
-    """How a client reaches the container's SSH server: through Session Manager (`ssm`), or through SageMaker's own
-    remote debugging (`native`, training jobs only)."""
+    """How a client reaches the container's SSH server: through Session Manager (`ssm`), through SageMaker's own remote
+    debugging (`native`, training jobs only), or not at all (`none`)."""
 
     ssh_server: str = _setting("auto", values.choice("auto", "sshd", "asyncssh", "apt"), Option())
     """The SSH server: the image's own sshd, asyncssh, or the first of them that works; `apt` installs openssh-server

@@ -61,9 +61,9 @@ class OptionFields:
             Takes public keys, paths of files of them, or sources of keys (SMSSH_AUTHORIZED_KEYS; none).
         role: The role that the hybrid activation gives to this container's managed node. Takes the name or ARN of an
             IAM role, or a pipeline variable (SMSSH_ROLE; the job's own role).
-        transport: How a client reaches the container's SSH server: through Session Manager (`ssm`), or through
-            SageMaker's own remote debugging (`native`, training jobs only). Takes ssm, none or native (SMSSH_TRANSPORT;
-            `ssm`).
+        transport: How a client reaches the container's SSH server: through Session Manager (`ssm`), through SageMaker's
+            own remote debugging (`native`, training jobs only), or not at all (`none`). Takes ssm, none or native
+            (SMSSH_TRANSPORT; `ssm`).
         ssh_server: The SSH server: the image's own sshd, asyncssh, or the first of them that works; `apt` installs
             openssh-server where there is no sshd, which takes half a minute and apt's lock. Takes auto, sshd, asyncssh
             or apt (SMSSH_SSH_SERVER; `auto`).
