@@ -34,7 +34,7 @@ IMPORTS: dict[str, set[str]] = {
     "aws": set(),
     "home": set(),
     "keys": {"home"},
-    "container": {"agent_package", "aws", "hookspecs", "manifest", "setting_values", "settings"},
+    "container": {"agent_package", "aws", "hookspecs", "manifest", "setting_values"},
     "hooks": {"aws", "container", "hookspecs", "key_sources", "settings"},
     "entrypoints": {"hookspecs", "settings", "supervisor"},
     "supervisor": {"container", "entrypoints", "hooks", "hookspecs", "manifest", "plugins", "settings"},

@@ -208,7 +208,7 @@ def test_a_profile_that_is_not_there(capsys):
         (["build", "-o", "nonsense=x"], "there is no SSH option 'nonsense'"),
         (["build", "-o", "launcher=baked"], "the option 'launcher' is not part of a bundle"),
         (["build", "-o", "bundle=s3://a-b/c"], "the option 'bundle' is not part of a bundle"),
-        (["build", "-o", "offline=perhaps"], "offline is 'perhaps', not True or False"),
+        (["build", "-o", "offline=perhaps"], "offline is not usable: 'perhaps' is not True or False"),
         (["build", "-o", "offline=true"], "wheels has nothing for x86_64"),
         (["build", "-o", "transport=native", "--to", "here"], "the transport native announces itself in S3"),
         (["build", "--to", "s3://A"], "bundle_prefix is 's3://A'"),
