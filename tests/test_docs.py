@@ -432,11 +432,7 @@ def prose(text: str) -> str:
     return re.sub(r"`[^`\n]*`", "", text)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in TEXTS if path.name not in ("options.md", "settings.md")],
-    ids=lambda path: path.relative_to(ROOT).as_posix(),
-)
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_page_is_plain_english(path):
     found = [(line, NOT_PLAIN.findall(line)) for line in prose(path.read_text(encoding="utf-8")).splitlines()]
     assert [(words, line) for line, words in found if words] == []
