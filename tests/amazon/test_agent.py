@@ -275,7 +275,7 @@ def end_all_that_carry(text: str) -> None:
                 os.kill(int(one.name), signal.SIGKILL)
 
 
-def test_which_of_its_sessions_are_a_persons(
+def test_which_of_its_sessions_are_a_persons(  # noqa: PLR0915 - each kind of session once, with one agent
     here: Place, new_agent: Callable[..., AmazonAgent], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What a session is for, its process does not say; what it is connected to, and for how long, does."""

@@ -806,7 +806,7 @@ def test_a_full_disk_is_said(session: AwsSession, service: Service, monkeypatch:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(known_hosts.tempfile, "NamedTemporaryFile", full)
+    monkeypatch.setattr(known_hosts, "write_atomically", full)
     with pytest.raises(SmsshError, match=r"cannot write .*job\.training\.sagemaker") as caught:
         lookup.resolve("job.training.sagemaker", session)
     assert "No space left on device" in str(caught.value)
