@@ -115,6 +115,11 @@ def test_functions_are_short_and_flat_or_say_why():
     assert not measure.without_reason(SOURCE)
 
 
+def test_no_word_of_the_old_vocabulary_is_left():
+    """Which words those are, and where they are something else: dev/measure.py."""
+    assert not measure.old_words(SOURCE)
+
+
 def test_sagemaker_is_imported_nowhere_in_the_package():
     """Steps are duck-typed, so that one wheel serves both majors of the SDK."""
     users = {

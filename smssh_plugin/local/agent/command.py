@@ -20,8 +20,8 @@ from typing import IO
 from ...errors import SmsshError
 from ...session.wire.frames import PayloadType
 from .agent_stream import CHUNK
-from .processes import boolean, commands_of, kill, linux, split, start
 from .session_kind import Output, Plugin, Result, Task
+from .session_programs import boolean, commands_of, kill, linux, split, start
 from .utf8 import Utf8Cutter
 
 __all__ = ["CommandSession"]

@@ -18,8 +18,8 @@ import termios
 
 from ...session.wire.frames import PayloadType
 from .agent_stream import CHUNK
-from .processes import commands_of, kill, linux, split, start
 from .session_kind import Output, Plugin, Result, Task
+from .session_programs import commands_of, kill, linux, split, start
 from .utf8 import Utf8Cutter
 
 __all__ = ["TerminalSession"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..pipelines.operations import Pipelines
+from ..pipelines.pipeline_operations import Pipelines
 from ..service_error import ServiceError
 from .jobs import Jobs, Models
 from .registry import Registry
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..images import Images
     from ..lambda_functions import Functions
     from ..pipelines.definition import Made
-    from ..pipelines.operations import ReadObject
+    from ..pipelines.pipeline_operations import ReadObject
     from .jobs import Runner
 
 __all__ = ["SageMaker"]
