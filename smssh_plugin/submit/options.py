@@ -305,7 +305,7 @@ def _normal(option: settings.Option, value: Any) -> Any:
     kind = option.kind
     if kind.separator:
         value = _tuple(option.name, value, kind.separator)
-    elif kind.choice and not value:
+    elif kind.choice and value is None:
         return option.default
     if kind.choice or option.setting != option.name:
         return settings.parsed(kind, f"SSHOptions: {option.name}", value, option.limits, "bad-option")
