@@ -3,7 +3,7 @@ PYTHON ?= python3
 WORKERS ?= 3
 GROUPS := --group docs --group examples --group test --group lint --group types
 
-.PHONY: demo test test-containers test-cuts test-fuzz test-kills test-properties test-sdks bench docs docs-site lint types \
+.PHONY: demo test test-fast test-containers test-cuts test-fuzz test-kills test-properties test-sdks bench docs docs-site lint types \
 	environments clean
 
 demo: environments
@@ -14,7 +14,11 @@ demo: environments
 # A test that needs a program that is missing here is skipped, and says how to get it; with SMSSH_TEST_MISSING=fail or
 # CI=true it fails. `.venv/bin/python -m tests.needs` prints the Debian packages; dev/roots.sh makes the Debian roots.
 test: environments
-	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# What starts no process and takes no second: tests/fast.py, which holds those files to it.
+test-fast: environments
+	.venv/bin/python -m pytest -n 2 --dist loadfile $$(.venv/bin/python -m tests.fast) $(PYTEST_ARGS)
 
 # 10,000 requests of the service model's shapes a property, with pipeline variables anywhere; SMSSH_TEST_EXAMPLES=...
 test-properties: environments

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests import needs
+from tests import fast, needs
 
 OPEN_FILES = 20_000
 """Some tests open a thousand sockets, and a login may have no more than 1024 descriptors."""
@@ -17,6 +17,7 @@ def pytest_configure(config):
     A shell that runs the tests in the background has SIGINT and SIGQUIT ignored, nohup SIGHUP, and that is inherited.
     """
     config.pluginmanager.register(needs)
+    config.pluginmanager.register(fast)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < OPEN_FILES:
         wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
@@ -30,5 +31,8 @@ def pytest_configure(config):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that no worker is left alone with one at the end; all else stays in random order."""
+    """The longest files first, so that no worker is left alone with one at the end; all else stays in random order.
+
+    pytest-xdist has an order of its own, by numbers of tests, unless it is told `--no-loadscope-reorder`.
+    """
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)

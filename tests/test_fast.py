@@ -1,0 +1,34 @@
+"""`make test-fast` runs what starts no process and takes no second: tests/fast.py holds its files to it."""
+
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from tests import fast, needs
+
+MARKED = SimpleNamespace(get_closest_marker=lambda _name: True)
+
+
+def test_its_files_are_there():
+    assert [name for name in sorted(fast.FILES) if not (needs.ROOT / "tests" / name).is_file()] == []
+
+
+def test_what_starts_a_process_fails():
+    call = fast.pytest_runtest_call(MARKED)
+    next(call)
+    try:
+        with pytest.raises(AssertionError, match="starts no process"):
+            subprocess.run(["true"], check=True)
+    finally:
+        call.close()
+    subprocess.run(["true"], check=True)
+
+
+@pytest.mark.parametrize("seconds", [0.9, 1.1])
+def test_what_takes_a_second_fails(monkeypatch, seconds):
+    monkeypatch.setattr(fast.time, "thread_time", iter([5.0, 5.0 + seconds]).__next__)
+    call = fast.pytest_runtest_call(MARKED)
+    next(call)
+    with pytest.raises(StopIteration if seconds < 1.0 else AssertionError):
+        next(call)
