@@ -71,8 +71,10 @@ class SSHOptions(OptionFields):
         for entry in self.authorized_keys:
             if not is_source(entry):
                 public_keys(entry)
-        if isinstance(self.role, str) and not self.role.strip():
-            raise _refusal("role", "is empty")
+        for name in ("role", "s3_encryption"):
+            value = getattr(self, name)
+            if isinstance(value, str) and not value.strip():
+                raise _refusal(name, "is empty")
         self._check_environment()
         self._check_settings()
         self._check_bundle()
