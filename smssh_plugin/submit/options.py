@@ -71,10 +71,10 @@ class SSHOptions(OptionFields):
         for entry in self.authorized_keys:
             if not is_source(entry):
                 public_keys(entry)
-        for name in ("role", "s3_encryption"):
-            value = getattr(self, name)
-            if isinstance(value, str) and not value.strip():
-                raise _refusal(name, "is empty")
+        if isinstance(self.role, str) and not self.role.strip():
+            raise _refusal("role", "is empty")
+        if self.s3_encryption is not None and not self.s3_encryption:
+            raise _refusal("s3_encryption", "is empty")
         self._check_environment()
         self._check_settings()
         self._check_bundle()
@@ -236,7 +236,7 @@ class SSHOptions(OptionFields):
         for option in settings.OPTIONS.values():
             if option.setting == option.name and option.travels == settings.OPTIONS_JSON:
                 value = getattr(self, option.name)
-                if isinstance(value, tuple):
+                if option.kind.separator:
                     value = ",".join(value) if option.kind.joined else list(value)
                 found[option.name] = value
         found["owner"] = self.owner or _own_owner()
