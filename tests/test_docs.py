@@ -145,13 +145,8 @@ def test_an_image_with_our_package_gets_the_variables_on_the_page(generator, mon
     monkeypatch.setattr(inject, "agent_for", lambda *_: Agent(pinned))
     (sample,) = (each for each in generator.request_docs.SAMPLES if each.asked.get("launcher") == "baked")
     options = SSHOptions(launcher="baked", hold=("failure",))
-    changed = inject.inject(
-        sample.kind,
-        "Step",
-        sample.request,
-        inject.Attachment(options),
-        lambda: boto3.Session(region_name="us-east-1"),
-    )
+    attachment = inject.Attachment(sample.kind, "Step", options)
+    changed = inject.inject(attachment, sample.request, lambda: boto3.Session(region_name="us-east-1"))
     page = (DOCS / "requests.md").read_text().partition(f"### {sample.title}")[2].partition("\n### ")[0]
     assert re.findall(r"`Environment\.(SMSSH_\w+)`", page) == list(changed["Environment"])
 

@@ -1,4 +1,4 @@
-"""The AWS account of whoever submits: buckets must belong to it, unless an address names another."""
+"""The AWS account that submits: buckets must belong to it, unless an address names another."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from .account import account_of
 from .bundle.bucket import Bucket
 from .bundle.renew import bundles_of, definition_of, keep
 from .bundle.store import destination, split
-from .models import Model, StepPlan, Transform
+from .inject import Attachment
+from .models import Model, Transform
 from .options import SSHOptions
 from .pipelines import inject_definition
 from .request.limits import check_definition
@@ -116,22 +117,22 @@ def _places_of(target: Any, boto_session: Any) -> Iterator[tuple[Any, Store]]:
     Raises:
         SmsshError: there is none.
     """
-    given: Store | None = None if boto_session is None else lambda _: boto_session
+    named: Store | None = None if boto_session is None else lambda _: boto_session
     own = getattr(target, "boto_session", None)
     if own is not None:  # a session of the SDK, whose client was made with it
         client = getattr(target, "sagemaker_client", None)
         for place, _ in _places_of(own, boto_session):
-            yield place, given or (lambda made: _session_for(made, target))
+            yield place, named or (lambda made: _session_for(made, target))
         if client is not None:
             for place, _ in _places_of(client, boto_session):
                 # Whatever its credentials: the SDK itself stores with those of its boto3 session.
-                yield place, given or (lambda made: _session_for(made, target, anybody=True))
+                yield place, named or (lambda made: _session_for(made, target, anybody=True))
     elif _is_client(target):
         region = target.meta.region_name
-        yield target, given or (lambda made: _session_for(made, _default_session(region)))
+        yield target, named or (lambda made: _session_for(made, _default_session(region)))
     elif _is_boto_session(target):
         for place in (target.events, *_clients_of_sdk(target)):
-            yield place, given or (lambda made: _session_for(made, target))
+            yield place, named or (lambda made: _session_for(made, target))
     else:
         raise SmsshError(
             f"enable takes a boto3 session, a SageMaker client or a session of the SageMaker SDK, not {_named(target)}",
@@ -168,7 +169,7 @@ def _clients_of_sdk(session: Any) -> Iterator[Any]:
                 yield client
 
 
-def _enable_process(wanted: Choice, boto_session: Any) -> None:
+def _enable_process(choice: Choice, boto_session: Any) -> None:
     """Every session of this process: those to come, and boto3's default one, if there is one already."""
     import boto3
     import botocore
@@ -176,7 +177,7 @@ def _enable_process(wanted: Choice, boto_session: Any) -> None:
     global _initializer  # noqa: PLW0603 - botocore's list of them is one a process, too
 
     def initialize(session: Any) -> None:
-        _register(session, wanted, lambda client: boto_session or _session_for(client, _like(session)))
+        _register(session, choice, lambda client: boto_session or _session_for(client, _like(session)))
 
     if _initializer is not None:
         botocore.unregister_initializer(_initializer)
@@ -184,7 +185,7 @@ def _enable_process(wanted: Choice, boto_session: Any) -> None:
     _initializer = initialize
     default = boto3.DEFAULT_SESSION
     for place, store in () if default is None else _places_of(default, boto_session):
-        _register(place, wanted, store)
+        _register(place, choice, store)
 
 
 _initializer: Callable[[Any], None] | None = None
@@ -248,44 +249,44 @@ def _keys(credentials: Any) -> dict[str, Any]:
     }
 
 
-def _register(place: Any, wanted: Choice, store: Store) -> None:
+def _register(place: Any, choice: Choice, store: Store) -> None:
     """Register for the calls of a client, or of all clients to come, in place of what was registered before.
 
     Args:
         place: a client; or what makes clients: the event system of a boto3 session, or a botocore session.
-        wanted: what is asked for.
+        choice: what is asked for.
         store: answers the session that stores the bundle.
     """
     if _is_client(place):
-        _register_client(place, wanted, store)
+        _register_client(place, choice, store)
         return
     event, name = f"creating-client-class.{SERVICE}", "smssh-client"
     place.unregister(event, unique_id=name)
-    place.register(event, functools.partial(_on_class, wanted, store), unique_id=name)
+    place.register(event, functools.partial(_on_class, choice, store), unique_id=name)
 
 
-def _on_class(wanted: Choice, store: Store, base_classes: list[Any], **_: Any) -> None:
+def _on_class(choice: Choice, store: Store, base_classes: list[Any], **_: Any) -> None:
     """Let a client register itself when it is made: the events of its calls do not say whose they are."""
 
     class Enabled:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            _register_client(self, wanted, store)
+            _register_client(self, choice, store)
 
     base_classes.insert(0, Enabled)
 
 
-def _register_client(client: Any, wanted: Choice, store: Store) -> None:
+def _register_client(client: Any, choice: Choice, store: Store) -> None:
     """Register for all calls of a client that are changed."""
     # The client has the handlers: with a reference back it would only go when garbage is collected.
     session_of = functools.partial(store, weakref.proxy(client))
     region = client.meta.region_name
     handlers: dict[str, Callable[..., None]] = {
-        operation: functools.partial(_on_job, kind, region, wanted, session_of)
+        operation: functools.partial(_on_job, kind, region, choice, session_of)
         for operation, kind in OPERATIONS.items()
     }
-    handlers.update(dict.fromkeys(PIPELINES, functools.partial(_on_pipeline, wanted, session_of)))
-    handlers[START] = functools.partial(_on_start, wanted, session_of, weakref.ref(client))
+    handlers.update(dict.fromkeys(PIPELINES, functools.partial(_on_pipeline, choice, session_of)))
+    handlers[START] = functools.partial(_on_start, choice, session_of, weakref.ref(client))
     for operation, handler in handlers.items():
         event, name = f"provide-client-params.{SERVICE}.{operation}", f"smssh-{operation}"
         client.meta.events.unregister(event, unique_id=name)
@@ -296,22 +297,22 @@ def _register_client(client: Any, wanted: Choice, store: Store) -> None:
 
 
 def _on_job(
-    kind: str, region: str, wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any
+    kind: str, region: str, choice: Choice, session_of: Callable[[], Any], params: Any, **_: Any
 ) -> None:
     """Change the parameters of a call in place: the dict is botocore's own, and other handlers may follow."""
     request = dict(params)
-    changed = _plan(kind, region, request, wanted).enter(request, session_of)
+    changed = _attachment(kind, region, request, choice).enter(request, session_of)
     if changed is not request:
         params.clear()
         params.update(changed)
 
 
-def _plan(kind: str, region: str, request: Mapping[str, Any], wanted: Choice) -> StepPlan:
+def _attachment(kind: str, region: str, request: Mapping[str, Any], choice: Choice) -> Attachment:
     """What is asked for the call; a model is remembered for the transform jobs that use it."""
-    options, name = wanted.options, request.get("ModelName")
+    options, name = choice.options, request.get("ModelName")
     known = (region, name) if is_text(name) else None  # what is no text, botocore refuses
     if kind == "model":
-        named = known is not None and wanted.selection.names(kind, [known[1]])
+        named = known is not None and choice.selection.names(kind, [known[1]])
         made = Model(kind, None, options, named=named, chosen=True, peek=lambda: request)
         if known is not None:
             _models.pop(known, None)
@@ -323,16 +324,16 @@ def _plan(kind: str, region: str, request: Mapping[str, Any], wanted: Choice) ->
         if model is not None:
             model = replace(model, users=[], settled=True)
         return Transform(kind, None, options, model=model)
-    return StepPlan(kind, None, options)
+    return Attachment(kind, None, options)
 
 
 _models: dict[tuple[str, str], Model] = {}
 """The models that were made in this process while SSH was on, by region and name."""
 
 
-def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
+def _on_pipeline(choice: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
     """The same for the definition of a pipeline, wherever it is."""
-    options = wanted.options
+    options = choice.options
     if not options.active:
         return
     session_of = functools.lru_cache(maxsize=None)(session_of)  # one for all its steps
@@ -342,7 +343,7 @@ def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_
     if text is None and location is not None:
         text = _read(pipeline, location, options, session_of)
     with gathered(pipeline):
-        changed = None if text is None else _changed(text, wanted, session_of)
+        changed = None if text is None else _changed(text, choice, session_of)
     if changed is None:
         return
     if location is None:
@@ -353,14 +354,14 @@ def _on_pipeline(wanted: Choice, session_of: Callable[[], Any], params: Any, **_
 
 
 def _on_start(
-    wanted: Choice,
+    choice: Choice,
     session_of: Callable[[], Any],
     client_of: Callable[[], Any],
     params: Any,
     **_: Any,
 ) -> None:
     """See that the bundles are there which a pipeline uses that is started; whatever is wrong, it is started."""
-    options, client, pipeline = wanted.options, client_of(), params.get("PipelineName")
+    options, client, pipeline = choice.options, client_of(), params.get("PipelineName")
     if not options.active or client is None or not is_text(pipeline):
         return
     try:
@@ -377,7 +378,7 @@ def _on_start(
         )
 
 
-def _changed(text: str, wanted: Choice, session_of: Callable[[], Any]) -> str | None:
+def _changed(text: str, choice: Choice, session_of: Callable[[], Any]) -> str | None:
     """The definition with SSH in it; None where nothing is changed, or the service is to judge it."""
     try:
         definition = json.loads(text)
@@ -385,7 +386,7 @@ def _changed(text: str, wanted: Choice, session_of: Callable[[], Any]) -> str | 
         return None
     if not isinstance(definition, dict):
         return None
-    changed = inject_definition(definition, wanted.options, wanted.selection, session_of)
+    changed = inject_definition(definition, choice.options, choice.selection, session_of)
     return None if changed is definition else json.dumps(changed)
 
 

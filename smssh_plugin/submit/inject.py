@@ -1,7 +1,15 @@
-"""What is added to one request, decided by what was asked for: the way from `SSHOptions` to `requests`.
+"""One request: from what was asked for to the request with SSH in it.
 
-The pure transformer decides nothing, stores nothing and says nothing; that is done here, for steps, definitions of
-pipelines and clients alike.
+What was asked for has three forms on its way here, and each later one answers what the one before left open:
+
+1. `SSHOptions`, what a person asked for; with the steps that it is for, a `selection.Choice`.
+2. `Attachment`, the same for one step or call, with how it was asked for. `models.Model` and `models.Transform` add
+   what these two have to know of each other.
+3. `Injection`, what goes into the request: values, with nothing left to decide or to look up.
+
+The request is then transformed twice, by the same pure function. The first pass has a placeholder for the bundle's
+address and finds out whether the request can have SSH at all; a bundle, which costs a build and an upload, is made only
+then, and the second pass puts its address in.
 """
 
 from __future__ import annotations
@@ -28,11 +36,10 @@ __all__ = [
     "REPACKED",
     "SOURCES",
     "Attachment",
-    "foreseen",
+    "first_pass",
     "inject",
     "refused",
     "step_with_ssh",
-    "subject_of",
 ]
 
 BAKED, REPACKED, ADDED, SOURCES = "baked", "repacked", "added", "sources"
@@ -50,103 +57,123 @@ _NAMES = {
 _PLACEHOLDER = "s3://bundle/{}/".format("0" * 64)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Attachment:
-    """What was attached to a step.
+    """What was asked for one step or call, and how.
 
     Attributes:
+        kind: the kind of its request, a value of `KINDS`.
+        name: the step; None outside of pipelines.
         options: what was asked for.
-        alone: whether the step was decorated by itself; what can't be entered is an error then, else a warning.
+        alone: whether the step was decorated by itself: what can't be entered is an error then, else a warning.
+        named: whether a person named it, by its name or its kind.
         session: a SageMaker session to fall back on where the step has none.
         compiled: whether requests are parts of a pipeline definition, in JSON.
-        model: what was asked for the step that makes a transform step's model, whose bundle the job gets; None
-            where that is not known.
         way: how a model brings our files.
+        entered: whether the request that was made last has SSH in it.
     """
 
+    kind: str
+    name: str | None
     options: SSHOptions
-    alone: bool = True
+    alone: bool = False
+    named: bool = False
     session: Any = None
     compiled: bool = False
-    model: SSHOptions | None = None
     way: str = SOURCES
+    entered: bool = False
+
+    @property
+    def model_options(self) -> SSHOptions | None:
+        """What was asked for a transform step's model, whose bundle the job gets; None where that is not known."""
+        return None
+
+    def subject(self, request: Mapping[str, Any]) -> str:
+        """The request as a person knows it, by its own name where it is no step's."""
+        where = name_of(self.kind, self.name)
+        own = request.get(_NAMES[self.kind])
+        return f"{where} {own!r}" if self.name is None and is_text(own) else where
+
+    def enter(self, request: Mapping[str, Any], session_of: Callable[[], Any]) -> Mapping[str, Any]:
+        """The request with SSH in it; as it is where SSH is off, or can't be; see `inject`."""
+        return inject(self, request, session_of)
 
 
 def inject(
-    kind: str,
-    name: str | None,
-    request: Mapping[str, Any],
-    attachment: Attachment,
-    session_of: Callable[[], Any],
+    attachment: Attachment, request: Mapping[str, Any], session_of: Callable[[], Any]
 ) -> Mapping[str, Any]:
     """The request with SSH in it, or as it is where SSH is off.
 
     Args:
-        kind: a value of `KINDS`.
-        name: the name of the step, if there is one.
-        request: the request.
         attachment: what was asked for.
+        request: the request.
         session_of: answers the SageMaker or boto3 session that knows where bundles go; asked only if one is
             needed.
 
     Raises:
         SmsshError: this request can't have SSH and was decorated by itself, or the bundle can't be stored.
     """
-    options = attachment.options
+    kind, options = attachment.kind, attachment.options
     if not options.active:
         return request
-    where = name_of(kind, name)
     session = _session_of(attachment, session_of)
-    injection = _injection(kind, name, attachment, session)
-    try:
-        # With a placeholder first: what can't be entered needs no bundle.
-        changed = transform_request(kind, request, injection)
-    except SmsshError as error:
-        refused(error, kind, name, request, alone=attachment.alone)
+    injection = _injection(attachment, session)
+    changed = _with_placeholder(kind, request, injection)
+    if isinstance(changed, SmsshError):
+        refused(changed, attachment, request, alone=attachment.alone)
         return request
     if changed is request:
         return request
+    where = name_of(kind, attachment.name)
     say(where, warnings_of(kind, request, changed, injection, _held(options)))
     if switch.is_variable(options.enabled) and (kind != "model" or options.endpoints):
         say(where, [_PARAMETER])
     if kind != "transform" and not injection.baked:
-        uri = publish.publish(options, session())
-        expiry.warn_of(uri, lasting=name is not None or kind == "model")
-        variables = {**publish.announce_variable(options, session(), uri), **injection.environment}
-        changed = transform_request(kind, request, replace(injection, bundle=uri, environment=variables))
+        changed = _with_bundle(attachment, request, injection, session())
     return _plugins().transform_request(kind, changed, options)
 
 
-def foreseen(
-    kind: str,
-    name: str | None,
-    request: Mapping[str, Any],
-    attachment: Attachment,
-    session_of: Callable[[], Any],
+def first_pass(
+    attachment: Attachment, request: Mapping[str, Any], session_of: Callable[[], Any]
 ) -> Mapping[str, Any] | SmsshError:
-    """The request with SSH in it, but for the address of the bundle, or why it can't have SSH.
+    """What `inject` would do up to the bundle: the request with a placeholder for its address, or why it has no SSH.
 
     Nothing is stored, and nothing said. The arguments are those of `inject`.
 
     Raises:
         SmsshError: what was asked for is wrong, whatever the request.
     """
-    injection = _injection(kind, name, attachment, _session_of(attachment, session_of))
+    injection = _injection(attachment, _session_of(attachment, session_of))
+    return _with_placeholder(attachment.kind, request, injection)
+
+
+def _with_placeholder(
+    kind: str, request: Mapping[str, Any], injection: Injection
+) -> Mapping[str, Any] | SmsshError:
+    """The first pass: whether the request can have SSH, before a bundle is made for it."""
     try:
         return transform_request(kind, request, injection)
     except SmsshError as error:
         return error
 
 
-def refused(
-    error: SmsshError, kind: str, name: str | None, request: Mapping[str, Any], *, alone: bool
-) -> None:
+def _with_bundle(
+    attachment: Attachment, request: Mapping[str, Any], injection: Injection, session: Any
+) -> Mapping[str, Any]:
+    """The second pass: the bundle is stored, and the request gets its address."""
+    options, kind = attachment.options, attachment.kind
+    uri = publish.publish(options, session)
+    expiry.warn_of(uri, lasting=attachment.name is not None or kind == "model")
+    variables = {**publish.announce_variable(options, session, uri), **injection.environment}
+    return transform_request(kind, request, replace(injection, bundle=uri, environment=variables))
+
+
+def refused(error: SmsshError, attachment: Attachment, request: Mapping[str, Any], *, alone: bool) -> None:
     """Say that a request goes without SSH, and why, and what can be done.
 
     Args:
         error: the reason.
-        kind: a value of `KINDS`.
-        name: the name of the step, if there is one.
+        attachment: what was asked for.
         request: the request.
         alone: see `Attachment`.
 
@@ -155,26 +182,13 @@ def refused(
     """
     if alone:
         raise error
-    headline = error.message.replace(f"{name_of(kind, name)}: ", "", 1)
+    headline = error.message.replace(f"{name_of(attachment.kind, attachment.name)}: ", "", 1)
     rest = "" if error.hint is None else f"; {error.hint}"
-    say(f"no SSH for {subject_of(kind, name, request)}", [RequestWarning(headline, rest, closed=True)])
+    say(f"no SSH for {attachment.subject(request)}", [RequestWarning(headline, rest, closed=True)])
 
 
 def _session_of(attachment: Attachment, session_of: Callable[[], Any]) -> Callable[[], Any]:
     return functools.lru_cache(maxsize=None)(lambda: session_of() or attachment.session)
-
-
-def subject_of(kind: str, name: str | None, request: Mapping[str, Any]) -> str:
-    """A request as a person knows it, by its own name where it is no step's.
-
-    Args:
-        kind: a value of `KINDS`.
-        name: the name of the step, if there is one.
-        request: the request.
-    """
-    where = name_of(kind, name)
-    own = request.get(_NAMES[kind])
-    return f"{where} {own!r}" if name is None and is_text(own) else where
 
 
 _PARAMETER = RequestWarning(
@@ -185,19 +199,19 @@ _PARAMETER = RequestWarning(
 )
 
 
-def _injection(kind: str, name: str | None, attachment: Attachment, session: Callable[[], Any]) -> Injection:
-    """What is to be added, but for the address of the bundle."""
-    options = attachment.options
+def _injection(attachment: Attachment, session: Callable[[], Any]) -> Injection:
+    """What goes into the request, with a placeholder for the bundle's address."""
+    kind, options = attachment.kind, attachment.options
     as_leaf = switch.as_json if attachment.compiled else _same
     variables = {name: as_leaf(value) for name, value in options.environment.items()}
-    model = attachment.model
+    model = attachment.model_options
     if options.baked or (model is not None and model.baked):
         variables = {**_settings(options, session()), **variables}
     elif kind == "transform":
         variables = {**_beside_model(options, model or SSHOptions(), session), **variables}
     return Injection(
         _PLACEHOLDER,
-        name,
+        attachment.name,
         as_leaf(options.role),
         options.transport,
         options.launcher,

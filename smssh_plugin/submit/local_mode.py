@@ -38,7 +38,7 @@ def is_local(target: Any) -> bool:
     )
 
 
-def is_local_step(own: Any, given: Any) -> bool:
+def is_local_step(own: Any, fallback: Any) -> bool:
     """Whether a step whose request is being made is going to run in local mode.
 
     What makes the request decides, if it is known: local mode, or the pipeline that is being compiled. A person may
@@ -46,14 +46,14 @@ def is_local_step(own: Any, given: Any) -> bool:
 
     Args:
         own: the session of what the step runs; None where it is not known.
-        given: the session of the pipeline that was decorated; None where the step itself was.
+        fallback: the session of the pipeline that was decorated; None where the step itself was.
     """
     if _executing():
         return True
     compiling = _compiling()
     if compiling is not None:
         return is_local(compiling)
-    return is_local(own) or is_local(given)
+    return is_local(own) or is_local(fallback)
 
 
 def _compiling() -> Any:

@@ -5,27 +5,28 @@ production too, so it is changed only where a person named it, where endpoints a
 that can have SSH uses it; and by ways that are proven, unless a person named one of the two.
 
 Two things that are compiled one after the other depend on each other here: the step that makes a model on the requests
-of the transform steps, and these on the model's. So each keeps what it was told, and `stale` answers whether that is
-still so when the last of them was compiled.
+of the transform steps, and these on the model's. So each keeps what it found of the other, and `stale` answers whether
+that has changed by the time the last of them was compiled.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import copy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
 
 from ..errors import SmsshError
 from . import repack, repack_step
-from .inject import ADDED, BAKED, REPACKED, SOURCES, Attachment, foreseen, inject, refused, subject_of
+from .inject import ADDED, BAKED, REPACKED, SOURCES, Attachment, first_pass, inject, refused
 from .request.limits import refuse
 from .request.transform import name_of
 from .request.values import at
-from .warnings import say, unproven, unseen
+from .warnings import say, unproven_way, unseen
 
 if TYPE_CHECKING:
     from .options import SSHOptions
 
-__all__ = ["Model", "StepPlan", "Transform", "Verdict", "way_into"]
+__all__ = ["Model", "Transform", "Verdict", "way_into"]
 
 Request = Mapping[str, Any]
 
@@ -53,38 +54,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass(eq=False)
-class StepPlan:
-    """What was asked for a step, by whom.
-
-    Attributes:
-        kind: the kind of its request, a value of `KINDS`.
-        name: the step; None outside of pipelines.
-        options: what was asked for.
-        alone: whether the step was decorated by itself: what can't be entered is an error then, else a warning.
-        named: whether a person named it, by its name or its kind.
-        session: a SageMaker session to fall back on.
-        compiled: whether requests are parts of a pipeline definition, in JSON.
-    """
-
-    kind: str
-    name: str | None
-    options: SSHOptions
-    alone: bool = False
-    named: bool = False
-    session: Any = None
-    compiled: bool = False
-
-    def attachment(self) -> Attachment:
-        """The same for `inject`."""
-        return Attachment(self.options, self.alone, self.session, self.compiled)
-
-    def enter(self, request: Request, session_of: Callable[[], Any]) -> Request:
-        """The request with SSH in it; as it is where SSH is off, or can't be; see `inject`."""
-        return inject(self.kind, self.name, request, self.attachment(), session_of)
-
-
-@dataclass(eq=False)
-class Model(StepPlan):
+class Model(Attachment):
     """The step that makes a model.
 
     Attributes:
@@ -94,8 +64,8 @@ class Model(StepPlan):
         addable: whether a step can be added before it.
         settled: whether its request has been sent, so that nothing that comes later changes it.
         repacked_by_us: whether the request that was made last needs a step of ours that repacks the artefact.
-        known: what was found when its request was made last.
-        told: by what that was decided.
+        verdict: what was found when its request was made last.
+        decided_by: what that depended on: `needed` and `unproven`.
     """
 
     chosen: bool = False
@@ -104,42 +74,43 @@ class Model(StepPlan):
     addable: bool = False
     settled: bool = False
     repacked_by_us: bool = False
-    known: Verdict | None = None
-    told: set[tuple[bool, bool]] = field(default_factory=set)
+    verdict: Verdict | None = None
+    decided_by: set[tuple[bool, bool]] = field(default_factory=set)
 
     @property
-    def wanted_itself(self) -> bool:
-        """Whether it is to have SSH whatever uses it."""
+    def needed_itself(self) -> bool:
+        """Whether it has to have SSH whatever uses it."""
         return self.named or (self.chosen and self.options.endpoints)
 
     @property
-    def wanted(self) -> bool:
-        """Whether it is to have SSH."""
-        return self.wanted_itself or any(user.fit for user in self.users)
+    def needed(self) -> bool:
+        """Whether it has to have SSH."""
+        return self.needed_itself or any(user.fit for user in self.users)
 
     @property
-    def tried(self) -> bool:
-        """Whether a way may be tried that is not proven for transform jobs."""
+    def unproven(self) -> bool:
+        """Whether a way may be used that is not proven for transform jobs."""
         asked = any(user.fit and user.named for user in self.users)
-        return asked or self.named or (self.wanted and self.options.endpoints)
+        return asked or self.named or (self.needed and self.options.endpoints)
 
     @property
-    def alone_for(self) -> bool:
+    def strict(self) -> bool:
         """Whether it is an error that it can't have SSH."""
         return self.alone or any(user.fit and user.alone for user in self.users)
 
     def judge(self, request: Request, session_of: Callable[[], Any]) -> Verdict:
         """Whether it gets SSH, by its request."""
-        self.told.add((self.wanted, self.tried))
-        if not self.options.active or not self.wanted:
+        self.decided_by.add((self.needed, self.unproven))
+        if not self.options.active or not self.needed:
             return Verdict()
         try:
-            way = way_into(self.name, request, self.options, tried=self.tried, addable=self.addable)
+            self.way = way_into(
+                self.name, request, self.options, unproven=self.unproven, addable=self.addable
+            )
         except SmsshError as error:
             return Verdict(problem=error)
-        attachment = replace(self.attachment(), way=way)
-        changed = foreseen(self.kind, self.name, request, attachment, session_of)
-        return Verdict(problem=changed) if isinstance(changed, SmsshError) else Verdict(way)
+        changed = first_pass(self, request, session_of)
+        return Verdict(problem=changed) if isinstance(changed, SmsshError) else Verdict(self.way)
 
     def foresee(self, session_of: Callable[[], Any]) -> Verdict:
         """The same, before the step was compiled; where nothing is known yet, it is taken for granted."""
@@ -147,45 +118,44 @@ class Model(StepPlan):
             request = self.peek()
             if request is not None or not self.options.active:
                 return self.judge(request or {}, session_of)
-        return Verdict(SOURCES) if self.known is None else self.known
+        return Verdict(SOURCES) if self.verdict is None else self.verdict
 
     def enter(self, request: Request, session_of: Callable[[], Any]) -> Request:
         """The request, changed where the model is to have SSH."""
-        verdict = self.known = self.judge(request, session_of)
+        verdict = self.verdict = self.judge(request, session_of)
         self.repacked_by_us = False
         if verdict.problem is not None:
             # Else the transform steps that would have used it say so.
-            if self.alone_for or self.wanted_itself:
-                refused(verdict.problem, self.kind, self.name, request, alone=self.alone_for)
+            if self.strict or self.needed_itself:
+                refused(verdict.problem, self, request, alone=self.strict)
             return request
         if verdict.way is None:
             return request
         if verdict.way == SOURCES and not self.options.endpoints and not any(user.fit for user in self.users):
-            say(subject_of(self.kind, self.name, request), [unproven()])
-        attachment = replace(self.attachment(), way=verdict.way)
-        changed = inject(self.kind, self.name, request, attachment, session_of)
+            say(self.subject(request), [unproven_way()])
+        changed = inject(self, request, session_of)
         self.repacked_by_us = verdict.way == ADDED and changed is not request
         return changed
 
     @property
     def stale(self) -> bool:
         """Whether it was decided by what is no longer so."""
-        return self.told - {(self.wanted, self.tried)} != set()
+        return self.decided_by - {(self.needed, self.unproven)} != set()
 
 
 @dataclass(eq=False)
-class Transform(StepPlan):
+class Transform(Attachment):
     """A transform step.
 
     Attributes:
         model: the step that makes its model; None where that is made elsewhere.
         possible: whether its own request can have SSH, and has not yet, as far as is known.
-        told: what it was told of its model when its request was made last.
+        model_verdict: what was found of its model when its own request was made last.
     """
 
     model: Model | None = None
     possible: bool = True
-    told: Verdict | None = None
+    model_verdict: Verdict | None = None
 
     def __post_init__(self) -> None:
         if self.model is not None:
@@ -196,45 +166,46 @@ class Transform(StepPlan):
         """Whether it gets SSH if its model does."""
         return self.possible and self.options.active
 
-    def attachment(self) -> Attachment:
-        """The same for `inject`, with what was asked for its model."""
-        theirs = self.model.options if self.model is not None and self.model.options.active else None
-        return replace(super().attachment(), model=theirs)
+    @property
+    def model_options(self) -> SSHOptions | None:
+        """What was asked for its model; None where that is not known, or SSH is off there."""
+        return self.model.options if self.model is not None and self.model.options.active else None
 
     def look(self, request: Request, session_of: Callable[[], Any]) -> SmsshError | None:
         """Find out whether its own request can have SSH; answers why not."""
-        changed = foreseen(self.kind, self.name, request, self.attachment(), session_of)
+        changed = first_pass(self, request, session_of)
         self.possible = changed is not request and not isinstance(changed, SmsshError)
         return changed if isinstance(changed, SmsshError) else None
 
     def enter(self, request: Request, session_of: Callable[[], Any]) -> Request:
         """The request, changed where it and its model can have SSH."""
-        self.told = None
+        self.model_verdict = None
         if not self.options.active:
             return request
-        where, attachment = subject_of(self.kind, self.name, request), self.attachment()
+        where, attachment = self.subject(request), self
         error = self.look(request, session_of)
         if error is not None:
-            refused(error, self.kind, self.name, request, alone=self.alone)
+            refused(error, self, request, alone=self.alone)
         if not self.possible:  # or it has SSH already
             return request
         if self.model is None:
             say(where, unseen(self.options))
-            return inject(self.kind, self.name, request, attachment, session_of)
-        verdict = self.told = self.model.foresee(session_of)
+            return inject(attachment, request, session_of)
+        verdict = self.model_verdict = self.model.foresee(session_of)
         if verdict.way is None and verdict.about_files and self.options.baked:
             # The image has all that is needed but for the role, which no transform request has.
             own = self.options.role
             role = at(self.model.peek(), "ExecutionRoleArn") if own is None else own
-            attachment = replace(attachment, options=self.options.merged({"role": role}))
+            attachment = copy.copy(self)
+            attachment.options = self.options.merged({"role": role})
             say(where, unseen(attachment.options))
         elif verdict.way is None:
             alone = self.alone and verdict.problem is not None
-            refused(self.problem(verdict), self.kind, self.name, request, alone=alone)
+            refused(self.problem(verdict), self, request, alone=alone)
             return request
         elif verdict.way == SOURCES:
-            say(where, [unproven()])
-        return inject(self.kind, self.name, request, attachment, session_of)
+            say(where, [unproven_way()])
+        return inject(attachment, request, session_of)
 
     def problem(self, verdict: Verdict) -> SmsshError:
         """Why it goes without SSH where its model does."""
@@ -260,10 +231,10 @@ class Transform(StepPlan):
         )
 
     def stale(self, session_of: Callable[[], Any]) -> bool:
-        """Whether it was told what is no longer so."""
-        if self.told is None or self.model is None:
+        """Whether its model has changed since."""
+        if self.model_verdict is None or self.model is None:
             return False
-        return self.told.key != self.model.foresee(session_of).key
+        return self.model_verdict.key != self.model.foresee(session_of).key
 
 
 _ABOUT_FILES = ("model-package", "name-taken", "not-repacked", "source-not-local", "unproven-way")
@@ -272,7 +243,7 @@ _REPACKED_BY_US = ("not-repacked", "source-not-local")
 
 
 def way_into(
-    name: str | None, request: Request, options: SSHOptions, *, tried: bool, addable: bool = False
+    name: str | None, request: Request, options: SSHOptions, *, unproven: bool, addable: bool = False
 ) -> str:
     """The way by which a model brings our files: the image, an artefact that is repacked, an additional data source.
 
@@ -280,7 +251,7 @@ def way_into(
         name: the name of the step, if there is one.
         request: the model's request.
         options: what was asked for.
-        tried: whether a way may be tried that is not proven for transform jobs.
+        unproven: whether a way may be used that is not proven for transform jobs.
         addable: whether a step that repacks it can be added.
 
     Raises:
@@ -299,7 +270,7 @@ def way_into(
             if problem is None:
                 return ADDED
             raise problem
-    if tried:
+    if unproven:
         return SOURCES
     raise refuse(
         where,

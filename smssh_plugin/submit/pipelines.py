@@ -1,8 +1,8 @@
 """Whole pipelines, and pipeline definitions as JSON.
 
 Attaching to the steps covers all but `@step` functions that are only reached through what another step takes
-from them. So the pipeline's `definition()` is hooked as well, in the same way as the steps; create, upsert
-and update go through it.
+from them. So the pipeline becomes a `PipelineWithSSH`, as a step becomes a `StepWithSSH`; create, upsert and
+update go through its `definition()`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ..definitions import bodies, named_steps
 from ..errors import ExitStatus, SmsshError
 from . import local_mode, steps
 from .bundle import publish
-from .inject import step_with_ssh
-from .models import Model, StepPlan, Transform
+from .inject import Attachment, step_with_ssh
+from .models import Model, Transform
 from .repack_step import with_repack_step
 from .request.transform import KINDS
 from .request.values import at
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .selection import Selection
 
 __all__ = ["attach_pipeline", "inject_definition", "transform_definition"]
-
-_MARK = "__smssh__"
 
 Change = Callable[[str, Mapping[str, Any], "tuple[str, ...]"], "Mapping[str, Any] | list[Mapping[str, Any]]"]
 
@@ -44,10 +42,10 @@ def attach_pipeline(pipeline: Any, options: SSHOptions, selection: Selection) ->
         options: what is asked for.
         selection: which steps are meant.
     """
-    asked: _Asked | None = getattr(type(pipeline), _MARK, None)
+    asked: _Asked | None = getattr(type(pipeline), steps.MARK, None)
     if asked is None:
         asked = _Asked()
-        _hook(pipeline, asked)
+        _add_ssh(pipeline, asked)
     asked.add(Choice(options, selection))
     if _stays_local(pipeline, asked):
         return
@@ -74,26 +72,25 @@ class _Asked:
         self.refused = None
 
 
-def _hook(pipeline: Any, asked: _Asked) -> None:
-    base = type(pipeline)
+def _add_ssh(pipeline: Any, asked: _Asked) -> None:
+    base: Any = type(pipeline)
 
-    def definition(self: Any, *args: Any, **kwargs: Any) -> str:
-        if _stays_local(self, asked):
-            return str(base.definition(self, *args, **kwargs))
-        with gathered(getattr(self, "name", None)):
-            # Once more: steps may have been added since. To choices that are off, too, which keep them from later ones.
-            _attach_steps(self, asked.choices)
-            return _completed(self, _compiled(self, lambda: base.definition(self, *args, **kwargs)), asked)
+    class PipelineWithSSH(base):  # type: ignore[misc]
+        """A pipeline that was decorated: its definition has SSH in the steps that were chosen."""
 
-    functools.update_wrapper(definition, base.definition)
-    namespace: dict[str, Any] = {
-        "__module__": base.__module__,
-        "__qualname__": base.__qualname__,
-        "__doc__": base.__doc__,
-        "definition": definition,
-        _MARK: asked,
-    }
-    pipeline.__class__ = type(base.__name__, (base,), namespace)
+        @functools.wraps(base.definition)
+        def definition(self, *args: Any, **kwargs: Any) -> str:
+            compiled = functools.partial(super().definition, *args, **kwargs)
+            if _stays_local(self, asked):
+                return str(compiled())
+            with gathered(getattr(self, "name", None)):
+                # Once more: steps may have been added since. To choices that are off, too, which keep them from
+                # later ones.
+                _attach_steps(self, asked.choices)
+                return _completed(self, _compiled(self, compiled), asked)
+
+    setattr(PipelineWithSSH, steps.MARK, asked)
+    steps.become(pipeline, PipelineWithSSH)
 
 
 def _stays_local(pipeline: Any, asked: _Asked) -> bool:
@@ -112,9 +109,9 @@ _COMPILATIONS = 3
 def _compiled(pipeline: Any, definition: Callable[[], str]) -> str:
     """The definition, compiled again where a step was told what turned out to be otherwise: see `models`."""
     session = getattr(pipeline, "sagemaker_session", None)
-    plans = [steps.plan_of(found.step) for found in _walk(pipeline)]
-    models = [plan for plan in plans if isinstance(plan, Model)]
-    transforms = [plan for plan in plans if isinstance(plan, Transform)]
+    attachments = [steps.attachment_of(found.step) for found in _walk(pipeline)]
+    models = [each for each in attachments if isinstance(each, Model)]
+    transforms = [each for each in attachments if isinstance(each, Transform)]
     models += [each.model for each in transforms if each.model is not None and each.model not in models]
     for model in models:
         model.addable = True
@@ -122,7 +119,7 @@ def _compiled(pipeline: Any, definition: Callable[[], str]) -> str:
         for number in range(_COMPILATIONS):
             forget = forgettable()
             for model in models:
-                model.told.clear()
+                model.decided_by.clear()
             text = definition()
             stale = any(model.stale for model in models)
             if not stale and not any(each.stale(lambda: session) for each in transforms):
@@ -163,7 +160,7 @@ def _completed(pipeline: Any, text: str, asked: _Asked) -> str:
     ]
     walked = list(_walk(pipeline))
     known += [(steps.kind_of(each.step), each.names) for each in walked]
-    seen = {each.step.name for each in walked if steps.plan_of(each.step) is not None}
+    seen = {each.step.name for each in walked if steps.attachment_of(each.step) is not None}
     session = getattr(pipeline, "sagemaker_session", None)
     changed = definition
     declared = {each.get("Name") for each in definition.get("Parameters") or ()}
@@ -209,31 +206,33 @@ def inject_definition(
         session_of: answers the session that knows where bundles go.
         except_for: names of steps to leave alone.
     """
-    plans = _plans(definition, options, selection, except_for)
+    attachments = _attachments(definition, options, selection, except_for)
     for step, names in named_steps(definition):
-        plan = plans.get(names[0])
-        if isinstance(plan, Transform):
-            plan.look(step["Arguments"], session_of)
+        attachment = attachments.get(names[0])
+        if isinstance(attachment, Transform):
+            attachment.look(step["Arguments"], session_of)
 
     def change(kind: str, step: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
-        plan, request = plans.get(names[0]), step["Arguments"]
-        changed = request if plan is None else plan.enter(request, session_of)
+        attachment, request = attachments.get(names[0]), step["Arguments"]
+        changed = request if attachment is None else attachment.enter(request, session_of)
         return step if changed is request else step_with_ssh({**step, "Arguments": changed}, kind, options)
 
     with gathered():
         changed = transform_definition(definition, change)
-    repacked = {name: plan for name, plan in plans.items() if isinstance(plan, Model) and plan.repacked_by_us}
+    repacked = {
+        name: each for name, each in attachments.items() if isinstance(each, Model) and each.repacked_by_us
+    }
     return _with_repack_steps(changed, repacked, session_of) if repacked else changed
 
 
-def _plans(
+def _attachments(
     definition: Mapping[str, Any],
     options: SSHOptions,
     selection: Selection,
     except_for: set[str] | frozenset[str],
-) -> dict[str, StepPlan]:
+) -> dict[str, Attachment]:
     """What is asked for the steps of a definition that are meant, and for those that make models, by name."""
-    found: dict[str, StepPlan] = {}
+    found: dict[str, Attachment] = {}
     scored: list[tuple[Mapping[str, Any], tuple[str, ...]]] = []
     for step, names in named_steps(definition):
         kind, request, name = KINDS.get(step.get("Type", "")), step.get("Arguments"), names[0]
@@ -249,7 +248,7 @@ def _plans(
         elif kind == "transform" and chosen:
             scored.append((request, names))
         elif chosen:
-            found[name] = StepPlan(kind, name, options, compiled=True)
+            found[name] = Attachment(kind, name, options, compiled=True)
     for request, (name, *_) in scored:
         maker, named = found.get(_maker_of(request) or ""), selection.names("transform", [name])
         model = maker if isinstance(maker, Model) else None

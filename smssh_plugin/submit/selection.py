@@ -19,33 +19,33 @@ class Selection:
     """Steps by name, pattern or kind; a step that matches one of several is chosen.
 
     Args:
-        wanted: names (`Train`), patterns as in a shell (`Train*`), or kinds (`training`, `processing`, `transform`,
+        steps: names (`Train`), patterns as in a shell (`Train*`), or kinds (`training`, `processing`, `transform`,
             `model`, `tuning`); a text with one or several, with commas between, or any iterable of such. None is all.
 
     Raises:
         SmsshError: it is something else.
     """
 
-    def __init__(self, wanted: str | Iterable[str] | None = None) -> None:
-        parts: Any = wanted.split(",") if isinstance(wanted, str) else wanted
+    def __init__(self, steps: str | Iterable[str] | None = None) -> None:
+        parts: Any = steps.split(",") if isinstance(steps, str) else steps
         try:
             found = None if parts is None else tuple(dict.fromkeys(part.strip() for part in parts))
         except (AttributeError, TypeError):
             found = ()
         if found is not None and not all(found or ("",)):
             raise SmsshError(
-                f"steps={wanted!r} does not name steps",
+                f"steps={steps!r} does not name steps",
                 hint="use names, patterns or kinds: steps='Train', steps=['Train*', 'processing']; the kinds are "
                 + ", ".join(KINDS.values()),
                 reference="bad-selection",
                 status=ExitStatus.USAGE,
             )
-        self._wanted = found
+        self._parts = found
 
     @property
     def everything(self) -> bool:
         """Whether all steps are meant."""
-        return self._wanted is None
+        return self._parts is None
 
     def has(self, kind: str | None, names: Sequence[str]) -> bool:
         """Whether a step is meant.
@@ -54,7 +54,7 @@ class Selection:
             kind: its kind.
             names: its name, and those of the steps and collections that it is part of.
         """
-        return self._wanted is None or any(_matches(each, kind, names) for each in self._wanted)
+        return self._parts is None or any(_matches(each, kind, names) for each in self._parts)
 
     def names(self, kind: str | None, own: Sequence[str]) -> bool:
         """Whether a person named a step: its kind, or its own name, by a pattern too.
@@ -65,7 +65,7 @@ class Selection:
             kind: its kind.
             own: its name, and those of the collections that stand for it, such as a ModelStep of SDK v2.
         """
-        return any(each.strip("*?") and _matches(each, kind, own) for each in self._wanted or ())
+        return any(each.strip("*?") and _matches(each, kind, own) for each in self._parts or ())
 
     def check(self, known: Iterable[tuple[str | None, Sequence[str]]]) -> None:
         """Refuse what matches no step: it is misspelt, or the step has another name by now.
@@ -76,10 +76,10 @@ class Selection:
         Raises:
             SmsshError: a name, pattern or kind matches no step.
         """
-        steps = list(known)
-        for each in self._wanted or ():
-            if not any(_matches(each, kind, names) for kind, names in steps):
-                entered = sorted({names[0] for kind, names in steps if kind is not None})
+        found = list(known)
+        for each in self._parts or ():
+            if not any(_matches(each, kind, names) for kind, names in found):
+                entered = sorted({names[0] for kind, names in found if kind is not None})
                 raise SmsshError(
                     f"steps: {each!r} matches no step that supports SSH",
                     hint=f"use one of {', '.join(entered)}" if entered else "no step here supports SSH",
@@ -88,10 +88,10 @@ class Selection:
                 )
 
 
-def _matches(wanted: str, kind: str | None, names: Sequence[str]) -> bool:
+def _matches(part: str, kind: str | None, names: Sequence[str]) -> bool:
     if kind is None:
         return False
-    return wanted == kind or any(fnmatch.fnmatchcase(name, wanted) for name in names)
+    return part == kind or any(fnmatch.fnmatchcase(name, part) for name in names)
 
 
 EVERYTHING = Selection()

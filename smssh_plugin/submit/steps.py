@@ -1,9 +1,9 @@
 """One pipeline step: its requests get SSH when they are made.
 
 Steps of SageMaker SDK v2 and v3 are told by what they have, never by their classes: nothing of the SDK is
-imported. What is hooked is the `arguments` property of the step's instance, through a class of its own,
-because every way out of a step goes through it (definition, upsert, local mode) and because it is evaluated
-late: the SDK uploads code then, under keys that depend on the pipeline that is being compiled.
+imported. A step that is decorated becomes a `StepWithSSH` of its own class, whose `arguments` property adds SSH:
+every way out of a step goes through that (definition, upsert, local mode), and it is evaluated late: the SDK
+uploads code then, under keys that depend on the pipeline that is being compiled.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import functools
 from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
 
 from . import local_mode, repack
-from .inject import REPACKED, step_with_ssh
-from .models import Model, StepPlan, Transform
+from .inject import REPACKED, Attachment, step_with_ssh
+from .models import Model, Transform
 from .request.transform import KINDS
 
 if TYPE_CHECKING:
     from .options import SSHOptions
 
-__all__ = ["MARK", "attach", "is_step", "kind_of", "plan_of", "steps_in", "type_of"]
+__all__ = ["MARK", "attach", "attachment_of", "become", "is_step", "kind_of", "steps_in", "type_of"]
 
 MARK = "__smssh__"
-_STAGED = "__smssh_staged__"
+_BUNDLE_OF = "__smssh_bundle_of__"
 
 
 # -------------------------------------------------------------------------------- what is what
@@ -125,69 +125,77 @@ def attach(
         chosen: whether it is meant itself, and does not only come along with a transform step.
         session: a SageMaker session to fall back on.
     """
-    plan = plan_of(step)
-    if plan is None:
-        plan = _plan(step, options, session)
-        _hook(step, plan)
-    plan.alone, plan.named = plan.alone or alone, plan.named or named
-    if isinstance(plan, Model):
-        plan.chosen = plan.chosen or chosen
+    attachment = attachment_of(step)
+    if attachment is None:
+        attachment = _attachment(step, options, session)
+        _add_ssh(step, attachment)
+    attachment.alone, attachment.named = attachment.alone or alone, attachment.named or named
+    if isinstance(attachment, Model):
+        attachment.chosen = attachment.chosen or chosen
 
 
-def plan_of(step: Any) -> StepPlan | None:
+def attachment_of(step: Any) -> Attachment | None:
     """What was asked for the step; None where nothing was."""
     found = getattr(type(step), MARK, None)
-    return found if isinstance(found, StepPlan) else None
+    return found if isinstance(found, Attachment) else None
 
 
-def _hook(step: Any, plan: StepPlan) -> None:
-    """Let a step's requests, and the whole step of a definition, be changed."""
-    base = type(step)
-    own: property = base.arguments
-    entered = False  # whether the request that was made last has SSH in it
-
-    def arguments(self: Any) -> Any:
-        nonlocal entered
-        session_of = functools.partial(_session_of, self)
-        entered = False
-        if plan.options.active and local_mode.is_local_step(session_of(), plan.session):
-            local_mode.warn(f"step {self.name!r}")
-            return own.__get__(self)
-        request = own.__get__(self)
-        changed = plan.enter(request, session_of)
-        entered = changed is not request
-        return changed
-
-    @functools.wraps(base.to_request)
-    def to_request(self: Any) -> Any:
-        whole = base.to_request(self)
-        return step_with_ssh(whole, plan.kind, plan.options) if entered else whole
-
-    _subclass(step, {"arguments": property(arguments, doc=own.__doc__), "to_request": to_request, MARK: plan})
+def become(target: Any, subclass: Any) -> None:
+    """Make one object an instance of a subclass of its class, which is shown under the name of that."""
+    base = type(target)
+    subclass.__name__, subclass.__qualname__ = base.__name__, base.__qualname__
+    subclass.__module__, subclass.__doc__ = base.__module__, base.__doc__
+    target.__class__ = subclass
 
 
-def _subclass(step: Any, namespace: dict[str, Any]) -> None:
-    """Give a step a class of its own, which is like its class but for these members."""
-    base = type(step)
-    like = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
-    step.__class__ = type(base.__name__, (base,), {**like, **namespace})
+def _add_ssh(step: Any, attachment: Attachment) -> None:
+    base: Any = type(step)
+
+    class StepWithSSH(base):  # type: ignore[misc]
+        """A step that was decorated: its requests have SSH in them."""
+
+        @property
+        def arguments(self) -> Any:
+            """The request, with SSH in it where it can have that."""
+            session_of = functools.partial(_session_of, self)
+            attachment.entered = False
+            if attachment.options.active and local_mode.is_local_step(session_of(), attachment.session):
+                local_mode.warn(f"step {self.name!r}")
+                return super().arguments
+            request = super().arguments
+            changed = attachment.enter(request, session_of)
+            attachment.entered = changed is not request
+            return changed
+
+        def to_request(self) -> Any:
+            """The whole step of a definition."""
+            whole = super().to_request()
+            return step_with_ssh(whole, attachment.kind, attachment.options) if attachment.entered else whole
+
+    setattr(StepWithSSH, MARK, attachment)
+    become(step, StepWithSSH)
 
 
-def _stage(step: Any, model: Model) -> None:
-    """Let a step of the SDK's that repacks a model bring the bundle into it; the step itself is not entered by that."""
-    if getattr(type(step), _STAGED, None) is not None:
+def _add_bundle(step: Any, model: Model) -> None:
+    base: Any = type(step)
+    if hasattr(base, _BUNDLE_OF):
         return
-    own: property = type(step).arguments
 
-    def arguments(self: Any) -> Any:
-        session_of = functools.partial(_session_of, self)
-        local = local_mode.is_local_step(session_of(), model.session)
-        if local or model.foresee(session_of).way != REPACKED:
-            return own.__get__(self)
-        with repack.staged(self, model.options, lambda: session_of() or model.session):
-            return repack.whole_source(own.__get__(self))
+    class RepackStepWithBundle(base):  # type: ignore[misc]
+        """A step of the SDK's that repacks a model, and puts the bundle into it; it gets no SSH itself by that."""
 
-    _subclass(step, {"arguments": property(arguments, doc=own.__doc__), _STAGED: model})
+        @property
+        def arguments(self) -> Any:
+            """The request; the bundle lies beside the model's script while it is made."""
+            session_of = functools.partial(_session_of, self)
+            local = local_mode.is_local_step(session_of(), model.session)
+            if local or model.foresee(session_of).way != REPACKED:
+                return super().arguments
+            with repack.staged(self, model.options, lambda: session_of() or model.session):
+                return repack.whole_source(super().arguments)
+
+    setattr(RepackStepWithBundle, _BUNDLE_OF, model)
+    become(step, RepackStepWithBundle)
 
 
 # -------------------------------------------------------------------------------- sessions and models
@@ -215,7 +223,7 @@ def _jobs_of(step: Any) -> Iterator[Any]:
         yield getattr(step, name, None)
 
 
-def _plan(step: Any, options: SSHOptions, session: Any) -> StepPlan:
+def _attachment(step: Any, options: SSHOptions, session: Any) -> Attachment:
     """What was asked for a step, and what else its kind has to know."""
     kind = kind_of(step)
     assert kind is not None
@@ -223,14 +231,14 @@ def _plan(step: Any, options: SSHOptions, session: Any) -> StepPlan:
         model = _model_of(step, options, session)
         return Transform(kind, step.name, options, session=session, model=model)
     if kind != "model":
-        return StepPlan(kind, step.name, options, session=session)
+        return Attachment(kind, step.name, options, session=session)
     peek = functools.partial(repack.request_of, step)
-    plan = Model(kind, step.name, options, session=session, peek=peek)
+    model = Model(kind, step.name, options, session=session, peek=peek)
     request = repack.request_of(step)
     for maker in repack.makers(request) if request is not None else ():
         if maker is not None:
-            _stage(maker, plan)
-    return plan
+            _add_bundle(maker, model)
+    return model
 
 
 def _model_of(step: Any, options: SSHOptions, session: Any) -> Model | None:
@@ -244,5 +252,5 @@ def _model_of(step: Any, options: SSHOptions, session: Any) -> Model | None:
     if not is_step(maker) or kind_of(maker) != "model":
         return None
     attach(maker, options, chosen=False, session=session)
-    plan = plan_of(maker)
-    return plan if isinstance(plan, Model) else None
+    attachment = attachment_of(maker)
+    return attachment if isinstance(attachment, Model) else None

@@ -30,7 +30,7 @@ __all__ = [
     "forgettable",
     "gathered",
     "say",
-    "unproven",
+    "unproven_way",
     "unseen",
     "warnings_of",
 ]
@@ -94,7 +94,7 @@ _ROLE_UNSEEN = RequestWarning(
 )
 
 
-def unproven() -> RequestWarning:
+def unproven_way() -> RequestWarning:
     """What is to be said of a transform job or its model where the bundle comes by a way that was not proven for it."""
     return RequestWarning(
         "the bundle is one of the model's AdditionalModelDataSources, which AWS does not document for batch transform",
@@ -343,7 +343,7 @@ def gathered(pipeline: str | None = None) -> Iterator[None]:
 
 
 def forgettable() -> Callable[[], None]:
-    """A way to forget what is said from now on and was not warned of yet, for whoever tries again."""
+    """A way to forget what is said from now on and was not warned of yet, for another try."""
     waiting = _waiting.get()
     known = {warning: set(subjects) for warning, subjects in _said.items()}
     kept = {key: list(subjects) for key, subjects in (waiting or {}).items()}

@@ -62,11 +62,11 @@ def with_ssh(
     """
     if isinstance(target, SSHOptions):
         target, options = None, target
-    wanted = (options if options is not None else SSHOptions()).merged(changes)
+    options = (options if options is not None else SSHOptions()).merged(changes)
     selection = EVERYTHING if steps is None else Selection(steps)
     if target is None:
-        return lambda later: _decorate(later, wanted, selection)
-    return _decorate(target, wanted, selection)
+        return lambda later: _decorate(later, options, selection)
+    return _decorate(target, options, selection)
 
 
 def _decorate(target: Any, options: SSHOptions, selection: Selection) -> Any:

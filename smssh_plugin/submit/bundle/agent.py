@@ -68,20 +68,20 @@ def agent_for(options: SSHOptions, endpoint: str, region: str | None) -> Agent:
     """
     if options.transport != "ssm" or options.agent_source == "found":
         return Agent()
-    wanted = options.agent_source != "auto"
+    required = options.agent_source != "auto"
     base = _mirror(options)
     if not base:
         named = urlsplit(endpoint).hostname or ""
-        if not wanted and not (region and named.endswith(AWS_DOMAINS)):
+        if not required and not (region and named.endswith(AWS_DOMAINS)):
             return Agent()  # an S3 of somebody's own, which has no packages: the local emulator's, for one
         base = bucket_url(endpoint, region or "")
     version = options.agent_version or VERSION
     try:
-        if (version, base) in _given_up and not wanted:
+        if (version, base) in _given_up and not required:
             return Agent()
         return _pinned(options, base, version)
     except SmsshError as error:
-        if wanted:
+        if required:
             raise SmsshError(
                 f"the agent for the jobs is not there: {error.message}",
                 hint=HINT,

@@ -51,10 +51,10 @@ def check_bundle(options: SSHOptions, session: Any, store: Destination) -> setti
     """
     assert options.bundle_uri is not None
     asked = _asked(options, tuple(named_keys(options, session)))
-    wanted = json.dumps(
+    expected = json.dumps(
         [asked, options.wheels, options.agent_source, options.machines], sort_keys=True, default=repr
     )
-    known = (str(store.client.meta.endpoint_url), options.bundle_uri, wanted)
+    known = (str(store.client.meta.endpoint_url), options.bundle_uri, expected)
     when, found = _checked.get(known, (0.0, None))
     if found is not None and time.monotonic() - when < FRESH_SECONDS:
         return found
@@ -129,12 +129,12 @@ def _shown(value: Any) -> str:
 
 def _absent(options: SSHOptions, manifest: Manifest) -> list[str]:
     """What the bundle should bring and does not."""
-    wanted = {f"wheels for Python {each}": f"wheels/{platform_of(each)}/" for each in options.wheels}
+    prefixes = {f"wheels for Python {each}": f"wheels/{platform_of(each)}/" for each in options.wheels}
     if options.agent_source == "bundle":
-        wanted.update({f"agent for {each}": f"agent/{each}/{PACKAGE}" for each in options.machines})
+        prefixes.update({f"agent for {each}": f"agent/{each}/{PACKAGE}" for each in options.machines})
     return [
         f"it has no {what}"
-        for what, prefix in wanted.items()
+        for what, prefix in prefixes.items()
         if not any(name.startswith(prefix) for name in manifest.files)
     ]
 

@@ -1,9 +1,12 @@
 """Sources without what an interpreter does not need: comments, docstrings, what is for type checkers, most spaces.
 
-Containers compile our modules anew at each start, out of an archive that is stored uncompressed; what is not in it
-need not be uploaded, mounted and read. Line numbers stay, so that tracebacks are right. What is left is decided by
-`tokenize` alone: which tokens there are, and where, is the language's affair, so the result is the same under every
-version of Python (an abstract syntax tree and its unparsing are not).
+Containers compile our modules anew at each start, out of an archive that is stored uncompressed. Without this, a bundle
+has 638,000 bytes instead of 351,000, and the imports before the entry point take 5 to 8 % more processor time; without
+comments and docstrings alone, 466,000 bytes, and hardly less time than with them (CPython 3.11).
+
+Line numbers stay, so that tracebacks are right. What is left is decided by `tokenize` alone: which tokens there are,
+and where, is the language's affair, so the result is the same under every version of Python (an abstract syntax tree
+and its unparsing are not).
 """
 
 from __future__ import annotations

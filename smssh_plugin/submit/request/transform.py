@@ -141,8 +141,8 @@ def _training(request: Request, injection: Injection, where: str) -> Request:
 def _tuning(request: Request, injection: Injection, where: str) -> Request:
     field_name, definitions = definitions_of(request)
     # The entries of all definitions count together.
-    given = sum(len(found) for each in definitions if is_map(found := at(each, "Environment")))
-    if given + VARIABLES * len(definitions) > LIMITS["tuning"].entries:
+    present = sum(len(found) for each in definitions if is_map(found := at(each, "Environment")))
+    if present + VARIABLES * len(definitions) > LIMITS["tuning"].entries:
         injection = replace(injection, room=False)
     changed = [_tuning_definition(each, injection, where, field_name) for each in definitions]
     if all(new is old for new, old in zip(changed, definitions)):

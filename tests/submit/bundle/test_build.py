@@ -106,7 +106,7 @@ def test_nothing_is_left_to_a_compressor() -> None:
     assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_sources_are_slim() -> None:
+def test_sources_are_minified() -> None:
     files = build(SSHOptions(), [KEY]).files
     archive = zipfile.ZipFile(io.BytesIO(files["smssh.zip"]))
     sources = [archive.read(name) for name in archive.namelist() if name.endswith(".py")]

@@ -164,7 +164,7 @@ class C:
             "b"
         return x
 '''.replace("~", " ")
-SLIMMED = '''\
+MINIFIED = '''\
 
 import os
 
@@ -230,11 +230,11 @@ int)):return a,b,c,d(3),f
 
 
 def test_what_goes_and_what_stays() -> None:
-    assert minify(SOURCE.encode()).decode() == SLIMMED
+    assert minify(SOURCE.encode()).decode() == MINIFIED
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     exec(SOURCE, before)
-    exec(SLIMMED, after)
+    exec(MINIFIED, after)
     for arguments in ((0,), (1,)):
         assert before["f"](*arguments) == after["f"](*arguments)
     assert before["C"]().typed(1, 2, g=4)[:3] == after["C"]().typed(1, 2, g=4)[:3] == (1, (2,), {1: 2})
