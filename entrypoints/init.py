@@ -1,5 +1,7 @@
 """Init: runs the entry point as its child, for `run.sh` and `smssh-hook run`, and can hold and retry it.
 
+By hand: tini and its like are programs that an image need not have, and neither hold nor retry.
+
 It starts the entry point in a process group of its own, forwards every signal to it, reaps whatever is left
 to it, and ends with its exit status, or 128 + N when signal N ended it. CPython 3.7 and later, standard
 library only: it is imported without site-packages. Until the child runs, every failure means: become the

@@ -170,4 +170,4 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _not_installed(reason: str) -> SmsshError:
-    return SmsshError(f"openssh-server is not installed: {reason}.", reference="apt-failed")
+    return SmsshError(f"openssh-server is not installed: {reason}", reference="apt-failed")

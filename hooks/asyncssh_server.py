@@ -68,7 +68,7 @@ def smssh_start_server(context: Context) -> Server | None:
             return server
         context.log.info("asyncssh did not start (attempt %d)", attempt + 1)
     raise SmsshError(
-        "asyncssh does not start: {}.".format(tail(folder / "asyncssh.log")), reference="no-ssh-server"
+        "asyncssh does not start: {}".format(tail(folder / "asyncssh.log")), reference="no-ssh-server"
     )
 
 

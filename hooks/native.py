@@ -178,14 +178,14 @@ def smssh_start_transport(context: Context) -> Transport | None:
 def _start(context: Context) -> None:
     if context.job.kind != "training":
         raise SmsshError(
-            f"The native transport is SageMaker's remote debugging, which no {context.job.kind} job has.",
-            hint="Use the transport ssm.",
+            f"the native transport is SageMaker's remote debugging, which no {context.job.kind} job has",
+            hint="use the transport ssm",
             reference="native-is-training-only",
         )
     if not context.settings.announce:
         raise SmsshError(
-            "This job does not say where its host key is announced.",
-            hint="Set SMSSH_ANNOUNCE=s3://bucket/prefix; with_ssh does it by itself.",
+            "this job does not say where its host key is announced",
+            hint="set SMSSH_ANNOUNCE=s3://bucket/prefix; with_ssh does it by itself",
             reference="no-announce-place",
         )
     announcement = Announcement(context, aws_calls.client("s3", aws_calls.region(context)))

@@ -75,9 +75,9 @@ def _start(context: Context) -> str:
     region = aws_calls.region(context)
     if not context.settings.role:
         raise SmsshError(
-            "SMSSH_ROLE is not set.",
-            hint="Set it in the job's environment to the IAM role of the managed node, such as the job's own; with_ssh "
-            "does it by itself.",
+            "SMSSH_ROLE is not set",
+            hint="set it in the job's environment to the IAM role of the managed node, such as the job's own; with_ssh "
+            "does it by itself",
             reference="no-role",
         )
     installed = ssm_agent.install(context, region)

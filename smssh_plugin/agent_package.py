@@ -61,7 +61,7 @@ def package_url(base: str, version: str, machine: str) -> str:
         SmsshError: there is no agent for such a machine.
     """
     if machine not in MACHINES:
-        raise SmsshError(f"There is no amazon-ssm-agent for {machine} machines.", reference="no-agent")
+        raise SmsshError(f"there is no amazon-ssm-agent for {machine} machines", reference="no-agent")
     return f"{base}/{version}/debian_{MACHINES[machine]}/{PACKAGE}"
 
 
@@ -73,7 +73,7 @@ def download(
     HTTPS_PROXY and NO_PROXY apply, as for everything that urllib fetches.
 
     Args:
-        url: https or http; whoever calls checks what has come by its digest.
+        url: https or http; the caller checks what has come by its digest.
         target: the file; a part of it may be there after an error.
         seconds: for everything, but not for the resolution of the name, which has its own limits.
         ending: set when nobody wants it any more.
@@ -106,13 +106,13 @@ def download(
             problem = str(error) or type(error).__name__
         except OSError as error:
             raise SmsshError(
-                f"{target} cannot be written: {error.strerror or error}.", reference="not-written"
+                f"{target} cannot be written: {error.strerror or error}", reference="not-written"
             ) from None
         pause = random.uniform(0.5, 2.0 ** (attempt + 1))  # noqa: S311 - no secret
         if time.monotonic() + pause >= deadline or ending.wait(pause):
             break
     raise SmsshError(
-        f"{url} cannot be downloaded: {problem}.", reference="not-downloaded", status=ExitStatus.UNREACHABLE
+        f"{url} cannot be downloaded: {problem}", reference="not-downloaded", status=ExitStatus.UNREACHABLE
     )
 
 

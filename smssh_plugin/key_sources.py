@@ -48,7 +48,7 @@ def is_source(entry: str) -> bool:
     if not any(pattern.match(address) for pattern in (_GITHUB, _PARAMETER, _OBJECT, _ADDRESS)):
         raise SmsshError(
             f"{entry!r} is not a source of public keys",
-            hint=f"sources are {FORMS}",
+            hint=f"use {FORMS}",
             reference="bad-key-source",
             status=ExitStatus.USAGE,
         )
@@ -80,7 +80,7 @@ def read_source(
     if "PRIVATE KEY" in text:
         raise SmsshError(
             f"{source} has a private key where public ones belong",
-            hint="who can read it has that key now: make another",
+            hint="make another key: everybody who can read it there has this one",
             reference="private-key",
             status=ExitStatus.USAGE,
         )
@@ -146,7 +146,7 @@ def _of_aws(source: str, action: str, read: Callable[[], str]) -> str:
         problem, kind = str(error), ExitStatus.UNREACHABLE
     raise SmsshError(
         f"the public keys of {source} cannot be read: {problem}",
-        hint=f"it needs {action}",
+        hint=f"allow {action}",
         reference="keys-not-readable",
         status=kind,
     )
@@ -160,7 +160,7 @@ def _fetched(source: str, address: str) -> str:
         except SmsshError as error:
             raise SmsshError(
                 f"the public keys of {source} cannot be read: {error.message}",
-                hint=f"{address} must be reachable from here, and there must be such a user",
+                hint=f"check that {address} can be reached from here, and that there is such a user",
                 reference="keys-not-readable",
                 status=error.status,
             ) from None
@@ -174,5 +174,7 @@ def _decoded(source: str, data: bytes) -> str:
         return data.decode("utf-8")
     except ValueError as error:  # that it is no UTF-8 is one, too
         raise SmsshError(
-            f"{source} is no list of public keys: {error}", reference="no-public-key", status=ExitStatus.USAGE
+            f"{source} is not a list of public keys: {error}",
+            reference="no-public-key",
+            status=ExitStatus.USAGE,
         ) from None

@@ -108,6 +108,7 @@ class Manifest:
 def _damaged(problem: str) -> SmsshError:
     return SmsshError(
         f"the bundle is damaged: {problem}",
-        hint="`smssh bundle verify` says what is wrong with the one in S3; remove that prefix, and submit once more",
+        hint="see with `smssh bundle verify` what is wrong with the one in S3; remove that prefix, and "
+        "submit once more",
         reference="bundle-damaged",
     )

@@ -116,7 +116,7 @@ def test_a_bucket_must_be_ones_own_or_that_of_the_account_that_is_named(aws):
         (OBJECT, "NoSuchKey", "s3:GetObject on team/ssh/keys", ExitStatus.NOT_FOUND),
         ("s3://nobodys/keys", "NoSuchBucket", "s3:GetObject on nobodys/keys", ExitStatus.NOT_FOUND),
         ("ssm:/gone", "ParameterNotFound", "ssm:GetParameter on /gone", ExitStatus.NOT_FOUND),
-        ("github:nobody", "HTTP status 404", "there must be such a user", ExitStatus.UNREACHABLE),
+        ("github:nobody", "HTTP status 404", "there is such a user", ExitStatus.UNREACHABLE),
     ],
 )
 def test_what_cannot_be_read(aws, web, source, problem, hint, status):
@@ -150,7 +150,7 @@ def test_without_credentials(monkeypatch, tmp_path):
         ("# nothing\n", "has no public key in it"),
         (PRIVATE, "has a private key"),
         ("x" * (1 << 20) + "x", "larger than 1048576 bytes"),
-        ("\udcff", "no list of public keys"),
+        ("\udcff", "not a list of public keys"),
     ],
 )
 def test_what_has_no_keys(aws, text, problem):

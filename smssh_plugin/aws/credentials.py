@@ -82,8 +82,8 @@ class CredentialChain:
             raise self._mfa("have ended, and new ones take an MFA code") from error
         except (BotoCoreError, ClientError) as error:
             raise SmsshError(
-                f"the AWS credentials of profile {self.profile.name!r} cannot be had: {error}",
-                hint="log in again: `aws sso login`, or whatever gives you credentials",
+                f"the AWS credentials of profile {self.profile.name!r} cannot be read: {error}",
+                hint="log in again, for instance with `aws sso login`",
                 reference="no-credentials",
                 status=ExitStatus.REFUSED,
             ) from error

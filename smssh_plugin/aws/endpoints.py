@@ -56,8 +56,8 @@ def endpoint(service: str, region: str, profile: Profile) -> str:
         return _checked(configured)
     if not re.fullmatch(r"[a-z0-9]{1,63}(-[a-z0-9]{1,63}){1,8}", region):
         raise SmsshError(
-            f"{region!r} is no AWS region",
-            hint="regions are called us-east-1, eu-west-1, ...",
+            f"{region!r} is not an AWS region",
+            hint="use a region such as us-east-1 or eu-west-1",
             reference="no-region",
             status=ExitStatus.USAGE,
         )
@@ -79,7 +79,7 @@ def named_endpoint(service: str, profile: Profile) -> str | None:
 def _checked(configured: str) -> str:
     if not re.match(r"https?://[^/]", configured):
         raise SmsshError(
-            f"the endpoint {configured!r} is no address: it starts neither with https:// nor with http://",
+            f"invalid endpoint {configured!r}: it starts with neither https:// nor http://",
             hint="see AWS_ENDPOINT_URL and `endpoint_url` in the AWS configuration",
             reference="aws-unusable",
             status=ExitStatus.USAGE,

@@ -41,7 +41,7 @@ class Profile:
         if named and not found and self.name not in stored:
             raise SmsshError(
                 f"the AWS configuration has no profile {self.name!r}",
-                hint="`aws configure list-profiles` shows those that there are; see AWS_PROFILE and --profile",
+                hint="name one that `aws configure list-profiles` shows, in AWS_PROFILE or with --profile",
                 reference="no-profile",
                 status=ExitStatus.USAGE,
             )

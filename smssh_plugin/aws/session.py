@@ -1,4 +1,8 @@
-"""API calls, and their errors in words a person can act on."""
+"""API calls, and their errors in words a person can act on.
+
+By hand, with botocore for the configuration only: a login pays for every import, and most of it would be botocore's
+clients and their models.
+"""
 
 from __future__ import annotations
 

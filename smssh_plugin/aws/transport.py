@@ -89,13 +89,11 @@ def open_socket(
             raise ValueError("a password with one of /?# in it")
     except ValueError:
         # What it took for host and port may be user and password.
-        raise SetupError(
-            "the address of the proxy is none: a user or password in it has to be quoted"
-        ) from None
+        raise SetupError("invalid proxy URL: percent-encode the user name and password") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SetupError(
-            f"the proxy {parts.scheme}://{parts.hostname or ''} is none that smssh can use: "
-            "only http:// and https:// are"
+            f"smssh cannot use the proxy {parts.scheme}://{parts.hostname or ''}: "
+            "only http:// and https:// proxies work"
         )
     where = f"{parts.hostname}:{proxy_port}"
     deadline = time.monotonic() + timeout
@@ -240,7 +238,7 @@ def _tunnel(connection: socket.socket, target: str, proxy: object, deadline: flo
         # One byte after another at the end: what follows the head belongs to the tunnel.
         data = connection.recv(1)
         if not data or len(answer) > _ANSWER_MAX:
-            raise OSError("its answer is not one of HTTP")
+            raise OSError("its answer is not HTTP")
         answer += data
     status = answer.split(b"\r\n", 1)[0].decode("latin-1")
     code = status.split()[1:2]

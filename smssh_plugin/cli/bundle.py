@@ -78,7 +78,7 @@ def build(
             if options.transport == "native" and "announce" not in options.extra:
                 raise SmsshError(
                     "the transport native announces itself in S3, and a folder does not say where",
-                    hint="say it: -o extra.announce=s3://bucket/prefix",
+                    hint="name it: -o extra.announce=s3://bucket/prefix",
                     reference="no-announce-place",
                     status=ExitStatus.USAGE,
                 )
@@ -204,8 +204,8 @@ def verify(
         address, wrong, count = damaged[0]
         raise SmsshError(
             f"{address} is damaged: {wrong} of {count} files are not as they should be",
-            hint="`smssh bundle build`, or the next compile, puts what is missing or different there again; what does "
-            "not belong there has to be removed",
+            hint="run `smssh bundle build`, or compile again, to restore what is missing or different; remove "
+            "what does not belong there",
             reference="bundle-damaged",
             status=ExitStatus.FAILED,
         )
@@ -376,7 +376,7 @@ def _places(
             if not addresses:
                 raise SmsshError(
                     f"pipeline {pipeline!r} uses no bundle",
-                    hint="it was upserted without SSH, or for images that have smssh-plugin",
+                    hint="upsert it with SSH; a pipeline for images that have smssh-plugin needs no bundle",
                     reference="no-bundle",
                     status=ExitStatus.NOT_FOUND,
                 )

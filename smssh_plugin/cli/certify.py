@@ -41,7 +41,7 @@ def certify(key: Path | None, seconds: float, name: str | None, authority: bool,
             click.echo(line)
         return 0
     if key is None:
-        raise click.UsageError("Missing argument 'KEY': the public key, or --authority.")
+        raise click.UsageError("missing argument 'KEY': name the public key, or --authority")
     made = certificates.certify(key, seconds, name or key.name.removesuffix(".pub"))
     click.echo(f"{made}: good for {format_duration(seconds)}")
     return 0

@@ -78,13 +78,13 @@ def load(name: str) -> click.Command | None:
         problem = f"{type(error).__name__}: {error}"
         raise SmsshError(
             f"the command {name} cannot be loaded from {where}: {problem}",
-            hint="it belongs to a plugin: update or uninstall that package",
+            hint="update or uninstall the package of the plugin",
             reference="broken-plugin-command",
         ) from error
     if not isinstance(found, click.Command):
         raise SmsshError(
             f"the command {name} of a plugin, {where}, is a {type(found).__qualname__}, not a click command",
-            hint="it belongs to a plugin: update or uninstall that package",
+            hint="update or uninstall the package of the plugin",
             reference="broken-plugin-command",
         )
     return found

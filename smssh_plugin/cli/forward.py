@@ -24,9 +24,7 @@ class Forwarding(click.ParamType):  # type: ignore[type-arg] # generic from clic
         form = r"(?:(\d+):)?(?:([A-Za-z][\w.-]*|\d+(?:\.\d+){3}|\[[0-9a-fA-F:]+\]):)?(\d+)"
         found = re.fullmatch(form, str(value))
         if found is None:
-            self.fail(
-                f"{value!r} is no way to forward; say 8080, 9000:8080 or 5432:db.internal:5432", param, ctx
-            )
+            self.fail(f"{value!r} is not a forward; use 8080, 9000:8080 or 5432:db.internal:5432", param, ctx)
         local, host, port = found.groups()
         if not 0 < int(port) < 65536 or int(local or 0) > 65535:
             self.fail(f"{value!r}: ports are numbers from 1 to 65535", param, ctx)

@@ -60,7 +60,8 @@ def list_(everything: bool, owner: str | None, as_json: bool, region: str | None
         put(line(f"{len(some)} online nodes claim to be {address}: {who}"), error=True)
     if claimed:
         put(
-            "smssh enters none of them unless SageMaker's word on the job, or SMSSH_NODE=ID, says which it is",
+            "smssh enters none of them unless SageMaker's description of the job, or SMSSH_NODE=ID, says "
+            "which one it is",
             error=True,
         )
     return 0

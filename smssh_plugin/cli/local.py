@@ -291,7 +291,7 @@ def down() -> None:
         raise SmsshError(
             f"smssh local (process {state.pid}) did not stop within {_STOP_SECONDS:.0f} seconds",
             hint=f"see {folder.log_file}; then: kill -KILL {state.pid}",
-            reference="local emulator-does-not-stop",
+            reference="emulator-does-not-stop",
             status=ExitStatus.TIMEOUT,
         )
     click.echo("smssh local has stopped.", err=True)
@@ -319,7 +319,7 @@ def _joined(folder: StateFolder) -> Iterator[Users]:
                 raise SmsshError(
                     f"the smssh local before this one did not stop within {_STOP_SECONDS:.0f} seconds",
                     hint=f"see {folder.log_file}",
-                    reference="local emulator-does-not-stop",
+                    reference="emulator-does-not-stop",
                     status=ExitStatus.TIMEOUT,
                 )
             time.sleep(0.05)
@@ -358,7 +358,7 @@ def _not_as_asked(state: State, asked: str, fact: str) -> SmsshError:
     """The error for an option that the one that runs does not meet."""
     return SmsshError(
         f"smssh local is already running (process {state.pid}) and {fact}",
-        hint=f"smssh local down, which stops its jobs; or leave out {asked}; or set SMSSH_HOME to another folder",
+        hint=f"run `smssh local down`, which stops its jobs; or leave out {asked}; or set SMSSH_HOME to another folder",
         reference="already-running",
         status=ExitStatus.USAGE,
     )
@@ -374,7 +374,7 @@ def _check(port: int, manner: _Manner) -> None:
         if importlib.util.find_spec(module) is None:
             raise SmsshError(
                 f"smssh local needs the package {module}, which is not installed",
-                hint='pip install "smssh-plugin[local]"',
+                hint='install it: pip install "smssh-plugin[local]"',
                 reference="extra-not-installed",
                 status=ExitStatus.USAGE,
             )
@@ -467,7 +467,7 @@ def _start(folder: StateFolder, port: int, manner: _Manner, *, temporary: bool =
         raise SmsshError(
             f"smssh local did not start within {_START_SECONDS:.0f} seconds",
             hint=f"see {folder.log_file}",
-            reference="local emulator-does-not-start",
+            reference="emulator-does-not-start",
             status=ExitStatus.TIMEOUT,
         )
     report = json.loads(line or "{}")
@@ -490,8 +490,8 @@ def _start_failed(report: dict[str, Any], folder: StateFolder) -> SmsshError:
     tail = folder.log_file.read_text(errors="replace").splitlines()[-_LOG_TAIL:]
     return SmsshError(
         "smssh local ended while it started:\n" + "\n".join(f"    {text}" for text in tail),
-        hint=f"the whole log: {folder.log_file}",
-        reference="local emulator-does-not-start",
+        hint=f"see the whole log: {folder.log_file}",
+        reference="emulator-does-not-start",
     )
 
 

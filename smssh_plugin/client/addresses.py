@@ -83,7 +83,7 @@ def parse(text: str) -> Address:
     names = labels[:-2]
     for name in names:
         if not _NAME.match(name):
-            raise _wrong(text, f"{name!r} is no name of a host, job, step, execution or pipeline")
+            raise _wrong(text, f"{name!r} is not a name of a host, job, step, execution or pipeline")
     if kind == PIPELINE:
         return _step(text, names)
     if kind not in KINDS:
@@ -93,7 +93,7 @@ def parse(text: str) -> Address:
     if len(names) == 2:
         host, job = names
         if not _HOST.match(host):
-            raise _wrong(text, f"{host!r} is no host; hosts are algo-1, algo-2, ...")
+            raise _wrong(text, f"{host!r} is not a host; hosts are algo-1, algo-2, ...")
         return JobAddress(host, job, kind)
     return JobAddress(None, names[0], kind)
 
@@ -110,14 +110,14 @@ def _step(text: str, names: list[str]) -> StepAddress:
     if len(names) == 1:
         raise _wrong(text, "a step and a pipeline must stand before .pipeline.sagemaker")
     if host is None and len(names) == 4:
-        raise _wrong(text, f"{names[0]!r} is no host; hosts are algo-1, algo-2, ...")
+        raise _wrong(text, f"{names[0]!r} is not a host; hosts are algo-1, algo-2, ...")
     raise _wrong(text, "too many names stand before .pipeline.sagemaker")
 
 
 def _wrong(text: str, why: str) -> SmsshError:
     return SmsshError(
         f"not an address: {text!r}: {why}",
-        hint=f"addresses are {_FORM}",
+        hint=f"write it as {_FORM}",
         reference="bad-address",
         status=ExitStatus.USAGE,
     )

@@ -73,14 +73,16 @@ def certify(public: Path, seconds: float, name: str) -> Path:
     private = authority_file()
     if not private.exists():
         raise SmsshError(
-            "this machine is no certificate authority",
-            hint="`smssh certify --authority` makes it one, and shows the line that its jobs have to carry",
+            "this machine is not a certificate authority",
+            hint="make it one with `smssh certify --authority`, which shows the line that its jobs have to carry",
             reference="no-authority",
             status=ExitStatus.USAGE,
         )
     if not public.is_file() or public.suffix != ".pub":
         raise SmsshError(
-            f"{public} is no public key: its file ends in .pub", reference="no-key", status=ExitStatus.USAGE
+            f"{public} is not a public key: its file ends in .pub",
+            reference="no-key",
+            status=ExitStatus.USAGE,
         )
     made = beside(public)
     with tempfile.TemporaryDirectory(prefix=".certificate-", dir=public.parent) as scratch:

@@ -123,8 +123,8 @@ def only_claim(
     )
     raise SmsshError(
         f"{len(left or found)} online nodes claim to be {host} of {job.kind} job {job.names[-1]!r}: {each}",
-        hint="one may be left by a container that has ended: it goes offline within minutes. Where you know which is "
-        "yours, SMSSH_NODE=ID names it for this command",
+        hint="wait some minutes: one may be of a container that has ended; or, if you know which is yours, name it for "
+        "this command with SMSSH_NODE=ID",
         reference="several-nodes",
         status=ExitStatus.REFUSED,
     )

@@ -121,7 +121,7 @@ def job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
         names = ", ".join(one["StepName"] for one in steps) or "none"
         error = SmsshError(
             f"no step {address.step!r} has started in execution {execution} of pipeline {address.pipeline!r}",
-            hint=f"steps that have: {names}",
+            hint=f"choose one that has: {names}",
             reference="no-step",
             status=ExitStatus.NOT_FOUND,
         )
@@ -137,16 +137,16 @@ def job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
             raise NotYet(
                 SmsshError(
                     f"step {address.step!r} is {status}, and has no job yet",
-                    hint="only training, processing and transform steps have a container to reach",
+                    hint="choose a training, processing or transform step: only these have a container",
                     reference="step-not-started",
                     status=ExitStatus.NOT_FOUND,
                 )
             )
         raise SmsshError(
             f"step {address.step!r} has no job ({status or 'unknown status'})",
-            hint="each trial of a tuning step is a job of its own: `smssh list` shows those that are online"
+            hint="choose a trial, which is a job of its own: `smssh list` shows those that are online"
             if "TuningJob" in step.get("Metadata", {})
-            else "only training, processing and transform steps have a container to reach",
+            else "choose a training, processing or transform step: only these have a container",
             reference="step-without-job",
             status=ExitStatus.NOT_FOUND,
         )

@@ -62,10 +62,10 @@ def checked(host_key: str, address: str) -> str:
             return f"{kind} {words[1]}"
     except (IndexError, struct.error, binascii.Error):
         pass
-    what = "announced no host key" if not words else "announced something that is no SSH host key"
+    what = "announced no host key" if not words else "announced something that is not an SSH host key"
     raise SmsshError(
         f"{address} {what}: refusing to log in",
-        hint="was it registered by smssh? The job's log says what smssh did there; `smssh shell` needs no host key",
+        hint="see in the job's log whether smssh registered it; or use `smssh shell`, which needs no host key",
         reference="no-host-key",
         status=ExitStatus.REFUSED,
     )

@@ -84,7 +84,7 @@ class Login:
         """What to say where the connection is gone."""
         return SmsshError(
             f"the connection to {self.endpoint.address} is gone",
-            hint=_last_words(self._errors) or "the container may have ended; connect again",
+            hint=_last_words(self._errors) or "connect again, unless the container has ended",
             reference="connection-lost",
             status=ExitStatus.UNREACHABLE,
         )
@@ -182,7 +182,7 @@ class Login:
                 if left <= 0:
                     raise SmsshError(
                         f"logging in to {self.endpoint.address} took longer than {timeout:g} s",
-                        hint=_last_words(self._errors) or "is the job still running? `smssh list`",
+                        hint=_last_words(self._errors) or "see whether the job still runs: `smssh list`",
                         reference="login-timeout",
                         status=ExitStatus.TIMEOUT,
                     )
@@ -211,7 +211,7 @@ class Login:
         if "Host key verification failed" in text or "HOST IDENTIFICATION HAS CHANGED" in text:
             return SmsshError(
                 f"{address} shows another host key than its container announced: refusing to log in",
-                hint="somebody may be in between, or the container was replaced; look at the job first",
+                hint="look at the job first: somebody may be in between, or the container was replaced",
                 reference="host-key-mismatch",
                 status=ExitStatus.REFUSED,
             )
@@ -233,7 +233,7 @@ class Login:
             )
         return SmsshError(
             f"cannot log in to {address}: {detail or 'ssh said nothing'}",
-            hint="is the job still running? `smssh list` shows what is online",
+            hint="see whether the job still runs: `smssh list`",
             reference="login-failed",
             status=ExitStatus.UNREACHABLE,
         )

@@ -70,7 +70,7 @@ def announced(session: AwsSession, job: dict[str, Any], host: str) -> dict[str, 
     """What the host announced in S3, as text fields and its ports; None where it has not, or where that is not known.
 
     Raises:
-        SmsshError: it may not be read, or is no announcement of this host.
+        SmsshError: it may not be read, or is not an announcement of this host.
     """
     place = _place(job)
     if place is None:
@@ -100,8 +100,8 @@ def announced(session: AwsSession, job: dict[str, Any], host: str) -> dict[str, 
         same, port, control, found = False, 0, 0, {}
     if not same or not 0 < port < 65536 or not 0 <= control < 65536:
         raise SmsshError(
-            f"s3://{bucket}/{key} is no announcement of {host} of {name}: refusing to log in",
-            hint="who may write there? Only the job's role should",
+            f"s3://{bucket}/{key} is not an announcement of {host} of {name}: refusing to log in",
+            hint="check who may write there: only the job's role should",
             reference="bad-announcement",
             status=ExitStatus.REFUSED,
         )
@@ -124,11 +124,11 @@ def enable(session: AwsSession, name: str) -> None:
     except ServiceRefused as error:
         missing = error.code == "ResourceNotFound" or "not found" in error.message.lower()
         raise SmsshError(
-            f"remote debugging of training job {name!r} is not to be switched on: {error.message}",
+            f"cannot switch on remote debugging of training job {name!r}: {error.message}",
             hint=f"check the name, and the region ({session.region}, from {session.region_origin})"
             if missing
-            else "it can be while the job is Downloading or Training, and not for built-in algorithms nor with "
-            "network isolation",
+            else "switch it on while the job is Downloading or Training; built-in algorithms and network isolation "
+            "do not allow it",
             reference="no-job" if missing else "not-enabled",
             status=ExitStatus.NOT_FOUND if missing else ExitStatus.FAILED,
         ) from error

@@ -40,7 +40,7 @@ def without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, ov
         # Nothing that could be asked knows whether there will be one: its name is known by its node alone.
         raise SmsshError(
             f"no host {host} of {job.kind} {job.names[-1]!r} is online in {session.region}",
-            hint="`smssh list` shows the hosts there are",
+            hint="run `smssh list` to see the hosts",
             reference="no-node",
             status=ExitStatus.UNREACHABLE,
         )
@@ -52,7 +52,7 @@ def without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, ov
     if not submitted_with_smssh(session, job.kind, described):
         raise SmsshError(
             f"{job.kind} job {name!r} was submitted without smssh: it has no host to enter",
-            hint=f"`smssh remote-debug {name}` lets you in without it"
+            hint=f"run `smssh remote-debug {name}`, which lets you in without it"
             if job.kind == "training"
             else "submit it with with_ssh, or with SMSSH_ENABLE=1 and an image that has smssh-plugin; where the image "
             "itself sets that, try again once its host is online",
@@ -79,8 +79,8 @@ def _described(session: AwsSession, job: StepJob, host: str) -> tuple[str, dict[
         raise NotYet(
             SmsshError(
                 f"host {host} of step {job.step!r} is not online yet",
-                hint="if it stays so: was the step submitted with smssh, and may its role register a managed node? The "
-                "job's log says what smssh did there",
+                hint="if it stays so, check that the step was submitted with smssh and that its role may register a "
+                "managed node, and see the job's log",
                 reference="no-node",
                 status=ExitStatus.UNREACHABLE,
             )
@@ -88,7 +88,7 @@ def _described(session: AwsSession, job: StepJob, host: str) -> tuple[str, dict[
     raise SmsshError(
         f"there is no {job.kind} job {name!r} in {session.region}",
         hint=f"check the name, the kind, and the region (from {session.region_origin}; --region names "
-        "another); `smssh list` shows what there is",
+        "another), or run `smssh list`",
         reference="no-job",
         status=ExitStatus.NOT_FOUND,
     )
@@ -109,7 +109,7 @@ def _check_container(kind: str, name: str, described: dict[str, Any]) -> None:
     if phase in ENDING:
         raise SmsshError(
             f"{kind} job {name!r} is ending ({phase}), and its container is gone",
-            hint="`smssh list` shows the hosts that are online",
+            hint="run `smssh list` to see the hosts that are online",
             reference="job-ended",
             status=ExitStatus.NOT_FOUND,
         )
@@ -121,7 +121,7 @@ def _not_online(kind: str, name: str, host: str, status: str, *, over: bool) -> 
         return NotYet(
             SmsshError(
                 f"the container of host {host} of {kind} job {name!r} has ended, and the job is {status}",
-                hint="it is about to end, or to start again on another instance",
+                hint="wait: it is about to end, or to start again on another instance",
                 reference="no-node",
                 status=ExitStatus.UNREACHABLE,
             ),
@@ -131,7 +131,7 @@ def _not_online(kind: str, name: str, host: str, status: str, *, over: bool) -> 
     return NotYet(
         SmsshError(
             f"{kind} job {name!r} is {status}, and its host {host} is not online yet",
-            hint="if it stays so: may its role register a managed node? The job's log says what smssh did there"
+            hint="if it stays so, check that its role may register a managed node, and see the job's log"
             + native_way,
             reference="no-node",
             status=ExitStatus.UNREACHABLE,
@@ -168,7 +168,7 @@ def _native(session: AwsSession, described: dict[str, Any], host: str, *, bare: 
             raise NotYet(
                 SmsshError(
                     f"host {host} of training job {name!r} has not announced its SSH server yet",
-                    hint="may the job's role write it (s3:PutObject)? The job's log says what smssh did there",
+                    hint="check that the job's role may write it (s3:PutObject), and see the job's log",
                     reference="no-node",
                     status=ExitStatus.UNREACHABLE,
                 )
@@ -176,8 +176,8 @@ def _native(session: AwsSession, described: dict[str, Any], host: str, *, bare: 
         else:
             raise SmsshError(
                 f"training job {name!r} runs no SSH server",
-                hint=f"`smssh shell {host}.{name}.training.sagemaker` needs none; "
-                f"`smssh remote-debug {name} --install` starts one",
+                hint=f"use `smssh shell {host}.{name}.training.sagemaker`, which needs none, or start one: "
+                f"`smssh remote-debug {name} --install`",
                 reference="no-ssh-server",
                 status=ExitStatus.UNREACHABLE,
             )

@@ -175,7 +175,7 @@ class Tunnel:
         if "host key" in text.lower() or "no acceptable host key" in text.lower():
             return SmsshError(
                 f"{address} shows another host key than its container announced: refusing to log in",
-                hint="somebody may be in between, or the container was replaced; look at the job first",
+                hint="look at the job first: somebody may be in between, or the container was replaced",
                 reference="host-key-mismatch",
                 status=ExitStatus.REFUSED,
             )
@@ -194,7 +194,7 @@ class Tunnel:
             )
         return SmsshError(
             f"cannot open a tunnel to {address}: {proxy_said or text}",
-            hint="is the job still running? `smssh list` shows what is online",
+            hint="see whether the job still runs: `smssh list`",
             reference="login-failed",
             status=ExitStatus.UNREACHABLE,
         )

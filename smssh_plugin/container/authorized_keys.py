@@ -159,7 +159,7 @@ def _seconds(text: str) -> float:
     """
     found = _TIME.match(text)
     if found is None or (found.group(3) and not found.group(2)):
-        raise ValueError(f"its expiry-time {text!r} is no time")
+        raise ValueError(f"its expiry-time {text!r} is not a time")
     day, minutes, seconds, zone = found.groups()
     parsed = time.strptime(day + (minutes or "0000") + (seconds or "00"), "%Y%m%d%H%M%S")
     # -1: whether it is summer is for the C library to say.

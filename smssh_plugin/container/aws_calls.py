@@ -39,8 +39,8 @@ _POLICY = re.compile(
     r"|resource-based policy|identity-based policy)"
 )
 NO_CREDENTIALS = (
-    "SageMaker gives those of the job's execution role at the address in AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: does "
-    "the image or the entry point take that variable away?"
+    "leave AWS_CONTAINER_CREDENTIALS_RELATIVE_URI as SageMaker sets it, which the image or the entry point may not: "
+    "the credentials of the job's execution role are at that address"
 )
 
 
@@ -69,8 +69,8 @@ def region(context: Context) -> str:
         found = _boto3().session.Session().region_name or ""
     if not found:
         raise SmsshError(
-            "This job does not say its AWS region.",
-            hint="Set AWS_REGION in the job's environment.",
+            "this job does not say its AWS region",
+            hint="set AWS_REGION in the job's environment",
             reference="no-region",
         )
     return found
@@ -81,8 +81,8 @@ def _boto3() -> Any:
         import boto3
     except ImportError:
         raise SmsshError(
-            "Neither the image nor the bundle has boto3.",
-            hint="Install boto3 in the image: `pip install smssh-plugin` brings it.",
+            "neither the image nor the bundle has boto3",
+            hint="install boto3 in the image: `pip install smssh-plugin` brings it",
             reference="no-boto3",
         ) from None
     return boto3
@@ -187,7 +187,7 @@ def _unless_over(
     threading.Thread(target=run, name="aws-call", daemon=True).start()
     while not done.wait(0.05):
         if ending.is_set() and not done.wait(GRACE_SECONDS):
-            raise SmsshError("The job is over.", reference="job-ended")
+            raise SmsshError("the job is over", reference="job-ended")
     if errors:
         raise errors[0]
     return answers[0]
@@ -286,24 +286,24 @@ def explain(error: Exception, of: Any) -> SmsshError:
         endpoint = of.endpoint if ours else of.meta.endpoint_url
         said = isinstance(error, ConnectError)
         return SmsshError(
-            f"There is no way to {endpoint}: {error}."
+            f"there is no way to {endpoint}: {error}"
             if said
-            else f"There is no answer from {endpoint} ({type(error).__name__}).",
+            else f"there is no answer from {endpoint} ({type(error).__name__})",
             hint=None
             if said
-            else "A job in a VPC without internet needs the interface endpoints ssm and ssmmessages, and the gateway "
-            "endpoint of S3; with network isolation nothing can be reached at all.",
+            else "give a VPC without internet the interface endpoints ssm and ssmmessages, and the gateway "
+            "endpoint of S3; with network isolation nothing can be reached at all",
             reference="no-network",
             status=ExitStatus.UNREACHABLE,
         )
     if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"):
         return SmsshError(
-            f"There are no AWS credentials in this container: {error}.",
+            f"there are no AWS credentials in this container: {error}",
             hint=NO_CREDENTIALS,
             reference="no-credentials",
             status=ExitStatus.REFUSED,
         )
-    return SmsshError(f"{service} cannot be called: {error}.", reference="aws-error")
+    return SmsshError(f"{service} cannot be called: {error}", reference="aws-error")
 
 
 def _explain_answer(refused: Refused, service: str) -> SmsshError:
@@ -311,8 +311,8 @@ def _explain_answer(refused: Refused, service: str) -> SmsshError:
     if "trust policy" in message:
         return SmsshError(
             f"Systems Manager may not use the role of the managed node: {message[:300]}",
-            hint="Let the trust policy of the role in SMSSH_ROLE (by default the job's own) name the service "
-            "ssm.amazonaws.com, too.",
+            hint="let the trust policy of the role in SMSSH_ROLE (by default the job's own) name the service "
+            "ssm.amazonaws.com, too",
             reference="role-not-trusted",
             status=ExitStatus.REFUSED,
         )
@@ -321,27 +321,27 @@ def _explain_answer(refused: Refused, service: str) -> SmsshError:
     ahead = skew(refused.date)
     if code in SKEWED and abs(ahead) >= SKEW_SECONDS:
         return SmsshError(
-            "The clock of this container is {:.0f} s {} AWS's, so AWS refuses what it signs.".format(
+            "the clock of this container is {:.0f} s {} AWS's, so AWS refuses what it signs".format(
                 abs(ahead), "ahead of" if ahead > 0 else "behind"
             ),
-            hint="The clock is the host's: stop the job and start it again; it gets another host.",
+            hint="stop the job and start it again: the clock is the host's, and it gets another host",
             reference="clock-skew",
             status=ExitStatus.REFUSED,
         )
     if code in STALE or code in SKEWED:
         return SmsshError(
-            f"AWS does not take the credentials of this container ({code} from {service}:{operation}).",
-            hint="AWS_* variables in the job's environment win over the job's role: take them out."
+            f"AWS does not take the credentials of this container ({code} from {service}:{operation})",
+            hint="take the AWS_* variables out of the job's environment: they win over the job's role"
             if "AWS_ACCESS_KEY_ID" in os.environ
-            else "They are those of the job's execution role: is it still there?",
+            else "check that the job's execution role, whose they are, is still there",
             reference="bad-credentials",
             status=ExitStatus.REFUSED,
         )
     if code in THROTTLED:
         return SmsshError(
-            f"{service}:{operation} was throttled for too long ({code}).",
-            hint="If many hosts start at once, SMSSH_HOSTS (SSHOptions(hosts=...)) lets fewer of them register; AWS "
-            "raises the rate on request.",
+            f"{service}:{operation} was throttled for too long ({code})",
+            hint="if many hosts start at once, let fewer of them register with SMSSH_HOSTS (SSHOptions(hosts=...)), "
+            "or ask AWS for a higher rate",
             reference="throttled",
             status=ExitStatus.TIMEOUT,
         )
@@ -352,7 +352,7 @@ def _explain_denial(message: str, service: str, operation: str) -> SmsshError:
     action, resource = denied(message) or (f"{service}:{operation}", "")
     because = _BECAUSE.search(message)
     return SmsshError(
-        "The job's role may not {}{}{}.".format(
+        "the job's role may not {}{}{}".format(
             action,
             f" on {resource}" if resource else "",
             " ({})".format(because.group(1).rstrip(". ")[:200]) if because else "",
@@ -371,11 +371,9 @@ def _way_to_allow(action: str, message: str) -> str:
     kind = _POLICY.search(message)
     where = kind.group(1) if kind is not None else "identity-based policy"
     if "explicit deny" in message:
-        return (
-            f"A policy denies it explicitly ({where}): an exception for this job's role has to be made there."
-        )
+        return f"make an exception for this job's role in the policy that denies it explicitly ({where})"
     if where == "identity-based policy":
-        return f"Allow {action} in the policy of the job's execution role."
+        return f"allow {action} in the policy of the job's execution role"
     return (
-        f"Allow {action} in the {where} as well: the policy of the job's execution role alone is not enough."
+        f"allow {action} in the {where} as well: the policy of the job's execution role alone is not enough"
     )

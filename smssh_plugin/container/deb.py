@@ -1,5 +1,7 @@
 """Reads programs out of a Debian package with the standard library: no dpkg, no ar, no tar in the image.
 
+By hand: nothing can be installed where it is unpacked, and a library for it would travel with every bundle.
+
 A .deb is an ar archive (deb(5), ar(5)): `debian-binary`, `control.tar.*`, `data.tar.*`. The last is a tar
 archive, compressed with gzip or xz; with zstd from Python 3.14 on.
 """
@@ -70,7 +72,7 @@ def unpack(package: Path, programs: Collection[str], folder: Path, *, below: str
                     continue
                 if not member.isreg() or member.size > PROGRAM_LIMIT:
                     raise SmsshError(
-                        f"{package.name}: {member.name} is not a program.", reference="bad-agent-package"
+                        f"{package.name}: {member.name} is not a program", reference="bad-agent-package"
                     )
                 source = archive.extractfile(member)
                 assert source is not None  # of a regular file there is one
@@ -78,15 +80,15 @@ def unpack(package: Path, programs: Collection[str], folder: Path, *, below: str
                 found.append(name)
     except (tarfile.TarError, EOFError, ValueError, ImportError) as error:
         raise SmsshError(
-            f"{package.name} cannot be unpacked: {error}.",
+            f"{package.name} cannot be unpacked: {error}",
             reference="bad-agent-package",
         ) from None
     except OSError as error:
         # gzip and lzma say what is wrong with their data by OSError and by errors of their own.
         what = error.strerror or str(error)
         raise SmsshError(
-            f"The agent cannot be unpacked into {folder}: {what}.",
-            hint="It takes 100 MB; SMSSH_RUN_DIR names another folder.",
+            f"the agent cannot be unpacked into {folder}: {what}",
+            hint="make 100 MB of room, or name another folder in SMSSH_RUN_DIR",
             reference="agent-not-unpacked",
         ) from None
     return found

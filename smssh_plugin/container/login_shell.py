@@ -325,7 +325,7 @@ def host_key(folder: Path) -> str:
     if not private.exists():
         program = shutil.which("ssh-keygen")
         if program is None:
-            raise SmsshError("No ssh-keygen in this image.", reference="no-ssh-keygen")
+            raise SmsshError("no ssh-keygen in this image", reference="no-ssh-keygen")
         message = ""
         for kind in (("ed25519",), ("ecdsa", "-b", "256")):  # FIPS mode has no ed25519
             command = [program, "-q", "-t", *kind, "-N", "", "-C", "", "-f", str(private)]
@@ -336,7 +336,7 @@ def host_key(folder: Path) -> str:
                 break
             message = message or done.stderr.decode("utf-8", "replace").strip()
         else:
-            raise SmsshError(f"ssh-keygen failed: {message}.", reference="no-host-key")
+            raise SmsshError(f"ssh-keygen failed: {message}", reference="no-host-key")
     return " ".join(private.with_suffix(".pub").read_text(encoding="ascii").split()[:2])
 
 

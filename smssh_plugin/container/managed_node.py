@@ -177,7 +177,7 @@ class Node:
         except OSError as error:
             # Not the whole error: it may have the command line in it, and with it the code.
             raise SmsshError(
-                f"{AGENT} -register does not start: {error.strerror}.", reference="no-agent"
+                f"{AGENT} -register does not start: {error.strerror}", reference="no-agent"
             ) from None
         status = self._wait(process)
         text = log.read_text(encoding="utf-8", errors="replace").replace(code, "...")
@@ -207,11 +207,14 @@ class Node:
         said = " | ".join(lines[-3:])[-500:]
         hint = None
         if os.geteuid() != 0 and "permitted" in text:
-            hint = "Amazon's agent registers as root only; a training job can use SSHOptions(transport='native')."
+            hint = (
+                "run the container as root, or use SSHOptions(transport='native') for a training job: Amazon's agent "
+                "registers as root only"
+            )
         elif "read-only file system" in text.lower():
-            hint = "The agent keeps its state in /var/lib/amazon/ssm, which must be writable."
+            hint = "make /var/lib/amazon/ssm writable, where the agent keeps its state"
         elif "RegisterManagedInstance" in text and "dial" in text:
-            hint = "A job in a VPC without internet needs the interface endpoint ssm."
+            hint = "give a VPC without internet the interface endpoint ssm"
         ended = f"failed with status {status}" if status is not None else "did not end in time"
         return SmsshError(f"{AGENT} -register {ended}: {said}", hint=hint, reference="not-registered")
 

@@ -105,7 +105,7 @@ def start(context: Context, program: str) -> Server:
             return server
         context.log.info("sshd did not start (attempt %d)", attempt + 1)
     raise SmsshError(
-        "sshd does not start: {}.".format(tail(login_shell.ssh_dir(context) / "sshd.log")),
+        "sshd does not start: {}".format(tail(login_shell.ssh_dir(context) / "sshd.log")),
         reference="no-ssh-server",
     )
 
@@ -288,7 +288,7 @@ def accept(program: str, path: Path) -> None:
             break
         write_atomically(path, "".join(kept))
     raise SmsshError(
-        "sshd refuses its configuration: {}.".format(" ".join(said.split())[-500:]), reference="no-ssh-server"
+        "sshd refuses its configuration: {}".format(" ".join(said.split())[-500:]), reference="no-ssh-server"
     )
 
 

@@ -55,9 +55,9 @@ FOLDERS = ("/usr/bin", "/usr/local/bin", "/opt/amazon/ssm", "/snap/amazon-ssm-ag
 """Where images have it, beside PATH."""
 CHUNK = 1 << 20
 HINTS = {
-    "not-downloaded": "A job without internet needs the gateway endpoint of S3 with access to that bucket, "
-    "SMSSH_AGENT_URL to name a mirror, SSHOptions(agent='bundle'), or an image with the agent in it.",
-    "not-written": "It takes 130 MB; SMSSH_RUN_DIR names another folder.",
+    "not-downloaded": "give a job without internet the gateway endpoint of S3 with access to that bucket, a mirror in "
+    "SMSSH_AGENT_URL, SSHOptions(agent='bundle'), or an image with the agent in it",
+    "not-written": "make 130 MB of room, or name another folder in SMSSH_RUN_DIR",
 }
 
 SESSIONS_AT_ONCE = 100
@@ -191,9 +191,9 @@ def _take(context: Context, folder: Path, region: str) -> str:
             return _download_and_unpack(context, folder, region)
         tried.append(f"none was pinned for {platform.machine()} when the job was submitted")
     raise SmsshError(
-        "There is no agent for Session Manager: {}.".format(", ".join(tried)),
-        hint="Submit with SSHOptions(agent='download') or 'bundle' (machines=('aarch64',) on Graviton), or install "
-        f"{AGENT} in the image.",
+        "there is no agent for Session Manager: {}".format(", ".join(tried)),
+        hint="submit with SSHOptions(agent='download') or 'bundle' (machines=('aarch64',) on Graviton), or install "
+        f"{AGENT} in the image",
         reference="no-agent",
     )
 
@@ -216,8 +216,8 @@ def _digest(context: Context, *, required: bool) -> str:
     found = dict(context.settings.agent_sha256).get(platform.machine().lower(), "")
     if not found and required:
         raise SmsshError(
-            f"No digest of the agent was pinned for {platform.machine()}.",
-            hint=f"Submit with SSHOptions(machines=({platform.machine()!r},)), or set SMSSH_AGENT_SHA256.",
+            f"no digest of the agent was pinned for {platform.machine()}",
+            hint=f"submit with SSHOptions(machines=({platform.machine()!r},)), or set SMSSH_AGENT_SHA256",
             reference="agent-not-pinned",
         )
     return found
@@ -249,15 +249,15 @@ def _unpack(package: Path, folder: Path) -> None:
     found = unpack(package, (AGENT, *WORKERS), folder)
     missing = [name for name in (AGENT, *WORKERS[:2]) if name not in found]
     if missing:
-        raise SmsshError(f"{package.name} has no {missing[0]}.", reference="bad-agent-package")
+        raise SmsshError(f"{package.name} has no {missing[0]}", reference="bad-agent-package")
 
 
 def _check(package: Path, digest: str) -> None:
     """Nothing is unpacked that is not what was pinned."""
     if not digest:
         raise SmsshError(
-            f"No digest was pinned for {package}.",
-            hint="SMSSH_AGENT_SHA256 says it; with_ssh sets it by itself.",
+            f"no digest was pinned for {package}",
+            hint="set SMSSH_AGENT_SHA256; with_ssh does it by itself",
             reference="agent-not-pinned",
         )
     found = hashlib.sha256()
@@ -269,8 +269,8 @@ def _check(package: Path, digest: str) -> None:
             found.update(data)
     if found.hexdigest() != digest:
         raise SmsshError(
-            f"{package} is not the agent that was pinned: SHA-256 {found.hexdigest()}, not {digest}.",
-            hint="It was damaged or replaced; it is not used.",
+            f"{package} is not the agent that was pinned: SHA-256 {found.hexdigest()}, not {digest}",
+            hint="find out whether it was damaged or replaced; it is not used",
             reference="wrong-agent-digest",
             status=ExitStatus.REFUSED,
         )
@@ -428,7 +428,7 @@ class Running:
         try:
             self._child.start()
         except OSError as error:
-            raise SmsshError(f"{AGENT} does not start: {error}.", reference="no-agent") from None
+            raise SmsshError(f"{AGENT} does not start: {error}", reference="no-agent") from None
         deadline = time.monotonic() + CONNECT_SECONDS
         while not _CONNECTED.search(self._said()):
             if self._context.ending.wait(LOOK_SECONDS):
@@ -459,8 +459,8 @@ class Running:
         actions = [action for action in _ACTION.findall(said) if action in NODE_ACTIONS]
         if actions:
             raise SmsshError(
-                f"The managed node's role may not {actions[-1]}.",
-                hint="Allow these on * in a policy of the role that SMSSH_ROLE names: {}.".format(
+                f"the managed node's role may not {actions[-1]}",
+                hint="allow these on * in a policy of the role that SMSSH_ROLE names: {}".format(
                     ", ".join(NODE_ACTIONS)
                 ),
                 reference="access-denied",
@@ -469,15 +469,15 @@ class Running:
         # A denial that is left now is of something that sessions do without.
         trouble = [line for line in _TROUBLE.findall(said) if not _ACTION.search(line)]
         self._context.say(
-            "smssh: the agent is not connected to Session Manager after {:.0f} s; it goes on trying. {}".format(
+            "smssh: the agent is not connected to Session Manager after {:.0f} s; it goes on trying: {}".format(
                 CONNECT_SECONDS,
-                trouble[-1].strip()[:300] if trouble else f"Its log is {self._installed.log}.",
+                trouble[-1].strip()[:300] if trouble else f"see its log, {self._installed.log}",
             )
         )
 
 
 def _processes_of(folder: Path) -> list[int]:
-    """Processes that were started from the folder, whoever their parent is by now."""
+    """Processes that were started from the folder, under whatever parent by now."""
     paths = [os.fsencode(str(folder / name)) for name in (AGENT, *WORKERS)]
     found = []
     for pid in process_ids():

@@ -213,9 +213,9 @@ def _fetch(environ: Mapping[str, str]) -> tuple[StaticKeys, float]:
         except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:  # noqa: PERF203
             trouble = error
     raise SmsshError(
-        f"There are no AWS credentials in this container: {urlsplit(url).netloc} does not give them "
-        f"({type(trouble).__name__}).",
-        hint="They are those of the job's execution role: is it still there?",
+        f"there are no AWS credentials in this container: {urlsplit(url).netloc} does not give them "
+        f"({type(trouble).__name__})",
+        hint="check that the job's execution role, whose they are, is still there",
         reference="no-credentials",
         status=ExitStatus.REFUSED,
     )

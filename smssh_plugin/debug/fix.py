@@ -79,7 +79,7 @@ def check(folder: Path, steps: Collection[str]) -> list[Path]:
             if meant:
                 raise SmsshError(
                     f"{path} is a fix for a step {path.stem!r}, which the pipeline does not have",
-                    hint=f"is it for {meant[0]!r}? steps: {', '.join(sorted(steps))}",
+                    hint=f"name it after a step of the pipeline ({meant[0]!r}?): {', '.join(sorted(steps))}",
                     reference="fix-without-step",
                     status=ExitStatus.NOT_FOUND,
                 )

@@ -54,9 +54,9 @@ def plan(patch: bytes, name: str, present: Collection[str], read: Callable[[str]
     try:
         parsed = PatchSet(_unix(_lines(patch.decode("latin-1"))))
     except (UnidiffParseError, ValueError) as error:
-        raise _bad(f"{name} is no unified diff: {error}") from error
+        raise _bad(f"{name} is not a unified diff: {error}") from error
     if not parsed:
-        raise _bad(f"{name} is no unified diff: it changes no file")
+        raise _bad(f"{name} is not a unified diff: it changes no file")
     paths = [_path(file, name) for file in parsed]
     # unidiff also takes a hunk of `-0,0` for a whole file added; without context any hunk can be one.
     added = [
@@ -68,7 +68,7 @@ def plan(patch: bytes, name: str, present: Collection[str], read: Callable[[str]
     for file, path, is_new in zip(parsed, paths, added, strict=True):
         place = "/".join(path.split("/")[cut:]) or path.rpartition("/")[2]
         if place in changes:
-            raise _bad(f"{name} changes {place} twice", "join the two parts")
+            raise _bad(f"{name} changes {place} twice", "write the two parts as one")
         if is_new:
             if place in present:
                 raise _bad(f"{name} adds {place}, which is there already")
@@ -96,7 +96,7 @@ def _path(file: PatchedFile, name: str) -> str:
         raise _bad(f"{name} renames {old} to {new}; renames cannot be applied")
     path = old if new == _NOWHERE else new
     if not len(file):
-        raise _bad(f"{name} changes {path} in a way that is no text (binary, mode or rename)")
+        raise _bad(f"{name} changes {path} in a way that is not text (binary, mode or rename)")
     parts = path.split("/")
     if path.startswith("/") or ".." in parts or not all(parts):
         raise _bad(f"{name} names a file outside of the code: {path}")
@@ -131,7 +131,9 @@ def _depth(paths: list[str], present: Collection[str], name: str) -> int:
             return cut
     absent = next((path for path in paths if path not in present), paths[0])
     known = ", ".join(sorted(present)[:12]) or "none"
-    raise _bad(f"{name} changes {absent}, which is not in the job's code", f"files there: {known}")
+    raise _bad(
+        f"{name} changes {absent}, which is not in the job's code", f"change one of the files there: {known}"
+    )
 
 
 def _apply(file: PatchedFile, before: bytes, name: str, place: str) -> bytes:

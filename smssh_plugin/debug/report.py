@@ -46,9 +46,9 @@ def check(folder: Path) -> None:
     """
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
     if not there.is_dir():
-        raise _unwritable(folder, f"{there} is no folder")
+        raise _unwritable(folder, f"{there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise _unwritable(folder, f"nothing can be made in {there}")
+        raise _unwritable(folder, f"{there} is not writable")
 
 
 def write(report: Report, folder: Path) -> tuple[Path, Path]:
@@ -78,7 +78,7 @@ def write(report: Report, folder: Path) -> tuple[Path, Path]:
     if failed:
         raise SmsshError(
             f"a part of the report in {folder} is missing: {type(failed[0]).__name__}: {failed[0]}",
-            hint="the other file is there; please report this as a bug",
+            hint="report this as a bug; the other file was written",
             reference="report-incomplete",
             status=ExitStatus.FAILED,
         ) from failed[0]

@@ -106,7 +106,7 @@ def kind_of(folder: Path) -> Kind:
         return "root"
     if not environment:
         raise _no_image(
-            f"the image {folder} has no bin/python of a Python environment, and is no root folder"
+            f"the image {folder} has no bin/python of a Python environment, and is not a root folder"
             " (etc, and bin or usr/bin with a shell) either",
             f"make an environment: python3 -m venv {folder} &&"
             f" {folder}/bin/pip install sagemaker-training sagemaker-inference; or unpack an image there: {_EXPORT}",

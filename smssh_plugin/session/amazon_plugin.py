@@ -71,7 +71,7 @@ def talk(lifetime: Lifetime, source: int, sink: int) -> None:
     if process.returncode and not lifetime.signals.number:
         raise SmsshError(
             f"{PROGRAM} ended with status {process.returncode}",
-            hint="its own words are above; without `--via plugin` smssh does it by itself",
+            hint="see its own message above, or leave `--via plugin` out",
             reference="plugin-failed",
             status=ExitStatus.UNREACHABLE,
         )

@@ -128,7 +128,7 @@ def _forward(lifetime: Lifetime, listener: socket.socket, where: str, ready: Cal
         if ending is Ending.CLOSED:
             raise SmsshError(
                 f"the session ended{f': {channel.closed}' if channel.closed else ''}",
-                hint="has the job ended? `smssh list` shows what is online",
+                hint="see whether the job has ended: `smssh list`",
                 reference="session-closed",
                 status=ExitStatus.UNREACHABLE,
             )

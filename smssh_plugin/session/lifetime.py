@@ -242,7 +242,7 @@ def _start(
             if time.monotonic() >= deadline:
                 raise SmsshError(
                     f"{target} is not connected" + (f" after {wait:.0f} s" if wait else ""),
-                    hint="has the job ended, or does its container not reach ssmmessages? see its log",
+                    hint="see the job's log: it may have ended, or its container may not reach ssmmessages",
                     reference="target-not-connected",
                     status=ExitStatus.UNREACHABLE,
                 ) from error

@@ -118,9 +118,9 @@ class Route:
         elif target and not target.startswith("mi-"):
             ways = []
             if error.reference in _REFUSED:
-                ways.append(f"`smssh shell {self.address}` may be allowed all the same")
+                ways.append(f"try `smssh shell {self.address}`, which may be allowed all the same")
             elif error.reference == _DOWN:
-                ways.append(f"`smssh remote-debug {self.address} --install` starts one")
+                ways.append(f"start one: `smssh remote-debug {self.address} --install`")
             error.hint = "; ".join([*([error.hint] if error.hint else []), *ways]) or None
 
     def _look(self, wait: float, *, remembered: bool) -> Reachable:
@@ -193,7 +193,7 @@ def _talk(lifetime: Lifetime, source: int, sink: int) -> None:
                 f"the session ended: {channel.closed}"
                 if channel.closed
                 else "the session ended before the SSH server said a word",
-                hint="`smssh status` shows the state of the job" if received else _UP,
+                hint="see the state of the job: `smssh status`" if received else _UP,
                 reference="session-closed" if received else _DOWN,
                 status=ExitStatus.UNREACHABLE,
             )

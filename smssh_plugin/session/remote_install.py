@@ -139,7 +139,7 @@ def _marked(shell: Shell, seconds: float) -> str:
 def _unfit(why: str) -> SmsshError:
     return SmsshError(
         f"no SSH server could be started: {why}",
-        hint="`smssh shell` needs none",
+        hint="use `smssh shell`, which needs none",
         reference="not-installed",
         status=ExitStatus.UNREACHABLE,
     )

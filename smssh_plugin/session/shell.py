@@ -167,7 +167,7 @@ def _status(told: int | None, ending: Ending) -> int:
         return 128 + signal.SIGPIPE
     raise SmsshError(
         "the command ended without telling its exit status: it was killed, or its container ended",
-        hint="`smssh status` shows the state of the job",
+        hint="see the state of the job: `smssh status`",
         reference="command-status-unknown",
         status=ExitStatus.UNREACHABLE,
     )

@@ -136,7 +136,7 @@ def _places_of(target: Any, boto_session: Any) -> Iterator[tuple[Any, Store]]:
     else:
         raise SmsshError(
             f"enable takes a boto3 session, a SageMaker client or a session of the SageMaker SDK, not {_named(target)}",
-            hint="steps and pipelines are for with_ssh",
+            hint="use with_ssh for steps and pipelines",
             reference="not-a-client",
             status=ExitStatus.USAGE,
         )

@@ -241,7 +241,7 @@ def _settings(options: SSHOptions, session: Any) -> Mapping[str, str]:
     except SmsshError as error:
         raise SmsshError(
             f"SSHOptions: {error.message}",
-            hint="an image that has smssh-plugin gets variables only, and no options.json to carry it",
+            hint="leave it out: an image that has smssh-plugin gets variables only, and no options.json",
             reference="bad-option",
             status=ExitStatus.USAGE,
         ) from None

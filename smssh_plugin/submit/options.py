@@ -129,7 +129,7 @@ class SSHOptions(OptionFields):
             raise _refusal(
                 "bundle",
                 f"is {self.bundle!r}, which does not end in the digest of a bundle",
-                "`smssh bundle build` prints the address of one; bundle_prefix says where bundles are stored",
+                "use the address that `smssh bundle build` prints; bundle_prefix says where bundles are stored",
             )
         if self.bundle is not None and self.bundle_prefix is not None:
             raise _refusal(
@@ -218,9 +218,9 @@ class SSHOptions(OptionFields):
                 in_extra = any(each.field == name and each.extra for each in settings.SETTINGS)
                 raise SmsshError(
                     f"there is no SSH option {name!r}",
-                    hint=f"it is a setting without an option of its own: SSHOptions(extra={{{name!r}: ...}})"
+                    hint=f"set it with SSHOptions(extra={{{name!r}: ...}})"
                     if in_extra
-                    else f"the options are {', '.join(settings.OPTIONS)}",
+                    else f"use one of {', '.join(settings.OPTIONS)}",
                     reference="unknown-option",
                     status=ExitStatus.USAGE,
                 )

@@ -182,7 +182,7 @@ def _check_parameter(enabled: Any, declared: set[Any]) -> None:
     name = getattr(enabled, "name", None) if hasattr(enabled, "parameter_type") else None
     if name is not None and name not in declared:
         raise SmsshError(
-            f"enabled is the parameter {name!r}, which is none of the pipeline's",
+            f"enabled is the parameter {name!r}, which the pipeline does not declare",
             hint="declare it: Pipeline(parameters=[...])",
             reference="no-such-parameter",
             status=ExitStatus.USAGE,

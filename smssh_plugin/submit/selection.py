@@ -82,7 +82,9 @@ class Selection:
                 entered = sorted({names[0] for kind, names in found if kind is not None})
                 raise SmsshError(
                     f"steps: {each!r} matches no step that supports SSH",
-                    hint=f"use one of {', '.join(entered)}" if entered else "no step here supports SSH",
+                    hint=f"use one of {', '.join(entered)}"
+                    if entered
+                    else "choose a step whose job runs in a container",
                     reference="no-such-step",
                     status=ExitStatus.NOT_FOUND,
                 )

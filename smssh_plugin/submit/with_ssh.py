@@ -75,8 +75,8 @@ def _decorate(target: Any, options: SSHOptions, selection: Selection) -> Any:
     if not _attach_all(target, options, selection):
         raise SmsshError(
             f"with_ssh can't decorate {_describe(target)}",
-            hint="it takes a step, a list of steps, a pipeline, or a function that returns steps; for estimators, "
-            "trainers, processors and clients outside of pipelines there is smssh_plugin.enable(session)",
+            hint="decorate a step, a list of steps, a pipeline, or a function that returns steps; for estimators, "
+            "trainers, processors and clients outside of pipelines call smssh_plugin.enable(session)",
             reference="not-a-step",
             status=ExitStatus.USAGE,
         )
@@ -135,8 +135,8 @@ def _attach_all(target: Any, options: SSHOptions, selection: Selection) -> bool:
     if found and all(kind_of(each.step) is None for each in found):
         step = found[0].step
         raise SmsshError(
-            f"step {step.name!r} is of type {type_of(step)}, and no container runs there to be entered",
-            hint="the types that can be entered are " + ", ".join(KINDS),
+            f"step {step.name!r} is of type {type_of(step)}, which has no container to enter",
+            hint="decorate a step of one of these types: " + ", ".join(KINDS),
             reference="step-type",
             status=ExitStatus.USAGE,
         )

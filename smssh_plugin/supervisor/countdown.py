@@ -90,7 +90,7 @@ class Countdown:
         if deadline <= hold.deadline and hold.deadline >= hold.max_deadline:
             raise SmsshError(
                 "the hold is at its maximum already",
-                hint="SageMaker ends the job soon after: its limit (MaxRuntimeInSeconds) cannot be changed now"
+                hint="use the time that is left: the job's limit (MaxRuntimeInSeconds) cannot be changed now"
                 if self.cut_short
                 else "set SMSSH_HOLD_MAX_SECONDS when you submit the job",
                 reference="hold-at-maximum",

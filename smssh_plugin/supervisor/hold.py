@@ -205,7 +205,7 @@ class Holds:
             if self._held().hold.point == "start":
                 raise SmsshError(
                     "the entry point has not run yet",
-                    hint="`smssh-hook release` starts it",
+                    hint="run `smssh-hook release` to start it",
                     reference="not-run-yet",
                 )
             attempt = self._attempts.number + 1
@@ -266,7 +266,7 @@ class Holds:
         if self._countdown is None or self._outcome is not None:
             raise SmsshError(
                 f"nothing is held: the state is {self.state}",
-                hint="`smssh-hook hold` asks for a hold at the next failure or at the end",
+                hint="run `smssh-hook hold` to ask for a hold at the next failure or at the end",
                 reference="not-held",
             )
         return self._countdown

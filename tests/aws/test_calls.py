@@ -263,12 +263,12 @@ def test_a_proxy_that_refuses_is_named(api: Api, monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv("AWS_ENDPOINT_URL")
         for address, words in {
             f"http://me:secret@127.0.0.1:{proxy.port}": f"proxy 127.0.0.1:{proxy.port} does not connect.*407",
-            "socks5://me:secret@127.0.0.1:1": "only http:// and https:// are",
+            "socks5://me:secret@127.0.0.1:1": "only http:// and https:// proxies work",
             # It takes HTTP.
             f"https://me:secret@127.0.0.1:{api.port}": "does not speak TLS .*begins with http://",
             # A password with a slash, as it was typed: what is before it looks like a port.
-            "http://me:secret/1@127.0.0.1:3128": "has to be quoted",
-            "http://me:1?secret@127.0.0.1:3128": "has to be quoted",
+            "http://me:secret/1@127.0.0.1:3128": "percent-encode the user name",
+            "http://me:1?secret@127.0.0.1:3128": "percent-encode the user name",
         }.items():
             monkeypatch.setenv("HTTPS_PROXY", address)
             with pytest.raises(SmsshError, match=words) as caught:

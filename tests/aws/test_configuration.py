@@ -157,10 +157,10 @@ def test_what_is_wrong_in_the_configuration_is_said(files: Path, monkeypatch: py
     with pytest.raises(SmsshError, match="no profile 'nonesuch'") as caught:
         _ = AwsSession(profile="nonesuch").region
     assert caught.value.status is ExitStatus.USAGE
-    with pytest.raises(SmsshError, match="'us east' is no AWS region"):
+    with pytest.raises(SmsshError, match="'us east' is not an AWS region"):
         AwsSession("us east").endpoint("ssm")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:8000")
-    with pytest.raises(SmsshError, match="is no address") as caught:
+    with pytest.raises(SmsshError, match="invalid endpoint") as caught:
         AwsSession("us-east-1").endpoint("ssm")
     assert "AWS_ENDPOINT_URL" in str(caught.value.hint)
     (files / "config").write_text("no section = here\n")
@@ -201,7 +201,7 @@ def test_a_roles_credentials_are_taken_from_the_cache_of_the_aws_cli(profile: st
 
 def test_credentials_in_the_cache_that_are_about_to_end_are_not_taken(files: Path):
     cache(files, botocores_key("sso"), time.time() + 60)
-    with pytest.raises(SmsshError, match="profile 'sso' cannot be had") as caught:
+    with pytest.raises(SmsshError, match="profile 'sso' cannot be read") as caught:
         AwsSession(profile="sso").credentials()
     assert "aws sso login" in str(caught.value.hint)
     assert caught.value.status is ExitStatus.REFUSED

@@ -81,7 +81,7 @@ def test_one_that_cannot_be_loaded_is_said(installed: dict[str, str], name: str,
     done = smssh(name, **installed)
     assert done.returncode == 1
     assert problem in done.stderr
-    assert "update or uninstall that package" in done.stderr
+    assert "update or uninstall the package of the plugin" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -445,7 +445,7 @@ def test_a_start_that_fails_says_why(home, tmp_path):
         (["--image", "train"], "--image 'train': there is no folder"),
         (["--image", "train=missing"], "--image 'train=missing': there is no folder"),
         (["--image", "train=home", "--image", "train=home"], "the image train is given twice"),
-        (["--image", "train=home"], "has no bin/python of a Python environment, and is no root folder"),
+        (["--image", "train=home"], "has no bin/python of a Python environment, and is not a root folder"),
         (["--known-images-only"], "no image that is known"),
     ],
 )

@@ -151,15 +151,15 @@ def test_the_commands_make_the_first_certificate(words: list[str]):
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     make_key(tmp_path / "alice")
     assert main(["certify", str(tmp_path / "alice.pub")]) == ExitStatus.USAGE
-    assert "this machine is no certificate authority" in capsys.readouterr().err
+    assert "this machine is not a certificate authority" in capsys.readouterr().err
     assert main(["certify", "--authority"]) == 0
     assert capsys.readouterr().out == certificates.authority() + "\n"
     assert main(["certify", str(tmp_path / "alice.pub"), "--for", "2h"]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'alice-cert.pub'}: good for 2 h\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'alice-cert.pub'}: valid for 2 h\n"
     for words, error in (
         ([str(tmp_path / "alice.pub"), "--for", "60d"], "valid for 1 min to 30 d, not 60 d"),
-        ([str(tmp_path / "alice")], "is no public key"),
-        ([], "Missing argument 'KEY'"),
+        ([str(tmp_path / "alice")], "is not a public key"),
+        ([], "missing argument 'KEY'"),
     ):
         assert main(["certify", *words]) == ExitStatus.USAGE
         assert error in capsys.readouterr().err

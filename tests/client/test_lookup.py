@@ -155,7 +155,7 @@ def test_a_pipeline_address(session: AwsSession, service: Service):
         assert lookup.resolve(f"{address}.pipeline.sagemaker", session).target == target
     with pytest.raises(SmsshError, match="no step 'Trian' has started") as caught:
         lookup.resolve("Trian.pipe.pipeline.sagemaker", session)
-    assert caught.value.hint == "steps that have: Train"
+    assert caught.value.hint == "choose one that has: Train"
     assert caught.value.status is ExitStatus.NOT_FOUND
     with pytest.raises(SmsshError, match="no pipeline execution 'nonesuch'"):
         lookup.resolve("Train.nonesuch.pipe.pipeline.sagemaker", session)
@@ -563,11 +563,11 @@ def test_the_bucket_of_announcements_must_be_the_jobs_own_accounts(api: Api, own
         ({}, (404, b"<Code>NoSuchKey</Code>"), "has not announced its SSH server yet", "UNREACHABLE"),
         ({}, {"state": "ended"}, "has not announced its SSH server yet", "UNREACHABLE"),
         ({"InputDataConfig": []}, None, "runs no SSH server", "UNREACHABLE"),
-        ({}, {"job": "another"}, "no announcement of algo-2 of job", "REFUSED"),
-        ({}, {"port": "x"}, "no announcement of algo-2 of job", "REFUSED"),
-        ({}, {"port": 0}, "no announcement of algo-2 of job", "REFUSED"),
-        ({}, {"version": 2}, "no announcement of algo-2 of job", "REFUSED"),
-        ({}, (200, b"garbage"), "no announcement of algo-2 of job", "REFUSED"),
+        ({}, {"job": "another"}, "not an announcement of algo-2 of job", "REFUSED"),
+        ({}, {"port": "x"}, "not an announcement of algo-2 of job", "REFUSED"),
+        ({}, {"port": 0}, "not an announcement of algo-2 of job", "REFUSED"),
+        ({}, {"version": 2}, "not an announcement of algo-2 of job", "REFUSED"),
+        ({}, (200, b"garbage"), "not an announcement of algo-2 of job", "REFUSED"),
         ({}, (403, b""), "access denied: GetObject", "REFUSED"),
         (
             {"TrainingJobStatus": "Failed", "FailureReason": "it\nfell"},

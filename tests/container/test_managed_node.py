@@ -262,8 +262,8 @@ def test_nobody_there_is_explained(tmp_path, monkeypatch):
 
 PROXIES = {
     "http://me:secret@127.0.0.1:PORT": "the proxy 127.0.0.1:PORT does not connect: it answers '407",
-    "socks5://me:secret@127.0.0.1:PORT": "only http:// and https:// are",
-    "http://me:secret/1@127.0.0.1:PORT": "has to be quoted",
+    "socks5://me:secret@127.0.0.1:PORT": "only http:// and https:// proxies work",
+    "http://me:secret/1@127.0.0.1:PORT": "percent-encode the user name",
 }
 
 

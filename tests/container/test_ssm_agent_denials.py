@@ -61,8 +61,8 @@ def test_what_they_do_not_need_is_not_blamed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("said", "hint"),
     [
-        ("because no identity-based policy allows it", "in the policy of the job's execution role."),
-        ("", "in the policy of the job's execution role."),
+        ("because no identity-based policy allows it", "in the policy of the job's execution role"),
+        ("", "in the policy of the job's execution role"),
         ("because no permissions boundary allows it", "in the permissions boundary as well"),
         ("because no service control policy allows it", "in the service control policy as well"),
         ("because no VPC endpoint policy allows it", "in the VPC endpoint policy as well"),
@@ -78,7 +78,7 @@ def test_a_permission_is_missed_where_it_is_missing(said, hint):
     refused = aws_calls.Refused("CreateActivation", "AccessDeniedException", message, 400, "")
     found = aws_calls._explain_answer(refused, "ssm")
     assert hint in found.hint
-    assert ("Allow ssm:CreateActivation" in found.hint) is ("explicit" not in said)
+    assert ("allow ssm:CreateActivation" in found.hint) is ("explicit" not in said)
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -87,4 +87,4 @@ def test_variables_that_are_not_there_are_not_blamed(monkeypatch, own):
     if own:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
     refused = aws_calls.Refused("CreateActivation", "ExpiredTokenException", "expired", 400, "")
-    assert ("take them out" in aws_calls._explain_answer(refused, "ssm").hint) is own
+    assert ("take the AWS_* variables out" in aws_calls._explain_answer(refused, "ssm").hint) is own

@@ -220,7 +220,9 @@ def test_a_step_inside_of_a_loop_and_a_condition_has_its_fix(world: World, monke
     assert [one.resolution for one in found.incidents] == ["fixed"]
     with pytest.raises(SmsshError, match="'Trian', which the pipeline does not have") as caught:
         world.debug(fixes=world.container.fixes(Trian_patch=""))
-    assert caught.value.hint == "is it for 'Train'? steps: Each, Either, Prepare, Train"
+    assert (
+        caught.value.hint == "name it after a step of the pipeline ('Train'?): Each, Either, Prepare, Train"
+    )
 
 
 def test_a_fix_that_does_not_help_is_tried_once(world: World):

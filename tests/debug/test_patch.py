@@ -88,7 +88,7 @@ def test_bytes_of_any_encoding_go_through():
     [
         ("", "changes no file"),
         ("not a patch\n", "changes no file"),
-        ("--- a/train.py\n+++ b/train.py\n@@ -1,3 +1,3 @@\n-import features\n", "no unified diff"),
+        ("--- a/train.py\n+++ b/train.py\n@@ -1,3 +1,3 @@\n-import features\n", "not a unified diff"),
         ("--- a/nope.py\n+++ b/nope.py\n@@ -1 +1 @@\n-a\n+b\n", "nope.py, which is not in the job's code"),
         ("--- a/train.py\n+++ b/train.py\n@@ -5 +5 @@\n-    print(9)\n+    print(3)\n", r"part 1 \(line 5\)"),
         ("--- /dev/null\n+++ b/train.py\n@@ -0,0 +1 @@\n+a\n", "adds train.py, which is there already"),

@@ -234,7 +234,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     with pytest.raises(SmsshError, match="cannot write the report"):
         reports.write(full(), tmp_path / "file" / "x")
     for folder in (tmp_path / "file" / "x", tmp_path / "file"):
-        with pytest.raises(SmsshError, match=r"cannot write the report to .*: .*/file is no folder"):
+        with pytest.raises(SmsshError, match=r"cannot write the report to .*: .*/file is not a folder"):
             reports.check(folder)
     reports.check(tmp_path / "new" / "folder")
     assert not (tmp_path / "new").exists()
@@ -245,7 +245,7 @@ def test_a_folder_in_which_nothing_can_be_made(tmp_path: Path):
         "import sys\nfrom pathlib import Path\nfrom smssh_plugin.debug import report\nfrom smssh_plugin.errors import "
         "SmsshError\ntry:\n    report.check(Path(sys.argv[1]))\nexcept SmsshError as error:\n    print(error)\n"
     )
-    for mode, expected in ((0o755, ""), (0o555, f"nothing can be made in {tmp_path}")):
+    for mode, expected in ((0o755, ""), (0o555, f"{tmp_path} is not writable")):
         tmp_path.chmod(mode)
         words = [*ordinary(), sys.executable, "-c", code, str(tmp_path / "new")]
         done = subprocess.run(words, capture_output=True, text=True, check=True)

@@ -145,7 +145,7 @@ def test_asked_for_at_submit(emulator):
     refuse(emulator, 2)
     done = ssh(emulator, first, "true", check=False)
     assert done.returncode == 255
-    assert f"`smssh shell {first}` may be allowed all the same" in done.stderr
+    assert f"try `smssh shell {first}`, which may be allowed all the same" in done.stderr
     assert "in-42" in emulator.smssh("shell", first, "--", "echo in-$((6 * 7))").stdout
 
     finish(emulator, name, hosts=2)
@@ -194,7 +194,7 @@ def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(emulator)
     until(lambda: describe(TrainingJobName=name)["SecondaryStatus"] == "Training", seconds=PATIENCE)
     done = emulator.smssh("connect", address, "--wait", "0", check=False)
     assert done.returncode == 4
-    assert f"`smssh remote-debug {name}` lets you in" in done.stderr
+    assert f"run `smssh remote-debug {name}`, which lets you in" in done.stderr
 
     done = emulator.smssh("remote-debug", name, "--wait", "1m")
     assert done.stdout == f"remote debugging is on: smssh shell {address}\n"
@@ -202,7 +202,7 @@ def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(emulator)
     assert '"current_host": "algo-1"' in seen
     done = ssh(emulator, address, "true", check=False)
     assert done.returncode == 255
-    assert f"`smssh remote-debug {name} --install` starts one" in done.stderr
+    assert f"start one: `smssh remote-debug {name} --install`" in done.stderr
 
     for idle in ("1s", "5m", "5m"):
         # The first time's server is gone when it is entered, and says how to have another; the third time finds the
@@ -216,7 +216,7 @@ def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(emulator)
             )
             done = ssh(emulator, address, "true", check=False)
             assert done.returncode == 255
-            assert f"`smssh remote-debug {address} --install` starts one" in done.stderr
+            assert f"start one: `smssh remote-debug {address} --install`" in done.stderr
     done = ssh(emulator, address, "tr '\\0' ' ' </proc/1/cmdline; pgrep -fc 'smssh-hook[ ]placeholder'")
     assert done.stdout.startswith(f"sh -c {WORK}")
     assert copied(emulator, address)
@@ -239,4 +239,4 @@ def test_jobs_that_cannot_have_it_say_so(emulator):
     )
     done = emulator.smssh("remote-debug", name, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "it can be while the job is Downloading or Training" in done.stderr
+    assert "switch it on while the job is Downloading or Training" in done.stderr

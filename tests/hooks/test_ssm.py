@@ -160,7 +160,7 @@ def test_an_agent_that_dies_is_started_again(container, stack, node_of):
         ({"AWS_REGION": ""}, "does not say its AWS region"),
         (
             {"PATH": "/usr/bin:/bin"},
-            "Neither the image nor the bundle has boto3|image has no amazon-ssm-agent",
+            "neither the image nor the bundle has boto3|image has no amazon-ssm-agent",
         ),
         (
             {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "2"},

@@ -151,7 +151,7 @@ def test_what_sort_of_image_a_folder_is(tmp_path: Path, roots: Path) -> None:
     assert kind_of(conda) == "environment"
     with pytest.raises(SmsshError, match="own root folder"):
         kind_of(Path("/"))
-    with pytest.raises(SmsshError, match=r"no bin/python .* and is no root folder") as caught:
+    with pytest.raises(SmsshError, match=r"no bin/python .* and is not a root folder") as caught:
         kind_of(tmp_path)
     assert "docker export" in (caught.value.hint or "")
 

@@ -107,7 +107,7 @@ def test_the_stream_goes_to_the_endpoint_that_is_configured_for_it(
     assert AwsSession().stream_url(STREAM) == STREAM
     monkeypatch.delenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
     monkeypatch.setenv("AWS_ENDPOINT_URL_SSMMESSAGES", "vpce-1.ssmmessages")
-    with pytest.raises(SmsshError, match=r"'vpce-1\.ssmmessages' is no address"):
+    with pytest.raises(SmsshError, match=r"invalid endpoint 'vpce-1\.ssmmessages'"):
         AwsSession().stream_url(STREAM)
 
 

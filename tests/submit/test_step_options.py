@@ -97,7 +97,9 @@ def test_a_switch_that_the_pipeline_does_not_know(sdk: SDK) -> None:
     pipeline = with_ssh(
         sdk.pipeline(sdk.processing(session), session=session), enabled=ParameterString("Debug")
     )
-    with pytest.raises(SmsshError, match="enabled is the parameter 'Debug', which is none of the pipeline's"):
+    with pytest.raises(
+        SmsshError, match="enabled is the parameter 'Debug', which the pipeline does not declare"
+    ):
         pipeline.definition()
 
 

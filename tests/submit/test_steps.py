@@ -440,7 +440,5 @@ def test_an_unknown_option() -> None:
         with_ssh(holds="failure")
     with pytest.raises(SmsshError, match="there is no SSH option 'strict'") as caught:
         with_ssh(strict=True)
-    assert caught.value.hint == (
-        "it is a setting without an option of its own: SSHOptions(extra={'strict': ...})"
-    )
+    assert caught.value.hint == "set it with SSHOptions(extra={'strict': ...})"
     with_ssh(extra={"strict": True})

@@ -306,7 +306,9 @@ class Worker:
         try:
             self._socket = self._connect()
         except CallFailed as error:
-            raise SmsshError(f"the data channel ended ({cut}), and none is to be had: {error}") from error
+            raise SmsshError(
+                f"the data channel ended ({cut}), and no other can be opened: {error}"
+            ) from error
         self._stream.paused = False
 
     def _sleep(self, seconds: float) -> None:

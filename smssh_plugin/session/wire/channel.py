@@ -1,5 +1,8 @@
 """Data channels: a websocket, the two streams on it, and the handshake.
 
+By hand: Amazon's client is a program to install and to start for each login, and uploads many times slower (see
+`benchmarks/`).
+
 `Channel` is what both sides have in common, `ClientChannel` is ours. A channel waits for nothing once it is
 open, save in one attempt to connect again: `pump.Pump` polls it, after a cut, too.
 """
@@ -232,7 +235,7 @@ class Channel:
         if not self.ready and now > self._handshake_deadline:
             raise SmsshError(
                 f"the other end did not complete the handshake within {self._handshake_seconds:.0f} s",
-                hint="is the agent of that container alive, and its SSH server up?",
+                hint="check that the agent of that container and its SSH server run",
                 reference="handshake-timeout",
                 status=ExitStatus.TIMEOUT,
             )
@@ -491,7 +494,7 @@ class ClientChannel(Channel):
         self.agent_version = str(request.get("AgentVersion") or "")
         actions = request.get("RequestedClientActions") or []
         if not isinstance(actions, list) or not all(isinstance(action, dict) for action in actions):
-            raise FrameError("the handshake asks for actions that are none")
+            raise FrameError("the handshake asks for no list of actions")
         processed: list[dict[str, Any]] = []
         trouble: SmsshError | None = None
         for action in actions:
@@ -551,7 +554,7 @@ class ClientChannel(Channel):
         try:
             challenge = base64.b64decode(message.json().get("Challenge") or "", validate=True)
         except (ValueError, TypeError):
-            raise FrameError("a challenge that is no base64") from None
+            raise FrameError("a challenge that is not base64") from None
         answer = self._encryption.encrypt(self._encryption.decrypt(challenge))
         body = json.dumps({"Challenge": base64.b64encode(answer).decode()}).encode()
         self.stream.send(body, PayloadType.ENCRYPTION_CHALLENGE_RESPONSE, now)
@@ -586,7 +589,7 @@ def signed_headers(url: str, credentials: Keys | None, region: str) -> dict[str,
 def _not_resumed(cut: WebSocketClosedError, why: str, *, denied: bool) -> SmsshError:
     return SmsshError(
         f"the connection to the session was cut ({cut}) and could not be resumed: {why}",
-        hint="the credentials may have ended since: log in again, and connect again"
+        hint="log in to AWS again, and connect again: the credentials may have expired"
         if denied
         else "check the network",
         reference="session-cut",
@@ -615,7 +618,7 @@ def _not_opened(refused: WebSocketRefusedError) -> SmsshError:
         f"the session's data channel does not open: {refused}",
         hint="check that ssmmessages is reachable from here (HTTPS_PROXY, VPC endpoint)"
         if not denied
-        else "the credentials need ssmmessages:OpenDataChannel; check the clock too",
+        else "allow ssmmessages:OpenDataChannel, and check the clock",
         reference="no-data-channel",
         status=ExitStatus.REFUSED if denied else ExitStatus.UNREACHABLE,
     )

@@ -73,7 +73,7 @@ def _cipher(key: bytes) -> AESGCM:
     except ImportError as error:
         raise SmsshError(
             "this account encrypts sessions with a KMS key, for which the package cryptography is needed",
-            hint='pip install "smssh-plugin[cli]"',
+            hint='install it: pip install "smssh-plugin[cli]"',
             reference="session-encryption",
             status=ExitStatus.UNREACHABLE,
         ) from error

@@ -1,5 +1,7 @@
 """smux version 1, the client's side: several connections in the one stream of a port forwarding session.
 
+By hand: xtaci/smux, which the agent has, is a Go library, and the client's half of it is one page.
+
 The agent's side is github.com/xtaci/smux with its defaults (`agent/session/plugins/port/port_mux.go`). A frame has a
 header of 8 bytes, little endian: version (1), command, length of the data, number of the connection. No input or
 output here, and no keep-alive: the agent does without since 3.1.1511, and NOPs would defeat the idle time-out.

@@ -240,7 +240,7 @@ class WebSocket:
                 f"HTTP {response.status_code} {response.reason_phrase} {body}".rstrip(), response.status_code
             )
         if failure is not None:
-            raise WebSocketRefusedError(f"the answer is no websocket: {failure}")
+            raise WebSocketRefusedError(f"the answer is not a websocket: {failure}")
         if _state(self._protocol) is not OPEN:
             raise WebSocketRefusedError("the connection was closed during the upgrade")
 

@@ -126,7 +126,7 @@ def _newest(base: str) -> str:
         text = answer.read_text(encoding="ascii", errors="replace").strip()
     version = settings.load({"SMSSH_AGENT_VERSION": text}).agent_version
     if not version:
-        raise SmsshError(f"{base}/latest/VERSION is empty.", reference="not-downloaded")
+        raise SmsshError(f"{base}/latest/VERSION is empty", reference="not-downloaded")
     return version
 
 
@@ -159,7 +159,7 @@ def _fetch(url: str, package: Path, what: str) -> str:
     if not pinned and not _ANSWERS_FOR_ITSELF.match(url):
         # Whoever is on the way could give another package, which all jobs would get from then on.
         raise SmsshError(
-            f"{url} is not https, and what comes from there would be pinned.",
+            f"{url} is not https, and what comes from there would be pinned",
             reference="not-downloaded",
             status=ExitStatus.REFUSED,
         )
@@ -173,7 +173,7 @@ def _fetch(url: str, package: Path, what: str) -> str:
             digest = hashlib.sha256(new.read_bytes()).hexdigest()
             if pinned and pinned != digest:
                 raise SmsshError(
-                    f"{url} is not what it was: SHA-256 {digest}; remove {package.parent} if that is right.",
+                    f"{url} is not what it was: SHA-256 {digest}; remove {package.parent} if that is right",
                     reference="wrong-agent-digest",
                     status=ExitStatus.REFUSED,
                 )

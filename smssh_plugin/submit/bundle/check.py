@@ -155,8 +155,8 @@ def _warn_of_own_key(options: SSHOptions, keys: tuple[str, ...]) -> None:
 def _not_usable(options: SSHOptions, problem: str) -> SmsshError:
     return SmsshError(
         f"the bundle {options.bundle_uri} can't be used: {problem}",
-        hint="`smssh bundle show` and `smssh bundle verify` say what it is; `smssh bundle build` makes one; "
-        "without SSHOptions(bundle=...) one is built for each set of options",
+        hint="see what it is with `smssh bundle show` and `smssh bundle verify`, or make one with `smssh bundle "
+        "build`; without SSHOptions(bundle=...) one is built for each set of options",
         reference="bundle-not-usable",
         status=ExitStatus.USAGE,
     )

@@ -148,7 +148,7 @@ def wheels_for(version: str) -> dict[str, bytes]:
     if locked is None:
         raise SmsshError(
             f"there are no asyncssh wheels for Python {version}",
-            hint="SSHOptions(wheels=...) takes "
+            hint="use SSHOptions(wheels=...) with "
             + ", ".join(sorted({each for each, _ in WHEELS}, key=_order)),
             reference="no-wheels",
             status=ExitStatus.USAGE,

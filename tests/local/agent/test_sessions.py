@@ -261,7 +261,7 @@ def test_a_data_channel_that_is_not_to_be_had_again_ends_the_session(
     fault = world.stack.service.faults.add(Fault("ssmmessages:CreateDataChannel", "Odd", "not today", 500))
     try:
         world.stack.do(world.stack.service.drop("agent", client.id))
-        assert "none is to be had: 500" in client.wait_closed()
+        assert "no other can be opened: 500" in client.wait_closed()
     finally:
         world.stack.service.faults.remove(fault.id)
 
