@@ -113,13 +113,16 @@ class Attempts:
         if is_new:
             self._notify("running", f"attempt {number} of the entry point runs")
         # Not in the way of the entry point, which waits for the answer; what follows waits for the hooks.
-        self._before = threading.Thread(
+        before = threading.Thread(
             target=self._before_hooks,
             args=(self._before, number, tuple(self.command)),
             name="before",
             daemon=True,
         )
-        self._before.start()
+        before.start()
+        self._before = (
+            before  # not earlier: init's word and the toolkit's come in two threads, and one may join it
+        )
         return {"ok": True, "attempt": number}
 
     def _before_hooks(self, earlier: threading.Thread | None, attempt: int, command: Sequence[str]) -> None:

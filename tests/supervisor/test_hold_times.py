@@ -233,3 +233,20 @@ def test_a_decision_in_another_thread_wakes_the_hold(tmp_path):
     thread.join(30)
     assert decided == [{"action": "release", "exit_code": 5}]
     made.operations.finish(10)
+
+
+def test_a_failure_is_told_while_an_attempt_is_just_starting(tmp_path, monkeypatch):
+    """Init and the toolkit tell it in threads of their own, and one can be faster than the other."""
+    made = Simulated(tmp_path)
+    start = threading.Thread.start
+
+    def start_late(thread):
+        if thread.name == "before":
+            made.operations.attempts.end_before_hooks()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    try:
+        assert made.ask(op="before")["attempt"] == 1
+    finally:
+        made.operations.finish(10)
