@@ -477,13 +477,13 @@ PACED_BYTES = 2 << 20
 """For session-manager-plugin, which would take half a minute for the other."""
 PACED = """
 import sys, time
-from smssh_plugin.session import pump
-took = pump.Pump._read
+from smssh_plugin.session.loop import Loop
+sent = Loop._send
 def paced(self, now):
     before = self._channel.stream._next
-    took(self, now)
+    sent(self, now)
     time.sleep(0.001 * (self._channel.stream._next - before))
-pump.Pump._read = paced
+Loop._send = paced
 """
 """The pacing of session-manager-plugin, in our client: a pause of a millisecond after each message of 1024 bytes
 (`src/sessionmanagerplugin/session/portsession/standardstreamforwarding.go`)."""

@@ -111,7 +111,8 @@ def converse(
     Raises:
         SmsshError: what `talk` raised, or what went wrong with the session.
     """
-    from .pump import Pump, nonblocking
+    from .loop import nonblocking
+    from .pump import Pump
     from .wire.channel import SHELL
 
     source, writing = os.pipe()

@@ -101,7 +101,7 @@ def _announce(port: int) -> None:
 
 def _forward(lifetime: Lifetime, listener: socket.socket, where: str, ready: Callable[[int], None]) -> None:
     from .forward_loop import Forwarder
-    from .pump import Ending
+    from .loop import Ending
     from .wire.channel import PORT
 
     signals = lifetime.signals

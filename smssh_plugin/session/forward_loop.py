@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import selectors
 import socket
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import ExitStatus, SmsshError
 from .local_peer import LocalPeers
-from .pump import Ending
-from .wire.frames import FrameError
+from .loop import Loop
 from .wire.smux import Command, Mux
-from .wire.stream import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .wire.channel import ClientChannel
 
@@ -51,19 +46,16 @@ _OUT_LIMIT = 64 * 1024
 _READ = 16 * 1024
 _ACCEPTS = 64
 """Connections that are accepted in one turn."""
-_LINGER = 5.0
 
 
 @dataclass(eq=False)
 class _Connection:
-    """A local program's connection. Its two descriptors may be one."""
+    """A local program's connection."""
 
     number: int
-    source: int
-    sink: int
-    socket: socket.socket | None
+    socket: socket.socket
     heard: float
-    """When something came last, or the program's end was noticed or told; see `Forwarder._listened`."""
+    """When something came last, or the program's end was noticed or told; see `Loop._listened`."""
     waiting: bytearray = field(default_factory=bytearray)
     reading: bool = True
     """Whether the program may have more to say."""
@@ -80,14 +72,14 @@ class _Connection:
     """When to look whether the program is gone."""
 
 
-class Forwarder:
-    """Forwards until it is stopped, the session is closed, or the attached connection is over.
+class Forwarder(Loop):
+    """Forwards connections until it is stopped or the session is closed.
 
     Args:
-        channel: an open channel; the handshake is done here, too. It isn't closed.
-        listener: accepts connections; not blocking. None where one is attached.
-        wake: a descriptor that ends it when it is readable, if `ending` says so.
-        ending: asked then.
+        channel: see `Loop`.
+        listener: accepts connections; not blocking.
+        wake: see `Loop`.
+        ending: see `Loop`.
         on_ready: called when the handshake is over and the agent is sure to take what is sent.
         on_unreachable: called when the agent cannot connect to the port.
         on_full: called when no more connections can be accepted here: out of descriptors.
@@ -96,7 +88,7 @@ class Forwarder:
     def __init__(
         self,
         channel: ClientChannel,
-        listener: socket.socket | None = None,
+        listener: socket.socket,
         *,
         wake: int | None = None,
         ending: Callable[[], bool] = lambda: True,
@@ -104,202 +96,94 @@ class Forwarder:
         on_unreachable: Callable[[], None] = lambda: None,
         on_full: Callable[[], None] = lambda: None,
     ) -> None:
-        self.received = 0
-        """Bytes that came through the channel."""
-        self._channel = channel
+        super().__init__(channel, selectors.DefaultSelector(), _WAITING_LIMIT, wake, ending)
         self._listener = listener
-        self._wake = wake
-        self._asked_to_end = ending
         self._on_ready = on_ready
         self._on_full = on_full
         channel.on_unreachable = on_unreachable
         self._mux = Mux()
-        self._out = bytearray()
         self._connections: dict[int, _Connection] = {}
         self._unknown: dict[int, _Connection] = {}
         """Those that the agent may not know of yet."""
         self._closing: dict[int, _Connection] = {}
         """Those whose programs have no more to say."""
-        self._waiting = 0
-        """Bytes that wait for local programs, all together."""
-        self._listened = 0.0
-        """Seconds spent waiting for something to read from the channel: the clock of what is quiet."""
-        self._attached: _Connection | None = None
         self._peers = LocalPeers()
-        # Where it is attached the source may be a regular file, which epoll does not take.
-        self._selector: selectors.BaseSelector = (
-            selectors.DefaultSelector() if listener is not None else selectors.PollSelector()
-        )
-        self._watched: dict[int, int] = {}
         self._by_fd: dict[int, _Connection] = {}
-        self._polled: object = None
-        self._polled_fd = -1
-        """The channel's socket that is watched, which is another one after each cut."""
         self._may_read = False
         self._full_until = float("-inf")
         self._said_ready = False
-        self._ending: Ending | None = None
-        self._give_up = float("inf")
 
-    def attach(self, source: int, sink: int) -> None:
-        """Forward one pair of descriptors, not blocking, until either side ends; instead of a listener."""
-        self._attached = self._open(source, sink, None)
+    def _release(self) -> None:
+        for connection in list(self._connections.values()):
+            self._drop(connection)
+        self._peers.close()
+        super()._release()
 
-    def run(self) -> Ending:
-        """Forward until the end.
+    # ------------------------------------------------------------------------------------------- one turn
 
-        Raises:
-            SmsshError: see `Channel`.
-        """
-        try:
-            while not self._over(time.monotonic()):
-                self._step()
-        except FrameError as error:
-            raise SmsshError(
-                f"the session does not keep to the protocol: {error}",
-                reference="session-protocol",
-                status=ExitStatus.UNREACHABLE,
-            ) from error
-        finally:
-            for connection in list(self._connections.values()):
-                self._drop(connection)
-            self._selector.close()
-            self._peers.close()
-        return self._ending or Ending.CLOSED
-
-    def _over(self, now: float) -> bool:
-        channel = self._channel
-        if channel.closed is None:
-            channel.tick(now)
-        if channel.closed is not None:
-            self._end(Ending.CLOSED, now)
-            return now >= self._give_up or not self._waiting
-        if channel.ready:
-            self._introduce(now)
-        if channel.settled and not self._said_ready:
+    def _turn(self, now: float) -> None:
+        self._introduce(now)
+        if self._channel.settled and not self._said_ready:
             self._said_ready = True
             self._on_ready()
         for connection in list(self._closing.values()):
             self._settle(connection, now)
-        self._send(now)
-        channel.flush()
-        if self._ending is None:
-            return False
-        done = not self._out and channel.stream.idle and not channel.socket.pending
-        return now >= self._give_up or (done and not (self._attached and self._attached.waiting))
 
-    def _end(self, ending: Ending, now: float) -> None:
-        if self._ending is None:
-            self._ending = ending
-            self._give_up = now + _LINGER
-            if ending is not Ending.CLOSED:
-                self._channel.resumable = False  # nobody waits for what a new connection would bring
-
-    # ------------------------------------------------------------------------------------------- one turn
-
-    def _step(self) -> None:
-        now = time.monotonic()
+    def _prepare(self, now: float) -> float:
         channel = self._channel
-        open_ = channel.closed is None
-        channel.listening = self._waiting < _WAITING_LIMIT
-        may_open = open_ and channel.ready and len(self._out) < _OUT_LIMIT and self._ending is None
-        self._watch_programs(may_open and channel.settled)
-        self._watch_channel(open_ and channel.listening)
-        if self._listener is not None:
-            accepting = may_open and now >= self._full_until
-            self._watch(self._listener.fileno(), selectors.EVENT_READ if accepting else 0)
-        if self._wake is not None:
-            self._watch(self._wake, selectors.EVENT_READ if self._ending is None else 0)
-        before = now
-        ready = {key.fd: events for key, events in self._selector.select(self._timeout(now, may_open))}
-        now = time.monotonic()
-        if self._hears:
-            self._listened += now - before
-        if self._wake is not None and ready.pop(self._wake, 0) and self._asked_to_end():
-            self._end(Ending.STOPPED, now)
-        if self._polled_fd >= 0 and ready.pop(self._polled_fd, 0) & selectors.EVENT_READ:
-            for data in channel.receive(now):
-                self._receive(data, now)
-            self._watch_channel(True)  # its descriptor may be another connection's in a moment
-        accepting = self._listener is not None and bool(ready.pop(self._listener.fileno(), 0))
-        for fd, events in ready.items():
-            one = self._by_fd.get(fd)
-            if one is not None and fd == one.sink and events & selectors.EVENT_WRITE:
-                self._write(one, now)
-            one = self._by_fd.get(fd)
-            if one is not None and fd == one.source and events & selectors.EVENT_READ and one.reading:
-                self._read(one, now)
-        if accepting:
-            self._accept(now)
+        may_open = (
+            channel.closed is None and channel.ready and len(self._out) < _OUT_LIMIT and self._ending is None
+        )
+        accepting = may_open and now >= self._full_until
+        self._watch(self._listener.fileno(), selectors.EVENT_READ if accepting else 0)
+        if self._may_read != (may_open and channel.settled):
+            self._may_read = not self._may_read
+            for one in self._connections.values():
+                self._watch_program(one)
+        return float("inf") if channel.closed is not None else self._due(now, may_open)
 
-    def _timeout(self, now: float, may_open: bool) -> float:
-        due = [self._give_up - now]
-        if self._channel.closed is not None:
-            return max(0.0, *due)  # only what came is still to be written
-        due.append(self._channel.timeout(now))
+    def _due(self, now: float, may_open: bool) -> float:
+        due = [float("inf")]
         if may_open and self._full_until > now:
             due.append(self._full_until - now)
         for one in self._closing.values():
             due.append(one.look_at - now)
             if self._hears and not (one.finished and one.waiting):
                 due.append(one.heard + (GONE_SECONDS if one.finished else QUIET_SECONDS) - self._listened)
-        return max(0.0, min(due))
+        return min(due)
 
-    @property
-    def _hears(self) -> bool:
-        """Whether the channel is read, as of the last look."""
-        channel = self._channel
-        return channel.listening and channel.cut is None and channel.closed is None
-
-    # -------------------------------------------------------------------------------------- what is watched
-
-    def _watch(self, fd: int, events: int) -> None:
-        before = self._watched.get(fd, 0)
-        if events == before:
-            return
-        if not before:
-            self._selector.register(fd, events)
-        elif events:
-            self._selector.modify(fd, events)
-        else:
-            self._selector.unregister(fd)
-        if events:
-            self._watched[fd] = events
-        else:
-            del self._watched[fd]
-
-    def _watch_channel(self, listening: bool) -> None:
-        channel = self._channel
-        connected = channel.cut is None and channel.closed is None
-        if self._polled is not channel.socket or not connected:
-            if self._polled_fd >= 0:
-                self._watch(self._polled_fd, 0)
-            self._polled, self._polled_fd = channel.socket, -1
-        if not connected:
-            return
-        self._polled_fd = channel.socket.fileno()
-        events = selectors.EVENT_READ if listening else 0
-        self._watch(self._polled_fd, events | (selectors.EVENT_WRITE if channel.socket.pending else 0))
-
-    def _watch_programs(self, may_read: bool) -> None:
-        if may_read != self._may_read:
-            self._may_read = may_read
-            for one in self._connections.values():
+    def _receive(self, data: bytes, now: float) -> None:
+        for frame in self._mux.feed(data):
+            one = self._connections.get(frame.connection)
+            if one is None:
+                continue  # of one that is over here
+            one.heard = self._listened
+            one.known = True
+            if frame.command is Command.PSH:
+                one.waiting += frame.data
+                self._waiting += len(frame.data)
                 self._watch_program(one)
+            elif frame.command is Command.FIN:
+                one.answered = True
+                self._settle(one, now)
+
+    def _move(self, ready: Mapping[int, int], now: float) -> None:
+        for fd, events in ready.items():
+            one = self._by_fd.get(fd)
+            if one is not None and events & selectors.EVENT_WRITE:
+                self._write(one, now)
+            if one is not None and events & selectors.EVENT_READ and one.reading:
+                self._read(one, now)
+        if self._listener.fileno() in ready:
+            self._accept(now)
 
     def _watch_program(self, one: _Connection) -> None:
         read = selectors.EVENT_READ if self._may_read and one.reading else 0
-        write = selectors.EVENT_WRITE if one.waiting else 0
-        if one.source == one.sink:
-            self._watch(one.source, read | write)
-        else:
-            self._watch(one.source, read)
-            self._watch(one.sink, write)
+        self._watch(one.socket.fileno(), read | (selectors.EVENT_WRITE if one.waiting else 0))
 
     # ----------------------------------------------------------------------------------------- connections
 
     def _accept(self, now: float) -> None:
-        assert self._listener is not None
         for _ in range(_ACCEPTS):
             try:
                 accepted, _ = self._listener.accept()
@@ -312,7 +196,7 @@ class Forwarder:
             accepted.setblocking(False)
             with contextlib.suppress(OSError):
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._open(accepted.fileno(), accepted.fileno(), accepted)
+            self._open(accepted)
 
     def _make_room(self) -> None:
         """Where nobody can say who is gone, end the one that has been quiet for longest."""
@@ -323,13 +207,12 @@ class Forwarder:
             self._finish(oldest)
             self._drop(oldest)
 
-    def _open(self, source: int, sink: int, accepted: socket.socket | None) -> _Connection:
+    def _open(self, accepted: socket.socket) -> None:
         number = self._mux.next()
-        made = self._connections[number] = _Connection(number, source, sink, accepted, self._listened)
+        made = self._connections[number] = _Connection(number, accepted, self._listened)
         self._unknown[number] = made
-        self._by_fd[source] = self._by_fd[sink] = made
+        self._by_fd[accepted.fileno()] = made
         self._watch_program(made)
-        return made
 
     def _introduce(self, now: float) -> None:
         """Tell the agent of connections.
@@ -346,22 +229,6 @@ class Forwarder:
                 one.told = True
                 self._channel.send(self._mux.open(one.number), now)
 
-    def _receive(self, data: bytes, now: float) -> None:
-        self.received += len(data)
-        for frame in self._mux.feed(data):
-            one = self._connections.get(frame.connection)
-            if one is None:
-                continue  # of one that is over here
-            one.heard = self._listened
-            one.known = True
-            if frame.command is Command.PSH:
-                one.waiting += frame.data
-                self._waiting += len(frame.data)
-                self._watch_program(one)
-            elif frame.command is Command.FIN:
-                one.answered = True
-                self._settle(one, now)
-
     def _read(self, one: _Connection, now: float) -> None:
         if len(self._out) >= _OUT_LIMIT:
             return  # its turn comes: the kernel names them in turn
@@ -369,50 +236,43 @@ class Forwarder:
         if one.number in self._unknown:
             self._introduce(now)
         try:
-            data = os.read(one.source, _READ)
+            data = one.socket.recv(_READ)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:  # a reset
-            self._broken(one, now)
+            self._broken(one)
             return
         if data:
             self._out += self._mux.data(one.number, data)
             return
         one.reading = False
         one.heard = self._listened
-        if one is self._attached:
-            self._finish(one)
-            self._end(Ending.SOURCE, now)
-        else:
-            one.look_at = now
+        one.look_at = now
         self._closing[one.number] = one
         self._watch_program(one)
         self._settle(one, now)
 
     def _write(self, one: _Connection, now: float) -> None:
         try:
-            written = os.write(one.sink, one.waiting)
+            written = one.socket.send(one.waiting)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self._broken(one, now)
+            self._broken(one)
             return
         del one.waiting[:written]
         self._waiting -= written
         self._watch_program(one)
-        if self._ending is not None:
-            self._give_up = now + _LINGER  # a slow reader is a reader
+        self._was_read(now)
         self._settle(one, now)
 
     def _settle(self, one: _Connection, now: float) -> None:
         """Do what the state of a connection asks for."""
         if one.answered and not one.waiting:
-            if one is self._attached:
-                self._end(Ending.CLOSED, now)
             self._finish(one)
             self._drop(one)
         elif self._is_gone(one, now):
-            self._broken(one, now)
+            self._broken(one)
         elif one.finished:
             if self._listened - one.heard >= GONE_SECONDS and not one.waiting:
                 self._drop(one)
@@ -421,7 +281,7 @@ class Forwarder:
 
     def _is_gone(self, one: _Connection, now: float) -> bool:
         """Whether the program has closed its connection; asked now and then once it sends no more."""
-        if one.socket is None or now < one.look_at:
+        if now < one.look_at:
             return False
         one.look_at = now + LOOK_SECONDS[min(one.looks, len(LOOK_SECONDS) - 1)]
         one.looks += 1
@@ -430,10 +290,8 @@ class Forwarder:
             one.look_at = now + QUIET_SECONDS
         return bool(closed)
 
-    def _broken(self, one: _Connection, now: float) -> None:
+    def _broken(self, one: _Connection) -> None:
         """The local program is gone."""
-        if one is self._attached:
-            self._end(Ending.SINK, now)
         self._finish(one)
         self._drop(one)
 
@@ -452,15 +310,8 @@ class Forwarder:
         self._closing.pop(one.number, None)
         self._waiting -= len(one.waiting)
         one.waiting.clear()  # nobody reads it any more
-        for fd in {one.source, one.sink}:
-            self._watch(fd, 0)
-            del self._by_fd[fd]
-        if one.socket is not None:
-            one.socket.close()
-            self._full_until = float("-inf")
-
-    def _send(self, now: float) -> None:
-        channel = self._channel
-        while self._out and channel.window > 0:
-            channel.send(bytes(self._out[:CHUNK]), now)
-            del self._out[:CHUNK]
+        fd = one.socket.fileno()
+        self._watch(fd, 0)
+        del self._by_fd[fd]
+        one.socket.close()
+        self._full_until = float("-inf")

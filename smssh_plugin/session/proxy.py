@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..aws.session import AwsSession
+    from .loop import Ending
     from .wire.channel import ClientChannel
 
 __all__ = ["WAIT_SECONDS", "Reachable", "Resolve", "Route", "run"]
@@ -181,13 +182,13 @@ def _connect(route: Route, signals: Signals, source: int, sink: int) -> None:
 
 
 def _talk(lifetime: Lifetime, source: int, sink: int) -> None:
-    from .pump import Ending, nonblocking
+    from .loop import Ending, nonblocking
     from .wire.channel import PORT
 
     channel = lifetime.channel((PORT,))
     try:
         with nonblocking(source, sink):
-            ending, received = _forward(lifetime, channel, source, sink)
+            ending, received = _pump(lifetime, channel, source, sink)
         if ending is Ending.CLOSED and (channel.closed or not received):
             raise SmsshError(
                 f"the session ended: {channel.closed}"
@@ -202,30 +203,21 @@ def _talk(lifetime: Lifetime, source: int, sink: int) -> None:
         channel.close()
 
 
-def _forward(lifetime: Lifetime, channel: ClientChannel, source: int, sink: int) -> tuple[object, int]:
+def _pump(lifetime: Lifetime, channel: ClientChannel, source: int, sink: int) -> tuple[Ending, int]:
     """Pump until the end; answers why it ended, and how many bytes came."""
-    signals = lifetime.signals
-    if lifetime.document.name == FORWARD_DOCUMENT:
-        from .forward_loop import Forwarder
-
-        refused: list[bool] = []
-        forwarder = Forwarder(
-            channel,
-            wake=signals.wake,
-            ending=signals.ending,
-            on_unreachable=lambda: refused.append(True),
-        )
-        forwarder.attach(source, sink)
-        ending = forwarder.run()
-        if refused:
-            raise SmsshError(
-                "the agent cannot connect to the port",
-                hint=_UP,
-                reference=_DOWN,
-                status=ExitStatus.UNREACHABLE,
-            )
-        return ending, forwarder.received
     from .pump import Pump
 
-    pump = Pump(channel, source, sink, wake=signals.wake, ending=signals.ending)
-    return pump.run(), pump.received
+    refused: list[bool] = []
+    kind: type[Pump] = Pump
+    if lifetime.document.name == FORWARD_DOCUMENT:
+        from .mux_pump import MuxPump
+
+        kind = MuxPump
+        channel.on_unreachable = lambda: refused.append(True)
+    pump = kind(channel, source, sink, wake=lifetime.signals.wake, ending=lifetime.signals.ending)
+    ending = pump.run()
+    if refused:
+        raise SmsshError(
+            "the agent cannot connect to the port", hint=_UP, reference=_DOWN, status=ExitStatus.UNREACHABLE
+        )
+    return ending, pump.received

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..aws.session import AwsSession
     from .lifetime import Lifetime
-    from .pump import Ending
+    from .loop import Ending
     from .signals import Signals
 
 __all__ = ["Escape", "run"]
@@ -105,7 +105,8 @@ def run(
 
 def _talk(session: Lifetime, signals: Signals, source: int, sink: int, status: CommandStatus | None) -> int:
     from .lifetime import say
-    from .pump import Ending, Pump, nonblocking
+    from .loop import Ending, nonblocking
+    from .pump import Pump
     from .wire.channel import COMMANDS, SHELL
 
     channel = session.channel((SHELL, COMMANDS))
@@ -157,7 +158,7 @@ def _talk(session: Lifetime, signals: Signals, source: int, sink: int, status: C
 
 
 def _status(told: int | None, ending: Ending) -> int:
-    from .pump import Ending
+    from .loop import Ending
 
     if told is not None:
         return told

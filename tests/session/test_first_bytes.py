@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.session.forward_loop import Forwarder
+from smssh_plugin.session.mux_pump import MuxPump
 from smssh_plugin.session.pump import Pump
 from smssh_plugin.session.wire import channel as channels
 from smssh_plugin.session.wire.channel import ClientChannel
@@ -232,10 +232,8 @@ def test_a_connection_is_told_of_at_once_and_again(monkeypatch: pytest.MonkeyPat
     with scripted(script) as opening:
         pipes = Pipes()
         channel = ClientChannel(opening, resume=lambda: opening)
-        forwarder = Forwarder(channel)
-        forwarder.attach(pipes.source, pipes.sink)
         os.write(pipes.writer, b"hello")
-        forwarder.run()
+        MuxPump(channel, pipes.source, pipes.sink).run()
         channel.close()
         pipes.close()
 
@@ -255,10 +253,8 @@ def test_a_connection_that_was_answered_is_not_told_of_again(monkeypatch: pytest
     with scripted(script) as opening:
         pipes = Pipes()
         channel = ClientChannel(opening, resume=lambda: opening)
-        forwarder = Forwarder(channel)
-        forwarder.attach(pipes.source, pipes.sink)
         os.write(pipes.writer, b"hello")
-        forwarder.run()
+        MuxPump(channel, pipes.source, pipes.sink).run()
         channel.close()
         assert os.read(pipes.reader, 10) == b"hi"
         pipes.close()

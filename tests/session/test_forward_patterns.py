@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from smssh_plugin.session import forward_loop as forwards
+from smssh_plugin.session import loop as loops
 from smssh_plugin.session.local_peer import LocalPeers
 from smssh_plugin.session.wire import channel as channels
 from smssh_plugin.session.wire import websocket as websockets
@@ -117,7 +118,7 @@ def test_one_that_does_not_read_costs_another_nothing(
     """While it keeps the channel from being read, the answer to another is not missing, however long that takes."""
     monkeypatch.setattr(forwards, "QUIET_SECONDS", 60.0)  # of which filling it takes none that is noticed
     monkeypatch.setattr(forwards, "_WAITING_LIMIT", 1_000_000)
-    clock = Clock(monkeypatch, channels, forwards, websockets)
+    clock = Clock(monkeypatch, channels, loops, websockets)
     asked = threading.Event()
     read = threading.Event()
 

@@ -16,8 +16,9 @@ from botocore.credentials import ReadOnlyCredentials
 from websockets.exceptions import ConnectionClosed
 
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.session import pump as pumps
-from smssh_plugin.session.pump import Ending, Pump
+from smssh_plugin.session import loop as loops
+from smssh_plugin.session.loop import Ending
+from smssh_plugin.session.pump import Pump
 from smssh_plugin.session.shell import Escape
 from smssh_plugin.session.wire import channel as channels
 from smssh_plugin.session.wire import stream as streams
@@ -244,8 +245,8 @@ def test_a_peer_that_sends_and_never_reads_is_not_answered_without_end(
 ) -> None:
     """Each message costs an acknowledgement: those that wait to be written are bounded."""
     limit = 50_000
-    monkeypatch.setattr(pumps, "_ANSWERS_LIMIT", limit)
-    monkeypatch.setattr(pumps, "_LINGER", 0.2)
+    monkeypatch.setattr(loops, "_ANSWERS_LIMIT", limit)
+    monkeypatch.setattr(loops, "_LINGER", 0.2)
 
     def script(peer: Peer) -> None:
         peer.handshake()
@@ -554,7 +555,7 @@ CHUNK = b"z" * 16384
 
 def test_a_reader_that_stalls_is_no_peer_that_is_gone(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
     """`smssh shell ADDRESS 'cat big' | less`, left open for longer than a peer may be silent."""
-    clock = Clock(monkeypatch, channels, pumps, websockets)
+    clock = Clock(monkeypatch, channels, loops, websockets)
     total: list[int] = []
     typed, got = bytearray(), bytearray()
 
@@ -589,7 +590,7 @@ def test_a_reader_that_stalls_is_no_peer_that_is_gone(pipes: Pipes, monkeypatch:
 
 
 def test_silence_counts_again_once_the_reader_reads(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch, channels, pumps, websockets)
+    clock = Clock(monkeypatch, channels, loops, websockets)
     resumed = threading.Event()
     total: list[int] = []
 

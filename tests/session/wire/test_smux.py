@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.session import forward_loop as forwards
+from smssh_plugin.session import loop as loops
 from smssh_plugin.session.forward_loop import Forwarder
-from smssh_plugin.session.pump import Ending
+from smssh_plugin.session.loop import Ending
+from smssh_plugin.session.mux_pump import MuxPump
 from smssh_plugin.session.wire import channel as channels
 from smssh_plugin.session.wire import websocket as websockets
 from smssh_plugin.session.wire.channel import ClientChannel
@@ -306,7 +308,7 @@ def test_one_that_does_not_read_bounds_what_is_kept(monkeypatch: pytest.MonkeyPa
 
 def test_one_that_does_not_read_for_long_cuts_nobody_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """A paused download: nothing of the peer is read, its acknowledgements neither."""
-    clock = Clock(monkeypatch, channels, forwards, websockets)
+    clock = Clock(monkeypatch, channels, loops, websockets)
     pipes = Pipes()
 
     def answer(self: FarEnd, number: int, body: bytes) -> None:
@@ -325,8 +327,7 @@ def test_one_that_does_not_read_for_long_cuts_nobody_off(monkeypatch: pytest.Mon
     far = FarEnd(answer)
     with scripted(far) as opening:
         channel = ClientChannel(opening, resume=lambda: opening)
-        made = Forwarder(channel)
-        made.attach(pipes.source, pipes.sink)
+        made = MuxPump(channel, pipes.source, pipes.sink)
         os.write(pipes.writer, b"x")
         assert made.run() is Ending.CLOSED
         channel.terminate(time.monotonic())
@@ -364,8 +365,7 @@ def test_one_pair_of_descriptors_instead_of_a_listener() -> None:
     pipes = Pipes()
     with scripted(FarEnd(answer)) as opening:
         channel = ClientChannel(opening, resume=lambda: opening)
-        made = Forwarder(channel)
-        made.attach(pipes.source, pipes.sink)
+        made = MuxPump(channel, pipes.source, pipes.sink)
         os.write(pipes.writer, b"bye")
         assert made.run() is Ending.CLOSED
         channel.terminate(time.monotonic())
@@ -377,8 +377,7 @@ def test_one_pair_of_descriptors_instead_of_a_listener() -> None:
     far = FarEnd(lambda *_: None)
     with scripted(far) as opening:
         channel = ClientChannel(opening, resume=lambda: opening)
-        made = Forwarder(channel)
-        made.attach(pipes.source, pipes.sink)
+        made = MuxPump(channel, pipes.source, pipes.sink)
         os.write(pipes.writer, b"the last words")
         os.close(pipes.writer)
         assert made.run() is Ending.SOURCE
@@ -390,12 +389,11 @@ def test_one_pair_of_descriptors_instead_of_a_listener() -> None:
 
 def test_a_pair_whose_reader_is_gone_is_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What still waits for it is waited for no longer."""
-    monkeypatch.setattr(forwards, "_LINGER", 3600.0)
+    monkeypatch.setattr(loops, "_LINGER", 3600.0)
     pipes = Pipes()
     with scripted(FarEnd(lambda self, number, _body: self.send(number, b"z" * 100_000))) as opening:
         channel = ClientChannel(opening, resume=lambda: opening)
-        made = Forwarder(channel)
-        made.attach(pipes.source, pipes.sink)
+        made = MuxPump(channel, pipes.source, pipes.sink)
         os.close(pipes.reader)
         os.write(pipes.writer, b"x")
         assert made.run() is Ending.SINK
