@@ -70,23 +70,33 @@ class Shell:
 
 
 class _Talk(threading.Thread, Generic[T]):
-    """Runs the talk, and keeps what comes of it."""
+    """Runs the talk at its ends of two pipes, and keeps the result; the session has `source` and `sink`."""
 
-    def __init__(self, talk: Callable[[Shell], T], shell: Shell, close: Callable[[], None]) -> None:
+    def __init__(self, talk: Callable[[Shell], T]) -> None:
         super().__init__(name="talk", daemon=True)
+        self.source, self._writing = os.pipe()
+        self._reading, self.sink = os.pipe()
         self.result: T | None = None
         self.trouble: BaseException | None = None
         self._talk = talk
-        self._shell = shell
-        self._close = close
 
     def run(self) -> None:
         try:
-            self.result = self._talk(self._shell)
+            self.result = self._talk(Shell(self._writing, self._reading))
         except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
             self.trouble = error
         finally:
-            self._close()  # which ends the session
+            os.close(self._writing)  # which ends the session
+
+    def end(self) -> None:
+        """Wait for the talk, if it was started; there is no session any more."""
+        os.close(self.sink)  # so that nobody waits for more
+        os.close(self.source)
+        if self.ident is not None:
+            self.join()
+        else:
+            os.close(self._writing)
+        os.close(self._reading)
 
 
 # Long: one conversation, from its pipes to their ends.
@@ -115,41 +125,36 @@ def converse(
     from .pump import Pump
     from .wire.channel import SHELL
 
-    source, writing = os.pipe()
-    reading, sink = os.pipe()
-    thread = _Talk(talk, Shell(writing, reading), lambda: os.close(writing))
-    sized = False
-
     def turn(now: float) -> None:
-        nonlocal sized
-        if not sized and channel.settled:
-            sized = True
+        if thread.ident is None and channel.settled:
             channel.resize(_COLUMNS, _ROWS, now)
             thread.start()
 
     try:
         with Signals() as signals, started(aws, find, [Document("")], signals, wait=wait) as lifetime:
             channel = lifetime.channel((SHELL,))
+            thread = _Talk(talk)
             try:
-                with nonblocking(source, sink):
-                    Pump(channel, source, sink, wake=signals.wake, ending=signals.ending, turn=turn).run()
+                with nonblocking(thread.source, thread.sink):
+                    Pump(
+                        channel,
+                        thread.source,
+                        thread.sink,
+                        wake=signals.wake,
+                        ending=signals.ending,
+                        turn=turn,
+                    ).run()
                 channel.terminate(time.monotonic())
             finally:
                 channel.close()
-                os.close(sink)  # so that nobody waits for more
-                os.close(source)
-                if sized:
-                    thread.join()
-                else:
-                    os.close(writing)
-                os.close(reading)
+                thread.end()
     except Stopped:
         raise KeyboardInterrupt from None
     if thread.trouble is not None:
         raise thread.trouble
     if signals.number:
         raise KeyboardInterrupt
-    if not sized:
+    if thread.ident is None:
         raise _gone(b"")
     return thread.result  # type: ignore[return-value]
 

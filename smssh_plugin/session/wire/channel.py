@@ -394,37 +394,38 @@ class ClientChannel(Channel):
         """Is told that the agent could not connect to the port; None: that ends the session."""
         self._opening: Opening | None = opening
         self._resume = resume
+        self._sign = sign
+        self._ca_bundle = ca_bundle
         self._client_id = str(uuid.uuid4())
         self._kinds = kinds
         self._data_key = data_key
         self._encryption: Encryption | None = None
         self._greeted = False
 
-        def connect() -> WebSocket:
-            try:
-                current = self._opening or self._resume()
-            except SmsshError as error:
-                if error.passing:  # the network is away, and may come back
-                    raise WebSocketRefusedError(error.message) from error
-                raise
-            hello = {"ClientId": self._client_id, "ClientVersion": CLIENT_VERSION}
-            opened = open_websocket(
-                current.url, current.token, hello, headers=sign(current.url), ca_bundle=ca_bundle
-            )
-            self._opening = None
-            return opened
-
         try:
             super().__init__(
                 sends=MessageType.INPUT,
                 receives=MessageType.OUTPUT,
-                connect=connect,
+                connect=self._open,
                 pause=pause,
                 # A command without a handshake may be silent for as long as it likes.
                 handshake_seconds=HANDSHAKE_SECONDS if PORT in kinds else float("inf"),
             )
         except WebSocketRefusedError as refused:
             raise _not_opened(refused) from refused
+
+    def _open(self) -> WebSocket:
+        try:
+            current = self._opening or self._resume()
+        except SmsshError as error:
+            if error.passing:  # the network is away, and may come back
+                raise WebSocketRefusedError(error.message) from error
+            raise
+        hello = {"ClientId": self._client_id, "ClientVersion": CLIENT_VERSION}
+        headers = self._sign(current.url)
+        opened = open_websocket(current.url, current.token, hello, headers=headers, ca_bundle=self._ca_bundle)
+        self._opening = None
+        return opened
 
     @property
     def multiplexed(self) -> bool:
