@@ -40,7 +40,7 @@ def talk(lifetime: Lifetime, source: int, sink: int) -> None:
     if program is None:
         raise SmsshError(
             f"{PROGRAM} is not installed (looked for it on PATH)",
-            hint="leave `--via plugin` out, or install it: see AWS's documentation of Session Manager",
+            hint="omit `--via plugin`, or install the program: see AWS's documentation of Session Manager",
             reference="plugin-missing",
             status=ExitStatus.USAGE,
         )
@@ -48,9 +48,9 @@ def talk(lifetime: Lifetime, source: int, sink: int) -> None:
     answer = {"SessionId": opening.session_id, "TokenValue": opening.token, "StreamUrl": opening.url}
     request = json.dumps(lifetime.document.request(aws, lifetime.target))
     profile = aws.profile.name if aws.profile.explicit else ""
-    words = [program, VARIABLE, aws.region, "StartSession", profile, request, aws.endpoint("ssm")]
+    command = [program, VARIABLE, aws.region, "StartSession", profile, request, aws.endpoint("ssm")]
     process = subprocess.Popen(
-        words,
+        command,
         stdin=source,
         stdout=sink,
         env={**os.environ, VARIABLE: json.dumps(answer)},

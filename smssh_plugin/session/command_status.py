@@ -42,7 +42,7 @@ class CommandStatus:
         self._held = b""
 
     def wrap(self, command: str) -> str:
-        """The words to run, quoted for a shell.
+        """The command line to run, quoted for a shell.
 
         An agent in container mode, as SageMaker's own is, splits them by itself and runs no shell (`shell_unix.go`).
         """

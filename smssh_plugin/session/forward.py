@@ -78,7 +78,7 @@ def _listener(port: int) -> socket.socket:
             f"port {port} of this machine is taken"
             if taken
             else f"cannot listen on port {port}: {error.strerror}",
-            hint="name another one in front, or 0 for a free one: 0:PORT",
+            hint="choose another local port, or 0 for a free one: 0:PORT",
             reference="port-taken",
         ) from error
     made.setblocking(False)
@@ -96,7 +96,7 @@ def _allow_descriptors() -> None:
 
 def _announce(port: int) -> None:
     print(f"127.0.0.1:{port}", flush=True)
-    say("connections are forwarded; Ctrl-C ends it")
+    say("connections are forwarded; press Ctrl-C to end")
 
 
 def _forward(lifetime: Lifetime, listener: socket.socket, where: str, ready: Callable[[int], None]) -> None:

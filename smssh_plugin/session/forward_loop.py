@@ -34,12 +34,12 @@ LOOK_SECONDS = (0.01, 0.1, 0.5)
 """Seconds between looks whether a program that sends no more is gone; the last again and again. The kernel tells of the
 end before the socket counts as closed."""
 FULL_SECONDS = 0.5
-"""Seconds without accepting where no more descriptors can be had, unless one is given back before."""
+"""Seconds without accepting once there are no free descriptors, unless a connection ends before."""
 _CROWDED_QUIET_SECONDS = 0.25
 """The same as `QUIET_SECONDS`, for the one that has been quiet longest where descriptors are wanting."""
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _WAITING_LIMIT = 4 * 1024 * 1024
-"""Bytes that may wait for local programs, all together; above that the channel is not read. smux 1 has no windows,
+"""Bytes that may wait for local programs, in all; above that the channel is not read. smux 1 has no windows,
 so that one program that does not read holds all others up: as with the agent, whose own limit is this."""
 _OUT_LIMIT = 64 * 1024
 """Bytes that may wait for the channel's window; above that no local program is read."""

@@ -81,7 +81,7 @@ class Loop:
         self._out = bytearray()
         """Bytes that wait for the channel's window."""
         self._waiting = 0
-        """Bytes that wait for local programs, all together."""
+        """Bytes that wait for local programs, in all."""
         self._listened = 0.0
         """Seconds spent waiting for something to read from the channel: the clock of what is quiet."""
         self._watched: dict[int, int] = {}
@@ -102,7 +102,7 @@ class Loop:
                 self._step()
         except FrameError as error:
             raise SmsshError(
-                f"the session does not keep to the protocol: {error}",
+                f"the session broke the protocol: {error}",
                 reference="session-protocol",
                 status=ExitStatus.UNREACHABLE,
             ) from error

@@ -28,7 +28,7 @@ WAIT_SECONDS = 600.0
 """How long a job that is still starting is waited for."""
 _REFUSED = ("access-denied", "session-refused")
 _DOWN = "ssh-server-down"
-_UP = "is the SSH server in the container up? the job's log says what smssh did there"
+_UP = "check the job's log: it says whether the SSH server in the container was started"
 
 
 class Reachable(Protocol):
@@ -93,7 +93,7 @@ class Route:
             return self.target
         found = self._found = self._look(self.wait, remembered=not anew)
         if self.user is not None and self.user != found.user:
-            say(f"its SSH server lets {found.user!r} in, not {self.user!r}: ssh -l {found.user}")
+            say(f"the SSH server accepts the user {found.user!r}, not {self.user!r}: use ssh -l {found.user}")
             self.user = None
         return found.target
 

@@ -1,4 +1,4 @@
-"""An SSH server in a container that has none of ours, through a shell: put there, started, and asked for its key.
+"""Start an SSH server through a shell in a container that has none of ours, and ask for its host key.
 
 What is put there is the bundle that jobs get; what is started is `smssh-hook placeholder`, which ends by itself when
 nobody was logged in for a while. The job's own processes do not notice; its log does not, either. The host key comes
@@ -30,7 +30,7 @@ START_SECONDS = 120.0
 IDLE = "30m"
 _LINE = 4096
 
-# Each line of ours that the shell shows begins like this; typed, it reads differently, so that an echo is none.
+# Each answer begins like this. What is typed spells it differently, so that its echo is not taken for an answer.
 _MARK = b"smssh:\x02"
 _TYPED_MARK = r"smssh:\002"
 
@@ -42,7 +42,7 @@ printf "{mark}%s|%s|%s|\\003" "$($each -c "import platform as p; print(*p.python
 "$(uname -m)" "$(command -v sshd)";
 while read -r line; do eval "$line"; done' smssh-control
 """
-# By its last word this shell is known as none of a person's, see entrypoints/workers.py.
+# The last argument tells entrypoints/workers.py that nobody works in this shell.
 _TAKE = """\
 f=$(mktemp -d "${{TMPDIR:-/tmp}}/smssh-XXXXXX"); printf "{mark}folder \\003";
 head -c {size} | base64 -d | tar -xzf - -C "$f";
@@ -107,15 +107,15 @@ def install(
         shell.send(text)
         status, _, folder = _marked(shell, UPLOAD_SECONDS).partition(" ")
         if status != "0":
-            raise _unfit(f"its files could not be unpacked ({folder}); that takes mktemp, base64 and tar")
+            raise _unfit(f"the files could not be unpacked ({folder}): mktemp, base64 and tar are required")
         progress("starting the server")
         shell.send(_typed(_START, idle=idle))
         try:
             found: dict[str, Any] = json.loads(_marked(shell, START_SECONDS))
         except ValueError:
-            raise _unfit("the server's start said nothing that can be understood") from None
+            raise _unfit("the answer of the start program is not JSON") from None
         if not found.get("port") or not found.get("host_key"):
-            raise _unfit(str(found.get("error") or "no SSH server came up"))
+            raise _unfit(str(found.get("error") or "the SSH server did not start"))
         return {
             "port": int(found["port"]),
             "control_port": int(found.get("control_port") or 0),

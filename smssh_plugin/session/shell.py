@@ -34,7 +34,7 @@ END_OF_TRANSMISSION = b"\x04"
 AHEAD = 64 * 1024
 """Bytes that may be typed while nothing can be sent: the way out must be seen behind them."""
 NO_TERMINAL = (80, 24)
-"""Columns and rows where there is no terminal here."""
+"""Columns and rows where stdout is not a terminal."""
 
 
 class Escape:
@@ -92,8 +92,8 @@ def run(
     from .signals import Signals, Stopped
 
     status = CommandStatus() if command else None
-    words = {"command": status.wrap(command)} if command and status else {}
-    document = lifetime.Document(lifetime.COMMAND_DOCUMENT if command else "", words)
+    parameters = {"command": status.wrap(command)} if command and status else {}
+    document = lifetime.Document(lifetime.COMMAND_DOCUMENT if command else "", parameters)
     with input_aside(), Signals(resize=True) as signals:
         source = own_stdin() if source is None else source
         try:

@@ -26,7 +26,7 @@ class Signals:
 
     Args:
         resize: whether SIGWINCH is to be noticed, too.
-        ignored: whether to heed signals, too, that whoever started us has set to be ignored, as nohup does.
+        ignored: whether to handle signals that the parent process had set to be ignored, too, as nohup does.
     """
 
     def __init__(self, *, resize: bool = False, ignored: bool = False) -> None:

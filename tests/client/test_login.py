@@ -119,7 +119,10 @@ def test_a_wrong_user_is_told(world: World):
     options = ["-F", str(world.home / "ssh_config"), "-o", "BatchMode=yes", "-l", "nobody-here"]
     done = world.run("ssh", *options, ADDRESS, "true")
     user = world.server.endpoint.user
-    assert f"smssh: its SSH server lets {user!r} in, not 'nobody-here': ssh -l {user}\n" in done.stderr
+    assert (
+        f"smssh: the SSH server accepts the user {user!r}, not 'nobody-here': use ssh -l {user}\n"
+        in done.stderr
+    )
 
 
 def test_a_profile_that_was_named_is_the_proxys_too(

@@ -68,7 +68,7 @@ _FRUITLESS_SECONDS = 120.0
 _FRUITLESS_PAUSE = 0.5
 """Seconds before each of them, but for the first two."""
 _STEADY_SECONDS = 15.0
-"""A connection that lasted as long was a good one, though nothing was said on it."""
+"""A connection that lasted as long was a good one, though nothing came on it."""
 _RECONNECT_REFUSALS = 5
 """Attempts that the other side refuses, of these; as many as the agent makes."""
 _MULTIPLEXING_AGENT = (3, 0, 196, 0)
@@ -127,7 +127,7 @@ class Channel:
         """Whether what arrives is read; the caller says so before it waits. While nobody listens, neither silence
         nor a missing acknowledgement says anything of the peer."""
         self.reconnects = 0
-        self._heard = False  # whether the peer has said anything on the connection of now
+        self._heard = False  # whether anything came on the present connection
         self._fruitless: float | None = None  # since when each connection was cut before it did
         self._pauses = iter(_RECONNECT_PAUSES)
         self._refusals = 0
@@ -303,7 +303,7 @@ class Channel:
         return self._connect()
 
     def _lost(self, cut: WebSocketClosedError) -> None:
-        """Note that there is no connection any more.
+        """Note that the connection is cut.
 
         Raises:
             SmsshError: each of the last ones was cut before anything came: another would be, too.
@@ -481,7 +481,7 @@ class ClientChannel(Channel):
         """A shell that is not encrypted begins without a handshake (`RequireHandshake` in the agent's plugins).
 
         Raises:
-            SmsshError: it is no shell: an agent that skips the handshake is too old (before 2.3.750) for what we
+            SmsshError: it is not a shell: an agent that skips the handshake is too old (before 2.3.750) for what we
                 need of it.
         """
         if not self._greeted and not {SHELL, COMMANDS}.isdisjoint(self._kinds):
@@ -546,12 +546,12 @@ class ClientChannel(Channel):
         properties = parameters.get("Properties")
         self.properties = properties if isinstance(properties, dict) else {}
         if self.multiplexed and not _newer(self.agent_version, _MULTIPLEXING_AGENT):
-            raise _unsupported(f"port forwarding by an agent as old as {self.agent_version or 'this'}")
+            raise _unsupported(f"port forwarding by an agent of version {self.agent_version or '(unknown)'}")
         return None
 
     def _answer_challenge(self, message: Message, now: float) -> None:
         if self._encryption is None:
-            raise FrameError("a challenge, although no encryption was agreed on")
+            raise FrameError("a challenge without an agreed encryption")
         try:
             challenge = base64.b64decode(message.json().get("Challenge") or "", validate=True)
         except (ValueError, TypeError):
@@ -599,7 +599,7 @@ def _not_resumed(cut: WebSocketClosedError, why: str, *, denied: bool) -> SmsshE
 
 
 def _newer(version: str, than: tuple[int, ...]) -> bool:
-    """Whether an agent's version, 3.3.987.0, is newer than another; True where it is no version."""
+    """Whether an agent's version, 3.3.987.0, is newer than another; True where it is not a version."""
     parts = version.split(".")
     return not all(part.isdecimal() for part in parts) or tuple(map(int, parts)) > than
 
@@ -607,7 +607,7 @@ def _newer(version: str, than: tuple[int, ...]) -> bool:
 def _unsupported(what: str) -> SmsshError:
     return SmsshError(
         f"the session needs what smssh does not support: {what}",
-        hint="use the public documents (AWS-StartSSHSession, ...) and an agent of today",
+        hint="use the public documents (AWS-StartSSHSession, ...) and a current agent",
         reference="session-unsupported",
         status=ExitStatus.UNREACHABLE,
     )
@@ -616,7 +616,7 @@ def _unsupported(what: str) -> SmsshError:
 def _not_opened(refused: WebSocketRefusedError) -> SmsshError:
     denied = refused.status in (401, 403)
     return SmsshError(
-        f"the session's data channel does not open: {refused}",
+        f"the session's data channel cannot be opened: {refused}",
         hint="check that ssmmessages is reachable from here (HTTPS_PROXY, VPC endpoint)"
         if not denied
         else "allow ssmmessages:OpenDataChannel, and check the clock",
@@ -627,7 +627,7 @@ def _not_opened(refused: WebSocketRefusedError) -> SmsshError:
 
 def _broken(detail: str) -> SmsshError:
     return SmsshError(
-        f"the session does not keep to the protocol: {detail}",
+        f"the session broke the protocol: {detail}",
         hint="if it happens again, update the SSM agent in the container",
         reference="session-protocol",
         status=ExitStatus.UNREACHABLE,

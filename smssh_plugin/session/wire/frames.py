@@ -108,14 +108,14 @@ class Message(NamedTuple):
         """The payload as a JSON object.
 
         Raises:
-            FrameError: it is none.
+            FrameError: it is not one.
         """
         try:
             body = json.loads(self.payload)
         except (ValueError, RecursionError) as error:
             raise FrameError(f"the payload of {self.type} is not JSON: {error}") from None
         if not isinstance(body, dict):
-            raise FrameError(f"the payload of {self.type} is JSON, but no object")
+            raise FrameError(f"the payload of {self.type} is not a JSON object")
         return body
 
     def encode(self) -> bytes:
@@ -128,7 +128,7 @@ class Message(NamedTuple):
         if not 0 < len(type_) <= 32:
             raise FrameError(f"a message type has 1 to 32 characters, not {len(type_)}: {self.type!r}")
         if self.created <= 0:
-            raise FrameError("a message without a date is refused by agents")
+            raise FrameError("a message needs a date: agents refuse one without")
         raw = self.id.bytes
         try:
             header = _HEADER.pack(

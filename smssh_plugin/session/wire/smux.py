@@ -86,7 +86,7 @@ class Mux:
         while len(self._partial) - start >= _HEADER.size:
             version, command, length, connection = _HEADER.unpack_from(self._partial, start)
             if version != _VERSION or command > Command.NOP:
-                raise FrameError(f"no frame of smux 1: version {version}, command {command}")
+                raise FrameError(f"not a frame of smux 1: version {version}, command {command}")
             end = start + _HEADER.size + length
             if len(self._partial) < end:
                 break

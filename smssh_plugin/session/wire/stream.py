@@ -47,7 +47,7 @@ class _Unacknowledged:
 
 
 class Stream:
-    """The state of one side of a data channel. Times are seconds of one monotonic clock, given by the caller.
+    """The state of one side of a data channel. Times are seconds of one monotonic clock, which the caller reads.
 
     What is to be put on the wire collects in `outgoing`; the caller takes it from there. A stream outlives
     the websocket under it: after a reconnect call `resend_all()`.
@@ -110,7 +110,7 @@ class Stream:
             (`channel_closed`, ...).
 
         Raises:
-            FrameError: an acknowledgement that is none.
+            FrameError: an invalid acknowledgement.
         """
         if message.type == self._receives:
             return self._receive_data(message)
@@ -158,7 +158,7 @@ class Stream:
         return None if oldest is None or self.paused else max(0.0, oldest.last + self._rto - now)
 
     def _oldest(self) -> _Unacknowledged | None:
-        # Numbers are given in order and a dict keeps it, so that the first entry is the oldest.
+        # Numbers are assigned in order and a dict keeps it, so that the first entry is the oldest.
         return next(iter(self._unacknowledged.values()), None)
 
     def _receive_data(self, message: Message) -> list[Message]:

@@ -51,7 +51,7 @@ class WebSocket:
     Args:
         url: `ws://` or `wss://`.
         headers: sent with the upgrade, besides the protocol's own.
-        timeout: seconds for connecting and upgrading together.
+        timeout: seconds for connecting and upgrading, in all.
         ca_bundle: a PEM file that replaces the trusted certificates; see `aws.transport`.
 
     Raises:
@@ -187,7 +187,7 @@ class WebSocket:
             self._socket.close()
 
     def abort(self) -> None:
-        """Close without a word."""
+        """Close without a close frame."""
         self._out.clear()
         self._socket.close()
 

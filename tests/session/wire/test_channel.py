@@ -123,7 +123,7 @@ def test_an_old_agent_without_multiplexing_is_refused_and_named(pipes: Pipes) ->
         peer.send_json({"AgentVersion": "3.0.196.0", "RequestedClientActions": [forwarding]}, 5)
         assert peer.receive().json()["ProcessedClientActions"][0]["ActionStatus"] == 3
 
-    with scripted(script) as opening, pytest.raises(SmsshError, match=r"as old as 3\.0\.196\.0"):
+    with scripted(script) as opening, pytest.raises(SmsshError, match=r"of version 3\.0\.196\.0"):
         pump(opening, pipes)
 
 
@@ -457,7 +457,7 @@ def test_a_cut_that_cannot_be_mended_is_an_error(pipes: Pipes, monkeypatch: pyte
 
 
 def test_a_refused_upgrade_says_why() -> None:
-    with pytest.raises(SmsshError, match="does not open") as caught:
+    with pytest.raises(SmsshError, match="cannot be opened") as caught:
         ClientChannel(Opening("s", "t", "ws://127.0.0.1:9/x"), resume=never)
     assert caught.value.status == ExitStatus.UNREACHABLE
 

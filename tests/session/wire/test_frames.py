@@ -103,7 +103,7 @@ def test_types_padded_with_nuls_and_empty_payloads_without_digest_are_read() -> 
 
 
 def test_a_date_of_zero_cannot_be_sent() -> None:
-    with pytest.raises(FrameError, match="without a date"):
+    with pytest.raises(FrameError, match="needs a date"):
         Message.new(MessageType.OUTPUT)._replace(created=0).encode()
 
 

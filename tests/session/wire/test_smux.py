@@ -351,7 +351,7 @@ def test_bytes_that_are_no_frames_end_it_with_the_reason() -> None:
     with forwarder(far) as (connect, ended):
         connect().sendall(b"x")
         until(lambda: ended, what="the end")
-    assert "no frame of smux 1" in str(ended[0])
+    assert "not a frame of smux 1" in str(ended[0])
 
 
 def test_one_pair_of_descriptors_instead_of_a_listener() -> None:
