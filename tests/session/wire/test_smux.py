@@ -387,6 +387,29 @@ def test_one_pair_of_descriptors_instead_of_a_listener() -> None:
     pipes.close()
 
 
+def test_what_was_written_before_a_hangup_arrives_through_a_forward_too() -> None:
+    """ssh writes its disconnect message, and sends SIGHUP at once."""
+    pipes = Pipes()
+    wake, waker = os.pipe()
+
+    def answer(_self: FarEnd, _number: int, body: bytes) -> None:
+        if body == b"x":
+            os.write(pipes.writer, b"goodbye" * 9000)
+            os.write(waker, b"x")
+
+    far = FarEnd(answer)
+    with scripted(far) as opening:
+        channel = ClientChannel(opening, resume=lambda: opening)
+        os.write(pipes.writer, b"x")
+        assert MuxPump(channel, pipes.source, pipes.sink, wake=wake).run() is Ending.STOPPED
+        channel.terminate(time.monotonic())
+        channel.close()
+    assert far.got[3] == b"x" + b"goodbye" * 9000
+    pipes.close()
+    os.close(wake)
+    os.close(waker)
+
+
 def test_a_pair_whose_reader_is_gone_is_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What still waits for it is waited for no longer."""
     monkeypatch.setattr(loops, "_LINGER", 3600.0)
