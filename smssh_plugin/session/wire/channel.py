@@ -453,21 +453,21 @@ class ClientChannel(Channel):
     # Deep: one branch for each type of message.
     def handle(self, message: Message, now: float) -> None:
         """The client's part of the handshake, flags, and what commands have besides their output."""
-        kind = message.payload_type
-        if kind == PayloadType.HANDSHAKE_REQUEST:
-            self._answer_handshake(message, now)
-        elif kind == PayloadType.HANDSHAKE_COMPLETE:
-            self.customer_message = str(message.json().get("CustomerMessage") or "")
-            self.ready = True
-        elif kind == PayloadType.FLAG:
-            self._handle_flag(int.from_bytes(message.payload[:4], "big"))
-        elif kind == PayloadType.ENCRYPTION_CHALLENGE_REQUEST:
-            self._answer_challenge(message, now)
-        elif kind == PayloadType.STANDARD_ERROR:
-            self.on_error(self.opened(message))
-        elif kind == PayloadType.EXIT_CODE:
-            text = self.opened(message).strip()
-            self.exit_code = int(text) if text.isdigit() and len(text) < 4 else None
+        match message.payload_type:
+            case PayloadType.HANDSHAKE_REQUEST:
+                self._answer_handshake(message, now)
+            case PayloadType.HANDSHAKE_COMPLETE:
+                self.customer_message = str(message.json().get("CustomerMessage") or "")
+                self.ready = True
+            case PayloadType.FLAG:
+                self._handle_flag(int.from_bytes(message.payload[:4], "big"))
+            case PayloadType.ENCRYPTION_CHALLENGE_REQUEST:
+                self._answer_challenge(message, now)
+            case PayloadType.STANDARD_ERROR:
+                self.on_error(self.opened(message))
+            case PayloadType.EXIT_CODE:
+                text = self.opened(message).strip()
+                self.exit_code = int(text) if text.isdigit() and len(text) < 4 else None
 
     def _handle_flag(self, flag: int) -> None:
         if flag == Flag.DISCONNECT_TO_PORT:
