@@ -40,7 +40,7 @@ def talk(lifetime: Lifetime, source: int, sink: int) -> None:
     if program is None:
         raise SmsshError(
             f"{PROGRAM} is not installed (looked for it on PATH)",
-            hint="omit `--via plugin`, or install the program: see AWS's documentation of Session Manager",
+            hint="leave `--via plugin` out, or install the program: see AWS's documentation of Session Manager",
             reference="plugin-missing",
             status=ExitStatus.USAGE,
         )
