@@ -97,7 +97,7 @@ def test_bytes_of_any_encoding_go_through():
         ("--- a/lib/util.py\n+++ b/train.py\n@@ -1 +1 @@\n-x = 1\n+b\n", "renames"),
         ("--- a/src/train.py\n+++ b/lib/train.py\n@@ -1 +1 @@\n-import features\n+b\n", "renames"),
         ('--- "a/\\u1234.py"\n+++ "b/\\u1234.py"\n@@ -1 +1 @@\n-a\n+b\n', "in a way that git does not"),
-        ("diff --git a/x b/x\nindex 1..2 100644\nBinary files a/x and b/x differ\n", "no text"),
+        ("diff --git a/x b/x\nindex 1..2 100644\nBinary files a/x and b/x differ\n", "not text"),
         (
             "--- a/train.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-import features\n",
             "more lines than the patch knows",
