@@ -9,7 +9,7 @@
 smssh_here=${smssh_at:-${0%/*}}
 smssh_digest=
 smssh_clean=
-if [ -n "${smssh_at-}" ]; then
+if [ -n "${smssh_at-}" ]; then # sourced: $3$4 is the Python that takes the input away, $5 the folder, $6 the digest
     smssh_digest=$6
     [ "$smssh_at" != "$5" ] || smssh_clean=$3$4 # takes the input away, in Python
 fi

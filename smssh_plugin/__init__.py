@@ -24,7 +24,7 @@ _HOMES = {
     "SmsshError": "errors",
     "SmsshWarning": "submit.options",
     "Tunnel": "client.tunnels",
-    "connect": "client.connect",
+    "connect": "client.connection",
     "enable": "submit.boto",
     "hookimpl": "hookspecs",
     "is_last_session_timeout": "entrypoints.idle",
@@ -33,7 +33,7 @@ _HOMES = {
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .client.connect import connect
+    from .client.connection import connect
     from .client.tunnels import Tunnel
     from .entrypoints.idle import is_last_session_timeout
     from .errors import SmsshError

@@ -334,7 +334,7 @@ def smssh_probes() -> list[Any] | None:
     longer than a minute, is named in the report and skipped. The hook itself has no limit.
 
     Returns:
-        Objects with a `name` and a method `run(host)`, or None. `host` is a `smssh_plugin.client.connect.Connection`
+        Objects with a `name` and a method `run(host)`, or None. `host` is a `smssh_plugin.client.connection.Connection`
         (what `smssh_plugin.connect` gives): `run`, `get`, `put`, `forward`. What it returns, any value that JSON can
         hold, is shown in the report. No secrets: the report is for others to read.
     """

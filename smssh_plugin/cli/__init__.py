@@ -1,7 +1,7 @@
 """`smssh`: the command line.
 
-The way in is kept short: `smssh proxy` and `smssh known-hosts` run inside every `ssh`, and `--help` should
-feel instant, so nothing is imported before it is known to be needed. `commands` has the table
+The way in is kept short: `smssh proxy` runs inside every `ssh`, and `--help` should feel
+instant, so nothing is imported before it is known to be needed. `commands` has the table
 of commands; a command's module is imported when it is called.
 """
 

@@ -1,4 +1,7 @@
-"""The short way in for the two commands that ssh runs on each login: no click, nothing but what they need."""
+"""The commands that ssh may run at each login, without click: `proxy`, and `known-hosts` for configs of one's own.
+
+What they take is parsed here by hand; `cli/proxy.py` and `cli/known_hosts.py` say the same to click, for `--help`.
+"""
 
 from __future__ import annotations
 

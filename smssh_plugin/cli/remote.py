@@ -68,7 +68,7 @@ def _hook(address: str, words: list[str], region: str | None, profile: str | Non
     """Run `smssh-hook WORDS` there; its output is shown as it comes, or, where it is JSON, written anew."""
     from ..aws.session import AwsSession
     from ..client.addresses import parse
-    from ..client.connect import control
+    from ..client.connection import control
     from ..streams import Lines
 
     address = str(parse(address))  # names with nothing in it that a replacement would read

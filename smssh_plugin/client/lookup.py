@@ -44,7 +44,7 @@ def resolve(
 ) -> Node:
     """Find the node behind `address`.
 
-    The host key that its container announced is remembered, for `KnownHostsCommand`.
+    The host key that its container announced is remembered in the file that `ssh` reads (`known_hosts`).
 
     Args:
         address: what to find; the text or a parsed address. No host in it: algo-1.

@@ -20,7 +20,7 @@ from .patch import Change, plan
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ..client.connect import Connection
+    from ..client.connection import Connection
 
 __all__ = ["Fix", "apply_patch", "check", "find", "run_script"]
 

@@ -10,7 +10,7 @@ from ..plugins import within
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ..client.connect import Connection
+    from ..client.connection import Connection
 
 __all__ = ["LIMIT", "Probe", "look"]
 

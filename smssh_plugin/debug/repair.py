@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..client.claims import confirmed
-from ..client.connect import control
+from ..client.connection import control
 from ..durations import format_duration
 from ..errors import SmsshError
 from . import fix as fixes
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..aws.session import AwsSession
-    from ..client.connect import Connection
+    from ..client.connection import Connection
     from ..client.managed_nodes import Node
     from .probes import Probe
 

@@ -210,15 +210,15 @@ def _injection(attachment: Attachment, session: Callable[[], Any]) -> Injection:
     elif kind == "transform":
         variables = {**_beside_model(options, model or SSHOptions(), session), **variables}
     return Injection(
-        _PLACEHOLDER,
-        attachment.name,
-        as_leaf(options.role),
-        options.transport,
-        options.launcher,
-        as_leaf(switch.as_text(options.enabled)) if switch.is_variable(options.enabled) else "1",
-        variables,
-        options.endpoints,
-        kind == "model" and attachment.way in (REPACKED, ADDED),
+        bundle=_PLACEHOLDER,
+        step=attachment.name,
+        role=as_leaf(options.role),
+        transport=options.transport,
+        launcher=options.launcher,
+        enable=as_leaf(switch.as_text(options.enabled)) if switch.is_variable(options.enabled) else "1",
+        environment=variables,
+        endpoints=options.endpoints,
+        repacked=kind == "model" and attachment.way in (REPACKED, ADDED),
     )
 
 

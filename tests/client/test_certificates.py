@@ -13,7 +13,7 @@ import pytest
 
 from smssh_plugin.cli import main
 from smssh_plugin.client import certificates, ssh_config
-from smssh_plugin.client.connect import Connection
+from smssh_plugin.client.connection import Connection
 from smssh_plugin.client.tunnels import Tunnel
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.home import home

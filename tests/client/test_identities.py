@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from smssh_plugin.client.connect import Connection
+from smssh_plugin.client.connection import Connection
 from smssh_plugin.errors import ExitStatus, SmsshError
 from tests.waiting import LIMIT, until
 

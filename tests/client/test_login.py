@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from smssh_plugin.aws.session import AwsSession
-from smssh_plugin.client.connect import connect
+from smssh_plugin.client.connection import connect
 from smssh_plugin.client.tunnels import Tunnel
 from tests.session.support import KEYS, Agent, Stack
 from tests.waiting import LIMIT, until

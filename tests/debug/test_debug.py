@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from smssh_plugin.client.connect import Connection
+from smssh_plugin.client.connection import Connection
 from smssh_plugin.debug import probes, repair, report, run
 from smssh_plugin.debug.report_html import page
 from smssh_plugin.errors import ExitStatus, SmsshError

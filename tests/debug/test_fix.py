@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.client.connect import Connection
+from smssh_plugin.client.connection import Connection
 from smssh_plugin.debug import fix
 from smssh_plugin.errors import ExitStatus, SmsshError
 from tests.rights import ordinary

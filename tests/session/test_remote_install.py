@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.cli import main
-from smssh_plugin.client.connect import Connection
+from smssh_plugin.client.connection import Connection
 from smssh_plugin.client.endpoint import Endpoint
 from smssh_plugin.errors import ExitStatus, SmsshError
 from smssh_plugin.keys import ensure_key

@@ -3,7 +3,7 @@
 Pipeline variables of the SageMaker SDKs raise on str(), len(), hash() and `in`, answer == with False and
 bool() with True, and hold their whole step, so that copying one copies the pipeline. So here containers are
 copied, leaves are passed on by reference, and nothing is done to a leaf before its type is known to be str or
-bool. In a pipeline definition (JSON) a variable is a dict with one key: see `leaves.is_map`.
+bool. In a pipeline definition (JSON) a variable is a dict with one key: see `values.is_map`.
 
 What is added, by kind: the channel `smssh` with the bundle (training, processing, tuning, model), what starts
 it (see `launchers`), and the few variables that must be known before the bundle's `options.json` can be read.

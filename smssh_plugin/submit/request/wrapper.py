@@ -4,6 +4,9 @@ The service allows 256 characters a word, so the program comes in pieces:
 
     /bin/sh -c SUM smssh CHECK START CLEAN_1 CLEAN_2 FOLDER DIGEST ORIGINAL...
 
+So `$1` to `$6` are CHECK to DIGEST: `$1$2` is run once SUM is defined, `$3$4` is the Python of CLEAN, `$5` the bundle's
+folder, `$6` the digest, and `shift 6` leaves the original. run.sh, which these words source, sees the same six.
+
 The digest is that of the manifest, which names the digest of run.sh, which compares the archive with the manifest.
 A person who may write to the bundle's prefix, and not to the request, can run nothing. Where run.sh is gone, or is not
 what the manifest says, the original runs as if nothing had been here: same process, same arguments. What the bundle's

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from smssh_plugin.client.connect import Connection
+from smssh_plugin.client.connection import Connection
 from smssh_plugin.errors import ExitStatus, SmsshError
 from tests.waiting import LIMIT
 
@@ -223,7 +223,7 @@ def test_a_lost_connection_says_so(ssh_server: SshServer):
 def test_the_login_ends_when_its_process_is_killed(ssh_server: SshServer):
     """No orphans: a CI runner that kills us must not leave sessions open."""
     program = (
-        "import sys, time; from pathlib import Path; from smssh_plugin.client.connect import Connection;"
+        "import sys, time; from pathlib import Path; from smssh_plugin.client.connection import Connection;"
         "from smssh_plugin.client.endpoint import Endpoint;"
         f"c = Connection({ssh_server.endpoint!r}".replace("PosixPath", "Path")
         + "); print(c._login.master.pid, c._login.folder, flush=True); time.sleep(60)"
