@@ -43,5 +43,5 @@ def certify(key: Path | None, seconds: float, name: str | None, authority: bool,
     if key is None:
         raise click.UsageError("missing argument 'KEY': name the public key, or --authority")
     made = certificates.certify(key, seconds, name or key.name.removesuffix(".pub"))
-    click.echo(f"{made}: good for {format_duration(seconds)}")
+    click.echo(f"{made}: valid for {format_duration(seconds)}")
     return 0

@@ -187,9 +187,9 @@ def activation_error(made):
                 'resource: "arn:aws:iam::1:role/Job"',
             ),
             "access-denied",
-            "Allow iam:PassRole in the policy",
+            "allow iam:PassRole in the policy",
         ),
-        (fault("AccessDeniedException", ""), "access-denied", "Allow ssm:CreateActivation"),
+        (fault("AccessDeniedException", ""), "access-denied", "allow ssm:CreateActivation"),
         (
             fault(
                 "ValidationException",
