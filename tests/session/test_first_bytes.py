@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TIMES = 12
 LONG = 0.15
-"""Seconds: longer than anything takes here, shorter than the agent waits before it sends again."""
+"""Seconds: longer than anything takes here, shorter than a client waits for a sign of the agent."""
 
 
 class Slow:

@@ -194,7 +194,7 @@ class Worker:
             return 0.0
         due = [
             _KEEPALIVE_SECONDS + max(self._socket.last_received, self._pinged) - now,
-            self._stream.timeout(now),
+            self._stream.timeout(now) if self._handshake != "completing" else None,
             plugin.timeout() if plugin is not None else None,
             until - now if until is not None else None,
             self._deadline - now if self._deadline is not None else None,
@@ -213,7 +213,8 @@ class Worker:
                 else "Handshake timed out. Please ensure that you have the latest version of the session "
                 "manager plugin."
             )
-        self._stream.resend_due(now)
+        if self._handshake != "completing":  # such an agent does not get the processor
+            self._stream.resend_due(now)
         heard = self._socket.last_received
         if now - heard > _KEEPALIVE_SECONDS + _SILENCE_SECONDS:
             self._reconnect(WebSocketClosedError(None, "nothing was heard for two minutes"))
