@@ -273,6 +273,13 @@ class Container:
         """Nothing of ours is left."""
         until(lambda: not self.strays(), what=lambda: f"the end of {self.strays()}")
 
+    def starts(self, launcher=""):
+        """How often a supervisor was started (by one launcher); waits for the first, which may be late, and the end."""
+        log = self.run_dir / "supervisor.log"
+        until(lambda: log.exists() and " started by " in log.read_text(), what="the first line of its log")
+        self.assert_quiet()
+        return log.read_text().count(f" started by {launcher}")
+
     def close(self):
         for process in self.processes:
             if process.poll() is None:

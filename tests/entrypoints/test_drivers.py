@@ -168,9 +168,7 @@ def test_environment_py_is_where_it_starts_without_a_wrapper(driven):
     """The first interpreter of sm_train.sh that runs a file; the user's is only one more."""
     driven.lay_out(USER)
     assert driven.outcome(driven.start(launcher="sitecustomize"))[0] == 0
-    driven.container.assert_quiet()
-    log = (driven.container.run_dir / "supervisor.log").read_text()
-    assert log.count("started by sitecustomize") == 1
+    assert driven.container.starts("sitecustomize") == 1
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -270,9 +268,7 @@ def test_step_and_remote(driven, launcher, ending):
     assert same_text(outcome, driven) == without
     assert (without[0] == 0) == (ending == "good")
     assert driven.started_before()
-    driven.container.assert_quiet()
-    log = (driven.container.run_dir / "supervisor.log").read_text()
-    assert log.count(" started by ") == 1
+    assert driven.container.starts() == 1
 
 
 def test_step_held_and_retried(driven):

@@ -208,7 +208,7 @@ def test_a_lambda_step_of_the_sdk(sdk, tmp_path):
         execution_role_arn=ROLE,
         script=str(script),
         handler="ask.handle",
-        timeout=LIMIT,
+        timeout=int(LIMIT),
         session=session,
     )
     answer = LambdaOutput(output_name="answer", output_type=LambdaOutputTypeEnum.Integer)

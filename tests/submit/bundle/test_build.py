@@ -81,6 +81,7 @@ def test_containers_get_their_part_only() -> None:
         "manifest",
         "plugins",
         "processes",
+        "setting_values",
         "settings",
         "terminal",
     )
