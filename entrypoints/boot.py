@@ -1,6 +1,7 @@
 """Boot: decide whether anything happens at all, take the container's lock, start the supervisor.
 
-Every launcher calls `start`. It runs in the user's interpreters, so: CPython 3.7 and later, standard library
+Launchers that run in the job's interpreter call `start`, the others `start_supervisor`. It runs in the user's
+interpreters, so: CPython 3.7 and later, standard library
 only, nothing imported before the decision, nothing printed, no threads, no children left behind, and it
 never raises.
 

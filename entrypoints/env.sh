@@ -1,9 +1,9 @@
 # The launcher in BASH_ENV: every bash that runs a script or a -c string reads this file first. Opt-in: it hides the
 # image's own BASH_ENV, and other shells do not read it.
 #
-# Nothing is printed, and no variable, function or option of the shell is changed. The bash that is the container's
-# first process becomes run.sh with the command line that it was started with, so it is held and retried like any wrapped
-# entry point. Any other bash (process 1 is another program) starts the supervisor and goes on, with the bundle in front
+# Nothing is printed, and no variable, function or option of the shell is changed. The bash that is process 1, or the
+# first one that process 1 starts, becomes run.sh with the command line that it was started with, so it is held and
+# retried like any wrapped entry point. Any other bash starts the supervisor and goes on, with the bundle in front
 # of PYTHONPATH as run.sh has it. In both cases BASH_ENV is not inherited: once is enough.
 #
 # Written for `bash -eu`, and without functions: whatever fails in here is tested.

@@ -179,7 +179,7 @@ def smssh_after_entry_point(context: Context, attempt: int, exit_code: int) -> N
 
 @hook(since="0.1", limit=15.0)
 def smssh_entry_point_failed(context: Context, failure: Failure) -> None:
-    """React to the failure of an attempt of the entry point, before the report is collected.
+    """React to the failure of an attempt that is going to be held, before the report is collected.
 
     Args:
         context: the supervisor's context.
