@@ -7,7 +7,7 @@ import pytest
 
 from tests import fast, needs
 
-MARKED = SimpleNamespace(get_closest_marker=lambda _name: True)
+MARKED = SimpleNamespace(get_closest_marker=lambda _name: True, session=SimpleNamespace(items=[]))
 
 
 def test_its_files_are_there():
@@ -31,4 +31,14 @@ def test_what_takes_long_fails(monkeypatch, seconds):
     call = fast.pytest_runtest_call(MARKED)
     next(call)
     with pytest.raises(StopIteration if seconds < fast.CPU_SECONDS else AssertionError):
+        next(call)
+
+
+def test_what_takes_long_among_other_tests_may_have_done_their_work(monkeypatch):
+    other = SimpleNamespace(get_closest_marker=lambda _name: None)
+    among = SimpleNamespace(get_closest_marker=lambda _name: True, session=SimpleNamespace(items=[other]))
+    monkeypatch.setattr(fast.time, "thread_time", iter([5.0, 6.0 + fast.CPU_SECONDS]).__next__)
+    call = fast.pytest_runtest_call(among)
+    next(call)
+    with pytest.raises(StopIteration):
         next(call)
