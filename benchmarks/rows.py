@@ -21,6 +21,7 @@ from smssh_plugin.entrypoints import boot
 from smssh_plugin.local.agent.installed import install
 from smssh_plugin.submit.bundle import build as bundles
 from smssh_plugin.submit.options import SSHOptions
+from tests import needs
 from tests.amazon import programs as amazon
 from tests.entrypoints.container import IMAGE, Container
 from tests.faults.images import image, packages
@@ -407,9 +408,9 @@ def login(folder: Path, share: float) -> list[Row]:
 
 def _server(folder: Path, leave: contextlib.ExitStack) -> SshServer:
     """sshd where it lets this user in, else asyncssh."""
-    from tests.client.conftest import UnusableError, _sshd, running_server
+    from tests.client.conftest import UnusableError, running_server
 
-    for kind in ("sshd", "asyncssh") if _sshd() else ("asyncssh",):
+    for kind in ("sshd", "asyncssh") if needs.find("sshd") else ("asyncssh",):
         made = folder / kind
         made.mkdir()
         with contextlib.suppress(UnusableError):
@@ -706,11 +707,11 @@ def _bake(made: Path) -> None:
     import pluggy
 
     import smssh_plugin
-    from smssh_plugin import entrypoints, hooks
 
-    for package in (smssh_plugin, entrypoints, hooks):
-        target = packages(made).joinpath(*package.__name__.split("."))
-        shutil.copytree(Path(package.__file__).parent, target, ignore=shutil.ignore_patterns("__pycache__"))
+    # The links to hooks/ and entrypoints/ become folders.
+    package = Path(smssh_plugin.__file__).parent
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, packages(made) / package.name, ignore=ignored)
     shutil.copytree(Path(pluggy.__file__).parent, packages(made) / "pluggy", dirs_exist_ok=True)
     shutil.copy(Path(boot.__file__).with_name("smssh.pth"), packages(made))
     # As pip does it at the end of an installation.
