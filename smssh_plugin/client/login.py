@@ -50,7 +50,7 @@ class Login:
         self._errors = bytearray()
         try:
             self.master = self._log_in_with_any_key(timeout)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nothing is left behind
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
@@ -162,7 +162,7 @@ class Login:
         assert master.stderr is not None
         try:
             self._wait_until_ready(master, timeout, deadline)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: no ssh is left running
             _end(master)
             raise
         threading.Thread(target=self._drain, args=(master.stdout, None), daemon=True).start()

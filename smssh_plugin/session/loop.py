@@ -7,6 +7,7 @@ import enum
 import os
 import selectors
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
@@ -51,7 +52,7 @@ class Ending(enum.Enum):
     STOPPED = "the wake descriptor became readable, or `edit` said so"
 
 
-class Loop:
+class Loop(ABC):
     """Runs a data channel until its end. Subclasses move the bytes of local programs.
 
     Args:
@@ -112,20 +113,21 @@ class Loop:
 
     # --------------------------------------------------------------------------------- what subclasses add
 
+    @abstractmethod
     def _turn(self, now: float) -> None:
         """Do what is due; called in each turn once the handshake is over."""
 
+    @abstractmethod
     def _prepare(self, now: float) -> float:
         """Watch the descriptors of local programs; the seconds until there is something to do without them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _receive(self, data: bytes, now: float) -> None:
         """Take what came through the channel."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _move(self, ready: Mapping[int, int], now: float) -> None:
         """Read and write local programs: the events of the descriptors that are ready."""
-        raise NotImplementedError
 
     def _unfinished(self) -> bool:
         """Whether there is more to do after an end than to have everything acknowledged."""
