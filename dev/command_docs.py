@@ -60,8 +60,10 @@ def click_texts(command: click.Command, context: click.Context, heading: str) ->
     yield f"{heading} smssh {(context.info_name or '').removeprefix('smssh ')}\n"
     yield f"```console\n$ {usage}\n```\n"
     yield paragraphs(command.help or "")
-    records = [each.get_help_record(context) for each in command.get_params(context)]
-    rows = [record for record in records if record and record[0].startswith("-") and record[0] != "--help"]
+    # Not by its whole name: a command that has run in this process keeps the help option of that run, `-h, --help`.
+    options = [each for each in command.get_params(context) if "--help" not in each.opts]
+    shown = [each.get_help_record(context) for each in options]
+    rows = [record for record in shown if record and record[0].startswith("-")]
     if rows:
         yield table(rows)
     if isinstance(command, click.Group):

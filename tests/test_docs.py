@@ -46,6 +46,21 @@ def test_a_generated_page_is_up_to_date(generator, name):
     assert (DOCS / name).read_text() == generator.pages()[name], "run .venv/bin/python dev/docs.py"
 
 
+def test_the_page_of_commands_does_not_depend_on_what_has_run_before():
+    # In a process of its own: click keeps a command's help option once it is made.
+    program = """if True:
+        import command_docs
+        from click.testing import CliRunner
+        assert CliRunner().invoke(command_docs.group, ["forward", "-h"]).exit_code == 0
+        print(command_docs.page(), end="")
+    """
+    command = [sys.executable, "-c", program]
+    printed = subprocess.run(
+        command, cwd=ROOT / "dev", capture_output=True, text=True, timeout=LIMIT, check=True
+    )
+    assert printed.stdout == (DOCS / "commands.md").read_text()
+
+
 def test_every_hook_argument_and_field_is_on_the_page():
     page = (DOCS / "hooks.md").read_text()
     for name in HOOKS:
