@@ -25,7 +25,7 @@ from tests import needs
 from tests.amazon import programs as amazon
 from tests.entrypoints.container import IMAGE, Container
 from tests.faults.images import image, packages
-from tests.session.support import Agent, EchoServer, Stack, proxy, proxy_command, read_exactly
+from tests.session.support import KEYS, Agent, EchoServer, Stack, proxy, proxy_command, read_exactly
 from tests.waiting import until
 
 from .forwards import connections
@@ -280,8 +280,7 @@ def _connects(
             PATH=f"{programs}:{container.environ['PATH']}",
             SMSSH_TRANSPORT="ssm",
             SMSSH_ROLE="arn:aws:iam::123456789012:role/Nodes",
-            AWS_ACCESS_KEY_ID="ASIAJOBJOBJOBJOBJOBJ",
-            AWS_SECRET_ACCESS_KEY="the-jobs-secret",
+            **KEYS,
             AWS_EC2_METADATA_DISABLED="true",
             **environ,
         )
