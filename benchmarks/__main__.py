@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,9 @@ def main() -> int:
     unknown = set(options.rows) - set(rows.ROWS)
     if unknown:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    # A shell without job control starts what it does not wait for with SIGINT ignored, and what a row starts inherits
+    # it: a forward is ended by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     found: list[Row] = []
     for name in options.rows or rows.ROWS:
         print(f"[bench] {name}", file=sys.stderr, flush=True)
