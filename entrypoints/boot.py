@@ -37,7 +37,7 @@ PLACES = (
     "/model/code/smssh",
 )
 """Where a request mounts the bundle, below /opt/ml (submit/request/launchers.py)."""
-HIDDEN = "bundle"
+MOVED = "bundle"
 """Where `hide` moves it, below the private folder."""
 VISIBLE = "visible"
 """The file of the private folder that says what of ours could not be taken out of the job's sight."""
@@ -134,8 +134,8 @@ def _boot(launcher: str, bundle: str | None) -> None:
         load("hide").filter_environment(os.environ)
     arguments = own_command()
     kind = classify(arguments)
-    if launcher == "pth" or _finds_hidden():
-        settle()
+    if launcher == "pth" or _finds_moved():
+        move_bundle()
     if kind == "ignore":
         return
     what, path = program(arguments)
@@ -146,9 +146,9 @@ def _boot(launcher: str, bundle: str | None) -> None:
     entry = entry_process()
     if kind != "start" and not is_entry_point(entry):
         return
-    settle()
-    held = what == "script" and name == "train" and is_toolkits(path)  # by the toolkit's import hook
-    won = start_supervisor(launcher, entry, holder=held)
+    move_bundle()
+    toolkit_holds = what == "script" and name == "train" and is_toolkits(path)  # by the toolkit's import hook
+    won = start_supervisor(launcher, entry, holder=toolkit_holds)
     run = run_dir()
     if run is not None:
         # For what this process starts with another TMPDIR: it would look elsewhere, and start a second one.
@@ -159,7 +159,7 @@ def _boot(launcher: str, bundle: str | None) -> None:
         # Registered before anything of the job is: so it runs last.
         atexit.register(end_job, os.getpid())
         _registered = os.getpid()
-    if won and not held:
+    if won and not toolkit_holds:
         load("reexec").at_start(arguments, name in PROGRAMS or entry == os.getpid())
 
 
@@ -187,7 +187,7 @@ def end_before_exit() -> None:
         end_job(_registered)
 
 
-# ---------------------------------------------------------------------------------- the bundle, out of sight
+# ---------------------------------------------------------------------------------- the bundle, moved
 
 
 def base_dir() -> str:
@@ -206,24 +206,24 @@ def is_place(path: str) -> bool:
 
 
 def _roots() -> list[str]:
-    return [base_dir() + place for place in PLACES] + [f"{PRIVATE}/{HIDDEN}"]
+    return [base_dir() + place for place in PLACES] + [f"{PRIVATE}/{MOVED}"]
 
 
-def settle() -> None:
+def move_bundle() -> None:
     """Have the bundle out of the job's sight, see `hide`, and go on with it where it is then; never raises."""
     try:
         if in_sight():
             load("hide").hide()
         elif not os.path.exists(_named_bundle() or os.curdir):
-            rebase()  # another process has moved it meanwhile
+            follow_move()  # another process has moved it meanwhile
     except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
         note(f"the bundle is where it was: {type(error).__name__}: {error}")
 
 
-def _finds_hidden() -> bool:
-    """Whether processes that have PYTHONPATH from the request find the bundle when it is out of sight."""
+def _finds_moved() -> bool:
+    """Whether processes that have PYTHONPATH from the request find the bundle once it is moved."""
     run = run_dir(create=True) if in_sight() else None
-    return run is not None and f"{run}/{HIDDEN}" in sys.path
+    return run is not None and f"{run}/{MOVED}" in sys.path
 
 
 def visible() -> bool:
@@ -232,61 +232,61 @@ def visible() -> bool:
     return run is not None and os.path.exists(os.path.join(run, VISIBLE))
 
 
-def hidden() -> str | None:
-    """The bundle's folder out of sight, once it is there."""
+def moved_bundle() -> str | None:
+    """The folder that the bundle was moved to; None before."""
     run = run_dir()
-    folder = f"{run}/{HIDDEN}"
+    folder = f"{run}/{MOVED}"
     return folder if run is not None and os.path.isdir(folder) else None
 
 
-def rebase() -> None:
-    """Have this process, and what it starts, find everything of the bundle where it is out of sight."""
+def follow_move() -> None:
+    """Have this process, and what it starts, find everything of the bundle where it was moved to."""
     global _bundle  # noqa: PLW0603 - one bundle in an interpreter
-    new = hidden()
+    new = moved_bundle()
     if new is None:
         return
     if _bundle is not None:
-        _bundle = _relocated(_bundle, new)
+        _bundle = _moved_path(_bundle, new)
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in ("_smssh", MARKER, "smssh_plugin", "smssh_chain", "sitecustomize"):
             if getattr(module, "__file__", None):
-                module.__file__ = _relocated(str(module.__file__), new)
+                module.__file__ = _moved_path(str(module.__file__), new)
             if isinstance(getattr(module, "__path__", None), list):
-                module.__path__[:] = [_relocated(each, new) for each in module.__path__]
-    path = [_relocated(each, new) if isinstance(each, str) else each for each in sys.path]
+                module.__path__[:] = [_moved_path(each, new) for each in module.__path__]
+    path = [_moved_path(each, new) if isinstance(each, str) else each for each in sys.path]
     sys.path[:] = [
         each for index, each in enumerate(path) if each not in path[:index] or not _below(each, new)
     ]
-    relocate(os.environ)
+    update_variables(os.environ)
 
 
-def relocate(environ: MutableMapping[str, str]) -> None:
-    """Have the variables that name the bundle name it where it is out of sight, once it is there.
+def update_variables(environ: MutableMapping[str, str]) -> None:
+    """Have the variables that name the bundle name the folder that it was moved to.
 
     Args:
         environ: an environment; it is changed.
     """
-    new = hidden()
+    new = moved_bundle()
     if new is None:
         return
     for name in ("PYTHONPATH", BUNDLE, "BASH_ENV"):
         value = environ.get(name, "")
         if "smssh" in value:
-            parts = [_relocated(part, new) for part in value.split(os.pathsep)]
+            parts = [_moved_path(part, new) for part in value.split(os.pathsep)]
             parts = [
                 part for index, part in enumerate(parts) if part not in parts[:index] or not _below(part, new)
             ]
             environ[name] = os.pathsep.join(parts)
 
 
-def moved(path: str) -> str:
+def moved_path(path: str) -> str:
     """A path of the bundle as it is now."""
-    new = hidden()
-    return path if new is None else _relocated(path, new)
+    new = moved_bundle()
+    return path if new is None else _moved_path(path, new)
 
 
-def _relocated(path: str, new: str) -> str:
-    """A path of the bundle as it is out of sight; any other, and what is still there, as it is."""
+def _moved_path(path: str, new: str) -> str:
+    """A path of the bundle as it is after the move; any other, and what is still there, as it is."""
     for root in _roots():
         if _below(path, root) and not os.path.lexists(root):
             return new + path[len(root) :]
@@ -639,7 +639,7 @@ def output_identity(file: int | str) -> str:
 def bundle_dir() -> str | None:
     """The folder of the bundle, or None if there is no bundle."""
     named = _named_bundle()
-    return moved(named) if named else None
+    return moved_path(named) if named else None
 
 
 def _named_bundle() -> str | None:

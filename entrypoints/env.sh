@@ -34,10 +34,10 @@ import os, sys
 try:
     sys.path.insert(0, os.path.join(sys.argv[1], "smssh.zip"))
     from smssh_plugin.entrypoints import boot
-    boot.settle()
+    boot.move_bundle()
     boot.start_supervisor("BASH_ENV", boot.entry_process())
 finally:
-    print(boot.moved(sys.argv[1]))
+    print(boot.moved_path(sys.argv[1]))
 ' "$smssh_here" </dev/null 2>/dev/null) || smssh_here=${BASH_SOURCE[0]%/*}
             break
         done

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Callable, Iterator, MutableMapping
 
 CHANNEL = "smssh"
-"""The name of our input in requests (submit/request/transform.py)."""
+"""The name of our input in requests (submit/request/add_ssh.py)."""
 INPUTS = "inputdataconfig.json"
 """The channels of a training job by name; all toolkits read it."""
 MARKS = ("smssh-manifest.json", "smssh.zip")
@@ -47,14 +47,14 @@ def hide() -> None:
         for folder in boot.in_sight():
             if _is_ours(folder):
                 reasons += clean_all()
-                reasons += _move(folder, os.path.join(run, boot.HIDDEN))
+                reasons += _move(folder, os.path.join(run, boot.MOVED))
         if reasons:
             handle = os.open(os.path.join(run, boot.VISIBLE), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.write(handle, "; ".join(reasons).encode("utf-8", "replace"))
             os.close(handle)
     finally:
         os.close(lock)
-    boot.rebase()
+    boot.follow_move()
 
 
 def discard() -> None:

@@ -71,11 +71,11 @@ def run(command: list[str], launcher: str, bundle: str | None = None, digest: st
             return become(
                 command, inherited
             )  # one init above the entry point is enough, and this would be its child
-        boot.settle()
-        boot.relocate(environ)
+        boot.move_bundle()
+        boot.update_variables(environ)
         if boot.SM_CHANNEL in environ and boot.visible():
             boot.load("hide").filter_environment(environ)
-        bundle = boot.moved(os.path.abspath(bundle)) if bundle else None
+        bundle = boot.moved_path(os.path.abspath(bundle)) if bundle else None
         tee, early = _may_hold_or_wait(environ, bundle or boot.bundle_dir())
         if os.getpid() == 1 and boot.load("pid1").is_required(command):
             return _beside(command, inherited, launcher, digest, environ, bundle, early=early, held=tee)

@@ -83,7 +83,7 @@ def _become_init(arguments: Sequence[str]) -> None:
     # -I -S: nothing of the job's PYTHON* variables, site-packages or folder may get in there, our launcher neither.
     command = [sys.executable, "-I", "-S", "-c", CODE, place, *arguments]
     environ = boot.load("init").original_environment()
-    boot.relocate(environ)
+    boot.update_variables(environ)
     try:
         os.execve(sys.executable, command, environ)  # noqa: S606 - no shell
     except OSError as error:

@@ -112,7 +112,7 @@ def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def smssh_entry_point(*arguments: Any, **options: Any) -> Any:
-        attempts = Attempts.begin()
+        attempts = ToolkitAttempts.begin()
         if attempts is None:
             return original(*arguments, **options)
         try:
@@ -174,7 +174,7 @@ def _wrap_inputs(original: Callable[[], dict[str, Any]]) -> Callable[[], dict[st
     return read_input_data_config
 
 
-class Attempts:
+class ToolkitAttempts:
     """The attempts of one call of the toolkit's entry point."""
 
     def __init__(self, settings: Settings) -> None:
@@ -196,7 +196,7 @@ class Attempts:
         )
 
     @classmethod
-    def begin(cls) -> Attempts | None:
+    def begin(cls) -> ToolkitAttempts | None:
         """Ready for the first attempt; None if no supervisor can be there, or an outer call is handled.
 
         Raises:

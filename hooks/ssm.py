@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ..container import aws_calls, ssm_agent
-from ..container.managed_node import Node
+from ..container.managed_node import ContainerNode
 from ..container.node_state import STATES
 from ..container.ssm_calls import prepare, suffices
 from ..errors import SmsshError
@@ -32,7 +32,7 @@ class _State:
 
     preparation: threading.Thread | None = None
     session: Any = None
-    node: Node | None = None
+    node: ContainerNode | None = None
     agent: ssm_agent.Running | None = None
 
 
@@ -84,7 +84,7 @@ def _start(context: Context) -> str:
     context.log.info("the agent is %s", installed.origin)
     if _State.preparation is not None:
         _State.preparation.join()
-    node = _State.node = Node(context, aws_calls.client("ssm", region, _State.session))
+    node = _State.node = ContainerNode(context, aws_calls.client("ssm", region, _State.session))
     node.register(installed, region)
     agent = _State.agent = ssm_agent.Running(context, installed)
     try:

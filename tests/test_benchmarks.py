@@ -9,7 +9,7 @@ from tests.needs import ROOT
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda file: file.name)
-def test_what_a_benchmark_imports_is_there(file):
+def test_what_a_benchmark_imports_is_there(file) -> None:
     missing = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in (

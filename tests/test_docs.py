@@ -42,11 +42,11 @@ def generator():
 
 
 @pytest.mark.parametrize("name", ["commands.md", "hooks.md", "options.md", "requests.md", "settings.md"])
-def test_a_generated_page_is_up_to_date(generator, name):
+def test_a_generated_page_is_up_to_date(generator, name) -> None:
     assert (DOCS / name).read_text() == generator.pages()[name], "run .venv/bin/python dev/docs.py"
 
 
-def test_the_page_of_commands_does_not_depend_on_what_has_run_before():
+def test_the_page_of_commands_does_not_depend_on_what_has_run_before() -> None:
     # In a process of its own: click keeps a command's help option once it is made.
     program = """if True:
         import command_docs
@@ -61,7 +61,7 @@ def test_the_page_of_commands_does_not_depend_on_what_has_run_before():
     assert printed.stdout == (DOCS / "commands.md").read_text()
 
 
-def test_every_hook_argument_and_field_is_on_the_page():
+def test_every_hook_argument_and_field_is_on_the_page() -> None:
     page = (DOCS / "hooks.md").read_text()
     for name in HOOKS:
         section = re.search(rf"^### `{name}\(([^)\n]*)\)`\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
@@ -80,7 +80,7 @@ def test_every_hook_argument_and_field_is_on_the_page():
             assert f"\n- `{field}` (" in page, field
 
 
-def test_every_setting_is_on_the_page():
+def test_every_setting_is_on_the_page() -> None:
     page = (DOCS / "settings.md").read_text()
     for setting in settings.SETTINGS:
         key = "-" if setting.variable in settings.EARLY else f"`{setting.field}`"
@@ -88,7 +88,7 @@ def test_every_setting_is_on_the_page():
         assert all(f"`{name}`" in page for name in setting.deprecated)
 
 
-def test_every_option_is_on_the_page_with_all_that_it_takes():
+def test_every_option_is_on_the_page_with_all_that_it_takes() -> None:
     rows = {
         cells[1].strip(" `"): cells
         for line in (DOCS / "options.md").read_text().splitlines()
@@ -125,13 +125,13 @@ def read_from_the_environment(path: Path) -> set[str]:
     return {name for name in found if isinstance(name, str) and name.startswith("SMSSH_")}
 
 
-def test_every_variable_of_the_machine_is_on_the_page(generator):
+def test_every_variable_of_the_machine_is_on_the_page(generator) -> None:
     package = ROOT / "smssh_plugin"
     ours = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] != "local"]
     assert set().union(*map(read_from_the_environment, ours)) == set(generator.OF_MACHINE)
 
 
-def test_what_is_read_before_the_options_is_said_to_be():
+def test_what_is_read_before_the_options_is_said_to_be() -> None:
     entrypoints = ROOT / "entrypoints"
     early = read_from_the_environment(entrypoints / "boot.py") | read_from_the_environment(
         entrypoints / "chain.py"
@@ -139,7 +139,7 @@ def test_what_is_read_before_the_options_is_said_to_be():
     assert early & {setting.variable for setting in settings.SETTINGS} == set(settings.EARLY)
 
 
-def test_an_addition_without_a_reason_is_an_error(generator, monkeypatch):
+def test_an_addition_without_a_reason_is_an_error(generator, monkeypatch) -> None:
     """And so is a reason for what is not added, a file of the bundle or an option that is not explained."""
     docs = generator.request_docs
     for table in (docs.REASONS, docs.FILES):
@@ -154,7 +154,7 @@ def test_an_addition_without_a_reason_is_an_error(generator, monkeypatch):
                 docs.page()
 
 
-def test_an_image_with_our_package_gets_the_variables_on_the_page(generator, monkeypatch, tmp_path):
+def test_an_image_with_our_package_gets_the_variables_on_the_page(generator, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("SMSSH_HOME", str(tmp_path))
     pinned = {name: generator.request_docs.BAKED[name] for name in ("agent_version", "agent_sha256")}
     monkeypatch.setattr(inject, "agent_for", lambda *_: Agent(pinned))
@@ -166,7 +166,7 @@ def test_an_image_with_our_package_gets_the_variables_on_the_page(generator, mon
     assert re.findall(r"`Environment\.(SMSSH_\w+)`", page) == list(changed["Environment"])
 
 
-def test_every_call_of_aws_has_its_permission(generator):
+def test_every_call_of_aws_has_its_permission(generator) -> None:
     docs = generator.request_docs
     for rows, places in ((docs.JOB, docs.IN_CONTAINER), (docs.SUBMITTER, docs.AT_SUBMIT)):
         assert {call for row in rows for call in row.calls} == docs.calls(places)
@@ -189,7 +189,7 @@ def rows_of(page, title):
     return found
 
 
-def test_the_permissions_on_the_page_let_people_in():
+def test_the_permissions_on_the_page_let_people_in() -> None:
     """What AWS's own policies for hybrid nodes and their users have, and none of what is not needed or never true."""
     page = (DOCS / "requests.md").read_text()
     person, job = rows_of(page, "Who logs in or debugs"), rows_of(page, "The job's role")
@@ -224,7 +224,7 @@ NEVER_NEEDED = (
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.name)
-def test_no_page_asks_for_a_permission_that_is_not_needed(path):
+def test_no_page_asks_for_a_permission_that_is_not_needed(path) -> None:
     for line in path.read_text().splitlines():
         for name in NEVER_NEEDED:
             assert name not in line or "allows the first five and more" in line or "is not needed" in line, (
@@ -232,7 +232,7 @@ def test_no_page_asks_for_a_permission_that_is_not_needed(path):
             )
 
 
-def test_no_message_asks_for_a_permission_that_is_not_needed():
+def test_no_message_asks_for_a_permission_that_is_not_needed() -> None:
     """The local emulator speaks as AWS does, and so does its agent."""
     folders = (ROOT / "hooks", ROOT / "entrypoints", ROOT / "smssh_plugin")
     for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
@@ -253,7 +253,7 @@ def test_no_message_asks_for_a_permission_that_is_not_needed():
                 assert not any(name in node.value for name in NEVER_NEEDED), f"{path}:{node.lineno}"
 
 
-def test_a_hook_without_an_example_or_an_argument_without_a_word_is_an_error(generator, monkeypatch):
+def test_a_hook_without_an_example_or_an_argument_without_a_word_is_an_error(generator, monkeypatch) -> None:
     whole = generator.example_sources()
     for name in HOOKS:
         monkeypatch.setattr(
@@ -278,7 +278,7 @@ def test_a_hook_without_an_example_or_an_argument_without_a_word_is_an_error(gen
         generator.hook_text("smssh_silent", smssh_silent, "")
 
 
-def test_the_examples_are_taken_as_plugins():
+def test_the_examples_are_taken_as_plugins() -> None:
     """Names and arguments are those of the hooks, or the plugin would be refused."""
     module = load(ROOT / "examples" / "plugins" / "every_hook.py")
     plugins = Plugins([("example", module)], entry_points=False)
@@ -289,7 +289,7 @@ def test_the_examples_are_taken_as_plugins():
     assert plugins.configure(settings.Settings(), job) == {"hold": ()}
 
 
-def test_the_example_of_a_server_lets_its_users_in(monkeypatch, tmp_path):
+def test_the_example_of_a_server_lets_its_users_in(monkeypatch, tmp_path) -> None:
     module = load(ROOT / "examples" / "plugins" / "every_hook.py")
     monkeypatch.setattr(module, "OUR_SSHD", needs.program("sshd"))
     with socket.socket() as free:
@@ -336,7 +336,7 @@ def named_tests():
     return sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)))
 
 
-def test_the_contract_names_tests():
+def test_the_contract_names_tests() -> None:
     rows = [line for line in (DOCS / "contract.md").read_text().splitlines() if line.startswith("| ")]
     rows = [row for row in rows if not row.startswith(("| fault", "| ---"))]
     assert len(rows) > 30
@@ -344,12 +344,12 @@ def test_the_contract_names_tests():
 
 
 @pytest.mark.parametrize(("path", "name"), named_tests())
-def test_a_test_that_the_contract_names_exists(path, name):
+def test_a_test_that_the_contract_names_exists(path, name) -> None:
     tree = ast.parse((ROOT / path).read_text())
     assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
-def test_every_test_of_a_fault_is_in_the_contract():
+def test_every_test_of_a_fault_is_in_the_contract() -> None:
     """Those of the folder that is about nothing else."""
     named = {f"{path}::{name}" for path, name in named_tests()}
     about_guards = {
@@ -364,7 +364,7 @@ def test_every_test_of_a_fault_is_in_the_contract():
                 assert f"tests/faults/{path.name}::{node.name}" in named | about_guards
 
 
-def test_every_file_of_the_architecture_is_there():
+def test_every_file_of_the_architecture_is_there() -> None:
     """What a stranger looks for: by its whole path in the tables, from the package's folder in the pictures."""
     page = (DOCS / "architecture.md").read_text()
     named = set(re.findall(r"`((?:smssh_plugin|entrypoints|hooks|tests)/[\w./]+)`", page))
@@ -386,7 +386,7 @@ def test_every_file_of_the_architecture_is_there():
         assert f"`entrypoints/{name}`" in launchers
 
 
-def test_the_site_loads_nothing_from_elsewhere(tmp_path):
+def test_the_site_loads_nothing_from_elsewhere(tmp_path) -> None:
     """`make docs-site` without a warning, so without a broken link; every page is found, and works offline."""
     options = ["--fresh-env", "--fail-on-warning", "--keep-going", "--quiet", "-b", "html"]
     command = [sys.executable, "-m", "sphinx", *options, "-d", tmp_path / "doctrees", DOCS, tmp_path / "site"]
@@ -408,7 +408,7 @@ def test_the_site_loads_nothing_from_elsewhere(tmp_path):
         assert f'id="smssh_plugin.{name}"' in names, name
 
 
-def test_a_diagram_that_is_not_understood_is_an_error():
+def test_a_diagram_that_is_not_understood_is_an_error() -> None:
     svg = load(ROOT / "dev" / "sequence_diagram.py").svg
     with pytest.raises(ValueError, match="Note over A"):
         svg("sequenceDiagram\nparticipant A as a\nNote over A: x")
@@ -418,7 +418,7 @@ def test_a_diagram_that_is_not_understood_is_an_error():
         svg("flowchart LR")
 
 
-def test_the_first_page_is_short():
+def test_the_first_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 120
 
 
@@ -443,13 +443,13 @@ def prose(text: str) -> str:
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_page_is_plain_english(path):
+def test_a_page_is_plain_english(path) -> None:
     found = [(line, NOT_PLAIN.findall(line)) for line in prose(path.read_text(encoding="utf-8")).splitlines()]
     assert [(words, line) for line, words in found if words] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_a_page_has_one_title_and_headings_without_a_final_period(page):
+def test_a_page_has_one_title_and_headings_without_a_final_period(page) -> None:
     headings = re.findall(
         r"^(#+) (.+)$",
         re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL),
@@ -472,7 +472,7 @@ def anchors(page):
     [path for path in TEXTS if path.suffix == ".md"],
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
-def test_links_lead_somewhere(page):
+def test_links_lead_somewhere(page) -> None:
     """On GitHub, where README and the pages are read as they stand; the site has a test of its own."""
     for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://")):

@@ -10,7 +10,7 @@ from smssh_plugin.durations import format_duration, parse_duration
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["", "s", "m", "h", "d", " s", " M"]))
-def test_a_number_and_a_unit_are_seconds(number, unit):
+def test_a_number_and_a_unit_are_seconds(number, unit) -> None:
     factor = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit.strip().lower()]
     assert parse_duration(f" {number}{unit} ") == number * factor
 
@@ -18,14 +18,14 @@ def test_a_number_and_a_unit_are_seconds(number, unit):
 @pytest.mark.parametrize(
     "text", ["", "soon", "90x", "1e3", "-5", "nan", "inf", "1.", ".5h", "1h30m", "٣s", "5s\n5"]
 )
-def test_anything_else_is_refused_by_name(text):
+def test_anything_else_is_refused_by_name(text) -> None:
     with pytest.raises(ValueError, match="is not a duration; use 90s, 10m or 2h") as caught:
         parse_duration(text)
     assert str(caught.value).startswith(repr(text))
 
 
 @given(st.text(max_size=10))
-def test_no_text_breaks_the_parser(text):
+def test_no_text_breaks_the_parser(text) -> None:
     with contextlib.suppress(ValueError):
         assert parse_duration(text) >= 0
 
@@ -49,12 +49,12 @@ def test_no_text_breaks_the_parser(text):
         (100800, "1 d 04 h"),
     ],
 )
-def test_a_duration_is_shown_in_its_two_largest_units(seconds, shown):
+def test_a_duration_is_shown_in_its_two_largest_units(seconds, shown) -> None:
     assert format_duration(seconds) == shown
 
 
 @given(st.integers(0, 10**7))
-def test_what_is_shown_is_what_was_meant(seconds):
+def test_what_is_shown_is_what_was_meant(seconds) -> None:
     """Without the spaces it can be typed again; what is lost is less than the smaller of its units."""
     pieces = format_duration(seconds).replace("min", "m").split()
     again = sum(parse_duration(number + unit) for number, unit in zip(pieces[::2], pieces[1::2], strict=True))

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = ROOT / "examples" / "plugins" / "smssh-triage"
 
 
-def test_its_own_tests(tmp_path):
+def test_its_own_tests(tmp_path) -> None:
     shutil.copytree(PLUGIN, tmp_path / "plugin")
     done = subprocess.run(
         [
@@ -101,7 +101,7 @@ def job(container, made, launcher, **environ):
 
 
 @pytest.mark.parametrize("launcher", ["baked", "run.sh"])
-def test_it_works_in_a_container(container, launcher):
+def test_it_works_in_a_container(container, launcher) -> None:
     """Installed in the Python that runs the supervisor, it is found, whatever the launcher is."""
     made = image(container.folder)
     names = ["smssh-plugin", "smssh-triage"] if launcher == "baked" else ["smssh-triage"]
@@ -136,7 +136,7 @@ def with_plugin(container, named):
 
 @pytest.mark.parametrize("launcher", ["run.sh", "sitecustomize"])
 @pytest.mark.parametrize("named", ["smssh-triage", "smssh_triage"])
-def test_it_travels_in_the_bundle(container, monkeypatch, launcher, named):
+def test_it_travels_in_the_bundle(container, monkeypatch, launcher, named) -> None:
     """By its distribution and by its module; the image has neither it nor us."""
     if named == "smssh_triage":
         monkeypatch.syspath_prepend(PLUGIN)
@@ -167,7 +167,7 @@ def test_it_travels_in_the_bundle(container, monkeypatch, launcher, named):
     container.assert_quiet()
 
 
-def test_a_plugin_that_was_changed_on_the_way_is_not_run(container, monkeypatch):
+def test_a_plugin_that_was_changed_on_the_way_is_not_run(container, monkeypatch) -> None:
     monkeypatch.syspath_prepend(PLUGIN)
     bundle = with_plugin(container, "smssh_triage")
     archive = bundle / "plugins.zip"
@@ -183,7 +183,7 @@ def test_a_plugin_that_was_changed_on_the_way_is_not_run(container, monkeypatch)
     container.assert_quiet()
 
 
-def test_an_image_without_it_has_no_triage(container):
+def test_an_image_without_it_has_no_triage(container) -> None:
     """Unless it was asked for, what the bundle brings is ours alone."""
     made = image(container.folder)
     process = job(container, made, "run.sh", TRIAGE_NO_HOLD="9")

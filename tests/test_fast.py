@@ -10,11 +10,11 @@ from tests import fast, needs
 MARKED = SimpleNamespace(get_closest_marker=lambda _name: True, session=SimpleNamespace(items=[]))
 
 
-def test_its_files_are_there():
+def test_its_files_are_there() -> None:
     assert [name for name in sorted(fast.FILES) if not (needs.ROOT / "tests" / name).is_file()] == []
 
 
-def test_what_starts_a_process_fails():
+def test_what_starts_a_process_fails() -> None:
     call = fast.pytest_runtest_call(MARKED)
     next(call)
     try:
@@ -26,7 +26,7 @@ def test_what_starts_a_process_fails():
 
 
 @pytest.mark.parametrize("seconds", [fast.CPU_SECONDS - 0.1, fast.CPU_SECONDS + 0.1])
-def test_what_takes_long_fails(monkeypatch, seconds):
+def test_what_takes_long_fails(monkeypatch, seconds) -> None:
     monkeypatch.setattr(fast.time, "thread_time", iter([5.0, 5.0 + seconds]).__next__)
     call = fast.pytest_runtest_call(MARKED)
     next(call)
@@ -34,7 +34,7 @@ def test_what_takes_long_fails(monkeypatch, seconds):
         next(call)
 
 
-def test_what_takes_long_among_other_tests_may_have_done_their_work(monkeypatch):
+def test_what_takes_long_among_other_tests_may_have_done_their_work(monkeypatch) -> None:
     other = SimpleNamespace(get_closest_marker=lambda _name: None)
     among = SimpleNamespace(get_closest_marker=lambda _name: True, session=SimpleNamespace(items=[other]))
     monkeypatch.setattr(fast.time, "thread_time", iter([5.0, 6.0 + fast.CPU_SECONDS]).__next__)

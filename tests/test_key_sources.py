@@ -56,20 +56,20 @@ def put(text, source=OBJECT):
     "entry",
     [OBJECT, "ssm:/team/keys", "ssm:keys", "github:ann", "https://gitlab.com/ann.keys", "http://localhost/k"],
 )
-def test_what_is_a_source(entry):
+def test_what_is_a_source(entry) -> None:
     assert is_source(entry)
     assert SSHOptions(authorized_keys=entry).authorized_keys == (entry,)
 
 
 @pytest.mark.parametrize("entry", [ANN, "/home/ann/keys.pub", "keys.pub", "sssm:x"])
-def test_what_is_none(entry):
+def test_what_is_none(entry) -> None:
     assert not is_source(entry)
 
 
 @pytest.mark.parametrize(
     "entry", ["s3://team", "ssm:", "github:-ann", "github:a/b", "http://example.com/keys", "https://x"]
 )
-def test_what_begins_as_one(entry):
+def test_what_begins_as_one(entry) -> None:
     with pytest.raises(SmsshError, match="is not a source of public keys"):
         is_source(entry)
     with pytest.raises(SmsshError) as caught:
@@ -77,7 +77,7 @@ def test_what_begins_as_one(entry):
     assert "github:USER" in (caught.value.hint or "")
 
 
-def test_each_kind_is_read(aws, web):
+def test_each_kind_is_read(aws, web) -> None:
     text = f"# the team\n{BOB}\n\n{ANN}\n{BOB}\n"
     put(text)
     ssm = boto3.client("ssm")
@@ -98,7 +98,7 @@ def _owners(session):
     return found
 
 
-def test_a_bucket_must_be_ones_own_or_that_of_the_account_that_is_named(aws):
+def test_a_bucket_must_be_ones_own_or_that_of_the_account_that_is_named(aws) -> None:
     put(ANN)
     session = boto3.Session()
     owners = _owners(session)
@@ -119,7 +119,7 @@ def test_a_bucket_must_be_ones_own_or_that_of_the_account_that_is_named(aws):
         ("github:nobody", "HTTP status 404", "there is such a user", ExitStatus.UNREACHABLE),
     ],
 )
-def test_what_cannot_be_read(aws, web, source, problem, hint, status):
+def test_what_cannot_be_read(aws, web, source, problem, hint, status) -> None:
     with pytest.raises(
         SmsshError, match=f"the public keys of {source} cannot be read: .*{problem}"
     ) as caught:
@@ -128,7 +128,7 @@ def test_what_cannot_be_read(aws, web, source, problem, hint, status):
     assert caught.value.status is status
 
 
-def test_without_credentials(monkeypatch, tmp_path):
+def test_without_credentials(monkeypatch, tmp_path) -> None:
     for name in (
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
@@ -153,7 +153,7 @@ def test_without_credentials(monkeypatch, tmp_path):
         ("\udcff", "not a list of public keys"),
     ],
 )
-def test_what_has_no_keys(aws, text, problem):
+def test_what_has_no_keys(aws, text, problem) -> None:
     boto3.client("s3").put_object(Bucket="team", Key="ssh/keys", Body=text.encode("utf-8", "surrogateescape"))
     with pytest.raises(SmsshError, match=problem) as caught:
         read_source(OBJECT, boto3.client)
@@ -163,14 +163,14 @@ def test_what_has_no_keys(aws, text, problem):
 # -------------------------------------------------------------------------------- who submits
 
 
-def test_who_submits_reads_them(aws, web, tmp_path):
+def test_who_submits_reads_them(aws, web, tmp_path) -> None:
     put(ANN)
     web.files["/carl.keys"] = BOB.replace("bob", "carl").encode()
     options = SSHOptions(authorized_keys=(OBJECT, "github:carl"))
     assert authorized_keys(options) == (BOB, ANN, BOB.replace("bob", "carl"))
 
 
-def test_all_steps_of_a_pipeline_get_the_same(aws, monkeypatch):
+def test_all_steps_of_a_pipeline_get_the_same(aws, monkeypatch) -> None:
     options = SSHOptions(authorized_keys=OBJECT)
     put(ANN)
     assert authorized_keys(options) == (BOB, ANN)
@@ -180,7 +180,7 @@ def test_all_steps_of_a_pipeline_get_the_same(aws, monkeypatch):
     assert authorized_keys(options) == (BOB, ANN.replace("ann", "another"))
 
 
-def test_another_account_has_keys_of_its_own_under_the_same_name(aws):
+def test_another_account_has_keys_of_its_own_under_the_same_name(aws) -> None:
     source = "ssm:team"
     for account, text in (("111111111111", ANN), ("222222222222", BOB)):
         role = boto3.client("sts").assume_role(
@@ -192,7 +192,7 @@ def test_another_account_has_keys_of_its_own_under_the_same_name(aws):
         assert authorized.named_keys(SSHOptions(authorized_keys=(source,)), session) == [text]
 
 
-def test_a_source_with_something_else_in_it_is_refused(aws):
+def test_a_source_with_something_else_in_it_is_refused(aws) -> None:
     put(f"{ANN}\n<html>a page</html>\n")
     with pytest.raises(
         SmsshError, match=f"names {OBJECT}, which has a line that is not a public key"
@@ -201,7 +201,7 @@ def test_a_source_with_something_else_in_it_is_refused(aws):
     assert "html" not in str(caught.value)
 
 
-def test_without_a_bundle_the_job_gets_the_sources(tmp_path):
+def test_without_a_bundle_the_job_gets_the_sources(tmp_path) -> None:
     """Nobody is asked here, and there is no server to ask."""
     options = SSHOptions(launcher="baked", authorized_keys=(OBJECT, ANN))
     assert authorized_keys(options) == (BOB, OBJECT, ANN)
@@ -212,7 +212,7 @@ def test_without_a_bundle_the_job_gets_the_sources(tmp_path):
 # -------------------------------------------------------------------------------- the job
 
 
-def test_the_job_reads_them_too(aws, web, tmp_path):
+def test_the_job_reads_them_too(aws, web, tmp_path) -> None:
     put(f"{ANN}\nnot a key\n")
     made = context(tmp_path, SMSSH_AUTHORIZED_KEYS=f"{OBJECT}\n{BOB}\ngithub:nobody\nssm:\n")
     assert keys.smssh_authorized_keys(made) == [ANN, BOB]

@@ -17,7 +17,7 @@ from smssh_plugin.manifest import MANIFEST, Manifest
 FILES = {"b/two": b"2", "a": b"1"}
 
 
-def test_it_is_read_as_it_was_written():
+def test_it_is_read_as_it_was_written() -> None:
     made = Manifest.of("1.2", FILES)
     assert json.loads(made.text()) == {
         "version": "1.2",
@@ -26,7 +26,7 @@ def test_it_is_read_as_it_was_written():
     assert Manifest.parse(made.text()) == made
 
 
-def test_each_file_is_checked(tmp_path):
+def test_each_file_is_checked(tmp_path) -> None:
     made = Manifest.of("1", FILES)
     for name, data in FILES.items():
         made.check(name, data)
@@ -49,19 +49,19 @@ def test_each_file_is_checked(tmp_path):
 @pytest.mark.parametrize(
     "text", [b"", b"[]", b"{}", b'{"version": "1"}', b'{"version": "1", "files": ["a"]}', b"\xff", b"null"]
 )
-def test_what_is_no_manifest(text, tmp_path):
+def test_what_is_no_manifest(text, tmp_path) -> None:
     (tmp_path / MANIFEST).write_bytes(text)
     with pytest.raises(SmsshError, match=f"{MANIFEST} cannot be read") as caught:
         Manifest.of_folder(tmp_path)
     assert caught.value.reference == "bundle-damaged"
 
 
-def test_a_folder_without_one(tmp_path):
+def test_a_folder_without_one(tmp_path) -> None:
     with pytest.raises(SmsshError, match=f"{MANIFEST}: No such file"):
         Manifest.of_folder(tmp_path)
 
 
-def test_a_wheel_that_the_manifest_does_not_know_is_not_unpacked(tmp_path, monkeypatch):
+def test_a_wheel_that_the_manifest_does_not_know_is_not_unpacked(tmp_path, monkeypatch) -> None:
     """As it would be where the image has no asyncssh."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}-{platform.machine()}"
     name = f"wheels/{python}/evil.whl"

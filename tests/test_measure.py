@@ -21,7 +21,7 @@ def source(**files: str) -> measure.Source:
     )
 
 
-def test_a_function_has_the_lines_of_what_is_inside_of_it():
+def test_a_function_has_the_lines_of_what_is_inside_of_it() -> None:
     one = source(
         a="""
         @decorated
@@ -50,12 +50,12 @@ def test_a_function_has_the_lines_of_what_is_inside_of_it():
         ("if a:\n    def g():\n        if b:\n            pass", 1),
     ],
 )
-def test_nesting(body, levels):
+def test_nesting(body, levels) -> None:
     one = source(a="def f():\n" + textwrap.indent(body, "    "))
     assert measure.nesting(one)[0].size == levels
 
 
-def test_what_is_long_or_deep_says_why():
+def test_what_is_long_or_deep_says_why() -> None:
     deep = "if a:\n" + "".join(f"{'    ' * level}while b:\n" for level in range(1, 5)) + "    " * 5 + "pass"
     long = "pass\n" * 60
     text = ""
@@ -81,14 +81,14 @@ def test_what_is_long_or_deep_says_why():
         pytest.param("import smssh_plugin.b", id="by its whole name"),
     ],
 )
-def test_a_circle_counts_wherever_it_is_imported(importing):
+def test_a_circle_counts_wherever_it_is_imported(importing) -> None:
     one = source(a=importing, b="from .c import y", c="from .a import f", d="from .a import f")
     assert [(found.size, found.where) for found in measure.circles(one)] == [
         (3, "smssh_plugin.a, smssh_plugin.b, smssh_plugin.c")
     ]
 
 
-def test_a_package_and_its_module_can_be_a_circle():
+def test_a_package_and_its_module_can_be_a_circle() -> None:
     one = measure.Source.of(
         {
             "hooks/a/__init__.py": "from .b import x",
@@ -99,11 +99,11 @@ def test_a_package_and_its_module_can_be_a_circle():
     assert [found.where for found in measure.circles(one)] == ["smssh_plugin.hooks.a, smssh_plugin.hooks.a.b"]
 
 
-def test_what_is_imported_in_one_direction_is_no_circle():
+def test_what_is_imported_in_one_direction_is_no_circle() -> None:
     assert not measure.circles(source(a="from .b import x\nfrom . import c", b="from .c import y", c=""))
 
 
-def test_duplicates_are_of_six_lines_at_any_depth():
+def test_duplicates_are_of_six_lines_at_any_depth() -> None:
     lines = [f"line_{number}()" for number in range(6)]
     whole, short = "\n".join(lines), "\n".join(lines[:5])
     one = source(
@@ -127,16 +127,16 @@ def test_duplicates_are_of_six_lines_at_any_depth():
         ("# the agent double of a stand-in\n", 2),
     ],
 )
-def test_old_words(text, count):
+def test_old_words(text, count) -> None:
     assert len(measure.old_words(source(a=text))) == count
 
 
-def test_a_modules_name_can_be_an_old_word():
+def test_a_modules_name_can_be_an_old_word() -> None:
     assert len(measure.old_words(source(a__given="", a__leftovers="", a__b=""))) == 2
 
 
 @pytest.mark.needs("git")
-def test_revisions_make_columns(tmp_path, monkeypatch, capsys):
+def test_revisions_make_columns(tmp_path, monkeypatch, capsys) -> None:
     def git(*words):
         who = ("-c", "user.name=test", "-c", "user.email=test@example.com")
         subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, timeout=LIMIT)

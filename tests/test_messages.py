@@ -53,13 +53,13 @@ def place(message: Any) -> str:
     return f"{message.file}:{message.line}: {message.text}"
 
 
-def test_there_is_something_to_read():
+def test_there_is_something_to_read() -> None:
     kinds = {each.kind for each in ALL}
     assert kinds == {"error", "hint", "warning", "help", "log", "print"}
     assert len(OURS) > 300
 
 
-def test_errors_and_hints_begin_in_lower_case_and_end_without_a_period():
+def test_errors_and_hints_begin_in_lower_case_and_end_without_a_period() -> None:
     wrong = []
     for each in OURS:
         first = each.text.split()[0].replace("'s", "")
@@ -70,7 +70,7 @@ def test_errors_and_hints_begin_in_lower_case_and_end_without_a_period():
     assert wrong == []
 
 
-def test_a_hint_says_what_to_do():
+def test_a_hint_says_what_to_do() -> None:
     wrong = []
     for each in OURS:
         if each.kind != "hint" or each.text.startswith("{}"):
@@ -82,12 +82,12 @@ def test_a_hint_says_what_to_do():
     assert wrong == []
 
 
-def test_words_that_make_one_stop():
+def test_words_that_make_one_stop() -> None:
     wrong = [place(each) for each in ALL if BANNED.search(each.text)]
     assert wrong == []
 
 
-def test_references_are_in_kebab_case():
+def test_references_are_in_kebab_case() -> None:
     found = {}
     for room in MESSAGES.ROOMS:
         for file in (ROOT / room).rglob("*.py"):
@@ -116,7 +116,7 @@ def test_references_are_in_kebab_case():
 )
 def test_the_list_sees_every_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, kinds: list[str]
-):
+) -> None:
     monkeypatch.setattr(MESSAGES, "ROOT", tmp_path)
     (tmp_path / "code.py").write_text(text)
     assert [each.kind for each in MESSAGES.messages([tmp_path])] == kinds

@@ -72,11 +72,11 @@ def fields():
     return module
 
 
-def test_the_fields_are_up_to_date(fields):
+def test_the_fields_are_up_to_date(fields) -> None:
     assert fields.MODULE.read_text(encoding="utf-8") == fields.module(), "run make docs"
 
 
-def test_no_option_is_written_twice():
+def test_no_option_is_written_twice() -> None:
     assert not inspect.get_annotations(SSHOptions), "an option of SSHOptions is a row of settings.py"
     names = [each.name for each in dataclasses.fields(SSHOptions)]
     assert names == list(settings.OPTIONS) == list(inspect.signature(SSHOptions).parameters)
@@ -84,7 +84,7 @@ def test_no_option_is_written_twice():
     assert len(names) == len([each for each in rows if each]) + len(settings.Submission.__annotations__)
 
 
-def test_every_row_is_documented(fields):
+def test_every_row_is_documented(fields) -> None:
     of_settings, of_options = fields.meanings(settings.Settings), fields.meanings(settings.Submission)
     assert list(of_settings) == [each.field for each in settings.SETTINGS]
     assert list(of_options) == list(settings.Submission.__annotations__)
@@ -94,13 +94,13 @@ def test_every_row_is_documented(fields):
     assert f"{settings.WAIT_READY_LIMIT} s at most" in of_settings["wait"][0]
 
 
-def test_help_has_every_option():
+def test_help_has_every_option() -> None:
     assert SSHOptions.__doc__ == OptionFields.__doc__
     for option in settings.OPTIONS.values():
         assert re.search(rf"^        {option.name}: [A-Z]", SSHOptions.__doc__, re.MULTILINE)
 
 
-def test_the_machines_are_those_that_the_agent_is_built_for():
+def test_the_machines_are_those_that_the_agent_is_built_for() -> None:
     option = settings.OPTIONS["machines"]
     assert SSHOptions(machines=tuple(MACHINES)).machines == tuple(MACHINES)
     assert option.limits == "a comma list of " + ", ".join(MACHINES)
@@ -143,7 +143,7 @@ def run(folder, *words, status=0):
     return done.stdout
 
 
-def test_a_new_option_is_one_row(copy):
+def test_a_new_option_is_one_row(copy) -> None:
     found = json.loads(run(copy, "-c", USE))
     assert found["container"] == ["dark", "dim", "off"]
     assert found["asked"] == ["dim", ["red", "blue"], None, []]
@@ -165,7 +165,7 @@ def test_a_new_option_is_one_row(copy):
     assert "Dims the lights of the machine room. Only at night." in " ".join(found["help"].split())
 
 
-def test_a_new_option_is_on_the_pages_and_known_to_editors(copy):
+def test_a_new_option_is_on_the_pages_and_known_to_editors(copy) -> None:
     written = (copy / "smssh_plugin" / "submit" / "option_fields.py").read_text(encoding="utf-8")
     assert "    night_mode: str | None = None\n" in written
     assert "    colours: tuple[str, ...] = ()\n" in written
@@ -183,7 +183,7 @@ def test_a_new_option_is_on_the_pages_and_known_to_editors(copy):
     assert "| `colours` | - | nothing: it decides what is sent |" in pages["requests"]
 
 
-def test_a_new_option_is_known_to_the_command_line(copy):
+def test_a_new_option_is_known_to_the_command_line(copy) -> None:
     smssh = ("-m", "smssh_plugin", "bundle")
     made = run(copy, *smssh, "build", "-o", "transport=none", "-o", "night_mode=DARK", "--to", "made").strip()
     assert json.loads(run(copy, *smssh, "show", "--json", made))["options"]["night_mode"] == "dark"

@@ -57,12 +57,12 @@ def plugin(**functions):
     return made
 
 
-def test_the_hooks_of_the_design_are_there():
+def test_the_hooks_of_the_design_are_there() -> None:
     assert CONTAINER | {"smssh_transform_request", "smssh_register_commands", "smssh_probes"} <= set(HOOKS)
 
 
 @pytest.mark.parametrize("name", sorted(HOOKS))
-def test_every_hook_is_documented(name):
+def test_every_hook_is_documented(name) -> None:
     """One sentence, every argument, the answer if any, "stops at" if the first result wins; limit and version."""
     function = HOOKS[name]
     text = inspect.getdoc(function)
@@ -78,7 +78,7 @@ def test_every_hook_is_documented(name):
     assert ("stops at" in summary) == bool(function.smssh_spec["firstresult"])
 
 
-def test_the_file_begins_with_the_hooks():
+def test_the_file_begins_with_the_hooks() -> None:
     """A reader of hookspecs.py looks for hooks; the types of their arguments come after them."""
     last_hook = max(inspect.getsourcelines(function)[1] for function in HOOKS.values())
     classes = [
@@ -90,12 +90,12 @@ def test_the_file_begins_with_the_hooks():
     assert all(inspect.getsourcelines(each)[1] > last_hook for each in classes)
 
 
-def test_every_hook_has_a_typed_method():
+def test_every_hook_has_a_typed_method() -> None:
     methods = {"smssh_" + name for name, value in vars(Plugins).items() if inspect.isfunction(value)}
     assert set(HOOKS) <= methods
 
 
-def test_the_plugin_listed_first_is_asked_first(context):
+def test_the_plugin_listed_first_is_asked_first(context) -> None:
     first = plugin(smssh_hold=lambda point: point == "start")
     second = plugin(smssh_hold=lambda: True)
     plugins = Plugins([("first", first), ("second", second)], entry_points=False)
@@ -104,7 +104,7 @@ def test_the_plugin_listed_first_is_asked_first(context):
     assert plugins.hold(context, "end", 0) is False
 
 
-def test_none_leaves_it_to_the_next(context):
+def test_none_leaves_it_to_the_next(context) -> None:
     plugins = Plugins(
         [("silent", plugin(smssh_hold=lambda: None)), ("yes", plugin(smssh_hold=lambda: True))],
         entry_points=False,
@@ -113,7 +113,7 @@ def test_none_leaves_it_to_the_next(context):
     assert Plugins(entry_points=False).hold(context, "end", 0) is False
 
 
-def test_a_hook_that_raises_is_named_and_skipped(context, caplog):
+def test_a_hook_that_raises_is_named_and_skipped(context, caplog) -> None:
     def broken():
         raise ValueError("it broke")
 
@@ -129,7 +129,7 @@ def test_a_hook_that_raises_is_named_and_skipped(context, caplog):
     assert "smssh_authorized_keys of plugin broken failed and is skipped: ValueError: it broke" in caplog.text
 
 
-def test_disabled_plugins_are_not_loaded(context, caplog):
+def test_disabled_plugins_are_not_loaded(context, caplog) -> None:
     caplog.set_level(logging.INFO)
     plugins = Plugins([("mine", plugin(smssh_hold=lambda: True))], disabled=["mine"], entry_points=False)
     assert plugins.names == []
@@ -137,19 +137,19 @@ def test_disabled_plugins_are_not_loaded(context, caplog):
     assert "plugin mine is disabled" in caplog.text
 
 
-def test_a_misspelt_hook_is_refused(caplog):
+def test_a_misspelt_hook_is_refused(caplog) -> None:
     plugins = Plugins([("typo", plugin(smssh_redy=lambda: None))], entry_points=False)
     assert plugins.names == []
     assert "smssh_redy is not a hook of smssh" in caplog.text
 
 
-def test_an_unknown_argument_is_refused(caplog):
+def test_an_unknown_argument_is_refused(caplog) -> None:
     plugins = Plugins([("typo", plugin(smssh_ready=lambda contxt: None))], entry_points=False)
     assert plugins.names == []
     assert "plugin typo is skipped" in caplog.text
 
 
-def test_mappings_are_merged_and_the_first_wins(context):
+def test_mappings_are_merged_and_the_first_wins(context) -> None:
     plugins = Plugins(
         [
             (
@@ -166,7 +166,7 @@ def test_mappings_are_merged_and_the_first_wins(context):
     assert plugins.configure(Settings(), context.job) == {"hold": ("end",)}
 
 
-def test_requests_are_handed_from_plugin_to_plugin():
+def test_requests_are_handed_from_plugin_to_plugin() -> None:
     def broken():
         raise ValueError
 
@@ -183,7 +183,7 @@ def test_requests_are_handed_from_plugin_to_plugin():
     assert plugins.probes() == []
 
 
-def test_entry_points(tmp_path, monkeypatch, context, caplog):
+def test_entry_points(tmp_path, monkeypatch, context, caplog) -> None:
     """Third-party packages: found by their entry point, a broken one is named, the others are loaded."""
     (tmp_path / "theirs.py").write_text(
         textwrap.dedent(
@@ -209,7 +209,7 @@ def test_entry_points(tmp_path, monkeypatch, context, caplog):
     assert "theirs" not in Plugins(disabled=["theirs"]).names
 
 
-def test_container_hooks_are_called(container):  # noqa: F811 - the fixture
+def test_container_hooks_are_called(container) -> None:  # noqa: F811 - the fixture
     """Every container-side hook, from a third-party plugin in the job's image, in the design's order."""
     site = container.folder / "site"
     site.mkdir()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +73,7 @@ def room(dotted: str) -> str:
 
 
 @pytest.mark.parametrize("own", sorted({room(module) for module in MODULES}))
-def test_a_room_imports_what_is_written_down_and_nothing_else(own: str):
+def test_a_room_imports_what_is_written_down_and_nothing_else(own: str) -> None:
     found = {
         (room(name), module)
         for module in MODULES
@@ -82,7 +84,7 @@ def test_a_room_imports_what_is_written_down_and_nothing_else(own: str):
     assert {other for other, _ in found} == IMPORTS[own], sorted(found)
 
 
-def test_the_emulator_shares_the_protocol_with_the_client_and_nothing_else():
+def test_the_emulator_shares_the_protocol_with_the_client_and_nothing_else() -> None:
     """A mistake in our own code is not made twice: the emulator does not speak with the client's own words."""
     shared = {
         name
@@ -94,7 +96,7 @@ def test_the_emulator_shares_the_protocol_with_the_client_and_nothing_else():
     assert not shared
 
 
-def test_no_plugin_imports_another():
+def test_no_plugin_imports_another() -> None:
     together = {
         (module, name)
         for module in MODULES
@@ -105,22 +107,34 @@ def test_no_plugin_imports_another():
     assert not together
 
 
-def test_no_module_imports_itself_in_a_circle():
+def test_no_module_imports_itself_in_a_circle() -> None:
     """Imports for types and those inside of functions count: what needs each other is one thing, or has a third."""
     assert not measure.circles(SOURCE)
 
 
-def test_functions_are_short_and_flat_or_say_why():
+def test_functions_are_short_and_flat_or_say_why() -> None:
     """What ruff has no stable rule for: lines, and blocks in blocks; see dev/measure.py."""
     assert not measure.without_reason(SOURCE)
 
 
-def test_no_word_of_the_old_vocabulary_is_left():
+def test_no_word_of_the_old_vocabulary_is_left() -> None:
     """Which words those are, and where they are something else: dev/measure.py."""
     assert not measure.old_words(SOURCE)
 
 
-def test_sagemaker_is_imported_nowhere_in_the_package():
+def test_tests_have_one_style() -> None:
+    """Each says that it returns nothing; one that is given types says so for all of its arguments or for none."""
+    other = []
+    for file in sorted((Path(__file__).parent).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_"):
+                typed = {each.annotation is not None for each in node.args.args + node.args.kwonlyargs}
+                if node.returns is None or len(typed) > 1:
+                    other.append(f"{file.name}: {node.name}")
+    assert other == []
+
+
+def test_sagemaker_is_imported_nowhere_in_the_package() -> None:
     """Steps are duck-typed, so that one wheel serves both majors of the SDK."""
     users = {
         module for module in MODULES if any(name.split(".")[0] == "sagemaker" for name in imports(module))
@@ -142,7 +156,7 @@ def test_sagemaker_is_imported_nowhere_in_the_package():
         "smssh_hook",
     ],
 )
-def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str):
+def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str) -> None:
     name = f"smssh_plugin.entrypoints.{module}"
     foreign = {
         one
@@ -168,7 +182,7 @@ def test_what_runs_in_the_jobs_interpreter_is_standard_library(module: str):
 
 
 @pytest.mark.parametrize("folder", ["entrypoints/", "smssh_plugin/supervisor/"])
-def test_what_runs_in_a_container_is_short_and_flat(folder: str):
+def test_what_runs_in_a_container_is_short_and_flat(folder: str) -> None:
     """A function has at most 60 lines, and blocks in each other at most four deep."""
     long = [found for found in measure.function_lengths(SOURCE) if found.size > 60]
     deep = [found for found in measure.nesting(SOURCE) if found.size > 4]

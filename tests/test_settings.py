@@ -12,7 +12,7 @@ from smssh_plugin.settings import SETTINGS, Settings, deprecated, load, variable
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_defaults_cost_nobody_money():
+def test_defaults_cost_nobody_money() -> None:
     settings = load({}, {})
     assert settings == Settings()
     assert (settings.enable, settings.hold, settings.wait, settings.strict) == (False, (), "", False)
@@ -20,7 +20,7 @@ def test_defaults_cost_nobody_money():
     assert settings.hold_max_seconds == 4 * 3600
 
 
-def test_a_default_is_a_value_within_its_limits():
+def test_a_default_is_a_value_within_its_limits() -> None:
     for setting in SETTINGS:
         assert setting.variable == "SMSSH_" + setting.field.upper()
         assert setting.limits
@@ -61,7 +61,7 @@ def test_a_default_is_a_value_within_its_limits():
         ("SMSSH_DISABLE_HOOKS", "ssm,notify", ("ssm", "notify")),
     ],
 )
-def test_parsing(variable, text, value):
+def test_parsing(variable, text, value) -> None:
     assert getattr(load({variable: text}), variable[6:].lower()) == value
 
 
@@ -95,7 +95,7 @@ def test_parsing(variable, text, value):
         ("SMSSH_AUTHORIZED_KEYS", "-----BEGIN OPENSSH PRIVATE KEY-----"),
     ],
 )
-def test_a_bad_value_is_refused_by_name(variable, text):
+def test_a_bad_value_is_refused_by_name(variable, text) -> None:
     with pytest.raises(SmsshError, match=variable) as caught:
         load({variable: text})
     assert caught.value.status is ExitStatus.USAGE
@@ -106,7 +106,7 @@ def test_a_bad_value_is_refused_by_name(variable, text):
         load({}, {field: text})
 
 
-def test_durations_are_documented_as_they_are_taken():
+def test_durations_are_documented_as_they_are_taken() -> None:
     """The limits of each, as a person would type them after reading the page."""
     page = (ROOT / "docs" / "settings.md").read_text()
     shown = re.search(r"^A duration is .*: (.*)\.$", page, re.MULTILINE)
@@ -129,25 +129,25 @@ def test_durations_are_documented_as_they_are_taken():
         assert setting.limits in page
 
 
-def test_private_keys_are_not_repeated_in_the_message():
+def test_private_keys_are_not_repeated_in_the_message() -> None:
     with pytest.raises(SmsshError) as caught:
         load({"SMSSH_AUTHORIZED_KEYS": "-----BEGIN PRIVATE KEY-----\nsecret"})
     assert "secret" not in str(caught.value)
 
 
-def test_the_jobs_environment_wins_over_the_bundle():
+def test_the_jobs_environment_wins_over_the_bundle() -> None:
     options = {"hold": ["failure"], "hold_seconds": 60, "unknown": 1, "role": None}
     settings = load({"SMSSH_HOLD": "end"}, options)
     assert (settings.hold, settings.hold_seconds, settings.role) == (("end",), 60, "")
 
 
-def test_webhooks_are_not_repeated_in_the_message():
+def test_webhooks_are_not_repeated_in_the_message() -> None:
     with pytest.raises(SmsshError) as caught:
         load({"SMSSH_NOTIFY": "ftp://hooks.example.com/T0/secret"})
     assert "secret" not in str(caught.value)
 
 
-def test_sagemaker_ssh_helpers_names_are_understood():
+def test_sagemaker_ssh_helpers_names_are_understood() -> None:
     """All that its wrappers set in a job, as its 2.3.0 has them."""
     environ = {
         "START_SSH": "true",
@@ -172,7 +172,7 @@ def test_sagemaker_ssh_helpers_names_are_understood():
     assert "SSH_OWNER_TAG" not in deprecated(environ, {"owner": "you"})
 
 
-def test_variables_say_what_the_file_would():
+def test_variables_say_what_the_file_would() -> None:
     options = {
         "hold": "failure,end",
         "hold_seconds": 900,
@@ -189,12 +189,12 @@ def test_variables_say_what_the_file_would():
     assert variables(dict(reversed(options.items()))) == found
 
 
-def test_variables_carry_settings_only():
+def test_variables_carry_settings_only() -> None:
     with pytest.raises(SmsshError, match="'mine' is not a setting"):
         variables({"mine": 1})
 
 
-def test_nobody_else_reads_the_variables():
+def test_nobody_else_reads_the_variables() -> None:
     """settings.py is the only reader; boot decides, before anything is imported, whether anything is."""
     reading = re.compile(r"""environ(?:\.get\(|\[)\s*["'](SMSSH_\w+)""")
     allowed = {

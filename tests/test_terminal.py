@@ -41,7 +41,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize(("text", "shown"), SHOWN)
-def test_text(text: str, shown: str):
+def test_text(text: str, shown: str) -> None:
     assert block(text) == shown
     assert block(shown) == shown
     assert "\n" not in line(text)
@@ -49,7 +49,7 @@ def test_text(text: str, shown: str):
 
 
 @given(st.text(st.characters() | st.sampled_from("\x1b[]m31;\x9b\r\n#:\u202e"), max_size=60))
-def test_any_text(text: str):
+def test_any_text(text: str) -> None:
     shown = block(text)
     assert block(shown) == shown
     assert not [c for c in shown if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"]
@@ -63,13 +63,13 @@ def test_any_text(text: str):
         lambda t: "##" not in t and "::" not in t
     )
 )
-def test_ordinary_text_stays_as_it_is(text: str):
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert block(text) == text
     assert line(text) == text
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200)))
-def test_a_stream_is_shown_alike_however_it_comes(data: bytes, cuts: list[int]):
+def test_a_stream_is_shown_alike_however_it_comes(data: bytes, cuts: list[int]) -> None:
     data = data.replace(b"\r", b"")
     out = io.StringIO()
     lines = Lines(out)
@@ -81,7 +81,7 @@ def test_a_stream_is_shown_alike_however_it_comes(data: bytes, cuts: list[int]):
     assert out.getvalue() == block(data.decode("utf-8", "replace"))
 
 
-def test_a_line_that_never_ends_is_shown_and_not_kept():
+def test_a_line_that_never_ends_is_shown_and_not_kept() -> None:
     out = io.StringIO()
     lines = Lines(out)
     for _ in range(10):
@@ -92,7 +92,7 @@ def test_a_line_that_never_ends_is_shown_and_not_kept():
     assert "##[" not in out.getvalue()
 
 
-def test_errors_and_warnings_are_safe_wherever_they_are_shown():
+def test_errors_and_warnings_are_safe_wherever_they_are_shown() -> None:
     error = SmsshError("no \x1b[2Kjob", hint="ask \x9b")
     assert str(error) == "no \\x1b[2Kjob\n  hint: ask \\u009b"
     assert str(SmsshWarning("step 'a\x1b]0;x\x07'")) == r"step 'a\x1b]0;x\x07'"
@@ -113,7 +113,7 @@ RAW = {
 }
 
 
-def test_what_is_printed_goes_through_here():
+def test_what_is_printed_goes_through_here() -> None:
     """A new print has to be one of `put`, `line`, `block` or JSON, or its file is looked at and named above."""
     found = set()
     for folder in ("cli", "client", "debug", "session", "submit", "aws", "."):

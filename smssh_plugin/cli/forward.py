@@ -60,7 +60,7 @@ def forward(
 
     def find(anew: bool) -> str:
         return resolve(
-            address, session, wait=wait, on_wait=show_waiting, remembered=not anew, bare=True
+            address, session, wait=wait, on_wait=show_waiting, cached=not anew, without_server=True
         ).target
 
     local, host, port = forwarding

@@ -59,7 +59,7 @@ def remote_debug(
     node = None
     if patience:
         left = max(0.0, deadline - time.monotonic())
-        node = resolve(where, session, wait=left, on_wait=show_waiting, bare=True)
+        node = resolve(where, session, wait=left, on_wait=show_waiting, without_server=True)
     # A server that was started from here ends by itself, and nobody tells us; a living one is found by the start.
     if node is not None and install and (not node.port or native.installed(session, name, host)):
         from ..session.lifetime import say

@@ -42,7 +42,7 @@ def shell(
 
     def find(anew: bool) -> str:
         return resolve(
-            address, session, wait=wait, on_wait=show_waiting, remembered=not anew, bare=True
+            address, session, wait=wait, on_wait=show_waiting, cached=not anew, without_server=True
         ).target
 
     line = command[0] if len(command) == 1 else shlex.join(command)

@@ -39,8 +39,8 @@ def resolve(
     *,
     wait: float = 0.0,
     on_wait: Callable[[str], None] | None = None,
-    remembered: bool = False,
-    bare: bool = False,
+    cached: bool = False,
+    without_server: bool = False,
 ) -> Node:
     """Find the node behind `address`.
 
@@ -51,9 +51,9 @@ def resolve(
         session: the AWS session; by default one of the environment's region and credentials.
         wait: how long to wait, in seconds, for a job or step that has not started yet; 0: not at all.
         on_wait: is told, in a few words, what is waited for, each time that changes.
-        remembered: whether a guess will do, for who asks again if it is wrong: what was found within the last
+        cached: whether a guess will do, for who asks again if it is wrong: what was found within the last
             minute, or the host whose job is called as jobs of that execution are.
-        bare: whether a container without an SSH server will do.
+        without_server: whether a container without an SSH server will do.
 
     Raises:
         SmsshError: NOT_FOUND (no such job or step, it has ended or has not started), UNREACHABLE (no node is
@@ -61,7 +61,7 @@ def resolve(
     """
     wanted = parse(address) if isinstance(address, str) else address
     session = session or AwsSession()
-    if remembered:
+    if cached:
         if (known := _remembered(wanted, session)) is not None:
             return known
         if isinstance(wanted, StepAddress):
@@ -69,8 +69,15 @@ def resolve(
             if node is not None:
                 return _kept(wanted, session, node)
             if arn is not None:
-                return _found(wanted, replace(wanted, execution=arn), session, wait, on_wait, bare=bare)
-    return _found(wanted, wanted, session, wait, on_wait, bare=bare)
+                return _found(
+                    wanted,
+                    replace(wanted, execution=arn),
+                    session,
+                    wait,
+                    on_wait,
+                    without_server=without_server,
+                )
+    return _found(wanted, wanted, session, wait, on_wait, without_server=without_server)
 
 
 def switch_on(
@@ -126,10 +133,10 @@ def _found(
     wait: float,
     on_wait: Callable[[str], None] | None,
     *,
-    bare: bool,
+    without_server: bool,
 ) -> Node:
     """Find the node of `wanted`, once or until the time is over, and keep it as that of `address`."""
-    node = patiently(lambda: _find(wanted, session, bare=bare), wait, on_wait)
+    node = patiently(lambda: _find(wanted, session, without_server=without_server), wait, on_wait)
     return _kept(address, session, node)
 
 
@@ -198,11 +205,11 @@ def _job_of(address: Address, session: AwsSession) -> StepJob:
     return StepJob((address.job,), address.kind, "")
 
 
-def _find(address: Address, session: AwsSession, *, bare: bool) -> Node:
+def _find(address: Address, session: AwsSession, *, without_server: bool) -> Node:
     """One attempt at finding the node."""
     job = _job_of(address, session)
     host = address.host or DEFAULT_HOST
     living, over = claims(session, job, host)
     if living:
         return checked_owner(living[0][1] if len(living) == 1 else only_claim(session, job, host, living))
-    return without_node(session, job, host, bare=bare, over=over)
+    return without_node(session, job, host, without_server=without_server, over=over)

@@ -22,14 +22,14 @@ RESTART_SECONDS = 60.0
 """How long a job is waited for whose container has ended: on spot instances another one may start."""
 
 
-def without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, over: bool) -> Node:
+def without_node(session: AwsSession, job: StepJob, host: str, *, without_server: bool, over: bool) -> Node:
     """The host of a job that has no managed node: native, or an error that says why.
 
     Args:
         session: the AWS session.
         job: the job.
         host: its host.
-        bare: whether a container without an SSH server will do.
+        without_server: whether a container without an SSH server will do.
         over: whether it had a node, whose container has ended.
 
     Raises:
@@ -48,7 +48,7 @@ def without_node(session: AwsSession, job: StepJob, host: str, *, bare: bool, ov
     _check_container(job.kind, name, described)
     check_host(described, job.kind, name, host)
     if job.kind == "training" and native.enabled(described):
-        return _native(session, described, host, bare=bare)
+        return _native(session, described, host, without_server=without_server)
     if not submitted_with_smssh(session, job.kind, described):
         raise SmsshError(
             f"{job.kind} job {name!r} was submitted without smssh: it has no host to enter",
@@ -139,7 +139,7 @@ def _not_online(kind: str, name: str, host: str, status: str, *, over: bool) -> 
     )
 
 
-def _native(session: AwsSession, described: dict[str, Any], host: str, *, bare: bool) -> Node:
+def _native(session: AwsSession, described: dict[str, Any], host: str, *, without_server: bool) -> Node:
     """The host of a training job with SageMaker's own remote debugging.
 
     Raises:
@@ -162,7 +162,7 @@ def _native(session: AwsSession, described: dict[str, Any], host: str, *, bare: 
         own = native.installed(session, name, host)
         if own is not None:
             found = own
-        elif bare:
+        elif without_server:
             found = {}
         elif native.carries_smssh(described):
             raise NotYet(

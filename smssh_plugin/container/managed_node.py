@@ -26,7 +26,7 @@ from .ssm_agent import AGENT, Installed, agent_environment
 if TYPE_CHECKING:
     from ..hookspecs import Context
 
-__all__ = ["Node", "role_names", "tag_text", "tags"]
+__all__ = ["ContainerNode", "role_names", "tag_text", "tags"]
 
 ACTIVATION_SECONDS = 1800
 """How long an activation can be used; it is within seconds."""
@@ -92,7 +92,7 @@ def role_names(role: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if len(name) <= ROLE_LIMIT] or names[1:]
 
 
-class Node:
+class ContainerNode:
     """The managed node of this container.
 
     Args:

@@ -57,7 +57,7 @@ class Resolve(Protocol):
         *,
         wait: float,
         on_wait: Callable[[str], None],
-        remembered: bool,
+        cached: bool,
     ) -> Reachable:
         """Find it."""
 
@@ -91,7 +91,7 @@ class Route:
         """The target of StartSession."""
         if self.target is not None:
             return self.target
-        found = self._found = self._look(self.wait, remembered=not anew)
+        found = self._found = self._look(self.wait, cached=not anew)
         if self.user is not None and self.user != found.user:
             say(f"the SSH server accepts the user {found.user!r}, not {self.user!r}: use ssh -l {found.user}")
             self.user = None
@@ -115,7 +115,7 @@ class Route:
         """
         target = self.target or (self._found.target if self._found is not None else "")
         if error.reference == "target-not-connected" and self.target is None:
-            self._look(0.0, remembered=False)
+            self._look(0.0, cached=False)
         elif target and not target.startswith("mi-"):
             ways = []
             if error.reference in _REFUSED:
@@ -124,7 +124,7 @@ class Route:
                 ways.append(f"start one: `smssh remote-debug {self.address} --install`")
             error.hint = "; ".join([*([error.hint] if error.hint else []), *ways]) or None
 
-    def _look(self, wait: float, *, remembered: bool) -> Reachable:
+    def _look(self, wait: float, *, cached: bool) -> Reachable:
         if self.resolve is None:
             raise TypeError("a Route needs `resolve` or `target`")
         return self.resolve(
@@ -132,7 +132,7 @@ class Route:
             self.aws,
             wait=wait,
             on_wait=lambda what: say(f"waiting: {what} (up to {wait:.0f} s)"),
-            remembered=remembered,
+            cached=cached,
         )
 
 

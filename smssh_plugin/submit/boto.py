@@ -21,7 +21,7 @@ from .bundle.bucket import Bucket
 from .bundle.renew import bundles_of, definition_of, keep
 from .bundle.store import destination, split
 from .inject import Attachment
-from .models import Model, Transform
+from .models import ModelAttachment, TransformAttachment
 from .options import SSHOptions
 from .pipelines import inject_definition
 from .request.limits import check_definition
@@ -301,7 +301,7 @@ def _on_job(
 ) -> None:
     """Change the parameters of a call in place: the dict is botocore's own, and other handlers may follow."""
     request = dict(params)
-    changed = _attachment(kind, region, request, choice).enter(request, session_of)
+    changed = _attachment(kind, region, request, choice).add_ssh(request, session_of)
     if changed is not request:
         params.clear()
         params.update(changed)
@@ -313,7 +313,7 @@ def _attachment(kind: str, region: str, request: Mapping[str, Any], choice: Choi
     known = (region, name) if is_text(name) else None  # what is no text, botocore refuses
     if kind == "model":
         named = known is not None and choice.selection.names(kind, [known[1]])
-        made = Model(kind, None, options, named=named, chosen=True, peek=lambda: request)
+        made = ModelAttachment(kind, None, options, named=named, chosen=True, peek=lambda: request)
         if known is not None:
             _models.pop(known, None)
         if known is not None and options.active:
@@ -323,11 +323,11 @@ def _attachment(kind: str, region: str, request: Mapping[str, Any], choice: Choi
         model = None if known is None else _models.get(known)
         if model is not None:
             model = replace(model, users=[], settled=True)
-        return Transform(kind, None, options, model=model)
+        return TransformAttachment(kind, None, options, model=model)
     return Attachment(kind, None, options)
 
 
-_models: dict[tuple[str, str], Model] = {}
+_models: dict[tuple[str, str], ModelAttachment] = {}
 """The models that were made in this process while SSH was on, by region and name."""
 
 

@@ -3,11 +3,11 @@
 What was asked for has three forms on its way here, and each later one answers what the one before left open:
 
 1. `SSHOptions`, what a person asked for; with the steps that it is for, a `selection.Choice`.
-2. `Attachment`, the same for one step or call, with how it was asked for. `models.Model` and `models.Transform` add
-   what these two have to know of each other.
+2. `Attachment`, the same for one step or call, with how it was asked for. `models.ModelAttachment` and
+   `models.TransformAttachment` add what these two have to know of each other.
 3. `Injection`, what goes into the request: values, with nothing left to decide or to look up.
 
-The request is then transformed twice, by the same pure function. The first pass has a placeholder for the bundle's
+The request is then changed twice, by the same pure function. The first pass has a placeholder for the bundle's
 address and finds out whether the request can have SSH at all; a bundle, which costs a build and an upload, is made only
 then, and the second pass puts its address in.
 """
@@ -26,7 +26,7 @@ from . import authorized, switch
 from .bundle import expiry, publish, store
 from .bundle.agent import agent_for
 from .options import SSHOptions
-from .request.transform import Injection, name_of, transform_request
+from .request.add_ssh import Injection, add_ssh, name_of
 from .request.values import is_text
 from .warnings import Held, RequestWarning, cache_warning, say, warnings_of
 
@@ -70,7 +70,7 @@ class Attachment:
         session: a SageMaker session to fall back on where the step has none.
         compiled: whether requests are parts of a pipeline definition, in JSON.
         way: how a model brings our files.
-        entered: whether the request that was made last has SSH in it.
+        has_ssh: whether the request that was made last has SSH in it.
     """
 
     kind: str
@@ -81,7 +81,7 @@ class Attachment:
     session: Any = None
     compiled: bool = False
     way: str = SOURCES
-    entered: bool = False
+    has_ssh: bool = False
 
     @property
     def model_options(self) -> SSHOptions | None:
@@ -94,7 +94,7 @@ class Attachment:
         own = request.get(_NAMES[self.kind])
         return f"{where} {own!r}" if self.name is None and is_text(own) else where
 
-    def enter(self, request: Mapping[str, Any], session_of: Callable[[], Any]) -> Mapping[str, Any]:
+    def add_ssh(self, request: Mapping[str, Any], session_of: Callable[[], Any]) -> Mapping[str, Any]:
         """The request with SSH in it; as it is where SSH is off, or can't be; see `inject`."""
         return inject(self, request, session_of)
 
@@ -152,7 +152,7 @@ def _with_placeholder(
 ) -> Mapping[str, Any] | SmsshError:
     """The first pass: whether the request can have SSH, before a bundle is made for it."""
     try:
-        return transform_request(kind, request, injection)
+        return add_ssh(kind, request, injection)
     except SmsshError as error:
         return error
 
@@ -165,7 +165,7 @@ def _with_bundle(
     uri = publish.publish(options, session)
     expiry.warn_of(uri, lasting=attachment.name is not None or kind == "model")
     variables = {**publish.announce_variable(options, session, uri), **injection.environment}
-    return transform_request(kind, request, replace(injection, bundle=uri, environment=variables))
+    return add_ssh(kind, request, replace(injection, bundle=uri, environment=variables))
 
 
 def refused(error: SmsshError, attachment: Attachment, request: Mapping[str, Any], *, alone: bool) -> None:

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
 from ..errors import SmsshError
 from . import repack, repack_step
 from .inject import ADDED, BAKED, REPACKED, SOURCES, Attachment, first_pass, inject, refused
+from .request.add_ssh import name_of
 from .request.limits import refuse
-from .request.transform import name_of
 from .request.values import at
 from .warnings import say, unproven_way, unseen
 
 if TYPE_CHECKING:
     from .options import SSHOptions
 
-__all__ = ["Model", "Transform", "Verdict", "way_into"]
+__all__ = ["ModelAttachment", "TransformAttachment", "Verdict", "way_into"]
 
 Request = Mapping[str, Any]
 
@@ -54,7 +54,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass(eq=False)
-class Model(Attachment):
+class ModelAttachment(Attachment):
     """The step that makes a model.
 
     Attributes:
@@ -70,7 +70,7 @@ class Model(Attachment):
 
     chosen: bool = False
     peek: Callable[[], Request | None] = lambda: None
-    users: list[Transform] = field(default_factory=list)
+    users: list[TransformAttachment] = field(default_factory=list)
     addable: bool = False
     settled: bool = False
     repacked_by_us: bool = False
@@ -120,7 +120,7 @@ class Model(Attachment):
                 return self.judge(request or {}, session_of)
         return Verdict(SOURCES) if self.verdict is None else self.verdict
 
-    def enter(self, request: Request, session_of: Callable[[], Any]) -> Request:
+    def add_ssh(self, request: Request, session_of: Callable[[], Any]) -> Request:
         """The request, changed where the model is to have SSH."""
         verdict = self.verdict = self.judge(request, session_of)
         self.repacked_by_us = False
@@ -144,7 +144,7 @@ class Model(Attachment):
 
 
 @dataclass(eq=False)
-class Transform(Attachment):
+class TransformAttachment(Attachment):
     """A transform step.
 
     Attributes:
@@ -153,7 +153,7 @@ class Transform(Attachment):
         model_verdict: what was found of its model when its own request was made last.
     """
 
-    model: Model | None = None
+    model: ModelAttachment | None = None
     possible: bool = True
     model_verdict: Verdict | None = None
 
@@ -177,7 +177,7 @@ class Transform(Attachment):
         self.possible = changed is not request and not isinstance(changed, SmsshError)
         return changed if isinstance(changed, SmsshError) else None
 
-    def enter(self, request: Request, session_of: Callable[[], Any]) -> Request:
+    def add_ssh(self, request: Request, session_of: Callable[[], Any]) -> Request:
         """The request, changed where it and its model can have SSH."""
         self.model_verdict = None
         if not self.options.active:

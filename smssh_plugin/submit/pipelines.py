@@ -16,9 +16,9 @@ from ..errors import ExitStatus, SmsshError
 from . import local_mode, steps
 from .bundle import publish
 from .inject import Attachment, step_with_ssh
-from .models import Model, Transform
+from .models import ModelAttachment, TransformAttachment
 from .repack_step import with_repack_step
-from .request.transform import KINDS
+from .request.add_ssh import KINDS
 from .request.values import at
 from .selection import Choice
 from .warnings import forgettable, gathered
@@ -110,8 +110,8 @@ def _compiled(pipeline: Any, definition: Callable[[], str]) -> str:
     """The definition, compiled again where a step was told what turned out to be otherwise: see `models`."""
     session = getattr(pipeline, "sagemaker_session", None)
     attachments = [steps.attachment_of(found.step) for found in _walk(pipeline)]
-    models = [each for each in attachments if isinstance(each, Model)]
-    transforms = [each for each in attachments if isinstance(each, Transform)]
+    models = [each for each in attachments if isinstance(each, ModelAttachment)]
+    transforms = [each for each in attachments if isinstance(each, TransformAttachment)]
     models += [each.model for each in transforms if each.model is not None and each.model not in models]
     for model in models:
         model.addable = True
@@ -136,7 +136,7 @@ def _compiled(pipeline: Any, definition: Callable[[], str]) -> str:
 
 
 def _with_repack_steps(
-    definition: Mapping[str, Any], models: Mapping[str, Model], session_of: Callable[[], Any]
+    definition: Mapping[str, Any], models: Mapping[str, ModelAttachment], session_of: Callable[[], Any]
 ) -> Mapping[str, Any]:
     """A definition with a step before each of these models that repacks it."""
 
@@ -209,18 +209,20 @@ def inject_definition(
     attachments = _attachments(definition, options, selection, except_for)
     for step, names in named_steps(definition):
         attachment = attachments.get(names[0])
-        if isinstance(attachment, Transform):
+        if isinstance(attachment, TransformAttachment):
             attachment.look(step["Arguments"], session_of)
 
     def change(kind: str, step: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
         attachment, request = attachments.get(names[0]), step["Arguments"]
-        changed = request if attachment is None else attachment.enter(request, session_of)
+        changed = request if attachment is None else attachment.add_ssh(request, session_of)
         return step if changed is request else step_with_ssh({**step, "Arguments": changed}, kind, options)
 
     with gathered():
         changed = transform_definition(definition, change)
     repacked = {
-        name: each for name, each in attachments.items() if isinstance(each, Model) and each.repacked_by_us
+        name: each
+        for name, each in attachments.items()
+        if isinstance(each, ModelAttachment) and each.repacked_by_us
     }
     return _with_repack_steps(changed, repacked, session_of) if repacked else changed
 
@@ -242,7 +244,7 @@ def _attachments(
         if kind == "model":
             peek = functools.partial(_same, request)
             named = selection.names(kind, [name])
-            found[name] = Model(
+            found[name] = ModelAttachment(
                 kind, name, options, named=named, compiled=True, chosen=chosen, peek=peek, addable=True
             )
         elif kind == "transform" and chosen:
@@ -251,8 +253,8 @@ def _attachments(
             found[name] = Attachment(kind, name, options, compiled=True)
     for request, (name, *_) in scored:
         maker, named = found.get(_maker_of(request) or ""), selection.names("transform", [name])
-        model = maker if isinstance(maker, Model) else None
-        found[name] = Transform("transform", name, options, named=named, compiled=True, model=model)
+        model = maker if isinstance(maker, ModelAttachment) else None
+        found[name] = TransformAttachment("transform", name, options, named=named, compiled=True, model=model)
     return found
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 from ..manifest import MANIFEST
 from .request import image_addresses
+from .request.add_ssh import CHANNEL
 from .request.limits import refuse
-from .request.transform import CHANNEL
 from .request.values import at, is_list, is_map
 
 if TYPE_CHECKING:

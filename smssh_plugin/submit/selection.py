@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 from ..errors import ExitStatus, SmsshError
-from .request.transform import KINDS
+from .request.add_ssh import KINDS
 
 if TYPE_CHECKING:
     from .options import SSHOptions

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
 
 from . import local_mode, repack
 from .inject import REPACKED, Attachment, step_with_ssh
-from .models import Model, Transform
-from .request.transform import KINDS
+from .models import ModelAttachment, TransformAttachment
+from .request.add_ssh import KINDS
 
 if TYPE_CHECKING:
     from .options import SSHOptions
@@ -130,7 +130,7 @@ def attach(
         attachment = _attachment(step, options, session)
         _add_ssh(step, attachment)
     attachment.alone, attachment.named = attachment.alone or alone, attachment.named or named
-    if isinstance(attachment, Model):
+    if isinstance(attachment, ModelAttachment):
         attachment.chosen = attachment.chosen or chosen
 
 
@@ -158,25 +158,25 @@ def _add_ssh(step: Any, attachment: Attachment) -> None:
         def arguments(self) -> Any:
             """The request, with SSH in it where it can have that."""
             session_of = functools.partial(_session_of, self)
-            attachment.entered = False
+            attachment.has_ssh = False
             if attachment.options.active and local_mode.is_local_step(session_of(), attachment.session):
                 local_mode.warn(f"step {self.name!r}")
                 return super().arguments
             request = super().arguments
-            changed = attachment.enter(request, session_of)
-            attachment.entered = changed is not request
+            changed = attachment.add_ssh(request, session_of)
+            attachment.has_ssh = changed is not request
             return changed
 
         def to_request(self) -> Any:
             """The whole step of a definition."""
             whole = super().to_request()
-            return step_with_ssh(whole, attachment.kind, attachment.options) if attachment.entered else whole
+            return step_with_ssh(whole, attachment.kind, attachment.options) if attachment.has_ssh else whole
 
     setattr(StepWithSSH, MARK, attachment)
     become(step, StepWithSSH)
 
 
-def _add_bundle(step: Any, model: Model) -> None:
+def _add_bundle(step: Any, model: ModelAttachment) -> None:
     base: Any = type(step)
     if hasattr(base, _BUNDLE_OF):
         return
@@ -229,11 +229,11 @@ def _attachment(step: Any, options: SSHOptions, session: Any) -> Attachment:
     assert kind is not None
     if kind == "transform":
         model = _model_of(step, options, session)
-        return Transform(kind, step.name, options, session=session, model=model)
+        return TransformAttachment(kind, step.name, options, session=session, model=model)
     if kind != "model":
         return Attachment(kind, step.name, options, session=session)
     peek = functools.partial(repack.request_of, step)
-    model = Model(kind, step.name, options, session=session, peek=peek)
+    model = ModelAttachment(kind, step.name, options, session=session, peek=peek)
     request = repack.request_of(step)
     for maker in repack.makers(request) if request is not None else ():
         if maker is not None:
@@ -241,7 +241,7 @@ def _attachment(step: Any, options: SSHOptions, session: Any) -> Attachment:
     return model
 
 
-def _model_of(step: Any, options: SSHOptions, session: Any) -> Model | None:
+def _model_of(step: Any, options: SSHOptions, session: Any) -> ModelAttachment | None:
     """The step that makes a transform step's model, which gets the same options, unless it has some; None if unseen."""
     names = (getattr(job, "model_name", None) for job in _jobs_of(step))
     name = next((found for found in names if found is not None), None)
@@ -253,4 +253,4 @@ def _model_of(step: Any, options: SSHOptions, session: Any) -> Model | None:
         return None
     attach(maker, options, chosen=False, session=session)
     attachment = attachment_of(maker)
-    return attachment if isinstance(attachment, Model) else None
+    return attachment if isinstance(attachment, ModelAttachment) else None

@@ -19,8 +19,8 @@ from ..entrypoints import pid1
 from ..settings import end_seconds
 from .options import SmsshWarning, SSHOptions
 from .request import image_addresses
-from .request.launchers import HIDDEN
-from .request.transform import Injection, definitions_of
+from .request.add_ssh import Injection, definitions_of
+from .request.launchers import MOVED
 from .request.values import at, is_list, is_map, is_text
 
 __all__ = [
@@ -223,7 +223,7 @@ def _of_python_path(image: Any, before: Any, after: Any) -> list[RequestWarning]
     if at(before, "Environment", "PYTHONPATH") is not None or image_addresses.keeps_python_path(image):
         return []
     path = at(after, "Environment", "PYTHONPATH")
-    if not is_text(path) or not path.startswith(HIDDEN):
+    if not is_text(path) or not path.startswith(MOVED):
         return []
     named = image if is_text(image) else "the image"
     return [

@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterable
 from ..errors import ExitStatus, SmsshError
 from .options import SSHOptions
 from .pipelines import attach_pipeline
-from .request.transform import KINDS
+from .request.add_ssh import KINDS
 from .selection import EVERYTHING, Selection
 from .steps import MARK, attach, is_step, kind_of, steps_in, type_of
 

@@ -34,7 +34,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return made
 
 
-def test_a_call_is_json_signed_and_answered_as_it_came(api: Api):
+def test_a_call_is_json_signed_and_answered_as_it_came(api: Api) -> None:
     api.answers = [(200, {"InstanceInformationList": [{"RegistrationDate": 1.5}]})]
     answer = AwsSession().call("ssm", "describe_instance_information", MaxResults=5)
     assert answer == {"InstanceInformationList": [{"RegistrationDate": 1.5}]}
@@ -44,14 +44,14 @@ def test_a_call_is_json_signed_and_answered_as_it_came(api: Api):
     assert api.headers[0]["User-Agent"].startswith("smssh-plugin/")
 
 
-def test_one_connection_serves_one_call_after_another(api: Api):
+def test_one_connection_serves_one_call_after_another(api: Api) -> None:
     session = AwsSession()
     for _ in range(3):
         session.call("ssm", "list_tags_for_resource")
     assert api.connections == 1
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(api: Api, pauses: list[float]):
+def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(api: Api, pauses: list[float]) -> None:
     session = AwsSession()
     api.answers = [(200, {}), hang_up]
     session.call("ssm", "list_tags_for_resource")
@@ -59,7 +59,9 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(api: Api, pause
     assert (api.connections, len(api.asked), pauses) == (2, 3, [])
 
 
-def test_a_connection_that_was_idle_for_long_is_not_trusted(api: Api, monkeypatch: pytest.MonkeyPatch):
+def test_a_connection_that_was_idle_for_long_is_not_trusted(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a laptop's sleep nobody answers on it, and nobody says so."""
     session = AwsSession()
     session.call("ssm", "list_tags_for_resource")
@@ -68,7 +70,7 @@ def test_a_connection_that_was_idle_for_long_is_not_trusted(api: Api, monkeypatc
     assert api.connections == 2
 
 
-def test_many_threads_share_a_session(api: Api):
+def test_many_threads_share_a_session(api: Api) -> None:
     session, done = AwsSession(), []
     threads = [
         threading.Thread(target=lambda: done.append(session.call("ssm", "list_tags_for_resource")))
@@ -91,7 +93,7 @@ def test_many_threads_share_a_session(api: Api):
         hang_up,
     ],
 )
-def test_what_may_pass_is_tried_again_with_jitter(api: Api, pauses: list[float], trouble: Any):
+def test_what_may_pass_is_tried_again_with_jitter(api: Api, pauses: list[float], trouble: Any) -> None:
     api.answers = [trouble, trouble, (200, {"a": 1})]
     random.seed(1)
     assert AwsSession().call("sagemaker", "describe_training_job", TrainingJobName="j") == {"a": 1}
@@ -101,7 +103,7 @@ def test_what_may_pass_is_tried_again_with_jitter(api: Api, pauses: list[float],
     assert all(0 <= pause <= 4 for pause in pauses)
 
 
-def test_throttling_that_does_not_end_is_an_error_after_four_attempts(api: Api, pauses: list[float]):
+def test_throttling_that_does_not_end_is_an_error_after_four_attempts(api: Api, pauses: list[float]) -> None:
     api.answers = [THROTTLED] * 9
     with pytest.raises(ServiceRefused, match="Rate exceeded") as caught:
         AwsSession().call("ssm", "start_session", Target="mi-1")
@@ -110,7 +112,9 @@ def test_throttling_that_does_not_end_is_an_error_after_four_attempts(api: Api, 
     assert len(pauses) == 3
 
 
-def test_the_number_of_attempts_can_be_set(api: Api, pauses: list[float], monkeypatch: pytest.MonkeyPatch):
+def test_the_number_of_attempts_can_be_set(
+    api: Api, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     api.answers = [THROTTLED] * 9
     with pytest.raises(ServiceRefused):
@@ -119,7 +123,7 @@ def test_the_number_of_attempts_can_be_set(api: Api, pauses: list[float], monkey
     assert len(pauses) == 1
 
 
-def test_what_will_not_pass_is_not_tried_again(api: Api):
+def test_what_will_not_pass_is_not_tried_again(api: Api) -> None:
     api.answers = [(400, {"__type": "ValidationException", "Message": "no such job"})]
     with pytest.raises(ServiceRefused, match=r"DescribeTrainingJob: no such job \(ValidationException\)"):
         AwsSession().call("sagemaker", "describe_training_job", TrainingJobName="j")
@@ -143,7 +147,7 @@ DENIED += "arn:aws:ssm:eu-west-1::document/AWS-StartSSHSession because no identi
         (DENIED.replace("because no identity-based policy allows it", "with an explicit deny"), "SSHOwner"),
     ],
 )
-def test_a_refusal_names_the_permission(api: Api, text: str, hint: str):
+def test_a_refusal_names_the_permission(api: Api, text: str, hint: str) -> None:
     api.answers = [(400, {"__type": "AccessDeniedException", "Message": text})]
     with pytest.raises(SmsshError, match="access denied: StartSession") as caught:
         AwsSession().call("ssm", "start_session", Target="mi-1")
@@ -152,7 +156,7 @@ def test_a_refusal_names_the_permission(api: Api, text: str, hint: str):
 
 
 @pytest.mark.parametrize("minutes", [0, -23, 23])
-def test_credentials_that_ended_are_told_from_a_wrong_clock(api: Api, minutes: int):
+def test_credentials_that_ended_are_told_from_a_wrong_clock(api: Api, minutes: int) -> None:
     def expired(handler: BaseHTTPRequestHandler) -> None:
         body = b'{"__type": "ExpiredTokenException", "message": "The security token is expired"}'
         handler.send_response_only(400)
@@ -169,7 +173,7 @@ def test_credentials_that_ended_are_told_from_a_wrong_clock(api: Api, minutes: i
     assert expected[minutes] in str(caught.value.hint)
 
 
-def test_without_credentials_nothing_is_sent(api: Api, monkeypatch: pytest.MonkeyPatch):
+def test_without_credentials_nothing_is_sent(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     with pytest.raises(SmsshError, match="no AWS credentials were found"):
         AwsSession().call("ssm", "start_session", Target="mi-1")
@@ -178,7 +182,7 @@ def test_without_credentials_nothing_is_sent(api: Api, monkeypatch: pytest.Monke
 
 def test_an_endpoint_that_is_not_there_is_named(
     pauses: list[float], api: Api, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
@@ -191,7 +195,7 @@ def test_an_endpoint_that_is_not_there_is_named(
         AwsSession().call("ssm", "start_session", Target="mi-1")
 
 
-def test_pages_are_followed_to_the_end(api: Api):
+def test_pages_are_followed_to_the_end(api: Api) -> None:
     api.answers = [(200, {"NextToken": "2", "x": 1}), (200, {"x": 2})]
     assert [page["x"] for page in AwsSession().pages("ssm", "describe_instance_information")] == [1, 2]
     assert api.asked[1][1] == {"NextToken": "2"}
@@ -199,7 +203,7 @@ def test_pages_are_followed_to_the_end(api: Api):
 
 def test_certificates_are_checked_and_a_bundle_of_ones_own_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     path, tls = certificate(tmp_path, "localhost")
     service = Api(tls)
     try:
@@ -227,7 +231,7 @@ def test_certificates_are_checked_and_a_bundle_of_ones_own_holds(
         service.close()
 
 
-def test_the_way_through_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_way_through_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, tls = certificate(tmp_path, "ssm.eu-west-1.amazonaws.com")
     service = Api(tls)
     proxy = Proxy(service.port)
@@ -248,7 +252,7 @@ def test_the_way_through_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         service.close()
 
 
-def test_no_proxy_holds(monkeypatch: pytest.MonkeyPatch):
+def test_no_proxy_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
     monkeypatch.setenv("no_proxy", "amazonaws.com,127.0.0.1:4580")
     assert proxy_of("ssm.eu-west-1.amazonaws.com", 443, secure=True) is None
@@ -257,7 +261,7 @@ def test_no_proxy_holds(monkeypatch: pytest.MonkeyPatch):
     assert proxy_of("elsewhere.example", 80, secure=False) is None
 
 
-def test_a_proxy_that_refuses_is_named(api: Api, monkeypatch: pytest.MonkeyPatch):
+def test_a_proxy_that_refuses_is_named(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = Proxy(api.port, refuses=True)
     try:
         monkeypatch.delenv("AWS_ENDPOINT_URL")
@@ -281,7 +285,7 @@ def test_a_proxy_that_refuses_is_named(api: Api, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.needs("IPv6")
-def test_ipv6(monkeypatch: pytest.MonkeyPatch, api: Api):
+def test_ipv6(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
     service = Api(address="::1")
     try:
         monkeypatch.setenv("AWS_ENDPOINT_URL", service.url)
@@ -291,7 +295,7 @@ def test_ipv6(monkeypatch: pytest.MonkeyPatch, api: Api):
         service.close()
 
 
-def test_an_object_of_s3(api: Api):
+def test_an_object_of_s3(api: Api) -> None:
     api.answers = [
         (200, b"content"),
         (404, b"<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>"),
@@ -313,7 +317,7 @@ def test_an_object_of_s3(api: Api):
 
 def test_keys_of_a_file_are_read_again_when_the_service_takes_them_no_more(
     api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     stored = tmp_path / "credentials"

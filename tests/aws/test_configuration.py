@@ -92,7 +92,7 @@ def files(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("with_keys", [False, True])
 def test_what_botocore_finds_is_found(
     profile: str | None, by_variable: bool, with_keys: bool, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     if with_keys:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAVARIABLE")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "variable")
@@ -125,7 +125,7 @@ def test_what_botocore_finds_is_found(
 )
 def test_endpoints_are_botocores(
     profile: str, service: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("AWS_PROFILE", profile)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -136,7 +136,7 @@ def test_endpoints_are_botocores(
     assert AwsSession(region).endpoint(service) == theirs.meta.endpoint_url
 
 
-def test_the_endpoint_of_every_region_is_botocores():
+def test_the_endpoint_of_every_region_is_botocores() -> None:
     session = Session()
     loader = session.get_component("data_loader")
     regions = {
@@ -153,7 +153,7 @@ def test_the_endpoint_of_every_region_is_botocores():
             assert AwsSession(region).endpoint(service) == f"https://{theirs['hostname']}", region
 
 
-def test_what_is_wrong_in_the_configuration_is_said(files: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_wrong_in_the_configuration_is_said(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SmsshError, match="no profile 'nonesuch'") as caught:
         _ = AwsSession(profile="nonesuch").region
     assert caught.value.status is ExitStatus.USAGE
@@ -168,7 +168,7 @@ def test_what_is_wrong_in_the_configuration_is_said(files: Path, monkeypatch: py
         _ = AwsSession().region
 
 
-def test_the_region_says_where_it_is_from(monkeypatch: pytest.MonkeyPatch):
+def test_the_region_says_where_it_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
     assert AwsSession(profile="work").region_origin == "profile work"
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
     assert AwsSession().region_origin == "AWS_DEFAULT_REGION"
@@ -191,7 +191,7 @@ def cache(folder: Path, key: str, expires: float) -> None:
 
 
 @pytest.mark.parametrize("profile", ["sso", "old-sso", "role"])
-def test_a_roles_credentials_are_taken_from_the_cache_of_the_aws_cli(profile: str, files: Path):
+def test_a_roles_credentials_are_taken_from_the_cache_of_the_aws_cli(profile: str, files: Path) -> None:
     provider_key = botocores_key(profile)
     cache(files, provider_key, time.time() + 3600)
     keys = AwsSession(profile=profile).credentials()
@@ -199,7 +199,7 @@ def test_a_roles_credentials_are_taken_from_the_cache_of_the_aws_cli(profile: st
     assert (keys.access_key, keys.secret_key, keys.token) == ("ASIACACHED", "cached", "token")
 
 
-def test_credentials_in_the_cache_that_are_about_to_end_are_not_taken(files: Path):
+def test_credentials_in_the_cache_that_are_about_to_end_are_not_taken(files: Path) -> None:
     cache(files, botocores_key("sso"), time.time() + 60)
     with pytest.raises(SmsshError, match="profile 'sso' cannot be read") as caught:
         AwsSession(profile="sso").credentials()
@@ -231,7 +231,7 @@ def botocores_key(profile: str) -> str:
     )._cache_key
 
 
-def test_simple_credentials_need_nothing_of_botocore():
+def test_simple_credentials_need_nothing_of_botocore() -> None:
     program = (
         "import sys; from smssh_plugin.aws.session import AwsSession; s = AwsSession(); s.credentials();"
         "s.endpoint('ssm');"

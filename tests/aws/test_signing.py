@@ -50,7 +50,7 @@ def parts(authorization: str) -> list[str]:
 )
 def test_a_request_is_signed_as_botocore_does_it(
     service: str, method: str, path: str, body: bytes, target: str, token: str | None, host: str
-):
+) -> None:
     keys = ReadOnlyCredentials("AKIAEXAMPLE", "wJalrXUtnFEMI/K7MDENG", token)
     headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"x{target}x"}
     if service == "s3":
@@ -64,7 +64,7 @@ def test_a_request_is_signed_as_botocore_does_it(
     assert ours.get("X-Amz-Security-Token") == token
 
 
-def test_a_query_is_signed_in_canonical_form():
+def test_a_query_is_signed_in_canonical_form() -> None:
     """`cell-number` ends in `==`, which is sent as it is and signed as %3D%3D."""
     keys = ReadOnlyCredentials("AKIAEXAMPLE", "secret", "token")
     url = "https://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/s-1?role=publish_subscribe&cell-number=AAE=="
@@ -73,7 +73,7 @@ def test_a_query_is_signed_in_canonical_form():
     assert parts(ours["Authorization"]) == parts(botocores(canonical, "GET", {}, b"", keys, "ssmmessages"))
 
 
-def test_the_time_is_the_clocks_unless_given():
+def test_the_time_is_the_clocks_unless_given() -> None:
     keys = ReadOnlyCredentials("AKIAEXAMPLE", "secret", None)
     stamp = signed("GET", "https://x", {}, b"", keys, "r", "ssm")["X-Amz-Date"]
     assert abs(time.mktime(time.strptime(stamp, "%Y%m%dT%H%M%SZ")) - time.mktime(time.gmtime())) < 60
@@ -88,5 +88,5 @@ def test_the_time_is_the_clocks_unless_given():
         ("http://host:443", "host:443"),
     ],
 )
-def test_the_host_has_no_user_and_no_port_that_goes_without_saying(url: str, host: str):
+def test_the_host_has_no_user_and_no_port_that_goes_without_saying(url: str, host: str) -> None:
     assert host_of(url) == host

@@ -88,7 +88,7 @@ def gone() -> None:
     until(lambda: not relays(), "the end of the relays")
 
 
-def test_calls_go_through_it(trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch):
+def test_calls_go_through_it(trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Api(trusted)
     try:
         with proxied(service.port, trusted, monkeypatch) as proxy:
@@ -103,7 +103,7 @@ def test_calls_go_through_it(trusted: ssl.SSLContext, monkeypatch: pytest.Monkey
         service.close()
 
 
-def test_botocores_calls_go_through_it(trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch):
+def test_botocores_calls_go_through_it(trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """It trusts a proxy as Python does by itself, not as AWS_CA_BUNDLE says: docs/connecting.md tells."""
     service = Api(trusted)
     code = "import boto3; print(boto3.client('ssm', region_name='eu-west-1').describe_instance_information())"
@@ -124,7 +124,7 @@ def test_botocores_calls_go_through_it(trusted: ssl.SSLContext, monkeypatch: pyt
 
 def test_a_proxy_that_is_not_trusted_is_said(
     trusted: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     (tmp_path / "other").mkdir()
     with proxied(1, certificate(tmp_path / "other", "localhost")[1], monkeypatch) as proxy:
         with pytest.raises(SmsshError, match=r"its certificate is not trusted: .*AWS_CA_BUNDLE") as caught:
@@ -134,7 +134,9 @@ def test_a_proxy_that_is_not_trusted_is_said(
         assert proxy.heads == []  # nobody else hears the password
 
 
-def test_much_is_moved_in_both_directions_at_once(trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch):
+def test_much_is_moved_in_both_directions_at_once(
+    trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = 24 << 20
     block = os.urandom(1 << 20)
 
@@ -166,7 +168,7 @@ def test_much_is_moved_in_both_directions_at_once(trusted: ssl.SSLContext, monke
 
 def test_what_was_written_before_an_end_still_arrives(
     trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     heard = bytearray()
     over = threading.Event()
 
@@ -188,7 +190,9 @@ def test_what_was_written_before_an_end_still_arrives(
         gone()
 
 
-def test_the_end_of_the_far_side_is_an_end_here(trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch):
+def test_the_end_of_the_far_side_is_an_end_here(
+    trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def leave(connection: ssl.SSLSocket) -> None:
         connection.sendall(b"z" * 2_000_000)
 
@@ -202,7 +206,7 @@ def test_the_end_of_the_far_side_is_an_end_here(trusted: ssl.SSLContext, monkeyp
         until(lambda: not proxy.open)
 
 
-def test_no_proxy_of_that_kind_costs_nothing():
+def test_no_proxy_of_that_kind_costs_nothing() -> None:
     code = (
         "import sys, socket; from smssh_plugin.aws import transport\n"
         "listener = socket.create_server(('127.0.0.1', 0))\n"

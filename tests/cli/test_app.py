@@ -72,13 +72,13 @@ def imported(*words: str) -> set[str]:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["-h"], []])
-def test_the_first_answers_import_nothing(words: list[str]):
+def test_the_first_answers_import_nothing(words: list[str]) -> None:
     modules = imported(*words)
     assert "smssh_plugin.cli" in modules
     assert not modules & HEAVY
 
 
-def test_the_commands_of_every_login_import_little():
+def test_the_commands_of_every_login_import_little() -> None:
     known_hosts.remember("job.training.sagemaker", HOST_KEY)
     modules = imported("known-hosts", "job.training.sagemaker")
     assert "smssh_plugin.client.known_hosts" in modules
@@ -87,7 +87,9 @@ def test_the_commands_of_every_login_import_little():
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"local"}))
-def test_every_command_has_help_and_its_line_in_the_table(name: str, capsys: pytest.CaptureFixture[str]):
+def test_every_command_has_help_and_its_line_in_the_table(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([name, "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.startswith(f"Usage: smssh {name}")
@@ -97,11 +99,11 @@ def test_every_command_has_help_and_its_line_in_the_table(name: str, capsys: pyt
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"local"}))
-def test_help_of_a_command_imports_neither_aws_nor_rich(name: str):
+def test_help_of_a_command_imports_neither_aws_nor_rich(name: str) -> None:
     assert not imported(name, "--help") & (HEAVY - {"click"})
 
 
-def test_the_packages_that_commands_need_are_those_of_the_extra():
+def test_the_packages_that_commands_need_are_those_of_the_extra() -> None:
     extra = re.search(r"^cli = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
     assert extra is not None
     assert sorted(re.findall(r'^  "(\w+)', extra[1], re.MULTILINE)) == list(PACKAGES)
@@ -116,7 +118,7 @@ def test_the_packages_that_commands_need_are_those_of_the_extra():
         ("websockets", ["proxy", "job.training.sagemaker", "--target", "mi-0123456789abcdef0"]),
     ],
 )
-def test_a_package_that_is_missing_is_named(package: str, words: list[str]):
+def test_a_package_that_is_missing_is_named(package: str, words: list[str]) -> None:
     code = f"import sys\nsys.modules[{package!r}] = None\nfrom smssh_plugin.cli import main\nsys.exit(main())"
     done = smssh(*words, code=code, AWS_REGION="us-east-1")
     assert done.returncode == ExitStatus.USAGE
@@ -126,7 +128,7 @@ def test_a_package_that_is_missing_is_named(package: str, words: list[str]):
     )
 
 
-def test_version():
+def test_version() -> None:
     done = smssh("--version")
     assert (done.returncode, done.stdout) == (0, f"smssh {__version__}\n")
 
@@ -145,7 +147,7 @@ def test_version():
         (["debug", "p", "--start", "--execution", "x"], ExitStatus.USAGE, "exclude each other"),
     ],
 )
-def test_errors_are_said_once(words: list[str], status: ExitStatus, error: str):
+def test_errors_are_said_once(words: list[str], status: ExitStatus, error: str) -> None:
     done = smssh(*words)
     assert done.returncode == status
     assert done.stderr.count("error: ") == 1
@@ -155,7 +157,7 @@ def test_errors_are_said_once(words: list[str], status: ExitStatus, error: str):
     assert done.stdout == ""
 
 
-def test_ctrl_c_even_while_importing():
+def test_ctrl_c_even_while_importing() -> None:
     code = (
         "import sys, smssh_plugin.cli as cli\n"
         "class Finder:\n  def find_spec(self, name, *_):\n    if name == 'click': raise KeyboardInterrupt\n"
@@ -165,7 +167,7 @@ def test_ctrl_c_even_while_importing():
     assert (done.returncode, done.stderr) == (130, "")
 
 
-def test_list(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_list(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     use(service, monkeypatch)
     assert main(["list"]) == 0
     assert capsys.readouterr() == ("", "no hosts are online in us-east-1\n")
@@ -183,7 +185,7 @@ def test_list(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 def test_list_shows_what_several_nodes_claim(
     service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     use(service, monkeypatch)
     first, second = add_node(service, "My-Job", State="held"), add_node(service, "My-Job")
     set_tag(service, first, "SSHOwner", "ann")
@@ -206,7 +208,7 @@ def test_list_shows_what_several_nodes_claim(
     assert [one["claimed_by"] for one in found if one["job"] == "Other"] == [[]]
 
 
-def test_a_reader_that_leaves(service: Service, monkeypatch: pytest.MonkeyPatch):
+def test_a_reader_that_leaves(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     use(service, monkeypatch)
     for number in range(30):
         add_node(service, f"job-{number}")
@@ -215,7 +217,9 @@ def test_a_reader_that_leaves(service: Service, monkeypatch: pytest.MonkeyPatch)
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 
-def test_known_hosts(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_known_hosts(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     address = "algo-1.My-Job.training.sagemaker"
     known_hosts.remember(address, HOST_KEY)
     assert main(["known-hosts", address]) == 0
@@ -231,7 +235,7 @@ def test_known_hosts(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_connect_without_ssh(
     service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     use(service, monkeypatch)
     monkeypatch.setenv("PATH", "")
     assert main(["connect", "job.training.sagemaker"]) == ExitStatus.UNREACHABLE
@@ -240,7 +244,7 @@ def test_connect_without_ssh(
 
 def test_connect_to_a_job_there_is_not(
     service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     use(service, monkeypatch)
     assert main(["connect", "job.training.sagemaker"]) == ExitStatus.NOT_FOUND
     assert "there is no training job 'job' in us-east-1" in capsys.readouterr().err
@@ -248,7 +252,7 @@ def test_connect_to_a_job_there_is_not(
 
 def test_debug_starts_nothing_before_it_has_looked_at_the_fixes(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     use(service, monkeypatch)
     service.pipeline(definition(step("Train", "Training", training())))
     fixes = tmp_path / "fixes"
@@ -273,7 +277,7 @@ def test_debug_starts_nothing_before_it_has_looked_at_the_fixes(
 
 def test_debug_says_what_it_saw_also_where_the_report_cannot_be_written(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     use(service, monkeypatch)
     service.pipeline(definition(step("Train", "Training", training(Environment={"OUTCOME": "fail"}))))
     (tmp_path / "report.json").mkdir()  # what a check before cannot know
@@ -285,7 +289,9 @@ def test_debug_says_what_it_saw_also_where_the_report_cannot_be_written(
     assert f"error: cannot write the report to {tmp_path}" in shown.err
 
 
-def test_ssh_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_ssh_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main(["ssh-config"]) == 0
     assert "Host *.sagemaker\n" in capsys.readouterr().out
@@ -307,7 +313,7 @@ sys.exit(main())
 @pytest.mark.parametrize(
     "words", [["proxy", "a.training.sagemaker"], ["known-hosts", "a.training.sagemaker"], ["list"]]
 )
-def test_what_the_system_does_not_do_is_an_error_and_no_traceback(words: list[str]):
+def test_what_the_system_does_not_do_is_an_error_and_no_traceback(words: list[str]) -> None:
     done = smssh(*words, code=FULL)
     assert done.returncode == 1
     assert "/full/file: No space left on device" in done.stderr

@@ -55,7 +55,7 @@ BUILD = ("build", "-o", "hold=failure, end", "-o", "agent=found")
 EXPECTED = SSHOptions(hold=("failure", "end"), agent="found")
 
 
-def test_build_into_a_folder(capsys, tmp_path):
+def test_build_into_a_folder(capsys, tmp_path) -> None:
     status, out, err = smssh(capsys, *BUILD, "--to", "there")
     expected = build(EXPECTED, [KEY])
     assert (status, out, err) == (0, f"there/{expected.digest}\n", "")
@@ -64,7 +64,7 @@ def test_build_into_a_folder(capsys, tmp_path):
     assert smssh(capsys, *BUILD, "--to", "there")[:2] == (0, out)
 
 
-def test_build_into_s3_and_use_it(capsys, bucket):
+def test_build_into_s3_and_use_it(capsys, bucket) -> None:
     status, out, _ = smssh(capsys, *BUILD, "--to", f"s3://{bucket}/deep", "--json")
     made = json.loads(out)
     expected = build(EXPECTED, [KEY])
@@ -82,14 +82,14 @@ def test_build_into_s3_and_use_it(capsys, bucket):
     assert publish(SSHOptions(bundle=made["bundle"], hold="failure,end"), session) == made["bundle"]
 
 
-def test_build_where_with_ssh_would(capsys, bucket):
+def test_build_where_with_ssh_would(capsys, bucket) -> None:
     client = boto3.client("s3", region_name="us-east-1")
     client.create_bucket(Bucket="sagemaker-us-east-1-123456789012")
     _, out, _ = smssh(capsys, *BUILD)
     assert out == f"s3://sagemaker-us-east-1-123456789012/smssh/bundles/{build(EXPECTED, [KEY]).digest}/\n"
 
 
-def test_options_of_all_kinds(capsys, tmp_path):
+def test_options_of_all_kinds(capsys, tmp_path) -> None:
     keys = tmp_path / "team.pub"
     keys.write_text(f"{OTHER} ann b\n")
     words = [
@@ -132,7 +132,7 @@ def test_options_of_all_kinds(capsys, tmp_path):
     assert any(line.endswith("ann b (ssh-ed25519)") for line in shown)
 
 
-def test_show_for_programs(capsys):
+def test_show_for_programs(capsys) -> None:
     _, out, _ = smssh(capsys, *BUILD, "--to", ".")
     status, text, _ = smssh(capsys, "show", out.strip(), "--json")
     shown = json.loads(text)
@@ -147,7 +147,7 @@ def test_show_for_programs(capsys):
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_verify_a_damaged_one(capsys, tmp_path, form):
+def test_verify_a_damaged_one(capsys, tmp_path, form) -> None:
     _, out, _ = smssh(capsys, *BUILD, "--to", ".")
     folder = Path(shutil.copytree(out.strip(), tmp_path / "copy"))
     status, text, err = smssh(capsys, "verify", str(folder))
@@ -168,7 +168,7 @@ def test_verify_a_damaged_one(capsys, tmp_path, form):
     assert states == {"run.sh": "changed", "env.sh": "missing", "json.py": "unknown"}
 
 
-def test_verify_a_manifest_that_is_another_ones(capsys):
+def test_verify_a_manifest_that_is_another_ones(capsys) -> None:
     _, out, _ = smssh(capsys, *BUILD, "--to", ".")
     manifest = Path(out.strip(), "smssh-manifest.json")
     manifest.write_bytes(manifest.read_bytes() + b"\n")
@@ -176,7 +176,7 @@ def test_verify_a_manifest_that_is_another_ones(capsys):
     assert (status, text) == (ExitStatus.FAILED, "changed  smssh-manifest.json\n")
 
 
-def test_where_there_is_none(capsys, bucket, tmp_path):
+def test_where_there_is_none(capsys, bucket, tmp_path) -> None:
     for where in ("nowhere", f"s3://{bucket}/nothing", "s3://nobodys-bucket/prefix"):
         for command in ("show", "verify"):
             status, out, err = smssh(capsys, command, where)
@@ -186,7 +186,7 @@ def test_where_there_is_none(capsys, bucket, tmp_path):
     assert smssh(capsys, "verify", ".")[0] == ExitStatus.FAILED
 
 
-def test_where_it_may_not_be_read(capsys, bucket):
+def test_where_it_may_not_be_read(capsys, bucket) -> None:
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::mine/*"}
     client = boto3.client("s3", region_name="us-east-1")
     _, out, _ = smssh(capsys, *BUILD, "--to", f"s3://{bucket}/closed")
@@ -194,7 +194,7 @@ def test_where_it_may_not_be_read(capsys, bucket):
     assert smssh(capsys, "verify", out.strip())[0] == ExitStatus.REFUSED
 
 
-def test_a_profile_that_is_not_there(capsys):
+def test_a_profile_that_is_not_there(capsys) -> None:
     status, _, err = smssh(capsys, "verify", "s3://mine/prefix", "--profile", "nobody")
     assert status == ExitStatus.UNREACHABLE
     assert "The config profile (nobody) could not be found" in err
@@ -215,7 +215,7 @@ def test_a_profile_that_is_not_there(capsys):
         (["verify", "s3://bucket"], "s3://bucket is not s3://bucket/prefix"),
     ],
 )
-def test_what_is_wrong_is_named(capsys, words, error):
+def test_what_is_wrong_is_named(capsys, words, error) -> None:
     status, out, err = smssh(capsys, *words)
     assert (status, out) == (ExitStatus.USAGE, "")
     assert f"error: {error}" in err or error in err
@@ -236,7 +236,7 @@ def _upserted(address):
     )
 
 
-def test_the_bundles_of_a_pipeline_are_verified_and_renewed(capsys, bucket):
+def test_the_bundles_of_a_pipeline_are_verified_and_renewed(capsys, bucket) -> None:
     _, out, _ = smssh(capsys, *BUILD, "--to", f"s3://{bucket}/deep")
     address = out.strip()
     _upserted(address)
@@ -280,7 +280,7 @@ def _sent(monkeypatch):
     return sent
 
 
-def test_a_bundle_is_built_and_renewed_with_a_key(capsys, bucket, monkeypatch):
+def test_a_bundle_is_built_and_renewed_with_a_key(capsys, bucket, monkeypatch) -> None:
     """In a bucket whose policy demands one: what was stored with it is renewed with it."""
     sent = _sent(monkeypatch)
     status, out, _ = smssh(
@@ -304,7 +304,7 @@ def test_a_bundle_is_built_and_renewed_with_a_key(capsys, bucket, monkeypatch):
     assert "not AES256, aws:kms or a key of KMS" in err
 
 
-def test_a_bundle_without_a_key_is_renewed_without_one(capsys, bucket, monkeypatch):
+def test_a_bundle_without_a_key_is_renewed_without_one(capsys, bucket, monkeypatch) -> None:
     sent = _sent(monkeypatch)
     _, out, _ = smssh(capsys, *BUILD, "--to", f"s3://{bucket}/plain")
     assert smssh(capsys, "renew", out.strip())[0] == 0
@@ -320,12 +320,12 @@ def test_a_bundle_without_a_key_is_renewed_without_one(capsys, bucket, monkeypat
         (("verify", "--pipeline", "gone"), ExitStatus.NOT_FOUND, "pipeline 'gone' cannot be read"),
     ],
 )
-def test_what_is_no_bundle_of_a_pipeline(capsys, bucket, words, status, problem):
+def test_what_is_no_bundle_of_a_pipeline(capsys, bucket, words, status, problem) -> None:
     found, _, err = smssh(capsys, *words)
     assert (found, problem in err) == (status, True), err
 
 
-def test_the_files_of_plugins_are_shown(capsys, tmp_path, monkeypatch):
+def test_the_files_of_plugins_are_shown(capsys, tmp_path, monkeypatch) -> None:
     (tmp_path / "mine" / "acme").mkdir(parents=True)
     (tmp_path / "mine" / "acme" / "__init__.py").write_text("x = 1\n")
     monkeypatch.syspath_prepend(tmp_path / "mine")
@@ -337,7 +337,7 @@ def test_the_files_of_plugins_are_shown(capsys, tmp_path, monkeypatch):
     )
 
 
-def test_the_files_of_plugins_are_told_when_they_are_uploaded(capsys, bucket, tmp_path, monkeypatch):
+def test_the_files_of_plugins_are_told_when_they_are_uploaded(capsys, bucket, tmp_path, monkeypatch) -> None:
     (tmp_path / "mine" / "acme").mkdir(parents=True)
     (tmp_path / "mine" / "acme" / "__init__.py").write_text("x = 1\n")
     monkeypatch.syspath_prepend(tmp_path / "mine")

@@ -63,7 +63,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "script"),
     [(["bash", "--norc", "-c"], BASH), (["zsh", "-f", "-c"], ZSH), (["fish", "--no-config", "-c"], FISH)],
 )
-def test_each_shell_completes(words: list[str], script: str):
+def test_each_shell_completes(words: list[str], script: str) -> None:
     needs.program(words[0])
     done = subprocess.run([*words, script], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
@@ -73,7 +73,7 @@ def test_each_shell_completes(words: list[str], script: str):
     assert sorted(below) == sorted(bundle.commands)
 
 
-def test_nothing_is_imported_for_the_names_of_commands():
+def test_nothing_is_imported_for_the_names_of_commands() -> None:
     code = (
         "import sys\nfrom smssh_plugin.cli import main\n"
         "try:\n  main()\nfinally:\n  sys.stderr.write('MODULES ' + ' '.join(sys.modules))"
@@ -87,14 +87,14 @@ def test_nothing_is_imported_for_the_names_of_commands():
     assert not imported("--help") & HEAVY
 
 
-def test_python_m():
+def test_python_m() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "smssh_plugin", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"smssh {smssh_plugin.__version__}\n"
 
 
-def test_dir_has_the_public_names():
+def test_dir_has_the_public_names() -> None:
     code = "import smssh_plugin; print(*dir(smssh_plugin))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(smssh_plugin.__all__) <= set(done.stdout.split())

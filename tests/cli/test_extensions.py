@@ -51,20 +51,20 @@ def installed(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(site)}
 
 
-def test_it_runs_with_its_options_and_status(installed: dict[str, str]):
+def test_it_runs_with_its_options_and_status(installed: dict[str, str]) -> None:
     done = smssh("jupyter", "--port", "9999", stdin="its stdin: ", **installed)
     assert (done.returncode, done.stdout) == (5, "its stdin: http://127.0.0.1:9999\n")
     assert "a plugin's command list is left out" in done.stderr
 
 
-def test_its_errors_are_shown_as_ours(installed: dict[str, str]):
+def test_its_errors_are_shown_as_ours(installed: dict[str, str]) -> None:
     done = smssh("jupyter", "--port", "80", **installed)
     assert done.returncode == 1
     assert "that port is taken" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_help_names_it_on_its_own(installed: dict[str, str]):
+def test_help_names_it_on_its_own(installed: dict[str, str]) -> None:
     page = smssh("--help", **installed).stdout
     ours, theirs = page.split("Commands of plugins:\n")
     assert "jupyter" in theirs
@@ -77,7 +77,7 @@ def test_help_names_it_on_its_own(installed: dict[str, str]):
 @pytest.mark.parametrize(
     ("name", "problem"), [("gone", "ModuleNotFoundError"), ("odd", "is a int, not a click command")]
 )
-def test_one_that_cannot_be_loaded_is_said(installed: dict[str, str], name: str, problem: str):
+def test_one_that_cannot_be_loaded_is_said(installed: dict[str, str], name: str, problem: str) -> None:
     done = smssh(name, **installed)
     assert done.returncode == 1
     assert problem in done.stderr
@@ -85,7 +85,7 @@ def test_one_that_cannot_be_loaded_is_said(installed: dict[str, str], name: str,
     assert "Traceback" not in done.stderr
 
 
-def test_a_hook_that_raises_leaves_smssh_alone(installed: dict[str, str], tmp_path: Path):
+def test_a_hook_that_raises_leaves_smssh_alone(installed: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "site" / "theirs_hooks.py").write_text(HOOKS.replace("commands.update", "1 / 0 #"))
     done = smssh("list", "--help", **installed)
     assert done.returncode == 0
@@ -94,7 +94,7 @@ def test_a_hook_that_raises_leaves_smssh_alone(installed: dict[str, str], tmp_pa
     assert "smssh_register_commands of plugin theirs failed" in page.stderr
 
 
-def test_without_plugins_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_without_plugins_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "none.zip"), ""])
     monkeypatch.chdir(tmp_path)
     assert not extensions.any_plugin()

@@ -45,7 +45,9 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     "words",
     [["list"], ["debug", "p"], ["connect", "a.training.sagemaker"], ["proxy", "a.training.sagemaker"]],
 )
-def test_what_aws_answers(refusing: Api, code: str, words: list[str], capfd: pytest.CaptureFixture[str]):
+def test_what_aws_answers(
+    refusing: Api, code: str, words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     refusing.answers = [(400, {"__type": code, "message": HOSTILE})] * 4
     assert main(words) > 0
     shown = "\n" + capfd.readouterr().err
@@ -53,7 +55,9 @@ def test_what_aws_answers(refusing: Api, code: str, words: list[str], capfd: pyt
         assert_safe(shown)
 
 
-def test_what_tags_say(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_what_tags_say(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     use(service, monkeypatch)
     node = service.sessions.nodes.nodes[add_node(service, "My-Job")]
     node.tags.update(SMSSHStep=HOSTILE, SMSSHState=HOSTILE, SSHOwner=HOSTILE)
@@ -77,7 +81,7 @@ def hook(world: World, script: str) -> None:  # noqa: F811
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("command", ["status", "release", "retry", "hold"])
-def test_what_the_container_answers(world: World, command: str):  # noqa: F811
+def test_what_the_container_answers(world: World, command: str) -> None:  # noqa: F811
     answer = world.server.folder / "answer"
     answer.write_text(HOSTILE + "\nlast")
     hook(world, f"cat {answer}; cat {answer} >&2; exit 3")
@@ -93,7 +97,7 @@ def test_what_the_container_answers(world: World, command: str):  # noqa: F811
 
 
 @pytest.mark.e2e
-def test_json_of_the_container_is_written_anew(world: World):  # noqa: F811
+def test_json_of_the_container_is_written_anew(world: World) -> None:  # noqa: F811
     answer = world.server.folder / "answer"
     answer.write_text(json.dumps({"state": "held\u202e\x9b ##[error]"}, ensure_ascii=False))
     hook(world, f"cat {answer}")
@@ -106,7 +110,7 @@ def test_json_of_the_container_is_written_anew(world: World):  # noqa: F811
 
 
 @pytest.mark.e2e
-def test_what_is_to_be_typed_can_be_typed_here(world: World):  # noqa: F811
+def test_what_is_to_be_typed_can_be_typed_here(world: World) -> None:  # noqa: F811
     hook(
         world,
         """echo "smssh-hook: not held\n  hint: \\`smssh-hook hold\\`, then smssh-hook extend 30m" >&2; exit 1""",

@@ -76,7 +76,7 @@ def _gone(state: State) -> bool:
 
 
 @runs
-def test_up_twice_status_use_down(home):
+def test_up_twice_status_use_down(home) -> None:
     assert home.do("status").returncode == 3
     up = home.do("up", "--port", "0")
     assert up.returncode == 0, up.stderr
@@ -122,7 +122,7 @@ def test_up_twice_status_use_down(home):
 
 
 @runs
-def test_a_port_in_use_is_named(home):
+def test_a_port_in_use_is_named(home) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for words in (["up"], ["run"]):
@@ -134,7 +134,7 @@ def test_a_port_in_use_is_named(home):
 
 
 @runs
-def test_one_that_was_killed_is_forgotten(home):
+def test_one_that_was_killed_is_forgotten(home) -> None:
     assert home.do("up", "--port", "0").returncode == 0
     first = home.folder.read()
     os.kill(first.pid, signal.SIGKILL)
@@ -146,7 +146,7 @@ def test_one_that_was_killed_is_forgotten(home):
     assert home.folder.read().pid != first.pid
 
 
-def test_a_process_of_the_same_number_is_not_it(tmp_path):
+def test_a_process_of_the_same_number_is_not_it(tmp_path) -> None:
     folder = StateFolder(tmp_path / "local")
     folder.make()
     right = State(os.getpid(), process_birth(os.getpid()), 1, "http://127.0.0.1:1", 0.0, "/env")
@@ -160,7 +160,7 @@ def test_a_process_of_the_same_number_is_not_it(tmp_path):
 
 
 @runs
-def test_foreground_ends_with_ctrl_c(home):
+def test_foreground_ends_with_ctrl_c(home) -> None:
     process = home.start(
         "up", "--port", "0", "--foreground", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -175,7 +175,7 @@ def test_foreground_ends_with_ctrl_c(home):
 
 
 @runs
-def test_run_ends_as_its_command_and_leaves_nothing(home):
+def test_run_ends_as_its_command_and_leaves_nothing(home) -> None:
     script = (
         "import os, sys; sys.stdout.write(os.environ['AWS_ENDPOINT_URL']);"
         " sys.exit(9 if 'AWS_PROFILE' in os.environ or 'AWS_ENDPOINT_URL_S3' in os.environ else 7)"
@@ -205,7 +205,7 @@ def _sleeper(home, **settings) -> tuple[subprocess.Popen, State]:
 
 
 @runs
-def test_run_is_interrupted(home):
+def test_run_is_interrupted(home) -> None:
     process, state = _sleeper(home, start_new_session=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     assert process.wait(LIMIT) == 130
@@ -213,7 +213,7 @@ def test_run_is_interrupted(home):
 
 
 @runs
-def test_run_is_terminated(home):
+def test_run_is_terminated(home) -> None:
     process, state = _sleeper(home)
     process.terminate()
     assert process.wait(LIMIT) == 128 + 15
@@ -221,7 +221,7 @@ def test_run_is_terminated(home):
 
 
 @runs
-def test_run_is_killed(home):
+def test_run_is_killed(home) -> None:
     process, state = _sleeper(home, start_new_session=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(LIMIT)
@@ -272,7 +272,7 @@ def _end(process: subprocess.Popen) -> int:
 
 @runs
 @pytest.mark.parametrize("first", [0, 1])
-def test_the_last_of_two_runs_ends_it(two, first):
+def test_the_last_of_two_runs_ends_it(two, first) -> None:
     state = two[2]
     assert _end(two[first]) == 0
     assert not _gone(state)
@@ -282,7 +282,7 @@ def test_the_last_of_two_runs_ends_it(two, first):
 
 @runs
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_run_that_is_killed_takes_it_from_no_other(two, first):
+def test_a_run_that_is_killed_takes_it_from_no_other(two, first) -> None:
     state = two[2]
     os.kill(two[first].pid, signal.SIGKILL)
     two[first].wait(LIMIT)
@@ -291,14 +291,14 @@ def test_a_run_that_is_killed_takes_it_from_no_other(two, first):
 
 
 @runs
-def test_two_runs_that_are_killed_leave_none(two):
+def test_two_runs_that_are_killed_leave_none(two) -> None:
     for process in two[:2]:
         os.kill(process.pid, signal.SIGKILL)
     until(lambda: _gone(two[2]), "the local emulator notices that it is not used any more")
 
 
 @runs
-def test_up_makes_one_stay_that_a_run_started(home):
+def test_up_makes_one_stay_that_a_run_started(home) -> None:
     process, state = _sleeper(home)
     assert "it ends with the last smssh local run" in home.do("status").stdout
     up = home.do("up")
@@ -312,7 +312,7 @@ def test_up_makes_one_stay_that_a_run_started(home):
 
 
 @runs
-def test_one_that_is_up_is_not_as_asked_for(home, tmp_path):
+def test_one_that_is_up_is_not_as_asked_for(home, tmp_path) -> None:
     assert home.do("up", "--port", "0").returncode == 0
     state = home.folder.read()
     for words, fact in (
@@ -367,7 +367,7 @@ print([event["message"] for event in events])
 
 
 @runs
-def test_jobs_really_run_and_none_is_left(home):
+def test_jobs_really_run_and_none_is_left(home) -> None:
     environ_mark = f"SMSSH_HOME={home.path}"
     done = home.do("run", "--", sys.executable, "-c", REAL_JOB)
     assert done.returncode == 0, done.stderr + home.folder.log_file.read_text()
@@ -385,7 +385,7 @@ def test_jobs_really_run_and_none_is_left(home):
 
 
 @runs
-def test_what_jobs_of_a_killed_one_left_is_removed(home):
+def test_what_jobs_of_a_killed_one_left_is_removed(home) -> None:
     assert home.do("up", "--port", "0").returncode == 0
     state = home.folder.read()
     assert home.do("run", "--", sys.executable, "-c", REAL_JOB).returncode == 0
@@ -410,7 +410,7 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def test_no_namespaces_is_said(home, monkeypatch, capsys):
+def test_no_namespaces_is_said(home, monkeypatch, capsys) -> None:
     def refuse() -> None:
         raise SmsshError("no user namespaces and not root", hint="sysctl", reference="no-namespaces")
 
@@ -422,7 +422,7 @@ def test_no_namespaces_is_said(home, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("module", ["aiohttp", "moto"])
-def test_the_extra_is_missing(home, monkeypatch, capsys, module):
+def test_the_extra_is_missing(home, monkeypatch, capsys, module) -> None:
     monkeypatch.setenv("SMSSH_HOME", str(home.path))
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["local", "run", "--", "true"]) == 2
@@ -430,7 +430,7 @@ def test_the_extra_is_missing(home, monkeypatch, capsys, module):
 
 
 @runs
-def test_a_start_that_fails_says_why(home, tmp_path):
+def test_a_start_that_fails_says_why(home, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     done = home.do("up", "--port", "0", "--image", str(tmp_path / "empty"))
     assert done.returncode != 0
@@ -449,7 +449,7 @@ def test_a_start_that_fails_says_why(home, tmp_path):
         (["--known-images-only"], "no image that is known"),
     ],
 )
-def test_an_image_that_is_none_is_said_before_anything_starts(home, tmp_path, words, message):
+def test_an_image_that_is_none_is_said_before_anything_starts(home, tmp_path, words, message) -> None:
     (tmp_path / "home").mkdir(exist_ok=True)
     for command in (["up", *words], ["run", *words, "--", "echo", "ran"]):
         done = subprocess.run(
@@ -489,7 +489,7 @@ for each in sorted(stream["logStreamName"] for stream in streams):
 
 
 @runs
-def test_images_by_name(home, tmp_path):
+def test_images_by_name(home, tmp_path) -> None:
     for name in ("one", "two"):
         make_root(tmp_path / "root folders" / name, name)
     home.environ["HOME"] = str(tmp_path)
@@ -514,7 +514,7 @@ def test_images_by_name(home, tmp_path):
 
 
 @runs
-def test_two_starts_at_once_make_one(home):
+def test_two_starts_at_once_make_one(home) -> None:
     starts = [
         home.start("up", "--port", "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)
     ]
@@ -528,7 +528,7 @@ def test_two_starts_at_once_make_one(home):
             assert "another smssh local runs, or is just starting" in err
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; from smssh_plugin.cli import main; main(['local', '--help']);"
         " sys.exit([name for name in ('aiohttp', 'moto', 'boto3', 'botocore') if name in sys.modules] or 0)"
@@ -536,7 +536,7 @@ def test_help_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=LIMIT)
 
 
-def test_what_clients_get(tmp_path):
+def test_what_clients_get(tmp_path) -> None:
     authority = tmp_path / "authority.pem"
     authority.write_text("ours")
     access = Access("http://127.0.0.1:1", Key("AKIA", "secret"), authority, "password")

@@ -16,13 +16,13 @@ HOST = st.none() | st.integers(1, 500).map("algo-{}".format)
 
 
 @given(HOST, NAME, st.sampled_from(KINDS))
-def test_job_addresses_come_back(host, job, kind):
+def test_job_addresses_come_back(host, job, kind) -> None:
     address = JobAddress(host, job, kind)
     assert parse(str(address)) == address
 
 
 @given(HOST, NAME, st.none() | NAME, NAME)
-def test_step_addresses_come_back(host, step, execution, pipeline):
+def test_step_addresses_come_back(host, step, execution, pipeline) -> None:
     address = StepAddress(host, step, execution, pipeline)
     assert parse(str(address)) == address
 
@@ -39,7 +39,7 @@ def test_step_addresses_come_back(host, step, execution, pipeline):
         ("algo-1.Train.abc.churn.pipeline.sagemaker", StepAddress("algo-1", "Train", "abc", "churn")),
     ],
 )
-def test_forms(text, address):
+def test_forms(text, address) -> None:
     assert parse(text) == address
 
 
@@ -61,7 +61,7 @@ def test_forms(text, address):
         ("a.b.c.d.e.pipeline.sagemaker", "too many names"),
     ],
 )
-def test_what_is_wrong(text, why):
+def test_what_is_wrong(text, why) -> None:
     with pytest.raises(SmsshError, match=why) as caught:
         parse(text)
     assert caught.value.status is ExitStatus.USAGE

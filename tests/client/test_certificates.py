@@ -39,7 +39,7 @@ def trusting(ssh_server: SshServer) -> Iterator[SshServer]:
     accepted.write_text(before)
 
 
-def test_a_certificate_opens_what_the_key_alone_does_not(trusting: SshServer, tmp_path: Path):
+def test_a_certificate_opens_what_the_key_alone_does_not(trusting: SshServer, tmp_path: Path) -> None:
     make_key(tmp_path / "mine")
     endpoint = replace(trusting.endpoint, key=tmp_path / "mine")
     with pytest.raises(SmsshError, match="does not accept your SSH key"):
@@ -53,7 +53,7 @@ def test_a_certificate_opens_what_the_key_alone_does_not(trusting: SshServer, tm
 
 
 @pytest.mark.parametrize("flaw", ["expired", "another authority's", "for another principal"])
-def test_a_certificate_that_is_no_good_opens_nothing(trusting: SshServer, tmp_path: Path, flaw: str):
+def test_a_certificate_that_is_no_good_opens_nothing(trusting: SshServer, tmp_path: Path, flaw: str) -> None:
     make_key(tmp_path / "mine")
     authority = home() / certificates.NAME
     if flaw == "another authority's":
@@ -79,7 +79,7 @@ def test_a_certificate_that_is_no_good_opens_nothing(trusting: SshServer, tmp_pa
         Connection(replace(trusting.endpoint, key=tmp_path / "mine"))
 
 
-def test_our_own_key_is_certified_anew_in_time():
+def test_our_own_key_is_certified_anew_in_time() -> None:
     key = ensure_key()
     assert certificates.own_key() == key
     made = certificates.beside(key.private)
@@ -103,7 +103,7 @@ def test_our_own_key_is_certified_anew_in_time():
     assert shown.split("Principals:")[1].split()[0] == "smssh"
 
 
-def test_plain_ssh_has_a_certificate_that_is_good(trusting: SshServer, tmp_path: Path):
+def test_plain_ssh_has_a_certificate_that_is_good(trusting: SshServer, tmp_path: Path) -> None:
     """By the lines of `smssh ssh-config`, of which only the way to the container is another here."""
     (tmp_path / "config").write_text(ssh_config.block())
     (tmp_path / "known").write_text(f"job.training.sagemaker {trusting.endpoint.host_key}\n")
@@ -142,13 +142,13 @@ def test_plain_ssh_has_a_certificate_that_is_good(trusting: SshServer, tmp_path:
 @pytest.mark.parametrize(
     "words", [["certify", "--authority"], ["ssh-config", "--write"], ["certify", "--own"]]
 )
-def test_the_commands_make_the_first_certificate(words: list[str]):
+def test_the_commands_make_the_first_certificate(words: list[str]) -> None:
     certificates.authority()
     assert main(words) == 0
     assert certificates.beside(ensure_key().private).exists()
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_key(tmp_path / "alice")
     assert main(["certify", str(tmp_path / "alice.pub")]) == ExitStatus.USAGE
     assert "this machine is not a certificate authority" in capsys.readouterr().err

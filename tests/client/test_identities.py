@@ -74,7 +74,7 @@ def test_a_key_that_only_the_person_has_opens_the_job(
     any_server: SshServer,
     way: str,
     tmp_path: Path,
-):
+) -> None:
     for number, where in enumerate(("id_ecdsa", "agent")):
         strange(world)
         home = tmp_path / str(number)
@@ -90,7 +90,7 @@ def test_a_key_that_only_the_person_has_opens_the_job(
 @pytest.mark.parametrize("where", ["id_rsa", "agent"])
 def test_a_connection_takes_them_where_ours_is_refused(
     ssh_server: SshServer, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     make_key(tmp_path / "own")
     with kept(where, ssh_server, tmp_path) as more:
         for name, value in more.items():
@@ -101,7 +101,7 @@ def test_a_connection_takes_them_where_ours_is_refused(
 
 def test_a_connection_that_ours_opens_asks_no_agent(
     ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     """Its keys may want a person's touch, at night."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "agent"))
@@ -114,7 +114,9 @@ def test_a_connection_that_ours_opens_asks_no_agent(
             listening.accept()
 
 
-def test_a_connection_that_is_refused_says_whose_keys_are_known(ssh_server: SshServer, tmp_path: Path):
+def test_a_connection_that_is_refused_says_whose_keys_are_known(
+    ssh_server: SshServer, tmp_path: Path
+) -> None:
     make_key(tmp_path / "own")
     with pytest.raises(SmsshError, match="nor another of yours") as caught:
         Connection(replace(ssh_server.with_key(tmp_path / "own"), owner="ann"))
@@ -124,7 +126,7 @@ def test_a_connection_that_is_refused_says_whose_keys_are_known(ssh_server: SshS
 
 
 @pytest.mark.e2e
-def test_after_a_refusal_one_line_says_whose_keys_are_known(world: World):  # noqa: F811
+def test_after_a_refusal_one_line_says_whose_keys_are_known(world: World) -> None:  # noqa: F811
     own = strange(world)
     world.stack.service.nodes.nodes[world.agent.node].tags["SSHOwner"] = "ann"
     done = world.smssh("connect", ADDRESS, "--", "true")
@@ -139,7 +141,7 @@ def test_after_a_refusal_one_line_says_whose_keys_are_known(world: World):  # no
 
 @pytest.mark.e2e
 @pytest.mark.applies(hasattr(os, "pidfd_open"), "a file is read once ssh has ended, which Linux tells")
-def test_after_a_refusal_the_line_is_in_a_file_too(world: World, tmp_path: Path):  # noqa: F811
+def test_after_a_refusal_the_line_is_in_a_file_too(world: World, tmp_path: Path) -> None:  # noqa: F811
     """And whatever ssh says is there when ssh ends: a script reads the file at once."""
     strange(world)
     path = tmp_path / "errors"
@@ -163,7 +165,7 @@ def test_after_a_refusal_the_line_is_in_a_file_too(world: World, tmp_path: Path)
 
 def test_an_agent_with_too_many_keys_for_a_server_is_told(
     ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     """Servers of jobs that started before ours allowed for many."""
     for number in range(20):
         make_key(tmp_path / str(number))
@@ -179,7 +181,7 @@ def test_an_agent_with_too_many_keys_for_a_server_is_told(
 
 
 @pytest.mark.e2e
-def test_what_a_command_writes_to_stderr_arrives_as_it_is(world: World):  # noqa: F811
+def test_what_a_command_writes_to_stderr_arrives_as_it_is(world: World) -> None:  # noqa: F811
     """A refusal of another server's, git's for one, is no refusal of ours; and the output ends with the command."""
     said = r"git@github.com: Permission denied (publickey).\r\n\tx\rno end"
     done = subprocess.run(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_key_is_made_once_and_privately(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_a_key_is_made_once_and_privately(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     first = ensure_key()
     assert first.private == tmp_path / "smssh" / "id_ed25519"
     assert "made a key pair" in capfd.readouterr().err
@@ -34,7 +34,7 @@ def test_a_key_is_made_once_and_privately(tmp_path: Path, capfd: pytest.CaptureF
     assert not list(first.private.parent.glob(".*"))
 
 
-def test_the_public_half_is_found_again():
+def test_the_public_half_is_found_again() -> None:
     first = ensure_key()
     first.private.with_name("id_ed25519.pub").unlink()
     assert ensure_key().public.split()[:2] == first.public.split()[:2]
@@ -44,13 +44,13 @@ def _ensure(_: int) -> KeyPair:
     return ensure_key()
 
 
-def test_processes_at_once_get_the_same_key():
+def test_processes_at_once_get_the_same_key() -> None:
     with multiprocessing.get_context("fork").Pool(6) as pool:
         keys = pool.map(_ensure, range(12), chunksize=1)
     assert len({key.public.split()[1] for key in keys}) == 1
 
 
-def test_an_open_folder_is_closed(tmp_path: Path):
+def test_an_open_folder_is_closed(tmp_path: Path) -> None:
     (tmp_path / "smssh").mkdir(mode=0o755)
     ensure_key()
     assert stat.S_IMODE((tmp_path / "smssh").stat().st_mode) == 0o700
@@ -71,7 +71,7 @@ def fips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fips")
-def test_a_machine_without_ed25519_has_keys_of_ecdsa(tmp_path: Path):
+def test_a_machine_without_ed25519_has_keys_of_ecdsa(tmp_path: Path) -> None:
     made = ensure_key()
     assert made.public.startswith("ecdsa-sha2-nistp256 ")
     assert ensure_key() == made
@@ -88,7 +88,7 @@ def test_a_machine_without_ed25519_has_keys_of_ecdsa(tmp_path: Path):
 
 def test_a_key_that_came_into_fips_mode_is_left_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-):
+) -> None:
     first = ensure_key()
     flag = tmp_path / "fips_enabled"
     monkeypatch.setattr("smssh_plugin.keys.FIPS_FLAG", flag)
@@ -117,7 +117,7 @@ def strange(tmp_path: Path) -> Path:
     return tmp_path / "smssh"
 
 
-def test_the_home_of_another_user_is_not_used(strange: Path):
+def test_the_home_of_another_user_is_not_used(strange: Path) -> None:
     """Whose key lies there would go into every job."""
     os.chown(strange, STRANGER, -1)
     for use in (ensure_key, known_hosts.folder):
@@ -128,7 +128,7 @@ def test_the_home_of_another_user_is_not_used(strange: Path):
 
 def test_a_symlink_of_another_user_is_not_followed(
     strange: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     link = tmp_path / "link"
     link.symlink_to(strange)
     monkeypatch.setenv("SMSSH_HOME", str(link))
@@ -139,7 +139,7 @@ def test_a_symlink_of_another_user_is_not_followed(
 
 
 @pytest.mark.parametrize("name", ["id_ed25519", "id_ed25519.pub"])
-def test_a_key_of_another_user_is_not_used(strange: Path, name: str):
+def test_a_key_of_another_user_is_not_used(strange: Path, name: str) -> None:
     """It was put there while the folder was open."""
     os.chown(strange / name, STRANGER, -1)
     with pytest.raises(SmsshError, match=f"{name} belongs to another user"):
@@ -147,7 +147,7 @@ def test_a_key_of_another_user_is_not_used(strange: Path, name: str):
 
 
 @pytest.mark.parametrize("made", ["owner", "symlink", "fifo"])
-def test_a_host_key_that_another_user_wrote_is_not_known(strange: Path, made: str):
+def test_a_host_key_that_another_user_wrote_is_not_known(strange: Path, made: str) -> None:
     path = known_hosts.remember("algo-1.job.training.sagemaker", HOST_KEY)
     assert path is not None
     assert known_hosts.recall("algo-1.job.training.sagemaker") == HOST_KEY
@@ -162,14 +162,14 @@ def test_a_host_key_that_another_user_wrote_is_not_known(strange: Path, made: st
     assert known_hosts.recall("algo-1.job.training.sagemaker") is None
 
 
-def test_without_ssh_keygen(monkeypatch: pytest.MonkeyPatch):
+def test_without_ssh_keygen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SmsshError, match="ssh-keygen is not installed") as caught:
         ensure_key()
     assert "openssh-client" in (caught.value.hint or "")
 
 
-def test_a_home_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_home_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SMSSH_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(SmsshError, match="cannot use the folder") as caught:
@@ -181,7 +181,7 @@ def test_a_home_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     "text",
     ["", "ssh-ed25519", "ssh-ed25519 !!", "ssh-rsa " + HOST_KEY.split()[1], "* ssh-ed25519 AAAA", "x\ny z"],
 )
-def test_what_is_no_host_key_is_refused(text: str):
+def test_what_is_no_host_key_is_refused(text: str) -> None:
     with pytest.raises(SmsshError, match="refusing to log in") as caught:
         known_hosts.checked(text, "address")
     assert caught.value.status is ExitStatus.REFUSED
@@ -191,7 +191,7 @@ def test_what_is_no_host_key_is_refused(text: str):
     assert not path.exists()
 
 
-def test_host_keys_are_recalled_for_a_while(tmp_path: Path):
+def test_host_keys_are_recalled_for_a_while(tmp_path: Path) -> None:
     path = known_hosts.remember("Algo-1.Job.training.sagemaker", HOST_KEY + " comment")
     assert path is not None
     assert path.read_text() == f"algo-1.job.training.sagemaker {HOST_KEY}\n"
@@ -206,7 +206,7 @@ def test_host_keys_are_recalled_for_a_while(tmp_path: Path):
     assert known_hosts.remember("x" * 400, HOST_KEY) is not None
 
 
-def test_the_configuration_is_included_once_and_at_the_top(tmp_path: Path):
+def test_the_configuration_is_included_once_and_at_the_top(tmp_path: Path) -> None:
     own = tmp_path / ".ssh" / "config"
     own.parent.mkdir()
     own.write_text("Host *\n  User somebody\n  StrictHostKeyChecking no\n")
@@ -225,7 +225,7 @@ def test_the_configuration_is_included_once_and_at_the_top(tmp_path: Path):
     assert " proxy My-Job.training.sagemaker --user %r\n" in shown.replace("%n", "My-Job.training.sagemaker")
 
 
-def test_paths_with_odd_characters_are_quoted():
+def test_paths_with_odd_characters_are_quoted() -> None:
     assert ssh.quoted("/a b/%h") == '"/a b/%%h"'
     with pytest.raises(SmsshError, match="quote"):
         ssh.quoted('/a"b')

@@ -83,14 +83,14 @@ def world(any_server: SshServer, tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def test_a_login_is_three_calls_before_its_session_and_one_the_second_time(world: World):
+def test_a_login_is_three_calls_before_its_session_and_one_the_second_time(world: World) -> None:
     assert world.calls("true") == LOGIN
     assert world.calls("true") == LOGIN[2:]
     (known,) = (world.home / "known").iterdir()
     assert known.name == ADDRESS.lower()
 
 
-def test_it_is_the_same_among_ten_thousand_nodes(world: World):
+def test_it_is_the_same_among_ten_thousand_nodes(world: World) -> None:
     nodes = world.stack.service.nodes
     for number in range(CROWD):
         made = nodes.create_activation({"IamRole": "role", "Tags": world.tags(f"other-{number}")})
@@ -99,7 +99,7 @@ def test_it_is_the_same_among_ten_thousand_nodes(world: World):
     assert world.calls("true") == LOGIN
 
 
-def test_a_host_that_shows_another_key_is_refused_however_it_was_found(world: World):
+def test_a_host_that_shows_another_key_is_refused_however_it_was_found(world: World) -> None:
     assert world.ssh("true").returncode == 0
     node = world.stack.service.nodes.nodes[world.agent.node]
     for tag in ("SMSSHHostKey",):
@@ -115,7 +115,7 @@ def test_a_host_that_shows_another_key_is_refused_however_it_was_found(world: Wo
     assert "Host key verification failed" in done.stderr
 
 
-def test_a_wrong_user_is_told(world: World):
+def test_a_wrong_user_is_told(world: World) -> None:
     options = ["-F", str(world.home / "ssh_config"), "-o", "BatchMode=yes", "-l", "nobody-here"]
     done = world.run("ssh", *options, ADDRESS, "true")
     user = world.server.endpoint.user
@@ -127,7 +127,7 @@ def test_a_wrong_user_is_told(world: World):
 
 def test_a_profile_that_was_named_is_the_proxys_too(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     config = tmp_path / "aws-config"
     config.write_text(
         "[profile other account]\naws_access_key_id = AKIAOTHER\naws_secret_access_key = secret\n"
@@ -150,7 +150,7 @@ def test_a_profile_that_was_named_is_the_proxys_too(
         assert tunnel.alive
 
 
-def test_known_hosts_command_is_another_way(world: World):
+def test_known_hosts_command_is_another_way(world: World) -> None:
     command = f"{sys.executable} -m smssh_plugin.cli known-hosts %n %H"
     options = ["-F", str(world.home / "ssh_config"), "-o", "BatchMode=yes", "-l", world.server.endpoint.user]
     options += ["-o", f"KnownHostsCommand={command}", "-o", "UserKnownHostsFile=none"]
@@ -158,7 +158,7 @@ def test_known_hosts_command_is_another_way(world: World):
     assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
 
 
-def test_what_is_wrong_is_one_line_with_a_remedy(world: World):
+def test_what_is_wrong_is_one_line_with_a_remedy(world: World) -> None:
     done = world.ssh("true", address="nonesuch.nokind.sagemaker")
     lines = [line for line in done.stderr.splitlines() if line.startswith("smssh: ")]
     assert len(lines) == 1

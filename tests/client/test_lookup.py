@@ -59,7 +59,7 @@ def start_job(service: Service, name: str, **environment: str) -> None:
     service.sagemaker.create_training_job(TrainingJobName=name, Environment=environment, **training())
 
 
-def test_a_job_is_two_calls_however_many_nodes_there_are(session: AwsSession, service: Service):
+def test_a_job_is_two_calls_however_many_nodes_there_are(session: AwsSession, service: Service) -> None:
     for number in range(60):
         add_node(service, f"other-{number}")
     target = add_node(service, "My-Job", Step="Train", State="held")
@@ -72,7 +72,7 @@ def test_a_job_is_two_calls_however_many_nodes_there_are(session: AwsSession, se
     assert counting.calls == ["describe_instance_information", "list_tags_for_resource"]
 
 
-def test_hosts_are_told_apart(session: AwsSession, service: Service):
+def test_hosts_are_told_apart(session: AwsSession, service: Service) -> None:
     first = add_node(service, "job")
     second = add_node(service, "job", host="algo-2")
     assert lookup.resolve("job.training.sagemaker", session).target == first
@@ -81,7 +81,7 @@ def test_hosts_are_told_apart(session: AwsSession, service: Service):
 
 def test_two_nodes_of_one_host_are_refused_and_named(
     session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     start_job(service, "job", OUTCOME="hold")
     old, new = add_node(service, "job"), add_node(service, "job")
     set_tag(service, old, "SSHOwner", "ann")
@@ -101,7 +101,7 @@ def test_two_nodes_of_one_host_are_refused_and_named(
     assert lookup.resolve("job.training.sagemaker", session).target == old
 
 
-def test_a_node_of_before_the_jobs_last_start_is_passed_over(session: AwsSession, service: Service):
+def test_a_node_of_before_the_jobs_last_start_is_passed_over(session: AwsSession, service: Service) -> None:
     """A container that started again: SageMaker says since when, which no tag can."""
     start_job(service, "job", OUTCOME="hold")
     old, new = add_node(service, "job"), add_node(service, "job")
@@ -112,7 +112,7 @@ def test_a_node_of_before_the_jobs_last_start_is_passed_over(session: AwsSession
 
 def test_a_role_that_is_known_is_asked_for(
     session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     start_job(service, "job", OUTCOME="hold", SMSSH_ROLE="arn:aws:iam::123456789012:role/team/role")
     own, foreign = add_node(service, "job"), add_node(service, "job")
     for node in (own, foreign):
@@ -125,26 +125,28 @@ def test_a_role_that_is_known_is_asked_for(
     assert counting.calls == ["describe_instance_information", "list_tags_for_resource"]
 
 
-def test_the_owner_is_compared(session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch):
+def test_the_owner_is_compared(
+    session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     set_tag(service, add_node(service, "job"), "SSHOwner", "ben")
     assert lookup.resolve("job.training.sagemaker", session).owner == "ben"
     monkeypatch.setenv("SMSSH_OWNER", "ann")
-    for remembered in (False, True):
+    for cached in (False, True):
         with pytest.raises(SmsshError, match="has the owner 'ben', and SMSSH_OWNER is 'ann'") as caught:
-            lookup.resolve("job.training.sagemaker", session, remembered=remembered)
+            lookup.resolve("job.training.sagemaker", session, cached=cached)
         assert caught.value.status is ExitStatus.REFUSED
     monkeypatch.setenv("SMSSH_OWNER", "ben")
     assert lookup.resolve("job.training.sagemaker", session).owner == "ben"
 
 
-def test_the_key_of_a_resolved_host_is_remembered(session: AwsSession, service: Service):
+def test_the_key_of_a_resolved_host_is_remembered(session: AwsSession, service: Service) -> None:
     add_node(service, "job")
     lookup.resolve("job.training.sagemaker", session)
     assert known_hosts.recall("job.training.sagemaker") == HOST_KEY
     assert known_hosts.recall("algo-1.job.training.sagemaker") is None
 
 
-def test_a_pipeline_address(session: AwsSession, service: Service):
+def test_a_pipeline_address(session: AwsSession, service: Service) -> None:
     service.pipeline(definition(step("Train", "Training", training(Environment={"OUTCOME": "hold"}))))
     arn = service.start_pipeline()
     until(lambda: service.runner.running, "the job runs")
@@ -165,7 +167,7 @@ def test_a_pipeline_address(session: AwsSession, service: Service):
         lookup.resolve("Train.pipe.pipeline.sagemaker", session)
 
 
-def test_a_step_that_comes_later_is_waited_for(session: AwsSession, service: Service):
+def test_a_step_that_comes_later_is_waited_for(session: AwsSession, service: Service) -> None:
     first = step("First", "Training", training(Environment={"OUTCOME": "hold"}))
     environment = {"OUTCOME": "hold", "SMSSH_ENABLE": "1"}
     then = step("Then", "Training", training(Environment=environment), DependsOn=["First"])
@@ -191,7 +193,7 @@ def test_remote_debugging_of_a_step_that_has_no_job_yet(
     service: Service,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     from smssh_plugin.cli import main
 
     monkeypatch.setattr(patience, "POLL_FIRST_SECONDS", 0.01)
@@ -223,7 +225,7 @@ def test_remote_debugging_of_a_step_that_has_no_job_yet(
     assert "waiting: no step 'Then' has started" in shown.err
 
 
-def test_pipelines_that_are_not_there(session: AwsSession, service: Service):
+def test_pipelines_that_are_not_there(session: AwsSession, service: Service) -> None:
     with pytest.raises(SmsshError, match="no pipeline 'pipe' in us-east-1") as caught:
         lookup.resolve("Train.pipe.pipeline.sagemaker", session)
     assert caught.value.status is ExitStatus.NOT_FOUND
@@ -232,7 +234,7 @@ def test_pipelines_that_are_not_there(session: AwsSession, service: Service):
         lookup.resolve("Train.pipe.pipeline.sagemaker", session)
 
 
-def test_jobs_that_are_not_there(session: AwsSession, service: Service):
+def test_jobs_that_are_not_there(session: AwsSession, service: Service) -> None:
     for kind in ("training", "processing", "transform"):
         with pytest.raises(SmsshError, match=f"no {kind} job 'job' in us-east-1") as caught:
             lookup.resolve(f"job.{kind}.sagemaker", session)
@@ -242,7 +244,7 @@ def test_jobs_that_are_not_there(session: AwsSession, service: Service):
     assert caught.value.status is ExitStatus.UNREACHABLE
 
 
-def test_a_job_without_a_node(session: AwsSession, service: Service):
+def test_a_job_without_a_node(session: AwsSession, service: Service) -> None:
     start_job(service, "job", OUTCOME="hold")
     service.job_status("Training", "job", "InProgress")
     with pytest.raises(SmsshError, match="not online yet") as caught:
@@ -255,7 +257,7 @@ def test_a_job_without_a_node(session: AwsSession, service: Service):
     assert time.monotonic() - began < 5
 
 
-def test_a_job_that_has_failed_says_why(session: AwsSession, service: Service):
+def test_a_job_that_has_failed_says_why(session: AwsSession, service: Service) -> None:
     start_job(service, "job", OUTCOME="fail")
     service.job_status("Training", "job", "Failed")
     with pytest.raises(SmsshError, match=r"has ended \(Failed\): AlgorithmError") as caught:
@@ -263,7 +265,7 @@ def test_a_job_that_has_failed_says_why(session: AwsSession, service: Service):
     assert "hold" in (caught.value.hint or "")
 
 
-def test_nodes_are_listed_and_foreign_ones_are_not(session: AwsSession, service: Service):
+def test_nodes_are_listed_and_foreign_ones_are_not(session: AwsSession, service: Service) -> None:
     add_node(service, "old", Created="100")
     add_node(service, "new", Created="200")
     gone = add_node(service, "gone", Created="50")
@@ -291,7 +293,7 @@ class Ending(Counting):
         return super().call(service, operation, **arguments)
 
 
-def test_a_job_may_end_while_it_is_looked_up(session: AwsSession, service: Service):
+def test_a_job_may_end_while_it_is_looked_up(session: AwsSession, service: Service) -> None:
     start_job(service, "ending")
     target = add_node(service, "ending")
     other = add_node(service, "staying")
@@ -301,7 +303,7 @@ def test_a_job_may_end_while_it_is_looked_up(session: AwsSession, service: Servi
         lookup.resolve("ending.training.sagemaker", Ending(service, target))
 
 
-def test_a_refusal_is_told_from_trouble(session: AwsSession, service: Service):
+def test_a_refusal_is_told_from_trouble(session: AwsSession, service: Service) -> None:
     from smssh_plugin.local.service_error import ServiceError
 
     service.sessions.faults["DescribeInstanceInformation"] = ServiceError("AccessDeniedException", "no way")
@@ -314,7 +316,7 @@ def test_a_refusal_is_told_from_trouble(session: AwsSession, service: Service):
     assert refused.value.code == "Odd"
 
 
-def test_no_region(monkeypatch: pytest.MonkeyPatch):
+def test_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
@@ -329,7 +331,7 @@ def test_no_region(monkeypatch: pytest.MonkeyPatch):
         _ = AwsSession().region
 
 
-def test_no_credentials_and_no_network(monkeypatch: pytest.MonkeyPatch):
+def test_no_credentials_and_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -350,7 +352,7 @@ def test_no_credentials_and_no_network(monkeypatch: pytest.MonkeyPatch):
     assert caught.value.status is ExitStatus.UNREACHABLE
 
 
-def test_names_in_lower_case_arns_get_their_capitals_back():
+def test_names_in_lower_case_arns_get_their_capitals_back() -> None:
     arn = "arn:aws:sagemaker:us-east-1:1:training-job/pipelines-abcdefghijkl-trainmode-x1y2z3"
     found = executions.describe_step({"StepName": "TrainModel", "Metadata": {"TrainingJob": {"Arn": arn}}})
     assert found is not None
@@ -364,7 +366,7 @@ def test_names_in_lower_case_arns_get_their_capitals_back():
     assert found.names == ("pipelines-abcdefghijkl-TrainModel-x1y2z3",)
 
 
-def test_a_node_whose_job_is_over_is_passed_over(session: AwsSession, service: Service):
+def test_a_node_whose_job_is_over_is_passed_over(session: AwsSession, service: Service) -> None:
     """It shows as Online for minutes when its container was killed before it could deregister."""
     add_node(service, "job", State="ended")
     start_job(service, "job", OUTCOME="hold")
@@ -380,14 +382,14 @@ def test_a_node_whose_job_is_over_is_passed_over(session: AwsSession, service: S
 
 def test_what_was_found_a_moment_ago_is_remembered(
     session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     target = add_node(service, "job")
     address = "job.training.sagemaker"
     service.keyring.add_source(lambda name: Key(name, "secret") if name == "AKIAANOTHERANOTHER" else None)
-    node = lookup.resolve(address, session, remembered=True)
+    node = lookup.resolve(address, session, cached=True)
     counting = Counting()
     known_hosts.file_for(address).unlink()
-    assert lookup.resolve(address, counting, remembered=True) == node
+    assert lookup.resolve(address, counting, cached=True) == node
     assert counting.calls == []
     assert known_hosts.recall(address) == HOST_KEY
     assert lookup.resolve(address, counting).target == target
@@ -403,7 +405,7 @@ def test_what_was_found_a_moment_ago_is_remembered(
     ):
         change()
         counting = Counting()
-        assert lookup.resolve(address, counting, remembered=True).target == target
+        assert lookup.resolve(address, counting, cached=True).target == target
         assert len(counting.calls) == 2
 
 
@@ -422,7 +424,7 @@ def running(session: AwsSession, service: Service) -> Iterator[tuple[str, str]]:
     service.release(job)
 
 
-def test_a_step_is_found_by_the_name_of_its_job(running: tuple[str, str], service: Service):
+def test_a_step_is_found_by_the_name_of_its_job(running: tuple[str, str], service: Service) -> None:
     """Three calls with StartSession where the address names the execution, four where it is the newest."""
     execution, job = running
     target = add_node(service, job, Step="Train")
@@ -430,7 +432,7 @@ def test_a_step_is_found_by_the_name_of_its_job(running: tuple[str, str], servic
     add_node(service, f"pipelines-{execution}-Other-x", Step="Other")
     for address, calls in ((f"Train.{execution}.pipe", NODE), ("Train.pipe", [STEPS[0], *NODE])):
         counting = Counting()
-        node = lookup.resolve(f"{address}.pipeline.sagemaker", counting, remembered=True)
+        node = lookup.resolve(f"{address}.pipeline.sagemaker", counting, cached=True)
         assert (node.target, counting.calls) == (target, calls)
     counting = Counting()
     assert lookup.resolve("Train.pipe.pipeline.sagemaker", counting).target == target
@@ -439,7 +441,7 @@ def test_a_step_is_found_by_the_name_of_its_job(running: tuple[str, str], servic
 
 def test_a_step_whose_container_does_not_say_so_is_found_all_the_same(
     running: tuple[str, str], service: Service
-):
+) -> None:
     execution, job = running
     target = add_node(service, job)
     add_node(service, f"pipelines-{execution}-Train-old", Step="Train", State="ended")
@@ -448,28 +450,30 @@ def test_a_step_whose_container_does_not_say_so_is_found_all_the_same(
         ("Train.pipe", [STEPS[0], *NODE, STEPS[1], *NODE]),
     ):
         counting = Counting()
-        node = lookup.resolve(f"{address}.pipeline.sagemaker", counting, remembered=True)
+        node = lookup.resolve(f"{address}.pipeline.sagemaker", counting, cached=True)
         assert (node.target, counting.calls) == (target, calls)
 
 
-def test_the_newest_execution_is_remembered_for_a_shorter_time(running: tuple[str, str], service: Service):
+def test_the_newest_execution_is_remembered_for_a_shorter_time(
+    running: tuple[str, str], service: Service
+) -> None:
     execution, job = running
     add_node(service, job, Step="Train")
     for address, seconds in (("Train.pipe", 20), (f"Train.{execution}.pipe", 70)):
         text = f"{address}.pipeline.sagemaker"
         counting = Counting()
-        lookup.resolve(text, counting, remembered=True)
+        lookup.resolve(text, counting, cached=True)
         calls = list(counting.calls)
-        lookup.resolve(text, counting, remembered=True)
+        lookup.resolve(text, counting, cached=True)
         assert counting.calls == calls
         past = time.time() - seconds
         for entry in (home() / cache.FOLDER).iterdir():
             os.utime(entry, (past, past))
-        lookup.resolve(text, counting, remembered=True)
+        lookup.resolve(text, counting, cached=True)
         assert counting.calls == calls * 2
 
 
-def test_a_host_that_the_job_has_not_got_is_named(session: AwsSession, service: Service):
+def test_a_host_that_the_job_has_not_got_is_named(session: AwsSession, service: Service) -> None:
     start_job(service, "job", OUTCOME="hold")
     with pytest.raises(SmsshError, match="has no host algo-2: it has 1, algo-1") as caught:
         lookup.resolve("algo-2.job.training.sagemaker", session, wait=60)
@@ -524,7 +528,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
 NO_NODES = (200, {"InstanceInformationList": []})
 
 
-def test_a_native_host_is_found_by_what_it_announced(api: Api):
+def test_a_native_host_is_found_by_what_it_announced(api: Api) -> None:
     api.answers = [NO_NODES, (200, NATIVE), (200, json.dumps(ANNOUNCED).encode())]
     node = lookup.resolve("algo-2.job.training.sagemaker")
     assert (node.target, node.port, node.user) == ("sagemaker-training-job:job_algo-2", 2222, "root")
@@ -534,7 +538,7 @@ def test_a_native_host_is_found_by_what_it_announced(api: Api):
     assert known_hosts.recall("algo-2.job.training.sagemaker") == HOST_KEY
 
 
-def test_the_place_of_announcements_may_be_named(api: Api):
+def test_the_place_of_announcements_may_be_named(api: Api) -> None:
     described = {**NATIVE, "InputDataConfig": [], "Environment": {"SMSSH_ANNOUNCE": "s3://mine"}}
     api.answers = [NO_NODES, (200, described), (200, json.dumps(ANNOUNCED).encode())]
     assert lookup.resolve("algo-2.job.training.sagemaker").port == 2222
@@ -542,7 +546,7 @@ def test_the_place_of_announcements_may_be_named(api: Api):
 
 
 @pytest.mark.parametrize("owner", ["", "222222222222"])
-def test_the_bucket_of_announcements_must_be_the_jobs_own_accounts(api: Api, owner: str):
+def test_the_bucket_of_announcements_must_be_the_jobs_own_accounts(api: Api, owner: str) -> None:
     """Somebody else's bucket would say which host key to trust."""
     place = "s3://mine/x" + (f"?owner={owner}" if owner else "")
     described = {
@@ -581,7 +585,7 @@ def test_the_bucket_of_announcements_must_be_the_jobs_own_accounts(api: Api, own
 )
 def test_why_a_native_host_is_not_to_be_had(
     api: Api, described: dict[str, Any], announced: Any, words: str, status: str
-):
+) -> None:
     api.answers = [NO_NODES, (200, {**NATIVE, **described})]
     if isinstance(announced, dict):
         announced = (200, json.dumps({**ANNOUNCED, **announced}).encode())
@@ -593,15 +597,15 @@ def test_why_a_native_host_is_not_to_be_had(
     assert not api.answers
 
 
-def test_a_shell_needs_no_ssh_server(api: Api):
+def test_a_shell_needs_no_ssh_server(api: Api) -> None:
     api.answers = [NO_NODES, (200, {**NATIVE, "InputDataConfig": []})]
-    node = lookup.resolve("job.training.sagemaker", bare=True)
+    node = lookup.resolve("job.training.sagemaker", without_server=True)
     assert (node.target, node.port, node.host_key) == ("sagemaker-training-job:job_algo-1", 0, "")
 
 
 def test_remote_debugging_is_switched_on_in_a_job_that_runs(
     api: Api, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     from smssh_plugin.cli import main
 
     assert main(["remote-debug", "job"]) == 0
@@ -675,7 +679,7 @@ class Describing(Counting):
 @pytest.mark.parametrize(("kind", "described", "reference"), PLAIN)
 def test_what_cannot_come_is_not_waited_for(
     kind: str, described: dict[str, Any], reference: str, session: AwsSession, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     pauses: list[float] = []
 
     def stop(seconds: float) -> None:
@@ -715,7 +719,7 @@ BROUGHT = {
 @pytest.mark.parametrize("member", ["PrimaryContainer", "Containers"])
 def test_the_model_of_a_transform_job_says_whether_it_is_waited_for(
     container: dict[str, Any], reference: str, member: str, session: AwsSession, service: Service
-):
+) -> None:
     """Against the emulator, which describes models as AWS does."""
     whole = {"Image": "image", **container}
     service.sagemaker.create_model(
@@ -747,7 +751,7 @@ def test_the_model_of_a_transform_job_says_whether_it_is_waited_for(
 )
 def test_a_model_that_cannot_be_looked_at_may_turn_ssh_on(
     trouble: SmsshError, session: AwsSession, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     aws = Describing("transform", {"ModelName": "scorer"})
 
     def call(service: str, operation: str, **arguments: Any) -> dict[str, Any]:
@@ -762,14 +766,14 @@ def test_a_model_that_cannot_be_looked_at_may_turn_ssh_on(
 
 
 @pytest.mark.parametrize("kind", ["inference", "notebook", "studio"])
-def test_a_kind_that_nobody_can_be_asked_about_is_not_waited_for(kind: str, session: AwsSession):
+def test_a_kind_that_nobody_can_be_asked_about_is_not_waited_for(kind: str, session: AwsSession) -> None:
     with pytest.raises(SmsshError, match=f"no host algo-1 of {kind} 'job' is online"):
         lookup.resolve(f"job.{kind}.sagemaker", session, wait=600)
 
 
 def test_a_container_that_has_ended_is_waited_for_a_minute(
     session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     add_node(service, "job", State="ended")
     start_job(service, "job", OUTCOME="hold")
     now = [0.0]
@@ -783,14 +787,16 @@ def test_a_container_that_has_ended_is_waited_for_a_minute(
 
 
 @pytest.mark.parametrize(("status", "hold"), [("Completed", False), ("Stopped", False), ("Failed", True)])
-def test_a_hold_is_the_advice_for_what_has_failed_alone(status: str, hold: bool, session: AwsSession):
+def test_a_hold_is_the_advice_for_what_has_failed_alone(status: str, hold: bool, session: AwsSession) -> None:
     aws = Describing("training", {"TrainingJobStatus": status, "SecondaryStatus": status})
     with pytest.raises(SmsshError, match="has ended") as caught:
         lookup.resolve("job.training.sagemaker", aws, wait=600)
     assert ("hold" in str(caught.value.hint)) is hold
 
 
-def test_a_step_of_another_kind_is_not_waited_for(session: AwsSession, monkeypatch: pytest.MonkeyPatch):
+def test_a_step_of_another_kind_is_not_waited_for(
+    session: AwsSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = [{"StepName": "Ask", "StepStatus": "Executing", "Metadata": {"Callback": {"CallbackToken": "x"}}}]
     monkeypatch.setattr(
         executions, "execution_arn", lambda *_: "arn:aws:sagemaker:us-east-1:1:pipeline/p/execution/e"
@@ -800,7 +806,7 @@ def test_a_step_of_another_kind_is_not_waited_for(session: AwsSession, monkeypat
         lookup.resolve("Ask.p.pipeline.sagemaker", session, wait=600)
 
 
-def test_a_full_disk_is_said(session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_said(session: AwsSession, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     add_node(service, "job")
 
     def full(*_: Any, **__: Any) -> None:
@@ -814,7 +820,7 @@ def test_a_full_disk_is_said(session: AwsSession, service: Service, monkeypatch:
 
 def test_a_step_whose_arn_is_in_lower_case_altogether(
     session: AwsSession, monkeypatch: pytest.MonkeyPatch, service: Service
-):
+) -> None:
     own = "pipelines-abcdefghijkl-Train-hWEjyentHL"
     target = add_node(service, own, Step="Train")
     add_node(service, "pipelines-another00000-Train-hWEjyentHL", Step="Train")
@@ -831,7 +837,7 @@ def test_a_step_whose_arn_is_in_lower_case_altogether(
 
 def test_such_a_step_without_a_node_is_found_in_the_list_of_jobs(
     session: AwsSession, monkeypatch: pytest.MonkeyPatch, service: Service
-):
+) -> None:
     own = "pipelines-abcdefghijkl-Train-hWEjyentHL"
     start_job(service, own, OUTCOME="hold", SMSSH_ENABLE="0")
     arn = f"arn:aws:sagemaker:us-east-1:1:training-job/{own.lower()}"
@@ -851,7 +857,7 @@ def test_such_a_step_without_a_node_is_found_in_the_list_of_jobs(
 
 def test_a_step_is_found_without_its_capitals(
     session: AwsSession, monkeypatch: pytest.MonkeyPatch, service: Service
-):
+) -> None:
     """Programs around ssh write host names in lower case; a name that two steps have is not guessed at."""
     target = add_node(service, "job-1", Step="Train")
     arn = "arn:aws:sagemaker:us-east-1:1:training-job/job-1"
@@ -863,7 +869,7 @@ def test_a_step_is_found_without_its_capitals(
     assert executions._alike([*steps, {"StepName": "TRAIN"}], "train") is None
 
 
-def test_what_is_none_of_a_persons_goes_to_the_control_port(service: Service, session: AwsSession):
+def test_what_is_none_of_a_persons_goes_to_the_control_port(service: Service, session: AwsSession) -> None:
     def port(job: str, **how: bool) -> str:
         words = endpoint.reach(f"{job}.training.sagemaker", session, **how).proxy
         return words[words.index("--port") + 1]
@@ -873,7 +879,7 @@ def test_what_is_none_of_a_persons_goes_to_the_control_port(service: Service, se
     # A container whose smssh has none, and one that was found a moment ago.
     add_node(service, "old")
     assert (port("old"), port("old", control=True)) == ("2222", "2222")
-    assert lookup.resolve("new.training.sagemaker", session, remembered=True).control_port == 2223
+    assert lookup.resolve("new.training.sagemaker", session, cached=True).control_port == 2223
     add_node(service, "odd", ControlPort="everything")
     with pytest.raises(SmsshError, match="carries tags that are not ours"):
         lookup.resolve("odd.training.sagemaker", session)

@@ -63,7 +63,7 @@ def users(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_a_user_says_for_all_hosts_leads_nowhere_else(users: Path):
+def test_what_a_user_says_for_all_hosts_leads_nowhere_else(users: Path) -> None:
     ssh_config.install()
     found = chosen(users)
     assert found["controlmaster"] == "false"
@@ -80,7 +80,7 @@ def test_what_a_user_says_for_all_hosts_leads_nowhere_else(users: Path):
     assert {**theirs, "ignoreunknown": ""} == {**chosen(users, "example.com"), "ignoreunknown": ""}
 
 
-def test_the_keys_of_a_person_are_offered_after_ours(users: Path):
+def test_the_keys_of_a_person_are_offered_after_ours(users: Path) -> None:
     for name in ("id_rsa", "id_ed25519", "id_ed25519.pub", "id_ecdsa_sk"):
         (users.parent / name).touch()
     ssh_config.install()
@@ -116,7 +116,7 @@ def test_no_more_is_written_than_that_ssh_knows(
     users: Path,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-):
+) -> None:
     fake(tmp_path, version, monkeypatch)
     path, _ = ssh_config.install()
     lines = path.read_text().splitlines()
@@ -133,7 +133,9 @@ def test_no_more_is_written_than_that_ssh_knows(
     chosen(users)
 
 
-def test_an_ssh_without_include_is_left_alone(users: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_an_ssh_without_include_is_left_alone(
+    users: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     fake(tmp_path, "OpenSSH_6.6.1p1, OpenSSL 1.0.1e", monkeypatch)
     before = users.read_text()
     with pytest.raises(SmsshError, match=r"OpenSSH 6\.6 has no Include"):
@@ -146,7 +148,7 @@ def test_an_old_ssh_logs_in_by_the_name_that_was_typed(
     world: World,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     fake(tmp_path, "OpenSSH_8.2p1 Ubuntu-4ubuntu0.11, OpenSSL 1.1.1f", monkeypatch)
     world.environment["PATH"] = os.environ["PATH"]
     assert world.smssh("ssh-config", "--write").returncode == 0
@@ -166,7 +168,7 @@ def test_an_old_ssh_logs_in_by_the_name_that_was_typed(
 
 
 @pytest.mark.e2e
-def test_profile_and_region_are_pinned(world: World, tmp_path: Path):  # noqa: F811
+def test_profile_and_region_are_pinned(world: World, tmp_path: Path) -> None:  # noqa: F811
     config = tmp_path / "aws-config"
     keys = {name: world.environment.pop(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     config.write_text(

@@ -127,12 +127,12 @@ def run(world: World, command: list[str], data: bytes) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("way", ["ssh", "connect"])
-def test_a_credential_process_that_reads_its_stdin_gets_nothing(asking: World, way: str):
+def test_a_credential_process_that_reads_its_stdin_gets_nothing(asking: World, way: str) -> None:
     done = run(asking, words(asking, way), b"for the container\n")
     assert (done.returncode, done.stdout) == (0, b"for the container\n"), done.stderr
 
 
-def test_neither_do_the_credentials_of_a_host_keys_lookup(asking: World):
+def test_neither_do_the_credentials_of_a_host_keys_lookup(asking: World) -> None:
     command = [sys.executable, "-m", "smssh_plugin.cli", "known-hosts", ADDRESS]
     loop = f"read first; {shlex.join(command)} >/dev/null; cat"
     done = run(asking, ["sh", "-c", loop], b"first\nsecond\n")
@@ -140,7 +140,7 @@ def test_neither_do_the_credentials_of_a_host_keys_lookup(asking: World):
 
 
 @pytest.mark.parametrize("command", ["list", "status", "shell"])
-def test_a_loop_over_a_file_keeps_its_lines(asking: World, command: str):
+def test_a_loop_over_a_file_keeps_its_lines(asking: World, command: str) -> None:
     """`while read -r job; do smssh status $job; done < jobs`."""
     arguments = [] if command == "list" else [f"nonesuch.{ADDRESS.split('.', 2)[2]}"]
     ours = [sys.executable, "-m", "smssh_plugin.cli", command, *arguments]
@@ -149,7 +149,9 @@ def test_a_loop_over_a_file_keeps_its_lines(asking: World, command: str):
 
 
 @pytest.mark.parametrize("way", ["ssh", "connect"])
-def test_without_a_terminal_an_mfa_code_is_not_read_from_the_stream(asking: World, sts: Sts, way: str):
+def test_without_a_terminal_an_mfa_code_is_not_read_from_the_stream(
+    asking: World, sts: Sts, way: str
+) -> None:
     asking.environment["AWS_PROFILE"] = "mfa"
     done = run(asking, words(asking, way), b"765432\n")
     assert done.returncode == (255 if way == "ssh" else 5)
@@ -161,7 +163,9 @@ def test_without_a_terminal_an_mfa_code_is_not_read_from_the_stream(asking: Worl
 
 
 @pytest.mark.parametrize("way", ["ssh", "connect"])
-def test_a_prompt_goes_to_the_terminal_and_the_stream_to_the_container(asking: World, sts: Sts, way: str):
+def test_a_prompt_goes_to_the_terminal_and_the_stream_to_the_container(
+    asking: World, sts: Sts, way: str
+) -> None:
     asking.environment["AWS_PROFILE"] = "mfa"
     shown, code, output, error = at_a_terminal(
         asking, words(asking, way), b"for the container\n", b"765432\n"
@@ -218,7 +222,7 @@ def at_a_terminal(
 
 def test_nobody_is_asked_again_in_a_session_that_goes_on(
     asking: World, sts: Sts, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     """The terminal is the remote shell's by then, or shows what `smssh debug` watches all night."""
     monkeypatch.setattr(credentials, "_typed", lambda _prompt: "765432")
     for name in (*KEYS, "AWS_PROFILE"):

@@ -51,7 +51,7 @@ def fetch(port: int) -> bytes:
         return answer.read()
 
 
-def test_http_through_a_tunnel_and_nothing_left(ssh_server: SshServer, web: int):
+def test_http_through_a_tunnel_and_nothing_left(ssh_server: SshServer, web: int) -> None:
     with Tunnel(ssh_server.endpoint, web) as tunnel:
         assert tunnel.alive
         assert fetch(tunnel.local_port) == BODY
@@ -66,7 +66,7 @@ def test_http_through_a_tunnel_and_nothing_left(ssh_server: SshServer, web: int)
         pass
 
 
-def test_a_tunnel_can_be_started_again(ssh_server: SshServer, web: int):
+def test_a_tunnel_can_be_started_again(ssh_server: SshServer, web: int) -> None:
     tunnel = Tunnel(ssh_server.endpoint, web)
     for _ in range(2):
         tunnel.start()
@@ -79,7 +79,7 @@ def test_a_tunnel_can_be_started_again(ssh_server: SshServer, web: int):
         _ = tunnel.local_port
 
 
-def test_a_chosen_port(ssh_server: SshServer, web: int):
+def test_a_chosen_port(ssh_server: SshServer, web: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -89,14 +89,14 @@ def test_a_chosen_port(ssh_server: SshServer, web: int):
             Tunnel(ssh_server.endpoint, web, local_port=port).start()
 
 
-def test_forward_ends_with_its_connection(ssh_server: SshServer, web: int):
+def test_forward_ends_with_its_connection(ssh_server: SshServer, web: int) -> None:
     with Connection(ssh_server.endpoint) as connection:
         tunnel = connection.forward(web)
         assert fetch(tunnel.local_port) == BODY
     assert not tunnel.alive
 
 
-def test_a_key_of_a_machine_in_fips_mode(ssh_server: SshServer, web: int, tmp_path: Path):
+def test_a_key_of_a_machine_in_fips_mode(ssh_server: SshServer, web: int, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", str(tmp_path / "ec")], check=True)
     accepted = ssh_server.folder / "authorized"
     before = accepted.read_text()
@@ -110,7 +110,7 @@ def test_a_key_of_a_machine_in_fips_mode(ssh_server: SshServer, web: int, tmp_pa
 
 def test_wrong_keys_are_refused(
     ssh_server: SshServer, web: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
+) -> None:
     other = make_key(tmp_path / "other")
     with pytest.raises(SmsshError, match="another host key") as caught:
         Tunnel(ssh_server.with_host_key(other), web).start()
@@ -121,7 +121,7 @@ def test_wrong_keys_are_refused(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_proxy_that_fails(ssh_server: SshServer):
+def test_a_proxy_that_fails(ssh_server: SshServer) -> None:
     says = (sys.executable, "-c", "import sys; sys.exit('error: no such thing as that job')")
     before = set(psutil.Process().children())
     with pytest.raises(SmsshError, match="no such thing as that job") as caught:
@@ -130,7 +130,7 @@ def test_a_proxy_that_fails(ssh_server: SshServer):
     assert set(psutil.Process().children()) <= before
 
 
-def test_a_tunnel_notices_that_its_login_is_gone(ssh_server: SshServer, web: int):
+def test_a_tunnel_notices_that_its_login_is_gone(ssh_server: SshServer, web: int) -> None:
     with Tunnel(ssh_server.endpoint, web) as tunnel:
         tunnel._proxy.process.kill()
         tunnel._forwarder._transport.join(LIMIT)

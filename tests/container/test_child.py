@@ -1,16 +1,17 @@
 """Children of the supervisor: restarted with a growing delay, short logs, first to go when memory runs out."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from smssh_plugin.container import child as _child
 from smssh_plugin.container.child import Child, tail, trim
+from smssh_plugin.processes import process_ids
 from tests.waiting import LIMIT, until
 
 
@@ -29,7 +30,7 @@ def child_of(tmp_path):
         child.stop(0.5)
 
 
-def test_it_comes_back_with_a_growing_delay(tmp_path, child_of, monkeypatch):
+def test_it_comes_back_with_a_growing_delay(tmp_path, child_of, monkeypatch) -> None:
     monkeypatch.setattr(_child, "BACK_OFF", (0.01, 0.02, 0.03))
     waited = []
     wait = _child.threading.Event.wait
@@ -46,7 +47,7 @@ def test_it_comes_back_with_a_growing_delay(tmp_path, child_of, monkeypatch):
     assert waited[:5] == [0.01, 0.02, 0.03, 0.03, 0.03]
 
 
-def test_a_steady_one_comes_back_at_once(child_of, monkeypatch):
+def test_a_steady_one_comes_back_at_once(child_of, monkeypatch) -> None:
     monkeypatch.setattr(_child, "STEADY_SECONDS", 0.0)
     monkeypatch.setattr(_child, "BACK_OFF", (0.0, 1000.0))
     child = child_of("import time; time.sleep(1000)", restart=True)
@@ -56,7 +57,7 @@ def test_a_steady_one_comes_back_at_once(child_of, monkeypatch):
         until(lambda: child.running() and child.pid != before, what="the restart")  # noqa: B023 - called at once
 
 
-def test_a_program_that_vanishes_and_comes_back(tmp_path, child_of, monkeypatch):
+def test_a_program_that_vanishes_and_comes_back(tmp_path, child_of, monkeypatch) -> None:
     """An image's package manager may replace it while it runs."""
     monkeypatch.setattr(_child, "BACK_OFF", (0.02,))
     program = tmp_path / "program"
@@ -75,7 +76,7 @@ def test_a_program_that_vanishes_and_comes_back(tmp_path, child_of, monkeypatch)
         child.stop(0.5)
 
 
-def test_nothing_is_started_after_the_stop(child_of, monkeypatch):
+def test_nothing_is_started_after_the_stop(child_of, monkeypatch) -> None:
     monkeypatch.setattr(_child, "BACK_OFF", (0.0,))
     child = child_of("pass", restart=True)
     child.stop(5.0)
@@ -83,17 +84,17 @@ def test_nothing_is_started_after_the_stop(child_of, monkeypatch):
     assert not child._thread.is_alive()
 
 
-def test_a_program_that_is_not_there(tmp_path):
+def test_a_program_that_is_not_there(tmp_path) -> None:
     with pytest.raises(FileNotFoundError):
         Child("test", ["/no/such/program"], {}, tmp_path / "log", restart=True).start()
 
 
-def test_a_log_that_cannot_be_written_is_no_reason_not_to_start(tmp_path, child_of):
+def test_a_log_that_cannot_be_written_is_no_reason_not_to_start(tmp_path, child_of) -> None:
     child = child_of("import time; time.sleep(1000)", log=tmp_path / "no" / "such" / "folder")
     assert child.running()
 
 
-def test_logs_stay_short(tmp_path, child_of, monkeypatch):
+def test_logs_stay_short(tmp_path, child_of, monkeypatch) -> None:
     monkeypatch.setattr(_child, "LOG_LIMIT", 10_000)
     monkeypatch.setattr(_child, "TRIM_SECONDS", 0.02)
     monkeypatch.setattr(_child, "trim", lambda path: trim(path, 10_000))
@@ -110,7 +111,7 @@ def test_logs_stay_short(tmp_path, child_of, monkeypatch):
     assert b"\0" not in log.read_bytes()
 
 
-def test_trim_keeps_the_end(tmp_path):
+def test_trim_keeps_the_end(tmp_path) -> None:
     log = tmp_path / "log"
     log.write_text("".join(f"{number}\n" for number in range(1000)))
     trim(log, 1 << 20)
@@ -122,20 +123,20 @@ def test_trim_keeps_the_end(tmp_path):
     trim(tmp_path / "none", 1)
 
 
-def test_tail(tmp_path):
+def test_tail(tmp_path) -> None:
     (tmp_path / "log").write_text("a\nb \n c\nd\n")
     assert tail(tmp_path / "log") == "b | c | d"
     assert tail(tmp_path / "none") == ""
 
 
 @pytest.mark.parametrize("expendable", [True, False])
-def test_the_kernel_takes_the_expendable_first(child_of, expendable):
+def test_the_kernel_takes_the_expendable_first(child_of, expendable) -> None:
     child = child_of("import time; time.sleep(1000)", expendable=expendable)
     expected = "1000" if expendable else Path("/proc/self/oom_score_adj").read_text().strip()
     assert Path(f"/proc/{child.pid}/oom_score_adj").read_text().strip() == expected
 
 
-def test_it_dies_with_its_thread(tmp_path, child_of):
+def test_it_dies_with_its_thread(tmp_path, child_of) -> None:
     """The supervisor may be killed: nothing of ours stays behind."""
     code = (
         "import sys, time; from pathlib import Path; from smssh_plugin.container.child import Child\n"
@@ -160,6 +161,7 @@ def test_it_dies_with_its_thread(tmp_path, child_of):
     until(gone, what="its end")
 
 
+MARK = "SMSSH_TEST_STARTED_BY"
 DIES_EARLY = """
 import os, signal, sys, threading, time
 from pathlib import Path
@@ -180,14 +182,24 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("known", ["not known", "known"])
-def test_it_does_not_outlive_a_parent_that_ends_while_it_starts(tmp_path, known):
+def test_it_does_not_outlive_a_parent_that_ends_while_it_starts(tmp_path, known) -> None:
     """That the kernel has to end it with its parent is not said yet, or the program does not run yet."""
-    seconds = f"30.{os.getpid()}"
-    subprocess.run(
-        [sys.executable, "-c", DIES_EARLY, known, seconds], cwd=tmp_path, timeout=LIMIT, check=True
-    )
-    time.sleep(1.5)
-    assert (
-        subprocess.run(["pgrep", "-fx", f"sleep {seconds}"], stdout=subprocess.PIPE, check=False).stdout
-        == b""
-    )
+    mark = f"{os.getpid()}-{known}"
+    environ = {**os.environ, MARK: mark}
+    command = [sys.executable, "-c", DIES_EARLY, known, "987"]
+    subprocess.run(command, cwd=tmp_path, env=environ, timeout=LIMIT, check=True)
+    try:
+        until(lambda: not marked(mark), what="the end of what it was starting")
+    finally:
+        for pid in marked(mark):
+            os.kill(pid, signal.SIGKILL)
+
+
+def marked(mark):
+    """The processes that have the mark in their environment, as each has that this test starts, from the beginning."""
+    found = []
+    for pid in process_ids():
+        with contextlib.suppress(OSError):
+            if f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found

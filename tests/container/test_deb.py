@@ -26,7 +26,7 @@ def taken(tmp_path, data):
 
 
 @pytest.mark.parametrize("compression", ["", "gz", "xz"])
-def test_programs_come_out_executable_and_nothing_else_comes_out(tmp_path, compression):
+def test_programs_come_out_executable_and_nothing_else_comes_out(tmp_path, compression) -> None:
     more = {
         "./usr/bin/ssm-cli": b"no",
         "./etc/amazon-ssm-agent": b"no",
@@ -42,7 +42,7 @@ def test_programs_come_out_executable_and_nothing_else_comes_out(tmp_path, compr
 
 @pytest.mark.needs("dpkg-deb")
 @pytest.mark.parametrize("compression", ["none", "gzip", "xz", "zstd"])
-def test_what_dpkg_makes(tmp_path, compression):
+def test_what_dpkg_makes(tmp_path, compression) -> None:
     if compression == "zstd" and sys.version_info < (3, 14):
         needs.does_not_apply("the standard library reads zstd from Python 3.14 on")
     root = tmp_path / "root"
@@ -61,7 +61,7 @@ def test_what_dpkg_makes(tmp_path, compression):
 
 
 @pytest.mark.applies(sys.version_info < (3, 14), "this Python reads zstd")
-def test_zstd_is_named_where_it_cannot_be_read(tmp_path):
+def test_zstd_is_named_where_it_cannot_be_read(tmp_path) -> None:
     data = b"!<arch>\n" + member("debian-binary", b"2.0\n") + member("data.tar.zst", b"\x28\xb5\x2f\xfd")
     with pytest.raises(SmsshError, match=r"cannot read data\.tar\.zst"):
         taken(tmp_path, data)
@@ -76,7 +76,7 @@ def test_zstd_is_named_where_it_cannot_be_read(tmp_path):
         "usr/bin/x/../../bin/../../amazon-ssm-agent",
     ],
 )
-def test_paths_that_lead_elsewhere_are_passed_over(tmp_path, name):
+def test_paths_that_lead_elsewhere_are_passed_over(tmp_path, name) -> None:
     inner = tmp_path / "deep" / "deep"
     inner.mkdir(parents=True)
     found, files = taken(inner, deb({name: b"evil"}))
@@ -85,7 +85,7 @@ def test_paths_that_lead_elsewhere_are_passed_over(tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_only_regular_files_are_programs(tmp_path, kind):
+def test_only_regular_files_are_programs(tmp_path, kind) -> None:
     entry = tarfile.TarInfo("./usr/bin/amazon-ssm-agent")
     entry.type, entry.linkname = kind, "/etc/shadow"
     with pytest.raises(SmsshError, match="is not a program"):
@@ -104,7 +104,7 @@ def test_only_regular_files_are_programs(tmp_path, kind):
         lambda data: data.replace(b"data.tar.gz", b"none.tar.gz"),
     ],
 )
-def test_damaged_packages_are_refused_and_leave_no_program(tmp_path, damage):
+def test_damaged_packages_are_refused_and_leave_no_program(tmp_path, damage) -> None:
     data = deb({"./usr/bin/amazon-ssm-agent": bytes(range(256)) * 4000})
     with pytest.raises(SmsshError) as caught:
         taken(tmp_path, damage(data))
@@ -112,7 +112,7 @@ def test_damaged_packages_are_refused_and_leave_no_program(tmp_path, damage):
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".new-")]
 
 
-def test_a_full_disk_is_named(tmp_path, monkeypatch):
+def test_a_full_disk_is_named(tmp_path, monkeypatch) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     (tmp_path / "a.deb").write_bytes(deb(FILES))

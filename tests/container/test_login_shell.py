@@ -41,7 +41,7 @@ def program(tmp_path):
     return make
 
 
-def test_the_right_python(program, tmp_path):
+def test_the_right_python(program, tmp_path) -> None:
     own, usual = program("venv/bin/python3.11"), program("usual/python")
     path = str(usual.parent)
     script = program("usual/train", f"#!{own}\nimport x\n")
@@ -56,7 +56,7 @@ def test_the_right_python(program, tmp_path):
         assert login_shell.interpreter_dir(other, path) is None
 
 
-def test_environment(context, tmp_path, program):
+def test_environment(context, tmp_path, program) -> None:
     own = program("venv/bin/python")
     given = {
         "PATH": "/usr/bin:/bin",
@@ -79,7 +79,7 @@ def test_environment(context, tmp_path, program):
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "busybox"])
-def test_any_value_survives(context, shell, tmp_path):
+def test_any_value_survives(context, shell, tmp_path) -> None:
     """Through the session script, in whatever /bin/sh is."""
     path = needs.program(shell)
     command = [path, *{"busybox": ["sh"], "bash": ["--posix"]}.get(shell, [])]
@@ -120,14 +120,14 @@ def test_any_value_survives(context, shell, tmp_path):
     assert "SSH_ORIGINAL_COMMAND" not in found
 
 
-def test_files_are_private(context):
+def test_files_are_private(context) -> None:
     made = context({"A": "secret"})
     login_shell.write_files(made, [])
     for path in login_shell.ssh_dir(made).iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
-def test_later_logins_get_what_the_job_has_by_then(context, monkeypatch):
+def test_later_logins_get_what_the_job_has_by_then(context, monkeypatch) -> None:
     """The toolkits add the SM_* variables right before the entry point."""
     made = context({"PATH": "/usr/bin"})
     sshd.smssh_before_entry_point(made, ["x"])  # no server yet: nothing to write to
@@ -157,7 +157,7 @@ def archive(program, monkeypatch, tmp_path):
     return make
 
 
-def test_apt_asks_for_nothing_and_starts_nothing(context, archive, tmp_path):
+def test_apt_asks_for_nothing_and_starts_nothing(context, archive, tmp_path) -> None:
     archive(
         f'echo "$DEBIAN_FRONTEND $* $https_proxy $(umask)" >> {tmp_path}/said; cat {tmp_path}/policy; cat'
     )
@@ -170,14 +170,14 @@ def test_apt_asks_for_nothing_and_starts_nothing(context, archive, tmp_path):
     assert "exit 101" in (tmp_path / "run" / "ssh" / "apt.log").read_text()
 
 
-def test_a_policy_of_the_image_stays(context, archive, tmp_path):
+def test_a_policy_of_the_image_stays(context, archive, tmp_path) -> None:
     (tmp_path / "policy").write_text("the image's")
     archive(":")
     apt.install(context())
     assert (tmp_path / "policy").read_text() == "the image's"
 
 
-def test_what_apt_says_is_one_line(context, archive, tmp_path):
+def test_what_apt_says_is_one_line(context, archive, tmp_path) -> None:
     archive(
         'echo "E: of $8"; for word; do [ $word != install ] || { echo noise; echo "E: No route"; exit 100; }; done'
     )
@@ -189,7 +189,7 @@ def test_what_apt_says_is_one_line(context, archive, tmp_path):
     assert not (tmp_path / "policy").exists()
 
 
-def test_apt_is_bounded(context, archive, monkeypatch, tmp_path):
+def test_apt_is_bounded(context, archive, monkeypatch, tmp_path) -> None:
     archive(f"sleep 1000 & echo $! >> {tmp_path}/pids; wait")
     monkeypatch.setattr(apt, "STEP_LIMITS", {"update": 0.3, "install": 0.3})
     began = time.monotonic()
@@ -200,7 +200,7 @@ def test_apt_is_bounded(context, archive, monkeypatch, tmp_path):
         until(lambda pid=pid: boot.start_time(pid) is None, what="the end of what apt-get started")
 
 
-def test_apt_where_it_cannot_be(context, monkeypatch, tmp_path):
+def test_apt_where_it_cannot_be(context, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(SmsshError, match="user id 1000"):
         apt.install(context())

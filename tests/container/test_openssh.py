@@ -34,7 +34,7 @@ def stub(tmp_path):
     return make
 
 
-def test_what_an_sshd_does_not_know_is_left_out(tmp_path, stub):
+def test_what_an_sshd_does_not_know_is_left_out(tmp_path, stub) -> None:
     config = tmp_path / "config"
     config.write_text("Port 1\nSetEnv A=b\nListenAddress 127.0.0.1\nPerSourcePenalties no\n")
     openssh.accept(stub("SetEnv|PerSourcePenalties"), config)
@@ -42,7 +42,7 @@ def test_what_an_sshd_does_not_know_is_left_out(tmp_path, stub):
     assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o755
 
 
-def test_what_an_sshd_must_know(tmp_path, stub):
+def test_what_an_sshd_must_know(tmp_path, stub) -> None:
     """It shall rather not run than listen to the world."""
     config = tmp_path / "config"
     config.write_text("Port 1\nListenAddress 127.0.0.1\n")
@@ -51,7 +51,7 @@ def test_what_an_sshd_must_know(tmp_path, stub):
     assert "ListenAddress" in config.read_text()
 
 
-def test_a_folder_that_cannot_be_made(tmp_path, stub):
+def test_a_folder_that_cannot_be_made(tmp_path, stub) -> None:
     config = tmp_path / "config"
     config.write_text("Port 1\n")
     (tmp_path / "file").touch()
@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, stub):
         openssh.accept(stub("Nothing", tmp_path / "file" / "in"), config)
 
 
-def test_folders_with_odd_names(tmp_path, key):
+def test_folders_with_odd_names(tmp_path, key) -> None:
     """TMPDIR may have spaces and percent signs in it."""
     program = needs.program("sshd")
     run = tmp_path / "a b%h'c"
@@ -87,7 +87,7 @@ def test_folders_with_odd_names(tmp_path, key):
     assert done.stdout == "ran\n"
 
 
-def test_user_namespaces(tmp_path):
+def test_user_namespaces(tmp_path) -> None:
     """The id that sshd drops its privileges to has to exist where it runs."""
     mapping = tmp_path / "uid_map"
     mapping.write_text("         0       1000          1\n")
@@ -98,7 +98,7 @@ def test_user_namespaces(tmp_path):
     assert openssh._mapped(tmp_path / "none", 101)
 
 
-def test_in_a_user_namespace_asyncssh_takes_over(container):
+def test_in_a_user_namespace_asyncssh_takes_over(container) -> None:
     """As `unshare --map-root-user` makes them: root by name, but with one id mapped and no setgroups."""
     unshare = ["unshare", "--user", "--map-root-user"]
     if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode != 0:
@@ -120,7 +120,7 @@ def test_in_a_user_namespace_asyncssh_takes_over(container):
 
 
 @pytest.mark.needs("image environment")
-def test_a_server_that_was_asked_for_and_is_not_there_is_named(container):
+def test_a_server_that_was_asked_for_and_is_not_there_is_named(container) -> None:
     process = container.wrap(
         "sh",
         "-c",
@@ -137,7 +137,7 @@ def test_a_server_that_was_asked_for_and_is_not_there_is_named(container):
 
 @pytest.mark.needs("sshd", "setpriv")
 @pytest.mark.applies(os.geteuid() == 0, "only root can become a user without an account")
-def test_without_an_account_asyncssh_takes_over(container):
+def test_without_an_account_asyncssh_takes_over(container) -> None:
     """Images may be run with any user id: no account, no home, and an ssh-keygen that refuses to work."""
     system = "/usr/bin/python3"
     version = subprocess.run([system, "-V"], capture_output=True, text=True, check=False).stdout

@@ -46,7 +46,7 @@ NOTHING = Redaction({})
         ),
     ],
 )
-def test_names_of_secrets(name):
+def test_names_of_secrets(name) -> None:
     assert is_secret_name(name)
 
 
@@ -67,7 +67,7 @@ def test_names_of_secrets(name):
         *("lr", "output-dir", "max_new_tokens", "author", "passes", "token_type_ids", "use_keypoints", ""),
     ],
 )
-def test_names_of_others(name):
+def test_names_of_others(name) -> None:
     assert not is_secret_name(name)
 
 
@@ -92,18 +92,18 @@ def test_names_of_others(name):
         ("--password --lr 1", "--password --lr 1"),
     ],
 )
-def test_texts(text, shown):
+def test_texts(text, shown) -> None:
     assert NOTHING.text(text) == shown
 
 
-def test_the_words_of_a_command_line_are_exact():
+def test_the_words_of_a_command_line_are_exact() -> None:
     words = ["t", "--api-key", "two words", "--lr", "0.1", "-code", "x", "--token=a b", "HF_TOKEN=y z"]
     shown = ["t", "--api-key", MASK, "--lr", "0.1", "-code", MASK]
     assert NOTHING.command(words)[: len(shown)] == shown
     assert "x" not in " ".join(NOTHING.command(words)[-2:]).replace("***", "")
 
 
-def test_values_of_the_jobs_variables_are_masked_wherever_they_are():
+def test_values_of_the_jobs_variables_are_masked_wherever_they_are() -> None:
     redaction = Redaction(
         {"DB_PASSWORD": "correct horse", "MY_TOKEN": "1", "NAME": "correct", "A_KEY": "/etc/key"}
     )
@@ -114,14 +114,14 @@ def test_values_of_the_jobs_variables_are_masked_wherever_they_are():
 
 
 @pytest.mark.parametrize("word", ["key", "a", "eyJ-", "token=", "x://", "-key ", "password'", "key.", "sk-"])
-def test_a_megabyte_of_anything_costs_little(word):
+def test_a_megabyte_of_anything_costs_little(word) -> None:
     text = word * (1_000_000 // len(word))
     began = time.process_time()
     NOTHING.text(text)
     assert time.process_time() - began < 20
 
 
-def test_the_report_of_a_job(container):
+def test_the_report_of_a_job(container) -> None:
     """End to end: command line, traceback, output, other processes; and it can still be worked with."""
     script = container.script(
         "import os, subprocess, sys\n"

@@ -36,7 +36,7 @@ def running(tmp_path, monkeypatch, *actions):
 
 
 @pytest.mark.parametrize("action", ssm_agent.NODE_ACTIONS)
-def test_what_sessions_need_is_named_with_all_the_rest(tmp_path, monkeypatch, action):
+def test_what_sessions_need_is_named_with_all_the_rest(tmp_path, monkeypatch, action) -> None:
     agent, _ = running(
         tmp_path, monkeypatch, action, "ssm:ListInstanceAssociations", "ec2messages:GetMessages"
     )
@@ -48,7 +48,7 @@ def test_what_sessions_need_is_named_with_all_the_rest(tmp_path, monkeypatch, ac
     assert all(each in caught.value.hint for each in ssm_agent.NODE_ACTIONS)
 
 
-def test_what_they_do_not_need_is_not_blamed(tmp_path, monkeypatch):
+def test_what_they_do_not_need_is_not_blamed(tmp_path, monkeypatch) -> None:
     agent, said = running(tmp_path, monkeypatch, "ssm:ListInstanceAssociations", "ec2messages:GetMessages")
     try:
         agent.start()
@@ -73,7 +73,7 @@ def test_what_they_do_not_need_is_not_blamed(tmp_path, monkeypatch):
         ("with an explicit deny in an identity-based policy", "denies it explicitly (identity-based policy)"),
     ],
 )
-def test_a_permission_is_missed_where_it_is_missing(said, hint):
+def test_a_permission_is_missed_where_it_is_missing(said, hint) -> None:
     message = f"User: Job is not authorized to perform: ssm:CreateActivation on resource: * {said}"
     refused = aws_calls.Refused("CreateActivation", "AccessDeniedException", message, 400, "")
     found = aws_calls._explain_answer(refused, "ssm")
@@ -82,7 +82,7 @@ def test_a_permission_is_missed_where_it_is_missing(said, hint):
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_variables_that_are_not_there_are_not_blamed(monkeypatch, own):
+def test_variables_that_are_not_there_are_not_blamed(monkeypatch, own) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     if own:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")

@@ -55,7 +55,7 @@ def settled(made):
     return ssm_agent.install(made, "us-east-1")
 
 
-def test_the_images_own_is_taken_without_a_copy(tmp_path, package, mirror):
+def test_the_images_own_is_taken_without_a_copy(tmp_path, package, mirror) -> None:
     install(tmp_path / "image")
     for name in (*ssm_agent.WORKERS, "ssm-document-worker"):
         (tmp_path / "image" / name).write_text("#!/bin/sh\n")
@@ -74,7 +74,7 @@ def test_the_images_own_is_taken_without_a_copy(tmp_path, package, mirror):
     assert (found.folder / "ssm-agent-worker").stat().st_mode & 0o777 == 0o755
 
 
-def test_documents_of_the_account_do_not_run_in_a_job(tmp_path):
+def test_documents_of_the_account_do_not_run_in_a_job(tmp_path) -> None:
     """An association with all managed nodes (patching, agent update) would run beside the user's training."""
     install(tmp_path / "image")
     (tmp_path / "image" / "ssm-document-worker").write_text("#!/bin/sh\ntouch ran\n")
@@ -82,7 +82,7 @@ def test_documents_of_the_account_do_not_run_in_a_job(tmp_path):
     assert (found.folder / "ssm-document-worker").resolve().name in ("false", "busybox", "coreutils")
 
 
-def test_the_bundles_is_taken_when_the_image_has_none(tmp_path, package, mirror):
+def test_the_bundles_is_taken_when_the_image_has_none(tmp_path, package, mirror) -> None:
     folder = tmp_path / "bundle" / "agent" / MACHINE
     folder.mkdir(parents=True)
     (folder / "amazon-ssm-agent.deb").write_bytes(package)
@@ -98,7 +98,7 @@ def test_the_bundles_is_taken_when_the_image_has_none(tmp_path, package, mirror)
         settled(made)
 
 
-def test_else_it_is_downloaded(tmp_path, package, mirror):
+def test_else_it_is_downloaded(tmp_path, package, mirror) -> None:
     mirror.serve(package)
     found = settled(context(tmp_path, SMSSH_AGENT_URL=mirror.url, **pinned(package)))
     assert found.origin == mirror.url + mirror.asked[0]
@@ -112,7 +112,7 @@ def test_else_it_is_downloaded(tmp_path, package, mirror):
     ]
 
 
-def test_what_is_asked_for_is_taken_and_nothing_else(tmp_path, package, mirror):
+def test_what_is_asked_for_is_taken_and_nothing_else(tmp_path, package, mirror) -> None:
     install(tmp_path / "image")
     mirror.serve(package)
     both = {"PATH": str(tmp_path / "image"), "SMSSH_AGENT_URL": mirror.url, **pinned(package)}
@@ -124,7 +124,7 @@ def test_what_is_asked_for_is_taken_and_nothing_else(tmp_path, package, mirror):
         settled(context(tmp_path, **{**both, "SMSSH_AGENT": "found", "PATH": "/nowhere"}))
 
 
-def test_nothing_is_downloaded_that_was_not_pinned(tmp_path, package, mirror):
+def test_nothing_is_downloaded_that_was_not_pinned(tmp_path, package, mirror) -> None:
     mirror.serve(package)
     for environ in (
         {},
@@ -136,7 +136,7 @@ def test_nothing_is_downloaded_that_was_not_pinned(tmp_path, package, mirror):
     assert not mirror.asked
 
 
-def test_another_file_than_the_pinned_one_is_refused(tmp_path, package, mirror):
+def test_another_file_than_the_pinned_one_is_refused(tmp_path, package, mirror) -> None:
     mirror.serve(package + b"x")
     with pytest.raises(SmsshError, match=r"SHA-256 [0-9a-f]{64}, not [0-9a-f]{64}") as caught:
         settled(context(tmp_path, SMSSH_AGENT_URL=mirror.url, **pinned(package)))
@@ -147,14 +147,14 @@ def test_another_file_than_the_pinned_one_is_refused(tmp_path, package, mirror):
     assert not (folder / "amazon-ssm-agent.deb").exists()
 
 
-def test_a_package_without_the_agent_is_refused(tmp_path, mirror):
+def test_a_package_without_the_agent_is_refused(tmp_path, mirror) -> None:
     other = deb({"./usr/bin/something": b"else"})
     mirror.serve(other)
     with pytest.raises(SmsshError, match="has no amazon-ssm-agent"):
         settled(context(tmp_path, SMSSH_AGENT_URL=mirror.url, **pinned(other)))
 
 
-def test_what_passes_is_tried_again(tmp_path, package, mirror, quick):
+def test_what_passes_is_tried_again(tmp_path, package, mirror, quick) -> None:
     mirror.serve(package)
     mirror.failures = [503, 429]
     mirror.cuts, mirror.cut = 1, 200
@@ -162,7 +162,7 @@ def test_what_passes_is_tried_again(tmp_path, package, mirror, quick):
     assert len(mirror.asked) == 4
 
 
-def test_a_file_that_always_ends_early_is_said_so(tmp_path, package, mirror, quick):
+def test_a_file_that_always_ends_early_is_said_so(tmp_path, package, mirror, quick) -> None:
     mirror.serve(package)
     mirror.cuts, mirror.cut = 99, 200
     with pytest.raises(SmsshError, match=f"only 200 of {len(package)} bytes came") as caught:
@@ -171,24 +171,24 @@ def test_a_file_that_always_ends_early_is_said_so(tmp_path, package, mirror, qui
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_a_refusal_is_final(tmp_path, package, mirror, status):
+def test_a_refusal_is_final(tmp_path, package, mirror, status) -> None:
     mirror.failures = [status] * 9
     with pytest.raises(SmsshError, match=f"HTTP status {status}"):
         settled(context(tmp_path, SMSSH_AGENT_URL=mirror.url, **pinned(package)))
     assert len(mirror.asked) == 1
 
 
-def test_nobody_listens(tmp_path, package, quick):
+def test_nobody_listens(tmp_path, package, quick) -> None:
     with pytest.raises(SmsshError, match="refused"):
         settled(context(tmp_path, SMSSH_AGENT_URL="http://127.0.0.1:9", **pinned(package)))
 
 
-def test_no_name(tmp_path, package, quick):
+def test_no_name(tmp_path, package, quick) -> None:
     with pytest.raises(SmsshError, match="cannot be downloaded"):
         settled(context(tmp_path, SMSSH_AGENT_URL="https://no-such-host.invalid", **pinned(package)))
 
 
-def test_nobody_answers(tmp_path, package, quick, monkeypatch):
+def test_nobody_answers(tmp_path, package, quick, monkeypatch) -> None:
     monkeypatch.setattr(agent_package, "ANSWER_SECONDS", 0.2)
     began = time.monotonic()
     with silence() as url, pytest.raises(SmsshError, match="timed out"):
@@ -196,14 +196,14 @@ def test_nobody_answers(tmp_path, package, quick, monkeypatch):
     assert time.monotonic() - began < agent_package.DOWNLOAD_ATTEMPTS * agent_package.ANSWER_SECONDS + 20
 
 
-def test_the_end_of_the_job_ends_a_download(tmp_path, package):
+def test_the_end_of_the_job_ends_a_download(tmp_path, package) -> None:
     made = context(tmp_path, SMSSH_AGENT_URL="http://127.0.0.1:9", **pinned(package))
     threading.Timer(0.1, made.ending.set).start()
     with pytest.raises(SmsshError, match="cannot be downloaded"):
         settled(made)
 
 
-def test_a_download_that_drips_has_an_end(tmp_path):
+def test_a_download_that_drips_has_an_end(tmp_path) -> None:
     """Each part comes within its own limit, and the whole would take hours."""
     import socket
 
@@ -230,7 +230,7 @@ def test_a_download_that_drips_has_an_end(tmp_path):
         thread.join(LIMIT)
 
 
-def test_a_full_disk_is_named(tmp_path, package, mirror):
+def test_a_full_disk_is_named(tmp_path, package, mirror) -> None:
     mirror.serve(package)
     made = context(tmp_path, SMSSH_AGENT_URL=mirror.url, **pinned(package))
     (made.run_dir / "agent").mkdir()
@@ -240,7 +240,7 @@ def test_a_full_disk_is_named(tmp_path, package, mirror):
     assert "SMSSH_RUN_DIR" in str(caught.value)
 
 
-def test_a_run_folder_that_cannot_be_used_is_said_in_the_jobs_log(tmp_path):
+def test_a_run_folder_that_cannot_be_used_is_said_in_the_jobs_log(tmp_path) -> None:
     made = context(tmp_path)
     (made.run_dir / "agent").write_text("a file where the folder belongs")
     with pytest.raises(OSError, match="agent"):
@@ -249,7 +249,7 @@ def test_a_run_folder_that_cannot_be_used_is_said_in_the_jobs_log(tmp_path):
     assert str(made.run_dir / "agent") in made.said[0]
 
 
-def test_a_proxy_is_used(tmp_path, package, mirror, monkeypatch):
+def test_a_proxy_is_used(tmp_path, package, mirror, monkeypatch) -> None:
     mirror.serve(package)
     monkeypatch.setenv("http_proxy", mirror.url)
     made = context(tmp_path, SMSSH_AGENT_URL="http://mirror.invalid", **pinned(package))
@@ -257,7 +257,7 @@ def test_a_proxy_is_used(tmp_path, package, mirror, monkeypatch):
     assert mirror.asked[0].startswith("http://mirror.invalid/")
 
 
-def test_a_proxy_for_https_is_asked_for_a_tunnel(tmp_path, package, monkeypatch, quick):
+def test_a_proxy_for_https_is_asked_for_a_tunnel(tmp_path, package, monkeypatch, quick) -> None:
     import socket
 
     asked = []
@@ -290,7 +290,7 @@ def test_a_proxy_for_https_is_asked_for_a_tunnel(tmp_path, package, monkeypatch,
         ("us-gov-west-1", "https://s3.us-gov-west-1.amazonaws.com/amazon-ssm-us-gov-west-1"),
     ],
 )
-def test_the_buckets_of_all_partitions(region, expected, monkeypatch):
+def test_the_buckets_of_all_partitions(region, expected, monkeypatch) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
@@ -306,12 +306,12 @@ def test_the_buckets_of_all_partitions(region, expected, monkeypatch):
     )
 
 
-def test_there_are_machines_without_an_agent():
+def test_there_are_machines_without_an_agent() -> None:
     with pytest.raises(SmsshError, match="riscv64"):
         package_url("https://mirror", "1.2.3.4", "riscv64")
 
 
-def test_the_agents_environment(tmp_path, monkeypatch):
+def test_the_agents_environment(tmp_path, monkeypatch) -> None:
     secret = {"HF_TOKEN": "hf", "AWS_ACCESS_KEY_ID": "ASIA", "AWS_PROFILE": "mine", "PYTHONPATH": "/x"}
     made = context(tmp_path, https_proxy="http://proxy:3128", **secret)
     found = ssm_agent.agent_environment(made, tmp_path)
@@ -325,7 +325,7 @@ def test_the_agents_environment(tmp_path, monkeypatch):
     assert ssm_agent.agent_environment(mine, tmp_path)["SSL_CERT_FILE"] == "/corporate.pem"
 
 
-def test_the_agents_configuration():
+def test_the_agents_configuration() -> None:
     found = ssm_agent.agent_configuration("eu-west-1", {})
     assert found["Mgs"] == {"Region": "eu-west-1", "SessionWorkerBufferLimit": 100}
     assert found["Agent"]["SelfUpdate"] is False
@@ -341,7 +341,7 @@ def test_the_agents_configuration():
 
 
 @pytest.mark.parametrize(("said", "wanted"), [("true", True), ("TRUE", True), ("false", None), ("", None)])
-def test_the_agent_takes_dual_stack_endpoints_where_the_job_does(said: str, wanted: bool | None):
+def test_the_agent_takes_dual_stack_endpoints_where_the_job_does(said: str, wanted: bool | None) -> None:
     """In a subnet that has IPv6 alone AWS's other endpoints have no address."""
     found = ssm_agent.agent_configuration("eu-west-1", {"AWS_USE_DUALSTACK_ENDPOINT": said})
     assert found["Agent"].get("UseDualStackEndpoint") is wanted
@@ -360,7 +360,7 @@ def test_the_agent_takes_dual_stack_endpoints_where_the_job_does(said: str, want
         ("eu-west-1", {"AWS_ENDPOINT_URL_S3": "http://s3", "AWS_ENDPOINT_URL": "http://x"}, "http://s3"),
     ],
 )
-def test_where_the_agents_bucket_is_needs_no_boto3(monkeypatch, region, environ, expected):
+def test_where_the_agents_bucket_is_needs_no_boto3(monkeypatch, region, environ, expected) -> None:
     import sys
 
     from smssh_plugin.container import ssm_agent
@@ -370,7 +370,7 @@ def test_where_the_agents_bucket_is_needs_no_boto3(monkeypatch, region, environ,
     assert ssm_agent._s3_endpoint(environ, region) == expected
 
 
-def test_the_domains_of_regions_are_those_that_botocore_knows(monkeypatch):
+def test_the_domains_of_regions_are_those_that_botocore_knows(monkeypatch) -> None:
     import boto3
 
     from smssh_plugin.container import ssm_agent

@@ -128,7 +128,7 @@ def agents(container):
     ]
 
 
-def test_register_start_log_in_die_and_leave(container, stack, job):
+def test_register_start_log_in_die_and_leave(container, stack, job) -> None:
     process, status = job(PATH=f"{PLACE}:{container.environ['PATH']}")
     node = status["transport"]["target"]
     assert log_in(container, stack, status) == ["in", "0"]
@@ -157,7 +157,7 @@ def test_register_start_log_in_die_and_leave(container, stack, job):
     container.assert_quiet()
 
 
-def test_out_of_a_package_in_the_bundle(container, stack, job, tmp_path):
+def test_out_of_a_package_in_the_bundle(container, stack, job, tmp_path) -> None:
     package = deb({f"./usr/bin/{name}": Path(PLACE, name).read_bytes() for name in PROGRAMS})
     bundle = tmp_path / "bundle"
     shutil.copytree(container.bundle, bundle)
@@ -173,7 +173,7 @@ def test_out_of_a_package_in_the_bundle(container, stack, job, tmp_path):
     container.assert_quiet()
 
 
-def test_a_role_that_may_not_is_named(container, stack, job):
+def test_a_role_that_may_not_is_named(container, stack, job) -> None:
     """In the words that the real agent has for it, in the log that we have it write."""
     message = (
         "User: arn:aws:sts::123456789012:assumed-role/Nodes/mi-0 is not authorized to perform: "
@@ -190,7 +190,7 @@ def test_a_role_that_may_not_is_named(container, stack, job):
     assert stack.call("DescribeInstanceInformation")["InstanceInformationList"] == []
 
 
-def test_documents_do_not_run(container, stack, job):
+def test_documents_do_not_run(container, stack, job) -> None:
     """What stands in the document worker's place is what the agent would start."""
     process, _ = job(PATH=f"{PLACE}:{container.environ['PATH']}")
     worker = container.run_dir / "agent" / "ssm-document-worker"

@@ -45,11 +45,11 @@ def own_environment(monkeypatch, tmp_path):
         (False, "eu-west-1", {**SAGEMAKER, "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}),
     ],
 )
-def test_where_boto3_is_needed(enough, region, environ):
+def test_where_boto3_is_needed(enough, region, environ) -> None:
     assert suffices(region, environ) is enough
 
 
-def test_a_configuration_file_is_boto3s(tmp_path, monkeypatch):
+def test_a_configuration_file_is_boto3s(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert suffices("eu-west-1", VARIABLES)
     (tmp_path / ".aws").mkdir()
@@ -61,7 +61,7 @@ def test_a_configuration_file_is_boto3s(tmp_path, monkeypatch):
     assert not suffices("eu-west-1", {**VARIABLES, "AWS_CONFIG_FILE": str(other)})
 
 
-def test_without_boto3(stack, monkeypatch):
+def test_without_boto3(stack, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.url)
     with pytest.raises(SmsshError, match="boto3"):
@@ -95,7 +95,7 @@ def lives(client, stack):
     return tags, client.describe_instance_information(Filters=filters)["InstanceInformationList"]
 
 
-def test_it_calls_as_boto3_does(stack, monkeypatch):
+def test_it_calls_as_boto3_does(stack, monkeypatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.url)
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
@@ -146,7 +146,7 @@ def keys(name, seconds):
     return 200, {"AccessKeyId": name, "SecretAccessKey": "s", "Token": "t", "Expiration": until}
 
 
-def test_credentials_of_the_container(stack, monkeypatch, tmp_path):
+def test_credentials_of_the_container(stack, monkeypatch, tmp_path) -> None:
     """Fetched once, fetched anew before they end, kept while the endpoint is away, asked for again after trouble."""
     token = tmp_path / "token"
     token.write_text("let me in\n")
@@ -171,7 +171,7 @@ def test_credentials_of_the_container(stack, monkeypatch, tmp_path):
         assert caught.value.reference == "no-credentials"
 
 
-def test_what_is_no_answer(monkeypatch):
+def test_what_is_no_answer(monkeypatch) -> None:
     with endpoint((503, ["none", "of", "ours"])) as (server, url):
         server.RequestHandlerClass.do_POST = Credentials.do_GET
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)

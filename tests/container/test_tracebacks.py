@@ -88,7 +88,7 @@ RUN_HELPER = "import subprocess, sys\nsubprocess.run([sys.executable, 'helper.py
     ],
     ids=["child", "before", "beside", "chain", "wrapped", "after", "launcher", "ranks"],
 )
-def test_the_error_that_ended_the_attempt(container, command, files):
+def test_the_error_that_ended_the_attempt(container, command, files) -> None:
     report = failed_job(container, *command, **{"helper__py": HELPER, **files})
     assert report["error"] == "KeyError: 'label'"
     assert report["traceback"].rstrip().endswith("KeyError: 'label'")
@@ -105,7 +105,7 @@ def test_the_error_that_ended_the_attempt(container, command, files):
         (["sh", "-c", "python helper.py; sleep 6; kill -ABRT $$"], "SIGABRT"),
     ],
 )
-def test_a_signal_is_no_exception(container, command, ended_by):
+def test_a_signal_is_no_exception(container, command, ended_by) -> None:
     train = RUN_HELPER + "import os\nos.kill(os.getpid(), 9)"
     report = failed_job(container, *command, helper__py=HELPER, train__py=train)
     number = signal.Signals[ended_by].value
@@ -116,7 +116,7 @@ def test_a_signal_is_no_exception(container, command, ended_by):
     assert [other["error"] for other in report["other_errors"]] == ["OSError: the cache is cold"]
 
 
-def test_a_command_that_failed_is_not_the_helpers_failure(container):
+def test_a_command_that_failed_is_not_the_helpers_failure(container) -> None:
     """The script's own CalledProcessError, of a program that is no Python, after a helper that was handled."""
     train = RUN_HELPER + "subprocess.run(['sh', '-c', 'exit 4'], check=True)"
     report = failed_job(container, "python", "train.py", helper__py=HELPER, train__py=train)
@@ -124,7 +124,7 @@ def test_a_command_that_failed_is_not_the_helpers_failure(container):
     assert [other["error"] for other in report["other_errors"]] == ["OSError: the cache is cold"]
 
 
-def test_what_has_not_ended_has_no_error(container):
+def test_what_has_not_ended_has_no_error(container) -> None:
     text = RUN_HELPER + "import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)\n"
     container.script(HELPER, name="helper.py")
     container.script(text, name="train.py")
@@ -140,7 +140,7 @@ def test_what_has_not_ended_has_no_error(container):
     assert process.wait(LIMIT) == 0
 
 
-def test_records_belong_to_an_attempt(container):
+def test_records_belong_to_an_attempt(container) -> None:
     container.script("raise KeyError('label')", name="train.py")
     container.wrap(
         "python", "train.py", SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS="600", PYTHONPATH=container.bundle
@@ -156,7 +156,7 @@ def test_records_belong_to_an_attempt(container):
     container.processes[-1].wait(LIMIT)
 
 
-def test_thousands_of_failures_leave_a_bounded_number_of_small_files(container):
+def test_thousands_of_failures_leave_a_bounded_number_of_small_files(container) -> None:
     """The first and the last ones are kept; a message of megabytes is cut."""
     text = (
         "import os, sys\n"
@@ -186,7 +186,7 @@ def test_thousands_of_failures_leave_a_bounded_number_of_small_files(container):
         json.dumps({"time": 1, "pid": "x"}),
     ],
 )
-def test_records_that_are_none(tmp_path, told):
+def test_records_that_are_none(tmp_path, told) -> None:
     (tmp_path / "traceback-1.json").write_text(told)
     os.mkfifo(tmp_path / "not-a-record")
     assert tracebacks.read(tmp_path, 0.0) == []

@@ -109,7 +109,9 @@ class Look:
         return self._answer(host) if callable(self._answer) else self._answer
 
 
-def test_probes_of_plugins_look_before_the_fix(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_probes_of_plugins_look_before_the_fix(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = world.container.code / "train.py"
     given = [
         Look("code", lambda host: host.run(["cat", str(code)]).text),
@@ -135,7 +137,7 @@ def test_probes_of_plugins_look_before_the_fix(world: World, tmp_path: Path, mon
         assert complaint in world.view.text
 
 
-def test_a_held_step_is_fixed_and_the_pipeline_goes_on(world: World, tmp_path: Path):
+def test_a_held_step_is_fixed_and_the_pipeline_goes_on(world: World, tmp_path: Path) -> None:
     world.start()
     world.follow()
     found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH))
@@ -158,7 +160,9 @@ def test_a_held_step_is_fixed_and_the_pipeline_goes_on(world: World, tmp_path: P
 
 
 @pytest.mark.parametrize("fixed", [True, False])
-def test_only_work_counts_as_a_persons_login(world: World, monkeypatch: pytest.MonkeyPatch, fixed: bool):
+def test_only_work_counts_as_a_persons_login(
+    world: World, monkeypatch: pytest.MonkeyPatch, fixed: bool
+) -> None:
     """A step that is left held is looked at again and again; a script may take longer than a hold waits."""
     monkeypatch.setattr(run, "ASK_SECONDS", 0.2)
     logged_in = repair.login
@@ -184,7 +188,7 @@ def test_only_work_counts_as_a_persons_login(world: World, monkeypatch: pytest.M
         assert set(ports) == {2223}
 
 
-def test_without_state_tags_the_container_is_asked(world: World):
+def test_without_state_tags_the_container_is_asked(world: World) -> None:
     world.start(tagged=False)
     world.follow()
     found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH))
@@ -192,7 +196,7 @@ def test_without_state_tags_the_container_is_asked(world: World):
     assert found.incidents[0].resolution == "fixed"
 
 
-def test_a_script_is_a_fix_too(world: World):
+def test_a_script_is_a_fix_too(world: World) -> None:
     world.start()
     world.follow()
     found = world.debug(fixes=world.container.fixes(Train_sh="echo 'print(1)' > train.py\n"))
@@ -200,7 +204,9 @@ def test_a_script_is_a_fix_too(world: World):
     assert [action.what for action in found.incidents[0].actions] == ["script", "retry"]
 
 
-def test_a_step_inside_of_a_loop_and_a_condition_has_its_fix(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_a_step_inside_of_a_loop_and_a_condition_has_its_fix(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The local emulator runs no loops, so the definition says that there is one."""
     call = world.session.call
 
@@ -225,7 +231,7 @@ def test_a_step_inside_of_a_loop_and_a_condition_has_its_fix(world: World, monke
     )
 
 
-def test_a_fix_that_does_not_help_is_tried_once(world: World):
+def test_a_fix_that_does_not_help_is_tried_once(world: World) -> None:
     world.start()
     world.follow()
     patch = GOOD_PATCH.replace('print("trained")', "sys.exit(2)")
@@ -238,7 +244,7 @@ def test_a_fix_that_does_not_help_is_tried_once(world: World):
     assert "it fails with its fix, too: released it" in world.view.text
 
 
-def test_a_patch_that_does_not_apply(world: World):
+def test_a_patch_that_does_not_apply(world: World) -> None:
     world.start()
     world.follow()
     patch = GOOD_PATCH.replace("sys.exit(1)", "sys.exit(9)")
@@ -276,7 +282,7 @@ def _cut_before(monkeypatch: pytest.MonkeyPatch, what: str, times: int) -> None:
     monkeypatch.setattr(repair.fixes, what, cut)
 
 
-def test_a_lost_login_is_had_again_and_the_fix_goes_on(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_a_lost_login_is_had_again_and_the_fix_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     _cut_before(monkeypatch, "apply_patch", 2)
     world.start()
     world.follow()
@@ -290,7 +296,7 @@ def test_a_lost_login_is_had_again_and_the_fix_goes_on(world: World, monkeypatch
 
 def test_logins_that_are_lost_again_and_again_leave_it_to_a_person(
     world: World, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     _cut_before(monkeypatch, "apply_patch", 100)
     world.start()
     _until_left(world)
@@ -301,7 +307,7 @@ def test_logins_that_are_lost_again_and_again_leave_it_to_a_person(
     assert f"lost it {repair.TRIES} times: left held" in world.view.text
 
 
-def test_a_script_that_was_cut_off_is_not_run_again(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_a_script_that_was_cut_off_is_not_run_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have done half of its work, and may still run."""
     _cut_before(monkeypatch, "run_script", 1)
     world.start()
@@ -314,7 +320,7 @@ def test_a_script_that_was_cut_off_is_not_run_again(world: World, monkeypatch: p
     assert "the connection was lost while Train.sh ran: released it" in world.view.text
 
 
-def test_a_step_that_cannot_be_released_is_still_held(world: World):
+def test_a_step_that_cannot_be_released_is_still_held(world: World) -> None:
     world.start()
     _until_left(world)
     world.container.set(no_release=True)
@@ -337,7 +343,7 @@ def test_a_step_that_cannot_be_released_is_still_held(world: World):
 )
 def test_whatever_goes_wrong_with_a_fix_the_step_is_left_to_a_person(
     world: World, monkeypatch: pytest.MonkeyPatch, trouble: Exception | None, said: str
-):
+) -> None:
     def fails(*_: object) -> None:
         raise trouble or AssertionError
 
@@ -352,7 +358,7 @@ def test_whatever_goes_wrong_with_a_fix_the_step_is_left_to_a_person(
     assert world.view.text.count("left held") == 1
 
 
-def test_without_a_fix_it_is_left_held_for_a_person(world: World):
+def test_without_a_fix_it_is_left_held_for_a_person(world: World) -> None:
     arn = world.start()
     found = world.debug(timeout=3)
     assert found.stopped_because == "timeout"
@@ -365,7 +371,7 @@ def test_without_a_fix_it_is_left_held_for_a_person(world: World):
     assert world.container.state["state"] == "held"
 
 
-def test_a_person_fixes_it_while_the_debugger_watches(world: World):
+def test_a_person_fixes_it_while_the_debugger_watches(world: World) -> None:
     world.start()
     world.follow()
 
@@ -387,7 +393,7 @@ def test_a_person_fixes_it_while_the_debugger_watches(world: World):
     assert "left held" not in shown.partition("<h2>Event log")[0].partition("What was done")[0]
 
 
-def test_each_attempt_of_a_person_is_in_the_report(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_each_attempt_of_a_person_is_in_the_report(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that fails, another one between two looks, and the one that the pipeline goes on with."""
     monkeypatch.setattr(run, "ASK_SECONDS", 0.1)
     world.start()
@@ -449,7 +455,7 @@ ODD: dict[str, list[Any]] = {
 @pytest.mark.parametrize(("what", "odd"), [(what, odd) for what, many in ODD.items() for odd in many])
 def test_odd_answers_of_a_container_do_not_destroy_the_report(
     world: World, tmp_path: Path, what: str, odd: dict[str, Any]
-):
+) -> None:
     """A container may answer anything: what is not as it should be is left out, and all else is there."""
     world.start()
     world.follow()
@@ -478,7 +484,7 @@ def test_odd_answers_of_a_container_do_not_destroy_the_report(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_the_job_held_and_nothing_running(world: World, number: signal.Signals):
+def test_ctrl_c_leaves_the_job_held_and_nothing_running(world: World, number: signal.Signals) -> None:
     """In the middle of a retry that would take minutes."""
     # Where the tests run in the background, a shell has SIGINT ignored.
     before_test = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -513,7 +519,7 @@ def test_ctrl_c_leaves_the_job_held_and_nothing_running(world: World, number: si
                 one.kill()
 
 
-def test_a_step_that_fails_without_a_hold(world: World):
+def test_a_step_that_fails_without_a_hold(world: World) -> None:
     world.service.pipeline(definition(step("Train", "Training", training(Environment={"OUTCOME": "fail"}))))
     world.service.start_pipeline()
     found = world.debug()
@@ -523,7 +529,7 @@ def test_a_step_that_fails_without_a_hold(world: World):
     assert "Train: failed" in world.view.text
 
 
-def test_a_login_that_fails_is_said_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_a_login_that_fails_is_said_and_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.start()
     tries: list[int] = []
 
@@ -555,7 +561,7 @@ class _Away:
         return self._call(service, operation, **arguments)
 
 
-def test_it_goes_on_when_aws_is_back(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_it_goes_on_when_aws_is_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "LONGEST_PAUSE", 0.1)
     _Away(world, monkeypatch, 40)
     world.start()
@@ -568,7 +574,7 @@ def test_it_goes_on_when_aws_is_back(world: World, monkeypatch: pytest.MonkeyPat
 
 def test_an_execution_that_cannot_be_watched_any_longer_has_not_failed(
     world: World, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(run, "LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(run, "TROUBLE_SECONDS", 1.0)
     _Away(world, monkeypatch, 1000)
@@ -580,7 +586,7 @@ def test_an_execution_that_cannot_be_watched_any_longer_has_not_failed(
     assert world.container.state["state"] == "held"
 
 
-def test_what_is_wrong_from_the_start(world: World, tmp_path: Path):
+def test_what_is_wrong_from_the_start(world: World, tmp_path: Path) -> None:
     with pytest.raises(SmsshError, match="no pipeline 'pipe'"):
         world.debug()
     world.service.pipeline(definition(step("Train", "Training", training())))
@@ -593,7 +599,7 @@ def test_what_is_wrong_from_the_start(world: World, tmp_path: Path):
         world.debug(execution="nonesuch")
 
 
-def test_start_runs_a_new_execution(world: World):
+def test_start_runs_a_new_execution(world: World) -> None:
     world.service.pipeline(definition(step("Train", "Training", training())))
     found = world.debug(start=True)
     assert found.status == "Succeeded"

@@ -35,7 +35,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_patch_is_applied_and_the_mode_kept(connection: Connection, container: Container):
+def test_a_patch_is_applied_and_the_mode_kept(connection: Connection, container: Container) -> None:
     patch = container.fixes(Train_patch=GOOD_PATCH) / "Train.patch"
     action = fix.apply_patch(connection, str(container.code), patch)
     assert action.ok
@@ -44,7 +44,7 @@ def test_a_patch_is_applied_and_the_mode_kept(connection: Connection, container:
     assert stat.S_IMODE((container.code / "train.py").stat().st_mode) == 0o640
 
 
-def test_several_files_at_once(connection: Connection, container: Container):
+def test_several_files_at_once(connection: Connection, container: Container) -> None:
     (container.code / "old.py").write_text("x\n")
     patch = container.fixes(
         Train_patch=GOOD_PATCH.replace("src/", "")
@@ -58,7 +58,7 @@ def test_several_files_at_once(connection: Connection, container: Container):
     }
 
 
-def test_a_patch_that_does_not_fit_changes_nothing(connection: Connection, container: Container):
+def test_a_patch_that_does_not_fit_changes_nothing(connection: Connection, container: Container) -> None:
     (container.code / "util.py").write_text("x\n")
     before = everything(container.code)
     wrong = "--- a/util.py\n+++ b/util.py\n@@ -1 +1 @@\n-y\n+z\n"
@@ -70,7 +70,7 @@ def test_a_patch_that_does_not_fit_changes_nothing(connection: Connection, conta
 
 def test_code_that_may_not_be_written(
     connection: Connection, container: Container, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     run = connection.run
 
     def with_ordinary_rights(command: str | list[str], **options: Any) -> Any:
@@ -87,28 +87,28 @@ def test_code_that_may_not_be_written(
         container.code.chmod(0o755)
 
 
-def test_no_code_there(connection: Connection, container: Container):
+def test_no_code_there(connection: Connection, container: Container) -> None:
     patch = container.fixes(Train_patch=GOOD_PATCH) / "Train.patch"
     with pytest.raises(SmsshError, match="cannot list the job's code in /nonexistent"):
         fix.apply_patch(connection, "/nonexistent", patch)
 
 
 @pytest.mark.parametrize("first", ["", "#!/bin/sh\n", "#!/usr/bin/env sh\n"])
-def test_a_script_runs_in_the_code_folder(connection: Connection, container: Container, first: str):
+def test_a_script_runs_in_the_code_folder(connection: Connection, container: Container, first: str) -> None:
     script = container.fixes(Train_sh=f'{first}echo "in $(basename "$PWD")"; touch made\n') / "Train.sh"
     action = fix.run_script(connection, str(container.code), script)
     assert action.detail == "in code dir\n"
     assert (container.code / "made").exists()
 
 
-def test_a_script_that_fails(connection: Connection, container: Container):
+def test_a_script_that_fails(connection: Connection, container: Container) -> None:
     script = container.fixes(Train_sh="echo no good; exit 3\n") / "Train.sh"
     with pytest.raises(SmsshError, match=r"Train\.sh ended with status 3") as caught:
         fix.run_script(connection, str(container.code), script)
     assert caught.value.hint == "no good"
 
 
-def test_the_folder_is_looked_at_first(container: Container, tmp_path: Path):
+def test_the_folder_is_looked_at_first(container: Container, tmp_path: Path) -> None:
     with pytest.raises(SmsshError, match="there is no folder"):
         fix.check(tmp_path / "absent", {"Train"})
     folder = container.fixes(Train_patch="", README_md="")
@@ -120,7 +120,7 @@ def test_the_folder_is_looked_at_first(container: Container, tmp_path: Path):
     assert caught.value.status is ExitStatus.NOT_FOUND
 
 
-def test_a_folder_may_hold_the_fixes_of_other_pipelines(tmp_path):
+def test_a_folder_may_hold_the_fixes_of_other_pipelines(tmp_path) -> None:
     (tmp_path / "Score.patch").write_text("")
     (tmp_path / "notes.txt").write_text("")
     assert [path.name for path in fix.check(tmp_path, {"Train"})] == ["Score.patch"]

@@ -28,7 +28,7 @@ def apply(patch: str | bytes, files: dict[str, bytes] | None = None) -> dict[str
     return {change.path: change for change in plan(data, "Train.patch", files, files.__getitem__)}
 
 
-def test_a_git_patch_of_a_file_that_lies_deeper_in_the_repository():
+def test_a_git_patch_of_a_file_that_lies_deeper_in_the_repository() -> None:
     patch = """\
 Some words about the fix.
 
@@ -46,13 +46,13 @@ index 123..456 100644
     assert after == CODE["train.py"].replace(b"print(1)", b'print("one")')
 
 
-def test_a_moved_hunk_is_found():
+def test_a_moved_hunk_is_found() -> None:
     files = {"train.py": b"# new\n" * 7 + CODE["train.py"]}
     patch = "--- train.py\n+++ train.py\n@@ -5,2 +5,2 @@\n     print(1)\n-    print(2)\n+    print(3)\n"
     assert apply(patch, files)["train.py"].after == files["train.py"].replace(b"print(2)", b"print(3)")
 
 
-def test_files_are_added_and_removed():
+def test_files_are_added_and_removed() -> None:
     patch = (
         "--- /dev/null\n+++ b/new/file.py\n@@ -0,0 +1,2 @@\n+a\n+b\n"
         "--- a/lib/util.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-x = 1\n"
@@ -62,13 +62,13 @@ def test_files_are_added_and_removed():
     assert changes["lib/util.py"] == Change("lib/util.py", None, is_new=False)
 
 
-def test_a_line_that_looks_like_a_header_is_content():
+def test_a_line_that_looks_like_a_header_is_content() -> None:
     files = {"q.sql": b"-- old remark\nselect 1;\n"}
     patch = "--- a/q.sql\n+++ b/q.sql\n@@ -1,2 +1,2 @@\n--- old remark\n+++ new remark\n select 1;\n"
     assert apply(patch, files)["q.sql"].after == b"++ new remark\nselect 1;\n"
 
 
-def test_line_ends_and_the_last_line():
+def test_line_ends_and_the_last_line() -> None:
     crlf = {"a": b"one\r\ntwo\r\n"}
     patch = "--- a/a\n+++ b/a\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n"
     assert apply(patch, crlf)["a"].after == b"one\r\nthree\r\n"
@@ -77,7 +77,7 @@ def test_line_ends_and_the_last_line():
     assert apply(patch, bare)["a"].after == b"one\nthree"
 
 
-def test_bytes_of_any_encoding_go_through():
+def test_bytes_of_any_encoding_go_through() -> None:
     files = {"a": b"caf\xe9 \x0c\x85 form feed\nold\n"}
     patch = b"--- a/a\n+++ b/a\n@@ -1,2 +1,2 @@\n caf\xe9 \x0c\x85 form feed\n-old\n+n\xc3\xa9w\n"
     assert apply(patch, files)["a"].after == b"caf\xe9 \x0c\x85 form feed\nn\xc3\xa9w\n"
@@ -104,20 +104,20 @@ def test_bytes_of_any_encoding_go_through():
         ),
     ],
 )
-def test_what_cannot_be_applied_says_why(patch: str, why: str):
+def test_what_cannot_be_applied_says_why(patch: str, why: str) -> None:
     with pytest.raises(SmsshError, match=why) as caught:
         apply(patch)
     assert caught.value.reference == "patch-does-not-apply"
 
 
-def test_a_mismatch_shows_both_lines():
+def test_a_mismatch_shows_both_lines() -> None:
     patch = "--- a/train.py\n+++ b/train.py\n@@ -4,2 +4,2 @@\n def main():\n-    print(0)\n+    print(3)\n"
     with pytest.raises(SmsshError) as caught:
         apply(patch)
     assert caught.value.hint == "line 5: the patch expects '    print(0)', the file has '    print(1)'"
 
 
-def test_a_difference_of_two_folders(tmp_path: Path):
+def test_a_difference_of_two_folders(tmp_path: Path) -> None:
     """`diff -ru old new`, and `diff -u` of a copy elsewhere."""
     for name, text in (("old", "a\n"), ("new", "b\n")):
         (tmp_path / name / "src").mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_a_difference_of_two_folders(tmp_path: Path):
 
 
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
-def test_a_patch_that_an_editor_saved_with_crlf(ends: bytes):
+def test_a_patch_that_an_editor_saved_with_crlf(ends: bytes) -> None:
     patch = b"--- a/t\r\n+++ b/t\r\n@@ -1,2 +1,2 @@\r\n a\r\n-b\r\n+c\r\n"
     assert apply(patch, {"t": b"a" + ends + b"b" + ends})["t"].after == b"a" + ends + b"c" + ends
 
@@ -139,7 +139,7 @@ LINES = st.lists(st.sampled_from(["a", "b", "", "-- c", "++ d", " e", "@@ f", "\
 
 @settings(max_examples=200)
 @given(LINES, LINES, st.booleans(), st.booleans(), st.integers(0, 3))
-def test_any_difference_comes_out(old, new, old_end, new_end, context):
+def test_any_difference_comes_out(old, new, old_end, new_end, context) -> None:
     before = "\n".join(old) + ("\n" if old and old_end else "")
     after = "\n".join(new) + ("\n" if new and new_end else "")
     if not before or not after or before == after:
@@ -153,7 +153,7 @@ def test_any_difference_comes_out(old, new, old_end, new_end, context):
 
 
 @pytest.mark.needs("git")
-def test_what_git_writes_is_understood(tmp_path: Path):
+def test_what_git_writes_is_understood(tmp_path: Path) -> None:
     def git(*words: str) -> bytes:
         who = ["-c", "user.name=x", "-c", "user.email=x@y"]
         return subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True, check=True).stdout

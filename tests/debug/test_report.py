@@ -130,7 +130,7 @@ def full(evil: str = "") -> Report:
     )
 
 
-def test_the_page_says_it_all():
+def test_the_page_says_it_all() -> None:
     text = check(page(full())).text
     for part in (
         "Train and Score failed and were held.",
@@ -151,13 +151,13 @@ def test_the_page_says_it_all():
         assert part in text
 
 
-def test_nothing_from_a_job_becomes_markup():
+def test_nothing_from_a_job_becomes_markup() -> None:
     checker = check(page(full(EVIL)))
     assert checker.text.count("<script>alert(1)</script>") > 10
     assert "\x1b" not in page(full(EVIL))
 
 
-def test_a_value_is_not_taken_for_markup_anywhere():
+def test_a_value_is_not_taken_for_markup_anywhere() -> None:
     folder = Path(report_html.__file__).parent
     sources = [*folder.glob("templates/*.html"), folder / "report_html.py"]
     assert len(sources) == 3
@@ -165,14 +165,14 @@ def test_a_value_is_not_taken_for_markup_anywhere():
         assert not re.search(r"\bsafe\b|autoescape (true|false)|Markup\(", source.read_text())
 
 
-def test_a_bar_says_what_it_is_without_its_colour():
+def test_a_bar_says_what_it_is_without_its_colour() -> None:
     css = (Path(report_html.__file__).parent / "templates" / "report.css").read_text()
     marks = {kind: re.search(rf'\.bar\.{kind} {{ --mark: "(.)"; }}', css) for kind in report_html._PARTS}
     assert len({found[1] for found in marks.values() if found}) == len(marks) - 1
     assert marks["run"] is None  # all others have one
 
 
-def test_what_is_unknown_of_a_container_is_left_out():
+def test_what_is_unknown_of_a_container_is_left_out() -> None:
     report = full()
     report.incidents[0].report = {"error": "ValueError: bad"}
     assert page(report).count("<summary>The container</summary>") == 1
@@ -182,11 +182,11 @@ def test_what_is_unknown_of_a_container_is_left_out():
 
 @settings(deadline=None)
 @given(st.text(max_size=200))
-def test_any_text_is_text(text: str):
+def test_any_text_is_text(text: str) -> None:
     check(page(full(text)))
 
 
-def test_reports_of_every_ending():
+def test_reports_of_every_ending() -> None:
     for status in ("Executing", "Succeeded", "Failed", "Stopped", "CompletedWithFailures"):
         for because in ("ended", "interrupted", "timeout", "error"):
             empty = Report("pipe", "x", "arn", "us-east-1", status=status, stopped_because=because)
@@ -199,7 +199,7 @@ def test_reports_of_every_ending():
         check(page(report))
 
 
-def test_the_bars_of_a_step_follow_its_story():
+def test_the_bars_of_a_step_follow_its_story() -> None:
     body = page(full())
     row = body.split('<div class="row">')[2]
     assert row.startswith('\n<div class="name" title="Train">')
@@ -209,7 +209,7 @@ def test_the_bars_of_a_step_follow_its_story():
     assert [float(left) for _, left, _ in bars][1:] == pytest.approx(ends[:-1], abs=0.01)
 
 
-def test_the_json_has_the_documented_schema(tmp_path: Path):
+def test_the_json_has_the_documented_schema(tmp_path: Path) -> None:
     path, _ = reports.write(full(), tmp_path / "new" / "folder")
     found = json.loads(path.read_text())
     assert next(iter(found)) == "version"
@@ -225,11 +225,11 @@ def test_the_json_has_the_documented_schema(tmp_path: Path):
     assert {one.name for one in path.parent.iterdir()} == {"report.json", "report.html"}
 
 
-def test_halves_of_characters_do_not_stop_it(tmp_path: Path):
+def test_halves_of_characters_do_not_stop_it(tmp_path: Path) -> None:
     reports.write(full("\udcff"), tmp_path)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path):
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SmsshError, match="cannot write the report"):
         reports.write(full(), tmp_path / "file" / "x")
@@ -240,7 +240,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_in_which_nothing_can_be_made(tmp_path: Path):
+def test_a_folder_in_which_nothing_can_be_made(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom smssh_plugin.debug import report\nfrom smssh_plugin.errors import "
         "SmsshError\ntry:\n    report.check(Path(sys.argv[1]))\nexcept SmsshError as error:\n    print(error)\n"
@@ -256,7 +256,7 @@ def test_a_folder_in_which_nothing_can_be_made(tmp_path: Path):
 @pytest.mark.parametrize(("broken", "kept"), [("page", "report.json"), ("as_json", "report.html")])
 def test_one_file_is_written_where_the_other_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, kept: str
-):
+) -> None:
     def fails(_report: Report) -> None:
         raise ValueError("a fault of ours")
 

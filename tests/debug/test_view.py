@@ -14,7 +14,7 @@ from smssh_plugin.debug.view import LiveView, PlainView, view_for
 from .test_report import full
 
 
-def test_plain_lines_where_there_is_no_terminal():
+def test_plain_lines_where_there_is_no_terminal() -> None:
     out = io.StringIO()
     with view_for(out) as view:
         assert isinstance(view, PlainView)
@@ -23,7 +23,7 @@ def test_plain_lines_where_there_is_no_terminal():
     assert out.getvalue() == "01:01:01  Train: [bold]failed\n"
 
 
-def test_a_table_on_a_terminal():
+def test_a_table_on_a_terminal() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, color_system=None)
     with LiveView(console) as view:
@@ -39,7 +39,7 @@ HOSTILE = "Train\x1b]52;c;cm0=\x07\x9b2K\r\nerror: forged ##[error]\u202e"
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_what_a_job_says_is_no_command_to_the_terminal(terminal: bool):
+def test_what_a_job_says_is_no_command_to_the_terminal(terminal: bool) -> None:
     report = full()
     report.steps[0].name = HOSTILE
     report.steps[0].status = HOSTILE

@@ -76,7 +76,7 @@ def world(service: Service, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.mark.parametrize("state", ["held", ""])
-def test_a_job_whose_arn_is_in_lower_case_is_found_and_named(world: World, state: str):
+def test_a_job_whose_arn_is_in_lower_case_is_found_and_named(world: World, state: str) -> None:
     look = world.watch.look()
     assert (look.held, look.silent) == ([], [])
     target = world.node(State=state) if state else add_node(world.service, world.job, Step="Train")
@@ -93,7 +93,7 @@ def test_a_job_whose_arn_is_in_lower_case_is_found_and_named(world: World, state
     assert len(world.session.calls) <= 4
 
 
-def test_the_log_of_such_a_job_is_found_without_a_node(world: World):
+def test_the_log_of_such_a_job_is_found_without_a_node(world: World) -> None:
     client = world.service.client("logs")
     group = "/aws/sagemaker/TrainingJobs"
     client.create_log_group(logGroupName=group)
@@ -111,13 +111,13 @@ def test_the_log_of_such_a_job_is_found_without_a_node(world: World):
     assert logs.tail(world.session, "training", world.job) == ["its last words"]
 
 
-def test_the_host_that_is_held_is_entered(world: World):
+def test_the_host_that_is_held_is_entered(world: World) -> None:
     target = world.node()
     entered: Any = repair.login(world.session, world.held())
     assert entered.target == target
 
 
-def test_a_host_that_another_claims_as_well_is_not_entered(world: World):
+def test_a_host_that_another_claims_as_well_is_not_entered(world: World) -> None:
     """The real one runs; what claims to be held is of another's making."""
     real, fake = add_node(world.service, world.job, Step="Train"), world.node()
     for node in (real, fake):
@@ -130,7 +130,7 @@ def test_a_host_that_another_claims_as_well_is_not_entered(world: World):
     assert fake in caught.value.message
 
 
-def test_what_is_left_of_an_earlier_start_is_not_entered(world: World):
+def test_what_is_left_of_an_earlier_start_is_not_entered(world: World) -> None:
     old, new = world.node(), add_node(world.service, world.job, Step="Train")
     world.service.sessions.nodes.nodes[old].registered = time.time() - 1000
     world.service.sessions.nodes.nodes[new].registered = time.time() + 60
@@ -138,7 +138,7 @@ def test_what_is_left_of_an_earlier_start_is_not_entered(world: World):
         repair.login(world.session, world.held())
 
 
-def test_a_host_that_the_job_has_not_got_is_not_entered(world: World):
+def test_a_host_that_the_job_has_not_got_is_not_entered(world: World) -> None:
     world.node(Host="algo-99")
     with pytest.raises(SmsshError, match="has no host algo-99"):
         repair.login(world.session, world.held())
@@ -146,7 +146,7 @@ def test_a_host_that_the_job_has_not_got_is_not_entered(world: World):
 
 def test_a_node_with_another_role_or_owner_is_not_entered(
     service: Service, monkeypatch: pytest.MonkeyPatch, world: World
-):
+) -> None:
     node = world.node()
     set_tag(service, node, "SSHOwner", "ben")
     monkeypatch.setenv("SMSSH_OWNER", "ann")
@@ -172,7 +172,7 @@ def test_a_node_with_another_role_or_owner_is_not_entered(
         repair.login(world.session, held)
 
 
-def test_a_name_that_only_looks_like_the_jobs_is_not_entered(world: World):
+def test_a_name_that_only_looks_like_the_jobs_is_not_entered(world: World) -> None:
     """Where an ARN is in lower case, a node may claim any capitals."""
     fake = world.node(world.job.swapcase().replace("PIPELINES", "pipelines"))
     held = world.held()
@@ -184,19 +184,19 @@ def test_a_name_that_only_looks_like_the_jobs_is_not_entered(world: World):
     assert {node.job for node in world.watch.look().held} == {held.job, world.job}
 
 
-def test_a_node_of_another_kind_is_none_of_the_step(world: World):
+def test_a_node_of_another_kind_is_none_of_the_step(world: World) -> None:
     world.node(Kind="processing")
     assert world.watch.look().held == []
 
 
-def test_who_may_not_describe_jobs_can_debug_all_the_same(world: World):
+def test_who_may_not_describe_jobs_can_debug_all_the_same(world: World) -> None:
     target = world.node()
     world.session.forbidden = "describe_training_job"
     entered: Any = repair.login(world.session, world.held())
     assert entered.target == target
 
 
-def test_a_service_that_refuses_otherwise_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_a_service_that_refuses_otherwise_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.node()
     held = world.held()
     call = world.session.call

@@ -13,7 +13,7 @@ from .images import UnavailableError
 ROWS: list[Row] = [*rows_training.ROWS, *rows_processing.ROWS, *rows_serving.ROWS]
 
 
-def test_every_cell_is_run_or_says_why_not():
+def test_every_cell_is_run_or_says_why_not() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS)
     for row in ROWS:
         for scenario in SCENARIOS:
@@ -29,7 +29,7 @@ def test_every_cell_is_run_or_says_why_not():
 @pytest.mark.timeout(1800)  # the first run makes the images
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_cell(lab, request, row, launcher):
+def test_cell(lab, request, row, launcher) -> None:
     made = request.config.stash[table.KEY]
     missing = [f"{name} {made.note(row.reason('', name))}" for name in SCENARIOS if row.reason("", name)]
     made.scenarios[row.name] = missing

@@ -37,7 +37,7 @@ def failure_reason(machine, arn):
     )
 
 
-def test_the_failed_step_is_fixed_and_the_pipeline_succeeds(machine):
+def test_the_failed_step_is_fixed_and_the_pipeline_succeeds(machine) -> None:
     done = machine.run(*demo())
 
     assert f"Train: failed and is held: ValueError: {BUG}" in done.stdout
@@ -57,7 +57,7 @@ def test_the_failed_step_is_fixed_and_the_pipeline_succeeds(machine):
     machine.assert_nothing_left()
 
 
-def test_off_it_fails_at_the_bug_and_a_release_gives_the_same_reason(held):
+def test_off_it_fails_at_the_bug_and_a_release_gives_the_same_reason(held) -> None:
     machine, arn = held
     machine.smssh("release", TRAIN)
     until(lambda: status(machine, arn) == "Failed", seconds=PATIENCE)
@@ -79,7 +79,7 @@ def test_off_it_fails_at_the_bug_and_a_release_gives_the_same_reason(held):
         client(machine, "sagemaker").update_pipeline(PipelineName="churn", PipelineDefinition=defined)
 
 
-def test_by_hand(held):
+def test_by_hand(held) -> None:
     machine, arn = held
 
     found = json.loads(machine.smssh("connect", TRAIN, "--", "smssh-hook status --json").stdout)
@@ -96,7 +96,7 @@ def test_by_hand(held):
     until(lambda: status(machine, arn) == "Succeeded", seconds=PATIENCE)
 
 
-def test_a_wrong_key_is_refused(held):
+def test_a_wrong_key_is_refused(held) -> None:
     machine, _ = held
     folder, away = machine.home / "smssh", machine.home / "away"
     away.mkdir()
@@ -113,7 +113,7 @@ def test_a_wrong_key_is_refused(held):
     assert "Permission denied (publickey)" in refused.stderr
 
 
-def test_a_wrong_host_key_is_refused(held):
+def test_a_wrong_host_key_is_refused(held) -> None:
     machine, arn = held
     impostor = machine.home / "impostor"
     machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", impostor)
@@ -149,14 +149,14 @@ with smssh_plugin.connect("Train.churn.pipeline.sagemaker") as job:
 """
 
 
-def test_a_server_in_the_held_job_is_reached_from_python(held):
+def test_a_server_in_the_held_job_is_reached_from_python(held) -> None:
     machine, _ = held
     page = machine.run(sys.executable, "-c", REACH_A_SERVER).stdout
     assert page.strip() == (CHURN / "train" / "train.py").read_text().strip()
 
 
 @pytest.mark.parametrize("moment", ["started arn:", "Train: training step runs"])
-def test_ctrl_c_in_the_demo_leaves_nothing_behind(machine, moment):
+def test_ctrl_c_in_the_demo_leaves_nothing_behind(machine, moment) -> None:
     running = machine.start(*demo())
     for line in running.stdout:
         if moment in line:
@@ -167,7 +167,7 @@ def test_ctrl_c_in_the_demo_leaves_nothing_behind(machine, moment):
     machine.assert_nothing_left()
 
 
-def test_ctrl_c_in_the_debugger_leaves_the_step_held(held):
+def test_ctrl_c_in_the_debugger_leaves_the_step_held(held) -> None:
     machine, arn = held
     debugger = machine.start(*SMSSH, "debug", "churn", "--execution", arn, "--keep", "--report", "report")
     for line in debugger.stdout:

@@ -72,7 +72,7 @@ def executions(machine, pipeline):
 
 
 @pytest.mark.parametrize("form", [*STEPS, "definition"])
-def test_a_step(submitted, form):
+def test_a_step(submitted, form) -> None:
     machine, addresses = submitted
     node = until(lambda: nodes(machine).get(form), seconds=PATIENCE)
     enter(machine, addresses[form])
@@ -80,7 +80,7 @@ def test_a_step(submitted, form):
     until(lambda: status(machine, node["job"], kind) == "Completed", seconds=PATIENCE)
 
 
-def test_a_step_by_the_parameter_of_its_execution(submitted):
+def test_a_step_by_the_parameter_of_its_execution(submitted) -> None:
     machine, addresses = submitted
     until(lambda: executions(machine, "switch")["0"] == "Succeeded", seconds=PATIENCE)
     until(lambda: nodes(machine).get("parameter"), seconds=PATIENCE)
@@ -88,7 +88,7 @@ def test_a_step_by_the_parameter_of_its_execution(submitted):
     until(lambda: executions(machine, "switch")["1"] == "Succeeded", seconds=PATIENCE)
 
 
-def test_a_transform_step_whose_model_was_repacked_with_the_bundle(submitted):
+def test_a_transform_step_whose_model_was_repacked_with_the_bundle(submitted) -> None:
     machine, addresses = submitted
     until(lambda: nodes(machine).get("repacked"), seconds=PATIENCE)
     # It came with the model, and went into the private folder before the model server saw it.
@@ -101,7 +101,7 @@ def test_a_transform_step_whose_model_was_repacked_with_the_bundle(submitted):
 
 
 @pytest.mark.parametrize("form", JOBS)
-def test_a_job(submitted, form):
+def test_a_job(submitted, form) -> None:
     machine, addresses = submitted
     job, kind, _ = addresses[form].split(".")
     until(lambda: nodes(machine).get(job), seconds=PATIENCE)
@@ -109,7 +109,7 @@ def test_a_job(submitted, form):
     until(lambda: status(machine, job, kind) == "Completed", seconds=PATIENCE)
 
 
-def test_the_others_are_left_alone(submitted):
+def test_the_others_are_left_alone(submitted) -> None:
     """A step that was not chosen, and the execution without SSH, came to their end by themselves."""
     machine, _ = submitted
     assert "none" not in nodes(machine)

@@ -125,7 +125,7 @@ def copied(machine, address):
     return (machine.home / "down").read_bytes() == content
 
 
-def test_asked_for_at_submit(emulator):
+def test_asked_for_at_submit(emulator) -> None:
     name = "native-submitted"
     submit(emulator, request(name, hosts=2))
     first, second = (f"algo-{number}.{name}.training.sagemaker" for number in (1, 2))
@@ -151,7 +151,7 @@ def test_asked_for_at_submit(emulator):
     finish(emulator, name, hosts=2)
 
 
-def test_who_asks_keeps_no_hold(emulator):
+def test_who_asks_keeps_no_hold(emulator) -> None:
     name = "native-held"
     address = f"algo-1.{name}.training.sagemaker"
     made = request(name)
@@ -178,14 +178,14 @@ def test_who_asks_keeps_no_hold(emulator):
     until(lambda: describe(TrainingJobName=name)["TrainingJobStatus"] == "Failed", seconds=PATIENCE)
 
 
-def test_announced_elsewhere(emulator):
+def test_announced_elsewhere(emulator) -> None:
     name = "native-elsewhere"
     submit(emulator, request(name), extra={"announce": "s3://native/hosts-of-ours"})
     assert ssh(emulator, f"algo-1.{name}.training.sagemaker", "echo in").stdout == "in\n"
     finish(emulator, name)
 
 
-def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(emulator):
+def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(emulator) -> None:
     name = "native-enabled"
     address = f"algo-1.{name}.training.sagemaker"
     sagemaker = client(emulator, "sagemaker")
@@ -224,7 +224,7 @@ def test_switched_on_in_a_job_that_runs_and_where_nothing_was_prepared(emulator)
     finish(emulator, name)
 
 
-def test_jobs_that_cannot_have_it_say_so(emulator):
+def test_jobs_that_cannot_have_it_say_so(emulator) -> None:
     done = emulator.smssh("remote-debug", "native-nobody", check=False)
     assert (done.returncode, done.stdout) == (3, "")
     assert "'native-nobody'" in done.stderr

@@ -35,7 +35,7 @@ def end(script):
     script.communicate(timeout=LIMIT)
 
 
-def test_only_people_keep_a_hold(held):
+def test_only_people_keep_a_hold(held) -> None:
     machine, arn = held
     connected, deadline = hold(machine)
     assert connected == 0
@@ -78,7 +78,7 @@ def test_only_people_keep_a_hold(held):
             end(each)
 
 
-def test_a_document_that_allows_one_port_alone(held):
+def test_a_document_that_allows_one_port_alone(held) -> None:
     """Then a look is a login like any other; what it asks is answered all the same."""
     machine, _ = held
     port = json.loads(machine.smssh("status", TRAIN, "--json").stdout)["ssh"]["port"]

@@ -11,7 +11,7 @@ from tests.waiting import LIMIT, until
 RUN = (sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", "run", "--")
 
 
-def test_its_switch_turns_us_on_and_the_log_says_so_once(container):
+def test_its_switch_turns_us_on_and_the_log_says_so_once(container) -> None:
     """In an image that has the package: the bundle brings SMSSH_ENABLE itself."""
     del container.on["SMSSH_ENABLE"]
     script = container.script(
@@ -33,13 +33,13 @@ def test_its_switch_turns_us_on_and_the_log_says_so_once(container):
 
 
 @pytest.mark.parametrize("environ", [{"START_SSH": "false"}, {"START_SSH": "true", "SMSSH_ENABLE": "0"}, {}])
-def test_off_is_off(container, environ):
+def test_off_is_off(container, environ) -> None:
     assert container.start(*RUN, "sh", "-c", "exit 3", on=False, **environ).wait(LIMIT) == 3
     assert not container.run_dir.exists()
     assert not boot.enabled(environ)
 
 
-def test_its_log_setting(container):
+def test_its_log_setting(container) -> None:
     process = container.wrap("sh", "-c", "exit 3", SMSSH_HOLD="failure", SSH_LOG_TO_STDOUT="true")
     container.wait_for("held")
     container.hook("release")
@@ -50,7 +50,7 @@ def test_its_log_setting(container):
 
 
 @pytest.mark.parametrize("name", ["SMSSH_OWNER", "SSH_OWNER_TAG"])
-def test_an_owner_that_no_tag_can_hold_lets_the_job_be(container, name):
+def test_an_owner_that_no_tag_can_hold_lets_the_job_be(container, name) -> None:
     process = container.wrap(
         "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 3", SMSSH_STRICT="1", **{name: "ann, bob"}
     )
@@ -61,7 +61,7 @@ def test_an_owner_that_no_tag_can_hold_lets_the_job_be(container, name):
 
 
 @pytest.mark.parametrize(("host", "wanted"), [("algo-2", True), ("algo-3", False)])
-def test_only_the_first_hosts(container, host, wanted):
+def test_only_the_first_hosts(container, host, wanted) -> None:
     """SMSSH_STRICT has nothing to refuse on a host that nobody wants to log in to."""
     config = container.base / "input" / "config"
     config.mkdir(parents=True)

@@ -49,7 +49,7 @@ from .container import IMAGE
         (["python3", "-m", "smssh_plugin.entrypoints.smssh_hook", "status"], "ignore"),
     ],
 )
-def test_classify(command, kind, monkeypatch):
+def test_classify(command, kind, monkeypatch) -> None:
     monkeypatch.delenv("SAGEMAKER_BASE_DIR", raising=False)
     assert boot.classify(command) == kind
 
@@ -74,7 +74,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("version", ["3.7", "3.11", "3.13"])
 @pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
-def test_the_program_is_what_the_interpreter_takes_for_it(tmp_path, version, options):
+def test_the_program_is_what_the_interpreter_takes_for_it(tmp_path, version, options) -> None:
     interpreter = needs.python(version)
     script = tmp_path / "prepare.py"
     script.write_text("import sys; print(repr(sys.argv))\n")
@@ -99,7 +99,7 @@ def test_the_program_is_what_the_interpreter_takes_for_it(tmp_path, version, opt
         assert boot.program(command) == expected == (expected[0], taken), command
 
 
-def test_classify_knows_the_base_dir(monkeypatch):
+def test_classify_knows_the_base_dir(monkeypatch) -> None:
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", "/base")
     assert boot.classify(["python", "/base/code/x.py"]) == "start"
     assert boot.classify(["python", "/opt/ml/code/x.py"]) == "script"
@@ -117,14 +117,14 @@ def test_classify_knows_the_base_dir(monkeypatch):
         (None, False),
     ],
 )
-def test_a_toolkits_train_is_told_from_others(tmp_path, text, expected):
+def test_a_toolkits_train_is_told_from_others(tmp_path, text, expected) -> None:
     path = tmp_path / "train"
     if text is not None:
         path.write_bytes(text)
     assert boot.is_toolkits(str(path)) is expected
 
 
-def test_run_folders_of_others_are_not_used(tmp_path, monkeypatch):
+def test_run_folders_of_others_are_not_used(tmp_path, monkeypatch) -> None:
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
     shared.chmod(0o755)
@@ -141,7 +141,7 @@ def test_run_folders_of_others_are_not_used(tmp_path, monkeypatch):
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
 
-def test_lock(tmp_path):
+def test_lock(tmp_path) -> None:
     handle = boot.take_lock(str(tmp_path))
     assert handle is not None
     assert boot.take_lock(str(tmp_path)) is None
@@ -153,7 +153,7 @@ def test_lock(tmp_path):
 @pytest.mark.parametrize(
     "owner", ["", "garbage", "999999 1 {boot}", "{pid} 1 {boot}", "{pid} {start} other-boot", "\0\xff"]
 )
-def test_a_stale_lock_is_taken_over(tmp_path, owner):
+def test_a_stale_lock_is_taken_over(tmp_path, owner) -> None:
     text = owner.format(pid=os.getpid(), start=boot.start_time(os.getpid()), boot=boot.boot_id())
     (tmp_path / "lock").write_text(text, encoding="latin-1")
     handle = boot.take_lock(str(tmp_path))
@@ -161,7 +161,7 @@ def test_a_stale_lock_is_taken_over(tmp_path, owner):
     os.close(handle)
 
 
-def test_race(container):
+def test_race(container) -> None:
     """32 interpreters of one job at once: exactly one start."""
     code = container.base / "code"
     code.mkdir(parents=True)
@@ -178,7 +178,7 @@ def test_race(container):
     container.assert_quiet()
 
 
-def test_off_leaves_no_trace(container):
+def test_off_leaves_no_trace(container) -> None:
     script = container.script(
         "import sys; print([name for name in sys.modules if 'smssh' in name], sys.excepthook)"
     )
@@ -188,7 +188,7 @@ def test_off_leaves_no_trace(container):
     assert not container.run_dir.exists()
 
 
-def test_on_leaves_little(container):
+def test_on_leaves_little(container) -> None:
     script = container.script(
         "import sys, threading\n"
         "print(sorted({name.split('.')[0] for name in sys.modules if 'smssh' in name or 'pluggy' in name}))\n"
@@ -201,7 +201,7 @@ def test_on_leaves_little(container):
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_what_the_launcher_imports(container, on):
+def test_what_the_launcher_imports(container, on) -> None:
     """Every interpreter of the job pays for it: nothing but what is listed here."""
     script = container.script("import sys; print(*sys.modules)")
     assert container.start("python", script, on=False).wait(LIMIT) == 0
@@ -219,7 +219,7 @@ def test_what_the_launcher_imports(container, on):
     assert more <= (ours | library | {"types"} if on else set())
 
 
-def test_the_images_sitecustomize_runs_too(container, tmp_path):
+def test_the_images_sitecustomize_runs_too(container, tmp_path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "sitecustomize.py").write_text("import sys\nVALUE = 5\nsys.flag_of_theirs = __file__\n")
@@ -230,7 +230,7 @@ def test_the_images_sitecustomize_runs_too(container, tmp_path):
         assert container.output() == f"{theirs}/sitecustomize.py 5\n"
 
 
-def test_an_error_in_the_images_sitecustomize_is_reported_as_without_us(container, tmp_path):
+def test_an_error_in_the_images_sitecustomize_is_reported_as_without_us(container, tmp_path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "sitecustomize.py").write_text("raise RuntimeError('theirs')\n")
@@ -241,7 +241,7 @@ def test_an_error_in_the_images_sitecustomize_is_reported_as_without_us(containe
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip"])
-def test_a_broken_zip_is_not_heard_of(container, tmp_path, content):
+def test_a_broken_zip_is_not_heard_of(container, tmp_path, content) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_bytes((container.bundle / "sitecustomize.py").read_bytes())
@@ -251,7 +251,7 @@ def test_a_broken_zip_is_not_heard_of(container, tmp_path, content):
     assert container.output() == "ran\n"
 
 
-def test_traceback_is_recorded_and_printed_as_always(container):
+def test_traceback_is_recorded_and_printed_as_always(container) -> None:
     text = "def f():\n    raise KeyError('x') from OSError('y')\nf()\n"
     script = container.script(text, name="train")
     plain = container.start("python", script, on=False)
@@ -264,14 +264,14 @@ def test_traceback_is_recorded_and_printed_as_always(container):
     assert record["traceback"] == container.output(0)
 
 
-def test_a_users_own_excepthook_wins(container):
+def test_a_users_own_excepthook_wins(container) -> None:
     script = container.script("import sys\nsys.excepthook = lambda *a: print('mine')\n1/0\n", name="train")
     process = container.start("python", script, PYTHONPATH=container.bundle)
     assert process.wait(LIMIT) == 1
     assert container.output().endswith("mine\n")
 
 
-def test_the_supervisor_inherits_nothing(container):
+def test_the_supervisor_inherits_nothing(container) -> None:
     """No descriptor of the job's (it would keep pipes open), no variable that changes an interpreter."""
     script = container.script(
         "import os\nos.set_inheritable(os.open('/dev/null', 0), True)\n"
@@ -294,7 +294,7 @@ def test_the_supervisor_inherits_nothing(container):
     container.assert_quiet()
 
 
-def test_pth_line(container):
+def test_pth_line(container) -> None:
     """The launcher of baked images: once set off, twice in a virtual environment, nothing where it is off."""
     from pathlib import Path
 
@@ -308,7 +308,7 @@ def test_pth_line(container):
 
 
 @pytest.mark.parametrize("version", ["3.7", "3.8", "3.9", "3.10", "3.12", "3.13"])
-def test_other_pythons(container, version):
+def test_other_pythons(container, version) -> None:
     """The whole way; where the job has 3.7, the supervisor runs in any newer Python on the PATH."""
     interpreter = needs.python(version)
     needs.program("sshd")  # the wheels of asyncssh are for one Python only
@@ -331,7 +331,7 @@ def test_other_pythons(container, version):
 
 
 @pytest.mark.parametrize("version", ["3.7", "3.8"])
-def test_syntax(version):
+def test_syntax(version) -> None:
     interpreter = needs.python(version)
     from pathlib import Path
 
@@ -359,7 +359,7 @@ def test_syntax(version):
 
 
 @pytest.mark.parametrize("version", ["3.8", "3.10"])
-def test_failure_text_of_old_pythons_has_no_frame_of_ours(container, version):
+def test_failure_text_of_old_pythons_has_no_frame_of_ours(container, version) -> None:
     """Before 3.11 the wrapper's frame is taken out of the text; of a double, the real one is in 3.11."""
     interpreter = needs.python(version)
     package = container.folder / "lib" / "sagemaker_training"

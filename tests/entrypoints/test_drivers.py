@@ -150,7 +150,7 @@ def same_text(outcome, driven):
 @pytest.mark.parametrize(
     ("mode", "launcher"), [("basic", "wrap"), ("command", "wrap"), ("basic", "sitecustomize")]
 )
-def test_the_same_with_us_and_without_us(driven, alone, mode, launcher, ending):
+def test_the_same_with_us_and_without_us(driven, alone, mode, launcher, ending) -> None:
     terminate = ending == "sigterm"
     if (mode, ending) not in alone:
         driven.lay_out(USER + ENDINGS[ending], mode)
@@ -164,7 +164,7 @@ def test_the_same_with_us_and_without_us(driven, alone, mode, launcher, ending):
     driven.container.assert_quiet()
 
 
-def test_environment_py_is_where_it_starts_without_a_wrapper(driven):
+def test_environment_py_is_where_it_starts_without_a_wrapper(driven) -> None:
     """The first interpreter of sm_train.sh that runs a file; the user's is only one more."""
     driven.lay_out(USER)
     assert driven.outcome(driven.start(launcher="sitecustomize"))[0] == 0
@@ -172,7 +172,7 @@ def test_environment_py_is_where_it_starts_without_a_wrapper(driven):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_hold_edit_retry(driven, mode):
+def test_hold_edit_retry(driven, mode) -> None:
     driven.lay_out(USER + "raise ValueError('user bug')\n", mode)
     process = driven.start(SMSSH_HOLD="failure")
     container = driven.container
@@ -189,7 +189,7 @@ def test_hold_edit_retry(driven, mode):
     container.assert_quiet()
 
 
-def test_requirements_that_fail(driven):
+def test_requirements_that_fail(driven) -> None:
     requirements = "--no-index\nno-such-package-anywhere==1\n"
     driven.lay_out(USER, requirements=requirements)
     without = same_text(driven.outcome(driven.start(on=False)), driven)
@@ -260,7 +260,7 @@ def remote_start(driven, source, on=True, launcher="wrap", **environ):
 
 @pytest.mark.parametrize("ending", ["good", "exception", "exit 7", "sigterm"])
 @pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
-def test_step_and_remote(driven, launcher, ending):
+def test_step_and_remote(driven, launcher, ending) -> None:
     source = USER + ENDINGS[ending]
     terminate = ending == "sigterm"
     without = same_text(driven.outcome(remote_start(driven, source, on=False), terminate), driven)
@@ -271,7 +271,7 @@ def test_step_and_remote(driven, launcher, ending):
     assert driven.container.starts() == 1
 
 
-def test_step_held_and_retried(driven):
+def test_step_held_and_retried(driven) -> None:
     process = remote_start(driven, USER + "raise ValueError('user bug')\n", SMSSH_HOLD="failure")
     status = driven.container.wait_for("held")
     user = driven.data / "user.py"
@@ -338,7 +338,7 @@ FAILS_ONCE = USER + "if not (base / 'fixed').exists(): raise ValueError('user bu
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_step_without_a_workspace_is_retried(driven, package):
+def test_a_step_without_a_workspace_is_retried(driven, package) -> None:
     """Its bootstrap makes the workspace by a bare os.mkdir."""
     source = FAILS_ONCE.replace("import os", "import os; open('made', 'w').close(); import os")
     command, environ = step(driven, package, source, "--pipeline_execution_id", "p")
@@ -350,7 +350,7 @@ def test_a_step_without_a_workspace_is_retried(driven, package):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_step_with_dependencies_is_retried(driven, package):
+def test_a_step_with_dependencies_is_retried(driven, package) -> None:
     """What a person edits in the channel that the dependencies come from is taken."""
     command, environ = step(
         driven,
@@ -369,7 +369,7 @@ def test_a_step_with_dependencies_is_retried(driven, package):
 
 @pytest.mark.parametrize("options", [(), ("--pipeline_execution_id", "p")], ids=["remote", "step"])
 @pytest.mark.parametrize("package", PACKAGES)
-def test_edits_of_a_workspace_survive_a_retry(driven, package, options):
+def test_edits_of_a_workspace_survive_a_retry(driven, package, options) -> None:
     """Its archive is unpacked again in the second attempt."""
     command, environ = step(
         driven,
@@ -394,7 +394,7 @@ def test_edits_of_a_workspace_survive_a_retry(driven, package, options):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_conda_environment_of_the_bootstrap_is_made_anew(driven, package):
+def test_a_conda_environment_of_the_bootstrap_is_made_anew(driven, package) -> None:
     command, environ = step(
         driven,
         package,
@@ -411,7 +411,7 @@ def test_a_conda_environment_of_the_bootstrap_is_made_anew(driven, package):
     assert (made / "sagemaker-runtime-env.attempt-1" / "from").read_text() == "one"
 
 
-def test_what_an_image_brings_is_left_alone(driven):
+def test_what_an_image_brings_is_left_alone(driven) -> None:
     """An environment or a folder of the same name that no attempt has made, in a job of another kind too."""
     container = driven.container
     driven.lay_out(FAILS_ONCE)
@@ -424,7 +424,7 @@ def test_what_an_image_brings_is_left_alone(driven):
     assert theirs.is_dir()
 
 
-def test_the_hosts_of_an_mpi_job_do_not_take_the_last_attempts_word(container, tmp_path):
+def test_the_hosts_of_an_mpi_job_do_not_take_the_last_attempts_word(container, tmp_path) -> None:
     """A worker ends as soon as it sees the file that its master wrote at the end of the attempt before."""
     name = f"done.algo-{os.getpid()}"
     done, early, other = (

@@ -26,7 +26,7 @@ def forward_only(container, status):
     return process
 
 
-def test_a_placeholder_that_nobody_enters_ends_with_0(container):
+def test_a_placeholder_that_nobody_enters_ends_with_0(container) -> None:
     """The image has no smssh-hook on its PATH: the bundle's own is run."""
     process = container.wrap(*PLACEHOLDER, "1s")
     assert process.wait(LIMIT) == 0, container.output() + container.log()
@@ -50,7 +50,7 @@ def entered(container, *words, **environ):
     return process, client
 
 
-def test_port_forwards_alone_keep_a_placeholder(container, server):
+def test_port_forwards_alone_keep_a_placeholder(container, server) -> None:
     process, client = entered(container, "4s", SMSSH_SSH_SERVER=server)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(5)
@@ -59,13 +59,13 @@ def test_port_forwards_alone_keep_a_placeholder(container, server):
     assert "1 connected" in container.output(0)
 
 
-def test_a_placeholder_has_a_maximum(container):
+def test_a_placeholder_has_a_maximum(container) -> None:
     process, _ = entered(container, "2m", "--max", "4s")
     assert process.wait(LIMIT) == 0
     assert "time is up (--max)" in container.output(0)
 
 
-def test_a_placeholder_is_stopped_like_any_entry_point(container):
+def test_a_placeholder_is_stopped_like_any_entry_point(container) -> None:
     process = container.wrap(*PLACEHOLDER, "5m")
     until(lambda: "0 connected" in container.output())
     process.send_signal(signal.SIGTERM)
@@ -73,7 +73,7 @@ def test_a_placeholder_is_stopped_like_any_entry_point(container):
     container.assert_quiet()
 
 
-def test_a_placeholder_that_nobody_could_enter_says_so(container):
+def test_a_placeholder_that_nobody_could_enter_says_so(container) -> None:
     assert container.wrap(*PLACEHOLDER, "5m", SMSSH_AUTHORIZED_KEYS="").wait(LIMIT) == 4
     assert "nobody can log in" in container.output()
     command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", *PLACEHOLDER[1:]]
@@ -82,14 +82,14 @@ def test_a_placeholder_that_nobody_could_enter_says_so(container):
     assert container.start(*command, "soon").wait(LIMIT) == 2
 
 
-def test_a_placeholder_needs_no_other_launcher(container):
+def test_a_placeholder_needs_no_other_launcher(container) -> None:
     command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", *PLACEHOLDER[1:], "1s"]
     assert container.start(*command).wait(LIMIT) == 0, container.output() + container.log()
     assert "nobody is logged in any more" in container.output()
     container.assert_quiet()
 
 
-def test_is_last_session_timeout(container):
+def test_is_last_session_timeout(container) -> None:
     """sagemaker-ssh-helper's placeholder loop, with the import changed."""
     script = container.script(
         "import os, time\n"
@@ -110,7 +110,7 @@ def test_is_last_session_timeout(container):
     assert " s left\n" in container.output(0)
 
 
-def test_a_supervisor_that_is_slow_to_answer_is_not_one_without_people(monkeypatch):
+def test_a_supervisor_that_is_slow_to_answer_is_not_one_without_people(monkeypatch) -> None:
     class Slow(supervisor_client.Connection):
         def ask(self, message, seconds=supervisor_client.REPLY_LIMIT):
             status = {"state": "running", "connected": 1, "ssh": {"port": None, "control_port": None}}
@@ -123,7 +123,7 @@ def test_a_supervisor_that_is_slow_to_answer_is_not_one_without_people(monkeypat
 
 
 @pytest.mark.parametrize("connected", [0, 2])
-def test_watch(monkeypatch, connected):
+def test_watch(monkeypatch, connected) -> None:
     now = 1000.0
     monkeypatch.setattr(idle.time, "monotonic", lambda: now)
     watch = idle.Watch(10)

@@ -23,7 +23,7 @@ def wait(process, seconds=LIMIT):
 
 @pytest.mark.parametrize("hold", ["", "failure"])
 @pytest.mark.parametrize("code", [0, 1, 7, 255])
-def test_exit_status_is_the_childs(container, code, hold):
+def test_exit_status_is_the_childs(container, code, hold) -> None:
     process = container.wrap(
         "python", "-c", f"import sys; sys.exit({code})", SMSSH_HOLD=hold, SMSSH_HOLD_SECONDS=1
     )
@@ -31,12 +31,12 @@ def test_exit_status_is_the_childs(container, code, hold):
     container.assert_quiet()
 
 
-def test_a_signal_that_ends_the_child_is_128_and_its_number(container):
+def test_a_signal_that_ends_the_child_is_128_and_its_number(container) -> None:
     process = container.wrap("sh", "-c", "kill -9 $$")
     assert wait(process) == 128 + 9
 
 
-def test_output_arguments_and_environment_are_the_childs_own(container):
+def test_output_arguments_and_environment_are_the_childs_own(container) -> None:
     script = container.script(
         "import os, sys; print(sys.argv[1:], os.environ['ODD'], 'LC_CTYPE' in os.environ)"
     )
@@ -49,19 +49,19 @@ def test_output_arguments_and_environment_are_the_childs_own(container):
     assert container.output(0).splitlines()[:2] == container.output(1).splitlines()[:2]
 
 
-def test_off_is_the_original_command(container):
+def test_off_is_the_original_command(container) -> None:
     process = container.wrap("sh", "-c", "echo $$; exit 3", on=False)
     assert wait(process) == 3
     assert container.output().strip() == str(process.pid)
     assert not container.run_dir.exists()
 
 
-def test_a_command_that_is_not_there_ends_with_127(container):
+def test_a_command_that_is_not_there_ends_with_127(container) -> None:
     assert wait(container.wrap("no-such-program")) == 127
     assert "no-such-program" in container.output()
 
 
-def test_a_broken_bundle_runs_the_original(container, tmp_path):
+def test_a_broken_bundle_runs_the_original(container, tmp_path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "run.sh").write_bytes((container.bundle / "run.sh").read_bytes())
@@ -76,7 +76,7 @@ def test_a_broken_bundle_runs_the_original(container, tmp_path):
     )
 
 
-def test_an_archive_of_another_bundle_is_not_run(container, tmp_path):
+def test_an_archive_of_another_bundle_is_not_run(container, tmp_path) -> None:
     """It would work; but nobody knows what it is."""
     mixed = tmp_path / "mixed"
     shutil.copytree(container.bundle, mixed)
@@ -95,7 +95,7 @@ def test_an_archive_of_another_bundle_is_not_run(container, tmp_path):
     ("name", "launcher"),
     [("options.json", "run.sh"), ("smssh.zip", "sitecustomize"), ("smssh-manifest.json", "sitecustomize")],
 )
-def test_nobody_logs_in_where_the_bundle_is_damaged(container, tmp_path, name, launcher):
+def test_nobody_logs_in_where_the_bundle_is_damaged(container, tmp_path, name, launcher) -> None:
     """The supervisor checks every file, off the way of the job, and says so in the job's log."""
     damaged = tmp_path / "damaged"
     shutil.copytree(container.bundle, damaged)
@@ -116,17 +116,17 @@ def test_nobody_logs_in_where_the_bundle_is_damaged(container, tmp_path, name, l
     container.assert_quiet()
 
 
-def test_no_python_runs_the_original(container):
+def test_no_python_runs_the_original(container) -> None:
     process = container.wrap("/bin/sh", "-c", "exit 5", PATH="/nonexistent")
     assert wait(process) == 5
 
 
-def test_a_run_folder_that_cannot_be_made_runs_the_original(container):
+def test_a_run_folder_that_cannot_be_made_runs_the_original(container) -> None:
     process = container.wrap("sh", "-c", "exit 6", SMSSH_RUN_DIR="/proc/nowhere")
     assert wait(process) == 6
 
 
-def test_bad_settings_do_not_fail_the_job(container):
+def test_bad_settings_do_not_fail_the_job(container) -> None:
     process = container.wrap(
         "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 2", SMSSH_HOLD="sometimes"
     )
@@ -137,7 +137,7 @@ def test_bad_settings_do_not_fail_the_job(container):
 
 
 @pytest.mark.parametrize("hold", ["", "failure"])
-def test_signals_are_forwarded(container, hold):
+def test_signals_are_forwarded(container, hold) -> None:
     script = container.script(
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))\n"
@@ -184,7 +184,7 @@ sys.exit(entry._ended)
 
 
 @pytest.mark.parametrize("name", ["SIGPIPE", "SIGXFSZ"])
-def test_signals_that_init_raises_itself_are_not_the_childs(tmp_path, name):
+def test_signals_that_init_raises_itself_are_not_the_childs(tmp_path, name) -> None:
     """A supervisor that is killed leaves a socket that we write to, and a blocked signal waits though it is ignored."""
     done = subprocess.run(
         [sys.executable, "-c", RAISES, name], cwd=tmp_path, capture_output=True, timeout=LIMIT, check=False
@@ -192,7 +192,7 @@ def test_signals_that_init_raises_itself_are_not_the_childs(tmp_path, name):
     assert done.returncode == 7, done.stderr.decode()
 
 
-def test_a_child_that_ignores_sigterm_is_left_to_its_killer(container):
+def test_a_child_that_ignores_sigterm_is_left_to_its_killer(container) -> None:
     process = container.wrap("sh", "-c", "trap '' TERM; echo $$ up; while true; do sleep 0.1; done")
     until(lambda: "up" in container.output())
     process.terminate()
@@ -206,14 +206,14 @@ def test_a_child_that_ignores_sigterm_is_left_to_its_killer(container):
     os.kill(int(container.output().split()[0]), signal.SIGKILL)
 
 
-def test_an_ordinary_child_ends_with_143(container):
+def test_an_ordinary_child_ends_with_143(container) -> None:
     process = container.wrap("sh", "-c", "echo up; exec sleep 60")
     until(lambda: "up" in container.output())
     process.terminate()
     assert wait(process) == 128 + signal.SIGTERM
 
 
-def test_zombies_are_reaped(container):
+def test_zombies_are_reaped(container) -> None:
     script = container.script(
         "import os, sys, time\n"
         "for _ in range(20):\n"
@@ -245,7 +245,7 @@ def test_zombies_are_reaped(container):
     assert wait(process) == 0
 
 
-def test_a_grandchild_that_keeps_the_output_does_not_keep_the_job(container):
+def test_a_grandchild_that_keeps_the_output_does_not_keep_the_job(container) -> None:
     process = container.wrap("sh", "-c", "sleep 30 & echo started; exit 0", SMSSH_HOLD="failure")
     started = time.monotonic()
     assert wait(process) == 0
@@ -253,7 +253,7 @@ def test_a_grandchild_that_keeps_the_output_does_not_keep_the_job(container):
     assert "started" in container.output()
 
 
-def test_all_output_arrives_with_the_tee(container):
+def test_all_output_arrives_with_the_tee(container) -> None:
     script = container.script("import sys\nfor n in range(200000): print('line', n)\nsys.exit(0)\n")
     assert wait(container.wrap("python", script, SMSSH_HOLD="failure")) == 0
     # A line of ours may stand anywhere: a pipe takes large pieces of output in parts.
@@ -262,7 +262,7 @@ def test_all_output_arrives_with_the_tee(container):
 
 
 @pytest.mark.parametrize("command", ["python {script}", "smssh-hook run -- python {script}"])
-def test_the_last_words_arrive_where_the_log_is_taken_late(container, command):
+def test_the_last_words_arrive_where_the_log_is_taken_late(container, command) -> None:
     """The script has ended, which it would not have yet without us: its output was not taken."""
     script = container.script(WORDY)
     reader = container.script(STALLED, "reader.py")
@@ -281,7 +281,7 @@ def test_the_last_words_arrive_where_the_log_is_taken_late(container, command):
     assert "last words" in container.output()
 
 
-def test_a_stop_ends_the_wait_for_a_log_that_nobody_takes(container):
+def test_a_stop_ends_the_wait_for_a_log_that_nobody_takes(container) -> None:
     script = container.script(WORDY)
     reading, writing = os.pipe()
     ours = f"/bin/sh '{container.bundle}/run.sh'"
@@ -304,7 +304,7 @@ def test_a_stop_ends_the_wait_for_a_log_that_nobody_takes(container):
 
 
 @pytest.mark.parametrize("hold", ["", "failure"])
-def test_a_failure_of_ours_runs_nothing_twice(container, hold):
+def test_a_failure_of_ours_runs_nothing_twice(container, hold) -> None:
     """It fails after a child that has ended already."""
     code = (
         "import sys\n"
@@ -317,7 +317,7 @@ def test_a_failure_of_ours_runs_nothing_twice(container, hold):
     assert container.output() == "RAN\n"
 
 
-def test_the_child_finds_the_signals_as_they_were(container):
+def test_the_child_finds_the_signals_as_they_were(container) -> None:
     """An ignored SIGCHLD would also take the child's exit status from its parent."""
     show = "grep ^Sig[BIC] /proc/self/status; exit 3"
     ours = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", "run", "--"]
@@ -338,7 +338,7 @@ def test_the_child_finds_the_signals_as_they_were(container):
     assert others == [without] * 3
 
 
-def test_killed_supervisor_changes_nothing(container):
+def test_killed_supervisor_changes_nothing(container) -> None:
     process = container.wrap(
         "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 8", SMSSH_HOLD="failure"
     )
@@ -351,18 +351,18 @@ def test_killed_supervisor_changes_nothing(container):
     container.assert_quiet()
 
 
-def test_strict_without_a_login_fails_the_job(container):
+def test_strict_without_a_login_fails_the_job(container) -> None:
     process = container.wrap("sh", "-c", "echo ran", SMSSH_STRICT=1, SMSSH_AUTHORIZED_KEYS="")
     assert wait(process) == 1
     assert "ran" not in container.output().split("\n")
     assert "SMSSH_STRICT" in container.output()
 
 
-def test_strict_with_a_login_runs_it(container):
+def test_strict_with_a_login_runs_it(container) -> None:
     assert wait(container.wrap("sh", "-c", "exit 3", SMSSH_STRICT=1)) == 3
 
 
-def test_wait_ready_delays_until_a_login_is_possible(container):
+def test_wait_ready_delays_until_a_login_is_possible(container) -> None:
     script = container.script(
         "import os, json, sys\n"
         "sys.exit(0 if os.path.exists(os.environ['SMSSH_RUN_DIR'] + '/bin/smssh-hook') else 1)\n"
@@ -370,7 +370,7 @@ def test_wait_ready_delays_until_a_login_is_possible(container):
     assert wait(container.wrap("python", script, SMSSH_WAIT="ready")) == 0
 
 
-def test_smssh_hook_run_is_an_init_too(container):
+def test_smssh_hook_run_is_an_init_too(container) -> None:
     import sys
 
     command = [sys.executable, "-m", "smssh_plugin.entrypoints.smssh_hook", "run", "--", "sh", "-c", "exit 7"]

@@ -45,7 +45,7 @@ def run(container, command, *, launcher, **environ):
         "os.dup2(os.open('predictions.csv', os.O_WRONLY | os.O_CREAT), 1)",
     ],
 )
-def test_a_script_that_sends_its_output_into_a_file(container, launcher, redirect):
+def test_a_script_that_sends_its_output_into_a_file(container, launcher, redirect) -> None:
     script = container.script(PYTHON.format(redirect=redirect), name="train")
     run(container, ["python", script], launcher=launcher)
     assert (container.folder / "predictions.csv").read_text() == RESULTS
@@ -63,7 +63,7 @@ def test_a_script_that_sends_its_output_into_a_file(container, launcher, redirec
         ("mkfifo p; gzip < p > predictions.gz & exec > p", "predictions.gz"),
     ],
 )
-def test_an_entry_script_that_sends_its_output_elsewhere(container, launcher, when, redirect, read):
+def test_an_entry_script_that_sends_its_output_elsewhere(container, launcher, when, redirect, read) -> None:
     """The supervisor starts with the first Python, before or after the shell has changed its output."""
     python = f"python {container.script('', name='train')}"
     first, second = (python, redirect) if when == "after" else (redirect, python)
@@ -89,7 +89,7 @@ def test_an_entry_script_that_sends_its_output_elsewhere(container, launcher, wh
 @pytest.mark.parametrize(
     "into", ["> predictions.csv", "| gzip > predictions.gz", "> predictions.csv 2> errors.csv"]
 )
-def test_a_hold_of_a_program_whose_output_is_a_result(container, hold, into):
+def test_a_hold_of_a_program_whose_output_is_a_result(container, hold, into) -> None:
     """Whoever holds it, in its place, has that output too."""
     script = container.script(
         "import os, sys\nprint('id,prediction')\nprint('1,0.5')\nsys.exit(3)\n", name="train"
@@ -111,12 +111,12 @@ def test_a_hold_of_a_program_whose_output_is_a_result(container, hold, into):
         assert (container.folder / "errors.csv").read_text() == ""
 
 
-def test_the_log_is_written_to_where_nobody_has_changed_it(container):
+def test_the_log_is_written_to_where_nobody_has_changed_it(container) -> None:
     script = container.script(PYTHON.format(redirect=""), name="train")
     assert "SSH server" in run(container, ["python", script], launcher="PYTHONPATH")
 
 
-def test_an_output_that_was_changed_and_changed_back(tmp_path):
+def test_an_output_that_was_changed_and_changed_back(tmp_path) -> None:
     """Not the number of the descriptor counts, but the open file."""
     log, writer = os.pipe()
     child = subprocess.Popen(
@@ -157,7 +157,7 @@ for word in sys.stdin:
 """
 
 
-def test_what_is_no_log(tmp_path):
+def test_what_is_no_log(tmp_path) -> None:
     path = tmp_path / "file"
     path.touch()
     assert not is_log(str(path), os.getpid())

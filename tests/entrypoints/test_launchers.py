@@ -36,7 +36,7 @@ def taken(pid):
     return "ShdPnd:\t0000000000000000" in Path(f"/proc/{pid}/status").read_text()
 
 
-def test_they_all_travel_in_the_bundle(bundle):
+def test_they_all_travel_in_the_bundle(bundle) -> None:
     for name, file in LAUNCHER_FILES.items():
         source = (Path(__file__).parents[2] / "entrypoints" / file).read_bytes()
         assert (bundle / name).read_bytes() == (minify if file.endswith(".py") else minify_shell)(source)
@@ -48,7 +48,7 @@ def test_they_all_travel_in_the_bundle(bundle):
 
 @bash
 @pytest.mark.parametrize("options", ["", "-eu", "-euo pipefail", "-f"])
-def test_bash_env_leaves_the_shell_as_it_was(container, options):
+def test_bash_env_leaves_the_shell_as_it_was(container, options) -> None:
     given = {"BASH_ENV": container.bundle / "env.sh"}
     script = container.script(STATE + "\nset -- \n", name="job.sh")
     outputs = []
@@ -61,7 +61,7 @@ def test_bash_env_leaves_the_shell_as_it_was(container, options):
 
 
 @bash
-def test_bash_env_starts_once_and_goes_before_pythonpath(container):
+def test_bash_env_starts_once_and_goes_before_pythonpath(container) -> None:
     script = container.script(
         "for number in 1 2 3 4; do bash -c 'echo \"$PYTHONPATH ${BASH_ENV-unset}\"' & done; wait\n"
         "python -c 'import sys; print(\"_smssh_boot\" in sys.modules)'\n"
@@ -78,7 +78,7 @@ def test_bash_env_starts_once_and_goes_before_pythonpath(container):
 
 
 @bash
-def test_bash_env_off_does_nothing(container):
+def test_bash_env_off_does_nothing(container) -> None:
     command = (BASH, "-c", 'echo "$BASH_ENV ${PYTHONPATH-unset}"; exit 3')
     process = container.start(*command, on=False, BASH_ENV=container.bundle / "env.sh")
     assert process.wait(LIMIT) == 3
@@ -88,7 +88,7 @@ def test_bash_env_off_does_nothing(container):
 
 @bash
 @pytest.mark.parametrize("missing", ["smssh.zip", "run.sh"])
-def test_bash_env_of_a_broken_bundle_harms_nothing(container, tmp_path, missing):
+def test_bash_env_of_a_broken_bundle_harms_nothing(container, tmp_path, missing) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(container.bundle, broken)
     (broken / missing).unlink()
@@ -98,7 +98,7 @@ def test_bash_env_of_a_broken_bundle_harms_nothing(container, tmp_path, missing)
 
 
 @bash
-def test_bash_env_without_python_harms_nothing(container, tmp_path):
+def test_bash_env_without_python_harms_nothing(container, tmp_path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "python3").write_text("#!/bin/sh\nexit 1\n")
@@ -118,7 +118,7 @@ def test_bash_env_without_python_harms_nothing(container, tmp_path):
 
 
 @bash
-def test_bash_env_of_process_1_becomes_the_wrapped_entry_point(container, first):
+def test_bash_env_of_process_1_becomes_the_wrapped_entry_point(container, first) -> None:
     text = 'printf \'<%s>\' "$0" "$@" "${BASH_ENV-unset}"; exit 7'
     command = (*first, BASH, "-euc", text, "a b", "", "line\nline", "*")
     process = container.start(*command, BASH_ENV=container.bundle / "env.sh", SMSSH_HOLD="failure")
@@ -133,7 +133,7 @@ def test_bash_env_of_process_1_becomes_the_wrapped_entry_point(container, first)
 
 
 @pytest.mark.parametrize("caught", [True, False])
-def test_process_1_passes_on_what_its_command_would_have_got(container, first, caught):
+def test_process_1_passes_on_what_its_command_would_have_got(container, first, caught) -> None:
     handler = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))" if caught else "pass"
     script = container.script(
         f"import os, signal, sys, time\n{handler}\nprint('up', flush=True)\n"
@@ -171,7 +171,7 @@ def outcome(container, process):
 
 
 @pytest.mark.parametrize("source", [GOOD, USER_ERROR, EXIT_7])
-def test_chain_ends_the_job_as_without_us(container, source):
+def test_chain_ends_the_job_as_without_us(container, source) -> None:
     container.toolkit_job(source)
     without = outcome(container, container.train(on=False))
     for switch in ("1", "0"):
@@ -180,7 +180,7 @@ def test_chain_ends_the_job_as_without_us(container, source):
     container.assert_quiet()
 
 
-def test_chain_holds_and_retries(container):
+def test_chain_holds_and_retries(container) -> None:
     container.toolkit_job(USER_ERROR)
     process = chained(container, SMSSH_HOLD="failure")
     container.wait_for("held")
@@ -192,7 +192,7 @@ def test_chain_holds_and_retries(container):
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_chain_hands_over_to_the_images_own_module(container, named):
+def test_chain_hands_over_to_the_images_own_module(container, named) -> None:
     """Its failure file as without us: tracebacks show no frame of ours."""
     package = container.folder / "theirs" / ("framework" if named else "sagemaker_pytorch_container")
     package.mkdir(parents=True)
@@ -210,7 +210,7 @@ def test_chain_hands_over_to_the_images_own_module(container, named):
     assert outcome(container, chained(container, PYTHONPATH=path, **given)) == without
 
 
-def test_chain_of_a_broken_bundle_harms_nothing(container, tmp_path):
+def test_chain_of_a_broken_bundle_harms_nothing(container, tmp_path) -> None:
     container.toolkit_job(USER_ERROR)
     without = outcome(container, container.train(on=False))
     broken = tmp_path / "broken"
@@ -224,7 +224,7 @@ def test_chain_of_a_broken_bundle_harms_nothing(container, tmp_path):
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_the_path_of_xgboosts_image_is_restored(container, on):
+def test_the_path_of_xgboosts_image_is_restored(container, on) -> None:
     """Its ENV PYTHONPATH names the tracker of Rabit; the job's PYTHONPATH takes its place."""
     packages = container.folder / "site-packages"
     tracker = packages / "xgboost" / "dmlc-core" / "tracker"

@@ -14,7 +14,7 @@ from tests.waiting import LIMIT
 FAILS = "import sys; sys.exit(7)\n"
 
 
-def test_the_banner_and_the_deadlines_are_the_jobs_own(container):
+def test_the_banner_and_the_deadlines_are_the_jobs_own(container) -> None:
     """A job of an hour with a hold of four: what is left is less than an hour, whoever is connected."""
     before = time.time()
     container.wrap("python", container.script(FAILS), SMSSH_HOLD="failure", SMSSH_MAX_RUNTIME=3600)
@@ -31,7 +31,7 @@ def test_the_banner_and_the_deadlines_are_the_jobs_own(container):
     assert container.processes[-1].wait(LIMIT) == 7
 
 
-def test_the_hold_ends_before_the_job_is_stopped(container):
+def test_the_hold_ends_before_the_job_is_stopped(container) -> None:
     """With somebody connected; the status is the job's own, and nothing is left."""
     process = container.wrap("python", container.script(FAILS), SMSSH_HOLD="failure", SMSSH_MAX_RUNTIME=20)
     before = time.time()
@@ -47,7 +47,7 @@ def test_the_hold_ends_before_the_job_is_stopped(container):
     container.assert_quiet()
 
 
-def test_a_processing_job_knows_by_itself(container):
+def test_a_processing_job_knows_by_itself(container) -> None:
     config = container.base / "config"
     config.mkdir(parents=True)
     request = {"ProcessingJobName": "p", "StoppingCondition": {"MaxRuntimeInSeconds": 1800}}
@@ -59,13 +59,13 @@ def test_a_processing_job_knows_by_itself(container):
     assert container.processes[-1].wait(LIMIT) == 7
 
 
-def test_a_placeholder_ends_in_time(container):
+def test_a_placeholder_ends_in_time(container) -> None:
     process = container.wrap("smssh-hook", "placeholder", SMSSH_MAX_RUNTIME=10)
     assert process.wait(LIMIT) == 0
     assert "the job's own limit is near" in container.output()
 
 
-def test_the_start_of_the_job_is_its_earliest_trace(tmp_path):
+def test_the_start_of_the_job_is_its_earliest_trace(tmp_path) -> None:
     """Data and images come before the container; what is older than the machine came with the image."""
     environ = {"SAGEMAKER_BASE_DIR": str(tmp_path)}
     now = time.time()
@@ -89,7 +89,7 @@ def test_the_start_of_the_job_is_its_earliest_trace(tmp_path):
 
 
 @pytest.mark.parametrize("odd", ["soon", -1, 0, True, 10**12, None, {}])
-def test_an_odd_limit_is_none(tmp_path, odd):
+def test_an_odd_limit_is_none(tmp_path, odd) -> None:
     (tmp_path / "config").mkdir()
     request = {"StoppingCondition": {"MaxRuntimeInSeconds": odd}}
     tmp_path.joinpath("config", "processingjobconfig.json").write_text(json.dumps(request))
@@ -99,6 +99,6 @@ def test_an_odd_limit_is_none(tmp_path, odd):
 
 
 @pytest.mark.parametrize(("limit", "reserve"), [(86400, 300), (3000, 300), (600, 60), (60, 6), (1, 0)])
-def test_what_the_end_takes(limit, reserve):
+def test_what_the_end_takes(limit, reserve) -> None:
     assert end_seconds(limit) == reserve
     assert load({"SMSSH_MAX_RUNTIME": str(limit)}).max_runtime == limit

@@ -48,7 +48,7 @@ sys.exit(5)
 
 
 @pytest.mark.parametrize("launcher", ["wrapped", "toolkit", "both"])
-def test_all_ranks_are_gone_before_a_retry(container, launcher):
+def test_all_ranks_are_gone_before_a_retry(container, launcher) -> None:
     source = RANKS.format(folder=str(container.folder))
     if launcher == "wrapped":
         process = container.wrap(IMAGE / "bin" / "python", container.script(source), SMSSH_HOLD="failure")
@@ -87,7 +87,7 @@ sys.exit(5)
 """One with an environment of its own, which process 1 is given when the script ends, and never reaps."""
 
 
-def test_process_1_knows_the_scripts_orphans_from_peoples(container, first):
+def test_process_1_knows_the_scripts_orphans_from_peoples(container, first) -> None:
     """`train` is the first process in many images, and the parent of whatever people leave running."""
     container.toolkit_job(ORPHANS.format(folder=str(container.folder)))
     environ = {"PYTHONPATH": container.bundle, "SMSSH_HOLD": "failure,end"}
@@ -105,7 +105,7 @@ def test_process_1_knows_the_scripts_orphans_from_peoples(container, first):
     container.assert_quiet()
 
 
-def test_two_containers_on_one_machine_are_kept_apart():
+def test_two_containers_on_one_machine_are_kept_apart() -> None:
     """Their entry points have different names."""
     environ = {orphans.ENTRY: "1.1"}
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environ) as other:
@@ -119,7 +119,7 @@ def test_two_containers_on_one_machine_are_kept_apart():
     assert orphans.find("1.1") == []
 
 
-def test_what_cannot_be_ended_is_named(monkeypatch):
+def test_what_cannot_be_ended_is_named(monkeypatch) -> None:
     monkeypatch.setattr(orphans, "GRACE", 0.1)
     monkeypatch.setattr(orphans, "KILL_LIMIT", 0.1)
     sent = []

@@ -57,7 +57,7 @@ def until_connected(container, count):
     )
 
 
-def test_what_asks_again_and_again_is_nobody(held):
+def test_what_asks_again_and_again_is_nobody(held) -> None:
     container, status = held
     control = by_control(status)
     # Without a pause: there is always one, in every state that a login goes through.
@@ -89,7 +89,7 @@ def test_what_asks_again_and_again_is_nobody(held):
     assert not ended
 
 
-def test_a_connection_that_has_not_logged_in_is_nobody(held, tmp_path):
+def test_a_connection_that_has_not_logged_in_is_nobody(held, tmp_path) -> None:
     container, status = held
     stranger = tmp_path / "stranger"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)
@@ -119,7 +119,7 @@ def test_a_connection_that_has_not_logged_in_is_nobody(held, tmp_path):
         pytest.param(("127.0.0.1", "while :; do smssh-hook status >/dev/null; done"), id="status-by-hand"),
     ],
 )
-def test_a_login_is_a_person_whatever_for(held, words):
+def test_a_login_is_a_person_whatever_for(held, words) -> None:
     container, status = held
     with socket.create_server(("127.0.0.1", 0)) as free:
         number = free.getsockname()[1]
@@ -137,7 +137,7 @@ def test_a_login_is_a_person_whatever_for(held, words):
     until_connected(container, 0)
 
 
-def test_a_persons_connection_that_many_share_is_one(held):
+def test_a_persons_connection_that_many_share_is_one(held) -> None:
     container, status = held
     socket_path = container.folder / "s"
     master = background(container, status, "-M", "-S", socket_path, "-N", "127.0.0.1")
@@ -150,7 +150,7 @@ def test_a_persons_connection_that_many_share_is_one(held):
     until_connected(container, 0)
 
 
-def test_a_hold_ends_under_looks_and_not_under_a_person(held, container, server):
+def test_a_hold_ends_under_looks_and_not_under_a_person(held, container, server) -> None:
     """The whole of it: nobody but looks, and the job ends in time."""
     first = held[0]
     first.hook("release")
@@ -182,7 +182,7 @@ def connected_to(listener, stack):
     return client, client.getsockname()[1]
 
 
-def test_logins_by_the_words_of_a_log(tmp_path, monkeypatch):
+def test_logins_by_the_words_of_a_log(tmp_path, monkeypatch) -> None:
     log = tmp_path / "sshd.log"
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -223,7 +223,7 @@ def test_logins_by_the_words_of_a_log(tmp_path, monkeypatch):
         assert Logins(None).count(port) == 1
 
 
-def test_a_server_of_a_plugin_counts_all(tmp_path):
+def test_a_server_of_a_plugin_counts_all(tmp_path) -> None:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         connected_to(listener, stack)
@@ -288,7 +288,7 @@ def at_once(monkeypatch):
     monkeypatch.setattr(workers, "SETTLE_SECONDS", 0.0)
 
 
-def test_a_session_without_ssh_counts_once_it_lasts(session, listener, monkeypatch):
+def test_a_session_without_ssh_counts_once_it_lasts(session, listener, monkeypatch) -> None:
     process = session(shell=("sleep", "60"))
     counted = Workers()
     assert counted.count((listener,), os.getpid()) == 0
@@ -299,7 +299,7 @@ def test_a_session_without_ssh_counts_once_it_lasts(session, listener, monkeypat
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_forward_counts_and_what_carries_ssh_does_not(session, listener):
+def test_a_forward_counts_and_what_carries_ssh_does_not(session, listener) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         counted = Workers()
         session(other.getsockname()[1])
@@ -315,7 +315,7 @@ def test_a_forward_counts_and_what_carries_ssh_does_not(session, listener):
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_shell_that_a_program_of_ours_uses_is_nobody(session, listener):
+def test_a_shell_that_a_program_of_ours_uses_is_nobody(session, listener) -> None:
     """`smssh remote-debug --install`."""
     session(shell=("sh", "-c", "sleep 60; :", workers.CONTROL.decode()))
     assert Workers().count((listener,), os.getpid()) == 0

@@ -15,7 +15,7 @@ STAYS = "echo pid=$$; while [ ! -e go ]; do sleep 0.05; done; exit 7\n"
 
 @pytest.mark.parametrize("form", ["text", "script", "program", "name"])
 @pytest.mark.parametrize("hold", ["", "failure"])
-def test_it_is_process_1_and_can_be_entered(container, first, form, hold):
+def test_it_is_process_1_and_can_be_entered(container, first, form, hold) -> None:
     text = INSISTS + STAYS
     if form == "text":
         command = ["/bin/sh", "-c", text]
@@ -40,14 +40,14 @@ def test_it_is_process_1_and_can_be_entered(container, first, form, hold):
     container.assert_quiet()
 
 
-def test_such_a_script_ends_below_a_parent(container, first):
+def test_such_a_script_ends_below_a_parent(container, first) -> None:
     """Without the guard: `is_required` knows no other spelling of the question."""
     text = "me=$$; " + INSISTS.replace("$$", "$me")
     process = container.start(*first, "/bin/sh", container.bundle / "run.sh", "/bin/sh", "-c", text)
     assert process.wait(LIMIT) == 100
 
 
-def test_signals_are_those_of_process_1(container, first):
+def test_signals_are_those_of_process_1(container, first) -> None:
     """It gets what it handles, from the kernel itself: nobody of ours is in between."""
     text = INSISTS + "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done"
     process = container.start(*first, "/bin/sh", container.bundle / "run.sh", "/bin/sh", "-c", text)
@@ -56,7 +56,7 @@ def test_signals_are_those_of_process_1(container, first):
     assert process.wait(LIMIT) == 9
 
 
-def test_it_can_be_waited_for(container, first):
+def test_it_can_be_waited_for(container, first) -> None:
     command = ("/bin/sh", "-c", INSISTS + "exit 5")
     process = container.start(*first, "/bin/sh", container.bundle / "run.sh", *command, SMSSH_HOLD="start")
     container.wait_for("held")
@@ -64,7 +64,7 @@ def test_it_can_be_waited_for(container, first):
     assert process.wait(LIMIT) == 5
 
 
-def test_all_others_have_a_parent(container, first):
+def test_all_others_have_a_parent(container, first) -> None:
     text = "echo pid=$$; exit 3"
     process = container.start(*first, "/bin/sh", container.bundle / "run.sh", "/bin/sh", "-c", text)
     assert process.wait(LIMIT) == 3
@@ -91,11 +91,11 @@ def test_all_others_have_a_parent(container, first):
         ("x = os.getpid(); y == 1", False),
     ],
 )
-def test_what_asks_for_process_1(text, asks):
+def test_what_asks_for_process_1(text, asks) -> None:
     assert pid1.is_required(["/bin/sh", "-c", text]) == asks
 
 
-def test_programs_are_not_read_as_text(tmp_path):
+def test_programs_are_not_read_as_text(tmp_path) -> None:
     program = tmp_path / "entry"
     program.write_bytes(b"\x7fELF\0" + INSISTS.encode())
     assert not pid1.is_required([str(program)])

@@ -180,7 +180,7 @@ def alone():
 
 
 @pytest.mark.parametrize(("shape", "launcher", "ending"), CELLS)
-def test_the_same_with_us_and_without_us(container, alone, shape, launcher, ending):
+def test_the_same_with_us_and_without_us(container, alone, shape, launcher, ending) -> None:
     job = Processing(container, shape)
     terminate = ending.startswith("sigterm")
     if (shape, ending) not in alone:
@@ -203,7 +203,7 @@ def test_the_same_with_us_and_without_us(container, alone, shape, launcher, endi
         ("bare", "sitecustomize"),
     ],
 )
-def test_hold_edit_retry(container, shape, launcher):
+def test_hold_edit_retry(container, shape, launcher) -> None:
     job = Processing(container, shape)
     failing = USER + "if not (base / 'fixed').exists():\n    raise ValueError('user bug')\n"
     job.lay_out(failing)
@@ -227,7 +227,7 @@ def test_hold_edit_retry(container, shape, launcher):
     container.assert_quiet()
 
 
-def test_edits_survive_what_runproc_unpacks(container):
+def test_edits_survive_what_runproc_unpacks(container) -> None:
     """The SDK's script unpacks the submitted code in every attempt, over what a person has mended there."""
     job = Processing(container, "framework")
     job.lay_out(USER + "raise ValueError('user bug')\n")
@@ -241,7 +241,7 @@ def test_edits_survive_what_runproc_unpacks(container):
     assert printed[-1] == "user code added"
 
 
-def test_requirements_that_fail(container):
+def test_requirements_that_fail(container) -> None:
     """pip fails: the same end; with a hold a person mends the list, and the retry takes it."""
     job = Processing(container, "framework")
     requirements = "--no-index\nno-such-package-anywhere==1\n"
@@ -260,7 +260,7 @@ def test_requirements_that_fail(container):
     assert job.outcome(process)[:2] == (0, "--rows,3")
 
 
-def test_a_helper_in_the_background_is_not_the_entry_point(container):
+def test_a_helper_in_the_background_is_not_the_entry_point(container) -> None:
     """The image's shell starts it and does not wait for it; what it does wait for is held."""
     helper = container.script("print('helper ran', flush=True)\n", name="helper.py")
     main = container.script("print('main ran', flush=True)\n", name="main.py")
@@ -277,7 +277,7 @@ def test_a_helper_in_the_background_is_not_the_entry_point(container):
 @pytest.mark.parametrize(
     "broken", ["raise SystemExit(99)\n", "import os\nos._exit\nimport no_such_module_here\n"]
 )
-def test_an_init_that_cannot_be_loaded_leaves_the_job_alone(container, tmp_path, broken):
+def test_an_init_that_cannot_be_loaded_leaves_the_job_alone(container, tmp_path, broken) -> None:
     """Asked to hold, the image's own program makes way for init; where that is broken, it comes back, once."""
     folder = tmp_path / "broken"
     shutil.copytree(container.bundle, folder)
@@ -294,7 +294,7 @@ def test_an_init_that_cannot_be_loaded_leaves_the_job_alone(container, tmp_path,
     assert job.outcome(process) == (7, "3", ["user code 3"])
 
 
-def test_strict_is_kept_where_no_entry_point_is_named(container):
+def test_strict_is_kept_where_no_entry_point_is_named(container) -> None:
     job = Processing(container, "bare")
     job.lay_out(USER)
     process = job.start(launcher="sitecustomize", SMSSH_STRICT=1, SMSSH_AUTHORIZED_KEYS="")
@@ -304,7 +304,7 @@ def test_strict_is_kept_where_no_entry_point_is_named(container):
 
 
 @pytest.mark.parametrize("source", ["", "print('user code')\n"])
-def test_what_is_put_right_before_a_retry(tmp_path, source):
+def test_what_is_put_right_before_a_retry(tmp_path, source) -> None:
     """Edits and removals go into the archive; a folder where nothing is unpacked yet leaves it alone."""
     code = tmp_path / "processing" / "input" / "code"
     code.mkdir(parents=True)

@@ -287,7 +287,7 @@ def without_us(server, alone):
 
 @pytest.mark.parametrize("launcher", ["bundle", "code"])
 @pytest.mark.parametrize("kind", ["plain", "mms", "torchserve"])
-def test_the_same_with_us_and_without_us(container, alone, kind, launcher):
+def test_the_same_with_us_and_without_us(container, alone, kind, launcher) -> None:
     server = Server(container, kind)
     expected = without_us(server, alone)
     server.lay_out()
@@ -308,7 +308,7 @@ def test_the_same_with_us_and_without_us(container, alone, kind, launcher):
 
 
 @pytest.mark.parametrize("kind", ["mms", "torchserve"])
-def test_workers_that_are_started_again_start_nothing_of_ours(container, kind):
+def test_workers_that_are_started_again_start_nothing_of_ours(container, kind) -> None:
     server = Server(container, kind)
     server.lay_out()
     server.start("bundle")
@@ -336,7 +336,7 @@ def test_workers_that_are_started_again_start_nothing_of_ours(container, kind):
 
 
 @pytest.mark.parametrize("kind", ["plain", "mms"])
-def test_a_killed_supervisor_changes_nothing(container, alone, kind):
+def test_a_killed_supervisor_changes_nothing(container, alone, kind) -> None:
     """MMS waits for every child that process 1 has, and the supervisor becomes one."""
     server = Server(container, kind)
     expected = without_us(server, alone)
@@ -352,7 +352,7 @@ def test_a_killed_supervisor_changes_nothing(container, alone, kind):
 
 
 @pytest.mark.parametrize("kind", ["plain", "mms"])
-def test_requirements_that_fail(container, kind):
+def test_requirements_that_fail(container, kind) -> None:
     """Without a hold the same end; with one the list is mended over SSH, and the server comes up."""
     server = Server(container, kind)
     server.lay_out(requirements=BAD_REQUIREMENTS)
@@ -377,7 +377,7 @@ ENDINGS = {"exception": "raise ValueError('user bug')\n", "exit 7": "os._exit(7)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_server_that_ends_by_itself(container, ending):
+def test_a_server_that_ends_by_itself(container, ending) -> None:
     server = Server(container, "plain")
     server.lay_out(CODE + ENDINGS[ending])
     without = server.start().ended()
@@ -387,7 +387,7 @@ def test_a_server_that_ends_by_itself(container, ending):
     assert (server.base / "started").read_text() == "True"
 
 
-def test_ping_does_not_wait_for_a_login(container):
+def test_ping_does_not_wait_for_a_login(container) -> None:
     """No transport and no server can be had: the health check of an endpoint must not notice."""
     server = Server(container, "plain")
     server.lay_out()
@@ -396,7 +396,7 @@ def test_ping_does_not_wait_for_a_login(container):
     assert server.terminate() == 0
 
 
-def test_an_endpoint_is_no_training_job(tmp_path):
+def test_an_endpoint_is_no_training_job(tmp_path) -> None:
     """Nothing in an endpoint's container tells its name; that it serves tells its kind."""
     environ = {"SAGEMAKER_BASE_DIR": str(tmp_path)}
     found = job.identify(environ, command=["/usr/bin/python3", "/usr/local/bin/serve"])

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from smssh_plugin.entrypoints import boot, hide
 from smssh_plugin.manifest import MANIFEST
-from smssh_plugin.submit.request.launchers import FOLDERS, HIDDEN
-from smssh_plugin.submit.request.transform import Injection, transform_request
+from smssh_plugin.submit.request.add_ssh import Injection, add_ssh
+from smssh_plugin.submit.request.launchers import FOLDERS, MOVED
 from tests import needs
 from tests.faults.images import bake, image
 from tests.faults.namespaces import prefix
@@ -59,7 +59,7 @@ def entry_point(container, command, kind="training"):
     }[kind]
     request = {where: {"ContainerEntrypoint": [str(each) for each in command]}, field: []}
     injection = Injection(f"s3://bucket/smssh/bundles/{digest}/", transport="none")
-    changed = transform_request(kind, request, injection)
+    changed = add_ssh(kind, request, injection)
     return [each.replace("/opt/ml", str(container.base)) for each in changed[where]["ContainerEntrypoint"]]
 
 
@@ -122,7 +122,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("launcher", ["wrap", "sitecustomize", "pth", "chain", "bash_env", "smssh-hook"])
-def test_a_toolkits_script_sees_nothing(job, launcher):
+def test_a_toolkits_script_sees_nothing(job, launcher) -> None:
     container = job.container
     train = IMAGE / "bin" / "train"
     if launcher in ("pth", "smssh-hook"):
@@ -165,7 +165,7 @@ def test_a_toolkits_script_sees_nothing(job, launcher):
     assert container.log().count("started by ") == 1
 
 
-def test_a_channel_too_many_would_show(job):
+def test_a_channel_too_many_would_show(job) -> None:
     """What a script saw where the input was left where it is."""
     job.lay_out()
     seen = job.seen(job.container.start(IMAGE / "bin" / "train", on=False))
@@ -173,7 +173,7 @@ def test_a_channel_too_many_would_show(job):
     assert "input/data/smssh" in seen["files"]
 
 
-def test_hold_and_retry_work_from_where_the_bundle_is_then(job):
+def test_hold_and_retry_work_from_where_the_bundle_is_then(job) -> None:
     job.lay_out(source="raise ValueError('user bug')\n")
     container = job.container
     process = job.wrap(IMAGE / "bin" / "train", SMSSH_HOLD="failure")
@@ -188,7 +188,7 @@ def test_hold_and_retry_work_from_where_the_bundle_is_then(job):
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_the_switch_that_is_off_leaves_nothing_in_sight(job, on):
+def test_the_switch_that_is_off_leaves_nothing_in_sight(job, on) -> None:
     """`enabled` may be a parameter of the pipeline: then the input is there, whatever it says."""
     script = job.container.script(LOOK)
     variables = {"SAGEMAKER_BASE_DIR": str(job.base)}
@@ -206,7 +206,7 @@ def test_the_switch_that_is_off_leaves_nothing_in_sight(job, on):
         shutil.rmtree(job.container.run_dir, ignore_errors=True)
 
 
-def test_shells_without_a_python_of_ours_see_nothing(job):
+def test_shells_without_a_python_of_ours_see_nothing(job) -> None:
     job.lay_out()
     text = f"ls {job.data}; cat {job.config}/inputdataconfig.json; "
     text += "env | grep -v ^SMSSH_ | cut -d= -f1 | sort | tr '\\n' ' '"
@@ -235,7 +235,7 @@ OLD = [
 @pytest.mark.timeout(600)  # what has no wheels is built, once
 @pytest.mark.parametrize(("name", "requirements"), OLD)
 @pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
-def test_older_toolkits(job, name, requirements, launcher):
+def test_older_toolkits(job, name, requirements, launcher) -> None:
     base = needs.python("3.9")  # the last that the oldest of them runs on
     made = venv(name, *requirements, base=base)
     script = job.container.script(
@@ -259,7 +259,7 @@ def test_older_toolkits(job, name, requirements, launcher):
 
 @pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
 @pytest.mark.parametrize("mode", ["basic", "command"])
-def test_the_drivers_of_sdk_v3(job, launcher, mode):
+def test_the_drivers_of_sdk_v3(job, launcher, mode) -> None:
     driven = Driven(job.container)
     job.container.bundle = job.source
     seen = []
@@ -288,7 +288,7 @@ def test_the_drivers_of_sdk_v3(job, launcher, mode):
 
 
 @pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
-def test_a_processing_job(job, launcher):
+def test_a_processing_job(job, launcher) -> None:
     container = job.container
     own = {
         "AppSpecification": {"ImageUri": "i", "ContainerEntrypoint": ["python", "/a\\b"]},
@@ -305,7 +305,7 @@ def test_a_processing_job(job, launcher):
         if ours:
             shutil.copytree(job.source, folder)
             uri = f"s3://bucket/smssh/bundles/{container.digest}/"
-            changed = transform_request(
+            changed = add_ssh(
                 "processing",
                 own,
                 Injection(uri, transport="none", launcher="sitecustomize" if launcher != "wrap" else "auto"),
@@ -319,7 +319,7 @@ def test_a_processing_job(job, launcher):
         elif launcher == "wrap":
             words = [
                 each.replace("/opt/ml", str(job.base))
-                for each in transform_request(
+                for each in add_ssh(
                     "processing",
                     {"AppSpecification": {"ContainerEntrypoint": [str(each) for each in command]}},
                     Injection(f"s3://b/{container.digest}/", transport="none"),
@@ -341,7 +341,7 @@ def test_a_processing_job(job, launcher):
 
 
 @pytest.mark.parametrize("place", ["additional-model-data-sources/smssh", "model/code/smssh"])
-def test_a_model(job, place):
+def test_a_model(job, place) -> None:
     """What serves goes through the folder of the model's code; of other sources there would be no folder."""
     job.lay_out(ours=False)
     container = job.container
@@ -356,7 +356,7 @@ def test_a_model(job, place):
 # ------------------------------------------------------------------------------- siblings, races and restarts
 
 
-def test_what_a_shell_starts_later_is_served_too(job):
+def test_what_a_shell_starts_later_is_served_too(job) -> None:
     """Its PYTHONPATH is the request's, which names both places; the first interpreter is only a probe."""
     job.lay_out(source="")
     script = job.container.script(
@@ -371,7 +371,7 @@ def test_what_a_shell_starts_later_is_served_too(job):
     assert len(list(job.container.run_dir.glob("traceback-*.json"))) == 2
 
 
-def test_many_interpreters_at_once(job):
+def test_many_interpreters_at_once(job) -> None:
     job.lay_out(source="")
     look = "python -c 'import os, sys; print(sorted(os.listdir(sys.argv[1])))'"
     text = f"for n in 1 2 3 4 5 6 7 8 9 10 11 12; do {look} {job.data} & done; wait"
@@ -382,7 +382,7 @@ def test_many_interpreters_at_once(job):
 
 
 @pytest.mark.parametrize("launcher", ["wrap", "sitecustomize", "chain"])
-def test_a_container_that_is_started_again(job, launcher):
+def test_a_container_that_is_started_again(job, launcher) -> None:
     """The files are moved already; the second start finds them where they are."""
     job.lay_out()
     container = job.container
@@ -402,7 +402,7 @@ def test_a_container_that_is_started_again(job, launcher):
 
 
 @pytest.mark.parametrize("left", ["nothing moved", "copied half", "copied", "cleaned", "removed half"])
-def test_a_start_that_was_cut_off_is_done_again(job, left):
+def test_a_start_that_was_cut_off_is_done_again(job, left) -> None:
     job.lay_out()
     container = job.container
     hidden = container.run_dir / "bundle"
@@ -425,7 +425,7 @@ def test_a_start_that_was_cut_off_is_done_again(job, left):
     assert container.log().count("started by ") == 1
 
 
-def test_another_bundle_takes_the_place_of_an_old_one(job):
+def test_another_bundle_takes_the_place_of_an_old_one(job) -> None:
     job.lay_out()
     old = job.container.run_dir / "bundle"
     job.container.run_dir.mkdir(mode=0o700)
@@ -441,7 +441,7 @@ def test_another_bundle_takes_the_place_of_an_old_one(job):
 
 
 @pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
-def test_read_only_inputs_are_filtered_and_named(job, launcher):
+def test_read_only_inputs_are_filtered_and_named(job, launcher) -> None:
     """The folder stays in sight; what toolkits tell the script does not."""
     container = job.container
     job.lay_out(ours=False)
@@ -464,7 +464,7 @@ def test_read_only_inputs_are_filtered_and_named(job, launcher):
     container.assert_quiet()
 
 
-def test_a_mount_that_others_share_is_left_alone(job):
+def test_a_mount_that_others_share_is_left_alone(job) -> None:
     """Local mode of the SDKs mounts one folder into the containers of all hosts."""
     job.lay_out()
     container = job.container
@@ -477,7 +477,7 @@ def test_a_mount_that_others_share_is_left_alone(job):
     assert "it is a mount" in container.log()
 
 
-def test_the_channel_of_a_user_with_that_name_is_the_users(job):
+def test_the_channel_of_a_user_with_that_name_is_the_users(job) -> None:
     """With an image that has the package there is no bundle, and the name is free."""
     job.lay_out(ours=False)
     (job.data / "smssh").mkdir()
@@ -490,7 +490,7 @@ def test_the_channel_of_a_user_with_that_name_is_the_users(job):
 
 @pytest.mark.needs("setpriv")
 @pytest.mark.applies(os.geteuid() == 0, "only root becomes another user")
-def test_an_ordinary_user(job):
+def test_an_ordinary_user(job) -> None:
     """Nobody's folders but /tmp; the private folder is below TMPDIR."""
     job.lay_out()
     container = job.container
@@ -501,7 +501,7 @@ def test_an_ordinary_user(job):
     script = container.script("import os, sys; print(os.listdir(sys.argv[1]), os.environ['PYTHONPATH'])")
     command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     process = container.start(
-        *command, sys.executable, script, job.data, PYTHONPATH=f"{HIDDEN}:{container.bundle}"
+        *command, sys.executable, script, job.data, PYTHONPATH=f"{MOVED}:{container.bundle}"
     )
     assert process.wait(LIMIT) == 0
     assert container.output() == f"['train'] {container.folder}/smssh-65534/bundle\n"
@@ -516,7 +516,7 @@ FILES = ["run.sh", "smssh.zip", MANIFEST, "options.json", "everything"]
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("how", ["gone", "changed"])
-def test_a_bundle_that_is_not_the_requests_runs_the_original(job, shell, file, how, tmp_path):
+def test_a_bundle_that_is_not_the_requests_runs_the_original(job, shell, file, how, tmp_path) -> None:
     needs.program(shell)
     job.lay_out(ours=False)
     script = job.container.script(LOOK + "raise SystemExit(7)\n")
@@ -553,7 +553,7 @@ TOOLS = {
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_digest_is_made_by_what_there_is(job, tool):
+def test_the_digest_is_made_by_what_there_is(job, tool) -> None:
     job.lay_out(source="")
     folder = job.container.folder / "tools"
     folder.mkdir()
@@ -571,14 +571,14 @@ def test_the_digest_is_made_by_what_there_is(job, tool):
         assert job.container.output() == f"{process.pid}\n"
 
 
-def test_the_original_is_process_1_where_nothing_runs(job, first):
+def test_the_original_is_process_1_where_nothing_runs(job, first) -> None:
     job.lay_out(source="")
     (job.container.bundle / "run.sh").unlink()
     process = job.container.start(*first, *entry_point(job.container, ["/bin/sh", "-c", "exit $$"]))
     assert process.wait(LIMIT) == 1
 
 
-def test_signals_reach_the_original_where_nothing_runs(job):
+def test_signals_reach_the_original_where_nothing_runs(job) -> None:
     job.lay_out(source="")
     (job.container.bundle / "run.sh").unlink()
     text = "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done"
@@ -599,7 +599,7 @@ CHANNELS = st.dictionaries(st.sampled_from(["a", "b", "smssh", 'c"d', "e\\"]), J
 
 
 @given(CHANNELS, st.sampled_from([None, 0, 2]), st.booleans())
-def test_our_channel_goes_and_the_rest_stays(channels, indent, ascii_only):
+def test_our_channel_goes_and_the_rest_stays(channels, indent, ascii_only) -> None:
     text = json.dumps(channels, indent=indent, ensure_ascii=ascii_only)
     found = hide.without_ours(text, inputs=True)
     left = {name: value for name, value in channels.items() if name != "smssh"}
@@ -609,7 +609,7 @@ def test_our_channel_goes_and_the_rest_stays(channels, indent, ascii_only):
 
 
 @given(st.lists(st.fixed_dictionaries({"InputName": st.sampled_from(["smssh", "x"]), "Y": JSON}), max_size=5))
-def test_our_inputs_go_and_the_rest_stays(inputs):
+def test_our_inputs_go_and_the_rest_stays(inputs) -> None:
     found = json.loads(
         hide.without_ours(json.dumps({"B": [], "ProcessingInputs": inputs, "A": {}}, indent=2))
     )
@@ -621,7 +621,7 @@ def test_our_inputs_go_and_the_rest_stays(inputs):
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"smssh"', "[1,", '{"smssh": {}', "null"])
-def test_what_is_no_configuration_stays(tmp_path, text, monkeypatch):
+def test_what_is_no_configuration_stays(tmp_path, text, monkeypatch) -> None:
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     path = tmp_path / "input" / "config" / "inputdataconfig.json"
     path.parent.mkdir(parents=True)
@@ -632,7 +632,7 @@ def test_what_is_no_configuration_stays(tmp_path, text, monkeypatch):
 
 
 @given(CHANNELS)
-def test_the_filtered_variables_are_those_of_a_job_without_us(channels):
+def test_the_filtered_variables_are_those_of_a_job_without_us(channels) -> None:
     def variables(named):
         return {
             "SM_CHANNELS": json.dumps(sorted(named), separators=(",", ":")),
@@ -653,9 +653,9 @@ def test_the_filtered_variables_are_those_of_a_job_without_us(channels):
     assert environ == variables({name: value for name, value in channels.items() if name != "smssh"})
 
 
-def test_the_places_are_those_of_the_requests():
+def test_the_places_are_those_of_the_requests() -> None:
     assert {f"/opt/ml{place}" for place in boot.PLACES} == {*FOLDERS.values(), "/opt/ml/model/code/smssh"}
-    assert f"{boot.PRIVATE}/{boot.HIDDEN}" == HIDDEN
+    assert f"{boot.PRIVATE}/{boot.MOVED}" == MOVED
     from smssh_plugin.submit.request import wrapper
 
     assert all(len(word) <= wrapper.LIMIT and "\n" not in word for word in wrapper.WORDS)
@@ -666,7 +666,7 @@ def test_the_places_are_those_of_the_requests():
 
 @pytest.mark.parametrize("version", ["3.8", "3.11", "3.13"])
 @pytest.mark.parametrize("launcher", ["wrap", "sitecustomize"])
-def test_the_package_can_be_imported_in_a_job(job, version, launcher):
+def test_the_package_can_be_imported_in_a_job(job, version, launcher) -> None:
     interpreter = needs.python(version)
     job.lay_out(source="")
     script = job.container.script(
@@ -692,7 +692,7 @@ def test_the_package_can_be_imported_in_a_job(job, version, launcher):
     assert "submits" in lines[-1]
 
 
-def test_an_installed_package_comes_first(job):
+def test_an_installed_package_comes_first(job) -> None:
     job.lay_out(source="")
     theirs = job.container.folder / "theirs" / "smssh_plugin"
     theirs.mkdir(parents=True)

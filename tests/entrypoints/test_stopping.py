@@ -51,7 +51,7 @@ def stop(process):
     return process.wait(GRACE)
 
 
-def test_in_a_hold(container, stack, job):
+def test_in_a_hold(container, stack, job) -> None:
     process = job("sh", "-c", "exit 3", SMSSH_HOLD="failure")
     container.wait_for("held")
     until(lambda: nodes(stack), what="the node")
@@ -61,7 +61,7 @@ def test_in_a_hold(container, stack, job):
 
 
 @pytest.mark.parametrize("wait", ["10m", "ready"])
-def test_while_it_waits_for_its_start(container, stack, job, wait):
+def test_while_it_waits_for_its_start(container, stack, job, wait) -> None:
     """`ready` with an agent that hangs when it registers."""
     if wait == "ready":
         agent = container.folder / "programs" / "amazon-ssm-agent"
@@ -77,7 +77,7 @@ def test_while_it_waits_for_its_start(container, stack, job, wait):
     container.assert_quiet()
 
 
-def test_while_the_report_is_made(container, stack, job):
+def test_while_the_report_is_made(container, stack, job) -> None:
     process = job("sh", "-c", WAITS, SMSSH_HOLD="failure")
     container.wait_for("running")
     asked = container.folder / "asked"
@@ -91,7 +91,7 @@ def test_while_the_report_is_made(container, stack, job):
     container.assert_quiet()
 
 
-def test_between_two_attempts(container, stack, job):
+def test_between_two_attempts(container, stack, job) -> None:
     """What the first left behind takes its time to end."""
     process = job(
         "sh",
@@ -109,7 +109,7 @@ def test_between_two_attempts(container, stack, job):
     container.assert_quiet()
 
 
-def test_a_second_signal_is_forwarded_like_the_first(container):
+def test_a_second_signal_is_forwarded_like_the_first(container) -> None:
     script = container.script(
         "import os, signal, sys, time\n"
         "def on(*_):\n"
@@ -130,7 +130,7 @@ def test_a_second_signal_is_forwarded_like_the_first(container):
     container.assert_quiet()
 
 
-def test_a_second_signal_does_not_cut_the_end_short(container, stack, job):
+def test_a_second_signal_does_not_cut_the_end_short(container, stack, job) -> None:
     process = job("sh", "-c", "exit 3", SMSSH_HOLD="failure")
     container.wait_for("held")
     until(lambda: nodes(stack), what="the node")
@@ -143,7 +143,7 @@ def test_a_second_signal_does_not_cut_the_end_short(container, stack, job):
     assert nodes(stack) == []
 
 
-def test_sigkill_of_init_leaves_no_node(container, stack, job):
+def test_sigkill_of_init_leaves_no_node(container, stack, job) -> None:
     """As the kernel does it when memory runs out; in a container of its own, that is the end of all."""
     process = job("sh", "-c", "echo $$ > pid; exec sleep 600")
     until(lambda: container.wait_for("running")["transport"]["target"], what="the node")
@@ -155,14 +155,14 @@ def test_sigkill_of_init_leaves_no_node(container, stack, job):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
-def test_other_signals_that_stop(container, number):
+def test_other_signals_that_stop(container, number) -> None:
     process = container.wrap("sh", "-c", "echo ran", SMSSH_WAIT="10m")
     container.wait_for("held")
     process.send_signal(number)
     assert process.wait(GRACE) == 128 + number
 
 
-def test_the_entry_point_has_the_terminal(container):
+def test_the_entry_point_has_the_terminal(container) -> None:
     """As tini has it: the child's group is the foreground group, so that ^C is the child's."""
     code = "import os, time; print('own', os.tcgetpgrp(0) == os.getpgrp() != os.getsid(0), flush=True); time.sleep(60)"
     master, slave = pty.openpty()

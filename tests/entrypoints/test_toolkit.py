@@ -29,14 +29,14 @@ def run(container, source, on, changed=None, **environ):
 
 
 @pytest.mark.parametrize("source", [GOOD, USER_ERROR, EXIT_7])
-def test_the_same_with_us_and_without_us(container, source):
+def test_the_same_with_us_and_without_us(container, source) -> None:
     without = run(container, source, on=False)
     assert run(container, source, on=True) == without
     assert (without[0] == 0) == (source == GOOD)
     container.assert_quiet()
 
 
-def test_a_framework_error_has_the_same_traceback(container):
+def test_a_framework_error_has_the_same_traceback(container) -> None:
     """It passes through our wrapper's frame, which must not show."""
 
     def changed(container):
@@ -52,7 +52,7 @@ def test_a_framework_error_has_the_same_traceback(container):
     assert "attempt 1 of the entry point runs" in container.log()
 
 
-def test_the_same_where_nothing_of_us_works(container):
+def test_the_same_where_nothing_of_us_works(container) -> None:
     without = run(container, USER_ERROR, on=False)
     container.toolkit_job(USER_ERROR)
     process = container.train(
@@ -61,7 +61,7 @@ def test_the_same_where_nothing_of_us_works(container):
     assert outcome(container, process) == without
 
 
-def test_hold_edit_retry_writes_success(container):
+def test_hold_edit_retry_writes_success(container) -> None:
     container.toolkit_job(USER_ERROR)
     process = container.train(SMSSH_HOLD="failure")
     status = container.wait_for("held")
@@ -80,7 +80,7 @@ def test_hold_edit_retry_writes_success(container):
     container.assert_quiet()
 
 
-def test_hold_release_writes_the_same_failure(container):
+def test_hold_release_writes_the_same_failure(container) -> None:
     without = run(container, EXIT_7, on=False)
     container.toolkit_job(EXIT_7)
     process = container.train(SMSSH_HOLD="failure")
@@ -90,7 +90,7 @@ def test_hold_release_writes_the_same_failure(container):
     assert outcome(container, process) == without
 
 
-def test_release_with_a_chosen_status(container):
+def test_release_with_a_chosen_status(container) -> None:
     container.toolkit_job(EXIT_7)
     process = container.train(SMSSH_HOLD="failure")
     container.wait_for("held")
@@ -101,7 +101,7 @@ def test_release_with_a_chosen_status(container):
 
 
 @pytest.mark.parametrize(("chosen", "code"), [((), 0), (("--exit", "0"), 0), (("--exit", "33"), 33)])
-def test_release_at_the_end_with_a_chosen_status(container, chosen, code):
+def test_release_at_the_end_with_a_chosen_status(container, chosen, code) -> None:
     container.toolkit_job(GOOD)
     process = container.train(SMSSH_HOLD="end")
     container.wait_for("held")
@@ -109,7 +109,7 @@ def test_release_at_the_end_with_a_chosen_status(container, chosen, code):
     assert outcome(container, process) == (code, None, True)
 
 
-def test_a_retry_at_the_end_begins_anew(container):
+def test_a_retry_at_the_end_begins_anew(container) -> None:
     """Nothing of the good attempt runs beside the next one, or stands in its report."""
     container.toolkit_job(
         "import os, subprocess\n"
@@ -132,7 +132,7 @@ def test_a_retry_at_the_end_begins_anew(container):
     assert outcome(container, process)[0] == 1
 
 
-def test_sigterm_in_a_hold_ends_it(container):
+def test_sigterm_in_a_hold_ends_it(container) -> None:
     without = run(container, EXIT_7, on=False)
     container.toolkit_job(EXIT_7)
     process = container.train(SMSSH_HOLD="failure")
@@ -142,7 +142,7 @@ def test_sigterm_in_a_hold_ends_it(container):
     container.assert_quiet()
 
 
-def test_strict_is_a_failure_of_the_toolkits_own(container):
+def test_strict_is_a_failure_of_the_toolkits_own(container) -> None:
     container.toolkit_job(GOOD)
     process = container.train(SMSSH_STRICT=1, SMSSH_AUTHORIZED_KEYS="")
     code, failure, succeeded = outcome(container, process)
@@ -150,7 +150,7 @@ def test_strict_is_a_failure_of_the_toolkits_own(container):
     assert b"SMSSH_STRICT" in failure
 
 
-def test_under_the_wrapped_entry_point_there_is_one_hold(container):
+def test_under_the_wrapped_entry_point_there_is_one_hold(container) -> None:
     container.toolkit_job(USER_ERROR)
     process = container.wrap("train", SMSSH_HOLD="failure")
     status = container.wait_for("held")
@@ -161,7 +161,7 @@ def test_under_the_wrapped_entry_point_there_is_one_hold(container):
     container.assert_quiet()
 
 
-def test_under_the_wrapped_entry_point_a_retry_succeeds(container):
+def test_under_the_wrapped_entry_point_a_retry_succeeds(container) -> None:
     container.toolkit_job(USER_ERROR)
     process = container.wrap("train", SMSSH_HOLD="failure")
     container.wait_for("held")
@@ -170,7 +170,7 @@ def test_under_the_wrapped_entry_point_a_retry_succeeds(container):
     assert outcome(container, process) == (0, None, True)
 
 
-def test_capture_error_is_not_kept_waiting(container):
+def test_capture_error_is_not_kept_waiting(container) -> None:
     """A supervisor that inherited the script's output would keep `train` reading for ever."""
     container.toolkit_job(USER_ERROR)
     module = container.base / "framework.py"
@@ -197,7 +197,7 @@ def main():
 """
 
 
-def test_capture_error_with_huge_output(container):
+def test_capture_error_with_huge_output(container) -> None:
     """The toolkit reads its pipes to their end, and its own output goes through ours: 16 MB of it."""
     container.toolkit_job(
         "import os, sys, time\n"
@@ -237,7 +237,7 @@ def test_capture_error_with_huge_output(container):
     assert numbers == sorted(numbers)
 
 
-def test_the_last_words_arrive_where_the_log_is_taken_late(container):
+def test_the_last_words_arrive_where_the_log_is_taken_late(container) -> None:
     """`train` ends only when its script's output is taken, as without us."""
     container.toolkit_job(WORDY)
     reader = container.script(STALLED, "reader.py")
@@ -254,7 +254,7 @@ def test_the_last_words_arrive_where_the_log_is_taken_late(container):
 
 
 @pytest.mark.parametrize("launcher", ["wrapped", "toolkit"])
-def test_stdout_and_stderr_stay_in_order(container, launcher):
+def test_stdout_and_stderr_stay_in_order(container, launcher) -> None:
     """Where both go to one place, as they do here."""
     source = "import os, sys\nfor n in range(20000): os.write(1 + n % 2, b'%d\\n' % n)\nsys.exit(3)\n"
     if launcher == "wrapped":
@@ -270,7 +270,7 @@ def test_stdout_and_stderr_stay_in_order(container, launcher):
     process.wait(LIMIT)
 
 
-def test_ask_a_running_toolkit_job_to_hold(container):
+def test_ask_a_running_toolkit_job_to_hold(container) -> None:
     """It did not ask for a hold: no output was kept, all else is as in any hold."""
     container.toolkit_job(
         "import os, time\n"
@@ -292,7 +292,7 @@ def test_ask_a_running_toolkit_job_to_hold(container):
     assert outcome(container, process) == (0, None, True)
 
 
-def test_sigterm_while_the_toolkit_waits_is_no_success(container):
+def test_sigterm_while_the_toolkit_waits_is_no_success(container) -> None:
     container.toolkit_job(GOOD)
     process = container.train(SMSSH_WAIT="10m")
     container.wait_for("held")
@@ -314,7 +314,7 @@ def own_train(container, text=OWN_TRAIN):
     return path
 
 
-def test_an_images_own_train_is_held_and_retried(container):
+def test_an_images_own_train_is_held_and_retried(container) -> None:
     program = own_train(container)
     process = container.start(program, PYTHONPATH=container.bundle, SMSSH_HOLD="failure")
     status = container.wait_for("held")
@@ -330,7 +330,7 @@ def test_an_images_own_train_is_held_and_retried(container):
     container.assert_quiet()
 
 
-def test_an_images_own_train_heeds_strict(container):
+def test_an_images_own_train_heeds_strict(container) -> None:
     program = own_train(container)
     process = container.start(program, PYTHONPATH=container.bundle, SMSSH_STRICT=1, SMSSH_AUTHORIZED_KEYS="")
     assert process.wait(LIMIT) == 1
@@ -338,7 +338,7 @@ def test_an_images_own_train_heeds_strict(container):
     assert "ran\n" not in container.output()
 
 
-def test_an_images_own_train_that_nobody_can_hold_says_so(container):
+def test_an_images_own_train_that_nobody_can_hold_says_so(container) -> None:
     program = own_train(
         container, "import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)\n" + USER_ERROR
     )
@@ -351,7 +351,7 @@ def test_an_images_own_train_that_nobody_can_hold_says_so(container):
     assert process.wait(LIMIT) == 1
 
 
-def test_an_own_train_that_calls_the_toolkit_is_held_once(container):
+def test_an_own_train_that_calls_the_toolkit_is_held_once(container) -> None:
     container.toolkit_job(USER_ERROR)
     program = own_train(
         container, f"#!{IMAGE}/bin/python\nfrom sagemaker_training import trainer\ntrainer.train()\n"
@@ -425,7 +425,7 @@ def xgboost(container):
 
 
 @pytest.mark.parametrize("mode", ["script", "algorithm"])
-def test_xgboosts_image_is_held_once_in_each_mode(container, xgboost, mode):
+def test_xgboosts_image_is_held_once_in_each_mode(container, xgboost, mode) -> None:
     data = container.script("bad", name="data")
     if mode == "script":
         container.script("import sys\nsys.exit(open('data').read() == 'bad')\n", name="job.py")

@@ -39,7 +39,7 @@ def wheel(tmp_path_factory):
     return next(folder.glob("*.whl"))
 
 
-def test_what_is_in_it(wheel):
+def test_what_is_in_it(wheel) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {"smssh.pth", "smssh.start"} <= names
@@ -50,7 +50,7 @@ def test_what_is_in_it(wheel):
     assert not [name for name in names if name.startswith(("hooks/", "entrypoints/", "tests/"))]
 
 
-def test_a_baked_image(wheel, container):
+def test_a_baked_image(wheel, container) -> None:
     """Installed in the interpreter that owns the job: nothing in the request but SMSSH_ENABLE=1."""
     image = container.folder / "image"
     subprocess.run(

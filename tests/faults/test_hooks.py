@@ -75,7 +75,7 @@ WAITING = "while [ ! -e go ]; do sleep 0.05; done; echo ran; exit 7"
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("hook", ["import", "smssh_start_server"])
-def test_at_the_start(container, start, hook, fault):
+def test_at_the_start(container, start, hook, fault) -> None:
     process = start(hook, fault, "sh", "-c", WAITING)
     ours = Ours(container)
     until(lambda: reached(container), what=lambda: f"the hook; {container.log()}")
@@ -88,7 +88,7 @@ def test_at_the_start(container, start, hook, fault):
 
 @pytest.mark.parametrize("fault", ["dies", "hangs", "forks"])
 @pytest.mark.parametrize("hook", ENDS)
-def test_at_the_end(container, start, hook, fault):
+def test_at_the_end(container, start, hook, fault) -> None:
     process = start(hook, fault, "sh", "-c", WAITING)
     ours = Ours(container)
     if hook == "smssh_notify":
@@ -107,7 +107,7 @@ def test_at_the_end(container, start, hook, fault):
 
 @pytest.mark.parametrize("fault", ["raises", "exits", "forks"])
 @pytest.mark.parametrize("hook", ["smssh_configure", "smssh_before_entry_point", "smssh_collect_report"])
-def test_whoever_can_be_skipped_is(container, start, hook, fault):
+def test_whoever_can_be_skipped_is(container, start, hook, fault) -> None:
     """A login and a hold are had all the same, and a retry."""
     waiting = WAITING.replace("exit 7", "[ -e fixed ]")
     process = start(hook, fault, "sh", "-c", waiting, SMSSH_HOLD="failure")
@@ -124,14 +124,14 @@ def test_whoever_can_be_skipped_is(container, start, hook, fault):
     container.assert_quiet()
 
 
-def test_a_hook_that_dies_in_a_hold_ends_it(container, start):
+def test_a_hook_that_dies_in_a_hold_ends_it(container, start) -> None:
     process = start("smssh_collect_report", "dies", "sh", "-c", "exit 7", SMSSH_HOLD="failure")
     assert process.wait(LIMIT) == 7
     assert reached(container)
     container.assert_quiet()
 
 
-def test_a_hook_that_hangs_does_not_keep_a_failed_job(container, start):
+def test_a_hook_that_hangs_does_not_keep_a_failed_job(container, start) -> None:
     """`smssh_hold` is asked at every failure, whether a hold was wanted or not."""
     began = time.monotonic()
     process = start("smssh_hold", "hangs", "sh", "-c", WAITING)
@@ -143,7 +143,7 @@ def test_a_hook_that_hangs_does_not_keep_a_failed_job(container, start):
     container.assert_quiet()
 
 
-def test_a_hook_that_hangs_does_not_delay_the_entry_point(container, start):
+def test_a_hook_that_hangs_does_not_delay_the_entry_point(container, start) -> None:
     """The toolkit tells of an attempt before it starts the script; the hooks then run beside it."""
     began = time.monotonic()
     process = start("smssh_before_entry_point", "hangs", "sh", "-c", WAITING)
@@ -156,7 +156,7 @@ def test_a_hook_that_hangs_does_not_delay_the_entry_point(container, start):
     container.assert_quiet()
 
 
-def test_a_supervisor_that_stands_still_does_not_keep_a_failed_job(container):
+def test_a_supervisor_that_stands_still_does_not_keep_a_failed_job(container) -> None:
     """Not dead, and its socket open: as one whose interpreter a hook's C code has locked up for good."""
     process = container.wrap("sh", "-c", WAITING)
     container.wait_for("running")
@@ -186,7 +186,7 @@ def made_of(function):
     return plugins.Plugins([("theirs", Theirs())], entry_points=False)
 
 
-def test_a_hang_costs_its_limit_and_no_more(context, monkeypatch, caplog):
+def test_a_hang_costs_its_limit_and_no_more(context, monkeypatch, caplog) -> None:
     monkeypatch.setitem(plugins.LIMITS, "smssh_hold", 0.2)
     forever = threading.Event()
     assert made_of(lambda: forever.wait()).hold(context, "end", 0) is False  # noqa: PLW0108 - hookimpl marks a function
@@ -194,7 +194,7 @@ def test_a_hang_costs_its_limit_and_no_more(context, monkeypatch, caplog):
     assert "smssh_hold of plugin theirs failed and is skipped: TimeoutError" in caplog.text
 
 
-def test_every_container_side_hook_that_somebody_waits_for_has_a_limit():
+def test_every_container_side_hook_that_somebody_waits_for_has_a_limit() -> None:
     """The client's hooks run for a person at a terminal; server and transport bound their own start."""
     from smssh_plugin import hookspecs
 
@@ -224,13 +224,13 @@ os.write(1, b"decided\\n")
 
 
 @pytest.mark.parametrize(("guard", "answers"), [("unguarded", 2), ("guarded", 1)])
-def test_a_fork_that_comes_back_is_no_second_supervisor(guard, answers):
+def test_a_fork_that_comes_back_is_no_second_supervisor(guard, answers) -> None:
     """Without the guard both processes go on with the supervisor's work, and both answer."""
     done = subprocess.run([sys.executable, "-c", FORKING, guard], capture_output=True, text=True, check=True)
     assert done.stdout.count("decided") == answers
 
 
-def test_failures_of_all_kinds_are_skipped(context, caplog):
+def test_failures_of_all_kinds_are_skipped(context, caplog) -> None:
     for error in (SystemExit(3), RuntimeError("bug"), MemoryError()):
 
         def broken(error=error):

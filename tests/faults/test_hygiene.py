@@ -69,7 +69,7 @@ def hangs(process, over):
     return process.poll() is None
 
 
-def test_a_daemon_with_the_scripts_output_would_hang_the_job(container, launcher):
+def test_a_daemon_with_the_scripts_output_would_hang_the_job(container, launcher) -> None:
     environ, module = capturing(container)
     careless = launcher(
         "train.py",
@@ -92,7 +92,7 @@ def test_a_daemon_with_the_scripts_output_would_hang_the_job(container, launcher
     assert process.wait(LIMIT) == 0  # it was the daemon, and nothing else
 
 
-def test_our_daemon_has_nothing_of_the_scripts(container):
+def test_our_daemon_has_nothing_of_the_scripts(container) -> None:
     environ, module = capturing(container)
     process = train(container, f"{container.bundle}:{module}", **environ)
     assert process.wait(LIMIT) == 0
@@ -101,7 +101,7 @@ def test_our_daemon_has_nothing_of_the_scripts(container):
     container.assert_quiet()
 
 
-def test_a_thread_that_is_no_daemon_would_hang_the_toolkit(container, launcher):
+def test_a_thread_that_is_no_daemon_would_hang_the_toolkit(container, launcher) -> None:
     careless = launcher(
         "train", "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start()"
     )
@@ -111,7 +111,7 @@ def test_a_thread_that_is_no_daemon_would_hang_the_toolkit(container, launcher):
     process.wait()
 
 
-def test_we_leave_no_thread_and_no_child_in_the_toolkit(container):
+def test_we_leave_no_thread_and_no_child_in_the_toolkit(container) -> None:
     """Looked at from inside, when the toolkit is done: what `train` itself has is the same."""
     module = container.folder / "framework"
     module.mkdir()
@@ -150,7 +150,7 @@ def run_with_pth(container, made, line, **environ):
     return process.wait(LIMIT), container.output()
 
 
-def test_a_pth_that_exits_would_take_the_interpreter_along(container, baked):
+def test_a_pth_that_exits_would_take_the_interpreter_along(container, baked) -> None:
     code, output = run_with_pth(container, baked, "import sys; sys.exit('not today')", on=False)
     assert code != 0
     assert "ran" not in output
@@ -160,7 +160,7 @@ def test_a_pth_that_exits_would_take_the_interpreter_along(container, baked):
     "error", ["SystemExit(3)", "KeyboardInterrupt()", "ValueError('x')", "MemoryError()"]
 )
 @pytest.mark.parametrize("launcher", ["pth", "sitecustomize"])
-def test_our_launchers_swallow_everything(container, baked, launcher, error):
+def test_our_launchers_swallow_everything(container, baked, launcher, error) -> None:
     """Whatever boot raises, in the one and in the other."""
     package = container.folder / "broken" / "smssh_plugin" / "entrypoints"
     package.mkdir(parents=True)
@@ -186,7 +186,7 @@ def test_our_launchers_swallow_everything(container, baked, launcher, error):
     assert (code, output) == (0, "ran\n")
 
 
-def test_an_installation_that_is_half_gone_is_only_a_message(container, baked):
+def test_an_installation_that_is_half_gone_is_only_a_message(container, baked) -> None:
     """The .pth has stayed, the package has not: Python says so itself, and goes on."""
     from smssh_plugin.entrypoints import boot
 
@@ -213,14 +213,14 @@ print("supervised:", code)
 NAIVE = 'ours = subprocess.Popen(["sh", "-c", "sleep 0.3; exit 7"])\ntime.sleep(0.8)\ncode = ours.wait()'
 
 
-def test_serves_reaper_would_take_a_childs_exit_status(container):
+def test_serves_reaper_would_take_a_childs_exit_status(container) -> None:
     container.script(SERVE.format(child=NAIVE), name="serve")
     process = container.start(IMAGE / "bin" / "python", container.folder / "serve", on=False)
     assert process.wait(LIMIT) == 0
     assert "supervised: 0\n" in container.output()  # it ended with 7
 
 
-def test_in_serve_we_are_nobodys_child(container):
+def test_in_serve_we_are_nobodys_child(container) -> None:
     container.script(SERVE.format(child="code = None"), name="serve")
     process = container.start(
         IMAGE / "bin" / "python", container.folder / "serve", PYTHONPATH=container.bundle
@@ -240,7 +240,7 @@ def test_in_serve_we_are_nobodys_child(container):
 # ----------------------------------------------------------------------------------------------- failure file
 
 
-def test_an_early_failure_file_would_mask_the_users_error(container, launcher):
+def test_an_early_failure_file_would_mask_the_users_error(container, launcher) -> None:
     """4.x and 5.x keep a failure file that is there already."""
     careless = launcher("train", f"open({str(container.base / 'output' / 'failure')!r}, 'w').write('no SSH')")
     container.toolkit_job("raise ValueError('user bug')\n")
@@ -249,7 +249,7 @@ def test_an_early_failure_file_would_mask_the_users_error(container, launcher):
     assert container.failure_file() == b"no SSH"
 
 
-def test_we_never_write_the_failure_file(container):
+def test_we_never_write_the_failure_file(container) -> None:
     """No key may log in, no transport works: nothing of that is the job's affair."""
     without = None
     for on in (False, True):
@@ -313,12 +313,12 @@ def winners(tmp_path, which, rounds):
     return [int(line) for line in done.stdout.split()]
 
 
-def test_64_processes_race_for_the_lock(tmp_path):
+def test_64_processes_race_for_the_lock(tmp_path) -> None:
     assert winners(tmp_path, "lock", 20) == [1] * 20
 
 
 @pytest.mark.applies(os.cpu_count() != 1, "one core")
-def test_without_a_lock_there_would_be_several(tmp_path):
+def test_without_a_lock_there_would_be_several(tmp_path) -> None:
     """Look, then create: on a machine with more than one core somebody comes between sooner or later."""
     for attempt in range(10):
         folder = tmp_path / str(attempt)

@@ -35,7 +35,7 @@ def programs(tmp_path_factory):
 @pytest.mark.timeout(120 + 20 * TOTAL)
 @pytest.mark.needs("image environment")
 @pytest.mark.parametrize("name", [name for name, share in SHARES.items() if share])
-def test_a_killed_job_ends_as_without_us(name, tmp_path, bundle, key, stack, programs):
+def test_a_killed_job_ends_as_without_us(name, tmp_path, bundle, key, stack, programs) -> None:
     cell = CELLS[name]
     fallen: collections.Counter[str] = collections.Counter()
     expected = None

@@ -110,7 +110,7 @@ def daemons(container):
 @pytest.mark.usefixtures("daemons")
 @pytest.mark.parametrize("way", ["toolkit", "wrapped"])
 @pytest.mark.parametrize("what", SCRIPTS)
-def test_a_script_that_does_as_it_pleases(container, what, way):
+def test_a_script_that_does_as_it_pleases(container, what, way) -> None:
     source = textwrap.dedent(SCRIPTS[what]).format(folder=container.folder)
     ends = []
     for on in (False, True):
@@ -153,7 +153,7 @@ raise ValueError("user bug")
 
 
 @pytest.mark.parametrize("hold", ["", "failure"])
-def test_huge_output_with_capture_error(container, hold):
+def test_huge_output_with_capture_error(container, hold) -> None:
     """8 MB through the pipe that the toolkit reads: all of it arrives, and the failure file is the same."""
     module = container.folder / "framework"
     module.mkdir()
@@ -226,7 +226,7 @@ sys.exit(0 if server.returncode is None else server.wait())
 """
 
 
-def test_an_ssh_server_of_ours_on_port_22_would_be_in_its_way(container, port_22):
+def test_an_ssh_server_of_ours_on_port_22_would_be_in_its_way(container, port_22) -> None:
     command, _ = port_22
     script = container.script(MPI.format(patience=10, unfinished="True"))
     careless = f"/usr/sbin/sshd && exec python -u {script}"
@@ -251,7 +251,7 @@ def sessions_with(container, name):
     return found
 
 
-def test_ours_leaves_port_22_alone(container, port_22):
+def test_ours_leaves_port_22_alone(container, port_22) -> None:
     command, keys = port_22
     before = {path.name: path.read_bytes() for path in keys.iterdir()}
     script = container.script(MPI.format(patience=60, unfinished="not __import__('os').path.exists('go')"))

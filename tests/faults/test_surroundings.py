@@ -53,7 +53,7 @@ def same_end(container, front, *, code=7, words=(), **environ):
 # ------------------------------------------------------------------------------------------------- file systems
 
 
-def test_read_only_root_and_nowhere_to_write(container):
+def test_read_only_root_and_nowhere_to_write(container) -> None:
     """No folder for us at all: the job runs as if we were not there, and says that it is not held."""
     front = rooted(container, read_only=True, run=False, tmp=False)
     same_end(container, front, SMSSH_RUN_DIR="", TMPDIR="/tmp", SMSSH_HOLD="failure")
@@ -62,7 +62,7 @@ def test_read_only_root_and_nowhere_to_write(container):
     assert said == ["smssh: nothing is held here: no supervisor runs here"]
 
 
-def test_read_only_root_with_a_writable_tmp(container):
+def test_read_only_root_with_a_writable_tmp(container) -> None:
     """A folder below TMPDIR is enough for a login and a hold."""
     temporary = container.folder / "tmp"
     temporary.mkdir()
@@ -82,7 +82,7 @@ def test_read_only_root_with_a_writable_tmp(container):
     container.assert_quiet()
 
 
-def test_no_run(container):
+def test_no_run(container) -> None:
     """No /run in the image: the private folder is below TMPDIR, and nothing makes a /run."""
     temporary = container.folder / "tmp"
     temporary.mkdir()
@@ -92,7 +92,7 @@ def test_no_run(container):
 
 
 @pytest.mark.parametrize("launcher", ["init", "python"])
-def test_a_job_that_changes_tmpdir_has_one_supervisor(container, launcher):
+def test_a_job_that_changes_tmpdir_has_one_supervisor(container, launcher) -> None:
     """What a job starts looks for us where we are, and not where it would have put us."""
     temporary, other = container.folder / "tmp", container.folder / "other"
     for folder in (temporary, other, container.base / "code"):
@@ -118,7 +118,7 @@ def test_a_job_that_changes_tmpdir_has_one_supervisor(container, launcher):
     assert list(other.iterdir()) == []
 
 
-def test_a_run_where_nothing_may_be_executed(container):
+def test_a_run_where_nothing_may_be_executed(container) -> None:
     """`docker run --tmpfs /run` mounts it so: the private folder is below TMPDIR, for everybody who looks for it."""
     temporary = container.folder / "tmp"
     temporary.mkdir()
@@ -144,7 +144,7 @@ def test_a_run_where_nothing_may_be_executed(container):
     container.assert_quiet()
 
 
-def test_the_usual_place_is_run(container):
+def test_the_usual_place_is_run(container) -> None:
     front = rooted(container, read_only=False, run=True, tmp=True)
     script = container.script(
         "import os; print(sorted(os.listdir('/run')), os.stat('/run/smssh').st_mode & 0o777)"
@@ -158,14 +158,14 @@ def test_the_usual_place_is_run(container):
 
 
 @pytest.mark.parametrize(("kilobytes", "inodes"), [(4, 0), (16, 0), (64, 0), (64, 2), (64, 4), (64, 8)])
-def test_full_disk(container, kilobytes, inodes):
+def test_full_disk(container, kilobytes, inodes) -> None:
     """Nothing, or only a little, can be written where we work; the job has its room elsewhere."""
     front = small_disk(container, container.run_dir, kilobytes=kilobytes, inodes=inodes)
     same_end(container, front, SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=1, SMSSH_HOLD_MAX_SECONDS=2)
     until(lambda: not container.strays(), what=lambda: f"the end of {container.strays()}")
 
 
-def test_a_disk_that_fills_up_in_a_hold(container):
+def test_a_disk_that_fills_up_in_a_hold(container) -> None:
     """A report, logs and a host key are there already; from then on nothing more can be written."""
     # Room for asyncssh, which is unpacked where there is no sshd.
     front = small_disk(container, container.run_dir, kilobytes=65536, inodes=3000)
@@ -197,7 +197,7 @@ def test_a_disk_that_fills_up_in_a_hold(container):
 
 
 @pytest.mark.parametrize("loopback", [True, False])
-def test_no_network(container, loopback):
+def test_no_network(container, loopback) -> None:
     """Not even loopback, or nothing but it, as with `docker run --network none`."""
     up = "ip link set lo up; " if loopback else ""
     if loopback:
@@ -228,7 +228,7 @@ def test_no_network(container, loopback):
     container.assert_quiet()
 
 
-def test_no_credentials(container):
+def test_no_credentials(container) -> None:
     """The role is not there, the metadata service neither."""
     front = prefix("--net")
     process = container.start(
@@ -269,7 +269,7 @@ class Skewed(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_clock_that_aws_does_not_believe(container):
+def test_a_clock_that_aws_does_not_believe(container) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Skewed)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     from smssh_plugin.local.agent.installed import install
@@ -312,7 +312,7 @@ def smssh_notify(event):
 
 
 @pytest.mark.parametrize("jump", [-86400, 86400])
-def test_a_clock_that_is_set_in_a_hold(container, jump):
+def test_a_clock_that_is_set_in_a_hold(container, jump) -> None:
     """A hold lasts as long as it was to last: not a day more, and not a moment only."""
     made = image(container.folder)
     add_plugin(made, CLOCK.format(jump=jump))
@@ -334,7 +334,7 @@ def test_a_clock_that_is_set_in_a_hold(container, jump):
 # --------------------------------------------------------------------------------------------- a container again
 
 
-def test_a_container_that_was_used_before(container):
+def test_a_container_that_was_used_before(container) -> None:
     """Everything of the first job was killed at once and lies about; the second is served all the same."""
     first = container.wrap("sh", "-c", "sleep 600")
     container.wait_for("running")
@@ -359,7 +359,7 @@ def test_a_container_that_was_used_before(container):
     container.assert_quiet()
 
 
-def test_an_old_lock_without_a_guard_would_be_in_the_way(container):
+def test_an_old_lock_without_a_guard_would_be_in_the_way(container) -> None:
     """The harm: a lock file that only says that it exists can never be had again."""
     container.run_dir.mkdir(mode=0o700)
     lock = container.run_dir / "lock"

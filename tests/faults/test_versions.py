@@ -33,7 +33,7 @@ def versions(container):
     return until(lambda: (s := container.wait_for("ready")) and s["ssh"]["port"] and s["plugin_version"])
 
 
-def test_the_baked_one_comes_first_and_is_the_only_one(container, baked):
+def test_the_baked_one_comes_first_and_is_the_only_one(container, baked) -> None:
     """Its .pth runs before sitecustomize is imported; the bundle's then finds that boot has run."""
     # The variables that a request gets which names no entry point: the baked one serves from the bundle too.
     process = container.start(
@@ -50,7 +50,7 @@ def test_the_baked_one_comes_first_and_is_the_only_one(container, baked):
     container.assert_quiet()
 
 
-def test_the_wrapped_entry_point_comes_first_and_is_the_only_one(container, baked):
+def test_the_wrapped_entry_point_comes_first_and_is_the_only_one(container, baked) -> None:
     """run.sh is there before any interpreter of the image's; the baked one finds the lock taken."""
     process = container.wrap(
         baked / "bin" / "python",
@@ -69,7 +69,7 @@ def test_the_wrapped_entry_point_comes_first_and_is_the_only_one(container, bake
     container.assert_quiet()
 
 
-def test_off_is_off_for_both(container, baked):
+def test_off_is_off_for_both(container, baked) -> None:
     script = container.script(
         "import sys; print([name for name in sys.modules if 'smssh' in name])", name="train"
     )

@@ -82,7 +82,7 @@ def job_of(container, s3, s3_url):
     return start
 
 
-def test_announced_states_and_the_end(container, s3, job_of):
+def test_announced_states_and_the_end(container, s3, job_of) -> None:
     process = job_of("sh", "-c", f"{WAITING}; rm go; exit 3", SMSSH_HOLD="failure")
     status = until(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
     assert status["transport"] == {"name": "native", "target": "sagemaker-training-job:job-1_algo-1"}
@@ -117,7 +117,7 @@ def test_announced_states_and_the_end(container, s3, job_of):
     container.assert_quiet()
 
 
-def test_a_job_that_is_stopped_says_so(container, s3, job_of):
+def test_a_job_that_is_stopped_says_so(container, s3, job_of) -> None:
     process = job_of("sh", "-c", "exec sleep 100")
     until(lambda: container.wait_for("running")["transport"]["target"])
     process.send_signal(signal.SIGTERM)
@@ -135,7 +135,7 @@ def test_a_job_that_is_stopped_says_so(container, s3, job_of):
         ({"TRANSFORM_JOB_NAME": "t"}, "which no transform job has"),
     ],
 )
-def test_without_an_announcement_the_job_runs_and_the_log_says_why(container, job_of, change, words):
+def test_without_an_announcement_the_job_runs_and_the_log_says_why(container, job_of, change, words) -> None:
     process = job_of("sh", "-c", f"{WAITING}; exit 4", **change)
     until(lambda: "no login is possible" in container.output(), what=lambda: f"a message; {container.log()}")
     assert [line for line in container.output().splitlines() if words in line], container.output()
@@ -144,7 +144,7 @@ def test_without_an_announcement_the_job_runs_and_the_log_says_why(container, jo
     container.assert_quiet()
 
 
-def test_a_network_that_swallows_everything_delays_no_job(container, job_of):
+def test_a_network_that_swallows_everything_delays_no_job(container, job_of) -> None:
     with silence() as url:
         process = job_of("sh", "-c", f"{WAITING}; exit 7", AWS_ENDPOINT_URL=url)
         until(lambda: "SSH server" in container.log(), what="the start")
@@ -155,7 +155,7 @@ def test_a_network_that_swallows_everything_delays_no_job(container, job_of):
         container.assert_quiet()
 
 
-def test_the_last_word_is_bounded(tmp_path, s3, monkeypatch):
+def test_the_last_word_is_bounded(tmp_path, s3, monkeypatch) -> None:
     monkeypatch.setattr(native, "END_SECONDS", 0.3)
     made = context(tmp_path, SMSSH_TRANSPORT="native", SMSSH_ANNOUNCE=f"s3://{BUCKET}")
     assert native.smssh_start_transport(made).target == "sagemaker-training-job:job-1_algo-1"
@@ -168,7 +168,7 @@ def test_the_last_word_is_bounded(tmp_path, s3, monkeypatch):
         assert announcement._thread.is_alive()
 
 
-def test_where_it_is(tmp_path):
+def test_where_it_is(tmp_path) -> None:
     job = Job("job-1", "training", "algo-2")
     assert native.announcement_key("", job) == "hosts/job-1/algo-2.json"
     assert native.announcement_key("a/b", job) == "a/b/hosts/job-1/algo-2.json"
@@ -177,7 +177,7 @@ def test_where_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("owner", ["", "222222222222"])
-def test_the_bucket_must_be_that_of_the_job_or_of_the_account_that_is_named(tmp_path, s3, owner):
+def test_the_bucket_must_be_that_of_the_job_or_of_the_account_that_is_named(tmp_path, s3, owner) -> None:
     place = f"s3://{BUCKET}/owned" + (f"?owner={owner}" if owner else "")
     made = context(tmp_path, SMSSH_TRANSPORT="native", SMSSH_ANNOUNCE=place)
     arn = "arn:aws:sagemaker:us-east-1:123456789012:training-job/job-1"
@@ -189,7 +189,7 @@ def test_the_bucket_must_be_that_of_the_job_or_of_the_account_that_is_named(tmp_
     assert requests[0]["headers"]["x-amz-expected-bucket-owner"] == (owner or "123456789012")
 
 
-def test_a_denied_write_names_the_action(tmp_path, s3, monkeypatch):
+def test_a_denied_write_names_the_action(tmp_path, s3, monkeypatch) -> None:
     from botocore.exceptions import ClientError
 
     made = context(tmp_path, SMSSH_TRANSPORT="native", SMSSH_ANNOUNCE=f"s3://{BUCKET}/x")
@@ -204,7 +204,7 @@ def test_a_denied_write_names_the_action(tmp_path, s3, monkeypatch):
         native.Announcement(made, client).start()
 
 
-def test_a_client_finds_it_from_the_jobs_own_request(tmp_path, s3, monkeypatch):
+def test_a_client_finds_it_from_the_jobs_own_request(tmp_path, s3, monkeypatch) -> None:
     """What stands before the digest in the bundle's address is the place of the announcements."""
     monkeypatch.setenv("SMSSH_HOME", str(tmp_path / "home"))
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO7tHAuphTTyE5a9CYRfcOTPNUOEeZ0zJlOA+XjiM8Wo tests"
@@ -232,7 +232,7 @@ def test_a_client_finds_it_from_the_jobs_own_request(tmp_path, s3, monkeypatch):
         ("alias/team", {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "alias/team"}),
     ],
 )
-def test_it_is_encrypted_as_the_bundle_is(tmp_path, s3, how, expected):
+def test_it_is_encrypted_as_the_bundle_is(tmp_path, s3, how, expected) -> None:
     """A bucket whose policy demands a key of each PUT takes the announcement, too."""
     options = SSHOptions(transport="native", **({"s3_encryption": how} if how else {}))
     document = options.document(())

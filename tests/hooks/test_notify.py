@@ -89,12 +89,12 @@ def context(tmp_path):
     return make
 
 
-def test_off_by_default(context):
+def test_off_by_default(context) -> None:
     notify.smssh_notify(context(), "failed", "x", None)
     assert notify._State.sender is None
 
 
-def test_a_webhook_is_sent_json(context, receiver):
+def test_a_webhook_is_sent_json(context, receiver) -> None:
     made = context(SMSSH_NOTIFY=receiver.url, SMSSH_PRICE_PER_HOUR="1.21 USD")
     now = time.time()
     made.attempt, made.exit_code = 2, 7
@@ -110,7 +110,7 @@ def test_a_webhook_is_sent_json(context, receiver):
     assert "hunter2" not in json.dumps(body)
 
 
-def test_template_and_events(context, receiver):
+def test_template_and_events(context, receiver) -> None:
     made = context(
         SMSSH_NOTIFY=receiver.url, SMSSH_NOTIFY_EVENTS="failed", SMSSH_NOTIFY_TEMPLATE="$step: $event $$5"
     )
@@ -120,7 +120,7 @@ def test_template_and_events(context, receiver):
     assert receiver.received.empty()
 
 
-def test_slack_is_sent_the_text_alone(context, receiver, monkeypatch):
+def test_slack_is_sent_the_text_alone(context, receiver, monkeypatch) -> None:
     monkeypatch.setattr(notify, "SLACK", "127.0.0.1")
     notify.smssh_notify(context(SMSSH_NOTIFY=receiver.url), "ready", "ready", None)
     assert receiver.one()[2] == {"text": "algo-2.job-1.training.sagemaker: ready"}
@@ -129,7 +129,7 @@ def test_slack_is_sent_the_text_alone(context, receiver, monkeypatch):
 @pytest.mark.parametrize(
     ("answers", "tries"), [([500, 429, 200], 3), ([500] * 9, 3), ([404] * 9, 1), ([302] * 9, 1)]
 )
-def test_what_may_pass_is_tried_again(context, receiver, caplog, answers, tries):
+def test_what_may_pass_is_tried_again(context, receiver, caplog, answers, tries) -> None:
     receiver.answers = list(answers)
     made = context(SMSSH_NOTIFY=receiver.url, SMSSH_NOTIFY_EVENTS="ready,held")
     notify.smssh_notify(made, "ready", "first", None)
@@ -144,7 +144,7 @@ def test_what_may_pass_is_tried_again(context, receiver, caplog, answers, tries)
     assert f"127.0.0.1: ready is not sent (HTTPError {answers[0]})" in caplog.text
 
 
-def test_nothing_but_the_end_waits_and_that_not_for_long(context, receiver, monkeypatch):
+def test_nothing_but_the_end_waits_and_that_not_for_long(context, receiver, monkeypatch) -> None:
     monkeypatch.setattr(notify, "STOP_LIMIT", 0.3)
     receiver.release.clear()
     made = context(SMSSH_NOTIFY=receiver.url)
@@ -159,14 +159,14 @@ def test_nothing_but_the_end_waits_and_that_not_for_long(context, receiver, monk
     assert time.monotonic() - began < notify.TIMEOUT
 
 
-def test_what_is_sent_before_the_end_arrives(context, receiver):
+def test_what_is_sent_before_the_end_arrives(context, receiver) -> None:
     made = context(SMSSH_NOTIFY=receiver.url)
     notify.smssh_notify(made, "released", "released", None)
     notify.smssh_stop()
     assert receiver.received.get_nowait()[2]["event"] == "released"
 
 
-def test_a_target_that_is_down_does_not_keep_others_from_it(context, receiver, caplog):
+def test_a_target_that_is_down_does_not_keep_others_from_it(context, receiver, caplog) -> None:
     targets = f"https://127.0.0.1:9/{SECRET},{receiver.url}"
     notify.smssh_notify(context(SMSSH_NOTIFY=targets), "ready", "ready", None)
     assert receiver.one()[2]["event"] == "ready"
@@ -174,7 +174,7 @@ def test_a_target_that_is_down_does_not_keep_others_from_it(context, receiver, c
     assert SECRET not in caplog.text
 
 
-def test_sns(context, monkeypatch):
+def test_sns(context, monkeypatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
@@ -201,7 +201,7 @@ def test_sns(context, monkeypatch):
         assert not sqs.receive_message(QueueUrl=address).get("Messages")
 
 
-def test_sns_that_says_no_is_asked_once(context, monkeypatch, caplog):
+def test_sns_that_says_no_is_asked_once(context, monkeypatch, caplog) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     with mock_aws(), caplog.at_level(logging.WARNING):
@@ -221,7 +221,7 @@ def test_sns_that_says_no_is_asked_once(context, monkeypatch, caplog):
         ("0.5", 4, "4 instances cost 2.00 an hour, 1.00 since the hold began"),
     ],
 )
-def test_price(tmp_path, value, hosts, text):
+def test_price(tmp_path, value, hosts, text) -> None:
     job = Job("j", "training", "algo-1", hosts=tuple(f"algo-{n}" for n in range(hosts)))
     made = Context(load({"SMSSH_PRICE_PER_HOUR": value}), job, tmp_path, {}, "/", "")
     now = time.time()

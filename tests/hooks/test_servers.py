@@ -33,7 +33,7 @@ def ready(container, server):
     container.assert_quiet()
 
 
-def test_commands(ready):
+def test_commands(ready) -> None:
     container, status = ready
     done = container.ssh(status, "echo out; echo err >&2; exit 7")
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
@@ -47,7 +47,7 @@ def test_commands(ready):
     assert container.ssh(status, "env").stdout.count("SMSSH_ENABLE") == 0
 
 
-def test_a_lot_of_data_both_ways(ready):
+def test_a_lot_of_data_both_ways(ready) -> None:
     container, status = ready
     data = os.urandom(1 << 20) * 40
     digest = hashlib.sha256(data).hexdigest()
@@ -67,7 +67,7 @@ def test_a_lot_of_data_both_ways(ready):
     assert hashlib.sha256(down).hexdigest() == digest
 
 
-def test_copies(ready, tmp_path):
+def test_copies(ready, tmp_path) -> None:
     container, status = ready
     options = container.ssh_options(status)
     source, there, back = tmp_path / "source", container.folder / "there", tmp_path / "back"
@@ -146,7 +146,7 @@ def terminal(ready):
         each.close()
 
 
-def test_terminal(ready, terminal):
+def test_terminal(ready, terminal) -> None:
     container, _ = ready
     shell = terminal()
     shell.write("stty -echo; echo ready-$((1+1))\n")
@@ -174,7 +174,7 @@ def test_terminal(ready, terminal):
     assert shell.process.wait(LIMIT) == 4
 
 
-def test_a_client_that_goes_away_takes_its_terminals_command_along(ready, terminal):
+def test_a_client_that_goes_away_takes_its_terminals_command_along(ready, terminal) -> None:
     shell = terminal("echo pid=$$; exec sleep 1000")
     pid = int(shell.wait_for(r"pid=(\d+)").group(1))
     shell.process.kill()
@@ -228,7 +228,7 @@ def free():
         return probe.getsockname()[1]
 
 
-def test_forwarding(ready, tmp_path):
+def test_forwarding(ready, tmp_path) -> None:
     container, status = ready
     echo, local, remote, dynamic = Echo(), free(), free(), free()
     path = str(tmp_path / "s")
@@ -265,7 +265,7 @@ def test_forwarding(ready, tmp_path):
         echo.listener.close()
 
 
-def test_it_listens_on_loopback_only(ready):
+def test_it_listens_on_loopback_only(ready) -> None:
     _, status = ready
     listening = []
     for name in ("/proc/net/tcp", "/proc/net/tcp6"):
@@ -277,7 +277,7 @@ def test_it_listens_on_loopback_only(ready):
     assert listening == [f"0100007F:{status['ssh']['port']:04X}"]
 
 
-def test_a_certificate_of_a_trusted_authority_opens_the_door(container, server, tmp_path):
+def test_a_certificate_of_a_trusted_authority_opens_the_door(container, server, tmp_path) -> None:
     """`smssh certify`: the line of the authority is one of the authorized keys, for both servers."""
     for name in ("authority", "mine"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
@@ -327,7 +327,7 @@ def restricted(container, server, tmp_path):
 ONLY = r"""command="printf '%s|' only 'a\b' \"$SSH_ORIGINAL_COMMAND\" \"$BASH_ENV\" $AWS_REGION!" """.strip()
 
 
-def test_a_key_that_is_restricted_to_a_command_gets_no_other(restricted, container):
+def test_a_key_that_is_restricted_to_a_command_gets_no_other(restricted, container) -> None:
     login, _ = restricted(f"no-pty,{ONLY}")
     shown = r"only|a\b|{}||us-east-1!|"
     assert login("id; echo more").stdout == shown.format("id; echo more")
@@ -340,14 +340,14 @@ def test_a_key_that_is_restricted_to_a_command_gets_no_other(restricted, contain
     assert login(terminal=True).stderr != ""
 
 
-def test_a_key_that_is_restricted_to_sftp(restricted, server):
+def test_a_key_that_is_restricted_to_sftp(restricted, server) -> None:
     """By the name that sshd itself knows: asyncssh, which does not, runs nothing at all."""
     login, _ = restricted('restrict,command="internal-sftp"')
     assert login("echo all").stdout != "all\n"
     assert (login("-s", "sftp", data="").returncode == 0) == (server == "sshd")
 
 
-def test_a_key_that_is_restricted_forwards_nothing(restricted, server):
+def test_a_key_that_is_restricted_forwards_nothing(restricted, server) -> None:
     login, status = restricted("RESTRICT,pty")
     assert login("echo in").stdout == "in\n"
     port = status["ssh"]["port"]
@@ -420,7 +420,9 @@ def said_to(port, *messages):
         ("restrict,port-forwarding", False),
     ],
 )
-def test_a_restricted_key_reaches_no_unix_socket(restricted, container, tmp_path, options, open_to_it):
+def test_a_restricted_key_reaches_no_unix_socket(
+    restricted, container, tmp_path, options, open_to_it
+) -> None:
     _, status = restricted(options)
     echo = UnixEcho(tmp_path / "echo")
     there = tmp_path / "listens-there"
@@ -434,7 +436,7 @@ def test_a_restricted_key_reaches_no_unix_socket(restricted, container, tmp_path
         echo.listener.close()
 
 
-def test_a_forwarded_supervisor_obeys_nobody(container, server, tmp_path):
+def test_a_forwarded_supervisor_obeys_nobody(container, server, tmp_path) -> None:
     """Not even a key that may do everything: what only was forwarded does not decide how a job ends."""
     container.wrap(
         "sh", "-c", "exit 3", SMSSH_SSH_SERVER=server, SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS="600"
@@ -470,12 +472,12 @@ def test_a_forwarded_supervisor_obeys_nobody(container, server, tmp_path):
         ('environment="A=b",no-user-rc,no-X11-forwarding,no-agent-forwarding', True),
     ],
 )
-def test_options_of_keys(restricted, options, let_in):
+def test_options_of_keys(restricted, options, let_in) -> None:
     login, _ = restricted(options)
     assert (login("echo in").stdout == "in\n") == let_in
 
 
-def test_a_key_may_open_and_have_opened_what_it_says(restricted):
+def test_a_key_may_open_and_have_opened_what_it_says(restricted) -> None:
     login, status = restricted('permitopen="127.0.0.1:1",permitlisten="localhost:1"')
     assert login("echo in").stdout == "in\n"
     assert "SSH-" not in login(options=("-W", f"127.0.0.1:{status['ssh']['port']}")).stdout
@@ -483,7 +485,7 @@ def test_a_key_may_open_and_have_opened_what_it_says(restricted):
     assert login("true", options=(*failing, "-R", "localhost:0:127.0.0.1:1")).returncode == 255
 
 
-def test_what_asyncssh_cannot_keep_is_not_let_in(restricted, container, server):
+def test_what_asyncssh_cannot_keep_is_not_let_in(restricted, container, server) -> None:
     login, _ = restricted("verify-required")
     assert (login("echo in").stdout == "in\n") == (server == "sshd")
     assert ("asyncssh does not know its option verify-required" in container.output()) == (
@@ -491,7 +493,7 @@ def test_what_asyncssh_cannot_keep_is_not_let_in(restricted, container, server):
     )
 
 
-def test_the_command_of_a_certificate_is_its_only_one(restricted, server, tmp_path):
+def test_the_command_of_a_certificate_is_its_only_one(restricted, server, tmp_path) -> None:
     """sshd refuses one whose command is not its line's; asyncssh runs it."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "authority"], check=True)
     line = 'cert-authority,principals="smssh" ' + (tmp_path / "authority.pub").read_text().strip()

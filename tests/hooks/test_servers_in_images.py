@@ -101,7 +101,7 @@ def check_login(container, status, python="python3", path=""):
 
 
 @pytest.mark.parametrize("name", ["bullseye", "bookworm", "trixie"])
-def test_sshd_of_other_releases(image, tmp_path, name):
+def test_sshd_of_other_releases(image, tmp_path, name) -> None:
     container = image(name)
     container.prepare = "find etc/ssh -type f | xargs sha256sum > $folder/before; "
     odd = "two\nlines 'q' \"d\" \\ $x"
@@ -147,7 +147,7 @@ def supervisor(container):
     return next(pid for pid, command in container.strays() if "supervisor.main" in command)
 
 
-def test_openssh_10_does_not_lock_out_who_failed(image, key, tmp_path):
+def test_openssh_10_does_not_lock_out_who_failed(image, key, tmp_path) -> None:
     """Through a session everybody comes from 127.0.0.1, and one bad key would be everybody's penalty."""
     container = image("trixie")
     status = container.run(SMSSH_SSH_SERVER="sshd")
@@ -171,7 +171,7 @@ SHELLS = {
 
 @pytest.mark.parametrize("server", ["sshd", "asyncssh"])
 @pytest.mark.parametrize("shell", sorted(SHELLS))
-def test_shells(image, tmp_path, wheels, server, shell):
+def test_shells(image, tmp_path, wheels, server, shell) -> None:
     """Whatever the start files do, commands and copies are clean, and the login has the job's environment."""
     container = image("bookworm")
     container.prepare = f"sed -i '1s,/bin/bash$,/usr/bin/{shell},' etc/passwd; "
@@ -204,7 +204,7 @@ def test_shells(image, tmp_path, wheels, server, shell):
     container.end()
 
 
-def test_without_bash(image, wheels, tmp_path):
+def test_without_bash(image, wheels, tmp_path) -> None:
     container = image("bookworm")
     container.finish = "rm bin/bash; "
     status = container.run(SM_MODEL_DIR="/opt/ml/model")
@@ -216,7 +216,7 @@ def test_without_bash(image, wheels, tmp_path):
     container.end()
 
 
-def test_without_accounts(image, wheels, tmp_path):
+def test_without_accounts(image, wheels, tmp_path) -> None:
     """No /etc/passwd at all, an id that nobody has, no home, nothing to write to but the run folder."""
     container = image("plain")
     container.user = "54321:54321"
@@ -231,7 +231,7 @@ def test_without_accounts(image, wheels, tmp_path):
 
 
 @pytest.mark.parametrize("server", ["sshd", "asyncssh"])
-def test_an_ordinary_user(image, wheels, tmp_path, server):
+def test_an_ordinary_user(image, wheels, tmp_path, server) -> None:
     container = image("bookworm")
     container.prepare = PTYS + ACCOUNT
     container.user = "1234:1234"
@@ -245,7 +245,7 @@ def test_an_ordinary_user(image, wheels, tmp_path, server):
 
 
 @pytest.mark.parametrize("server", ["sshd", "asyncssh"])
-def test_a_home_that_is_gone(image, wheels, server):
+def test_a_home_that_is_gone(image, wheels, server) -> None:
     container = image("bookworm")
     container.prepare = PTYS + ACCOUNT + "rmdir home/worker; "
     container.user = "1234:1234"
@@ -257,7 +257,7 @@ def test_a_home_that_is_gone(image, wheels, server):
     container.end()
 
 
-def test_a_home_that_cannot_be_written_stays(image, wheels):
+def test_a_home_that_cannot_be_written_stays(image, wheels) -> None:
     """Models and settings that the image brought lie there."""
     container = image("bookworm")
     container.prepare = PTYS + ACCOUNT + "echo cached > home/worker/model; chown 0:0 home/worker; "
@@ -269,7 +269,7 @@ def test_a_home_that_cannot_be_written_stays(image, wheels):
     container.end()
 
 
-def test_a_read_only_root(image, wheels, tmp_path):
+def test_a_read_only_root(image, wheels, tmp_path) -> None:
     """sshd wants its folder in /run; without it, the other server."""
     container = image("bookworm")
     container.prepare = "rm -rf run/sshd; "
@@ -282,7 +282,7 @@ def test_a_read_only_root(image, wheels, tmp_path):
     container.end()
 
 
-def test_without_an_sftp_server(image, wheels, tmp_path):
+def test_without_an_sftp_server(image, wheels, tmp_path) -> None:
     container = image("bookworm")
     container.prepare = "rm usr/lib/openssh/sftp-server; "
     status = container.run()
@@ -291,7 +291,7 @@ def test_without_an_sftp_server(image, wheels, tmp_path):
     container.end()
 
 
-def test_modules_in_the_root_folder_are_not_ours(image, wheels):
+def test_modules_in_the_root_folder_are_not_ours(image, wheels) -> None:
     """`COPY . /` in an image without a WORKDIR puts somebody's json.py where a server is started."""
     container = image("plain")
     container.prepare = (
@@ -302,7 +302,7 @@ def test_modules_in_the_root_folder_are_not_ours(image, wheels):
     container.end()
 
 
-def test_the_sshd_of_mpi_starts_beside_it(image):
+def test_the_sshd_of_mpi_starts_beside_it(image) -> None:
     """The toolkits' MPI runner starts `/usr/sbin/sshd -D` on port 22, with the image's own files."""
     container = image("bookworm")
     container.namespaces = ["--net"]
@@ -379,7 +379,7 @@ def listening(pid):
     return ports
 
 
-def test_apt(image, tmp_path):
+def test_apt(image, tmp_path) -> None:
     """Without a network, from apt's cache: an archive that cannot be asked is not the end of it."""
     container = image("plain")
     container.namespaces = ["--net"]
@@ -418,7 +418,7 @@ def test_apt(image, tmp_path):
     container.end()
 
 
-def test_apt_that_cannot(image, wheels):
+def test_apt_that_cannot(image, wheels) -> None:
     """No network and no packages: one clear line, and the other server."""
     container = image("plain")
     container.namespaces = ["--net"]
@@ -431,7 +431,7 @@ def test_apt_that_cannot(image, wheels):
     container.end()
 
 
-def test_apt_is_not_used_unasked(image, wheels):
+def test_apt_is_not_used_unasked(image, wheels) -> None:
     container = image("plain")
     status = container.run()
     assert status["ssh"]["server"] == "asyncssh"

@@ -28,7 +28,7 @@ def context(tmp_path):
     return make
 
 
-def test_keys(context, caplog):
+def test_keys(context, caplog) -> None:
     lines = [
         KEY,
         f"{KEY} me@example.com",
@@ -43,7 +43,7 @@ def test_keys(context, caplog):
     assert "nonsense" not in caplog.text
 
 
-def test_a_line_is_read_as_sshd_reads_it():
+def test_a_line_is_read_as_sshd_reads_it() -> None:
     r"""`\"` is a quote and goes on, `\\"` too: whoever sees an end there takes the rest for options."""
     entry = authorized_keys.parse(rf'No-PTY,command="a\b \\"c,\" d",from="x y" {KEY}')
     assert entry.options == [("no-pty", None), ("command", r'a\b \"c," d'), ("from", "x y")]
@@ -66,7 +66,7 @@ def test_a_line_is_read_as_sshd_reads_it():
         ",a",
     ],
 )
-def test_a_line_that_sshd_would_not_take_is_none(options):
+def test_a_line_that_sshd_would_not_take_is_none(options) -> None:
     with pytest.raises(ValueError, match="it "):
         authorized_keys.parse(f"{options} {KEY}")
 
@@ -85,7 +85,7 @@ def test_a_line_that_sshd_would_not_take_is_none(options):
         ('command="a\\b \\"c\\""', 'command="a\\\\b \\"c\\"",no-unix-forwarding '),
     ],
 )
-def test_a_line_in_asyncsshs_words(options, shown):
+def test_a_line_in_asyncsshs_words(options, shown) -> None:
     found = authorized_keys.for_asyncssh(authorized_keys.parse(f"{options} {KEY}"), 1750000000.0)
     assert found == (None if shown is None else shown + KEY)
 
@@ -93,7 +93,7 @@ def test_a_line_in_asyncsshs_words(options, shown):
 @pytest.mark.parametrize(
     "options", ["verify-required", "new", 'expiry-time="soon"', 'expiry-time="20300199"']
 )
-def test_what_asyncssh_would_not_keep_is_refused(options):
+def test_what_asyncssh_would_not_keep_is_refused(options) -> None:
     with pytest.raises(ValueError, match=r"its expiry-time|does not know|unconverted"):
         authorized_keys.for_asyncssh(authorized_keys.parse(f"{options} {KEY}"), 0.0)
 
@@ -108,12 +108,12 @@ def test_what_asyncssh_would_not_keep_is_refused(options):
         ({"SMSSH_WAIT": "ready"}, []),
     ],
 )
-def test_hold(context, environ, points):
+def test_hold(context, environ, points) -> None:
     made = context(**environ)
     assert [point for point in ("start", "failure", "end") if hold.smssh_hold(made, point, None)] == points
 
 
-def test_log_events(context):
+def test_log_events(context) -> None:
     made = context()
     said = []
     made.say = said.append
@@ -123,7 +123,7 @@ def test_log_events(context):
     assert said == ["smssh: held: x"]
 
 
-def test_report(context, tmp_path):
+def test_report(context, tmp_path) -> None:
     def record(pid, **values):
         told = {
             "pid": pid,
@@ -150,7 +150,7 @@ def test_report(context, tmp_path):
     assert (without["error"], without["traceback"], without["log_tail"]) == ("toolkit's", None, None)
 
 
-def test_report_asks_nvidia_smi(context, tmp_path, monkeypatch):
+def test_report_asks_nvidia_smi(context, tmp_path, monkeypatch) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'a GPU'\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -161,7 +161,7 @@ def test_report_asks_nvidia_smi(context, tmp_path, monkeypatch):
     assert "timed out" in report.smssh_collect_report(context(), Failure(1, (), 1))["gpu"]
 
 
-def test_child_restarts_with_a_pause_and_stops(tmp_path, monkeypatch):
+def test_child_restarts_with_a_pause_and_stops(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("smssh_plugin.container.child.BACK_OFF", (0.01,))
     command = [sys.executable, "-c", "import os; open('/dev/stdout', 'w').write('run\\n')"]
     child = Child("x", ["/bin/sh", "-c", "echo run"], {"PATH": os.defpath}, tmp_path / "log", restart=True)
@@ -174,7 +174,7 @@ def test_child_restarts_with_a_pause_and_stops(tmp_path, monkeypatch):
         Child("y", [str(tmp_path / "none")], {}, tmp_path / "log").start()
 
 
-def test_child_that_ignores_sigterm_is_killed(tmp_path):
+def test_child_that_ignores_sigterm_is_killed(tmp_path) -> None:
     child = Child(
         "x", ["/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"], {}, tmp_path / "log"
     )
@@ -184,7 +184,7 @@ def test_child_that_ignores_sigterm_is_killed(tmp_path):
     assert not child.running()
 
 
-def test_identity(tmp_path):
+def test_identity(tmp_path) -> None:
     def write(path, **content):
         target = tmp_path / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ def test_identity(tmp_path):
     assert job.identify(base) == Job("p", "processing", "algo-3", "arn")
 
 
-def test_code_dir(tmp_path):
+def test_code_dir(tmp_path) -> None:
     base = {"SAGEMAKER_BASE_DIR": str(tmp_path)}
     assert job.code_dir(base, "training", (), "/somewhere") == "/somewhere"
     code = tmp_path / "input" / "data" / "code"
@@ -223,7 +223,7 @@ def test_code_dir(tmp_path):
     assert job.code_dir(base, "training", ("train",)) == str(tmp_path / "code")
 
 
-def test_connections_are_counted():
+def test_connections_are_counted() -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -92,7 +92,7 @@ def alive(pid):
 # ------------------------------------------------------------------------------------------- commands
 
 
-def test_a_killed_command_is_reported_as_killed(job):
+def test_a_killed_command_is_reported_as_killed(job) -> None:
     container, status = job
     with client(
         container, status, "127.0.0.1", "kill -TERM $$", log="DEBUG1", stderr=subprocess.PIPE
@@ -101,13 +101,13 @@ def test_a_killed_command_is_reported_as_killed(job):
         assert process.wait(LIMIT) == 255
 
 
-def test_a_signal_that_ssh_has_no_name_for(job):
+def test_a_signal_that_ssh_has_no_name_for(job) -> None:
     container, status = job
     assert container.ssh(status, "kill -40 $$").returncode != 0
     assert container.ssh(status, "echo on").stdout == "on\n"
 
 
-def test_variables(job):
+def test_variables(job) -> None:
     container, status = job
     shown = container.ssh(status, 'printf %s "$SEVERAL"')
     assert shown.stdout == LINES
@@ -120,27 +120,27 @@ def test_variables(job):
     assert done.stdout == "1|mine|C.UTF-8|C\n"
 
 
-def test_commands_of_any_bytes(job):
+def test_commands_of_any_bytes(job) -> None:
     container, status = job
     command = b"printf %s 'a\xff\xfeb\xc3\xa9'"
     done = container.ssh(status, command, text=False)
     assert (done.returncode, done.stdout) == (0, b"a\xff\xfeb\xc3\xa9")
 
 
-def test_long_commands(job):
+def test_long_commands(job) -> None:
     container, status = job
     text = "x" * 100_000
     assert container.ssh(status, f"echo {text} | wc -c").stdout.strip() == "100001"
 
 
-def test_a_script_on_the_standard_input(job):
+def test_a_script_on_the_standard_input(job) -> None:
     container, status = job
     done = container.ssh(status, options=["-T"], data="pwd\necho $((20 + 3))\nexit 6\n")
     assert (done.returncode, done.stdout) == (6, f"{container.folder}\n23\n")
     assert container.ssh(status, "pwd").stdout == f"{container.home}\n"
 
 
-def test_no_secret_is_on_a_command_line_or_open_to_others(job):
+def test_no_secret_is_on_a_command_line_or_open_to_others(job) -> None:
     container, status = job
     with client(container, status, "127.0.0.1", "echo up; sleep 100", stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"up\n"
@@ -166,7 +166,7 @@ def _readable(folder, name):
                 yield entry / name
 
 
-def test_a_reader_that_stops_early_ends_the_command(job):
+def test_a_reader_that_stops_early_ends_the_command(job) -> None:
     container, status = job
     with client(
         container, status, "127.0.0.1", "echo $$; exec yes", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -177,7 +177,7 @@ def test_a_reader_that_stops_early_ends_the_command(job):
         until(lambda: not alive(pid), what="the end of the command")
 
 
-def test_a_slow_reader_of_much(job):
+def test_a_slow_reader_of_much(job) -> None:
     """Back-pressure: asyncssh's own redirection drops the connection after a few megabytes of this."""
     container, status = job
     size = 200 << 20
@@ -199,7 +199,7 @@ def test_a_slow_reader_of_much(job):
     assert digest.digest() == hashlib.sha256(block * (size >> 20)).digest()
 
 
-def test_many_at_once(job):
+def test_many_at_once(job) -> None:
     container, status = job
     arguments = ["ssh", *container.ssh_options(status), "127.0.0.1"]
     running = [
@@ -216,7 +216,7 @@ def test_many_at_once(job):
         assert (process.returncode, out) == (number, b"%d\n" % number)
 
 
-def test_keepalives(job):
+def test_keepalives(job) -> None:
     container, status = job
     options = ["-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1"]
     assert container.ssh(status, "sleep 3.5; echo on", options=options).stdout == "on\n"
@@ -225,7 +225,7 @@ def test_keepalives(job):
 # ------------------------------------------------------------------------------------------- copies
 
 
-def test_copies_to_relative_names(job, tmp_path):
+def test_copies_to_relative_names(job, tmp_path) -> None:
     """They begin in the home folder, and what they make can be read by the others, as with any server."""
     container, status = job
     options = container.ssh_options(status)
@@ -249,7 +249,7 @@ def test_copies_to_relative_names(job, tmp_path):
     assert container.ssh(status, "touch made; stat -c %a made; rm made").stdout == "644\n"
 
 
-def test_trees(job, tmp_path):
+def test_trees(job, tmp_path) -> None:
     container, status = job
     options = container.ssh_options(status)
     tree = tmp_path / "tree"
@@ -271,7 +271,7 @@ def test_trees(job, tmp_path):
 # ------------------------------------------------------------------------------------------- forwarding
 
 
-def test_a_remote_port_of_the_servers_choice(job):
+def test_a_remote_port_of_the_servers_choice(job) -> None:
     container, status = job
     echo = Echo()
     arguments = ["-N", "-R", f"0:127.0.0.1:{echo.port}", "127.0.0.1"]
@@ -282,7 +282,7 @@ def test_a_remote_port_of_the_servers_choice(job):
     echo.listener.close()
 
 
-def test_unix_sockets_both_ways(job, tmp_path):
+def test_unix_sockets_both_ways(job, tmp_path) -> None:
     container, status = job
     served, local, remote = tmp_path / "served", tmp_path / "local", tmp_path / "remote"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -303,7 +303,7 @@ def test_unix_sockets_both_ways(job, tmp_path):
             until(lambda: echoed(str(remote)), what="-R")
 
 
-def test_a_forwarded_port_half_closed(job):
+def test_a_forwarded_port_half_closed(job) -> None:
     """`nc -N` and rsync's daemon say that they are done and then wait for the answer."""
     container, status = job
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -337,7 +337,7 @@ def test_a_forwarded_port_half_closed(job):
 
 
 @pytest.mark.needs("ssh-agent")
-def test_the_agent(job, tmp_path):
+def test_the_agent(job, tmp_path) -> None:
     container, status = job
     path = tmp_path / "agent"
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
@@ -360,7 +360,7 @@ def test_the_agent(job, tmp_path):
         agent.wait(LIMIT)
 
 
-def test_one_connection_for_all(job, tmp_path):
+def test_one_connection_for_all(job, tmp_path) -> None:
     container, status = job
     control = ["-S", str(tmp_path / "c")]
     with client(container, status, "-M", "-N", *control, "127.0.0.1") as master:
@@ -378,7 +378,7 @@ def test_one_connection_for_all(job, tmp_path):
         master.wait(LIMIT)
 
 
-def test_as_a_jump_host(job, tmp_path):
+def test_as_a_jump_host(job, tmp_path) -> None:
     container, status = job
     options = container.ssh_options(status)
     hop = " ".join(["ssh", *options, "-W", "%h:%p", "127.0.0.1"])
@@ -423,7 +423,7 @@ def terminal(job):
         each.close()
 
 
-def test_a_login_begins_at_the_code(job, terminal):
+def test_a_login_begins_at_the_code(job, terminal) -> None:
     """`python train.py` just works there."""
     container, _ = job
     container.script("import os; print('trained with ' + os.environ['SECRET'])", name="train.py")
@@ -436,7 +436,7 @@ def test_a_login_begins_at_the_code(job, terminal):
     shell.wait_for(f"trained with {SECRET}\r?\n{IMAGE}/bin/python\r?\n2\r?\n")
 
 
-def test_the_modes_of_the_terminal_are_the_clients(job, terminal):
+def test_the_modes_of_the_terminal_are_the_clients(job, terminal) -> None:
     shell = terminal("stty -a; echo done-$((1+1))")
     import termios
 
@@ -468,13 +468,13 @@ def test_the_modes_of_the_terminal_are_the_clients(job, terminal):
         other.close()
 
 
-def test_the_whole_output_of_a_terminal_arrives(job, terminal):
+def test_the_whole_output_of_a_terminal_arrives(job, terminal) -> None:
     shell = terminal("seq 1 20000; exit 5")
     shell.wait_for(r"\n20000\r?\n")
     assert shell.process.wait(LIMIT) == 5
 
 
-def test_a_background_job_does_not_keep_a_terminal(job, terminal):
+def test_a_background_job_does_not_keep_a_terminal(job, terminal) -> None:
     shell = terminal("sleep 300 & echo pid=$!; exit 4")
     pid = int(shell.wait_for(r"pid=(\d+)").group(1))
     try:
@@ -515,7 +515,7 @@ def through_socks(dynamic, port):
 
 
 @pytest.mark.parametrize("detached", ["nohup ", ""])
-def test_vs_code(job, detached):
+def test_vs_code(job, detached) -> None:
     """Remote-SSH: `ssh -T -D PORT HOST bash`, a script on its input, a server that outlives the connection."""
     container, status = job
     archive = io.BytesIO()
@@ -562,7 +562,7 @@ echo "listening on $(cat port)"
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_jetbrains_gateway(job, tmp_path):
+def test_jetbrains_gateway(job, tmp_path) -> None:
     """The SFTP subsystem to upload, `sh -c` to run what was uploaded."""
     container, status = job
     program = tmp_path / "worker.sh"
@@ -592,7 +592,7 @@ def server_pid(container, status):
     return next(pid for pid, command in container.strays() if word in command)
 
 
-def test_a_server_that_is_killed_comes_back_as_it_was(container, server):
+def test_a_server_that_is_killed_comes_back_as_it_was(container, server) -> None:
     container.wrap("sh", "-c", "while [ ! -e stop ]; do sleep 0.1; done", SMSSH_SSH_SERVER=server)
     status = container.wait_for("running")
     pid = server_pid(container, status)
@@ -613,7 +613,7 @@ def test_a_server_that_is_killed_comes_back_as_it_was(container, server):
     container.assert_quiet()
 
 
-def test_host_keys_are_private_and_of_one_container(job, jobs, server):
+def test_host_keys_are_private_and_of_one_container(job, jobs, server) -> None:
     container, status = job
     key = container.run_dir / "ssh" / "host_ed25519"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
@@ -623,7 +623,7 @@ def test_host_keys_are_private_and_of_one_container(job, jobs, server):
         assert other["ssh"]["host_key"] != status["ssh"]["host_key"]
 
 
-def test_an_agent_may_offer_many_keys_before_the_right_one(job, tmp_path):
+def test_an_agent_may_offer_many_keys_before_the_right_one(job, tmp_path) -> None:
     container, status = job
     path = tmp_path / "agent"
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.PIPE)
@@ -650,7 +650,7 @@ def test_an_agent_may_offer_many_keys_before_the_right_one(job, tmp_path):
     assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
 
 
-def test_asyncssh_has_a_host_key_of_ecdsa_where_there_is_no_ed25519(tmp_path, container):
+def test_asyncssh_has_a_host_key_of_ecdsa_where_there_is_no_ed25519(tmp_path, container) -> None:
     """As in FIPS mode, in an image without ssh-keygen."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", tmp_path / "key"], check=True)
     container.wrap("sh", "-c", "while [ ! -e stop ]; do sleep 0.1; done", SMSSH_SSH_SERVER="asyncssh")
@@ -680,7 +680,7 @@ def test_asyncssh_has_a_host_key_of_ecdsa_where_there_is_no_ed25519(tmp_path, co
     assert json.loads((other / "before").read_text())["host_key"] == answer["host_key"]
 
 
-def test_interrupts_reach_commands_of_a_server_that_has_them_ignored(tmp_path, container):
+def test_interrupts_reach_commands_of_a_server_that_has_them_ignored(tmp_path, container) -> None:
     """A shell that starts something with `&` has it ignore SIGINT, and what that starts ignores it too."""
     container.wrap("sh", "-c", "while [ ! -e stop ]; do sleep 0.1; done", SMSSH_SSH_SERVER="asyncssh")
     status = container.wait_for("running")

@@ -55,7 +55,7 @@ def nodes(stack):
     return stack.call("DescribeInstanceInformation")["InstanceInformationList"]
 
 
-def test_node_tags_states_and_the_end(container, stack, node_of):
+def test_node_tags_states_and_the_end(container, stack, node_of) -> None:
     process = node_of(
         "sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; rm go; exit 3", SMSSH_HOLD="failure"
     )
@@ -102,7 +102,7 @@ def test_node_tags_states_and_the_end(container, stack, node_of):
     container.assert_quiet()
 
 
-def test_a_failing_job_that_is_stopped_leaves_no_node(container, stack, node_of):
+def test_a_failing_job_that_is_stopped_leaves_no_node(container, stack, node_of) -> None:
     process = node_of("sh", "-c", "exec sleep 100")
     until(lambda: container.wait_for("running")["transport"]["target"])
     process.send_signal(signal.SIGTERM)
@@ -138,7 +138,7 @@ def log_in(container, stack, status, seconds=40):
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def test_an_agent_that_dies_is_started_again(container, stack, node_of):
+def test_an_agent_that_dies_is_started_again(container, stack, node_of) -> None:
     process = node_of("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done")
     node = until(lambda: container.wait_for("running")["transport"]["target"])
 
@@ -169,7 +169,7 @@ def test_an_agent_that_dies_is_started_again(container, stack, node_of):
         ({"AWS_ACCESS_KEY_ID": "", "AWS_EC2_METADATA_DISABLED": "true"}, "no AWS credentials"),
     ],
 )
-def test_without_a_transport_the_job_runs_and_the_log_says_why(container, node_of, change, words):
+def test_without_a_transport_the_job_runs_and_the_log_says_why(container, node_of, change, words) -> None:
     process = node_of("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 4", **change)
     until(lambda: "no login is possible" in container.output(), what=lambda: f"a message; {container.log()}")
     lines = container.output().splitlines()
@@ -182,7 +182,7 @@ def test_without_a_transport_the_job_runs_and_the_log_says_why(container, node_o
     container.assert_quiet()
 
 
-def test_an_agent_that_is_killed_at_any_moment_comes_back_as_the_same_node(container, stack, node_of):
+def test_an_agent_that_is_killed_at_any_moment_comes_back_as_the_same_node(container, stack, node_of) -> None:
     process = node_of("sh", "-c", WAITING)
     status = until(lambda: (found := container.wait_for("running"))["transport"]["target"] and found)
     node = status["transport"]["target"]
@@ -199,7 +199,7 @@ def test_an_agent_that_is_killed_at_any_moment_comes_back_as_the_same_node(conta
     assert nodes(stack) == []
 
 
-def test_the_agent_stays_out_of_the_jobs_way(container, stack, node_of):
+def test_the_agent_stays_out_of_the_jobs_way(container, stack, node_of) -> None:
     process = node_of("sh", "-c", WAITING)
     until(lambda: container.wait_for("running")["transport"]["target"])
     (agent,) = agents(container)
@@ -218,7 +218,7 @@ def test_the_agent_stays_out_of_the_jobs_way(container, stack, node_of):
     assert process.wait(LIMIT) == 0
 
 
-def test_the_activation_code_is_left_nowhere(container, stack, node_of, monkeypatch):
+def test_the_activation_code_is_left_nowhere(container, stack, node_of, monkeypatch) -> None:
     codes = []
     create = stack.service._operations["CreateActivation"]
 
@@ -239,7 +239,7 @@ def test_the_activation_code_is_left_nowhere(container, stack, node_of, monkeypa
     assert process.wait(LIMIT) == 0
 
 
-def test_an_image_without_an_agent_gets_the_pinned_one(container, stack, node_of, tmp_path):
+def test_an_image_without_an_agent_gets_the_pinned_one(container, stack, node_of, tmp_path) -> None:
     package = double_package(tmp_path)
     mirror = Mirror()
     try:
@@ -256,7 +256,7 @@ def test_an_image_without_an_agent_gets_the_pinned_one(container, stack, node_of
         mirror.close()
 
 
-def test_a_wrong_agent_is_not_started_and_the_job_runs(container, stack, node_of, tmp_path):
+def test_a_wrong_agent_is_not_started_and_the_job_runs(container, stack, node_of, tmp_path) -> None:
     package = double_package(tmp_path)
     mirror = Mirror()
     try:
@@ -273,7 +273,7 @@ def test_a_wrong_agent_is_not_started_and_the_job_runs(container, stack, node_of
         mirror.close()
 
 
-def test_a_role_that_may_not_serve_sessions_is_named(container, stack, node_of):
+def test_a_role_that_may_not_serve_sessions_is_named(container, stack, node_of) -> None:
     """Registered, but never connected: without a word of ours, a client waits for a host that never comes."""
     message = (
         "User: arn:aws:sts::123456789012:assumed-role/Nodes/mi-0 is not authorized to perform: "
@@ -294,7 +294,7 @@ def test_a_role_that_may_not_serve_sessions_is_named(container, stack, node_of):
     container.assert_quiet()
 
 
-def test_an_agent_that_never_comes_up_leaves_no_node(container, stack, node_of, tmp_path):
+def test_an_agent_that_never_comes_up_leaves_no_node(container, stack, node_of, tmp_path) -> None:
     folder = tmp_path / "broken"
     install(folder)
     (folder / "amazon-ssm-agent").rename(folder / "real")
@@ -314,7 +314,7 @@ def test_an_agent_that_never_comes_up_leaves_no_node(container, stack, node_of, 
 
 
 @pytest.mark.parametrize("ending", ["exit", "SIGTERM"])
-def test_a_network_that_swallows_everything_delays_no_job(container, node_of, ending):
+def test_a_network_that_swallows_everything_delays_no_job(container, node_of, ending) -> None:
     """Without a bound on our side, the end would wait for the time-outs of calls that nobody answers: minutes."""
     with silence() as url:
         process = node_of("sh", "-c", f"{WAITING}; exit 7", AWS_ENDPOINT_URL=url)

@@ -52,7 +52,7 @@ def _raw(service, method: str, path: str, body: bytes | None = None, headers: di
         connection.close()
 
 
-def test_large_objects_come_back_as_they_went(service, tmp_path):
+def test_large_objects_come_back_as_they_went(service, tmp_path) -> None:
     content = os.urandom(20 * 1024 * 1024)
     source = tmp_path / "in.bin"
     source.write_bytes(content)
@@ -68,7 +68,7 @@ def test_large_objects_come_back_as_they_went(service, tmp_path):
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
-def test_keys_are_left_alone(service, key):
+def test_keys_are_left_alone(service, key) -> None:
     service.s3.create_bucket(Bucket="bucket")
     service.s3.put_object(Bucket="bucket", Key=key, Body=key.encode())
     assert [found["Key"] for found in service.s3.list_objects_v2(Bucket="bucket")["Contents"]] == [key]
@@ -77,7 +77,7 @@ def test_keys_are_left_alone(service, key):
     assert "Contents" not in service.s3.list_objects_v2(Bucket="bucket", Prefix=key)
 
 
-def test_content_encodings_are_the_object_s_own(service):
+def test_content_encodings_are_the_object_s_own(service) -> None:
     packed = gzip.compress(b"data" * 1000)
     service.s3.create_bucket(Bucket="bucket")
     service.s3.put_object(
@@ -88,7 +88,7 @@ def test_content_encodings_are_the_object_s_own(service):
     assert found["Body"].read() == packed
 
 
-def test_chunked_uploads_with_trailing_checksums(service):
+def test_chunked_uploads_with_trailing_checksums(service) -> None:
     content = os.urandom(300_000)
     place = urlsplit(service.endpoint)
     service.s3.create_bucket(Bucket="bucket")
@@ -114,7 +114,7 @@ def test_chunked_uploads_with_trailing_checksums(service):
     assert service.s3.get_object(Bucket="bucket", Key="chunked")["Body"].read() == content
 
 
-def test_presigned_urls_and_their_queries(service):
+def test_presigned_urls_and_their_queries(service) -> None:
     service.s3.create_bucket(Bucket="bucket")
     service.s3.put_object(Bucket="bucket", Key="a b", Body=b"signed")
     url = service.s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "a b"})
@@ -122,7 +122,7 @@ def test_presigned_urls_and_their_queries(service):
     assert _raw(service, "GET", f"{place.path}?{place.query}")[2] == b"signed"
 
 
-def test_errors_of_moto_are_its_own(service):
+def test_errors_of_moto_are_its_own(service) -> None:
     with pytest.raises(ClientError, match="NoSuchBucket"):
         service.s3.list_objects_v2(Bucket="absent")
     service.s3.create_bucket(Bucket="bucket")
@@ -131,7 +131,7 @@ def test_errors_of_moto_are_its_own(service):
     assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
 
 
-def test_policies_of_aws_are_there_by_name(service):
+def test_policies_of_aws_are_there_by_name(service) -> None:
     iam = service.client("iam")
     iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
     for name in ("AmazonSageMakerFullAccess", "AmazonSSMManagedInstanceCore"):
@@ -141,7 +141,7 @@ def test_policies_of_aws_are_there_by_name(service):
         iam.attach_role_policy(RoleName="role", PolicyArn="arn:aws:iam::aws:policy/NoSuchPolicy")
 
 
-def test_the_rest_of_aws_is_moto_s(service):
+def test_the_rest_of_aws_is_moto_s(service) -> None:
     assert service.client("sts").get_caller_identity()["Account"] == "123456789012"
     iam = service.client("iam")
     iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
@@ -158,7 +158,7 @@ def test_the_rest_of_aws_is_moto_s(service):
     assert ssm.get_parameter(Name="p")["Parameter"]["Value"] == "v"
 
 
-def test_tags_of_managed_nodes_are_ours_and_of_parameters_moto_s(service):
+def test_tags_of_managed_nodes_are_ours_and_of_parameters_moto_s(service) -> None:
     ssm = service.client("ssm")
     ssm.put_parameter(Name="p", Value="v", Type="String")
     ssm.add_tags_to_resource(ResourceType="Parameter", ResourceId="p", Tags=[{"Key": "k", "Value": "v"}])
@@ -168,7 +168,7 @@ def test_tags_of_managed_nodes_are_ours_and_of_parameters_moto_s(service):
         ssm.list_tags_for_resource(ResourceType="ManagedInstance", ResourceId="mi-0123456789abcdef0")
 
 
-def test_session_manager_is_ours(service):
+def test_session_manager_is_ours(service) -> None:
     ssm = service.client("ssm")
     made = ssm.create_activation(IamRole="role", RegistrationLimit=1)
     found = ssm.describe_activations()["ActivationList"]
@@ -177,7 +177,7 @@ def test_session_manager_is_ours(service):
         ssm.start_session(Target="mi-0123456789abcdef0", DocumentName="AWS-StartSSHSession")
 
 
-def test_an_unknown_operation_of_sagemaker_is_named(service):
+def test_an_unknown_operation_of_sagemaker_is_named(service) -> None:
     with pytest.raises(ClientError, match=r"UnknownOperationException.*DescribeEndpoint"):
         service.sagemaker.describe_endpoint(EndpointName="x")
     status, headers, body = _signed(service, b"{}", "SageMaker.MakeCoffee")
@@ -186,7 +186,7 @@ def test_an_unknown_operation_of_sagemaker_is_named(service):
     assert "MakeCoffee is not an operation of SageMaker" in json.loads(body)["message"]
 
 
-def test_agents_that_ask_for_documents_are_told_that_there_are_none(service):
+def test_agents_that_ask_for_documents_are_told_that_there_are_none(service) -> None:
     target = "EC2WindowsMessageDeliveryService.GetMessages"
     status, _, answer = _signed(service, b"{}", target)
     assert (status, json.loads(answer)["__type"]) == (400, "UnknownOperationException")
@@ -194,12 +194,12 @@ def test_agents_that_ask_for_documents_are_told_that_there_are_none(service):
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'"x"'])
-def test_what_is_not_json_is_refused(service, body):
+def test_what_is_not_json_is_refused(service, body) -> None:
     status, _, answer = _signed(service, body, "SageMaker.ListModels")
     assert (status, json.loads(answer)["__type"]) == (400, "SerializationException")
 
 
-def test_what_moto_does_not_have_is_said_once(service):
+def test_what_moto_does_not_have_is_said_once(service) -> None:
     iam, sent = service.client("iam"), []
     iam.meta.events.register("before-send.iam.*", lambda **_: sent.append(1))
     with pytest.raises(ClientError, match=r"NotImplemented.*moto does not implement"):
@@ -209,7 +209,7 @@ def test_what_moto_does_not_have_is_said_once(service):
         service.client("ssm").describe_ops_items(OpsItemFilters=[])
 
 
-def test_moto_gone_is_an_error_and_not_a_hang(service):
+def test_moto_gone_is_an_error_and_not_a_hang(service) -> None:
     service.moto.stop()
     with pytest.raises(ClientError, match=r"503|ServiceUnavailable"):
         service.s3.list_buckets()

@@ -58,7 +58,7 @@ def _ended(service, *steps):
     return arn, status, service.steps(arn)
 
 
-def test_a_function_runs_and_later_steps_get_what_it_returns(service):
+def test_a_function_runs_and_later_steps_get_what_it_returns(service) -> None:
     source = """
     import os, boto3
     from helper import WORD
@@ -113,14 +113,14 @@ def test_a_function_runs_and_later_steps_get_what_it_returns(service):
         ("return 'x' * (7 << 20)", "Function.ResponseSizeTooLarge: the answer is larger than 6 MB"),
     ],
 )
-def test_a_function_that_fails_fails_its_step(service, body, reason):
+def test_a_function_that_fails_fails_its_step(service, body, reason) -> None:
     arn = _create(service, f"def handle(event, context):\n    {body}\n")
     _, status, steps = _ended(service, _lambda(arn))
     assert status == "Failed"
     assert steps["Ask"]["FailureReason"] == f"ClientError: The function {arn} failed: {reason}"
 
 
-def test_a_function_that_takes_too_long_is_ended_with_all_that_it_started(service, monkeypatch):
+def test_a_function_that_takes_too_long_is_ended_with_all_that_it_started(service, monkeypatch) -> None:
     monkeypatch.setattr(lambda_functions, "_INIT_SECONDS", 5.0)
     source = """
     import subprocess, sys, time
@@ -136,7 +136,7 @@ def test_a_function_that_takes_too_long_is_ended_with_all_that_it_started(servic
     until(lambda: not processes("left-by-a-function"), "nothing of it runs")
 
 
-def test_a_function_that_cannot_run_here_is_named_when_it_is_reached(service):
+def test_a_function_that_cannot_run_here_is_named_when_it_is_reached(service) -> None:
     unknown = "arn:aws:lambda:us-east-1:123456789012:function:elsewhere"
     node = _create(service, "exports.handle = 1", name="node", runtime="nodejs20.x")
     first = step("First", "Training", training())
@@ -151,7 +151,7 @@ def test_a_function_that_cannot_run_here_is_named_when_it_is_reached(service):
     assert "the function node (nodejs20.x) is not Python in a zip archive." in steps["Node"]["FailureReason"]
 
 
-def test_an_output_of_another_type_fails_the_step(service):
+def test_an_output_of_another_type_fails_the_step(service) -> None:
     arn = _create(service, "def handle(event, context):\n    return {'count': 'three'}\n")
     _, status, steps = _ended(service, _lambda(arn, {}, ("count", "Integer")))
     assert status == "Failed"
@@ -161,7 +161,7 @@ def test_an_output_of_another_type_fails_the_step(service):
     )
 
 
-def test_a_cached_function_is_not_invoked_again(service):
+def test_a_cached_function_is_not_invoked_again(service) -> None:
     arn = _create(service, "import time\ndef handle(event, context):\n    return {'now': time.time()}\n")
     ask = _lambda(arn, {"a": "1"}, ("now", "Float"), CacheConfig={"Enabled": True})
     first, _, steps = _ended(service, ask)
@@ -171,7 +171,7 @@ def test_a_cached_function_is_not_invoked_again(service):
     assert again["Ask"]["Metadata"] == steps["Ask"]["Metadata"]
 
 
-def test_a_throttled_invocation_is_repeated(service):
+def test_a_throttled_invocation_is_repeated(service) -> None:
     arn = _create(service, "def handle(event, context):\n    return {}\n")
     service.sessions.faults.add(Fault("lambda:Invoke", "TooManyRequestsException", status=429, times=1))
     _, status, _ = _ended(service, _lambda(arn))

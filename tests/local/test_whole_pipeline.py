@@ -98,7 +98,7 @@ print(json.dumps([found["PipelineExecutionStatus"], listed], default=str))
 """
 
 
-def test_a_pipeline_that_tunes_and_asks_a_function(tmp_path):
+def test_a_pipeline_that_tunes_and_asks_a_function(tmp_path) -> None:
     image = image_environment()
     command = [sys.executable, "-c", "import sys; from smssh_plugin.cli import main; sys.exit(main())"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}

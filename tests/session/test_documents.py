@@ -50,7 +50,9 @@ def asked(api: Api) -> list[str | None]:
 
 
 @pytest.mark.parametrize("how", ["option", "variable", "profile"])
-def test_ssh_by_a_document_of_ones_own(how: str, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ssh_by_a_document_of_ones_own(
+    how: str, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["proxy", "job.training.sagemaker", "--target", TARGET, "--port", "22"]
     if how == "option":
         words += ["--document", "Corp-SSH"]
@@ -75,7 +77,7 @@ def test_ssh_by_a_document_of_ones_own(how: str, api: Api, tmp_path: Path, monke
 )
 def test_the_others(
     command: list[str], use: str, amazons: str | None, api: Api, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     import smssh_plugin.client.lookup as lookup
 
     class Found:
@@ -93,7 +95,7 @@ def test_the_others(
 
 def test_the_stream_goes_to_the_endpoint_that_is_configured_for_it(
     api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     assert AwsSession().stream_url(STREAM) == STREAM  # AWS_ENDPOINT_URL is not meant
     own = "https://vpce-1.ssmmessages.eu-west-1.vpce.amazonaws.com"
     moved = STREAM.replace("wss://ssmmessages.eu-west-1.amazonaws.com", own.replace("https", "wss"))
@@ -112,7 +114,7 @@ def test_the_stream_goes_to_the_endpoint_that_is_configured_for_it(
 
 
 @pytest.mark.e2e
-def test_a_session_by_way_of_it(world: World, echo: EchoServer, monkeypatch: pytest.MonkeyPatch):
+def test_a_session_by_way_of_it(world: World, echo: EchoServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world.stack.service, "base_url", "http://ssmmessages.invalid")
 
     environment = {**world.stack.environment, "AWS_ENDPOINT_URL_SSMMESSAGES": world.stack.url}

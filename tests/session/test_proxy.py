@@ -327,9 +327,9 @@ def test_a_target_that_was_remembered_and_is_gone_is_looked_up_anew(
         monkeypatch.setenv(name, value)
     asked = []
 
-    def resolve(_address: str, _session: object, *, remembered: bool, **_: object) -> object:
-        asked.append(remembered)
-        target = "mi-0gone0gone0gone00" if remembered else world.node
+    def resolve(_address: str, _session: object, *, cached: bool, **_: object) -> object:
+        asked.append(cached)
+        target = "mi-0gone0gone0gone00" if cached else world.node
         return SimpleNamespace(target=target, port=world.echo.port, user="root")
 
     source, writer = os.pipe()

@@ -21,7 +21,7 @@ import pytest
 from smssh_plugin import SSHOptions
 from smssh_plugin.definitions import named_steps
 from smssh_plugin.submit.pipelines import inject_definition
-from smssh_plugin.submit.request.transform import KINDS
+from smssh_plugin.submit.request.add_ssh import KINDS
 from smssh_plugin.submit.selection import Selection
 from tests.submit.sdks.environments import NEWEST, PATIENCE, REQUIREMENTS, offline_variables, python_of
 

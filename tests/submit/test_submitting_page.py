@@ -13,7 +13,7 @@ import pytest
 
 from smssh_plugin import SSHOptions
 from smssh_plugin.submit import boto
-from smssh_plugin.submit.request.transform import KINDS
+from smssh_plugin.submit.request.add_ssh import KINDS
 from tests.submit.sdks.environments import NEWEST, REQUIREMENTS
 
 from .conftest import IMAGE, ROLE, SDK
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "submitting.md").read_text(encoding="utf-8")
 SUBMIT = ROOT / "smssh_plugin" / "submit"
 REQUESTS = (
-    *("request/launchers", "request/limits", "request/transform", "boto", "inject", "local_mode", "models"),
+    *("request/launchers", "request/limits", "request/add_ssh", "boto", "inject", "local_mode", "models"),
     *(
         "options",
         "pipelines",

@@ -10,7 +10,7 @@ import pytest
 
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.submit.options import SmsshWarning
-from smssh_plugin.submit.request.transform import Injection, transform_request
+from smssh_plugin.submit.request.add_ssh import Injection, add_ssh
 from smssh_plugin.submit.warnings import Held, RequestWarning, cache_warning, gathered, say, warnings_of
 
 BUNDLE = "s3://bucket/smssh/bundles/" + "a" * 64 + "/"
@@ -45,9 +45,7 @@ def request(kind: str, image: Any = PYTORCH, **more: Any) -> dict[str, Any]:
 
 def of(kind: str, before: Any, held: Held = NOT_HELD, **injection: Any) -> list[str]:
     given = Injection(BUNDLE, step="Step", **injection)
-    return [
-        each.text for each in warnings_of(kind, before, transform_request(kind, before, given), given, held)
-    ]
+    return [each.text for each in warnings_of(kind, before, add_ssh(kind, before, given), given, held)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -178,9 +176,7 @@ def test_the_python_path_is_the_images(image: Any) -> None:
     """Said of the image, once, whatever steps run in it."""
     given = Injection(BUNDLE, step="Step")
     found = [
-        warnings_of(
-            kind, request(kind, image), transform_request(kind, request(kind, image), given), given, NOT_HELD
-        )
+        warnings_of(kind, request(kind, image), add_ssh(kind, request(kind, image), given), given, NOT_HELD)
         for kind in KINDS
     ]
     assert found[0] == found[1] == found[2] == found[3]

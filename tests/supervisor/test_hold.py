@@ -27,7 +27,7 @@ def held(container, server):
     return container, container.wait_for("held")
 
 
-def test_enter_fix_retry(held):
+def test_enter_fix_retry(held) -> None:
     container, status = held
     assert (status["point"], status["attempt"], status["exit_code"]) == ("failure", 1, 1)
     assert status["code_dir"] == str(container.folder)
@@ -59,7 +59,7 @@ raise ValueError("\\x1b]52;c;cm0=\\x07\\r\\x9b forged \\u202e")
 """
 
 
-def test_what_the_job_says_is_no_command_to_whoever_looks(container, server):
+def test_what_the_job_says_is_no_command_to_whoever_looks(container, server) -> None:
     job = container.script(HOSTILE)
     container.wrap("python", job, SMSSH_HOLD="failure", SMSSH_SSH_SERVER=server, SMSSH_LOG_TO_STDOUT="1")
     status = container.wait_for("held")
@@ -77,7 +77,7 @@ def test_what_the_job_says_is_no_command_to_whoever_looks(container, server):
     container.ssh(status, "smssh-hook release")
 
 
-def test_report(held):
+def test_report(held) -> None:
     container, status = held
     report = json.loads(container.ssh(status, "smssh-hook report --json").stdout)
     assert report["error"] == "ValueError: the bug"
@@ -92,20 +92,20 @@ def test_report(held):
     assert json.loads((container.run_dir / "report.json").read_text())["attempt"] == 1
 
 
-def test_release_ends_with_the_original_status(held):
+def test_release_ends_with_the_original_status(held) -> None:
     container, status = held
     assert "exit status 1" in container.ssh(status, "smssh-hook release").stdout
     assert container.processes[-1].wait(LIMIT) == 1
     container.assert_quiet()
 
 
-def test_release_with_a_chosen_status(held):
+def test_release_with_a_chosen_status(held) -> None:
     container, status = held
     container.ssh(status, "smssh-hook release --exit 42")
     assert container.processes[-1].wait(LIMIT) == 42
 
 
-def test_other_keys_and_users_are_refused(held, tmp_path):
+def test_other_keys_and_users_are_refused(held, tmp_path) -> None:
     container, status = held
     import subprocess
 
@@ -117,7 +117,7 @@ def test_other_keys_and_users_are_refused(held, tmp_path):
     assert container.ssh(status, "true").returncode == 0
 
 
-def test_sigterm_in_a_hold_ends_with_the_original_status(container):
+def test_sigterm_in_a_hold_ends_with_the_original_status(container) -> None:
     process = container.wrap("python", container.script(FAILING), SMSSH_HOLD="failure")
     container.wait_for("held")
     started = time.monotonic()
@@ -127,20 +127,20 @@ def test_sigterm_in_a_hold_ends_with_the_original_status(container):
     container.assert_quiet()
 
 
-def test_nobody_comes(container):
+def test_nobody_comes(container) -> None:
     process = container.wrap("sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=2)
     assert process.wait(LIMIT) == 3
     assert "nobody was connected for 2 s" in container.output()
 
 
-def test_nobody_can_come(container):
+def test_nobody_can_come(container) -> None:
     """A hold that nobody can enter would only cost money."""
     process = container.wrap("sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_AUTHORIZED_KEYS="")
     assert process.wait(LIMIT) == 3
     assert "released: no login is possible" in container.output()
 
 
-def test_whoever_is_connected_stays_until_the_cap(container):
+def test_whoever_is_connected_stays_until_the_cap(container) -> None:
     process = container.wrap(
         "sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=3, SMSSH_HOLD_MAX_SECONDS=6
     )
@@ -154,7 +154,7 @@ def test_whoever_is_connected_stays_until_the_cap(container):
     assert "6 s are over" in container.output(0)
 
 
-def test_extend(container):
+def test_extend(container) -> None:
     process = container.wrap(
         "sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=20, SMSSH_HOLD_MAX_SECONDS=120
     )
@@ -172,7 +172,7 @@ def test_extend(container):
     assert process.wait(LIMIT) == 3
 
 
-def test_hold_at_the_end_and_at_the_start(container):
+def test_hold_at_the_end_and_at_the_start(container) -> None:
     process = container.wrap("sh", "-c", "echo ran", SMSSH_HOLD="start,end")
     assert container.wait_for("held")["point"] == "start"
     assert "ran" not in container.output().splitlines()
@@ -190,7 +190,7 @@ def test_hold_at_the_end_and_at_the_start(container):
     assert process.wait(LIMIT) == 9
 
 
-def test_ask_a_running_job_to_hold(container):
+def test_ask_a_running_job_to_hold(container) -> None:
     process = container.wrap("sh", "-c", "while [ ! -e go ]; do sleep 0.05; done; exit 3")
     container.wait_for("running")
     assert container.hook("release", check=False).returncode == 1
@@ -202,7 +202,7 @@ def test_ask_a_running_job_to_hold(container):
     assert process.wait(LIMIT) == 3
 
 
-def test_a_job_that_nobody_of_us_started_says_that_it_cannot_be_held(container):
+def test_a_job_that_nobody_of_us_started_says_that_it_cannot_be_held(container) -> None:
     """A launcher came in with the program's own interpreter, and nobody had asked for a hold by then."""
     waiting = "import os, sys, time\nwhile not os.path.exists('go'): time.sleep(0.05)\nsys.exit(3)\n"
     process = container.start("python", container.script(waiting), PYTHONPATH=container.bundle)
@@ -214,7 +214,7 @@ def test_a_job_that_nobody_of_us_started_says_that_it_cannot_be_held(container):
     assert process.wait(LIMIT) == 3
 
 
-def test_a_toolkit_can_be_asked_before_it_runs_the_script(container):
+def test_a_toolkit_can_be_asked_before_it_runs_the_script(container) -> None:
     """Its interpreter is entered before it looks around, and long before it comes to the entry point."""
     container.toolkit_job("raise ValueError('the bug')")
     slow = container.folder / "slow" / "nvidia-smi"
@@ -230,7 +230,7 @@ def test_a_toolkit_can_be_asked_before_it_runs_the_script(container):
     assert process.wait(LIMIT) == 1
 
 
-def test_what_an_attempt_left_behind_is_ended_before_the_next(container):
+def test_what_an_attempt_left_behind_is_ended_before_the_next(container) -> None:
     script = container.script(
         "import os, subprocess, sys, time\n"
         "if os.path.exists('second'): sys.exit(0)\n"
@@ -248,7 +248,7 @@ def test_what_an_attempt_left_behind_is_ended_before_the_next(container):
     assert boot.start_time(left) is None
 
 
-def test_status_without_a_supervisor(container):
+def test_status_without_a_supervisor(container) -> None:
     import subprocess
     import sys
 
@@ -263,7 +263,7 @@ def test_status_without_a_supervisor(container):
     assert "no supervisor runs" in done.stderr
 
 
-def test_people_are_told(container):
+def test_people_are_told(container) -> None:
     """A webhook of this machine, from a job that fails, is held and released."""
     import http.server
     import threading
@@ -301,7 +301,7 @@ def test_people_are_told(container):
     assert "T0-secret" not in container.log() + container.output()
 
 
-def test_a_webhook_that_hangs_delays_the_end_by_its_bound_only(container):
+def test_a_webhook_that_hangs_delays_the_end_by_its_bound_only(container) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -28,7 +28,7 @@ def simulated(tmp_path):
         each.operations.finish(10)
 
 
-def test_a_countdown_with_the_command_and_the_cost(simulated):
+def test_a_countdown_with_the_command_and_the_cost(simulated) -> None:
     made = simulated(SMSSH_PRICE_PER_HOUR="3.60 EUR")
     assert made.fail_and_end() == (RELEASED, 600)
     assert made.recorder.events() == [
@@ -50,13 +50,13 @@ def test_a_countdown_with_the_command_and_the_cost(simulated):
     assert made.recorder.messages("released") == ["released: nobody was connected for 10 min"]
 
 
-def test_no_price_no_cost(simulated):
+def test_no_price_no_cost(simulated) -> None:
     made = simulated()
     made.fail_and_end()
     assert "cost" not in " ".join(message for _, message, *_ in made.recorder.told)
 
 
-def test_about_to_end_is_said_once_for_each_deadline(simulated):
+def test_about_to_end_is_said_once_for_each_deadline(simulated) -> None:
     made = simulated(SMSSH_HOLD_SECONDS="100")
     made.at(80, lambda: made.ask(op="extend", seconds=1000))
     assert made.fail_and_end() == (RELEASED, 1080)
@@ -65,13 +65,13 @@ def test_about_to_end_is_said_once_for_each_deadline(simulated):
     assert made.recorder.messages("extended") == ["extended: 16 min 40 s left"]
 
 
-def test_the_first_deadline_counts_until_somebody_comes(simulated):
+def test_the_first_deadline_counts_until_somebody_comes(simulated) -> None:
     made = simulated(SMSSH_HOLD_SECONDS="1h", SMSSH_IDLE_SECONDS="60")
     assert made.fail_and_end() == (RELEASED, 3600)
     assert made.recorder.messages("released") == ["released: nobody was connected for 1 h"]
 
 
-def test_idle_is_counted_from_the_last_person(simulated):
+def test_idle_is_counted_from_the_last_person(simulated) -> None:
     made = simulated(SMSSH_HOLD_SECONDS="1h", SMSSH_IDLE_SECONDS="60")
     made.at(600.5, made.connect)
     made.at(700.5, lambda: made.connect(0))
@@ -79,7 +79,7 @@ def test_idle_is_counted_from_the_last_person(simulated):
     assert made.recorder.messages("released") == ["released: nobody was connected for 1 min"]
 
 
-def test_somebody_who_comes_back_in_time_stays(simulated):
+def test_somebody_who_comes_back_in_time_stays(simulated) -> None:
     made = simulated(SMSSH_HOLD_SECONDS="1h", SMSSH_IDLE_SECONDS="60")
     for second in (600.5, 700.5, 800.5):
         made.at(second, made.connect)
@@ -87,7 +87,7 @@ def test_somebody_who_comes_back_in_time_stays(simulated):
     assert made.fail_and_end() == (RELEASED, 910)
 
 
-def test_idle_does_not_take_back_what_was_extended(simulated):
+def test_idle_does_not_take_back_what_was_extended(simulated) -> None:
     made = simulated(SMSSH_HOLD_SECONDS="1h", SMSSH_IDLE_SECONDS="60")
     made.at(10.5, made.connect)
     made.at(20.5, lambda: made.ask(op="extend", seconds=1800))
@@ -95,7 +95,7 @@ def test_idle_does_not_take_back_what_was_extended(simulated):
     assert made.fail_and_end() == (RELEASED, 1821)
 
 
-def test_which_deadline_counts(simulated):
+def test_which_deadline_counts(simulated) -> None:
     made = simulated(SMSSH_HOLD_SECONDS="60", SMSSH_HOLD_MAX_SECONDS="600")
     ends = {}
 
@@ -111,7 +111,7 @@ def test_which_deadline_counts(simulated):
     assert made.recorder.messages("released") == ["released: 10 min are over"]
 
 
-def test_nobody_can_come_before_the_start_is_over(tmp_path):
+def test_nobody_can_come_before_the_start_is_over(tmp_path) -> None:
     """The first stage begins when a login is possible, and after START_LIMIT at the latest."""
     made = Simulated(tmp_path, SMSSH_HOLD_SECONDS="60")
     made.at(100.5, made.operations.started)
@@ -120,21 +120,21 @@ def test_nobody_can_come_before_the_start_is_over(tmp_path):
     assert never.fail_and_end() == (RELEASED, 359)
 
 
-def test_a_hold_that_nobody_can_enter_is_over(tmp_path):
+def test_a_hold_that_nobody_can_enter_is_over(tmp_path) -> None:
     made = Simulated(tmp_path, SMSSH_HOLD_SECONDS="60")
     made.at(10.5, lambda: made.operations.started("no key"))
     assert made.fail_and_end() == (RELEASED, 11)
     assert made.recorder.messages("released") == ["released: no login is possible in this container"]
 
 
-def test_a_hold_ends_with_what_waits_for_it(simulated):
+def test_a_hold_ends_with_what_waits_for_it(simulated) -> None:
     made = simulated()
     made.at(20.5, lambda: setattr(made, "is_gone", True))
     assert made.fail_and_end() == (RELEASED, 21)
     assert made.recorder.messages("released") == ["released: the process that runs the entry point is gone"]
 
 
-def test_a_decision_ends_a_hold_at_once(simulated):
+def test_a_decision_ends_a_hold_at_once(simulated) -> None:
     made = simulated()
     answers = []
     made.at(30.25, lambda: answers.append(made.ask(op="release", exit_code=7)))
@@ -144,7 +144,7 @@ def test_a_decision_ends_a_hold_at_once(simulated):
         made.ask(op="release", exit_code=None)
 
 
-def test_a_retry_is_answered_when_its_attempt_has_ended(simulated):
+def test_a_retry_is_answered_when_its_attempt_has_ended(simulated) -> None:
     made = simulated()
     made.at(10.25, lambda: made.ask(op="retry", wait=False))
     assert made.fail() == {"action": "retry", "exit_code": None}
@@ -161,7 +161,7 @@ def test_a_retry_is_answered_when_its_attempt_has_ended(simulated):
     assert made.recorder.messages("retried") == ["retried: the entry point runs again"]
 
 
-def test_the_maximum_cannot_be_extended(simulated):
+def test_the_maximum_cannot_be_extended(simulated) -> None:
     made = simulated(SMSSH_HOLD_MAX_SECONDS="1h")
     refused = []
 
@@ -176,7 +176,7 @@ def test_the_maximum_cannot_be_extended(simulated):
     assert refused == ["set SMSSH_HOLD_MAX_SECONDS when you submit the job"]
 
 
-def test_what_is_told_late_is_told_as_it_was(tmp_path):
+def test_what_is_told_late_is_told_as_it_was(tmp_path) -> None:
     """The events wait until no plugin changes the settings any more, and the entry point goes on meanwhile."""
     made = Simulated(tmp_path, SMSSH_HOLD="")
     made.ask(op="before", started=EPOCH, command=["x"])
@@ -195,7 +195,7 @@ def test_what_is_told_late_is_told_as_it_was(tmp_path):
 # ------------------------------------------------------------------------------------------ the job's own limit
 
 
-def test_the_banner_says_whose_deadline_it_is(simulated):
+def test_the_banner_says_whose_deadline_it_is(simulated) -> None:
     made = simulated(ends=600, SMSSH_HOLD_SECONDS="1h")
     seen = []
     made.at(60.5, lambda: seen.append(made.hold.max_deadline - EPOCH))
@@ -209,7 +209,7 @@ def test_the_banner_says_whose_deadline_it_is(simulated):
     assert made.recorder.messages("released") == [f"released: {LIMIT_NEAR}"]
 
 
-def test_a_clock_that_is_set_moves_no_limit(simulated):
+def test_a_clock_that_is_set_moves_no_limit(simulated) -> None:
     """Neither the job's, nor how long a hold lasts."""
     for ends, length in ((600, 600), (None, 3600)):
         made = simulated(ends=ends, SMSSH_HOLD_SECONDS="1h")
@@ -220,7 +220,7 @@ def test_a_clock_that_is_set_moves_no_limit(simulated):
         assert seen == [7200 + length]
 
 
-def test_a_decision_in_another_thread_wakes_the_hold(tmp_path):
+def test_a_decision_in_another_thread_wakes_the_hold(tmp_path) -> None:
     """By the machine's clock, and long before the hold would look."""
     made = Simulated(tmp_path, clock=Clock())
     made.operations.started()
@@ -235,7 +235,7 @@ def test_a_decision_in_another_thread_wakes_the_hold(tmp_path):
     made.operations.finish(10)
 
 
-def test_a_failure_is_told_while_an_attempt_is_just_starting(tmp_path, monkeypatch):
+def test_a_failure_is_told_while_an_attempt_is_just_starting(tmp_path, monkeypatch) -> None:
     """Init and the toolkit tell it in threads of their own, and one can be faster than the other."""
     made = Simulated(tmp_path)
     start = threading.Thread.start

@@ -47,7 +47,7 @@ LARGE = {f"LARGE_{n}": "\x01" * (120 << 10) for n in range(9)}
 
 
 @pytest.mark.parametrize("script", [WORDY, CONTROLS], ids=["four bytes", "control characters"])
-def test_a_hold_with_wide_lines(container, script):
+def test_a_hold_with_wide_lines(container, script) -> None:
     container.wrap("python", container.script(script), SMSSH_HOLD="failure")
     assert container.wait_for("held")["exit_code"] == 9
     tail = json.loads(container.hook("report", "--json").stdout)["log_tail"]
@@ -56,7 +56,7 @@ def test_a_hold_with_wide_lines(container, script):
     assert container.processes[-1].wait(LIMIT) == 9
 
 
-def test_a_hold_with_a_large_environment_and_command_line(container):
+def test_a_hold_with_a_large_environment_and_command_line(container) -> None:
     words = ["\x02" * (120 << 10)] * 5
     container.wrap("sh", "-c", "exit 9", *words, SMSSH_HOLD="failure", SMALL="yes", **LARGE)
     status = container.wait_for("held")
@@ -71,7 +71,7 @@ def test_a_hold_with_a_large_environment_and_command_line(container):
     assert container.processes[-1].wait(LIMIT) == 9
 
 
-def test_a_hold_in_the_toolkit_with_wide_lines(container):
+def test_a_hold_in_the_toolkit_with_wide_lines(container) -> None:
     container.toolkit_job(TOOLKIT)
     container.train(SMSSH_HOLD="failure", **LARGE)
     container.wait_for("held")
@@ -80,7 +80,7 @@ def test_a_hold_in_the_toolkit_with_wide_lines(container):
     assert b"ExitCode 9" in container.failure_file()
 
 
-def test_the_job_says_that_it_is_not_held(container, monkeypatch):
+def test_the_job_says_that_it_is_not_held(container, monkeypatch) -> None:
     """Not the supervisor that was asked for a hold: one that knows nothing of holds."""
     container.run_dir.mkdir(mode=0o700)
     listener = socket.socket(socket.AF_UNIX)
@@ -157,7 +157,7 @@ def connected(tmp_path, monkeypatch):
     service.close()
 
 
-def test_a_message_that_is_too_large_is_one_message(connected):
+def test_a_message_that_is_too_large_is_one_message(connected) -> None:
     """What follows it is understood, and answered once."""
     connection = connected()
     raw = connection._socket
@@ -187,14 +187,14 @@ def test_a_message_that_is_too_large_is_one_message(connected):
         b"[" * 100_000 + b"\n",
     ],
 )
-def test_what_is_not_understood_is_answered(connected, line):
+def test_what_is_not_understood_is_answered(connected, line) -> None:
     connection = connected()
     connection._socket.sendall(line)
     assert connection.receive(30)["error"]["reference"] in ("bad-message", "not-held")
     assert connection.ask({"op": "status"}, 30)["state"]
 
 
-def test_a_failure_of_the_supervisor_is_told(connected, monkeypatch):
+def test_a_failure_of_the_supervisor_is_told(connected, monkeypatch) -> None:
     monkeypatch.setattr(connected.operations.attempts, "fail", lambda *_: 1 / 0)
     monkeypatch.setenv("SMSSH_RUN_DIR", str(connected.path))
     monkeypatch.setattr(supervisor_client, "supervisor_alive", lambda run: True)
@@ -204,7 +204,7 @@ def test_a_failure_of_the_supervisor_is_told(connected, monkeypatch):
     assert "ZeroDivisionError" in said[0]
 
 
-def test_a_report_is_bounded(connected):
+def test_a_report_is_bounded(connected) -> None:
     connected.wild.sections = {
         "huge": [{"name": "é" * 1000}] * 3000,
         "text": "\U0001f600" * 400_000,
@@ -222,7 +222,7 @@ def test_a_report_is_bounded(connected):
     assert not {"not JSON", "not a number"} & set(report)
 
 
-def test_an_answer_that_is_too_large_is_an_error(connected, monkeypatch):
+def test_an_answer_that_is_too_large_is_an_error(connected, monkeypatch) -> None:
     monkeypatch.setattr(connected.operations, "answer", lambda *_: {"x": "y" * protocol.LIMIT})
     connection = connected()
     assert "cannot be sent" in connection.ask({"op": "status"}, 30)["error"]["message"]
@@ -230,7 +230,7 @@ def test_an_answer_that_is_too_large_is_an_error(connected, monkeypatch):
     assert "cannot be sent" in connection.ask({"op": "status"}, 30)["error"]["message"]
 
 
-def test_a_connection_takes_no_more_than_the_limit():
+def test_a_connection_takes_no_more_than_the_limit() -> None:
     one, other = socket.socketpair()
     connection = supervisor_client.Connection(one)
     import threading
@@ -255,7 +255,7 @@ ALPHABETS = ("a", "é\U0001f600", "\x00\x1f", "\ud800\udcff", 'a"\\\n\U0001f600'
 
 
 @pytest.mark.parametrize("alphabet", ALPHABETS)
-def test_texts_are_cut_by_what_they_take(alphabet):
+def test_texts_are_cut_by_what_they_take(alphabet) -> None:
     choose = random.Random(repr(alphabet))
     for _ in range(50):
         whole = "".join(choose.choices(alphabet, k=choose.randrange(3000)))
@@ -270,7 +270,7 @@ def test_texts_are_cut_by_what_they_take(alphabet):
                 assert protocol.size(cut) > limit - 13 - limit // 2
 
 
-def test_commands_and_environments_are_cut():
+def test_commands_and_environments_are_cut() -> None:
     words = ["python", "\U0001f600" * 9000, *["x" * 1000] * 400]
     kept = protocol.command(words)
     assert protocol.size(kept) <= protocol.COMMAND_LIMIT + 1000

@@ -228,7 +228,7 @@ def held(tmp_path, count, *, rate=None, **environ):
 
 
 @pytest.mark.parametrize("count", [2, 40, 1000])
-def test_any_number_of_hosts_follows_a_release_within_30_seconds(tmp_path, count):
+def test_any_number_of_hosts_follows_a_release_within_30_seconds(tmp_path, count) -> None:
     world = held(tmp_path, count, SMSSH_HOLD_HOSTS="all")
     world.until(120)
     cloud, before = world.cloud, len(world.cloud.calls)
@@ -251,7 +251,7 @@ def test_any_number_of_hosts_follows_a_release_within_30_seconds(tmp_path, count
     assert waiting / 60 <= max(module.BURST_PER_SECOND + module.CALLS_PER_SECOND, count)
 
 
-def test_calls_per_host_do_not_grow_with_hosts(tmp_path):
+def test_calls_per_host_do_not_grow_with_hosts(tmp_path) -> None:
     def calls(count):
         world = held(tmp_path, count, SMSSH_HOLD_HOSTS="all")
         world.until(120)
@@ -262,7 +262,7 @@ def test_calls_per_host_do_not_grow_with_hosts(tmp_path):
     assert calls(400) <= calls(4)
 
 
-def test_any_number_of_running_hosts_follows_a_retry_within_30_seconds(tmp_path):
+def test_any_number_of_running_hosts_follows_a_retry_within_30_seconds(tmp_path) -> None:
     world = World(tmp_path, 1000, SMSSH_HOLD_HOSTS="all")
     for host in world.hosts:
         host.run()
@@ -277,7 +277,7 @@ def test_any_number_of_running_hosts_follows_a_retry_within_30_seconds(tmp_path)
     assert all(host.state.attempt == 2 for host in world.hosts if host is not world.hosts[7])
 
 
-def test_with_a_thousand_hosts_one_that_is_connected_keeps_all(tmp_path):
+def test_with_a_thousand_hosts_one_that_is_connected_keeps_all(tmp_path) -> None:
     world = held(tmp_path, 1000)
     world.hosts[500].connect()
     ends = 600.0
@@ -312,7 +312,7 @@ def phase(world, number):
     return next((tag["Value"] for tag in tags if tag["Key"] == "SMSSHPhase"), None)
 
 
-def test_throttled_nobody_gives_up_under_a_person(tmp_path):
+def test_throttled_nobody_gives_up_under_a_person(tmp_path) -> None:
     """AWS answers twice a second: what is not known is not nobody."""
     world = held(tmp_path, 200, rate=2.0)
     world.hosts[50].connect()
@@ -348,7 +348,7 @@ def test_throttled_nobody_gives_up_under_a_person(tmp_path):
     assert len(told) == 200
 
 
-def test_throttled_a_decision_is_told_and_followed_all_the_same(tmp_path):
+def test_throttled_a_decision_is_told_and_followed_all_the_same(tmp_path) -> None:
     """300 hosts at ten calls a second: what cannot be within 30 s is as soon as AWS lets it be; docs/holds.md."""
     world = held(tmp_path, 300, rate=10.0, SMSSH_HOLD_HOSTS="all")
     world.until(200)
@@ -362,7 +362,7 @@ def test_throttled_a_decision_is_told_and_followed_all_the_same(tmp_path):
     print(f"followed up to {max(late):.0f} s late, {world.cloud.throttled} calls throttled")
 
 
-def test_those_that_failed_first_are_known_without_reading_all(tmp_path):
+def test_those_that_failed_first_are_known_without_reading_all(tmp_path) -> None:
     world = World(tmp_path, 400)
     world.until(1)
     world.hosts[123].fail()
@@ -418,7 +418,7 @@ ASKED = HostQuestion(courses=("2", "released"), decides=True)
         ("algo-2", {"job": "another"}, None),
     ],
 )
-def test_nodes_that_are_no_host_of_the_job_are_ignored(tmp_path, caplog, host, given, why):
+def test_nodes_that_are_no_host_of_the_job_are_ignored(tmp_path, caplog, host, given, why) -> None:
     cloud = Cloud()
     names = ("algo-1", "algo-2")
     one = Host(cloud, "algo-1", names, tmp_path, SMSSH_HOLD_HOSTS="all", SMSSH_OWNER="ann")
@@ -440,7 +440,7 @@ def test_nodes_that_are_no_host_of_the_job_are_ignored(tmp_path, caplog, host, g
         assert one.hosts.ask(ASKED) == HostAnswer(RELEASED)
 
 
-def test_without_an_owner_a_node_that_has_one_is_ignored(tmp_path, caplog):
+def test_without_an_owner_a_node_that_has_one_is_ignored(tmp_path, caplog) -> None:
     cloud = Cloud()
     one = Host(cloud, "algo-1", ("algo-1", "algo-2"), tmp_path, SMSSH_HOLD_HOSTS="all")
     say(cloud, cloud.node("algo-2", SSHOwner="eve"), RELEASED)
@@ -451,7 +451,7 @@ def test_without_an_owner_a_node_that_has_one_is_ignored(tmp_path, caplog):
     assert one.hosts.ask(ASKED).host == RELEASED
 
 
-def test_of_two_that_claim_one_host_neither_decides(tmp_path, caplog):
+def test_of_two_that_claim_one_host_neither_decides(tmp_path, caplog) -> None:
     cloud = Cloud()
     one = Host(cloud, "algo-1", ("algo-1", "algo-2"), tmp_path, SMSSH_HOLD_HOSTS="all")
     real, second = cloud.node("algo-2"), cloud.node("algo-2")
@@ -494,14 +494,14 @@ def test_of_two_that_claim_one_host_neither_decides(tmp_path, caplog):
         "released 1 x 0.000 0 release 0 0",
     ],
 )
-def test_what_no_host_writes_is_not_followed(tmp_path, text):
+def test_what_no_host_writes_is_not_followed(tmp_path, text) -> None:
     cloud = Cloud()
     one = Host(cloud, "algo-1", ("algo-1", "algo-2"), tmp_path, SMSSH_HOLD_HOSTS="all")
     say(cloud, cloud.node("algo-2"), RELEASED, SMSSHHold=text)
     assert one.hosts.ask(ASKED) == HostAnswer()
 
 
-def test_the_tags_of_a_host_fit_what_they_say(tmp_path):
+def test_the_tags_of_a_host_fit_what_they_say(tmp_path) -> None:
     cloud = Cloud()
     one, two = (Host(cloud, name, ("algo-1", "algo-2"), tmp_path) for name in ("algo-1", "algo-2"))
     states = [
@@ -527,7 +527,7 @@ def test_the_tags_of_a_host_fit_what_they_say(tmp_path):
 # ------------------------------------------------------------------------------------------------- what can go wrong
 
 
-def test_what_passes_is_unknown_and_what_does_not_is_raised(tmp_path):
+def test_what_passes_is_unknown_and_what_does_not_is_raised(tmp_path) -> None:
     cloud = Cloud(rate=0.0)
     one = Host(cloud, "algo-1", ("algo-1", "algo-2"), tmp_path)
     assert not one.hosts.tell(RELEASED)
@@ -538,7 +538,7 @@ def test_what_passes_is_unknown_and_what_does_not_is_raised(tmp_path):
             call()
 
 
-def test_a_network_that_never_answers_is_none_at_last(tmp_path):
+def test_a_network_that_never_answers_is_none_at_last(tmp_path) -> None:
     cloud = Cloud()
     one = Host(cloud, "algo-1", ("algo-1", "algo-2"), tmp_path)
     one.hosts.ask(ASKED)
@@ -574,7 +574,7 @@ def alone(tmp_path, plugin, clock, **environ):
     return Peers(context, plugins, lambda: None, clock=clock, threaded=False)
 
 
-def test_a_plugin_that_lists_hosts_is_enough(tmp_path):
+def test_a_plugin_that_lists_hosts_is_enough(tmp_path) -> None:
     cloud = Cloud()
     plugin = Listing({"algo-2": HostState("algo-2", "held", connected=True)})
     one = alone(tmp_path, plugin, cloud.clock)
@@ -613,7 +613,9 @@ class Retried:
 
 
 @pytest.mark.parametrize("late", [0.0, 120.0])
-def test_a_host_that_was_retried_and_has_succeeded_is_followed_before_it_counts_as_gone(tmp_path, late):
+def test_a_host_that_was_retried_and_has_succeeded_is_followed_before_it_counts_as_gone(
+    tmp_path, late
+) -> None:
     cloud, plugin = Cloud(), Retried()
     one = alone(tmp_path, plugin, cloud.clock)
     one.begin(2)

@@ -106,7 +106,7 @@ def decide(simulated, request, words) -> dict:
     return decided[0]
 
 
-def test_all_that_is_sent_is_in_the_protocol_and_the_reverse(wire, monkeypatch):
+def test_all_that_is_sent_is_in_the_protocol_and_the_reverse(wire, monkeypatch) -> None:
     simulated, sent = wire
     answered = []
     answer_request = simulated.operations.answer
@@ -156,7 +156,7 @@ def test_all_that_is_sent_is_in_the_protocol_and_the_reverse(wire, monkeypatch):
         assert fits(answer, ANSWERS[op]), op
 
 
-def test_each_command_of_a_person_is_tried_above():
+def test_each_command_of_a_person_is_tried_above() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     for action in smssh_hook.parser()._subparsers._group_actions:
         for name in set(action.choices) - {"run", "placeholder"}:
@@ -176,7 +176,7 @@ def literals():
                         yield f"{path.name}:{node.lineno}", keys, getattr(value, "value", None)
 
 
-def test_a_request_is_written_down_with_all_its_fields():
+def test_a_request_is_written_down_with_all_its_fields() -> None:
     found = list(literals())
     for where, keys, op in found:
         assert op in REQUESTS, where

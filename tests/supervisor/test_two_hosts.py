@@ -74,7 +74,7 @@ def go(container, status):
     container.script(str(status), name="go.new").rename(container.folder / "go")
 
 
-def test_the_report_says_which_host_failed_first(hosts):
+def test_the_report_says_which_host_failed_first(hosts) -> None:
     """By default each is held by its own failure only."""
     one, two = hosts
     processes = [start(each, WAITS) for each in hosts]
@@ -97,7 +97,7 @@ def test_the_report_says_which_host_failed_first(hosts):
     assert processes[1].wait(60) == 7
 
 
-def test_by_default_a_host_that_succeeds_does_not_wait(hosts):
+def test_by_default_a_host_that_succeeds_does_not_wait(hosts) -> None:
     one, two = hosts
     processes = [start(each, WAITS) for each in hosts]
     online(one, two)
@@ -109,7 +109,7 @@ def test_by_default_a_host_that_succeeds_does_not_wait(hosts):
     assert processes[1].wait(60) == 7
 
 
-def test_held_together_a_retry_is_for_all(hosts):
+def test_held_together_a_retry_is_for_all(hosts) -> None:
     """One fails, one still runs; then: one fails, one has succeeded, and is late to see that it is to run again."""
     one, two = hosts
     processes = [
@@ -134,7 +134,7 @@ def test_held_together_a_retry_is_for_all(hosts):
     assert one.output().count("attempt\n") == two.output().count("attempt\n") == 3
 
 
-def test_held_together_a_release_is_for_all(hosts, stack):
+def test_held_together_a_release_is_for_all(hosts, stack) -> None:
     one, two = hosts
     processes = [start(each, WAITS, SMSSH_HOLD_HOSTS="all") for each in hosts]
     online(one, two)
@@ -148,7 +148,7 @@ def test_held_together_a_release_is_for_all(hosts, stack):
     assert stack.call("DescribeInstanceInformation")["InstanceInformationList"] == []
 
 
-def test_held_together_all_succeed(hosts):
+def test_held_together_all_succeed(hosts) -> None:
     processes = [start(each, WAITS, SMSSH_HOLD_HOSTS="all") for each in hosts]
     online(*hosts)
     for each in hosts:
@@ -157,7 +157,7 @@ def test_held_together_all_succeed(hosts):
     assert "the other hosts have ended too" in hosts[0].output() + hosts[1].output()
 
 
-def test_a_host_that_is_gone_is_not_waited_for(hosts):
+def test_a_host_that_is_gone_is_not_waited_for(hosts) -> None:
     one, two = hosts
     processes = [start(each, WAITS, SMSSH_HOLD_HOSTS="all") for each in hosts]
     online(one, two)
@@ -167,7 +167,7 @@ def test_a_host_that_is_gone_is_not_waited_for(hosts):
     assert processes[0].wait(60) == 0
 
 
-def test_whoever_is_connected_to_one_keeps_all(hosts):
+def test_whoever_is_connected_to_one_keeps_all(hosts) -> None:
     one, two = hosts
     processes = [start(each, WAITS, SMSSH_HOLD_SECONDS="5") for each in hosts]
     online(one, two)
@@ -184,7 +184,7 @@ def test_whoever_is_connected_to_one_keeps_all(hosts):
     assert [process.wait(60) for process in processes] == [3, 7]
 
 
-def test_a_throttled_question_ends_no_hold(hosts, stack):
+def test_a_throttled_question_ends_no_hold(hosts, stack) -> None:
     """Somebody is logged in to the other host, and AWS does not say so."""
     one, two = hosts
     processes = [start(each, WAITS, SMSSH_HOLD_SECONDS="5") for each in hosts]
@@ -232,7 +232,7 @@ def claim(stack, job, host, role, text):
     return node
 
 
-def test_only_hosts_of_the_job_are_followed(hosts, stack):
+def test_only_hosts_of_the_job_are_followed(hosts, stack) -> None:
     """Any job may give its node any tags."""
     one, two = hosts
     processes = [start(each, WAITS, SMSSH_HOLD_HOSTS="all") for each in hosts]
@@ -257,7 +257,7 @@ def test_only_hosts_of_the_job_are_followed(hosts, stack):
     assert [process.wait(60) for process in processes] == [5, 5]
 
 
-def test_a_deadline_elsewhere_ends_no_hold_that_somebody_uses(hosts):
+def test_a_deadline_elsewhere_ends_no_hold_that_somebody_uses(hosts) -> None:
     one, two = hosts
     processes = [
         start(one, WAITS, SMSSH_HOLD_HOSTS="all", SMSSH_HOLD_MAX_SECONDS="10"),
@@ -278,7 +278,7 @@ def test_a_deadline_elsewhere_ends_no_hold_that_somebody_uses(hosts):
     assert processes[1].wait(60) == 0
 
 
-def test_nobody_to_ask(hosts):
+def test_nobody_to_ask(hosts) -> None:
     """Without the ssm transport each host stands for itself, whatever was asked for."""
     one = hosts[0]
     process = start(one, "print('ran')\n", SMSSH_HOLD_HOSTS="all", SMSSH_TRANSPORT="none", SMSSH_WAIT="ready")

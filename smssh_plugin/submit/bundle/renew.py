@@ -15,7 +15,7 @@ from typing import Any, Iterator
 
 from ...errors import ExitStatus, SmsshError
 from ...manifest import MANIFEST, Manifest
-from ..request.transform import CHANNEL
+from ..request.add_ssh import CHANNEL
 from ..warnings import RequestWarning, say
 from .bucket import code_of
 from .expiry import is_old, remember, warn_of

@@ -31,7 +31,7 @@ FOLDERS = {
 """Where the bundle is in the container, by kind."""
 REPACKED = "/opt/ml/model/code/smssh"
 """Where it is in a model that was repacked with it."""
-HIDDEN = "/run/smssh/bundle"
+MOVED = "/run/smssh/bundle"
 """Where entrypoints/hide.py moves it, before the user's code looks. Our PYTHONPATH names both places: what a shell of
 the job starts later has that of the request."""
 BUNDLE = "SMSSH_BUNDLE"
@@ -104,7 +104,7 @@ def start(
         return Start(variables={"BASH_ENV": ours})
     if launcher != "sitecustomize" and named:
         return Start(_wrapped(entry_point, kind, folder, digest, where, field_name))
-    return Start(variables={BUNDLE: environment.get(BUNDLE, folder)}, python_path=f"{HIDDEN}:{folder}")
+    return Start(variables={BUNDLE: environment.get(BUNDLE, folder)}, python_path=f"{MOVED}:{folder}")
 
 
 def _wrapped(
@@ -130,7 +130,7 @@ def _chain(
     variables: dict[str, Any] = {_MODULE: _CHAIN}
     if _MODULE in environment and not _is(environment[_MODULE], _CHAIN):
         variables["SMSSH_TRAINING_MODULE"] = environment[_MODULE]
-    return Start(variables=variables, python_path=f"{HIDDEN}/chain:{folder}/chain")
+    return Start(variables=variables, python_path=f"{MOVED}/chain:{folder}/chain")
 
 
 def _is(value: Any, text: str) -> bool:

@@ -16,7 +16,7 @@ from smssh_plugin.local.jobs.batch_transform import Plan, payloads
 from smssh_plugin.local.jobs.kinds import Job, Outcome
 from smssh_plugin.submit.bundle.build import build
 from smssh_plugin.submit.repack_step import with_repack_step
-from smssh_plugin.submit.request.transform import Injection, transform_request
+from smssh_plugin.submit.request.add_ssh import Injection, add_ssh
 from tests.local.jobs_support import World, archive, processes
 from tests.waiting import LIMIT
 
@@ -113,7 +113,7 @@ def test_a_model_that_our_own_step_repacked(world: World) -> None:
     for name, data in made.files.items():
         world.put(f"bundles/{made.digest}/{name}", data)
     uri = world.uri(f"bundles/{made.digest}/")
-    request = transform_request("model", _model(world), Injection(uri, transport="none", repacked=True))
+    request = add_ssh("model", _model(world), Injection(uri, transport="none", repacked=True))
     step = {"Name": "Model", "Type": "Model", "Arguments": request}
     repack, model_step = with_repack_step(step, uri, world.uri("repacked/"))
     done = world.run(

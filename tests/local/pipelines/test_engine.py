@@ -56,7 +56,7 @@ def _job(service, name: str) -> dict:
     raise AssertionError(f"step {name} made no job")
 
 
-def test_values_go_from_step_to_step(service):
+def test_values_go_from_step_to_step(service) -> None:
     container = {"Image": IMAGE, "ModelDataUrl": _get("Steps.Train.ModelArtifacts.S3ModelArtifacts")}
     arguments = transform(ModelName=_get("Steps.Model.ModelName"))
     prepared = _get("Steps.Prepare.ProcessingOutputConfig.Outputs['out'].S3Output.S3Uri")
@@ -122,7 +122,7 @@ def test_values_go_from_step_to_step(service):
     assert [entry["StepName"] for page in pages for entry in page["PipelineExecutionSteps"]] == order[::-1]
 
 
-def test_a_failed_step_stops_what_needs_it_and_nothing_else(service):
+def test_a_failed_step_stops_what_needs_it_and_nothing_else(service) -> None:
     service.pipeline(
         definition(
             _train("Bad", "fail"),
@@ -194,7 +194,7 @@ def test_a_failed_step_stops_what_needs_it_and_nothing_else(service):
         ),
     ],
 )
-def test_conditions(service, condition, holds):
+def test_conditions(service, condition, holds) -> None:
     service.s3.create_bucket(Bucket="bbb")
     service.s3.put_object(Bucket="bbb", Key="r.json", Body=json.dumps({"a": [0, {"b c": 7}]}))
     parameters = [
@@ -215,7 +215,7 @@ def test_conditions(service, condition, holds):
     assert set(steps) == ({"Ask", "After", "Yes"} if holds else {"Ask", "After", "Nested", "No"})
 
 
-def test_a_condition_reads_a_property_file(service):
+def test_a_condition_reads_a_property_file(service) -> None:
     service.s3.create_bucket(Bucket="bucket")
     files = [{"PropertyFileName": "Report", "OutputName": "out", "FilePath": "report.json"}]
     evaluate = step(
@@ -243,7 +243,7 @@ def test_a_condition_reads_a_property_file(service):
         ({"S3Uri": "s3://bbb/ok.json", "Path": "a"}, "GreaterThan can not compare 'x' with '1'"),
     ],
 )
-def test_a_condition_that_cannot_be_decided_fails(service, value, expected):
+def test_a_condition_that_cannot_be_decided_fails(service, value, expected) -> None:
     service.s3.create_bucket(Bucket="bbb")
     service.s3.put_object(Bucket="bbb", Key="broken.json", Body=b"{")
     service.s3.put_object(Bucket="bbb", Key="ok.json", Body=b'{"a": "x"}')
@@ -257,7 +257,7 @@ def test_a_condition_that_cannot_be_decided_fails(service, value, expected):
     assert steps["Ask"]["FailureReason"].startswith("ClientError: ")
 
 
-def test_fail_steps(service):
+def test_fail_steps(service) -> None:
     # As the SDK's integration tests of the service have it
     # (tests/integ/sagemaker/workflow/test_fail_steps.py).
     ask = _condition("Ask", [{"Type": "Equals", "LeftValue": 1, "RightValue": 2}])
@@ -278,7 +278,7 @@ def test_fail_steps(service):
     assert steps["Mute"]["Metadata"] == {"Fail": {"ErrorMessage": ""}}
 
 
-def test_what_a_service_call_refuses_fails_the_step(service):
+def test_what_a_service_call_refuses_fails_the_step(service) -> None:
     broken = training(Environment={"A": _get("Parameters.Long")})
     service.pipeline(
         definition(
@@ -297,7 +297,7 @@ def test_what_a_service_call_refuses_fails_the_step(service):
     assert "Metadata" not in steps["Train"] or steps["Train"]["Metadata"] == {}
 
 
-def test_parallel_steps_are_limited(service):
+def test_parallel_steps_are_limited(service) -> None:
     steps = [_train(f"S{n}", seconds=0.1) for n in range(6)]
     service.pipeline(definition(*steps), ParallelismConfiguration={"MaxParallelExecutionSteps": 2})
     service.execution(service.start_pipeline(), "Succeeded")
@@ -307,7 +307,7 @@ def test_parallel_steps_are_limited(service):
     assert service.runner.most == 3
 
 
-def test_stop(service):
+def test_stop(service) -> None:
     service.pipeline(
         definition(_train("Long", "hold"), _train("After", DependsOn=["Long"]), _train("Sturdy", "stubborn"))
     )
@@ -324,7 +324,7 @@ def test_stop(service):
         service.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken="u" * 32)
 
 
-def test_a_job_stopped_by_somebody_fails_its_step(service):
+def test_a_job_stopped_by_somebody_fails_its_step(service) -> None:
     service.pipeline(definition(_train("Long", "hold")))
     arn = service.start_pipeline()
     name = until(lambda: next(iter(service.runner.running), None), "the job runs")
@@ -333,7 +333,7 @@ def test_a_job_stopped_by_somebody_fails_its_step(service):
     assert "was stopped" in service.steps(arn)["Long"]["FailureReason"]
 
 
-def test_retry_runs_what_did_not_succeed(service):
+def test_retry_runs_what_did_not_succeed(service) -> None:
     service.pipeline(
         definition(
             _train("Good"), _train("Bad", "fail", DependsOn=["Good"]), _train("End", DependsOn=["Bad"])
@@ -357,7 +357,7 @@ def test_retry_runs_what_did_not_succeed(service):
         service.sagemaker.retry_pipeline_execution(PipelineExecutionArn=done, ClientRequestToken="q" * 32)
 
 
-def test_parameters(service):
+def test_parameters(service) -> None:
     parameters = [
         {"Name": "Size", "Type": "Integer"},
         {"Name": "Kind", "Type": "String", "DefaultValue": "a", "EnumValues": ["a", "b"]},
@@ -394,7 +394,7 @@ def test_parameters(service):
             start(**given)
 
 
-def test_the_life_of_a_pipeline(service):
+def test_the_life_of_a_pipeline(service) -> None:
     client = service.sagemaker
     first = definition(_train("One"))
     arn = service.pipeline(first, PipelineDescription="d", Tags=[{"Key": "a", "Value": "b"}])
@@ -438,7 +438,7 @@ def test_the_life_of_a_pipeline(service):
         client.start_pipeline_execution(PipelineName="pipe")
 
 
-def test_two_answers_for_one_token(service):
+def test_two_answers_for_one_token(service) -> None:
     service.pipeline(definition(_train("One")))
     token = "k" * 32
     arn = service.start_pipeline(ClientRequestToken=token)
@@ -574,7 +574,7 @@ def test_two_answers_for_one_token(service):
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_refused_at_create(service, steps, expected):
+def test_refused_at_create(service, steps, expected) -> None:
     with pytest.raises(ClientError) as caught:
         service.pipeline(definition(*steps))
     error = caught.value.response["Error"]
@@ -601,14 +601,14 @@ def test_refused_at_create(service, steps, expected):
         ({"PipelineExperimentConfig": {"TrialName": _get("Execution.No")}}, "execution variable 'No'"),
     ],
 )
-def test_definitions_refused_at_create(service, change, expected):
+def test_definitions_refused_at_create(service, change, expected) -> None:
     with pytest.raises(ClientError) as caught:
         service.pipeline({**definition(_train("S")), **change})
     assert caught.value.response["Error"]["Code"] == "ValidationException"
     assert expected in caught.value.response["Error"]["Message"]
 
 
-def test_requests_refused(service):
+def test_requests_refused(service) -> None:
     client, token = service.sagemaker, "z" * 32
     for given, expected in [
         ({"PipelineDefinition": "{"}, "Not valid JSON"),
@@ -627,7 +627,7 @@ def test_requests_refused(service):
         service.start_pipeline(PipelineVersionId=7)
 
 
-def test_policies_for_faults_that_do_not_happen_change_nothing(service):
+def test_policies_for_faults_that_do_not_happen_change_nothing(service) -> None:
     policies = [{"ExceptionType": ["Step.THROTTLING", "SageMaker.CAPACITY_ERROR"], "MaxAttempts": 3}]
     service.pipeline(definition(_train("S", RetryPolicies=policies)))
     for _ in range(2):
@@ -655,7 +655,7 @@ def _with(value, path, odd):
     return made
 
 
-def test_no_definition_is_too_odd_to_be_refused_in_words():
+def test_no_definition_is_too_odd_to_be_refused_in_words() -> None:
     """Whatever stands where: it is understood, or refused as the service refuses it, and never an internal error."""
     one = {"Type": "Equals", "LeftValue": _get("Parameters.N"), "RightValue": 1}
     value = {"Std:JsonGet": {"PropertyFile": _get("Steps.P.PropertyFiles.R"), "Path": "a"}}
@@ -702,7 +702,7 @@ def test_no_definition_is_too_odd_to_be_refused_in_words():
             parse(deep, shapes)
 
 
-def test_steps_for_the_failure_of_another(service):
+def test_steps_for_the_failure_of_another(service) -> None:
     """As SDK v3 writes a StepDependency."""
     after = {
         name: _train(name, DependsOn=[{"Step": upstream, "Trigger": trigger}])
@@ -723,7 +723,7 @@ def test_steps_for_the_failure_of_another(service):
         service.pipeline(definition(_train("Good"), wrong), name="other")
 
 
-def test_a_condition_on_what_is_no_list_fails_its_step(service):
+def test_a_condition_on_what_is_no_list_fails_its_step(service) -> None:
     condition = {"Type": "In", "QueryValue": "a", "Values": _get("Parameters.S")}
     parameters = [{"Name": "S", "Type": "String", "DefaultValue": "abc"}]
     service.pipeline(definition(_condition("Ask", [condition]), _train("Other"), Parameters=parameters))

@@ -42,7 +42,7 @@ def _fail(service, operation, code, **more):
 
 
 @pytest.mark.parametrize("fault", ["internal", "capacity"])
-def test_a_job_that_was_not_at_fault_runs_again(service, fault):
+def test_a_job_that_was_not_at_fault_runs_again(service, fault) -> None:
     name = {"internal": "SageMaker.JOB_INTERNAL_ERROR", "capacity": "SageMaker.CAPACITY_ERROR"}[fault]
     _, status, steps = _ended(service, _train(f"{fault},{fault},succeed", _policy(name, MaxAttempts=2)))
     assert status == "Succeeded"
@@ -65,7 +65,7 @@ def test_a_job_that_was_not_at_fault_runs_again(service, fault):
         ("fail", [_policy("SageMaker.JOB_INTERNAL_ERROR", "Step.SERVICE_FAULT")], 1),
     ],
 )
-def test_when_retries_end(service, outcome, policies, attempts):
+def test_when_retries_end(service, outcome, policies, attempts) -> None:
     _, status, steps = _ended(service, _train(outcome, *policies))
     assert (status, steps["S"]["AttemptCount"]) == ("Failed", attempts)
     assert len(service.runner.jobs) == attempts
@@ -73,7 +73,7 @@ def test_when_retries_end(service, outcome, policies, attempts):
         assert steps["S"]["FailureReason"] == FAILURES[outcome]
 
 
-def test_a_fault_set_for_an_operation_meets_a_pipelines_own_calls(service):
+def test_a_fault_set_for_an_operation_meets_a_pipelines_own_calls(service) -> None:
     _fail(service, "CreateProcessingJob", "ResourceLimitExceeded", message=QUOTA)
     arn, status, steps = _ended(service, step("P", "Processing", processing()))
     assert status == "Failed"
@@ -95,7 +95,7 @@ def test_a_fault_set_for_an_operation_meets_a_pipelines_own_calls(service):
         ("RegisterModel", "CreateModelPackage"),
     ],
 )
-def test_a_quota_is_tried_again_where_a_policy_says_so(service, kind, operation):
+def test_a_quota_is_tried_again_where_a_policy_says_so(service, kind, operation) -> None:
     specification = {"Containers": [{"Image": IMAGE}], "SupportedContentTypes": ["text/csv"]}
     specification["SupportedResponseMIMETypes"] = ["text/csv"]
     arguments = {
@@ -113,7 +113,7 @@ def test_a_quota_is_tried_again_where_a_policy_says_so(service, kind, operation)
     "fault", [{"code": "ThrottlingException"}, {"code": "InternalFailure", "status": 500}, {"hang_up": True}]
 )
 @pytest.mark.parametrize("operation", ["CreateTrainingJob", "DescribeTrainingJob"])
-def test_throttling_and_service_faults_are_retried_without_a_policy(service, operation, fault):
+def test_throttling_and_service_faults_are_retried_without_a_policy(service, operation, fault) -> None:
     _fail(service, operation, **{"code": "", "times": 1, **fault})
     uses = training(Environment={"NAME": {"Get": "Steps.S.TrainingJobName"}})
     _, status, steps = _ended(service, _train(), step("T", "Training", uses))
@@ -121,7 +121,7 @@ def test_throttling_and_service_faults_are_retried_without_a_policy(service, ope
     assert steps["S"]["AttemptCount"] == (2 if operation == "CreateTrainingJob" else 1)
 
 
-def test_a_policy_replaces_what_the_service_does_by_itself(service):
+def test_a_policy_replaces_what_the_service_does_by_itself(service) -> None:
     _fail(service, "CreateTrainingJob", "ThrottlingException", message="Rate exceeded")
     _, status, steps = _ended(service, _train("succeed", _policy("Step.THROTTLING", MaxAttempts=0)))
     assert (status, steps["S"]["AttemptCount"]) == ("Failed", 1)
@@ -130,7 +130,7 @@ def test_a_policy_replaces_what_the_service_does_by_itself(service):
     )
 
 
-def test_stop_while_a_retry_waits(service):
+def test_stop_while_a_retry_waits(service) -> None:
     policy = _policy("SageMaker.JOB_INTERNAL_ERROR", IntervalSeconds=43_200)
     service.pipeline(definition(_train("internal", policy)))
     arn = service.start_pipeline()
@@ -143,7 +143,7 @@ def test_stop_while_a_retry_waits(service):
     assert len(service.runner.jobs) == 1
 
 
-def test_a_stop_that_is_throttled_still_stops_the_job(service):
+def test_a_stop_that_is_throttled_still_stops_the_job(service) -> None:
     service.pipeline(definition(_train("hold")))
     arn = service.start_pipeline()
     until(lambda: service.runner.running, "the job runs")
@@ -152,7 +152,7 @@ def test_a_stop_that_is_throttled_still_stops_the_job(service):
     service.execution(arn, "Stopped")
 
 
-def test_more_steps_start_as_soon_as_more_may_run(service):
+def test_more_steps_start_as_soon_as_more_may_run(service) -> None:
     steps = [step(f"S{n}", "Training", training(Environment={"OUTCOME": "hold"})) for n in range(3)]
     service.pipeline(definition(*steps), ParallelismConfiguration={"MaxParallelExecutionSteps": 1})
     arn = service.start_pipeline()
@@ -205,7 +205,7 @@ def test_more_steps_start_as_soon_as_more_may_run(service):
         ([_policy("Step.THROTTLING", MaxRetries=1)], "Unknown member 'MaxRetries'"),
     ],
 )
-def test_policies_that_are_refused(service, policies, expected):
+def test_policies_that_are_refused(service, policies, expected) -> None:
     with pytest.raises(ClientError) as caught:
         service.pipeline(definition({**_train(), "RetryPolicies": policies}))
     error = caught.value.response["Error"]
@@ -214,7 +214,7 @@ def test_policies_that_are_refused(service, policies, expected):
     assert expected in error["Message"]
 
 
-def test_intervals_grow_and_are_bounded():
+def test_intervals_grow_and_are_bounded() -> None:
     now = [0.0]
     policies = read_retries(json.loads('[{"ExceptionType": ["Step.THROTTLING"], "ExpireAfterMin": 1}]'))
     retries = Retries(policies, lambda: now[0])
@@ -228,7 +228,7 @@ def test_intervals_grow_and_are_bounded():
     assert [steep.wait("Step.THROTTLING") for _ in range(3)] == [43_200, 864_000, 864_000]
 
 
-def test_a_step_without_jobs_has_no_policies(service):
+def test_a_step_without_jobs_has_no_policies(service) -> None:
     condition = {
         "Conditions": [{"Type": "Equals", "LeftValue": 1, "RightValue": 1}],
         "IfSteps": [],
@@ -239,7 +239,7 @@ def test_a_step_without_jobs_has_no_policies(service):
         service.pipeline(definition(step("C", "Condition", condition, RetryPolicies=policies)))
 
 
-def test_what_no_policy_can_name_is_not_retried(service):
+def test_what_no_policy_can_name_is_not_retried(service) -> None:
     assert ServiceError("ValidationException", "x").status == 400
     _fail(service, "CreateTrainingJob", "ValidationException", message="no")
     _, status, steps = _ended(service, _train("succeed", _policy("Step.SERVICE_FAULT", "Step.THROTTLING")))

@@ -132,7 +132,7 @@ def _build(folder, report: dict[str, float], train_environment: dict[str, str]):
     )
 
 
-def test_every_kind_of_step(sdk, tmp_path):
+def test_every_kind_of_step(sdk, tmp_path) -> None:
     pipeline = _build(tmp_path, {"auc": 0.85}, {"OUTCOME": "succeed"})
     pipeline.upsert(role_arn=ROLE, tags=[{"Key": "a", "Value": "b"}])
     assert pipeline.upsert(role_arn=ROLE, tags=[{"Key": "c", "Value": "d"}])["PipelineVersionId"] == 2
@@ -168,7 +168,7 @@ def test_every_kind_of_step(sdk, tmp_path):
     assert steps["Refuse"]["FailureReason"] == "below 0.9"
 
 
-def test_a_failing_job_fails_the_pipeline(sdk, tmp_path):
+def test_a_failing_job_fails_the_pipeline(sdk, tmp_path) -> None:
     pipeline = _build(tmp_path, {"auc": 0.85}, {"OUTCOME": "fail"})
     pipeline.upsert(role_arn=ROLE)
     execution = pipeline.start()
@@ -180,7 +180,7 @@ def test_a_failing_job_fails_the_pipeline(sdk, tmp_path):
     pipeline.delete()
 
 
-def test_every_type_of_step_that_the_sdk_has_is_known(sdk):
+def test_every_type_of_step_that_the_sdk_has_is_known(sdk) -> None:
     from sagemaker.mlops.workflow.steps import StepTypeEnum
 
     from smssh_plugin.local.pipelines.definition import CALLS, NOT_INTERPRETED, OTHER_TYPES
@@ -188,7 +188,7 @@ def test_every_type_of_step_that_the_sdk_has_is_known(sdk):
     assert {kind.value for kind in StepTypeEnum} <= {*CALLS, *OTHER_TYPES, *NOT_INTERPRETED}
 
 
-def test_a_lambda_step_of_the_sdk(sdk, tmp_path):
+def test_a_lambda_step_of_the_sdk(sdk, tmp_path) -> None:
     """Its function is created when the pipeline is, as on AWS, and runs when its step is reached."""
     from sagemaker.core.lambda_helper import Lambda
     from sagemaker.core.workflow.conditions import ConditionEquals
@@ -225,7 +225,7 @@ def test_a_lambda_step_of_the_sdk(sdk, tmp_path):
     assert outputs == [{"Name": "answer", "Value": "42"}]
 
 
-def test_steps_of_the_sdk_that_are_not_interpreted(sdk):
+def test_steps_of_the_sdk_that_are_not_interpreted(sdk) -> None:
     """Each is accepted when the pipeline is made, and named when it is reached; other steps go on."""
     from sagemaker.core.processing import ScriptProcessor
     from sagemaker.core.workflow.pipeline_context import PipelineSession

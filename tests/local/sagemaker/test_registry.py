@@ -41,7 +41,7 @@ def _ended(service, execution):
     return service.execution(execution, "Succeeded", "Failed", "Stopped")
 
 
-def test_a_model_is_registered_after_a_condition_and_approved(service):
+def test_a_model_is_registered_after_a_condition_and_approved(service) -> None:
     specification = json.loads(json.dumps(SPECIFICATION))
     specification["Containers"][0]["ModelDataUrl"] = {"Get": "Steps.Train.ModelArtifacts.S3ModelArtifacts"}
     arguments = {"ModelPackageGroupName": "abalone", "InferenceSpecification": specification}
@@ -72,7 +72,7 @@ def test_a_model_is_registered_after_a_condition_and_approved(service):
     )
 
 
-def test_the_life_of_groups_and_packages(service):
+def test_the_life_of_groups_and_packages(service) -> None:
     client = service.sagemaker
     with pytest.raises(ClientError, match="does not exist"):
         client.describe_model_package_group(ModelPackageGroupName="g")
@@ -118,7 +118,7 @@ def test_the_life_of_groups_and_packages(service):
 @pytest.mark.parametrize(
     "kind", ["QualityCheck", "ClarifyCheck", "EMR", "AutoML", "Endpoint", "Lineage", "Cleanup"]
 )
-def test_a_step_that_is_not_interpreted_fails_when_it_is_reached(service, kind):
+def test_a_step_that_is_not_interpreted_fails_when_it_is_reached(service, kind) -> None:
     """Other branches go on; what a condition does not choose is never reached."""
     strange = step(
         "Strange", kind, {"X": {"Std:Join": {"On": "", "Values": [{"Get": "Steps.First.TrainingJobName"}]}}}
@@ -158,7 +158,7 @@ def _callback(service):
     return execution, metadata["CallbackToken"]
 
 
-def test_a_callback_step_waits_for_its_token(service):
+def test_a_callback_step_waits_for_its_token(service) -> None:
     client = service.sagemaker
     execution, token = _callback(service)
     with pytest.raises(ClientError, match="No step waits"):
@@ -173,7 +173,7 @@ def test_a_callback_step_waits_for_its_token(service):
         client.send_pipeline_execution_step_failure(CallbackToken=token)
 
 
-def test_a_callback_step_that_is_failed_or_stopped(service):
+def test_a_callback_step_that_is_failed_or_stopped(service) -> None:
     client = service.sagemaker
     execution, token = _callback(service)
     client.send_pipeline_execution_step_failure(CallbackToken=token, FailureReason="not today")
@@ -187,7 +187,7 @@ def test_a_callback_step_that_is_failed_or_stopped(service):
     assert service.steps(execution)["Wait"]["StepStatus"] == "Stopped"
 
 
-def test_a_cached_step_starts_no_job(service):
+def test_a_cached_step_starts_no_job(service) -> None:
     cached = _train("Train", CacheConfig={"Enabled": True, "ExpireAfter": "PT1H"})
     first = _run(service, cached)
     assert _ended(service, first)["PipelineExecutionStatus"] == "Succeeded"
@@ -203,7 +203,7 @@ def test_a_cached_step_starts_no_job(service):
     assert len(service.runner.jobs) == 2
 
 
-def test_a_selective_execution_takes_over_what_it_does_not_run(service):
+def test_a_selective_execution_takes_over_what_it_does_not_run(service) -> None:
     prepare, train = _train("Prepare"), _train("Train", DependsOn=["Prepare"])
     first = _run(service, prepare, train, _train("Other"))
     assert _ended(service, first)["PipelineExecutionStatus"] == "Succeeded"

@@ -33,7 +33,7 @@ def _refused(code: str, call, **request) -> str:
     return caught.value.response["Error"]["Message"]
 
 
-def test_a_training_job_from_create_to_end(service):
+def test_a_training_job_from_create_to_end(service) -> None:
     request = training(
         Environment={"OUTCOME": "hold", "A": "b"},
         HyperParameters={"epochs": "3"},
@@ -61,7 +61,7 @@ def test_a_training_job_from_create_to_end(service):
     assert service.runner.jobs[0].request["Environment"] == request["Environment"]
 
 
-def test_progress_becomes_secondary_statuses(service):
+def test_progress_becomes_secondary_statuses(service) -> None:
     service.sagemaker.create_training_job(TrainingJobName="j", **training(Environment={"OUTCOME": "hold"}))
     until(lambda: service.runner.jobs, "the job runs")
     job = service.runner.jobs[0]
@@ -79,19 +79,19 @@ def test_progress_becomes_secondary_statuses(service):
     assert statuses == ["Starting", "Downloading", "Training", "Completed"]
 
 
-def test_failure_has_a_reason(service):
+def test_failure_has_a_reason(service) -> None:
     service.sagemaker.create_training_job(TrainingJobName="j", **training(Environment={"OUTCOME": "fail"}))
     found = service.job_status("Training", "j", "Failed")
     assert found["FailureReason"].startswith("AlgorithmError: ExecuteUserScriptError:")
     assert found["SecondaryStatus"] == "Failed"
 
 
-def test_a_runner_that_breaks_fails_the_job(service):
+def test_a_runner_that_breaks_fails_the_job(service) -> None:
     service.sagemaker.create_training_job(TrainingJobName="j", **training(Environment={"SECONDS": "soon"}))
     assert service.job_status("Training", "j", "Failed")["FailureReason"].startswith("InternalServerError")
 
 
-def test_processing_and_transform(service):
+def test_processing_and_transform(service) -> None:
     given = processing(Environment={"A": "b"})
     arn = service.sagemaker.create_processing_job(ProcessingJobName="p", **given)["ProcessingJobArn"]
     assert arn.endswith(":processing-job/p")
@@ -106,7 +106,7 @@ def test_processing_and_transform(service):
 
 
 @pytest.mark.parametrize("kind", ["Training", "Processing", "Transform"])
-def test_stop(service, kind):
+def test_stop(service, kind) -> None:
     service.sagemaker.create_model(ModelName="model", **MODEL)
     requests = {"Training": training, "Processing": processing, "Transform": transform}
     create = getattr(service.sagemaker, f"create_{kind.lower()}_job")
@@ -119,7 +119,7 @@ def test_stop(service, kind):
     assert message == f"The request was rejected because the {kind.lower()} job is in status Stopped."
 
 
-def test_names_are_taken_once(service):
+def test_names_are_taken_once(service) -> None:
     service.sagemaker.create_training_job(TrainingJobName="j", **training())
     message = _refused(
         "ResourceInUse", service.sagemaker.create_training_job, TrainingJobName="J", **training()
@@ -133,7 +133,7 @@ def test_names_are_taken_once(service):
     )
 
 
-def test_what_is_not_there(service):
+def test_what_is_not_there(service) -> None:
     client = service.sagemaker
     missing = "Could not find requested job with name: x"
     assert _refused("ValidationException", client.describe_training_job, TrainingJobName="x") == (
@@ -198,14 +198,14 @@ def test_what_is_not_there(service):
         ),
     ],
 )
-def test_limits_of_the_service(service, change, expected):
+def test_limits_of_the_service(service, change, expected) -> None:
     request = {"TrainingJobName": "j", **training(), **change}
     client = service.client("sagemaker", parameter_validation=False)
     assert expected in _refused("ValidationException", client.create_training_job, **request)
     assert service.runner.jobs == []
 
 
-def test_two_faults_are_both_named(service):
+def test_two_faults_are_both_named(service) -> None:
     client = service.client("sagemaker", parameter_validation=False)
     request = training(RoleArn=None)
     message = _refused("ValidationException", client.create_training_job, TrainingJobName="_", **request)
@@ -213,7 +213,7 @@ def test_two_faults_are_both_named(service):
     assert "Value null at 'roleArn' failed to satisfy constraint: Member must not be null" in message
 
 
-def test_whatever_botocore_refuses_is_refused_here():
+def test_whatever_botocore_refuses_is_refused_here() -> None:
     shapes = Shapes()
     shape = shapes.model.operation_model("CreateTrainingJob").input_shape
     requests = [
@@ -235,7 +235,7 @@ def test_whatever_botocore_refuses_is_refused_here():
     shapes.check("CreateTrainingJob", {"TrainingJobName": "j", **training()})
 
 
-def test_lists_page_sort_and_filter(service):
+def test_lists_page_sort_and_filter(service) -> None:
     for number in range(12):
         outcome = "fail" if number % 3 == 0 else "succeed"
         service.sagemaker.create_processing_job(
@@ -271,7 +271,7 @@ def test_lists_page_sort_and_filter(service):
         assert "NextToken" in _refused("ValidationException", lists, NextToken=token)
 
 
-def test_models(service):
+def test_models(service) -> None:
     client = service.sagemaker
     made = client.create_model(ModelName="m", Tags=[{"Key": "a", "Value": "b"}], **MODEL)
     found = client.describe_model(ModelName="m")
@@ -287,14 +287,14 @@ def test_models(service):
     )
 
 
-def test_a_resource_takes_fifty_tags(service):
+def test_a_resource_takes_fifty_tags(service) -> None:
     arn = service.sagemaker.create_model(ModelName="m", **MODEL)["ModelArn"]
     service.sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": f"k{n}", "Value": ""} for n in range(50)])
     more = [{"Key": "one more", "Value": ""}]
     assert "50" in _refused("ValidationException", service.sagemaker.add_tags, ResourceArn=arn, Tags=more)
 
 
-def test_stopping_the_service_stops_jobs(service):
+def test_stopping_the_service_stops_jobs(service) -> None:
     service.sagemaker.create_training_job(TrainingJobName="j", **training(Environment={"OUTCOME": "hold"}))
     until(lambda: "j" in service.runner.released, "the job runs")
     service.do(service.sagemaker_service.close())

@@ -72,7 +72,7 @@ def _listed(service, name="tune", **more):
 
 
 @pytest.mark.parametrize("objective", ["Minimize", "Maximize"])
-def test_a_tuning_job_runs_its_training_jobs_and_finds_the_best(service, objective):
+def test_a_tuning_job_runs_its_training_jobs_and_finds_the_best(service, objective) -> None:
     tags = [{"Key": "team", "Value": "a"}]
     arn = _create(service, config=_config(objective=objective), Tags=tags)
     assert arn == "arn:aws:sagemaker:us-east-1:123456789012:hyper-parameter-tuning-job/tune"
@@ -108,7 +108,7 @@ def test_a_tuning_job_runs_its_training_jobs_and_finds_the_best(service, objecti
         service.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName="other")
 
 
-def test_ranges_of_every_kind_and_a_grid(service):
+def test_ranges_of_every_kind_and_a_grid(service) -> None:
     integers = [
         {"Name": "depth", "MinValue": "1", "MaxValue": "3"},
         {"Name": "size", "MinValue": "8", "MaxValue": "1024", "ScalingType": "Logarithmic"},
@@ -138,7 +138,7 @@ def test_ranges_of_every_kind_and_a_grid(service):
     assert sorted(tuned) == [("0.1", "a"), ("0.1", "b"), ("0.3", "a"), ("0.3", "b")]
 
 
-def test_several_definitions_take_turns(service):
+def test_several_definitions_take_turns(service) -> None:
     config = _config(most=4)
     objective = config.pop("HyperParameterTuningJobObjective")
     ranges = config.pop("ParameterRanges")
@@ -172,7 +172,7 @@ def test_several_definitions_take_turns(service):
         ({}, [{"Name": "loss", "Regex": "loss="}], "No objective metrics found"),
     ],
 )
-def test_a_tuning_job_that_fails(service, environment, metrics, reason):
+def test_a_tuning_job_that_fails(service, environment, metrics, reason) -> None:
     _create(service, one=_one(metrics, **environment))
     found = _ended(service)
     assert found["HyperParameterTuningJobStatus"] == "Failed"
@@ -180,7 +180,7 @@ def test_a_tuning_job_that_fails(service, environment, metrics, reason):
     assert "BestTrainingJob" not in found
 
 
-def test_a_stop_ends_the_training_jobs_and_starts_no_more(service):
+def test_a_stop_ends_the_training_jobs_and_starts_no_more(service) -> None:
     _create(service, config=_config(most=5, together=2), one=_one(OUTCOME="hold"))
     until(lambda: len(service.runner.running) == 2, "two run")
     client = service.sagemaker
@@ -192,7 +192,7 @@ def test_a_stop_ends_the_training_jobs_and_starts_no_more(service):
     client.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName="tune")  # no error, as on AWS
 
 
-def test_enough_is_enough(service):
+def test_enough_is_enough(service) -> None:
     config = {**_config(most=50), "TuningJobCompletionCriteria": {"TargetObjectiveMetricValue": 0.2}}
     _create(service, config=config)
     assert _ended(service)["TrainingJobStatusCounters"]["Completed"] == 1
@@ -232,14 +232,14 @@ def test_enough_is_enough(service):
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
-def test_requests_that_are_refused(service, change, expected):
+def test_requests_that_are_refused(service, change, expected) -> None:
     with pytest.raises(ClientError, match=f"ValidationException.*{expected}"):
         _create(service, **change)
     assert service.sagemaker.list_hyper_parameter_tuning_jobs()["HyperParameterTuningJobSummaries"] == []
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
-def test_the_tuning_step_that_an_sdk_makes(service, version):
+def test_the_tuning_step_that_an_sdk_makes(service, version) -> None:
     text = (GOLDEN / version / "tuning.json").read_text(encoding="utf-8")
     request = json.loads(text.replace("ACCOUNT", "123456789012"))["after"]["Tune"]
     request["TrainingJobDefinition"]["Environment"]["LINES"] = "loss={rate}"
@@ -266,7 +266,7 @@ def test_the_tuning_step_that_an_sdk_makes(service, version):
     assert {"Key": "sagemaker:pipeline-step-name", "Value": "Tune"} in tags
 
 
-def test_a_tuning_step_that_is_stopped(service):
+def test_a_tuning_step_that_is_stopped(service) -> None:
     tune = {
         "HyperParameterTuningJobConfig": _config(),
         "TrainingJobDefinition": _one(OUTCOME="hold"),
@@ -280,7 +280,7 @@ def test_a_tuning_step_that_is_stopped(service):
     assert len(service.runner.jobs) == 1
 
 
-def test_a_tuning_job_in_real_containers(world):
+def test_a_tuning_job_in_real_containers(world) -> None:
     """The toolkit hands the drawn value to the script, whose output is the objective."""
     script = """
         import argparse

@@ -8,9 +8,9 @@ import pytest
 
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.submit.bundle.build import LAUNCHER_FILES
-from smssh_plugin.submit.request.launchers import FOLDERS, HIDDEN
+from smssh_plugin.submit.request.add_ssh import Injection, add_ssh
+from smssh_plugin.submit.request.launchers import FOLDERS, MOVED
 from smssh_plugin.submit.request.limits import LIMITS
-from smssh_plugin.submit.request.transform import Injection, transform_request
 from smssh_plugin.submit.request.wrapper import WORDS
 
 DIGEST = "a" * 64
@@ -47,14 +47,14 @@ def entry_point(kind: str, changed: Any) -> Any:
 
 def changed(kind: str, before: Any, launcher: str, **more: Any) -> Any:
     injection = Injection(BUNDLE, step="Step", launcher=launcher, **more)
-    once = transform_request(kind, before, injection)
-    assert transform_request(kind, once, injection) is once  # decorating twice is decorating once
+    once = add_ssh(kind, before, injection)
+    assert add_ssh(kind, once, injection) is once  # decorating twice is decorating once
     return once
 
 
 def refused(kind: str, before: Any, launcher: str) -> SmsshError:
     with pytest.raises(SmsshError) as caught:
-        transform_request(kind, before, Injection(BUNDLE, step="Step", launcher=launcher))
+        add_ssh(kind, before, Injection(BUNDLE, step="Step", launcher=launcher))
     assert caught.value.message.startswith("step 'Step': ")
     assert caught.value.hint
     return caught.value
@@ -84,7 +84,7 @@ def test_sitecustomize(kind: str) -> None:
     found = holder(kind, changed(kind, request(kind, ["python3", "a.py"]), "sitecustomize"))
     if kind in ("training", "processing"):
         assert entry_point(kind, found) == ["python3", "a.py"]
-    assert found["Environment"]["PYTHONPATH"] == f"{HIDDEN}:{FOLDERS[kind]}"
+    assert found["Environment"]["PYTHONPATH"] == f"{MOVED}:{FOLDERS[kind]}"
     assert found["Environment"]["SMSSH_BUNDLE"] == FOLDERS[kind]
 
 
@@ -92,7 +92,7 @@ def test_sitecustomize(kind: str) -> None:
 def test_chain(kind: str) -> None:
     found = holder(kind, changed(kind, request(kind, PYTHONPATH="/mine"), "chain"))["Environment"]
     assert found["SAGEMAKER_TRAINING_MODULE"] == "smssh_chain:main"
-    assert found["PYTHONPATH"] == f"{HIDDEN}/chain:{TRAINING}/chain:/mine"
+    assert found["PYTHONPATH"] == f"{MOVED}/chain:{TRAINING}/chain:/mine"
     assert "SMSSH_TRAINING_MODULE" not in found
     assert "chain/smssh_chain.py" in LAUNCHER_FILES
 
@@ -170,9 +170,9 @@ def test_baked_endpoints_have_it_in_the_model() -> None:
 def test_too_many_keys_for_a_variable() -> None:
     keys = {"SMSSH_AUTHORIZED_KEYS": "k" * 300}
     injection = Injection(BUNDLE, step="Step", launcher="baked", environment=keys)
-    transform_request("training", request("training"), injection)
+    add_ssh("training", request("training"), injection)
     with pytest.raises(SmsshError, match=r"SMSSH_AUTHORIZED_KEYS would have 300 .* takes 256") as caught:
-        transform_request("processing", request("processing"), injection)
+        add_ssh("processing", request("processing"), injection)
     assert caught.value.reference == "value-too-long"
     assert "let fewer keys in" in (caught.value.hint or "")
     assert "authorized_keys=('ssm:PARAMETER',)" in (caught.value.hint or "")
@@ -181,7 +181,7 @@ def test_too_many_keys_for_a_variable() -> None:
 def test_transform_jobs_take_16_variables() -> None:
     many = {f"SMSSH_{number}": "x" for number in range(15)}
     with pytest.raises(SmsshError, match=r"SSH adds 17; SageMaker takes 16"):
-        transform_request(
+        add_ssh(
             "transform",
             request("transform"),
             Injection(BUNDLE, step="Step", launcher="baked", environment=many),

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from smssh_plugin.errors import ExitStatus, SmsshError
-from smssh_plugin.submit.request.transform import Injection, transform_request
+from smssh_plugin.submit.request.add_ssh import Injection, add_ssh
 from smssh_plugin.submit.warnings import Held, warnings_of
 
 OPERATIONS = {
@@ -294,7 +294,7 @@ def compiled(pattern: str) -> re.Pattern[str] | None:
 def attempt(kind: str, request: Any, injection: Injection) -> Any:
     """The changed request; None where it is refused, in our words."""
     try:
-        return transform_request(kind, request, injection)
+        return add_ssh(kind, request, injection)
     except SmsshError as error:
         refusal = error
     event(f"{kind}: {refusal.reference}")
@@ -332,7 +332,7 @@ def test_any_request_with_variables_anywhere_goes_through_or_is_refused(
         if not change.startswith("+"):
             assert change.endswith("PYTHONPATH"), change
     for again in (injection, replace(injection, bundle=OTHER)):
-        assert frozen(transform_request(kind, changed, again)) == frozen(changed)
+        assert frozen(add_ssh(kind, changed, again)) == frozen(changed)
     if variables == "documents":
         json.dumps(changed)
 

@@ -25,7 +25,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.loaders import create_loader
 
 from smssh_plugin import SmsshError, enable, with_ssh
-from smssh_plugin.submit.request.transform import KINDS
+from smssh_plugin.submit.request.add_ssh import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

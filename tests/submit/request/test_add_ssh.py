@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from smssh_plugin.errors import SmsshError
+from smssh_plugin.submit.request.add_ssh import Injection, add_ssh
 from smssh_plugin.submit.request.limits import LIMITS
-from smssh_plugin.submit.request.transform import Injection, transform_request
 from smssh_plugin.submit.request.wrapper import WORDS
 from smssh_plugin.submit.warnings import Held, warnings_of
 
@@ -123,7 +123,7 @@ REQUESTS = {
 def warnings_for(
     kind: str, request: Any, injection: Injection = INJECTION, held: Held = NOT_HELD
 ) -> list[str]:
-    changed = transform_request(kind, request, injection)
+    changed = add_ssh(kind, request, injection)
     return [each.text for each in warnings_of(kind, request, changed, injection, held)]
 
 
@@ -146,7 +146,7 @@ def test_an_entry_point_is_wrapped() -> None:
         InputDataConfig=[channel("train")],
         Environment={"A": "b"},
     )
-    assert transform_request("training", request, INJECTION) == {
+    assert add_ssh("training", request, INJECTION) == {
         "AlgorithmSpecification": {
             "TrainingImage": "image",
             "ContainerEntrypoint": [*WORDS, "/opt/ml/input/data/smssh", DIGEST, "python3", "train.py"],
@@ -172,7 +172,7 @@ def test_an_entry_point_is_wrapped() -> None:
 
 
 def test_without_entry_point_it_is_python_path() -> None:
-    changed = transform_request("training", training(), INJECTION)
+    changed = add_ssh("training", training(), INJECTION)
     assert changed["AlgorithmSpecification"] == training()["AlgorithmSpecification"]
     assert changed["Environment"] == {
         "SMSSH_ENABLE": "1",
@@ -184,13 +184,13 @@ def test_without_entry_point_it_is_python_path() -> None:
 
 
 def test_python_path_of_the_request_stays_behind_ours() -> None:
-    changed = transform_request("processing", processing(Environment={"PYTHONPATH": "/mine:/too"}), INJECTION)
+    changed = add_ssh("processing", processing(Environment={"PYTHONPATH": "/mine:/too"}), INJECTION)
     assert changed["Environment"]["PYTHONPATH"] == "/run/smssh/bundle:/opt/ml/processing/smssh:/mine:/too"
 
 
 def test_processing() -> None:
     request = processing(AppSpecification={"ImageUri": "image", "ContainerEntrypoint": ["python3", "a.py"]})
-    changed = transform_request("processing", request, INJECTION)
+    changed = add_ssh("processing", request, INJECTION)
     entry_point = changed["AppSpecification"]["ContainerEntrypoint"]
     assert entry_point == [*WORDS, "/opt/ml/processing/smssh", DIGEST, "python3", "a.py"]
     (added,) = changed["ProcessingInputs"]
@@ -200,9 +200,9 @@ def test_processing() -> None:
 
 
 def test_a_transform_job_gets_the_switch_and_its_model_the_bundle() -> None:
-    transform = transform_request("transform", {"ModelName": "model"}, INJECTION)
+    transform = add_ssh("transform", {"ModelName": "model"}, INJECTION)
     assert transform == {"ModelName": "model", "Environment": {"SMSSH_ENABLE": "1", "SMSSH_STEP": "Step"}}
-    container = transform_request("model", model(), INJECTION)["PrimaryContainer"]
+    container = add_ssh("model", model(), INJECTION)["PrimaryContainer"]
     # No switch: endpoints that are made from this model are left alone.
     assert container["Environment"] == {
         "SMSSH_ROLE": "role",
@@ -214,13 +214,13 @@ def test_a_transform_job_gets_the_switch_and_its_model_the_bundle() -> None:
 
 
 def test_a_model_of_one_listed_container() -> None:
-    changed = transform_request("model", {"Containers": [{"Image": "image"}]}, INJECTION)
+    changed = add_ssh("model", {"Containers": [{"Image": "image"}]}, INJECTION)
     assert changed["Containers"][0]["AdditionalModelDataSources"][0]["ChannelName"] == "smssh"
 
 
 def test_every_definition_of_a_tuning_job() -> None:
     request = {"TrainingJobDefinitions": [training(), training(Environment={"A": "b"})]}
-    changed = transform_request("tuning", request, INJECTION)
+    changed = add_ssh("tuning", request, INJECTION)
     for definition in changed["TrainingJobDefinitions"]:
         assert definition["InputDataConfig"][0]["ChannelName"] == "smssh"
         assert definition["Environment"]["PYTHONPATH"] == "/run/smssh/bundle:/opt/ml/input/data/smssh"
@@ -237,63 +237,59 @@ def test_a_heterogeneous_cluster_gets_the_bundle_on_all_groups(declared: bool) -
         ],
         ResourceConfig={"InstanceGroups": groups} if declared else {},
     )
-    source = transform_request("training", request, INJECTION)["InputDataConfig"][-1]["DataSource"][
-        "S3DataSource"
-    ]
+    source = add_ssh("training", request, INJECTION)["InputDataConfig"][-1]["DataSource"]["S3DataSource"]
     assert [id(name) for name in source["InstanceGroupNames"]] == [id("a"), id(variable)]
 
 
 def test_the_role_may_be_a_variable() -> None:
     variable = Variable()
-    changed = transform_request("training", training(RoleArn=variable), INJECTION)
+    changed = add_ssh("training", training(RoleArn=variable), INJECTION)
     assert changed["Environment"]["SMSSH_ROLE"] is variable
-    named = transform_request("training", training(RoleArn=variable), Injection(BUNDLE, role="mine"))
+    named = add_ssh("training", training(RoleArn=variable), Injection(BUNDLE, role="mine"))
     assert named["Environment"]["SMSSH_ROLE"] == "mine"
 
 
 def test_only_the_ssm_transport_needs_a_role() -> None:
-    changed = transform_request("training", training(), Injection(BUNDLE, transport="native"))
+    changed = add_ssh("training", training(), Injection(BUNDLE, transport="native"))
     assert changed["RemoteDebugConfig"] == {"EnableRemoteDebug": True}
     assert "SMSSH_ROLE" not in changed["Environment"]
 
 
 def test_remote_debugging_of_the_users_stays() -> None:
     given = {"EnableRemoteDebug": Variable()}
-    changed = transform_request(
-        "training", training(RemoteDebugConfig=given), Injection(BUNDLE, transport="native")
-    )
+    changed = add_ssh("training", training(RemoteDebugConfig=given), Injection(BUNDLE, transport="native"))
     assert changed["RemoteDebugConfig"] is given
 
 
 def test_the_switch_may_be_a_variable() -> None:
     variable = Variable()
     for kind, request in REQUESTS.items():
-        changed = transform_request(kind, request, Injection(BUNDLE, step="Step", enable=variable))
+        changed = add_ssh(kind, request, Injection(BUNDLE, step="Step", enable=variable))
         holder = changed["TrainingJobDefinition"] if kind == "tuning" else changed
         if kind != "model":
             assert holder["Environment"]["SMSSH_ENABLE"] is variable
 
 
 def test_endpoints_are_entered_on_request() -> None:
-    container = transform_request("model", model(), Injection(BUNDLE, endpoints=True))["PrimaryContainer"]
+    container = add_ssh("model", model(), Injection(BUNDLE, endpoints=True))["PrimaryContainer"]
     assert container["Environment"]["SMSSH_ENABLE"] == "1"
     several = {
         "ExecutionRoleArn": "role",
         "Containers": [{"Image": "a"}, {"Image": "b", "Mode": "MultiModel"}],
     }
-    changed = transform_request("model", several, Injection(BUNDLE, endpoints=True))
+    changed = add_ssh("model", several, Injection(BUNDLE, endpoints=True))
     for container in changed["Containers"]:
         assert container["AdditionalModelDataSources"][0]["ChannelName"] == "smssh"
         assert container["Environment"]["SMSSH_ENABLE"] == "1"
     assert changed["Containers"][1]["Mode"] == "MultiModel"
-    assert transform_request("model", changed, Injection(BUNDLE, endpoints=True)) is changed
+    assert add_ssh("model", changed, Injection(BUNDLE, endpoints=True)) is changed
 
 
 def test_a_repacked_model_has_the_bundle_in_its_code_folder() -> None:
     injection = Injection(BUNDLE, repacked=True)
     full = [{"ChannelName": f"c{number}"} for number in range(LIMITS["model"].inputs)]
     before = model(AdditionalModelDataSources=full)
-    changed = transform_request("model", before, injection)
+    changed = add_ssh("model", before, injection)
     assert changed["PrimaryContainer"] == {
         **before["PrimaryContainer"],
         "Environment": {
@@ -302,34 +298,34 @@ def test_a_repacked_model_has_the_bundle_in_its_code_folder() -> None:
             "PYTHONPATH": "/run/smssh/bundle:/opt/ml/model/code/smssh",
         },
     }
-    assert transform_request("model", changed, injection) is changed
+    assert add_ssh("model", changed, injection) is changed
 
 
 def test_what_the_user_set_stays() -> None:
     own = {"SMSSH_ENABLE": "0", "SMSSH_ROLE": "another"}
-    changed = transform_request("training", training(Environment=own), INJECTION)
+    changed = add_ssh("training", training(Environment=own), INJECTION)
     assert {**changed["Environment"], **own} == changed["Environment"]
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
 def test_once_is_enough(kind: str) -> None:
-    once = transform_request(kind, REQUESTS[kind], INJECTION)
-    assert transform_request(kind, once, INJECTION) is once
-    assert transform_request(kind, once, Injection(OTHER, step="Step")) is once
+    once = add_ssh(kind, REQUESTS[kind], INJECTION)
+    assert add_ssh(kind, once, INJECTION) is once
+    assert add_ssh(kind, once, Injection(OTHER, step="Step")) is once
 
 
 @pytest.mark.parametrize("kind", ["training", "processing", "transform"])
 def test_the_options_that_came_first_stay(kind: str) -> None:
     """Where there is no bundle to be known by: a decorated step, and a client that is enabled."""
-    once = transform_request(kind, REQUESTS[kind], replace(INJECTION, launcher="baked"))
+    once = add_ssh(kind, REQUESTS[kind], replace(INJECTION, launcher="baked"))
     later = Injection(environment={"MORE": "x"}, launcher="baked")
-    assert transform_request(kind, once, later) is once
+    assert add_ssh(kind, once, later) is once
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
 def test_the_request_itself_is_not_changed(kind: str) -> None:
     before = copy.deepcopy(REQUESTS[kind])
-    transform_request(kind, REQUESTS[kind], INJECTION)
+    add_ssh(kind, REQUESTS[kind], INJECTION)
     assert REQUESTS[kind] == before
 
 
@@ -338,7 +334,7 @@ def test_the_request_itself_is_not_changed(kind: str) -> None:
 
 def refusal(kind: str, request: Any, injection: Injection = INJECTION) -> SmsshError:
     with pytest.raises(SmsshError) as caught:
-        transform_request(kind, request, injection)
+        add_ssh(kind, request, injection)
     assert caught.value.message.startswith("step 'Step': ")
     return caught.value
 
@@ -391,7 +387,7 @@ def test_inputs_have_a_limit(kind: str) -> None:
     holder = at(request, *INPUTS[kind][:-1])
     field = INPUTS[kind][-1]
     holder[field] = [{"ChannelName": f"c{number}"} for number in range(limit - 1)]
-    assert len(at(transform_request(kind, request, INJECTION), *INPUTS[kind])) == limit
+    assert len(at(add_ssh(kind, request, INJECTION), *INPUTS[kind])) == limit
     holder[field].append({"ChannelName": "last"})
     error = refusal(kind, request)
     assert f"{field} has {limit} " in error.message
@@ -407,7 +403,7 @@ def test_environments_have_a_limit(kind: str, added: int) -> None:
     request = copy.deepcopy(REQUESTS[kind])
     holder = request["TrainingJobDefinition"] if kind == "tuning" else request
     holder["Environment"] = {f"V{number}": "x" for number in range(limit - added)}
-    transform_request(kind, request, INJECTION)
+    add_ssh(kind, request, INJECTION)
     holder["Environment"]["ONE_MORE"] = "x"
     error = refusal(kind, request)
     assert error.reference == "too-many-entries"
@@ -431,7 +427,7 @@ def test_the_definitions_of_a_tuning_job_share_a_limit() -> None:
 )
 def test_addresses_have_a_limit(kind: str, field: str) -> None:
     bundle = "s3://bucket/" + "p" * (1024 - 12 - 66) + "/" + "a" * 64 + "/"
-    transform_request(kind, REQUESTS[kind], Injection(bundle, step="Step"))
+    add_ssh(kind, REQUESTS[kind], Injection(bundle, step="Step"))
     error = refusal(kind, REQUESTS[kind], Injection(bundle.replace("/p", "/pp"), step="Step"))
     assert error.reference == "address-too-long"
     assert f" {field} would have 1025 characters; SageMaker takes 1024" in error.message
@@ -440,7 +436,7 @@ def test_addresses_have_a_limit(kind: str, field: str) -> None:
 
 def test_the_environment_of_a_model_has_a_limit_as_a_whole() -> None:
     own = {f"V{number:02}": "x" * 1000 for number in range(32)}
-    transform_request("model", model(Environment=own), INJECTION)
+    add_ssh("model", model(Environment=own), INJECTION)
     error = refusal("model", model(Environment={**own, "MORE": "x" * 600, "VARIABLE": Variable()}))
     assert error.reference == "environment-too-large"
     assert "PrimaryContainer.Environment would have 3" in error.message
@@ -449,8 +445,8 @@ def test_the_environment_of_a_model_has_a_limit_as_a_whole() -> None:
 
 def test_what_is_too_much_already_is_left_to_the_service() -> None:
     own = {f"V{number:02}": "x" * 1000 for number in range(40)}
-    transform_request("model", model(Environment=own), INJECTION)
-    transform_request("processing", processing(Environment={"LONG": "x" * 300}), INJECTION)
+    add_ssh("model", model(Environment=own), INJECTION)
+    add_ssh("processing", processing(Environment={"LONG": "x" * 300}), INJECTION)
 
 
 def test_a_model_with_all_its_data_sources_can_be_repacked_instead() -> None:
@@ -513,14 +509,14 @@ def test_what_is_no_built_in_algorithm(change: Any) -> None:
     image = "382416733822.dkr.ecr.us-east-1.amazonaws.com/kmeans:1"
     role = "arn:aws:iam::123456789012:role/job"
     request = training(**{"AlgorithmSpecification": {"TrainingImage": image}, "RoleArn": role, **change})
-    assert transform_request("training", request, INJECTION)["InputDataConfig"]
+    assert add_ssh("training", request, INJECTION)["InputDataConfig"]
 
 
 @pytest.mark.parametrize("name", ["kmeans", "xgboost"])
 def test_a_built_in_algorithm_does_not_end_at_variables(name: str) -> None:
     image = f"382416733822.dkr.ecr.us-east-1.amazonaws.com/{name}:1"
     request = training(AlgorithmSpecification={"TrainingImage": image})
-    changed = transform_request("training", request, replace(INJECTION, launcher="baked"))
+    changed = add_ssh("training", request, replace(INJECTION, launcher="baked"))
     assert changed["Environment"]["SMSSH_ENABLE"] == "1"
     assert changed.get("InputDataConfig") == request.get("InputDataConfig")
 
@@ -536,7 +532,7 @@ def test_who_chooses_a_launcher_knows_that_xgboost_has_a_script() -> None:
         )
         for name in ("xgboost", "kmeans")
     ]
-    assert transform_request("training", requests[0], chosen) is not requests[0]
+    assert add_ssh("training", requests[0], chosen) is not requests[0]
     assert refusal("training", requests[1], chosen).reference == "built-in-algorithm"
 
 
@@ -548,7 +544,7 @@ def test_xgboost_with_a_script_is_a_framework(field: str) -> None:
     )
     kind = "training" if field == "HyperParameters" else "tuning"
     whole = request if kind == "training" else {"TrainingJobDefinition": request}
-    assert transform_request(kind, whole, INJECTION) is not whole
+    assert add_ssh(kind, whole, INJECTION) is not whole
 
 
 def test_remote_debugging_that_is_off() -> None:
@@ -578,9 +574,7 @@ def test_values_have_a_limit(kind: str) -> None:
 def test_names_have_a_limit(kind: str) -> None:
     limit = LIMITS[kind].name
     more = {"endpoints": kind == "model"}
-    transform_request(
-        kind, REQUESTS[kind], Injection(BUNDLE, step="Step", environment={"N" * limit: "x"}, **more)
-    )
+    add_ssh(kind, REQUESTS[kind], Injection(BUNDLE, step="Step", environment={"N" * limit: "x"}, **more))
     error = refusal(
         kind, REQUESTS[kind], Injection(BUNDLE, step="Step", environment={"N" * (limit + 1): "x"}, **more)
     )
@@ -620,9 +614,7 @@ def test_native_is_for_training(kind: str) -> None:
 
 def test_requests_without_a_step_are_named_by_what_they_are() -> None:
     with pytest.raises(SmsshError, match=r"^the processing job: NetworkConfig"):
-        transform_request(
-            "processing", processing(NetworkConfig={"EnableNetworkIsolation": True}), Injection(BUNDLE)
-        )
+        add_ssh("processing", processing(NetworkConfig={"EnableNetworkIsolation": True}), Injection(BUNDLE))
 
 
 @pytest.mark.parametrize(
@@ -644,13 +636,13 @@ def test_an_image_that_is_known_to_have_no_shell(kind: str, image: str, refused:
     }[kind]
     request = {where: {field: image, "ContainerEntrypoint": ["python3", "a.py"]}}
     if not refused:
-        assert transform_request(kind, request, INJECTION) is not request
+        assert add_ssh(kind, request, INJECTION) is not request
         return
     with pytest.raises(SmsshError, match="has no /bin/sh") as caught:
-        transform_request(kind, request, INJECTION)
+        add_ssh(kind, request, INJECTION)
     assert caught.value.reference == "no-shell"
     # Python starts us there without one.
-    changed = transform_request(kind, request, replace(INJECTION, launcher="sitecustomize"))
+    changed = add_ssh(kind, request, replace(INJECTION, launcher="sitecustomize"))
     assert changed[where]["ContainerEntrypoint"] == ["python3", "a.py"]
 
 
@@ -666,7 +658,7 @@ def limited(kind: str, limit: Any, count: int = 0) -> Any:
 
 def told(kind: str, request: Any, **asked: Any) -> Any:
     """What the job is told of its own limit."""
-    changed = transform_request(kind, request, Injection(BUNDLE, step="Step", **asked))
+    changed = add_ssh(kind, request, Injection(BUNDLE, step="Step", **asked))
     holder = changed["TrainingJobDefinition"] if kind == "tuning" else changed
     assert 3 <= len(set(holder["Environment"]) - {f"V{n}" for n in range(100)}) <= 6
     return holder["Environment"].get("SMSSH_MAX_RUNTIME")
@@ -678,8 +670,8 @@ def test_a_job_is_told_its_own_limit(kind: str) -> None:
     assert told(kind, limited(kind, 3600), launcher="baked") == "3600"
     for limit in (object(), {"Get": "Parameters.Limit"}, "3600", True, 0, -1, 10**9, 3600.0, None):
         assert told(kind, limited(kind, limit)) is None
-    changed = transform_request(kind, limited(kind, 3600), Injection(BUNDLE, step="Step"))
-    assert transform_request(kind, changed, Injection(BUNDLE, step="Step")) is changed
+    changed = add_ssh(kind, limited(kind, 3600), Injection(BUNDLE, step="Step"))
+    assert add_ssh(kind, changed, Injection(BUNDLE, step="Step")) is changed
 
 
 @pytest.mark.parametrize(("kind", "count"), [("training", 95), ("processing", 95), ("tuning", 43)])
@@ -690,10 +682,10 @@ def test_a_limit_that_has_no_room_is_left_out(kind: str, count: int) -> None:
 
 def test_many_definitions_are_not_refused_for_it() -> None:
     several = {"TrainingJobDefinitions": [limited("training", 3600)] * 9}
-    changed = transform_request("tuning", several, Injection(BUNDLE, step="Step"))
+    changed = add_ssh("tuning", several, Injection(BUNDLE, step="Step"))
     assert "SMSSH_MAX_RUNTIME" not in changed["TrainingJobDefinitions"][0]["Environment"]
     few = {"TrainingJobDefinitions": [limited("training", 3600 + n) for n in range(8)]}
-    changed = transform_request("tuning", few, Injection(BUNDLE, step="Step"))
+    changed = add_ssh("tuning", few, Injection(BUNDLE, step="Step"))
     limits = [each["Environment"]["SMSSH_MAX_RUNTIME"] for each in changed["TrainingJobDefinitions"]]
     assert limits == [str(3600 + n) for n in range(8)]
 
@@ -725,5 +717,5 @@ def test_who_has_no_entry_point_is_not_told_to_name_it(
 
 
 def test_a_model_that_was_repacked_has_the_bundle() -> None:
-    once = transform_request("model", model(), Injection(BUNDLE, repacked=True))
-    assert transform_request("model", once, Injection(OTHER)) is once
+    once = add_ssh("model", model(), Injection(BUNDLE, repacked=True))
+    assert add_ssh("model", once, Injection(OTHER)) is once

@@ -23,7 +23,7 @@ from .launchers import FOLDERS
 from .limits import LIMITS, OFF, check_count, check_environment, check_length, refuse
 from .values import at, is_list, is_map, is_text
 
-__all__ = ["CHANNEL", "KINDS", "Injection", "definitions_of", "name_of", "transform_request"]
+__all__ = ["CHANNEL", "KINDS", "Injection", "add_ssh", "definitions_of", "name_of"]
 
 Request = Mapping[str, Any]
 
@@ -79,7 +79,7 @@ class Injection:
         return self.launcher == "baked"
 
 
-def transform_request(kind: str, request: Request, injection: Injection) -> Request:
+def add_ssh(kind: str, request: Request, injection: Injection) -> Request:
     """The request with SSH in it; the same object where it has that already.
 
     Args:
