@@ -3,6 +3,9 @@ PYTHON ?= python3
 WORKERS ?= 3
 GROUPS := --group docs --group examples --group test --group lint --group types
 
+# Tests start thousands of interpreters: those that may keep byte code do, whatever the caller's shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-fast test-containers test-cuts test-fuzz test-kills test-properties test-sdks bench docs docs-site lint types \
 	environments clean
 

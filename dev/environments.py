@@ -115,7 +115,9 @@ def make(uv: str, name: str, arguments: "list[str]", *, compiles: bool = False) 
         return
     started = time.monotonic()
     say(f"making {name} (a minute or so the first time)")
-    environment = {**os.environ, "UV_NO_PROGRESS": "1", **(headers() if compiles else {})}
+    # Jobs and commands are new processes in nearly every test, and most may not write byte code themselves.
+    environment = {**os.environ, "UV_NO_PROGRESS": "1", "UV_COMPILE_BYTECODE": "1"}
+    environment.update(headers() if compiles else {})
     environment.pop("VIRTUAL_ENV", None)
     commands = [[uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *arguments]]
     if not stamp.exists():

@@ -34,7 +34,7 @@ def venv(name, *requirements, installer="uv", base=sys.executable, missing="PyPI
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (folder / "made").exists():
             return folder
-        install = [uv, "pip", "install", "--quiet", "--python", str(python)]
+        install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python)]
         if installer == "pip":
             install = [str(python), "-m", "pip", "install", "--quiet"]
         commands = [[uv, "venv", "--quiet", "--seed", "--clear", "--python", base, str(folder)]]

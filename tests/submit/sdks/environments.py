@@ -55,7 +55,7 @@ def python_of(version: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists() or stamp.read_text() != made_for:
             _run("venv", "--clear", "--python", sys.executable, folder)
-            _run("pip", "install", "--python", python, *wanted)
+            _run("pip", "install", "--compile-bytecode", "--python", python, *wanted)
             stamp.write_text(made_for)
     return python
 
