@@ -500,12 +500,14 @@ every option travels as its variable. A transform job has the bundle of its mode
 that bundle travel as variables, too.
 """
 
-BUDGET = 400_000
+BUDGET = 750_000
 BUNDLES = f"""
 ## The bundle
 
 A bundle has less than {BUDGET:,} bytes, without wheels and agent. It is stored uncompressed, because versions of zlib
-write different bytes; instead, comments, docstrings and types of results are removed from the sources.
+write different bytes. The sources in it are those of the package, byte for byte, so that you can compare what runs in a
+job with what you have installed. It is uploaded once for each set of options, and a job is ready to log in to as soon
+with it as with one of half the size.
 """
 
 

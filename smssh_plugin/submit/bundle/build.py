@@ -10,9 +10,9 @@
     smssh-manifest.json         {"version", "files": {name: SHA-256}}; its own SHA-256 names the prefix
 
 The same options, keys and version of this package give the same bytes, on every machine: archives are stored
-uncompressed (zlib and zlib-ng compress differently) with fixed times, sources are made smaller by `minify` instead,
-and pluggy is the wheel beside this file rather than whatever is installed. That is pluggy 1.5.0 as it is on PyPI, the
-newest that runs on Python 3.8 (1.6 needs 3.9, 1.7 needs 3.10).
+uncompressed (zlib and zlib-ng compress differently) with fixed times, and pluggy is the wheel beside this file rather
+than whatever is installed. That is pluggy 1.5.0 as it is on PyPI, the newest that runs on Python 3.8 (1.6 needs 3.9,
+1.7 needs 3.10).
 
 In the container, the words in front of a wrapped entry point (`wrapper`) compare the manifest with the digest in the
 request, and run.sh with the manifest, before run.sh is run; run.sh compares smssh.zip before it imports anything of
@@ -37,7 +37,6 @@ from typing import TYPE_CHECKING, Mapping, Sequence
 from ...errors import ExitStatus, SmsshError
 from ...manifest import PLUGINS
 from .agent import Agent
-from .minify import minify, minify_shell
 from .model import sealed
 from .store import OPTIONS
 from .wheels import platform_of, wheels_for
@@ -145,7 +144,7 @@ def _modules() -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         for name in archive.namelist():
             if name.endswith(".py"):
-                found[name] = minify(archive.read(name))
+                found[name] = archive.read(name)
             elif name.endswith("/LICENSE"):
                 # Not in its .dist-info: one without METADATA breaks importlib.metadata for everybody who sees
                 # it.
@@ -172,8 +171,7 @@ def _package_folder(subpackage: str = "") -> Path:
 
 def _source(file: Path) -> bytes:
     """A source as it goes into a bundle; line ends do not depend on who checked it out."""
-    source = _read(file).replace(b"\r\n", b"\n")
-    return {".py": minify, ".sh": minify_shell}.get(file.suffix, bytes)(source)
+    return _read(file).replace(b"\r\n", b"\n")
 
 
 def _read(file: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import io
 import json
@@ -34,7 +33,6 @@ from tests.waiting import LIMIT
 if TYPE_CHECKING:
     import boto3
 
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 OTHER_KEY = KEY.replace("tests", "other").replace("AAAAIO7", "AAAAIO8")
 
 
@@ -62,7 +60,7 @@ def test_the_manifest_names_everything_and_the_digest_names_the_manifest() -> No
 
 def test_it_is_small() -> None:
     """The budget of what is no wheel and no agent."""
-    assert build(SSHOptions(), [KEY]).size < 400_000
+    assert build(SSHOptions(), [KEY]).size < 750_000
 
 
 def test_containers_get_their_part_only() -> None:
@@ -107,16 +105,14 @@ def test_nothing_is_left_to_a_compressor() -> None:
     assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_sources_are_minified() -> None:
-    files = build(SSHOptions(), [KEY]).files
-    archive = zipfile.ZipFile(io.BytesIO(files["smssh.zip"]))
-    sources = [archive.read(name) for name in archive.namelist() if name.endswith(".py")]
-    sources += [data for name, data in files.items() if name.endswith(".py")]
-    assert len(sources) > 40
-    for source in sources:
-        assert b"noqa" not in source
-        tree = ast.parse(source)
-        assert not any(ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, DOCUMENTED))
+def test_sources_are_those_of_the_package() -> None:
+    """Byte for byte: who reviews what runs in a job compares it with the package, and a traceback shows its lines."""
+    archive = zipfile.ZipFile(io.BytesIO(build(SSHOptions(), [KEY]).files["smssh.zip"]))
+    package = Path(bundles.__file__).parents[2]
+    names = [name for name in archive.namelist() if name.startswith("smssh_plugin/")]
+    assert len(names) > 40
+    for name in names:
+        assert archive.read(name) == (package / name.partition("/")[2]).read_bytes(), name
 
 
 def test_the_same_options_give_the_same_bytes(tmp_path: Path) -> None:
