@@ -11,10 +11,13 @@ import pytest
 from smssh_plugin.submit.bundle import build as bundles
 from smssh_plugin.submit.options import SSHOptions
 from tests import needs
+from tests.entrypoints.conftest import key
 
 from . import daemon, table
 from .harness import Lab
 from .images import find_uv
+
+__all__ = ["key"]
 
 SOURCES = ("smssh_plugin", "hooks", "entrypoints", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 WHEELS_FOR = ("3.11",)
@@ -29,14 +32,6 @@ def docker():
         needs.does_not_apply("dockerd needs root")
     with daemon.Docker() as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def key(tmp_path_factory):
-    needs.program("ssh-keygen")
-    path = tmp_path_factory.mktemp("key") / "id"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)], check=True)
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -127,9 +127,9 @@ class Terminal:
         os.close(self.master)
 
 
-@pytest.fixture
-def terminal(ready):
-    container, status = ready
+@contextlib.contextmanager
+def terminals(container, status):
+    """Makes terminals of logins, and closes them at the end of the block."""
     if status["ssh"]["server"] == "sshd" and os.geteuid() != 0:
         from smssh_plugin.container.openssh import _can_own_terminals
 
@@ -144,6 +144,12 @@ def terminal(ready):
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def terminal(ready):
+    with terminals(*ready) as make:
+        yield make
 
 
 def test_terminal(ready, terminal) -> None:

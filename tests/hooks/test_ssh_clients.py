@@ -21,7 +21,7 @@ import pytest
 
 from tests import needs
 from tests.entrypoints.container import IMAGE, Container
-from tests.hooks.test_servers import Echo, Terminal, echoed, free
+from tests.hooks.test_servers import Echo, Terminal, echoed, free, terminals
 from tests.waiting import LIMIT, until
 
 SECRET = "s3cret-of-the-job"
@@ -406,21 +406,8 @@ def test_as_a_jump_host(job, tmp_path) -> None:
 
 @pytest.fixture
 def terminal(job):
-    container, status = job
-    if status["ssh"]["server"] == "sshd" and os.geteuid() != 0:
-        from smssh_plugin.container.openssh import _can_own_terminals
-
-        if not _can_own_terminals():
-            needs.does_not_apply("sshd cannot hand terminals over for this user")
-    made = []
-
-    def make(*command):
-        made.append(Terminal(container, status, *command))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
+    with terminals(*job) as make:
+        yield make
 
 
 def test_a_login_begins_at_the_code(job, terminal) -> None:

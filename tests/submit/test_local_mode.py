@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.submit.sdks.environments import NEWEST, PATIENCE, offline_variables, python_of
+from tests.submit.sdks.environments import NEWEST, PATIENCE, python_of
 
-from .conftest import KEY
-from .test_sdks import moto
+from .test_sdks import run
 
 pytestmark = pytest.mark.timeout(2 * PATIENCE)
 
@@ -33,24 +29,7 @@ SILENT = {"session_switched_off", "boto_session_enabled", "trainer_in_a_containe
 @pytest.fixture(scope="module", params=NEWEST)
 def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("local-mode")
-    with moto() as endpoint:
-        environment = offline_variables(folder, endpoint)
-        (folder / "home" / "id_ed25519").write_text("not a key\n")
-        (folder / "home" / "id_ed25519.pub").write_text(KEY + "\n")
-        program = Path(__file__).parent / "sdks" / "local_mode.py"
-        done = subprocess.run(
-            [python_of(request.param), program, folder / "out.json", folder / "files"],
-            env=environment,
-            cwd=folder / "work",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout[-5000:]
-    found: dict[str, Any] = json.loads((folder / "out.json").read_text())
-    return found
+    return run("local_mode.py", python_of(request.param), folder, {})
 
 
 def test_every_case_is_looked_at(outcome: dict[str, Any]) -> None:

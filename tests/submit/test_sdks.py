@@ -86,15 +86,14 @@ def moto() -> Iterator[str]:
             server.kill()
 
 
-def run(version: str, python: Path, folder: Path, variables: dict[str, str]) -> dict[str, Any]:
-    """Run the program of a version on a machine of its own."""
+def run(program: str, python: Path, folder: Path, variables: dict[str, str]) -> dict[str, Any]:
+    """Run a program of sdks/ on a machine of its own, and read what it found."""
     with moto() as endpoint:
         environment = {**offline_variables(folder, endpoint), **variables}
         (folder / "home" / "id_ed25519").write_text("not a key\n")
         (folder / "home" / "id_ed25519.pub").write_text(KEY + "\n")
-        program = Path(__file__).parent / "sdks" / f"v{version.split('.')[0]}.py"
         done = subprocess.run(
-            [python, program, folder / "out.json", folder / "files"],
+            [python, Path(__file__).parent / "sdks" / program, folder / "out.json", folder / "files"],
             env=environment,
             cwd=folder / "work",
             stdout=subprocess.PIPE,
@@ -111,11 +110,11 @@ def run(version: str, python: Path, folder: Path, variables: dict[str, str]) -> 
 @pytest.fixture(scope="module", params=VERSIONS)
 def sdk_outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     version = request.param
-    python = python_of(version)
+    python, program = python_of(version), f"v{version.split('.')[0]}.py"
     folders = [tmp_path_factory.mktemp("machine") for _ in MACHINES]
     with ThreadPoolExecutor() as pool:
         found = list(
-            pool.map(lambda given: run(version, python, *given), zip(folders, MACHINES, strict=True))
+            pool.map(lambda given: run(program, python, *given), zip(folders, MACHINES, strict=True))
         )
     return Outcome(version, folders, found)
 
