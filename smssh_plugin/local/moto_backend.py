@@ -8,6 +8,7 @@ ends with the process.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
 import os
 import socket
@@ -40,6 +41,16 @@ _SECONDS = 60.0
 _LOOK = 0.05
 """Seconds between two looks at whether it is to stop."""
 _BACKLOG = 1024
+
+
+@functools.cache
+def _session() -> Any:
+    """What clients are made of; it holds the service models, which take longer to read than all else to start."""
+    key = Key.random("smssh local", temporary=False)  # moto looks at none
+    # Any: the stubs know services by literal names only.
+    return boto3.session.Session(
+        aws_access_key_id=key.access_key, aws_secret_access_key=key.secret_key, region_name=REGION
+    )
 
 
 class MotoBackend:
@@ -82,13 +93,8 @@ class MotoBackend:
 
     def client(self, service: str) -> Any:
         """A boto3 client of it that takes nothing from the environment's profiles, keys or endpoints."""
-        key = Key.random("smssh local", temporary=False)  # moto looks at none
-        # Any: the stubs know services by literal names only.
-        session: Any = boto3.session.Session(
-            aws_access_key_id=key.access_key, aws_secret_access_key=key.secret_key, region_name=REGION
-        )
         settings = Config(proxies={}, retries={"max_attempts": 1}, s3={"addressing_style": "path"})
-        made = session.client(service, endpoint_url="http://localhost", config=settings)
+        made = _session().client(service, endpoint_url="http://localhost", config=settings)
         pool = _Pool(self.path)
         made.meta.events.register("before-send.*.*", lambda request, **_: _send(pool, request))
         return made

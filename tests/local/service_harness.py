@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from aiohttp import web_app
 from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
@@ -207,6 +208,8 @@ class Service:
         self._thread.join(LIMIT)
         self._loop.close()
         self._folder.cleanup()
+        # aiohttp keeps what it made for the last 1024 handlers, and so all that each emulator held.
+        web_app._cached_build_middleware.cache_clear()
 
     def do(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(LIMIT)
