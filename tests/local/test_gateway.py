@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.client
 import io
 import json
+import logging
 import os
 from urllib.parse import urlsplit
 
@@ -213,3 +215,25 @@ def test_moto_gone_is_an_error_and_not_a_hang(service) -> None:
     service.moto.stop()
     with pytest.raises(ClientError, match=r"503|ServiceUnavailable"):
         service.s3.list_buckets()
+
+
+def test_a_client_that_hangs_up_is_not_taken_for_moto(service, caplog) -> None:
+    service.s3.create_bucket(Bucket="bucket")
+    service.s3.put_object(Bucket="bucket", Key="large", Body=bytes(20 * 1024 * 1024))
+    url = urlsplit(
+        service.s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "large"})
+    )
+    with caplog.at_level(logging.INFO, logger="smssh_plugin.local.gateway"):
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=LIMIT)
+        connection.request("GET", f"{url.path}?{url.query}")
+        assert connection.getresponse().read(1) == b"\0"
+        answering = service.do(_answering())
+        connection.close()
+        ended, _ = service.do(asyncio.wait(answering, timeout=LIMIT, return_when=asyncio.FIRST_COMPLETED))
+    assert ended
+    assert not caplog.text
+
+
+async def _answering() -> set[asyncio.Task[None]]:
+    """The tasks of connections, as aiohttp names them."""
+    return {task for task in asyncio.all_tasks() if "RequestHandler.start" in repr(task.get_coro())}

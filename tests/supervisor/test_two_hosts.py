@@ -77,7 +77,7 @@ def go(container, status):
 def test_the_report_says_which_host_failed_first(hosts) -> None:
     """By default each is held by its own failure only."""
     one, two = hosts
-    processes = [start(each, WAITS) for each in hosts]
+    processes = [start(each, WAITS, SMSSH_HOLD_SECONDS="60") for each in hosts]
     online(one, two)
     go(two, 7)
     two.wait_for("held")
