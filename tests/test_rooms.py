@@ -55,7 +55,8 @@ IMPORTS: dict[str, set[str]] = {
     "session": {"aws"},
     "client": {"aws", "definitions", "home", "keys"},
     "debug": {"aws", "client", "definitions", "plugins"},
-    "cli": {"aws", "client", "debug", "local", "manifest", "plugins", "session", "settings", "submit"},
+    "setup": {"aws", "client"},
+    "cli": {"aws", "client", "debug", "local", "manifest", "plugins", "session", "settings", "setup", "submit"},
     "local": {"home", "session"},
 }
 """What each room imports of the others; a new room, or a new way between two, is written down here."""

@@ -8,6 +8,7 @@ __all__ = ["COMMANDS", "COMPLETION", "PACKAGES"]
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "bundle": ("bundle", "bundle", "Build, show and verify what goes into a job's container."),
     "certify": ("certify", "certify", "Make a short-lived SSH certificate for a key."),
+    "cleanup": ("cleanup", "cleanup", "Remove the managed nodes and activations of jobs that have ended."),
     "connect": ("connect", "connect", "Log in to a job's container, or run a command there."),
     "debug": ("debug", "debug", "Watch a pipeline, fix the step that fails while it is held, and report."),
     "extend": ("remote", "extend", "Give a held job more time."),

@@ -1,0 +1,399 @@
+"""What ended jobs left behind in Systems Manager: managed nodes and activations, found by the tags they carry.
+
+A job deregisters its nodes itself. One that is killed cannot, and nothing in the service does it later. Whether a node
+is stale is told by three things together: it has all of our tags, it has not been online for a while, and SageMaker
+says that its job has ended. Nodes of others are neither read nor counted: the service filters by tag.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..aws.session import ServiceRefused
+from ..client.addresses import DEFAULT_HOST, JobAddress
+from ..client.job_state import DESCRIBE, ENDED
+from ..client.managed_nodes import registered
+from ..durations import format_duration
+from ..errors import SmsshError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ..aws.session import AwsSession
+
+__all__ = [
+    "HELPER",
+    "SMSSH",
+    "UNKNOWN_SECONDS",
+    "Entry",
+    "Fate",
+    "Finding",
+    "Limits",
+    "Maker",
+    "Overview",
+    "fate_of",
+    "judge",
+    "look",
+    "read",
+]
+
+UNKNOWN_SECONDS = 86400.0
+"""How long a node whose job SageMaker does not know must not have been seen, at least.
+
+Such a node may be of an endpoint, which has no job, or of a container in SageMaker's local mode; and a container that
+only knows the ARN of its job may have its name in lower case. Agents report every 5 minutes.
+"""
+THREADS = 8
+_NODE = re.compile(r"mi-[0-9a-f]{17}")
+_JOB_NAME = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62}")
+# API_DescribeTrainingJob: "Requested resource not found."; the others: "Could not find requested job with name: ..."
+_NO_SUCH_JOB = re.compile(r"not found|could not find", re.IGNORECASE)
+_ARN = re.compile(r"arn:[\w-]+:sagemaker:[\w-]*:\d*:(training|processing|transform)-job/(.+)")
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What made a node or an activation, as its tags show.
+
+    Attributes:
+        name: `smssh` or `sagemaker-ssh-helper`.
+        tags: the tags that all of its nodes and activations have; the service is asked for the first.
+    """
+
+    name: str
+    tags: tuple[str, ...]
+
+
+SMSSH = Maker("smssh", ("SMSSH", "SMSSHJob", "SMSSHKind"))
+HELPER = Maker("sagemaker-ssh-helper", ("SSHTimestamp", "SSHOwner", "SSHCreator"))
+"""sagemaker-ssh-helper never deregisters; it tags nodes with these three and, but for endpoints, with the job's ARN."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A managed node or an activation that carries the tags of a maker.
+
+    Attributes:
+        what: `node` or `activation`.
+        id: `mi-...`, or the activation's id.
+        maker: what made it.
+        tags: all of its tags.
+        name: the default instance name, which was given with the activation and cannot be changed by a tag.
+        online: whether the service has heard from the node lately; of an activation, false.
+        seen: when the node was last heard of or the activation ended (created, if it has not), in seconds since the
+            epoch; 0.0 where unknown.
+    """
+
+    what: str
+    id: str
+    maker: Maker
+    tags: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+    online: bool = False
+    seen: float = 0.0
+
+    @property
+    def owner(self) -> str:
+        """The SSHOwner tag; "" where there is none."""
+        return self.tags.get("SSHOwner", "")
+
+    @property
+    def job(self) -> tuple[str, str]:
+        """Kind and name of its job; "" where the tags do not say."""
+        if self.maker is SMSSH:
+            return self.tags.get("SMSSHKind", ""), self.tags.get("SMSSHJob", "")
+        found = _ARN.fullmatch(self.tags.get("SSHResourceArn", ""))
+        name = self.tags.get("SSHResourceName", "")
+        if found is None:
+            return "", name
+        # An ARN may have a name in lower case.
+        return found[1], name if name.lower() == found[2].lower() else found[2]
+
+    @property
+    def address(self) -> str:
+        """Where the host was reached; "" where the tags do not say."""
+        kind, name = self.job
+        if not kind or not name:
+            return name
+        host = self.tags.get("SMSSHHost", DEFAULT_HOST) if self.maker is SMSSH else None
+        return str(JobAddress(host, name, kind))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be removed at all.
+
+    Attributes:
+        older_than: seconds for which it must not have been seen.
+        owner: its SSHOwner tag must be this; None for any.
+    """
+
+    older_than: float
+    owner: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An entry, and what is to become of it.
+
+    Attributes:
+        entry: the node or activation.
+        stale: whether it is to be removed.
+        reason: why, or why not.
+        untold: whether it is kept because its job could not be asked for.
+    """
+
+    entry: Entry
+    stale: bool
+    reason: str
+    untold: bool = False
+
+
+class Fate(NamedTuple):
+    """What SageMaker says of a job.
+
+    Attributes:
+        state: ended, running, unknown, or untold where it did not answer.
+        detail: the job's status, or the reason.
+    """
+
+    state: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What a look found.
+
+    Attributes:
+        findings: all nodes and activations, the one seen longest ago first.
+        problem: why the activations are not among them; None if they are.
+    """
+
+    findings: list[Finding]
+    problem: SmsshError | None = None
+
+
+_NOT_ASKED = Fate("untold", "it was not asked for")
+
+
+def look(session: AwsSession, makers: tuple[Maker, ...], limits: Limits, now: float) -> Overview:
+    """All nodes and activations of these makers, in this account and region.
+
+    The calls are one for 50 nodes with such tags, one for 50 activations of the account (DescribeActivations cannot
+    filter by tag), one for each node that is not online and old enough, and one for each job.
+
+    Args:
+        session: the AWS session.
+        makers: what made the entries; of several that fit, the first.
+        limits: what may be removed.
+        now: the time, in seconds since the epoch.
+
+    Raises:
+        SmsshError: the nodes or their tags cannot be read, or the service cannot be reached.
+    """
+    listed: dict[str, Entry] = {}
+    for maker in makers:
+        for entry in _listed_nodes(session, maker, limits):
+            listed.setdefault(entry.id, entry)
+    found: list[Finding] = []
+    old: list[Entry] = []
+    for entry in listed.values():
+        early = _early(entry, limits, now)
+        if early:
+            found.append(Finding(entry, False, early))
+        else:
+            old.append(entry)
+    tagged = [entry for entry in _at_once(lambda one: _with_tags(session, one), old) if entry is not None]
+    problem = None
+    try:
+        tagged += _listed_activations(session, makers, limits)
+    except SmsshError as error:
+        if error.reference != "access-denied":
+            raise
+        problem = error
+    jobs = sorted({one.job for one in tagged if not (_early(one, limits, now) or _foreign(one, limits))})
+    fates = dict(zip(jobs, _at_once(lambda job: fate_of(session, *job), jobs), strict=True))
+    found += [judge(one, fates.get(one.job, _NOT_ASKED), limits, now) for one in tagged]
+    return Overview(sorted(found, key=lambda finding: (finding.entry.seen, finding.entry.id)), problem)
+
+
+def read(session: AwsSession, entry: Entry) -> Entry | None:
+    """The entry as it is now, its tags read last; None where it is gone."""
+    if entry.what == "activation":
+        filters = [{"FilterKey": "ActivationIds", "FilterValues": [entry.id]}]
+        for page in session.pages("ssm", "describe_activations", Filters=filters, MaxResults=50):
+            for info in page.get("ActivationList", []):
+                if info.get("ActivationId") == entry.id:
+                    return _activation(info, entry.maker)
+        return None
+    wanted = [{"Key": "InstanceIds", "Values": [entry.id]}]
+    try:
+        answer = session.call("ssm", "describe_instance_information", Filters=wanted, MaxResults=50)
+    except ServiceRefused as error:
+        if error.code != "InvalidInstanceId":
+            raise
+        return None
+    for info in answer.get("InstanceInformationList", []):
+        if info.get("InstanceId") == entry.id:
+            return _with_tags(session, _node(info, entry.maker))
+    return None
+
+
+def judge(entry: Entry, fate: Fate, limits: Limits, now: float) -> Finding:
+    """What is to become of one entry.
+
+    Args:
+        entry: the entry, with its tags.
+        fate: of its job.
+        limits: what may be removed.
+        now: the time, in seconds since the epoch.
+    """
+    early = _early(entry, limits, now) or _foreign(entry, limits)
+    if early:
+        return Finding(entry, False, early)
+    if fate.state == "ended":
+        return Finding(entry, True, f"its job has ended ({fate.detail})")
+    if fate.state == "unknown":
+        if now - entry.seen < UNKNOWN_SECONDS:
+            least = format_duration(UNKNOWN_SECONDS)
+            return Finding(entry, False, f"{fate.detail}, and it was seen less than {least} ago")
+        return Finding(entry, True, fate.detail)
+    if fate.state == "untold":
+        return Finding(entry, False, f"cannot tell whether its job has ended: {fate.detail}", untold=True)
+    return Finding(entry, False, f"its job has not ended ({fate.detail})")
+
+
+def fate_of(session: AwsSession, kind: str, name: str) -> Fate:
+    """What SageMaker says of a job.
+
+    Raises:
+        SmsshError: it cannot be asked: throttled, unreachable, or no credentials.
+    """
+    if kind not in DESCRIBE or not _JOB_NAME.fullmatch(name):
+        return Fate("unknown", "SageMaker keeps no record of such a host" if kind else "its tags name no job")
+    operation, key, status = DESCRIBE[kind]
+    try:
+        found = str(session.call("sagemaker", operation, **{key: name}).get(status, "without a status"))
+    except ServiceRefused as error:
+        if error.passing:
+            raise
+        if error.code in ("ResourceNotFound", "ValidationException") and _NO_SUCH_JOB.search(error.message):
+            return Fate("unknown", "SageMaker knows no such job")
+        return Fate("untold", error.message)
+    except SmsshError as error:
+        if error.reference != "access-denied":
+            raise
+        return Fate("untold", f"access denied: sagemaker:Describe{kind.capitalize()}Job")
+    return Fate("ended" if found in ENDED else "running", found)
+
+
+# ----------------------------------------------------------------------------------------------------- what there is
+
+
+def _listed_nodes(session: AwsSession, maker: Maker, limits: Limits) -> Iterator[Entry]:
+    """The nodes that have the first tag of a maker, without their tags."""
+    filters = [{"Key": "tag-key", "Values": [maker.tags[0]]}]
+    if limits.owner is not None:
+        filters.append({"Key": "tag:SSHOwner", "Values": [limits.owner]})
+    for page in session.pages("ssm", "describe_instance_information", Filters=filters, MaxResults=50):
+        for info in page.get("InstanceInformationList", []):
+            if _NODE.fullmatch(str(info.get("InstanceId"))):  # no instance of EC2, whatever its tags are
+                yield _node(info, maker)
+
+
+def _listed_activations(session: AwsSession, makers: tuple[Maker, ...], limits: Limits) -> Iterator[Entry]:
+    """The activations that have all tags of a maker, and the owner, if one is wanted."""
+    for page in session.pages("ssm", "describe_activations", MaxResults=50):
+        for info in page.get("ActivationList", []):
+            made = (_activation(info, maker) for maker in makers)
+            entry = next((one for one in made if _has_its_tags(one)), None)
+            if entry is not None and limits.owner in (None, entry.owner):
+                yield entry
+
+
+def _node(info: dict[str, Any], maker: Maker) -> Entry:
+    """The node of one entry of DescribeInstanceInformation; its tags are not in there."""
+    return Entry(
+        "node",
+        str(info["InstanceId"]),
+        maker,
+        name=str(info.get("Name") or ""),
+        online=info.get("PingStatus") == "Online",
+        seen=max(float(info.get("LastPingDateTime") or 0.0), registered(info)),
+    )
+
+
+def _activation(info: dict[str, Any], maker: Maker) -> Entry:
+    """The activation of one entry of DescribeActivations."""
+    ended = info.get("ExpirationDate") if info.get("Expired") else None
+    return Entry(
+        "activation",
+        str(info.get("ActivationId")),
+        maker,
+        tags=_tags(info.get("Tags")),
+        name=str(info.get("DefaultInstanceName") or ""),
+        seen=float(ended or info.get("CreatedDate") or 0.0),
+    )
+
+
+def _with_tags(session: AwsSession, entry: Entry) -> Entry | None:
+    """A node with its tags; None where it is gone."""
+    try:
+        answer = session.call(
+            "ssm", "list_tags_for_resource", ResourceType="ManagedInstance", ResourceId=entry.id
+        )
+    except ServiceRefused as error:
+        if error.code != "InvalidResourceId":
+            raise
+        return None
+    return replace(entry, tags=_tags(answer.get("TagList")))
+
+
+def _tags(listed: list[dict[str, str]] | None) -> dict[str, str]:
+    return {str(tag["Key"]): str(tag["Value"]) for tag in listed or ()}
+
+
+def _has_its_tags(entry: Entry) -> bool:
+    return all(tag in entry.tags for tag in entry.maker.tags)
+
+
+def _at_once(function: Callable[[Any], Any], values: list[Any]) -> list[Any]:
+    """The answers for all values, in their order; what has not begun is left when one raises, or at Ctrl-C."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    threads = ThreadPoolExecutor(THREADS)
+    try:
+        return list(threads.map(function, values))
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+# --------------------------------------------------------------------------------------------------- what becomes of it
+
+
+def _early(entry: Entry, limits: Limits, now: float) -> str:
+    """Why an entry is kept, whatever its tags say; "" where they have to be read."""
+    if entry.online:
+        return "online (as it is for 5 minutes after its container was killed)"
+    if not entry.seen:
+        return "the service does not say when it was last seen"
+    if now - entry.seen < limits.older_than:
+        did = "seen" if entry.what == "node" else "made or over"
+        return f"{did} less than {format_duration(limits.older_than)} ago"
+    return ""
+
+
+def _foreign(entry: Entry, limits: Limits) -> str:
+    """Why an entry is not ours to remove, by its tags and name; "" where it is."""
+    missing = [tag for tag in entry.maker.tags if tag not in entry.tags]
+    if missing:
+        return f"without the tag {missing[0]}"
+    if limits.owner is not None and entry.owner != limits.owner:
+        return f"of another owner than {limits.owner!r}"
+    if entry.maker is SMSSH and entry.name != entry.tags["SMSSHJob"]:
+        # Our activations name their nodes after the job. Tags can be put on any server, its name cannot.
+        return "its name is not that of the job in its tags"
+    return ""
