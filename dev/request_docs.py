@@ -445,6 +445,38 @@ CLIENT = (
 )
 """What a person needs to log in or to debug. The first seven are for every login."""
 
+CLEANUP = (
+    Permission(
+        "ssm:DescribeInstanceInformation",
+        "`*`",
+        "the nodes with smssh's tags, and each again before it is removed",
+        ("describe_instance_information",),
+    ),
+    Permission(
+        "ssm:ListTagsForResource",
+        "managed instances",
+        "the tags of those that are not online",
+        ("list_tags_for_resource",),
+    ),
+    Permission(
+        "ssm:DescribeActivations",
+        "`*`",
+        "the activations of the account, in whose description their tags are",
+        ("describe_activations",),
+    ),
+    Permission("sagemaker:DescribeTrainingJob", "jobs", "whether it has ended", ("describe_training_job",)),
+    Permission("sagemaker:DescribeProcessingJob", "jobs", "the same", ("describe_processing_job",)),
+    Permission("sagemaker:DescribeTransformJob", "jobs", "the same", ("describe_transform_job",)),
+    Permission(
+        "ssm:DeregisterManagedInstance",
+        "managed instances, where `ssm:resourceTag/SMSSH` is present",
+        "`--apply`",
+        ("deregister_managed_instance",),
+    ),
+    Permission("ssm:DeleteActivation", "`*`", "`--apply`; no condition is possible", ("delete_activation",)),
+)
+"""What `smssh cleanup` needs."""
+
 IN_CONTAINER = (
     "hooks",
     "entrypoints",
@@ -457,7 +489,7 @@ CALLS = re.compile(
     r"client\w*(?:\([^()]*\))?\.((?:create|delete|add|deregister|describe|list|put|get|head|publish|update|send|start)\w*)\b"
 )
 
-ON_LAPTOP = ("client", "session", "debug", "cli")
+ON_LAPTOP = ("client", "session", "debug", "setup", "cli")
 """The rooms that call AWS by the names of operations: `session.call("ssm", "start_session", ...)`."""
 OPERATION = re.compile(r'"(?:kms|logs|sagemaker|ssm)",\s*"([a-z_]+)"|\("((?:describe|list)_[a-z]+_jobs?)"')
 
@@ -661,6 +693,7 @@ def access_section() -> str:
         ("The role of the managed node", NODE_ROLE),
         ("The submitting principal", SUBMITTER),
         ("Who logs in or debugs", CLIENT),
+        ("Who cleans up", CLEANUP),
     ):
         lines += [f"### {title}\n", "| action | resource | for |", "| --- | --- | --- |"]
         for row in rows:
@@ -669,6 +702,8 @@ def access_section() -> str:
         lines.append("")
         if rows is NODE_ROLE:
             lines += [NODE_ROLE_TEXT]
+        if rows is CLEANUP:
+            lines += ["[Clean up](cleanup.md#permissions) has this as a policy.\n"]
     lines.append(
         "`StartSession` is allowed for a target and a document: those of a login are above; `smssh forward` takes "
         "`AWS-StartPortForwardingSession` and, to machines that the container reaches, "

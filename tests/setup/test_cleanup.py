@@ -134,20 +134,19 @@ class Account:
     def foreign(self, count: int) -> set[str]:
         """Servers of others, long offline."""
         kept = self.service.sessions.nodes
-        made = kept.create_activation(
-            {
-                "IamRole": "servers",
-                "RegistrationLimit": 1000,
-                "DefaultInstanceName": "server",
-                "Tags": [{"Key": "Team", "Value": "ops"}],
-            }
-        )
-        own = set()
-        for _ in range(count):
-            words = {"PublicKey": "key", "Fingerprint": "print"}
-            node = kept.register({**made, **words})["InstanceId"]
-            kept.nodes[node].registered = time.time() - 100 * DAY
-            own.add(node)
+        request = {
+            "IamRole": "servers",
+            "RegistrationLimit": 1000,
+            "DefaultInstanceName": "server",
+            "Tags": [{"Key": "Team", "Value": "ops"}],
+        }
+        own: set[str] = set()
+        while len(own) < count:
+            made = kept.create_activation(request)
+            for _ in range(min(1000, count - len(own))):
+                node = kept.register({**made, "PublicKey": "key", "Fingerprint": "print"})["InstanceId"]
+                kept.nodes[node].registered = time.time() - 100 * DAY
+                own.add(node)
         return own
 
 
