@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import streams
-from ..durations import format_duration
+from ..durations import format_duration, parse_duration
 from ..errors import ExitStatus, SmsshError
 from ..terminal import line, put
 from .app import aws_options, json_option
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cleanup"]
 
-OLDEST_SECONDS = 3650 * 86400.0
+OLDEST = "3650d"
+"""The longest --older-than."""
 
 
 @click.command("cleanup")
@@ -97,8 +98,8 @@ def _check(apply: bool, yes: bool, older_than: float, owner: str | None, as_json
         raise click.UsageError("--yes goes with --apply")
     if owner is not None and not owner.strip():
         raise click.UsageError("--owner is empty: leave it out for all owners")
-    if older_than > OLDEST_SECONDS:
-        raise click.UsageError(f"--older-than is at most {OLDEST_SECONDS / 86400:.0f}d")
+    if older_than > parse_duration(OLDEST):
+        raise click.UsageError(f"--older-than is at most {OLDEST}")
     if apply and not yes and (as_json or not os.isatty(streams.own_stdin())):
         raise SmsshError(
             "--apply asks before it removes anything, and there is nobody to ask",

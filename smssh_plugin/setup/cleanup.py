@@ -63,8 +63,8 @@ class Cleanup:
         """Remove the entries of these findings that are still stale.
 
         The first denial counts for all nodes, or activations, of the same maker and owner: a policy can tell them
-        apart by nothing else. Throttling that outlasts the attempts of each call, and the loss of network or credentials,
-        end the run.
+        apart by nothing else. Throttling that outlasts the attempts of each call, and the loss of network or
+        credentials, end the run.
 
         Args:
             findings: what is to be removed.

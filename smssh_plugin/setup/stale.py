@@ -7,7 +7,10 @@ says that its job has ended. Nodes of others are neither read nor counted: the s
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
+from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +49,7 @@ Such a node may be of an endpoint, which has no job, or of a container in SageMa
 only knows the ARN of its job may have its name in lower case. Agents report every 5 minutes.
 """
 THREADS = 8
+_OFFLINE = frozenset({"ConnectionLost", "Inactive"})
 _NODE = re.compile(r"mi-[0-9a-f]{17}")
 _JOB_NAME = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62}")
 # API_DescribeTrainingJob: "Requested resource not found."; the others: "Could not find requested job with name: ..."
@@ -321,7 +325,7 @@ def _node(info: dict[str, Any], maker: Maker) -> Entry:
         str(info["InstanceId"]),
         maker,
         name=str(info.get("Name") or ""),
-        online=info.get("PingStatus") == "Online",
+        online=info.get("PingStatus") not in _OFFLINE,
         seen=max(float(info.get("LastPingDateTime") or 0.0), registered(info)),
     )
 
@@ -361,14 +365,34 @@ def _has_its_tags(entry: Entry) -> bool:
 
 
 def _at_once(function: Callable[[Any], Any], values: list[Any]) -> list[Any]:
-    """The answers for all values, in their order; what has not begun is left when one raises, or at Ctrl-C."""
-    from concurrent.futures import ThreadPoolExecutor
+    """The answers for all values, in their order.
 
-    threads = ThreadPoolExecutor(THREADS)
+    Ctrl-C does not wait for the calls that are under way, as it would with the threads of an executor.
+    """
+    answers: list[Any] = [None] * len(values)
+    todo = deque(range(len(values)))
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while todo and not errors:
+            with contextlib.suppress(IndexError):  # another thread took the last one
+                index = todo.popleft()
+                try:
+                    answers[index] = function(values[index])
+                except BaseException as error:  # noqa: BLE001 - raised below
+                    errors.append(error)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(values)))]
+    for thread in threads:
+        thread.start()
     try:
-        return list(threads.map(function, values))
+        for thread in threads:
+            thread.join()
     finally:
-        threads.shutdown(cancel_futures=True)
+        todo.clear()
+    if errors:
+        raise errors[0]
+    return answers
 
 
 # --------------------------------------------------------------------------------------------------- what becomes of it

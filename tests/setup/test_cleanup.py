@@ -18,10 +18,15 @@ import pytest
 
 from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.cli import main
+from smssh_plugin.container import aws_calls
+from smssh_plugin.container.managed_node import ContainerNode
 from smssh_plugin.errors import ExitStatus
+from smssh_plugin.hookspecs import Job
 from smssh_plugin.local.faults import Fault
+from smssh_plugin.local.sessions.nodes import Node
 from smssh_plugin.setup import stale
 from tests.client.nodes import add_node, set_tag, use
+from tests.container.agents import context
 from tests.local.service_harness import processing, training, transform
 from tests.waiting import LIMIT, until
 
@@ -260,6 +265,38 @@ def test_options_narrow_it(account: Account, words: tuple[str, str]) -> None:
     assert main(["cleanup", "--apply", "--yes"]) == 0
     assert not {mine, other} & account.nodes
     assert not {mine_too, other_too} & account.activations
+
+
+@pytest.mark.parametrize("job", ["done", "never-was"])
+def test_what_a_container_of_ours_leaves_has_all_that_is_asked_for(
+    account: Account, tmp_path: Path, job: str
+) -> None:
+    """By the container's own code, up to the moment in which it is killed."""
+    account.job("done")
+    settings = {"SMSSH_OWNER": "ann", "AWS_ENDPOINT_URL": account.service.endpoint}
+    made = ContainerNode(
+        context(tmp_path, job=Job(job, "training", "algo-2"), **settings),
+        aws_calls.client("ssm", "us-east-1"),
+    )
+    code = made._activate()
+    kept = account.service.sessions.nodes
+    request = {"ActivationId": made._activation, "ActivationCode": code}
+    node = kept.register({**request, "PublicKey": "key", "Fingerprint": "print"})["InstanceId"]
+    activation = kept.activations[made._activation]
+    kept.nodes[node].registered = activation.created = time.time() - 2 * DAY
+    activation.expires = activation.created + HOUR / 2
+    assert main(["cleanup", "--apply", "--yes", "--owner", "ben"]) == 0
+    assert (account.nodes, account.activations) == ({node}, {activation.id})
+    assert main(["cleanup", "--apply", "--yes", "--owner", "ann"]) == 0
+    assert not account.nodes | account.activations
+
+
+def test_a_status_that_is_not_known_is_not_offline(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    account.job("done")
+    node = account.node("done")
+    monkeypatch.setattr(Node, "ping_status", lambda *_: "Hibernating")
+    assert main(["cleanup", "--apply", "--yes"]) == 0
+    assert node in account.nodes
 
 
 def test_json(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
@@ -643,6 +680,19 @@ def test_a_terminal_that_closes_is_no_consent(account: Account) -> None:
     process.communicate(timeout=LIMIT)
     assert process.returncode != 0
     assert node in account.nodes
+
+
+def test_ctrl_c_while_it_looks_does_not_wait_for_the_service(account: Account) -> None:
+    account.job("done")
+    nodes = {account.node("done", host=f"algo-{number}") for number in range(1, 30)}
+    slow = fault(account, "ssm:ListTagsForResource", "", delay=600.0)
+    process, terminal = started("--apply", "--yes")
+    until(lambda: slow.happened >= stale.THREADS, "the reading of tags")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=LIMIT)
+    os.close(terminal)
+    assert (process.returncode, out, err) == (ExitStatus.INTERRUPTED, "", "")
+    assert account.nodes == nodes
 
 
 def test_ctrl_c_says_what_was_removed_and_the_next_run_removes_the_rest(account: Account) -> None:
