@@ -691,7 +691,7 @@ def test_ctrl_c_while_it_looks_does_not_wait_for_the_service(account: Account) -
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=LIMIT)
     os.close(terminal)
-    assert (process.returncode, out, err) == (ExitStatus.INTERRUPTED, "", "")
+    assert (process.returncode, out, err.strip()) == (ExitStatus.INTERRUPTED, "", "")
     assert account.nodes == nodes
 
 
