@@ -116,7 +116,7 @@ RAW = {
 def test_what_is_printed_goes_through_here() -> None:
     """A new print has to be one of `put`, `line`, `block` or JSON, or its file is looked at and named above."""
     found = set()
-    for folder in ("cli", "client", "debug", "session", "submit", "aws", "."):
+    for folder in ("cli", "client", "debug", "session", "setup", "submit", "aws", "."):
         for path in (ROOT / "smssh_plugin" / folder).glob("*.py"):
             name = str(path.relative_to(ROOT))
             for node in ast.walk(ast.parse(path.read_text())):

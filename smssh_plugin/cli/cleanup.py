@@ -75,7 +75,7 @@ def cleanup(
         _show(overview, session, applies=apply)
     if not apply or not stale:
         if as_json:
-            _print_json(overview, None, session, limits)
+            _print_json(overview, None, session, limits, applied=apply)
         return _status(overview, None)
     if not yes and not _agreed(stale, session):
         put("nothing was removed", error=True)
@@ -87,7 +87,7 @@ def cleanup(
     except KeyboardInterrupt:
         interrupted = True
     if as_json:
-        _print_json(overview, cleaner, session, limits)
+        _print_json(overview, cleaner, session, limits, applied=True)
     _show_end(cleaner, stale, session, interrupted=interrupted, quiet=as_json)
     return int(ExitStatus.INTERRUPTED) if interrupted else _status(overview, cleaner)
 
@@ -111,7 +111,8 @@ def _check(apply: bool, yes: bool, older_than: float, owner: str | None, as_json
 
 def _agreed(stale: list[Finding], session: AwsSession) -> bool:
     """Ask on the terminal; stdin itself is /dev/null here, see `streams`."""
-    print(f"remove {_counted(stale)} in {_place(session)}? [y/N] ", end="", file=sys.stderr, flush=True)
+    question = f"remove {_counted(stale)} in {_place(session)}? [y/N] "
+    print(line(question), end="", file=sys.stderr, flush=True)
     answer = b""
     while not answer.endswith(b"\n"):
         piece = os.read(streams.own_stdin(), 1)
@@ -148,9 +149,9 @@ def _show(overview: Overview, session: AwsSession, *, applies: bool) -> None:
         put("activations are not looked at", error=True)
     where = _place(session)
     if not stale:
-        put(f"nothing to remove in {where}")
+        put(line(f"nothing to remove in {where}"))
     elif not applies:
-        put(f"would remove {_counted(stale)} in {where}; --apply removes them")
+        put(line(f"would remove {_counted(stale)} in {where}; --apply removes them"))
 
 
 def _show_result(result: Result) -> None:
@@ -174,10 +175,12 @@ def _show_end(
     parts += [f"{counts[outcome]} {outcome}" for outcome in ("gone", "kept", "failed") if counts[outcome]]
     if counts["left"]:
         parts.append(f"{counts['left']} left: run it again")
-    put(("interrupted: " if interrupted else "") + "; ".join(parts), error=quiet)
+    put(line(("interrupted: " if interrupted else "") + "; ".join(parts)), error=quiet)
 
 
-def _print_json(overview: Overview, cleaner: Cleanup | None, session: AwsSession, limits: Limits) -> None:
+def _print_json(
+    overview: Overview, cleaner: Cleanup | None, session: AwsSession, limits: Limits, *, applied: bool
+) -> None:
     results = {} if cleaner is None else {result.entry.id: result for result in cleaner.results}
     found = []
     for finding in overview.findings:
@@ -198,7 +201,7 @@ def _print_json(overview: Overview, cleaner: Cleanup | None, session: AwsSession
         "region": session.region,
         "older_than_seconds": limits.older_than,
         "owner": limits.owner,
-        "applied": cleaner is not None,
+        "applied": applied,
         "entries": found,
         "errors": [error.message for error in errors if error is not None],
     }
@@ -243,5 +246,5 @@ def _plural(count: int, what: str) -> str:
 
 def _place(session: AwsSession) -> str:
     """Where it is looked: a person has several profiles, and another default region than they think."""
-    profile = session.profile
-    return line(session.region + ("" if profile.name == "default" else f" (profile {profile.name})"))
+    profile = session.profile.name
+    return session.region if profile == "default" else f"{session.region} (profile {profile})"
