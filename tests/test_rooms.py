@@ -56,7 +56,18 @@ IMPORTS: dict[str, set[str]] = {
     "client": {"aws", "definitions", "home", "keys"},
     "debug": {"aws", "client", "definitions", "plugins"},
     "setup": {"aws", "client"},
-    "cli": {"aws", "client", "debug", "local", "manifest", "plugins", "session", "settings", "setup", "submit"},
+    "cli": {
+        "aws",
+        "client",
+        "debug",
+        "local",
+        "manifest",
+        "plugins",
+        "session",
+        "settings",
+        "setup",
+        "submit",
+    },
     "local": {"home", "session"},
 }
 """What each room imports of the others; a new room, or a new way between two, is written down here."""
