@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from collections import abc
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence, cast
 
 import pluggy
@@ -41,6 +42,20 @@ LIMITS = {
     if name.startswith("smssh_") and function.smssh_limit is not None
 }
 """Seconds for one plugin's part in a hook, as `hookspecs.py` declares them."""
+ANSWERS: Mapping[str, tuple[type, ...]] = {
+    "smssh_configure": (abc.Mapping,),
+    "smssh_authorized_keys": (list, tuple),
+    "smssh_start_server": (hookspecs.Server,),
+    "smssh_start_transport": (hookspecs.Transport,),
+    "smssh_collect_report": (abc.Mapping,),
+    "smssh_ask_hosts": (hookspecs.HostAnswer,),
+    "smssh_other_hosts": (abc.Mapping,),
+    "smssh_transform_request": (abc.Mapping,),
+    "smssh_probes": (list, tuple),
+}
+"""What a hook's answer is, if it is not None; any other answer is skipped like an error."""
+ITEMS: Mapping[str, type] = {"smssh_authorized_keys": str, "smssh_other_hosts": hookspecs.HostState}
+"""What the items, or the values, of an answer are."""
 
 _log = logging.getLogger("smssh.plugins")
 
@@ -223,8 +238,8 @@ def _guarded(function: Callable[..., Any], plugin: str, hook: str) -> Callable[.
     def call(*arguments: Any) -> Any:
         try:
             if limit is None:
-                return _unforked(function, arguments)
-            return within(limit, function, arguments)
+                return _checked(hook, _unforked(function, arguments))
+            return _checked(hook, within(limit, function, arguments))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - no plugin can fail a job
             _log.warning(
                 "%s of plugin %s failed and is skipped: %s: %s", hook, plugin, type(error).__name__, error
@@ -233,6 +248,35 @@ def _guarded(function: Callable[..., Any], plugin: str, hook: str) -> Callable[.
             return None
 
     return call
+
+
+def _checked(hook: str, answer: Any) -> Any:
+    """The answer to a hook, as `hookspecs.py` has it; settings are parsed as those of a job.
+
+    Raises:
+        TypeError: it is of another type.
+        SmsshError: it has a setting that is outside its limits.
+    """
+    kinds = ANSWERS.get(hook)
+    if answer is None or kinds is None:
+        return answer
+    if not isinstance(answer, kinds):
+        raise TypeError(f"it answered a {type(answer).__name__}, not a {kinds[0].__name__}")
+    item = ITEMS.get(hook)
+    for each in answer.values() if isinstance(answer, abc.Mapping) else answer if item else ():
+        if item is not None and not isinstance(each, item):
+            raise TypeError(f"its answer has a {type(each).__name__}, not a {item.__name__}")
+    return _settings_of(answer) if hook == "smssh_configure" else answer
+
+
+def _settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    from .settings import SETTINGS, parsed
+
+    known = {setting.field: setting.kind for setting in SETTINGS}
+    for name in changes:
+        if name not in known:
+            raise TypeError(f"it answered {name!r}, which is not a field of Settings")
+    return {name: parsed(known[name], name, value) for name, value in changes.items()}
 
 
 def within(seconds: float, function: Callable[..., Any], arguments: Sequence[Any] = ()) -> Any:

@@ -229,7 +229,12 @@ def _version(value: Any) -> str:
 
 def _digests(value: Any) -> tuple[tuple[str, str], ...]:
     """`x86_64=<64 hex digits>,aarch64=...`, or the same as an object."""
-    pairs = value.items() if isinstance(value, dict) else [part.split("=", 1) for part in _items(value, ",")]
+    if isinstance(value, dict):
+        pairs: Any = value.items()
+    elif isinstance(value, (list, tuple)) and all(isinstance(pair, (list, tuple)) for pair in value):
+        pairs = value  # parsed already
+    else:
+        pairs = [part.split("=", 1) for part in _items(value, ",")]
     digests = []
     for pair in pairs:
         machine, digest = (str(part).strip().lower() for part in (*pair, "")[:2])

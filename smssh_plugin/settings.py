@@ -429,7 +429,7 @@ def parsed(kind: values.Kind, name: str, value: Any, limits: str = "", reference
     """
     try:
         return kind.parse(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise SmsshError(
             f"{name} is not usable: {error}",
             hint=f"use {limits or kind.limits}",

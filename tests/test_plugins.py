@@ -13,7 +13,7 @@ from smssh_plugin import hookimpl, hookspecs
 from smssh_plugin._version import __version__
 from smssh_plugin.hookspecs import Context, Failure, Job
 from smssh_plugin.plugins import Plugins
-from smssh_plugin.settings import Settings
+from smssh_plugin.settings import Settings, load
 from tests.entrypoints.conftest import bundle, container, key  # noqa: F401 - fixtures
 from tests.waiting import LIMIT
 
@@ -127,6 +127,38 @@ def test_a_hook_that_raises_is_named_and_skipped(context, caplog) -> None:
     assert plugins.authorized_keys(context) == ("key",)
     assert plugins.hold(context, "end", 0) is True
     assert "smssh_authorized_keys of plugin broken failed and is skipped: ValueError: it broke" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "hook", ["authorized_keys", "collect_report", "start_server", "start_transport", "ask_hosts", "other_hosts"]
+)
+@pytest.mark.parametrize("answer", [["ssh-ed25519 AAAA", 5], "ssh-ed25519 AAAA", 5, {"algo-2": "held"}, object()])
+def test_an_answer_of_another_type_is_named_and_skipped(context, caplog, hook, answer) -> None:
+    if hook == "collect_report" and isinstance(answer, dict):
+        answer = [answer]
+    plugins = Plugins([("odd", plugin(**{f"smssh_{hook}": lambda: answer}))], entry_points=False)
+    arguments = [Failure(1, (), 1)] if hook == "collect_report" else [None] if hook == "ask_hosts" else []
+    assert not getattr(plugins, hook)(context, *arguments)
+    assert f"smssh_{hook} of plugin odd failed and is skipped: TypeError" in caplog.text
+
+
+@pytest.mark.parametrize("changes", [{"hold_secs": 5}, {"hold_seconds": "soon"}, {"hold_seconds": -1}, ["hold"]])
+def test_settings_that_are_not_usable_are_skipped(context, caplog, changes) -> None:
+    odd = plugin(smssh_configure=lambda: changes)
+    fine = plugin(smssh_configure=lambda: {"hold_seconds": "10m", "hold": "failure", "agent_sha256": ()})
+    plugins = Plugins([("odd", odd), ("fine", fine)], entry_points=False)
+    found = plugins.configure(Settings(), context.job)
+    assert found == {"hold_seconds": 600, "hold": ("failure",), "agent_sha256": ()}
+    assert "smssh_configure of plugin odd failed and is skipped" in caplog.text
+
+
+def test_settings_that_are_parsed_already_are_taken(context) -> None:
+    """As a plugin has them that changes some of what it was given."""
+    whole = load(
+        {"SMSSH_AGENT_SHA256": "x86_64=" + "0" * 64, "SMSSH_WAIT": "5m", "SMSSH_NOTIFY": "https://a/b", "SMSSH_HOLD": "end"}
+    )
+    plugins = Plugins([("all", plugin(smssh_configure=lambda settings: vars(settings)))], entry_points=False)
+    assert plugins.configure(whole, context.job) == vars(whole)
 
 
 def test_disabled_plugins_are_not_loaded(context, caplog) -> None:

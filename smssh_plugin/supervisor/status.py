@@ -161,15 +161,19 @@ class Report:
         self.first_failed = str(report.get("first_failed") or "")
         for name, value in self._plugins.collect_report(self._context, failure).items():
             report.setdefault(name, value)
-        return _bounded(Redaction(self._context.environment).everything(report))
+        return _bounded(report, Redaction(self._context.environment))
 
 
-def _bounded(report: Mapping[str, Any]) -> protocol.Report:
-    """The report, in at most REPORT_LIMIT bytes and of what JSON has; `shortened` names what was cut for that."""
+def _bounded(report: Mapping[str, Any], redaction: Redaction) -> protocol.Report:
+    """The report without secrets, in at most REPORT_LIMIT bytes and of what JSON has.
+
+    `shortened` names what was cut for that; a section that is no JSON is left out.
+    """
     kept: dict[str, Any] = {}
     sizes: dict[str, int] = {}
-    for name, value in report.items():
+    for name, section in report.items():
         try:
+            value = redaction.everything({name: section})[name]
             sizes[name] = len(json.dumps(value, allow_nan=False))
             kept[name] = value
         except (TypeError, ValueError, RecursionError) as error:  # noqa: PERF203 - a dozen sections

@@ -18,7 +18,7 @@ from smssh_plugin.supervisor import protocol
 from smssh_plugin.supervisor.operations import Operations
 from smssh_plugin.supervisor.socket import Service
 from smssh_plugin.supervisor.status import REPORT_LIMIT
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 WORDY = """\
 import sys
@@ -220,6 +220,24 @@ def test_a_report_is_bounded(connected) -> None:
     assert set(report["shortened"]) <= {"huge", "text", "object"}
     assert report["huge"][0] == {"name": "é" * 1000}
     assert not {"not JSON", "not a number"} & set(report)
+
+
+@pytest.mark.parametrize("sections", [["a list"], {"circle": None}, {"object": object()}])
+def test_no_report_of_a_plugin_costs_the_hold(connected, sections) -> None:
+    if "circle" in sections:
+        sections["circle"] = circle = []
+        circle.append(circle)
+    connected.operations.started()
+    connected.wild.sections = sections
+    waiting, person = connected(), connected()
+    waiting.send({"op": "failed", "exit_code": 3})
+    until(lambda: person.ask({"op": "status"}, 30)["state"] == "held")
+    assert person.ask({"op": "report"}, 60)["exit_code"] == 3
+    assert person.ask({"op": "release", "exit_code": 7}, 30)["ok"]
+    decision = waiting.receive(30)
+    while "say" in decision:
+        decision = waiting.receive(30)
+    assert decision == {"action": "release", "exit_code": 7}
 
 
 def test_an_answer_that_is_too_large_is_an_error(connected, monkeypatch) -> None:
