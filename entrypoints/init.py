@@ -256,6 +256,9 @@ class EntryPoint:
             try:
                 self._start()
             except OSError as error:
+                if not self.started:
+                    raise  # no process can be made, and the entry point itself may need none: `run` becomes it
+                self._end_supervisor()
                 return _cannot_start(self._command, error)
             if self._reporter is None:
                 # The supervisor and the child are starting: on two cores, a third would only slow them down.

@@ -317,6 +317,21 @@ def test_a_failure_of_ours_runs_nothing_twice(container, hold) -> None:
     assert container.output() == "RAN\n"
 
 
+@pytest.mark.parametrize("hold", ["", "failure"])
+def test_where_no_process_can_be_made_it_becomes_the_original(container, hold) -> None:
+    """A limit of processes: the entry point would have needed none besides itself."""
+    code = (
+        "import errno, os, sys\n"
+        "from smssh_plugin.entrypoints import init\n"
+        "def full(): raise BlockingIOError(errno.EAGAIN, 'Resource temporarily unavailable')\n"
+        "os.fork = full\n"
+        "sys.exit(init.run(['sh', '-c', 'echo $$; exit 3'], 'test'))\n"
+    )
+    process = container.start(sys.executable, "-c", code, SMSSH_HOLD=hold)
+    assert wait(process) == 3
+    assert container.output() == f"{process.pid}\n"
+
+
 def test_the_child_finds_the_signals_as_they_were(container) -> None:
     """An ignored SIGCHLD would also take the child's exit status from its parent."""
     show = "grep ^Sig[BIC] /proc/self/status; exit 3"
