@@ -130,9 +130,12 @@ def test_a_hook_that_raises_is_named_and_skipped(context, caplog) -> None:
 
 
 @pytest.mark.parametrize(
-    "hook", ["authorized_keys", "collect_report", "start_server", "start_transport", "ask_hosts", "other_hosts"]
+    "hook",
+    ["authorized_keys", "collect_report", "start_server", "start_transport", "ask_hosts", "other_hosts"],
 )
-@pytest.mark.parametrize("answer", [["ssh-ed25519 AAAA", 5], "ssh-ed25519 AAAA", 5, {"algo-2": "held"}, object()])
+@pytest.mark.parametrize(
+    "answer", [["ssh-ed25519 AAAA", 5], "ssh-ed25519 AAAA", 5, {"algo-2": "held"}, object()]
+)
 def test_an_answer_of_another_type_is_named_and_skipped(context, caplog, hook, answer) -> None:
     if hook == "collect_report" and isinstance(answer, dict):
         answer = [answer]
@@ -142,7 +145,9 @@ def test_an_answer_of_another_type_is_named_and_skipped(context, caplog, hook, a
     assert f"smssh_{hook} of plugin odd failed and is skipped: TypeError" in caplog.text
 
 
-@pytest.mark.parametrize("changes", [{"hold_secs": 5}, {"hold_seconds": "soon"}, {"hold_seconds": -1}, ["hold"]])
+@pytest.mark.parametrize(
+    "changes", [{"hold_secs": 5}, {"hold_seconds": "soon"}, {"hold_seconds": -1}, ["hold"]]
+)
 def test_settings_that_are_not_usable_are_skipped(context, caplog, changes) -> None:
     odd = plugin(smssh_configure=lambda: changes)
     fine = plugin(smssh_configure=lambda: {"hold_seconds": "10m", "hold": "failure", "agent_sha256": ()})
@@ -155,7 +160,12 @@ def test_settings_that_are_not_usable_are_skipped(context, caplog, changes) -> N
 def test_settings_that_are_parsed_already_are_taken(context) -> None:
     """As a plugin has them that changes some of what it was given."""
     whole = load(
-        {"SMSSH_AGENT_SHA256": "x86_64=" + "0" * 64, "SMSSH_WAIT": "5m", "SMSSH_NOTIFY": "https://a/b", "SMSSH_HOLD": "end"}
+        {
+            "SMSSH_AGENT_SHA256": "x86_64=" + "0" * 64,
+            "SMSSH_WAIT": "5m",
+            "SMSSH_NOTIFY": "https://a/b",
+            "SMSSH_HOLD": "end",
+        }
     )
     plugins = Plugins([("all", plugin(smssh_configure=lambda settings: vars(settings)))], entry_points=False)
     assert plugins.configure(whole, context.job) == vars(whole)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..aws.session import AwsSession
+from ..errors import ExitStatus, SmsshError
 from . import certificates, known_hosts
 from .addresses import parse
 from .lookup import resolve
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from .managed_nodes import Node
 
 __all__ = ["Endpoint", "own_command", "reach"]
+
+_USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+=-]{0,254}\$?\Z")
+"""The name of an account: no word of a command line or of ssh's configuration besides."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def reach(
             count it. A container of an older smssh counts every login.
 
     Raises:
-        SmsshError: also REFUSED where the host announced no host key.
+        SmsshError: also REFUSED where the host announced no host key, or no user that there can be.
     """
     text = str(parse(address))
     session = session or AwsSession()
@@ -85,9 +90,25 @@ def reach(
     proxy += ["--port", str(port), "--target", found.target]
     return Endpoint(
         address=text,
-        user=found.user,
+        user=_checked_user(found.user, text),
         host_key=known_hosts.checked(found.host_key, text),
         proxy=tuple(proxy),
         key=certificates.own_key().private,
         owner=found.owner,
     )
+
+
+def _checked_user(user: str, address: str) -> str:
+    """The user that a container announced.
+
+    Raises:
+        SmsshError: it is no name of an account: ssh would read more than a name in it.
+    """
+    if not _USER.match(user):
+        raise SmsshError(
+            f"{address} announced the user {user[:80]!r}, which is not the name of an account: refusing to log in",
+            hint="check who may write what the job announces: only the job's role should",
+            reference="bad-user",
+            status=ExitStatus.REFUSED,
+        )
+    return user

@@ -175,7 +175,7 @@ def _guessed(address: StepAddress, session: AwsSession) -> tuple[str | None, Nod
         node for info in online if (node := node_of(session, info)) is not None and node.state != "ended"
     ]
     # Of several, what SageMaker says of the job decides; and a name alone makes no node the job's.
-    if len(nodes) == 1 and nodes[0].job.lower().startswith(start):
+    if len(nodes) == 1 and nodes[0].port and nodes[0].job.lower().startswith(start):
         return arn, checked_owner(nodes[0])
     return arn, None
 
@@ -211,5 +211,13 @@ def _find(address: Address, session: AwsSession, *, without_server: bool) -> Nod
     host = address.host or DEFAULT_HOST
     living, over = claims(session, job, host)
     if living:
-        return checked_owner(living[0][1] if len(living) == 1 else only_claim(session, job, host, living))
+        node = checked_owner(living[0][1] if len(living) == 1 else only_claim(session, job, host, living))
+        if not node.port and not without_server:
+            raise SmsshError(
+                f"node {node.target} says in its tags that it is {node.address}, and names no port of an SSH server",
+                hint="see in the job's log whether smssh registered it; or use `smssh shell`",
+                reference="bad-tags",
+                status=ExitStatus.REFUSED,
+            )
+        return node
     return without_node(session, job, host, without_server=without_server, over=over)

@@ -27,12 +27,16 @@ __all__ = [
     "list_nodes",
     "living",
     "living_nodes",
+    "moment_of",
     "node_of",
+    "port_of",
     "registered",
     "role_names",
 ]
 
 TAG_THREADS = 8
+LATEST = 1e11
+"""Seconds since the epoch, in the year 5138: what is not before it is no time of a job."""
 NAMES_A_FILTER = 50
 """Values of one filter of DescribeInstanceInformation, at most."""
 
@@ -49,7 +53,7 @@ class Node:
         host: `algo-1`, `algo-2`, ...
         step: the pipeline step, where the container was told.
         state: ready, held, running, released or ended; None where the container could not set it.
-        port: the loopback port of the container's SSH server; 0 where it has none.
+        port: the loopback port of the container's SSH server; 0 where it has none, or announced none that can be.
         user: whom to log in as.
         host_key: the SSH host key, `ssh-ed25519 AAAA...`; "" where none was announced (login is refused
             then).
@@ -147,14 +151,6 @@ def node_of(session: AwsSession, info: dict[str, Any]) -> Node | None:
             raise
         return None
     tags = {tag["Key"]: tag["Value"] for tag in answer.get("TagList", [])}
-    try:
-        port = int(tags.get("SMSSHPort", "22"))
-        control_port = int(tags.get("SMSSHControlPort", "0"))
-        created = float(tags.get("SMSSHCreated", "0")) or registered(info)
-    except ValueError as error:
-        raise SmsshError(
-            f"node {target} carries tags that are not ours: {error}", reference="bad-tags"
-        ) from error
     return Node(
         target=target,
         job=tags.get("SMSSHJob", ""),
@@ -162,14 +158,32 @@ def node_of(session: AwsSession, info: dict[str, Any]) -> Node | None:
         host=tags.get("SMSSHHost", DEFAULT_HOST),
         step=tags.get("SMSSHStep") or None,
         state=tags.get("SMSSHState") or None,
-        port=port,
+        port=port_of(tags.get("SMSSHPort", "22")),
         user=tags.get("SMSSHUser", "root"),
         host_key=tags.get("SMSSHHostKey", "").strip(),
         ping_status=str(info.get("PingStatus", "")),
-        created=created,
+        created=moment_of(tags.get("SMSSHCreated")) or registered(info),
         owner=tags.get("SSHOwner", ""),
-        control_port=control_port,
+        control_port=port_of(tags.get("SMSSHControlPort")),
     )
+
+
+def port_of(said: object) -> int:
+    """A port that a container announced; 0 for anything else, as any job may announce anything."""
+    try:
+        number = int(str(said))
+    except ValueError:
+        return 0
+    return number if 0 < number < 65536 else 0
+
+
+def moment_of(said: object) -> float:
+    """A time that a container announced, in seconds since the epoch; 0.0 for anything else."""
+    try:
+        seconds = float(str(said))
+    except ValueError:
+        return 0.0
+    return seconds if 0.0 < seconds < LATEST else 0.0
 
 
 def checked_owner(node: Node) -> Node:

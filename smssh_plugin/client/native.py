@@ -96,7 +96,7 @@ def announced(session: AwsSession, job: dict[str, Any], host: str) -> dict[str, 
         found = json.loads(content)
         same = (found["version"], found["job"], found["host"]) == (_VERSION, name, host)
         port, control = int(found["port"]), int(found.get("control_port") or 0)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         same, port, control, found = False, 0, 0, {}
     if not same or not 0 < port < 65536 or not 0 <= control < 65536:
         raise SmsshError(

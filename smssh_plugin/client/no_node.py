@@ -8,7 +8,7 @@ from ..errors import ExitStatus, SmsshError
 from . import native
 from .job_names import StepJob, known, listed_name
 from .job_state import DESCRIBE, ENDED, ENDING, check_host, described_job, ended, submitted_with_smssh
-from .managed_nodes import Node
+from .managed_nodes import Node, moment_of, port_of
 from .patience import NotYet
 
 if TYPE_CHECKING:
@@ -188,11 +188,11 @@ def _native(session: AwsSession, described: dict[str, Any], host: str, *, withou
         host=host,
         step=str(found.get("step") or "") or None,
         state=str(found.get("state") or "") or None,
-        port=int(found.get("port") or 0),
+        port=port_of(found.get("port")),
         user=str(found.get("user") or "root"),
         host_key=str(found.get("host_key") or "").strip(),
         ping_status="Online",
-        created=float(found.get("created") or 0.0),
+        created=moment_of(found.get("created")),
         owner=str(found.get("owner") or ""),
-        control_port=int(found.get("control_port") or 0),
+        control_port=port_of(found.get("control_port")),
     )

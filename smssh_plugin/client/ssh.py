@@ -89,8 +89,15 @@ def options(endpoint: Endpoint, known_hosts: Path) -> dict[str, str]:
 
 
 def render(chosen: dict[str, str], keys: Sequence[Path]) -> str:
-    """The text of a configuration file with these options, and these private keys, for any host."""
+    """The text of a configuration file with these options, and these private keys, for any host.
+
+    Raises:
+        SmsshError: a value is more than a line.
+    """
     lines = [*chosen.items(), *(("IdentityFile", quoted(key)) for key in keys)]
+    for name, value in lines:
+        if "\n" in value or "\r" in value:  # what follows would be a line of its own, such as `Match exec`
+            raise SmsshError(f"ssh cannot use {value!r} as {name}", status=ExitStatus.USAGE)
     return "".join(f"{name} {value}\n" for name, value in lines)
 
 

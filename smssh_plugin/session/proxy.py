@@ -93,7 +93,12 @@ class Route:
             return self.target
         found = self._found = self._look(self.wait, cached=not anew)
         if self.user is not None and self.user != found.user:
-            say(f"the SSH server accepts the user {found.user!r}, not {self.user!r}: use ssh -l {found.user}")
+            import shlex  # a person may paste it
+
+            say(
+                f"the SSH server accepts the user {found.user!r}, not {self.user!r}: "
+                f"use ssh -l {shlex.quote(found.user)}"
+            )
             self.user = None
         return found.target
 

@@ -110,10 +110,19 @@ def install(
             raise _unfit(f"the files could not be unpacked ({folder}): mktemp, base64 and tar are required")
         progress("starting the server")
         shell.send(_typed(_START, idle=idle))
-        try:
-            found: dict[str, Any] = json.loads(_marked(shell, START_SECONDS))
-        except ValueError:
-            raise _unfit("the answer of the start program is not JSON") from None
+        return _server(_marked(shell, START_SECONDS))
+
+    return converse(aws, find, talk)
+
+
+def _server(answer: str) -> dict[str, Any]:
+    """What the start program says of the server.
+
+    Raises:
+        SmsshError: it says that there is none, or nothing that is understood.
+    """
+    try:
+        found = json.loads(answer)
         if not found.get("port") or not found.get("host_key"):
             raise _unfit(str(found.get("error") or "the SSH server did not start"))
         return {
@@ -122,8 +131,8 @@ def install(
             "host_key": str(found["host_key"]),
             "user": str(found["user"]),
         }
-
-    return converse(aws, find, talk)
+    except (ValueError, AttributeError, KeyError, TypeError, OverflowError, RecursionError):
+        raise _unfit("the answer of the start program is not understood") from None
 
 
 def _typed(script: str, **values: str) -> bytes:

@@ -173,6 +173,18 @@ def test_a_host_key_of_another_kind_is_refused(ssh_server: SshServer, tmp_path: 
     assert caught.value.status is ExitStatus.REFUSED
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_user_that_a_job_announces_is_no_line_of_sshs_configuration(
+    ssh_server: SshServer, tmp_path: Path, end: str
+) -> None:
+    """It would be run here, as the person who logs in."""
+    ran = tmp_path / "ran"
+    user = f'root{end}Match exec "touch {ran}"'
+    with pytest.raises(SmsshError, match="ssh cannot use .* as User"):
+        Connection(replace(ssh_server.endpoint, user=user))
+    assert not ran.exists()
+
+
 def test_what_the_proxy_says_reaches_the_person(ssh_server: SshServer) -> None:
     says = (sys.executable, "-c", "import sys; sys.exit('error: no such thing as that job')")
     with pytest.raises(SmsshError, match="no such thing as that job") as caught:

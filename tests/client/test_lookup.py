@@ -480,6 +480,37 @@ def test_a_host_that_the_job_has_not_got_is_named(session: AwsSession, service: 
     assert caught.value.status is ExitStatus.NOT_FOUND
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"Port": "x"},
+        {"Port": "-1"},
+        {"Port": "65536"},
+        {"ControlPort": "x"},
+        {"Created": "soon"},
+        {"Created": "nan"},
+        {"Created": "inf"},
+        {"Created": "1e400"},
+    ],
+)
+def test_a_node_with_odd_tags_is_a_node_among_others(
+    service: Service, session: AwsSession, odd: dict[str, str]
+) -> None:
+    """Any job may write any tags: what one says is of no consequence for the others."""
+    good, other = add_node(service, "good"), add_node(service, "odd", **odd)
+    found = managed_nodes.list_nodes(session)
+    assert {node.target for node in found} == {good, other}
+    assert all(0 < node.created < time.time() + 60 for node in found)
+    assert not managed_nodes.conflicts(found)
+    start_job(service, "odd")
+    if odd.get("Port"):
+        with pytest.raises(SmsshError, match="names no port of an SSH server"):
+            lookup.resolve("odd.training.sagemaker", session)
+        assert lookup.resolve("odd.training.sagemaker", session, without_server=True).target == other
+    else:
+        assert lookup.resolve("odd.training.sagemaker", session).target == other
+
+
 # ------------------------------------------------------------------------------- native remote debugging
 
 
@@ -595,6 +626,51 @@ def test_why_a_native_host_is_not_to_be_had(
         lookup.resolve("algo-2.job.training.sagemaker")
     assert caught.value.status is ExitStatus[status]
     assert not api.answers
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        'root\nMatch exec "touch it"',
+        "-oProxyCommand=touch it",
+        "root ProxyJump x",
+        "%h",
+        "$(touch it)",
+        "\u2028",
+    ],
+)
+def test_a_user_that_is_no_name_is_refused(api: Api, user: str) -> None:
+    announced = {**ANNOUNCED, "user": user}
+    api.answers = [NO_NODES, (200, NATIVE), (200, json.dumps(announced).encode())]
+    with pytest.raises(SmsshError, match="not the name of an account") as caught:
+        endpoint.reach("algo-2.job.training.sagemaker")
+    assert caught.value.status is ExitStatus.REFUSED
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"created": "soon"},
+        {"created": [5]},
+        {"created": float("nan")},
+        {"created": float("inf")},
+        {"created": 10**400},
+        {"created": -5},
+    ],
+)
+def test_an_odd_time_in_an_announcement_costs_no_login(api: Api, odd: dict[str, Any]) -> None:
+    api.answers = [NO_NODES, (200, NATIVE), (200, json.dumps({**ANNOUNCED, **odd}).encode())]
+    node = lookup.resolve("algo-2.job.training.sagemaker")
+    assert (node.port, node.created) == (2222, 0.0)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b'{"version": 1, "job": "job", "host": "algo-2", "port": 1e999}']
+)
+def test_an_announcement_that_is_not_understood_is_refused(api: Api, content: bytes) -> None:
+    api.answers = [NO_NODES, (200, NATIVE), (200, content)]
+    with pytest.raises(SmsshError, match="not an announcement of algo-2 of job"):
+        lookup.resolve("algo-2.job.training.sagemaker")
 
 
 def test_a_shell_needs_no_ssh_server(api: Api) -> None:

@@ -228,3 +228,21 @@ def test_what_a_talk_answers_comes_back(api: Api, inside: dict[str, str]) -> Non
     with scripted(ShellPeer("/bin/sh", "-c", "stty raw; exec sh -i", environment=inside)) as opening:
         answer(api, opening)
         assert converse(AwsSession(), lambda _anew: "t", talk).count(b"z") >= 300_000
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "no JSON",
+        "[]",
+        "5",
+        '{"port": "x", "host_key": "y", "user": "root"}',
+        '{"port": [1], "host_key": "y", "user": "root"}',
+        '{"port": 1e999, "host_key": "y", "user": "root"}',
+        '{"port": 5, "host_key": "y"}',
+        "[" * 100_000,
+    ],
+)
+def test_an_answer_of_the_start_program_that_is_not_understood(said: str) -> None:
+    with pytest.raises(SmsshError, match="the answer of the start program is not understood"):
+        installs._server(said)
