@@ -23,10 +23,18 @@ def home() -> Path:
     """The client's folder: `$SMSSH_HOME`, by default `~/.smssh`. It may not exist yet.
 
     Raises:
-        SmsshError: it is another user's, who could swap the keys and host keys in it.
+        SmsshError: it is another user's, who could swap the keys and host keys in it; or there is no home folder.
     """
     named = os.environ.get(HOME_VARIABLE, "").strip()
-    path = Path(named).expanduser().absolute() if named else Path("~/.smssh").expanduser()
+    try:
+        path = Path(named or "~/.smssh").expanduser().absolute()
+    except RuntimeError:  # no HOME, and no account of this user id; or a `~name` that is nobody
+        raise SmsshError(
+            f"there is no home folder for {named or '~/.smssh'}",
+            hint=f"set HOME, or name a folder of your own in {HOME_VARIABLE}",
+            reference="no-home",
+            status=ExitStatus.USAGE,
+        ) from None
     try:
         _check_owner(path)
     except FileNotFoundError:

@@ -167,7 +167,11 @@ def test_settings_that_are_parsed_already_are_taken(context) -> None:
             "SMSSH_HOLD": "end",
         }
     )
-    plugins = Plugins([("all", plugin(smssh_configure=lambda settings: vars(settings)))], entry_points=False)
+
+    def every(settings):
+        return vars(settings)
+
+    plugins = Plugins([("all", plugin(smssh_configure=every))], entry_points=False)
     assert plugins.configure(whole, context.job) == vars(whole)
 
 

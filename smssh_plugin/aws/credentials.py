@@ -74,7 +74,7 @@ class CredentialChain:
         try:
             if self._resolved is None:
                 self._resolved = _resolver(
-                    self, JSONFileCache(str(Path(CACHE).expanduser()))
+                    self, JSONFileCache(str(Path(os.path.expanduser(CACHE))))
                 ).load_credentials()
             return None if self._resolved is None else self._resolved.get_frozen_credentials()
         except RefreshWithMFAUnsupportedError as error:
@@ -167,7 +167,7 @@ def _from_cache(profile: Profile) -> StaticKeys | None:
     if key is None:
         return None
     try:
-        found = json.loads((Path(CACHE).expanduser() / f"{key}.json").read_text(encoding="utf-8"))[
+        found = json.loads((Path(os.path.expanduser(CACHE)) / f"{key}.json").read_text(encoding="utf-8"))[
             "Credentials"
         ]
         left = time_of(str(found["Expiration"])) - time.time()

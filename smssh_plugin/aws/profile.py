@@ -89,7 +89,7 @@ class Profile:
 
 
 def _read(name: str) -> dict[str, Mapping[str, str]]:
-    path = Path(os.path.expandvars(name)).expanduser()
+    path = Path(os.path.expanduser(os.path.expandvars(name)))
     if not path.is_file():
         return {}
     import configparser

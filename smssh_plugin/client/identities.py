@@ -40,7 +40,7 @@ def offered(own: Path) -> list[Path]:
     Args:
         own: the file of our own private key.
     """
-    folder = Path("~/.ssh").expanduser()
+    folder = Path(os.path.expanduser("~/.ssh"))
     return [own, *(path for name in DEFAULTS if (path := folder / name) != own and path.is_file())]
 
 

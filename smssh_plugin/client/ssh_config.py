@@ -5,6 +5,7 @@ At the top, since ssh takes the first value it finds: a user's `Host *` further 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -160,7 +161,7 @@ def _ignored() -> list[str]:
 
 
 def _users_config() -> Path:
-    return Path("~/.ssh/config").expanduser()
+    return Path(os.path.expanduser("~/.ssh/config"))
 
 
 def _text(value: object) -> str:

@@ -74,7 +74,7 @@ def suffices(region: str, environ: Mapping[str, str]) -> bool:
     """Whether no configuration file and none of boto3's other ways has a say."""
     if any(environ.get(name) for name in _NEEDS_MORE):
         return False
-    if any(Path(environ.get(name) or path).expanduser().is_file() for name, path in _FILES):
+    if any(os.path.isfile(os.path.expanduser(environ.get(name) or path)) for name, path in _FILES):
         return False
     if _configured(environ):
         if _endpoint(environ) is None:

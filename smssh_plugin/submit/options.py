@@ -261,7 +261,7 @@ def public_keys(entry: str) -> list[str]:
         raise _refusal("authorized_keys", "has a private key where a public one belongs")
     if _KEY.search(entry):
         return [entry.strip()]
-    path = Path(entry).expanduser()
+    path = Path(os.path.expanduser(entry))  # Path.expanduser raises where there is no such user, or no home
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -311,6 +311,9 @@ def _normal(option: settings.Option, value: Any) -> Any:
         return option.default
     if kind.choice or option.setting != option.name:
         return settings.parsed(kind, f"SSHOptions: {option.name}", value, option.limits, "bad-option")
+    plain = bool(kind.separator) or isinstance(value, (str, int, float, type(None)))
+    if option.travels == settings.OPTIONS_JSON and not plain:
+        raise _refusal(option.name, f"is {value!r}, which is neither text nor a number")
     return value
 
 

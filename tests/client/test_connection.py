@@ -180,7 +180,7 @@ def test_a_user_that_a_job_announces_is_no_line_of_sshs_configuration(
     """It would be run here, as the person who logs in."""
     ran = tmp_path / "ran"
     user = f'root{end}Match exec "touch {ran}"'
-    with pytest.raises(SmsshError, match="ssh cannot use .* as User"):
+    with pytest.raises(SmsshError, match=r"ssh cannot use .* as User"):
         Connection(replace(ssh_server.endpoint, user=user))
     assert not ran.exists()
 

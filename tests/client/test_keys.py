@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pwd
 import stat
 import subprocess
 import time
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from smssh_plugin.client import known_hosts, ssh, ssh_config
+from smssh_plugin.client import identities, known_hosts, ssh, ssh_config
 from smssh_plugin.errors import ExitStatus, SmsshError
+from smssh_plugin.home import home
 from smssh_plugin.keys import KeyPair, ensure_key
 from tests import needs
 
@@ -175,6 +177,23 @@ def test_a_home_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(SmsshError, match="cannot use the folder") as caught:
         ensure_key()
     assert caught.value.status is ExitStatus.USAGE
+
+
+def test_without_a_home_folder_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user id without an account, and no HOME."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("SMSSH_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with pytest.raises(SmsshError, match="there is no home folder") as caught:
+        home()
+    assert "SMSSH_HOME" in (caught.value.hint or "")
+    monkeypatch.setenv("SMSSH_HOME", "~nobody-of-that-name/x")
+    with pytest.raises(SmsshError, match="there is no home folder"):
+        home()
+    monkeypatch.setenv("SMSSH_HOME", str(tmp_path / "own"))
+    monkeypatch.chdir(tmp_path)
+    assert identities.offered(ensure_key().private) == [home() / "id_ed25519"]
+    assert "Host *.sagemaker" in ssh_config.block()
 
 
 @pytest.mark.parametrize(

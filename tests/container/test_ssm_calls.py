@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import json
+import pwd
 import sys
 import threading
 import time
@@ -59,6 +60,13 @@ def test_a_configuration_file_is_boto3s(tmp_path, monkeypatch) -> None:
     assert suffices("eu-west-1", {**VARIABLES, "AWS_CONFIG_FILE": str(other)})
     other.write_text("")
     assert not suffices("eu-west-1", {**VARIABLES, "AWS_CONFIG_FILE": str(other)})
+
+
+def test_without_a_home_folder_there_is_no_file_of_boto3s(monkeypatch) -> None:
+    """A user id without an account, and no HOME."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    assert suffices("eu-west-1", VARIABLES)
 
 
 def test_without_boto3(stack, monkeypatch) -> None:

@@ -136,6 +136,15 @@ def test_the_container_reads_what_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         ({"role": " "}, "role"),
         ({"extra": {"hold": "end"}}, "extra"),
         ({"authorized_keys": ("no such file",)}, "authorized_keys"),
+        ({"authorized_keys": ("~nobody-of-that-name/key.pub",)}, "authorized_keys"),
+        ({"hold_seconds": 10**400}, "hold_seconds"),
+        ({"wait": 10**400}, "wait"),
+        ({"hold_seconds": []}, "hold_seconds"),
+        ({"owner": ["ann"]}, "owner"),
+        ({"owner": b"ann"}, "owner"),
+        ({"notify_template": ["$event"]}, "notify_template"),
+        ({"notify_template": {"$event"}}, "notify_template"),
+        ({"price_per_hour": []}, "price_per_hour"),
         ({"authorized_keys": ("-----BEGIN OPENSSH PRIVATE KEY-----",)}, "authorized_keys"),
     ],
 )
@@ -144,6 +153,11 @@ def test_what_is_wrong_is_named(wrong: dict[str, Any], named: str) -> None:
         SSHOptions(**wrong)
     assert caught.value.message.startswith(f"SSHOptions: {named}")
     assert caught.value.status is ExitStatus.USAGE
+
+
+def test_a_number_without_end_is_refused() -> None:
+    with pytest.raises(SmsshError, match="ssh_port is not usable"):
+        SSHOptions(extra={"ssh_port": float("inf")})
 
 
 def test_keys_from_a_file(tmp_path: Path) -> None:
