@@ -188,7 +188,7 @@ def _cache_key(profile: Profile) -> str | None:
             name: value for name, key in _ROLE_ARGUMENTS if (value := profile.get(key)) is not None
         }
         duration = profile.get("duration_seconds") or ""
-        if duration.isdigit():
+        if duration.isdecimal():
             arguments["DurationSeconds"] = int(duration)
         text = json.dumps(arguments, sort_keys=True)
     elif profile.get("sso_account_id") and profile.get("sso_role_name"):

@@ -238,7 +238,7 @@ def _counts(line: str) -> tuple[int, int]:
     sizes = [1, 1]
     for number, word in enumerate(line.split()[1:3]):
         count = word.partition(",")[2]
-        if count.isdigit():
+        if count.isdecimal() and len(count) < 10:  # "²" is a digit, and no number
             sizes[number] = int(count)
     return sizes[0], sizes[1]
 

@@ -186,6 +186,13 @@ def test_any_text_is_text(text: str) -> None:
     check(page(full(text)))
 
 
+@pytest.mark.parametrize("count", ["²", "9" * 5000, "x", ""])
+def test_a_patch_may_say_anything_of_its_lines(count: str) -> None:
+    report = full()
+    report.incidents[0].actions = [Action("patch", 5.0, detail=f"@@ -1,{count} +1,{count} @@\n+new\n")]
+    assert "+new" in page(report)
+
+
 def test_reports_of_every_ending() -> None:
     for status in ("Executing", "Succeeded", "Failed", "Stopped", "CompletedWithFailures"):
         for because in ("ended", "interrupted", "timeout", "error"):
