@@ -260,13 +260,15 @@ def _checked(hook: str, answer: Any) -> Any:
     kinds = ANSWERS.get(hook)
     if answer is None or kinds is None:
         return answer
+    found: Any = answer
     if not isinstance(answer, kinds):
         raise TypeError(f"it answered a {type(answer).__name__}, not a {kinds[0].__name__}")
     item = ITEMS.get(hook)
-    for each in answer.values() if isinstance(answer, abc.Mapping) else answer if item else ():
-        if item is not None and not isinstance(each, item):
-            raise TypeError(f"its answer has a {type(each).__name__}, not a {item.__name__}")
-    return _settings_of(answer) if hook == "smssh_configure" else answer
+    if item is not None:
+        for each in found.values() if isinstance(found, abc.Mapping) else found:
+            if not isinstance(each, item):
+                raise TypeError(f"its answer has a {type(each).__name__}, not a {item.__name__}")
+    return _settings_of(found) if hook == "smssh_configure" else found
 
 
 def _settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:
