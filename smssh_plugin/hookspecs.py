@@ -14,9 +14,9 @@ A plugin is any installed package with an entry point in the group `smssh`:
     def smssh_ready(context):
         print("log in with:", context.connect_command)
 
-An implementation takes only the arguments that it needs, by name. One that raises, or takes longer than the hook's
-limit, is named in the supervisor's log and skipped: no plugin can fail a job. `SMSSH_DISABLE_HOOKS=mine` leaves a
-plugin out, the built-in ones too.
+An implementation takes only the arguments that it needs, by name. One that raises, answers with another type than its
+hook's, or takes longer than the hook's limit, is named in the supervisor's log and skipped: no plugin can fail a job.
+`SMSSH_DISABLE_HOOKS=mine` leaves a plugin out, the built-in ones too.
 
 Container-side hooks run in the supervisor, never in the interpreter that runs the user's script.
 """
@@ -84,7 +84,8 @@ def smssh_configure(settings: Settings, job: Job) -> Mapping[str, Any] | None:
         job: which job and host this is.
 
     Returns:
-        New values by field name of `Settings`, for example `{"hold": ("failure",)}`, or None.
+        New values by field name of `Settings`, for example `{"hold": ("failure",)}`, or None. They are parsed, and held
+        to their limits, as those of a job: `{"hold_seconds": "10m"}` does as well.
     """
 
 
