@@ -124,7 +124,7 @@ def install(region: str | None = None, profile: str | None = None) -> tuple[Path
     write_atomically(path, block(region, profile), mode=None)
     config = _users_config()
     config.parent.mkdir(mode=0o700, exist_ok=True)
-    before = config.read_text(encoding="utf-8") if config.exists() else ""
+    before = _users_text() if config.exists() else ""
     line = f"Include {ssh.quoted(path)}"
     if line in before.splitlines():
         return path, False
@@ -153,11 +153,18 @@ def _version() -> tuple[int, int]:
 def _ignored() -> list[str]:
     """What the user's own file has ssh ignore: the first IgnoreUnknown that ssh reads is the one that counts."""
     try:
-        text = _users_config().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = _users_text()
+    except OSError:
         return []
     values = re.findall(r"^\s*IgnoreUnknown(?:\s+|\s*=\s*)(.+?)\s*$", text, re.MULTILINE | re.IGNORECASE)
-    return [word for value in values for word in re.split(r"[\s,]+", value.strip('"')) if word]
+    return [
+        word for value in values for word in re.split(r"[\s,]+", value.strip('"')) if word.isascii() and word
+    ]
+
+
+def _users_text() -> str:
+    """The user's own file, to the byte: whatever its line ends, and the encoding of its comments."""
+    return _users_config().read_bytes().decode("utf-8", "surrogateescape")
 
 
 def _users_config() -> Path:

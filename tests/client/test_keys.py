@@ -244,6 +244,25 @@ def test_the_configuration_is_included_once_and_at_the_top(tmp_path: Path) -> No
     assert " proxy My-Job.training.sagemaker --user %r\n" in shown.replace("%n", "My-Job.training.sagemaker")
 
 
+def test_what_else_is_in_the_configuration_stays_to_the_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = tmp_path / ".ssh" / "config"
+    config.parent.mkdir(mode=0o700)
+    theirs = "# Server für Jürgen\r\nIgnoreUnknown UseKeychain\r\nHost j\r\n  UseKeychain yes\r\n".encode(
+        "latin-1"
+    )
+    config.write_bytes(theirs)
+    path, changed = ssh_config.install()
+    assert changed
+    assert ",UseKeychain\n" in path.read_text()
+    first, _, rest = config.read_bytes().partition(b"\n\n")
+    assert first.startswith(b"Include ")
+    assert rest == theirs
+    assert ssh_config.install()[1] is False
+
+
 def test_paths_with_odd_characters_are_quoted() -> None:
     assert ssh.quoted("/a b/%h") == '"/a b/%%h"'
     with pytest.raises(SmsshError, match="quote"):
