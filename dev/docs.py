@@ -82,9 +82,10 @@ def smssh_ready(context):
 - **Order.** Plugins of other packages are asked before the built-in ones. `@hookimpl(tryfirst=True)` and `trylast=True`
   change the order of implementations ([pluggy](https://pluggy.readthedocs.io) has the details). In a hook whose first
   result counts, return None to leave the answer to the next plugin.
-- **Failures.** A hook cannot fail a job. One that raises, exits, or answers with another type is named in
-  the supervisor's log and skipped. One that takes longer than its limit is skipped as well, and goes on in its thread. A child process that returns from a
-  hook after a fork is ended. A hook that ends the process ends the supervisor and every login; the job goes on.
+- **Failures.** A hook cannot fail a job. One that raises, exits, or answers with another type is named in the
+  supervisor's log and skipped. One that takes longer than its limit is skipped as well, and goes on in its thread. A
+  child process that returns from a hook after a fork is ended. A hook that ends the process ends the supervisor and
+  every login; the job goes on.
 - **Process.** Container-side hooks run in the supervisor, a process of its own, and never in the interpreter of the
   user's script. Start a program that outlives the hook with `start_new_session=True`, and end it in `smssh_stop`.
 - **Switching off.** `SMSSH_DISABLE_HOOKS=mine` leaves a plugin out of a job. It works for built-in plugins, too.
