@@ -30,6 +30,8 @@ class ExitStatus(enum.IntEnum):
     """A deadline passed."""
     PIPELINE_FAILED = 7
     """`smssh debug`: the pipeline execution ended, with another status than Succeeded."""
+    UNKNOWN = 8
+    """`smssh doctor`: no problem was found, and a check cannot tell."""
     INTERRUPTED = 130
     """Ctrl-C."""
 

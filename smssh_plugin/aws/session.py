@@ -222,7 +222,7 @@ class AwsSession:
         status, answer, date = self._request(service, "POST", "/", headers, body, name, attempts)
         found = parsed(answer)
         if status != 200:
-            refused = self._refused(service, name, error_of(status, found), date)
+            refused = self.refused(service, name, error_of(status, found), date)
             refused.passing = bool(_worth_another(status, answer))
             if refused.reference == "stale-credentials" and self._read_again():
                 return self._call(service, operation, arguments, attempts)
@@ -262,7 +262,7 @@ class AwsSession:
         code = found.get("Code") or {403: "AccessDenied", 404: "NoSuchKey"}.get(status, str(status))
         if code == "NoSuchKey":
             return None
-        raise self._refused("s3", "GetObject", (code, found.get("Message", "")), date)
+        raise self.refused("s3", "GetObject", (code, found.get("Message", "")), date)
 
     # ------------------------------------------------------------------------------------------- one request
 
@@ -283,12 +283,20 @@ class AwsSession:
         """
         base = self.endpoint(service)
         for attempt in range(1, attempts + 1):
-            request = (method, path, headers, body, self._keys(), self.region, SERVICES[service].signing)
+            request = (
+                method,
+                path,
+                headers,
+                body,
+                self.required_keys(),
+                self.region,
+                SERVICES[service].signing,
+            )
             try:
                 status, answer, date = self._exchange(base, request)
             except (OSError, http.client.HTTPException) as error:
                 if attempt == attempts or isinstance(error, transport.SetupError):
-                    raise self._unreachable(base, error) from error
+                    raise self.unreachable(base, error) from error
                 scale = 0.05
             else:
                 if attempt == attempts or not (scale := _worth_another(status, answer)):
@@ -300,7 +308,12 @@ class AwsSession:
         configured = os.environ.get("AWS_MAX_ATTEMPTS") or self.profile.get("max_attempts") or ""
         return max(1, int(configured)) if configured.isdecimal() else ATTEMPTS
 
-    def _keys(self) -> Keys:
+    def required_keys(self) -> Keys:
+        """The credentials of now.
+
+        Raises:
+            SmsshError: there are none, or they cannot be had.
+        """
         keys = self.credentials()
         if keys is None:
             raise SmsshError(
@@ -347,7 +360,8 @@ class AwsSession:
 
     # ------------------------------------------------------------------------------------------- errors
 
-    def _unreachable(self, base: str, error: Exception) -> SmsshError:
+    def unreachable(self, base: str, error: Exception) -> SmsshError:
+        """What to say where nobody answers at an address."""
         unreachable = SmsshError(
             f"AWS cannot be reached: {urlsplit(base).netloc}: {str(error) or type(error).__name__}",
             hint=f"check the network, the region ({self.region}, from {self.region_origin}), and HTTPS_PROXY and "
@@ -358,7 +372,7 @@ class AwsSession:
         unreachable.passing = True
         return unreachable
 
-    def _refused(self, service: str, name: str, error: tuple[str, str], date: str) -> SmsshError:
+    def refused(self, service: str, name: str, error: tuple[str, str], date: str) -> SmsshError:
         """The error of a service as one of ours."""
         code, text = error[0], error[1] or error[0]
         if code in DENIED:

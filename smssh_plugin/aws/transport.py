@@ -16,12 +16,21 @@ import time
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
 
-__all__ = ["ConnectError", "SetupError", "connect", "open_socket", "proxy_of", "wrap"]
+__all__ = [
+    "ConnectError",
+    "SetupError",
+    "connect",
+    "context",
+    "open_socket",
+    "proxy_of",
+    "proxy_parts",
+    "wrap",
+]
 
 _NOT_THE_LAST = 3.0
 """Seconds for each address of a host but the last: IPv6 that leads nowhere must not cost a login."""
@@ -82,29 +91,17 @@ def open_socket(
     proxy = proxy_of(host, port, secure=secure)
     if proxy is None:
         return _dial(host, port, timeout)
-    try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        proxy_port = parts.port or (443 if parts.scheme == "https" else 80)
-        if "@" in parts.path + parts.query + parts.fragment:
-            raise ValueError("a password with one of /?# in it")
-    except ValueError:
-        # What it took for host and port may be user and password.
-        raise SetupError("invalid proxy URL: percent-encode the user name and password") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SetupError(
-            f"smssh cannot use the proxy {parts.scheme}://{parts.hostname or ''}: "
-            "only http:// and https:// proxies work"
-        )
-    where = f"{parts.hostname}:{proxy_port}"
+    parts, proxy_host, proxy_port = proxy_parts(proxy)
+    where = f"{proxy_host}:{proxy_port}"
     deadline = time.monotonic() + timeout
     try:
-        connection = _dial(parts.hostname, proxy_port, timeout)
+        connection = _dial(proxy_host, proxy_port, timeout)
     except OSError as error:
         raise ConnectError(f"the proxy {where} cannot be reached: {error}") from error
     try:
         if parts.scheme == "https":
             connection.settimeout(max(0.1, deadline - time.monotonic()))
-            connection = _wrap_proxy(connection, parts.hostname, ca_bundle)
+            connection = _wrap_proxy(connection, proxy_host, ca_bundle)
         _tunnel(connection, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", parts, deadline)
         if secure and isinstance(connection, ssl.SSLSocket):
             from .tls_proxy import relayed  # here, not above: few have such a proxy
@@ -116,6 +113,28 @@ def open_socket(
         raise kind(f"the proxy {where} does not connect: {error}") from error
     connection.settimeout(timeout)
     return connection
+
+
+def proxy_parts(proxy: str) -> tuple[SplitResult, str, int]:
+    """The URL of a proxy, as variables have it, in its parts; its host, and its port.
+
+    Raises:
+        SetupError: it is no URL of a proxy that can be used.
+    """
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError("a password with one of /?# in it")
+    except ValueError:
+        # What it took for host and port may be user and password.
+        raise SetupError("invalid proxy URL: percent-encode the user name and password") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SetupError(
+            f"smssh cannot use the proxy {parts.scheme}://{parts.hostname or ''}: "
+            "only http:// and https:// proxies work"
+        )
+    return parts, parts.hostname, port
 
 
 def _wrap_proxy(connection: socket.socket, host: str, ca_bundle: str | None) -> ssl.SSLSocket:

@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "cleanup": ("cleanup", "cleanup", "Remove the managed nodes and activations of jobs that have ended."),
     "connect": ("connect", "connect", "Log in to a job's container, or run a command there."),
     "debug": ("debug", "debug", "Watch a pipeline, fix the step that fails while it is held, and report."),
+    "doctor": ("doctor", "doctor", "Find out what keeps you from logging in, and who has to do what."),
     "extend": ("remote", "extend", "Give a held job more time."),
     "forward": ("forward", "forward", "Forward a port by Session Manager alone, without SSH."),
     "hold": ("remote", "hold", "Ask a running job to hold at its next failure or its end."),

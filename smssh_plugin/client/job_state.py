@@ -21,6 +21,7 @@ __all__ = [
     "ended",
     "job_state",
     "role_of_request",
+    "speaks_of_us",
     "submitted_with_smssh",
 ]
 
@@ -111,7 +112,7 @@ def submitted_with_smssh(session: AwsSession, kind: str, described: dict[str, An
     environment = described.get("Environment") or {}
     if environment.get("SMSSH_ENABLE", "1") != "1":
         return False
-    if kind == "transform" and not _speaks_of_us(environment):
+    if kind == "transform" and not speaks_of_us(environment):
         # Its request turns SSH on where its model brings the files; that of an endpoint may turn it on itself.
         return _model_enables(session, str(described.get("ModelName") or ""))
     parts = [
@@ -124,10 +125,10 @@ def submitted_with_smssh(session: AwsSession, kind: str, described: dict[str, An
             "ProcessingInputs",
         )
     ]
-    return _speaks_of_us(parts)
+    return speaks_of_us(parts)
 
 
-def _speaks_of_us(part: Any) -> bool:
+def speaks_of_us(part: Any) -> bool:
     """Whether a part of a request names something of ours, or of sagemaker-ssh-helper."""
     text = json.dumps(part, default=str)
     return "smssh" in text.lower() or "START_SSH" in text

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..aws.session import AwsSession
 
 __all__ = [
+    "own_name",
     "without_node",
 ]
 
@@ -44,7 +45,7 @@ def without_node(session: AwsSession, job: StepJob, host: str, *, without_server
             reference="no-node",
             status=ExitStatus.UNREACHABLE,
         )
-    name, described = _described(session, job, host)
+    name, described = own_name(session, job, host)
     _check_container(job.kind, name, described)
     check_host(described, job.kind, name, host)
     if job.kind == "training" and native.enabled(described):
@@ -62,7 +63,7 @@ def without_node(session: AwsSession, job: StepJob, host: str, *, without_server
     raise _not_online(job.kind, name, host, str(described[DESCRIBE[job.kind][2]]), over=over)
 
 
-def _described(session: AwsSession, job: StepJob, host: str) -> tuple[str, dict[str, Any]]:
+def own_name(session: AwsSession, job: StepJob, host: str) -> tuple[str, dict[str, Any]]:
     """The job as the service describes it, and its own name.
 
     Raises:

@@ -18,7 +18,7 @@ from ..home import home, private_folder
 from . import certificates, identities, known_hosts, ssh
 from .endpoint import own_command
 
-__all__ = ["block", "install"]
+__all__ = ["INCLUDE", "NAME", "TOKENS", "block", "include_line", "install", "openssh_version", "users_config", "users_text"]
 
 NAME = "ssh_config"
 PROXY_SECONDS = 700
@@ -122,10 +122,10 @@ def install(region: str | None = None, profile: str | None = None) -> tuple[Path
         )
     path = private_folder(home()) / NAME
     write_atomically(path, block(region, profile), mode=None)
-    config = _users_config()
+    config = users_config()
     config.parent.mkdir(mode=0o700, exist_ok=True)
-    before = _users_text() if config.exists() else ""
-    line = f"Include {ssh.quoted(path)}"
+    before = users_text() if config.exists() else ""
+    line = include_line()
     if line in before.splitlines():
         return path, False
     # A symlink (dotfiles kept elsewhere) stays one.
@@ -135,25 +135,39 @@ def install(region: str | None = None, profile: str | None = None) -> tuple[Path
     return path, True
 
 
+def include_line() -> str:
+    """The line of the user's configuration file that includes ours.
+
+    Raises:
+        SmsshError: ssh cannot take the path of our folder.
+    """
+    return f"Include {ssh.quoted(home() / NAME)}"
+
+
 def _version() -> tuple[int, int]:
     """The version of the `ssh` on PATH; one that cannot be told is taken for a recent one."""
+    return openssh_version() or RECENT
+
+
+def openssh_version() -> tuple[int, int] | None:
+    """The version of the `ssh` on PATH; None where there is none, or it cannot be told."""
     program = shutil.which("ssh")
     if program is None:
-        return RECENT
+        return None
     try:
         asked = subprocess.run(
             [program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, UnicodeDecodeError, subprocess.TimeoutExpired):
-        return RECENT
+        return None
     found = re.search(r"OpenSSH_(?:for_Windows_)?(\d+)\.(\d+)", asked.stderr + asked.stdout)
-    return (int(found.group(1)), int(found.group(2))) if found else RECENT
+    return (int(found.group(1)), int(found.group(2))) if found else None
 
 
 def _ignored() -> list[str]:
     """What the user's own file has ssh ignore: the first IgnoreUnknown that ssh reads is the one that counts."""
     try:
-        text = _users_text()
+        text = users_text()
     except OSError:
         return []
     values = re.findall(r"^\s*IgnoreUnknown(?:\s+|\s*=\s*)(.+?)\s*$", text, re.MULTILINE | re.IGNORECASE)
@@ -162,12 +176,13 @@ def _ignored() -> list[str]:
     ]
 
 
-def _users_text() -> str:
+def users_text() -> str:
     """The user's own file, to the byte: whatever its line ends, and the encoding of its comments."""
-    return _users_config().read_bytes().decode("utf-8", "surrogateescape")
+    return users_config().read_bytes().decode("utf-8", "surrogateescape")
 
 
-def _users_config() -> Path:
+def users_config() -> Path:
+    """The configuration file of the user's ssh."""
     return Path(os.path.expanduser("~/.ssh/config"))
 
 

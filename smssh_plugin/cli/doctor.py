@@ -1,0 +1,81 @@
+"""`smssh doctor`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from .app import aws_options, json_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["doctor"]
+
+SHOWN_UNDER_WAY = 3
+
+
+@click.command("doctor")
+@click.argument("checks", nargs=-1, metavar="[CHECK]...")
+@click.option("--job", metavar="NAME", help="Look at a job as well: its name, or an address.")
+@click.option("--pipeline", metavar="NAME", help="Look at a pipeline as well.")
+@click.option("-v", "--verbose", is_flag=True, help="Show details, and what each check took.")
+@click.option("--list", "list_", is_flag=True, help="List the checks, and run none.")
+@json_option
+@aws_options
+def doctor(
+    checks: tuple[str, ...],
+    job: str | None,
+    pipeline: str | None,
+    verbose: bool,
+    list_: bool,
+    as_json: bool,
+    region: str | None,
+    profile: str | None,
+) -> int:
+    """Find out what keeps you from logging in, and say who has to do what.
+
+    It looks at this machine, your AWS credentials and permissions, the account's settings, and at a job or a
+    pipeline if you name one. It changes nothing. A CHECK is the id of a check, such as laptop.clock, or a subject,
+    such as laptop; the checks that it depends on run as well.
+
+    A check ends as ok, problem, hint, cannot tell (something that it needs is missing) or crash (a mistake in
+    smssh). The exit status is 1 if there is a problem or a crash, 8 if there is none and a check cannot tell, else 0.
+    """
+    from ..aws.session import AwsSession
+    from ..doctor.case import Case
+    from ..doctor.catalogue import SUBJECTS, chosen
+    from ..doctor.run import run
+    from ..doctor.show import as_json as results_as_json
+    from ..doctor.show import exit_status, lines
+
+    if list_:
+        every = [check for one in SUBJECTS.values() for check in one]
+        if as_json:
+            click.echo(json.dumps([{"id": each.id, "summary": each.summary} for each in every], indent=2))
+        else:
+            width = max(len(each.id) for each in every)
+            click.echo("\n".join(f"{each.id:{width}}  {each.summary}" for each in every))
+        return 0
+    given = [name for name, value in (("job", job), ("pipeline", pipeline)) if value]
+    wanted = chosen(checks, given)
+    case = Case(AwsSession(region, profile), job, pipeline)
+    shows = sys.stderr.isatty()
+
+    def progress(ended: int, running: Sequence[str]) -> None:
+        if shows:
+            names = ", ".join(running[:SHOWN_UNDER_WAY]) + (", ..." if len(running) > SHOWN_UNDER_WAY else "")
+            click.echo(f"\r\x1b[K{ended} of {len(wanted)} checks; {names}", err=True, nl=False)
+
+    results = run(wanted, case, progress=progress)
+    if shows:
+        click.echo("\r\x1b[K", err=True, nl=False)
+    if as_json:
+        click.echo(json.dumps(results_as_json(results), indent=2))
+    else:
+        for text in lines(results, details=verbose):
+            click.echo(text)
+    return int(exit_status(results))

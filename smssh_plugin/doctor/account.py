@@ -1,0 +1,101 @@
+"""Settings of the account and region."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..aws.session import ServiceRefused
+from .checks import Check, Finding, hint, ok, problem, unknown
+
+if TYPE_CHECKING:
+    from .case import Case
+
+__all__ = ["CHECKS"]
+
+TIER = "/ssm/managed-instance/activation-tier"
+PREFERENCES = "SSM-SessionManagerRunShell"
+"""The session document that has the account's preferences; it is absent until they are saved for the first time."""
+ADMINISTRATOR = "an administrator of the account"
+
+
+def tier(case: Case) -> Finding:
+    """The tier of hybrid nodes, which Session Manager needs at `advanced`."""
+    setting = case.session.call("ssm", "get_service_setting", SettingId=TIER)["ServiceSetting"]
+    value, status = str(setting.get("SettingValue")), str(setting.get("Status"))
+    region = case.session.region
+    if value != "advanced":
+        return problem(
+            f"the tier of hybrid nodes in {region} is {value!r}: Session Manager enters none of them",
+            "the tier makes every hybrid node of the account and region billable, those of others too",
+            fix=f"run `aws ssm update-service-setting --region {region} --setting-id {TIER} --setting-value advanced`",
+            who=ADMINISTRATOR,
+            statement={
+                "Effect": "Allow",
+                "Action": "ssm:UpdateServiceSetting",
+                "Resource": str(setting.get("ARN") or "*"),
+            },
+        )
+    if status == "PendingUpdate":
+        return hint(
+            f"the tier of hybrid nodes in {region} is being changed to 'advanced'", fix="wait some minutes"
+        )
+    return ok(f"the tier of hybrid nodes in {region} is 'advanced'")
+
+
+def preferences(case: Case) -> Finding:
+    """Session Manager's preferences: what they mean for `smssh shell`, and for SSH."""
+    try:
+        document = case.session.call("ssm", "get_document", Name=PREFERENCES)
+    except ServiceRefused as error:
+        if error.code not in ("InvalidDocument", "InvalidDocumentContent"):
+            raise
+        return ok("Session Manager's preferences were never saved: there are the defaults")
+    try:
+        inputs = json.loads(document["Content"]).get("inputs") or {}
+    except (ValueError, KeyError, AttributeError):
+        return unknown(
+            f"the document {PREFERENCES} is not JSON", fix="save Session Manager's preferences again"
+        )
+    details = tuple(
+        f"{name}: {value}" for name, value in sorted(inputs.items()) if value not in ("", None, False)
+    )
+    found = _for_shells(case, inputs)
+    if found is not None:
+        return hint(found[0], *details, fix=found[1], who=ADMINISTRATOR, statement=found[2])
+    return ok("Session Manager's preferences leave shells and SSH alone", *details)
+
+
+def _for_shells(case: Case, inputs: dict[str, Any]) -> tuple[str, str, dict[str, Any] | None] | None:
+    """What the preferences ask of shells: the sentence, what to do, and the statement that it takes."""
+    key = inputs.get("kmsKeyId")
+    if key:
+        resource = str(key)
+        if not resource.startswith("arn:"):
+            caller = case.caller()
+            resource = f"arn:{caller.partition}:kms:{case.session.region}:{caller.account}:key/{resource}"
+        return (
+            f"`smssh shell` is encrypted with the KMS key {key}; SSH is not asked for that",
+            "allow kms:GenerateDataKey on it to people, and kms:Decrypt to the node's role",
+            {"Effect": "Allow", "Action": "kms:GenerateDataKey", "Resource": resource},
+        )
+    if inputs.get("runAsEnabled"):
+        user = inputs.get("runAsDefaultUser") or "the one of the caller's tag SSMSessionRunAs"
+        return (
+            f"`smssh shell` runs as another user ({user}), and fails where the job's image has none of that name; SSH does "
+            "not",
+            "use `smssh connect`, or switch run-as off",
+            None,
+        )
+    return None
+
+
+CHECKS = (
+    Check("account.tier", "the tier of hybrid nodes", tier, ("identity.credentials",)),
+    Check(
+        "account.preferences",
+        "Session Manager's preferences: KMS, run-as, time-outs",
+        preferences,
+        ("identity.credentials",),
+    ),
+)
