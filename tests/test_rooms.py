@@ -56,10 +56,12 @@ IMPORTS: dict[str, set[str]] = {
     "client": {"aws", "definitions", "home", "keys"},
     "debug": {"aws", "client", "definitions", "plugins"},
     "setup": {"aws", "client"},
+    "doctor": {"aws", "client", "debug", "definitions", "home", "keys"},
     "cli": {
         "aws",
         "client",
         "debug",
+        "doctor",
         "local",
         "manifest",
         "plugins",

@@ -82,8 +82,7 @@ def _for_shells(case: Case, inputs: dict[str, Any]) -> tuple[str, str, dict[str,
     if inputs.get("runAsEnabled"):
         user = inputs.get("runAsDefaultUser") or "the one of the caller's tag SSMSessionRunAs"
         return (
-            f"`smssh shell` runs as another user ({user}), and fails where the job's image has none of that name; SSH does "
-            "not",
+            f"`smssh shell` runs as another user ({user}), and fails where the image has none of that name",
             "use `smssh connect`, or switch run-as off",
             None,
         )

@@ -1,4 +1,4 @@
-"""What the checks look at: one AWS session, and a job or a pipeline where one was named; each thing is asked for once."""
+"""What the checks look at: an AWS session, and a job or a pipeline where one was named; asked for once each."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class Case:
             if key not in self._answers:
                 try:
                     self._answers[key] = (ask(), None)
-                except Exception as error:  # noqa: BLE001 - raised again by everybody who asks
-                    self._answers[key] = (None, error)
+                except Exception as trouble:  # noqa: BLE001 - raised again by everybody who asks
+                    self._answers[key] = (None, trouble)
         answer, error = self._answers[key]
         if error is not None:
             raise error

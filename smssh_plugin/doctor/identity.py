@@ -48,7 +48,7 @@ def session_name(case: Case) -> Finding:
     name = rest[-1]
     if _UNSTABLE.match(name):
         return hint(
-            f"the name of the role's session, {name!r}, is another one each time that the role is assumed: a policy with "
+            f"the name of the role's session, {name!r}, differs each time that the role is assumed: a policy with "
             "${aws:userid} (owners of hosts, one's own sessions) fits once only",
             fix="set role_session_name in the profile, for instance to your user name",
         )

@@ -214,7 +214,7 @@ def role_permissions(case: Case) -> Finding:
         return unknown(f"{job.kind} job {job.name} does not name its role", fix="see the model that it uses")
     if not nodes.startswith("arn:"):
         nodes = f"{own.rpartition(':role/')[0]}:role/{nodes}"
-    asked = (
+    asked: tuple[tuple[str, str, dict[str, str]], ...] = (
         ("ssm:CreateActivation", "*", {}),
         ("iam:PassRole", nodes, {"iam:PassedToService": trust.SERVICE}),
     )
@@ -360,7 +360,7 @@ def ping(case: Case) -> Finding:
         when = f", last heard of {format_duration(time.time() - float(last))} ago" if last else ""
         return problem(
             f"{newest['InstanceId']} is {newest.get('PingStatus')}{when}: its agent has no way to Systems Manager",
-            fix="see the job's log; in a VPC, check the endpoints ssm and ssmmessages; check that the node's role still "
+            fix="see the job's log; in a VPC, check the endpoints ssm and ssmmessages; check that the node's role "
             "allows ssm:UpdateInstanceInformation and ssmmessages:CreateControlChannel",
             who=ADMINISTRATOR,
             statement={

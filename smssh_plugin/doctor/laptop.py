@@ -12,7 +12,6 @@ import subprocess
 import sys
 from http.client import HTTPException
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -27,6 +26,8 @@ from ..keys import FIPS_NAME, NAME, keygen
 from .checks import Check, Finding, hint, ok, problem, unknown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .case import Case
 
 __all__ = ["CHECKS"]
@@ -198,7 +199,7 @@ def _mismatch(private: Path, public: Path) -> Finding | None:
     except SmsshError as error:
         return problem(
             f"the private key {private} cannot be used: {error.message}",
-            fix=f"move {private} and {public.name} away, and smssh makes a new pair; jobs that run know the old one only",
+            fix=f"move {private} and {public.name} away: smssh makes a new pair, for jobs that are submitted from then on",
         )
     if public.read_text(encoding="utf-8", errors="replace").split()[:2] == derived:
         return None
@@ -236,7 +237,7 @@ def proxy(case: Case) -> Finding:
         for one, value in values.items():
             try:
                 transport.proxy_parts(value)
-            except transport.SetupError as error:
+            except transport.SetupError as error:  # noqa: PERF203 - few
                 return problem(f"{one}: {error}", fix=f"correct {one}, or unset it")
         if len(set(values.values())) > 1:
             return problem(f"{name} and {name.lower()} differ", fix="give both the same value, or unset one")
@@ -272,7 +273,7 @@ def certificates(case: Case) -> Finding:
     for name, path in set_:
         try:
             transport.context(path)
-        except OSError as error:
+        except OSError as error:  # noqa: PERF203 - few
             return problem(f"{name}: {error}", fix=f"name a PEM file of certificates in {name}, or unset it")
     if not set_:
         return ok("the certificates that the system trusts are used")
@@ -306,7 +307,7 @@ def _dates(case: Case) -> dict[str, str]:
                     found[url] = connection.getresponse().getheader("Date") or ""
                 finally:
                     connection.close()
-            except (OSError, HTTPException) as error:
+            except (OSError, HTTPException) as error:  # noqa: PERF203 - few
                 raise UnreachableError(urlsplit(url).netloc, str(error) or type(error).__name__) from error
         return found
 
@@ -327,7 +328,7 @@ def _urls(case: Case) -> list[str]:
 
 
 def clock(case: Case) -> Finding:
-    """This machine's clock against the service's."""
+    """The clock of this machine against the service's."""
     date = next((each for each in _dates(case).values() if each), "")
     if not date:
         return unknown("the services' answers have no Date header", fix="check that the clock is right")

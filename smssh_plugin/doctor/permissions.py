@@ -194,8 +194,8 @@ def _probed(need: Need, case: Case, statement: dict[str, Any], why: SmsshError) 
             raise
         if need.narrowed and "explicit deny" not in error.message:
             return unknown(
-                f"cannot tell whether {need.action} is allowed, for {need.purpose}: it is denied for what does not exist, "
-                f"which a condition or narrower resources do as well; needs {missing}",
+                f"cannot tell whether {need.action} is allowed, for {need.purpose}: it is denied for what does not "
+                f"exist, which a condition or narrower resources do as well; needs {missing}",
                 error.message,
                 fix="allow that to the caller, or try it",
                 who=ADMINISTRATOR,
