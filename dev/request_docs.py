@@ -428,7 +428,7 @@ CLIENT = (
     Permission(
         "logs:DescribeLogStreams",
         "SageMaker's log groups",
-        "`smssh debug`: the last lines of a job's log",
+        "`smssh debug`, `smssh doctor`: the last lines of a job's log",
         ("describe_log_streams",),
     ),
     Permission("logs:GetLogEvents", "their streams", "the same", ("get_log_events",)),
@@ -476,6 +476,27 @@ CLEANUP = (
     Permission("ssm:DeleteActivation", "`*`", "`--apply`; no condition is possible", ("delete_activation",)),
 )
 """What `smssh cleanup` needs."""
+DOCTOR = (
+    Permission("iam:SimulatePrincipalPolicy", "the caller, and job roles", "what they may do"),
+    Permission(
+        "iam:GetRole",
+        "the caller's role, and job roles",
+        "the caller's ARN for the simulation; trust policies",
+    ),
+    Permission(
+        "ssm:GetServiceSetting",
+        "`servicesetting/ssm/managed-instance/activation-tier`",
+        "the tier of hybrid nodes",
+        ("get_service_setting",),
+    ),
+    Permission(
+        "ssm:GetDocument",
+        "the document `SSM-SessionManagerRunShell`",
+        "Session Manager's preferences",
+        ("get_document",),
+    ),
+)
+"""What `smssh doctor` asks beside what its user does anyway; all of it is optional."""
 
 IN_CONTAINER = (
     "hooks",
@@ -694,6 +715,7 @@ def access_section() -> str:
         ("The submitting principal", SUBMITTER),
         ("Who logs in or debugs", CLIENT),
         ("Who cleans up", CLEANUP),
+        ("Who runs smssh doctor", DOCTOR),
     ):
         lines += [f"### {title}\n", "| action | resource | for |", "| --- | --- | --- |"]
         for row in rows:
@@ -723,8 +745,8 @@ def calls(places: tuple[str, ...]) -> set[str]:
     return {name for file in files for name in CALLS.findall(file.read_text(encoding="utf-8"))}
 
 
-def operations() -> set[str]:
-    """The operations of AWS that the laptop's side calls."""
-    files = [file for room in ON_LAPTOP for file in sorted((ROOT / "smssh_plugin" / room).rglob("*.py"))]
+def operations(rooms: tuple[str, ...] = ON_LAPTOP) -> set[str]:
+    """The operations of AWS that rooms of the laptop's side call."""
+    files = [file for room in rooms for file in sorted((ROOT / "smssh_plugin" / room).rglob("*.py"))]
     found = (OPERATION.findall(file.read_text(encoding="utf-8")) for file in files)
     return {one or other for names in found for one, other in names}

@@ -41,7 +41,7 @@ def generator():
     return load(ROOT / "dev" / "docs.py")
 
 
-@pytest.mark.parametrize("name", ["commands.md", "hooks.md", "options.md", "requests.md", "settings.md"])
+@pytest.mark.parametrize("name", ["commands.md", "doctor.md", "hooks.md", "options.md", "requests.md", "settings.md"])
 def test_a_generated_page_is_up_to_date(generator, name) -> None:
     assert (DOCS / name).read_text() == generator.pages()[name], "run .venv/bin/python dev/docs.py"
 
@@ -171,6 +171,9 @@ def test_every_call_of_aws_has_its_permission(generator) -> None:
     for rows, places in ((docs.JOB, docs.IN_CONTAINER), (docs.SUBMITTER, docs.AT_SUBMIT)):
         assert {call for row in rows for call in row.calls} == docs.calls(places)
     assert {call for row in (*docs.CLIENT, *docs.CLEANUP) for call in row.calls} == docs.operations()
+    assert {call for row in docs.CLIENT for call in row.calls} == docs.operations()
+    asked = docs.operations(("doctor",))
+    assert {call for row in docs.DOCTOR for call in row.calls} == asked - docs.operations()
     needs = (DOCS / "aws.md").read_text()
     for row in docs.JOB:
         assert f"`{row.action}`" in needs or row.action.startswith("s3:Get") or "only" in row.reason, (

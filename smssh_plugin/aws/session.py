@@ -365,7 +365,7 @@ class AwsSession:
         unreachable = SmsshError(
             f"AWS cannot be reached: {urlsplit(base).netloc}: {str(error) or type(error).__name__}",
             hint=f"check the network, the region ({self.region}, from {self.region_origin}), and HTTPS_PROXY and "
-            "AWS_ENDPOINT_URL if they are set",
+            "AWS_ENDPOINT_URL if they are set; `smssh doctor laptop` looks at each",
             reference="aws-unreachable",
             status=ExitStatus.UNREACHABLE,
         )

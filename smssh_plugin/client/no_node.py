@@ -132,8 +132,8 @@ def _not_online(kind: str, name: str, host: str, status: str, *, over: bool) -> 
     return NotYet(
         SmsshError(
             f"{kind} job {name!r} is {status}, and its host {host} is not online yet",
-            hint="if it stays so, check that its role may register a managed node, and see the job's log"
-            + native_way,
+            hint="if it stays so, check that its role may register a managed node, and see the job's log; "
+            f"`smssh doctor --job {host}.{name}.{kind}.sagemaker` looks for the cause" + native_way,
             reference="no-node",
             status=ExitStatus.UNREACHABLE,
         )

@@ -199,7 +199,7 @@ def _mismatch(private: Path, public: Path) -> Finding | None:
     except SmsshError as error:
         return problem(
             f"the private key {private} cannot be used: {error.message}",
-            fix=f"move {private} and {public.name} away: smssh makes a new pair, for jobs that are submitted from then on",
+            fix=f"move {private} and {public.name} away: smssh makes a new pair, for jobs submitted from then on",
         )
     if public.read_text(encoding="utf-8", errors="replace").split()[:2] == derived:
         return None

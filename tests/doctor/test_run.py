@@ -68,7 +68,12 @@ def test_what_comes_after_a_problem_waits_for_its_cause() -> None:
 def test_a_check_has_its_time_and_no_more() -> None:
     ever = threading.Event()
     try:
-        slow = Check("a.slow", "", lambda _: ok("") if ever.wait() else ok(""))
+
+        def wait(_: Case) -> Finding:
+            ever.wait()
+            return ok("")
+
+        slow = Check("a.slow", "", wait)
         found = run([slow, check("a.fast", ok(""))], case(), limit=0.2)
     finally:
         ever.set()

@@ -1,0 +1,72 @@
+"""docs/doctor.md: every check of `smssh doctor`, from the checks themselves."""
+
+from __future__ import annotations
+
+from smssh_plugin.doctor.catalogue import NAMED, SUBJECTS
+from smssh_plugin.doctor.run import LIMIT_SECONDS
+
+HEAD = """\
+# Find out what is wrong
+
+<!-- Written by dev/docs.py from smssh_plugin/doctor/. -->
+
+`smssh doctor` looks at this machine, your AWS credentials and permissions, the settings of the account, and at a job
+or a pipeline that you name. It changes nothing, and starts no session.
+
+```console
+$ smssh doctor --job Train.churn.pipeline.sagemaker
+account
+  problem      account.tier: the tier of hybrid nodes in eu-west-1 is 'standard': Session Manager enters none of them
+               fix (an administrator of the account): run `aws ssm update-service-setting ...`
+               statement: {{"Effect": "Allow", "Action": "ssm:UpdateServiceSetting", "Resource": "arn:aws:ssm:..."}}
+```
+
+| outcome | meaning |
+| --- | --- |
+| ok | all is well |
+| problem | it keeps people from logging in, or will; `fix` says what to do, and who has to do it |
+| hint | it works, and is worth knowing |
+| cannot tell | the check needs a permission or an answer that it did not get |
+| crash | the check failed: a mistake in smssh. The other checks go on |
+
+`statement` is the IAM statement to add. A check is not run if one that it depends on found a problem: only the cause is
+reported. `-v` shows those checks, details and times.
+
+- `smssh doctor laptop.clock account` runs single checks, or the checks of a subject, and those that they depend on.
+- `smssh doctor --list` lists the checks. Their ids stay the same over versions.
+- `--json` prints an object with `schema` (1), `smssh` (the version), `status` (the exit status) and `checks`, in the
+  order of the table below. Each check has `id`, `subject`, `outcome`, `message`, `fix`, `who`, `statement`, `details`,
+  `waits_for` (the checks whose problem comes first) and `seconds`. All members are always there; `fix`, `who` and
+  `statement` may be null. Texts of AWS and of job logs are in it as they are: do not print them to a terminal unescaped.
+- The exit status is 1 with a problem or a crash, 8 if there is none and a check cannot tell, and 0 otherwise.
+- Checks run side by side. Each has {limit:g} seconds; one that takes longer "cannot tell".
+
+## How permissions are looked at
+
+If you may call `iam:SimulatePrincipalPolicy` on yourself, IAM's own simulation answers. It does not know session
+policies, policies of VPC endpoints and the tags of hosts: what depends on tags is "cannot tell", and so is what only a
+policy of the organization denies in the simulation.
+
+Otherwise, doctor makes calls that change nothing: it lists nodes, and asks for a node, a session, a job and a pipeline
+that do not exist. A denial there is a problem only for an action that cannot be narrowed to resources, or if AWS names an
+explicit denial. Which comes first on AWS, the check of the permission or of the name, is not documented for every call:
+"allowed (by a call that changes nothing)" means that the call was not denied.
+
+[The permissions](requests.md#who-runs-smssh-doctor) that doctor itself uses are optional.
+
+## Checks
+
+| check | looks at | runs after |
+| --- | --- | --- |
+"""
+
+
+def page() -> str:
+    """docs/doctor.md."""
+    rows = []
+    for subject, checks in SUBJECTS.items():
+        for check in checks:
+            how = f" (with `{NAMED[subject]}`)" if subject in NAMED else ""
+            after = ", ".join(f"`{each}`" for each in check.after) or "-"
+            rows.append(f"| `{check.id}` | {check.summary}{how} | {after} |")
+    return HEAD.format(limit=LIMIT_SECONDS) + "\n".join(rows) + "\n"
