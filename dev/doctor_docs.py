@@ -37,7 +37,7 @@ reported. `-v` shows those checks, details and times.
 - `--json` prints an object with `schema` (1), `smssh` (the version), `status` (the exit status) and `checks`, in the
   order of the table below. Each check has `id`, `subject`, `outcome`, `message`, `fix`, `who`, `statement`, `details`,
   `waits_for` (the checks whose problem comes first) and `seconds`. All members are always there; `fix`, `who` and
-  `statement` may be null. Texts of AWS and of job logs are in it as they are: do not print them to a terminal unescaped.
+  `statement` may be null. Texts of AWS and of job logs are in it as they are: escape them before a terminal shows them.
 - The exit status is 1 with a problem or a crash, 8 if there is none and a check cannot tell, and 0 otherwise.
 - Checks run side by side. Each has {limit:g} seconds; one that takes longer "cannot tell".
 
@@ -48,8 +48,8 @@ policies, policies of VPC endpoints and the tags of hosts: what depends on tags 
 policy of the organization denies in the simulation.
 
 Otherwise, doctor makes calls that change nothing: it lists nodes, and asks for a node, a session, a job and a pipeline
-that do not exist. A denial there is a problem only for an action that cannot be narrowed to resources, or if AWS names an
-explicit denial. Which comes first on AWS, the check of the permission or of the name, is not documented for every call:
+that do not exist. A denial there is a problem only for an action that cannot be narrowed to resources, or if AWS names
+an explicit denial. Which comes first on AWS, the check of the permission or of the name, is not documented for every call:
 "allowed (by a call that changes nothing)" means that the call was not denied.
 
 [The permissions](requests.md#who-runs-smssh-doctor) that doctor itself uses are optional.

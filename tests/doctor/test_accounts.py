@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
 import time
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 
 from smssh_plugin.client import ssh_config
+from smssh_plugin.doctor import identity_calls, job
 from smssh_plugin.doctor.case import Case
 from smssh_plugin.doctor.catalogue import chosen
 from smssh_plugin.doctor.checks import Finding, Outcome, Result
 from smssh_plugin.doctor.run import run
 from smssh_plugin.keys import ensure_key
 from smssh_plugin.local.faults import Fault
+from tests.aws.peers import Api
 from tests.client.nodes import add_node, set_state, set_tag, use
-from tests.local.service_harness import Service, definition, processing, step, training, transform
+from tests.local.service_harness import Service, definition, processing, running, step, training, transform
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from smssh_plugin.aws.session import AwsSession
 
 pytestmark = pytest.mark.needs("ssh")
 
-ROLE = "SageMakerRole"
-TRUST = {
+ACCOUNT = "123456789012"
+NUMBERS = itertools.count(1)
+TRUST: dict[str, Any] = {
     "Version": "2012-10-17",
     "Statement": [
         {
@@ -56,42 +62,55 @@ class Account:
         self.session = session
         self.patch = monkeypatch
         self.folder = folder
+        number = next(NUMBERS)
+        self.name = f"job-{number}"
+        self.pipe = f"pipe-{number}"
+        self.role_name = f"Role-{number}"
+        """The emulator is the same for all tests, and what is made there stays."""
         self.job: str | None = None
         self.pipeline: str | None = None
         self.node = ""
+        self.ends: list[Callable[[], None]] = []
 
     def role(self, trust: dict[str, Any] = TRUST) -> None:
         """The role of the jobs, in place of the one that was there."""
         iam = self.service.client("iam")
-        iam.update_assume_role_policy(RoleName=ROLE, PolicyDocument=json.dumps(trust))
+        iam.update_assume_role_policy(RoleName=self.role_name, PolicyDocument=json.dumps(trust))
 
     def running(self, kind: str = "training", node: bool = True, **more: Any) -> None:
         """A job that runs, with SSH in its request and its node online."""
         environment = {
             "SMSSH_ENABLE": "1",
-            "SMSSH_ROLE": ROLE,
+            "SMSSH_ROLE": self.role_name,
             "OUTCOME": "hold",
             **more.pop("Environment", {}),
         }
         sagemaker = self.service.sagemaker
         if kind == "training":
-            sagemaker.create_training_job(TrainingJobName="job", **training(Environment=environment, **more))
+            sagemaker.create_training_job(
+                TrainingJobName=self.name, **training(Environment=environment, **more)
+            )
         elif kind == "processing":
             sagemaker.create_processing_job(
-                ProcessingJobName="job", **processing(Environment=environment, **more)
+                ProcessingJobName=self.name, **processing(Environment=environment, **more)
             )
         else:
             container = {"Image": "image", "ModelDataUrl": "s3://bucket/model.tar.gz"}
-            arn = f"arn:aws:iam::123456789012:role/{ROLE}"
-            sagemaker.create_model(ModelName="model", PrimaryContainer=container, ExecutionRoleArn=arn)
+            arn = f"arn:aws:iam::123456789012:role/{self.role_name}"
+            sagemaker.create_model(ModelName=self.name, PrimaryContainer=container, ExecutionRoleArn=arn)
             sagemaker.create_transform_job(
-                TransformJobName="job", **transform(Environment=environment, **more)
+                TransformJobName=self.name, **transform(Environment=environment, ModelName=self.name, **more)
             )
-        until(lambda: "job" in self.service.runner.running)
-        self.job = f"job.{kind}.sagemaker"
+        until(lambda: self.name in self.service.runner.running)
+        self.job = f"{self.name}.{kind}.sagemaker"
         if node:
-            self.node = add_node(self.service, "job", kind)
-            self.service.sessions.nodes.nodes[self.node].activation.role = ROLE
+            self.node = self.add_node(kind)
+
+    def add_node(self, kind: str = "training") -> str:
+        """An online node that claims to be the job's host, with the job's role."""
+        node = add_node(self.service, self.name, kind)
+        self.service.sessions.nodes.nodes[node].activation.role = self.role_name
+        return node
 
     def fails(self, operation: str, code: str = "AccessDeniedException", message: str = "") -> None:
         """Have an operation fail from now on."""
@@ -113,8 +132,15 @@ class Account:
         }
 
 
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Service]:
+    """One for all: moto takes seconds to start."""
+    with running() as service:
+        yield service
+
+
 @pytest.fixture
-def account(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Account:
+def account(emulator: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account]:
     for name in list(os.environ):
         if name.startswith(
             ("SMSSH_O", "SMSSH_R", "SMSSH_N", "HTTP", "http", "AWS_CA", "SSL_CERT", "REQUESTS")
@@ -122,12 +148,21 @@ def account(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-keys"))
-    found = Account(service, use(service, monkeypatch), monkeypatch, tmp_path)
-    service.client("iam").create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(TRUST))
-    return found
+    found = Account(emulator, use(emulator, monkeypatch), monkeypatch, tmp_path)
+    emulator.client("iam").create_role(RoleName=found.role_name, AssumeRolePolicyDocument=json.dumps(TRUST))
+    yield found
+    for end in found.ends:
+        end()
+    emulator.sessions.faults.clear()
+    emulator.sessions.tier = "advanced"
 
 
 # ------------------------------------------------------------------------------------------------- good ones
+
+
+def _without_ssm() -> dict[str, Any]:
+    statement = {**TRUST["Statement"][0], "Principal": {"Service": "sagemaker.amazonaws.com"}}
+    return {"Version": "2012-10-17", "Statement": [statement]}
 
 
 def bare(_: Account) -> None:
@@ -164,12 +199,12 @@ def a_job_in_a_vpc(account: Account) -> None:
 
 def a_job_by_its_bare_name(account: Account) -> None:
     account.running()
-    account.job = "job"
+    account.job = account.name
 
 
 def a_native_job(account: Account) -> None:
     account.running(node=False, Environment={"SMSSH_ROLE": ""}, RemoteDebugConfig={"EnableRemoteDebug": True})
-    account.role({"Version": "2012-10-17", "Statement": []})
+    account.role(_without_ssm())
 
 
 def a_held_job_of_an_owner(account: Account) -> None:
@@ -177,7 +212,7 @@ def a_held_job_of_an_owner(account: Account) -> None:
     set_tag(account.service, account.node, "SSHOwner", "ann")
     set_state(account.service, account.node, "held")
     account.patch.setenv("SMSSH_OWNER", "ann")
-    account.patch.setenv("SMSSH_ROLE", ROLE)
+    account.patch.setenv("SMSSH_ROLE", account.role_name)
 
 
 def a_narrow_trust_policy(account: Account) -> None:
@@ -196,16 +231,15 @@ def a_container_that_started_again(account: Account) -> None:
     account.running()
     nodes = account.service.sessions.nodes.nodes
     nodes[account.node].registered = time.time() - 100
-    new = add_node(account.service, "job")
-    nodes[new].registered, nodes[new].activation.role = time.time() + 60, ROLE
+    nodes[account.add_node()].registered = time.time() + 60
 
 
 def a_pipeline(account: Account) -> None:
     arguments = training(Environment={"SMSSH_ENABLE": "1", "OUTCOME": "hold"})
-    account.service.pipeline(definition(step("Train", "Training", arguments)))
-    arn = account.service.start_pipeline()
+    account.service.pipeline(definition(step("Train", "Training", arguments)), account.pipe)
+    arn = account.service.start_pipeline(account.pipe)
     until(lambda: account.service.steps(arn).get("Train", {}).get("Metadata"))
-    account.pipeline = "pipe"
+    account.pipeline = account.pipe
 
 
 def preferences_of_their_own(account: Account) -> None:
@@ -275,8 +309,17 @@ def nobody_answers(account: Account) -> None:
 
 
 def a_clock_that_is_wrong(account: Account) -> None:
-    real = time.time
-    account.patch.setattr("smssh_plugin.aws.json_client.time.time", lambda: real() - 1380)
+    api = Api()
+    account.ends.append(api.close)
+
+    def answer(handler: Any) -> None:
+        handler.send_response_only(403)
+        handler.send_header("Date", formatdate(time.time() + 1380, usegmt=True))
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    api.answers += [answer] * 9
+    account.patch.setenv("AWS_ENDPOINT_URL_SSM", api.url)
 
 
 def a_proxy_that_is_gone(account: Account) -> None:
@@ -345,31 +388,33 @@ def a_policy_that_denies_sessions(account: Account) -> None:
 
 
 def no_such_job(account: Account) -> None:
-    account.job = "job.training.sagemaker"
+    account.job = f"{account.name}.training.sagemaker"
 
 
 def another_kind_of_job(account: Account) -> None:
     account.running("processing")
-    account.job = "job.training.sagemaker"
+    account.job = f"{account.name}.training.sagemaker"
 
 
 def no_such_host(account: Account) -> None:
     account.running()
-    account.job = "algo-7.job.training.sagemaker"
+    account.job = f"algo-7.{account.name}.training.sagemaker"
 
 
 def a_job_that_has_failed(account: Account) -> None:
     account.service.sagemaker.create_training_job(
-        TrainingJobName="job", **training(Environment={"SMSSH_ENABLE": "1", "OUTCOME": "fail"})
+        TrainingJobName=account.name, **training(Environment={"SMSSH_ENABLE": "1", "OUTCOME": "fail"})
     )
-    account.service.job_status("Training", "job", "Failed")
-    account.job = "job"
+    account.service.job_status("Training", account.name, "Failed")
+    account.job = account.name
 
 
 def a_job_without_smssh(account: Account) -> None:
     environment = {"OUTCOME": "hold"}
-    account.service.sagemaker.create_training_job(TrainingJobName="job", **training(Environment=environment))
-    account.job = "job"
+    account.service.sagemaker.create_training_job(
+        TrainingJobName=account.name, **training(Environment=environment)
+    )
+    account.job = account.name
 
 
 def a_job_with_smssh_off(account: Account) -> None:
@@ -381,8 +426,7 @@ def network_isolation(account: Account) -> None:
 
 
 def no_trust(account: Account) -> None:
-    statement = {**TRUST["Statement"][0], "Principal": {"Service": "sagemaker.amazonaws.com"}}
-    account.role({"Version": "2012-10-17", "Statement": [statement]})
+    account.role(_without_ssm())
     account.running(node=False)
 
 
@@ -396,15 +440,9 @@ def no_such_role(account: Account) -> None:
     account.running(node=False, Environment={"SMSSH_ROLE": "gone"})
 
 
-def _started_long_ago(account: Account) -> None:
-    # The emulator's own clock, which its description of the job comes from.
-    real = time.time
-    account.patch.setattr("smssh_plugin.doctor.job.time.time", lambda: real() + 3600)
-
-
 def a_host_that_did_not_register(account: Account) -> None:
     account.running(node=False)
-    _started_long_ago(account)
+    account.patch.setattr(job, "REGISTER_SECONDS", 0.0)
 
 
 def a_node_that_is_offline(account: Account) -> None:
@@ -419,9 +457,8 @@ def a_container_that_has_ended(account: Account) -> None:
 
 def two_that_claim_the_host(account: Account) -> None:
     account.running()
-    for node in (account.node, add_node(account.service, "job")):
-        found = account.service.sessions.nodes.nodes[node]
-        found.registered, found.activation.role = time.time() + 60, ROLE
+    for node in (account.node, account.add_node()):
+        account.service.sessions.nodes.nodes[node].registered = time.time() + 60
 
 
 def a_node_of_another_role(account: Account) -> None:
@@ -446,17 +483,17 @@ def no_host_key(account: Account) -> None:
 
 
 def no_such_pipeline(account: Account) -> None:
-    account.pipeline = "pipe"
+    account.pipeline = account.pipe
 
 
 def a_pipeline_without_smssh(account: Account) -> None:
-    account.service.pipeline(definition(step("Train", "Training", training())))
-    account.pipeline = "pipe"
+    account.service.pipeline(definition(step("Train", "Training", training())), account.pipe)
+    account.pipeline = account.pipe
 
 
 def a_pipeline_without_jobs(account: Account) -> None:
-    account.service.pipeline(definition(step("Stop", "Fail", {"ErrorMessage": "no"})))
-    account.pipeline = "pipe"
+    account.service.pipeline(definition(step("Stop", "Fail", {"ErrorMessage": "no"})), account.pipe)
+    account.pipeline = account.pipe
 
 
 BROKEN = {
@@ -514,3 +551,134 @@ def test_the_one_cause_is_named(account: Account, arrange: Callable[[Account], N
     assert finding.who
     # What waits for something waits for this.
     assert {each for r in found.values() for each in r.finding.waits_for} <= {check}
+
+
+def test_what_the_jobs_log_says_is_the_cause(account: Account) -> None:
+    line = "smssh: access denied: CreateActivation: it is not authorized to perform: iam:PassRole  hint: allow it"
+    account.running(node=False, Environment={"LINES": f"epoch 1\n{line}\nepoch 2"})
+    account.patch.setattr(job, "REGISTER_SECONDS", 0.0)
+    (finding,) = account.findings(Outcome.PROBLEM).values()
+    assert finding.message.endswith(f"its log says: {line}")
+
+
+def test_a_job_in_the_region_that_boto3_takes(account: Account) -> None:
+    """The emulator has one region for SageMaker, so that the other one is refused here."""
+    account.running()
+    account.patch.setenv("AWS_REGION", "eu-west-1")
+    (finding,) = account.findings(Outcome.HINT, "laptop.region").values()
+    assert "AWS_DEFAULT_REGION" in finding.message
+
+
+def simulating(account: Account, denied: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """Have IAM's simulation answer, which moto has not; the requests are built and checked by botocore.
+
+    Args:
+        account: the set-up.
+        denied: by action, members of its EvaluationResult; the others are allowed.
+    """
+    asked: list[dict[str, str]] = []
+    original = identity_calls._client
+
+    def answer(params: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]]:
+        body = params["body"]
+        asked.append(body)
+        action = body["ActionNames.member.1"]
+        result = {"EvalActionName": action, "EvalDecision": "allowed", **denied.get(action, {})}
+        return AWSResponse("", 200, {}, None), {"EvaluationResults": [result]}
+
+    def client(session: AwsSession, service: str) -> Any:
+        made = original(session, service)
+        made.meta.events.register("before-call.iam.SimulatePrincipalPolicy", answer)
+        return made
+
+    account.patch.setattr(identity_calls, "_client", client)
+    return asked
+
+
+IMPLICIT = {"EvalDecision": "implicitDeny"}
+
+
+def test_iams_simulation_is_asked_where_that_is_allowed(account: Account) -> None:
+    asked = simulating(
+        account,
+        {
+            "ssmmessages:OpenDataChannel": IMPLICIT,
+            "ssm:ResumeSession": {
+                **IMPLICIT,
+                "MissingContextValues": ["ssm:resourceTag/aws:ssmmessages:session-id"],
+            },
+            "sagemaker:DescribeTrainingJob": IMPLICIT,
+        },
+    )
+    account.patch.setenv("SMSSH_OWNER", "ann")
+    found = account.results("permissions")
+    assert {name: r.finding.outcome for name, r in found.items() if r.finding.outcome is not Outcome.OK} == {
+        "permissions.open-channel": Outcome.PROBLEM,
+        "permissions.resume-session": Outcome.UNKNOWN,
+        "permissions.describe-training": Outcome.UNKNOWN,  # a policy may name jobs
+    } | {
+        n: r.finding.outcome
+        for n, r in found.items()
+        if n.startswith("laptop") and r.finding.outcome is Outcome.HINT
+    }
+    assert found["permissions.open-channel"].finding.statement == {
+        "Effect": "Allow",
+        "Action": "ssmmessages:OpenDataChannel",
+        "Resource": "*",
+    }
+    session = next(each for each in asked if each["ActionNames.member.1"] == "ssm:StartSession")
+    assert session["PolicySourceArn"] == f"arn:aws:iam::{ACCOUNT}:user/moto"
+    assert "ann" in session.values()
+    documents = [value for each in asked for value in each.values() if "document/" in str(value)]
+    assert documents == ["arn:aws:ssm:us-east-1::document/AWS-StartSSHSession"]
+
+
+@pytest.mark.parametrize("action", ["ssm:CreateActivation", "iam:PassRole"])
+def test_what_the_jobs_role_may_not_do(account: Account, action: str) -> None:
+    asked = simulating(account, {action: IMPLICIT})
+    account.running(node=False)
+    account.patch.setattr(job, "REGISTER_SECONDS", 0.0)
+    problems = account.findings(Outcome.PROBLEM)
+    assert list(problems) == ["job.role-permissions"]
+    statement = problems["job.role-permissions"].statement
+    assert statement is not None
+    assert statement["Action"] == action
+    if action == "iam:PassRole":
+        assert statement["Resource"] == f"arn:aws:iam::{ACCOUNT}:role/{account.role_name}"
+        assert statement["Condition"] == {"StringEquals": {"iam:PassedToService": "ssm.amazonaws.com"}}
+    assert {each["PolicySourceArn"] for each in asked} >= {f"arn:aws:iam::{ACCOUNT}:role/SageMakerRole"}
+
+
+@pytest.mark.parametrize(
+    ("name", "stable"),
+    [("ann", True), ("botocore-session-1580000000", False), ("1580000000000000000", False)],
+)
+def test_the_name_of_a_roles_session(account: Account, name: str, stable: bool) -> None:
+    role = f"arn:aws:iam::{ACCOUNT}:role/{account.role_name}"
+    made = account.service.client("sts").assume_role(RoleArn=role, RoleSessionName=name)["Credentials"]
+    account.patch.setenv("AWS_ACCESS_KEY_ID", made["AccessKeyId"])
+    account.patch.setenv("AWS_SECRET_ACCESS_KEY", made["SecretAccessKey"])
+    account.patch.setenv("AWS_SESSION_TOKEN", made["SessionToken"])
+    simulating(account, {})
+    found = account.results("identity", "permissions.open-channel")
+    expected = Outcome.OK if stable else Outcome.HINT
+    assert found["identity.session-name"].finding.outcome is expected
+    assert found["permissions.open-channel"].finding.outcome is Outcome.OK  # by the role's own ARN
+
+
+def test_what_may_not_be_looked_at_is_said(account: Account) -> None:
+    account.fails("ssm:GetServiceSetting")
+    account.fails("iam:GetRole")
+    account.running()
+    found = account.results()
+    assert not [n for n, r in found.items() if r.finding.outcome is Outcome.PROBLEM]
+    assert found["account.tier"].finding.message == "cannot tell: needs ssm:GetServiceSetting"
+    assert found["job.role"].finding.message == "cannot tell: needs iam:GetRole"
+    assert found["job.tags"].finding.outcome is Outcome.OK
+
+
+def test_a_service_that_hangs_is_not_waited_for(account: Account) -> None:
+    account.service.sessions.faults.add(Fault("ssm:GetServiceSetting", delay=600.0))
+    found = account.results("account", limit=5.0)
+    assert found["account.tier"].finding.message == "no answer within 5 s"
+    assert found["account.preferences"].finding.outcome is Outcome.OK
