@@ -49,8 +49,8 @@ policy of the organization denies in the simulation.
 
 Otherwise, doctor makes calls that change nothing: it lists nodes, and asks for a node, a session, a job and a pipeline
 that do not exist. A denial there is a problem only for an action that cannot be narrowed to resources, or if AWS names
-an explicit denial. Which comes first on AWS, the check of the permission or of the name, is not documented for every call:
-"allowed (by a call that changes nothing)" means that the call was not denied.
+an explicit denial. Which comes first on AWS, the check of the permission or of the name, is not documented for every
+call: "allowed (by a call that changes nothing)" means that the call was not denied.
 
 [The permissions](requests.md#who-runs-smssh-doctor) that doctor itself uses are optional.
 

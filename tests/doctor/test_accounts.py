@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -150,6 +151,10 @@ def account(emulator: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-keys"))
     found = Account(emulator, use(emulator, monkeypatch), monkeypatch, tmp_path)
     emulator.client("iam").create_role(RoleName=found.role_name, AssumeRolePolicyDocument=json.dumps(TRUST))
+    with contextlib.suppress(emulator.client("iam").exceptions.EntityAlreadyExistsException):
+        emulator.client("iam").create_role(
+            RoleName="SageMakerRole", AssumeRolePolicyDocument=json.dumps(TRUST)
+        )
     yield found
     for end in found.ends:
         end()
@@ -242,15 +247,29 @@ def a_pipeline(account: Account) -> None:
     account.pipeline = account.pipe
 
 
+def a_step_of_a_pipeline(account: Account) -> None:
+    a_pipeline(account)
+    arn = account.service.sagemaker.list_pipeline_executions(PipelineName=account.pipe)[
+        "PipelineExecutionSummaries"
+    ][0]["PipelineExecutionArn"]
+    until(lambda: account.service.steps(arn)["Train"]["Metadata"].get("TrainingJob"))
+    name = next(one.name for one in account.service.runner.jobs if arn.rpartition("/")[2] in one.name)
+    node = add_node(account.service, name, Step="Train")
+    account.service.sessions.nodes.nodes[node].activation.role = "SageMakerRole"
+    account.job = f"Train.{account.pipe}.pipeline.sagemaker"
+
+
 def preferences_of_their_own(account: Account) -> None:
     content = {
         "schemaVersion": "1.0",
         "sessionType": "Standard_Stream",
         "inputs": {"idleSessionTimeout": "20", "kmsKeyId": "1234", "runAsEnabled": True},
     }
-    account.service.client("ssm").update_document(
-        Name="SSM-SessionManagerRunShell", Content=json.dumps(content), DocumentVersion="$LATEST"
-    )
+    ssm = account.service.client("ssm")
+    document = {"Name": "SSM-SessionManagerRunShell", "DocumentVersion": "$LATEST"}
+    before = ssm.get_document(Name=document["Name"])["Content"]
+    ssm.update_document(Content=json.dumps(content), **document)
+    account.ends.append(lambda: ssm.update_document(Content=before, **document))
 
 
 GOOD = (
@@ -267,6 +286,7 @@ GOOD = (
     a_narrow_trust_policy,
     a_container_that_started_again,
     a_pipeline,
+    a_step_of_a_pipeline,
     preferences_of_their_own,
 )
 
@@ -441,7 +461,7 @@ def no_such_role(account: Account) -> None:
 
 
 def a_host_that_did_not_register(account: Account) -> None:
-    account.running(node=False)
+    account.running("processing", node=False)
     account.patch.setattr(job, "REGISTER_SECONDS", 0.0)
 
 
@@ -555,7 +575,7 @@ def test_the_one_cause_is_named(account: Account, arrange: Callable[[Account], N
 
 def test_what_the_jobs_log_says_is_the_cause(account: Account) -> None:
     line = "smssh: access denied: CreateActivation: it is not authorized to perform: iam:PassRole  hint: allow it"
-    account.running(node=False, Environment={"LINES": f"epoch 1\n{line}\nepoch 2"})
+    account.running("processing", node=False, Environment={"LINES": f"epoch 1\n{line}\nepoch 2"})
     account.patch.setattr(job, "REGISTER_SECONDS", 0.0)
     (finding,) = account.findings(Outcome.PROBLEM).values()
     assert finding.message.endswith(f"its log says: {line}")
@@ -627,7 +647,7 @@ def test_iams_simulation_is_asked_where_that_is_allowed(account: Account) -> Non
         "Resource": "*",
     }
     session = next(each for each in asked if each["ActionNames.member.1"] == "ssm:StartSession")
-    assert session["PolicySourceArn"] == f"arn:aws:iam::{ACCOUNT}:user/moto"
+    assert session["PolicySourceArn"].endswith(f"::{ACCOUNT}:user/moto")
     assert "ann" in session.values()
     documents = [value for each in asked for value in each.values() if "document/" in str(value)]
     assert documents == ["arn:aws:ssm:us-east-1::document/AWS-StartSSHSession"]
