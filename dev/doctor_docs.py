@@ -41,6 +41,8 @@ reported. `-v` shows those checks, details and times.
 - The exit status is 1 with a problem or a crash, 8 if there is none and a check cannot tell, and 0 otherwise.
 - Checks run side by side. Each has {limit:g} seconds; one that takes longer "cannot tell".
 
+Plugins add checks of their own by the hook [`smssh_checks`](hooks.md).
+
 ## How permissions are looked at
 
 If you may call `iam:SimulatePrincipalPolicy` on yourself, IAM's own simulation answers. It does not know session

@@ -341,6 +341,22 @@ def smssh_probes() -> list[Any] | None:
     """
 
 
+@hook(since="0.1", limit=None)
+def smssh_checks() -> list[Any] | None:
+    """Give checks for `smssh doctor`, which find out what keeps people from logging in.
+
+    They run beside the built-in ones, and after these where `after` says so. A check that raises is reported as a
+    crash, one that takes longer than 20 seconds as "cannot tell". The hook itself has no limit.
+
+    Returns:
+        Objects with an `id` (`SUBJECT.NAME`, not that of a built-in check), a `summary` and a method `run(session)`,
+        or None; they may have `after`, ids of checks whose problem would be the cause of theirs. `session` is the AWS
+        session of the command (`smssh_plugin.aws.session.AwsSession`). `run` returns a mapping with `outcome` (`ok`,
+        `problem`, `hint` or `cannot tell`) and `message`, and if they say something `fix`, `who`, `statement` (an IAM
+        statement) and `details` (a list of lines). `problem` needs `fix`.
+    """
+
+
 # -------------------------------------------------------------------------------------------------
 # The types of the arguments and answers
 # -------------------------------------------------------------------------------------------------

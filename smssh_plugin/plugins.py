@@ -229,6 +229,10 @@ class Plugins:
         """See `smssh_probes`; the lists of all plugins joined."""
         return [probe for answer in self._manager.hook.smssh_probes() for probe in answer]
 
+    def checks(self) -> list[Any]:
+        """See `smssh_checks`; the lists of all plugins joined."""
+        return [check for answer in self._manager.hook.smssh_checks() for check in answer]
+
 
 def _guarded(function: Callable[..., Any], plugin: str, hook: str) -> Callable[..., Any]:
     """The implementation, answering None (and naming itself in the log) where it fails or takes too long."""

@@ -57,6 +57,7 @@ IMPORTS: dict[str, set[str]] = {
     "debug": {"aws", "client", "definitions", "plugins"},
     "setup": {"aws", "client"},
     "doctor": {"aws", "client", "debug", "definitions", "home", "keys"},
+    "doctor": {"aws", "client", "debug", "definitions", "home", "keys", "plugins"},
     "cli": {
         "aws",
         "client",

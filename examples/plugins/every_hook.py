@@ -180,3 +180,24 @@ def smssh_probes():
             return host.run("nvidia-smi").text
 
     return [Gpu()]
+
+
+@hookimpl
+def smssh_checks():
+    class Vpn:
+        id = "company.vpn"
+        summary = "whether this machine is in the company's VPN"
+
+        def run(self, session):
+            try:
+                socket.create_connection(("vpn.example.com", 443), timeout=5).close()
+            except OSError as error:
+                return {
+                    "outcome": "problem",
+                    "message": f"no VPN: {error}",
+                    "fix": "start the VPN",
+                    "who": "you",
+                }
+            return {"outcome": "ok", "message": "the VPN is there"}
+
+    return [Vpn()]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .app import aws_options, json_option
+from .extensions import any_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,12 +49,14 @@ def doctor(
     from ..aws.session import AwsSession
     from ..doctor.case import Case
     from ..doctor.catalogue import SUBJECTS, chosen
+    from ..doctor.plugin_checks import plugin_checks
     from ..doctor.run import run
     from ..doctor.show import as_json as results_as_json
     from ..doctor.show import exit_status, lines
 
+    others = plugin_checks() if any_plugin() else []
     if list_:
-        every = [check for one in SUBJECTS.values() for check in one]
+        every = [*(check for one in SUBJECTS.values() for check in one), *others]
         if as_json:
             click.echo(json.dumps([{"id": each.id, "summary": each.summary} for each in every], indent=2))
         else:
@@ -61,7 +64,7 @@ def doctor(
             click.echo("\n".join(f"{each.id:{width}}  {each.summary}" for each in every))
         return 0
     given = [name for name, value in (("job", job), ("pipeline", pipeline)) if value]
-    wanted = chosen(checks, given)
+    wanted = chosen(checks, given, others)
     case = Case(AwsSession(region, profile), job, pipeline)
     shows = sys.stderr.isatty()
 

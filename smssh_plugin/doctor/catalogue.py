@@ -27,20 +27,24 @@ NAMED = {"job": "--job NAME", "pipeline": "--pipeline NAME"}
 """Subjects that have to be named, and how."""
 
 
-def chosen(names: Iterable[str], given: Iterable[str]) -> list[Check]:
+def chosen(names: Iterable[str], given: Iterable[str], others: Iterable[Check] = ()) -> list[Check]:
     """The checks that were asked for, and those that they come after.
 
     Args:
         names: ids of checks, or subjects; none: all subjects that need no name, and those that were given one.
         given: the subjects of `NAMED` that were given a name.
+        others: checks of plugins; ours come before one with the same id.
 
     Raises:
         SmsshError: USAGE: there is no such check, or its subject was given no name.
     """
     every = {check.id: check for checks in SUBJECTS.values() for check in checks}
+    for check in others:
+        every.setdefault(check.id, check)
     named = frozenset(given)
     wanted: set[str] = set()
-    asked = list(names) or [subject for subject in SUBJECTS if subject not in NAMED or subject in named]
+    subjects = dict.fromkeys(check.subject for check in every.values())
+    asked = list(names) or [subject for subject in subjects if subject not in NAMED or subject in named]
     for name in asked:
         found = {each for each in every if each == name or every[each].subject == name}
         if not found:
@@ -59,6 +63,6 @@ def chosen(names: Iterable[str], given: Iterable[str]) -> list[Check]:
                 status=ExitStatus.USAGE,
             )
         wanted |= found
-    while more := {each for name in wanted for each in every[name].after} - wanted:
+    while more := {each for name in wanted for each in every[name].after if each in every} - wanted:
         wanted |= more
     return [check for check in every.values() if check.id in wanted]

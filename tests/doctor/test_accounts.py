@@ -575,7 +575,17 @@ def test_the_one_cause_is_named(account: Account, arrange: Callable[[Account], N
 
 def test_what_the_jobs_log_says_is_the_cause(account: Account) -> None:
     line = "smssh: access denied: CreateActivation: it is not authorized to perform: iam:PassRole  hint: allow it"
-    account.running("processing", node=False, Environment={"LINES": f"epoch 1\n{line}\nepoch 2"})
+    account.running("processing", node=False)
+    logs = account.service.client("logs")
+    place = {
+        "logGroupName": "/aws/sagemaker/ProcessingJobs",
+        "logStreamName": f"{account.name}/algo-1-1580000000",
+    }
+    logs.create_log_group(logGroupName=place["logGroupName"])
+    logs.create_log_stream(**place)
+    now = int(time.time() * 1000)
+    said = ["epoch 1", line, "smssh: sshd is there", "epoch 2"]
+    logs.put_log_events(logEvents=[{"timestamp": now, "message": each} for each in said], **place)
     account.patch.setattr(job, "REGISTER_SECONDS", 0.0)
     (finding,) = account.findings(Outcome.PROBLEM).values()
     assert finding.message.endswith(f"its log says: {line}")
