@@ -38,7 +38,7 @@ reported. `-v` shows those checks, details and times.
   order of the table below. Each check has `id`, `subject`, `outcome`, `message`, `fix`, `who`, `statement`, `details`,
   `waits_for` (the checks whose problem comes first) and `seconds`. All members are always there; `fix`, `who` and
   `statement` may be null. Texts of AWS and of job logs are in it as they are: escape them before a terminal shows them.
-- The exit status is 1 with a problem or a crash, 8 if there is none and a check cannot tell, and 0 otherwise.
+- The exit status is 1 with a problem or a crash. Without them it is 8 if a check cannot tell, else 0.
 - Checks run side by side. Each has {limit:g} seconds; one that takes longer "cannot tell".
 
 Plugins add checks of their own by the hook [`smssh_checks`](hooks.md).
@@ -46,8 +46,8 @@ Plugins add checks of their own by the hook [`smssh_checks`](hooks.md).
 ## How permissions are looked at
 
 If you may call `iam:SimulatePrincipalPolicy` on yourself, IAM's own simulation answers. It does not know session
-policies, policies of VPC endpoints and the tags of hosts: what depends on tags is "cannot tell", and so is what only a
-policy of the organization denies in the simulation.
+policies, policies of VPC endpoints and the tags of hosts: what depends on tags is "cannot tell". The same holds
+for what only a policy of the organization denies in the simulation.
 
 Otherwise, doctor makes calls that change nothing: it lists nodes, and asks for a node, a session, a job and a pipeline
 that do not exist. A denial there is a problem only for an action that cannot be narrowed to resources, or if AWS names

@@ -190,7 +190,7 @@ def smssh_checks():
 
         def run(self, session):
             try:
-                socket.create_connection(("vpn.example.com", 443), timeout=5).close()
+                socket.create_connection((f"vpn.{session.region}.example.com", 443), timeout=5).close()
             except OSError as error:
                 return {
                     "outcome": "problem",

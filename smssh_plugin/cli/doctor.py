@@ -44,7 +44,7 @@ def doctor(
     such as laptop; the checks that it depends on run as well.
 
     A check ends as ok, problem, hint, cannot tell (something that it needs is missing) or crash (a mistake in
-    smssh). The exit status is 1 if there is a problem or a crash, 8 if there is none and a check cannot tell, else 0.
+    smssh). The exit status is 1 with a problem or a crash; without them it is 8 if a check cannot tell, else 0.
     """
     from ..aws.session import AwsSession
     from ..doctor.case import Case

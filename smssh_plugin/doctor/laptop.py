@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKS"]
 
-SERVICES = ("ssm", "sagemaker")
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 8.0
 SMALL_SKEW_SECONDS = 60.0
@@ -316,7 +315,7 @@ def _dates(case: Case) -> dict[str, str]:
 
 def _urls(case: Case) -> list[str]:
     """The addresses of the services that a login needs: calls, and the stream of a session."""
-    urls = [case.session.endpoint(service) for service in SERVICES]
+    urls = [case.session.endpoint("ssm"), case.session.endpoint("sagemaker")]
     first = urls[0]
     if urlsplit(first).netloc.startswith("ssm."):
         urls.append(

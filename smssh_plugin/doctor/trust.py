@@ -77,20 +77,18 @@ def _concerns(each: Mapping[str, Any]) -> bool:
 
 def _conditions(conditions: Mapping[str, Any], partition: str, account: str, region: str) -> Trust:
     """Whether the conditions of a statement hold for a node that is registered in an account and region."""
-    for operator, keys in conditions.items():
-        kind = operator.lower().removesuffix("ifexists")
-        for key, values in keys.items():
-            wanted = [str(one) for one in _list(values)]
-            if key.lower() == "aws:sourceaccount" and kind in _EQUAL | _LIKE:
-                if not any(fnmatchcase(account, one) if kind in _LIKE else account == one for one in wanted):
-                    return Trust(False, f"its condition wants the account {', '.join(wanted)}, not {account}")
-            elif key.lower() == "aws:sourcearn" and kind in _EQUAL | _LIKE:
-                if not any(_may_match(one, partition, region, account) for one in wanted):
-                    return Trust(
-                        False, f"its condition wants {', '.join(wanted)}, not ssm in {region} of {account}"
-                    )
-            else:
-                return Trust(None, f"it has a condition {operator} on {key}")
+    each = ((operator, key, values) for operator, keys in conditions.items() for key, values in keys.items())
+    for operator, key, values in each:
+        kind, name = operator.lower().removesuffix("ifexists"), key.lower()
+        wanted = [str(one) for one in _list(values)]
+        if kind not in _EQUAL | _LIKE or name not in ("aws:sourceaccount", "aws:sourcearn"):
+            return Trust(None, f"it has a condition {operator} on {key}")
+        if name == "aws:sourcearn":
+            held = any(_may_match(one, partition, region, account) for one in wanted)
+        else:
+            held = any(fnmatchcase(account, one) if kind in _LIKE else account == one for one in wanted)
+        if not held:
+            return Trust(False, f"its condition {operator} on {key} wants {', '.join(wanted)}")
     return Trust(True)
 
 
