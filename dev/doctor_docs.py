@@ -54,6 +54,8 @@ that do not exist. A denial there is a problem only for an action that cannot be
 an explicit denial. Which comes first on AWS, the check of the permission or of the name, is not documented for every
 call: "allowed (by a call that changes nothing)" means that the call was not denied.
 
+Those calls are in CloudTrail, failed or denied, with the user agent `smssh-plugin/VERSION`.
+
 [The permissions](requests.md#who-runs-smssh-doctor) that doctor itself uses are optional.
 
 ## Checks

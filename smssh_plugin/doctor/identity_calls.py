@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .._version import __version__
 from ..aws.session import ServiceRefused
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ def _client(session: AwsSession, service: str) -> Any:
         aws_secret_access_key=keys.secret_key,
         aws_session_token=keys.token,
         config=Config(
-            connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"total_max_attempts": 2}
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"total_max_attempts": 2},
+            user_agent_extra=f"smssh-plugin/{__version__}",
         ),
     )

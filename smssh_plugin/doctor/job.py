@@ -404,6 +404,8 @@ def claimants(case: Case) -> Finding:
         try:
             chosen = only_claim(case.session, job.job, job.host, living)
         except SmsshError as error:
+            if error.reference != "several-nodes":
+                raise
             return problem(error.message, fix=error.hint or "name one in SMSSH_NODE")
     info = next(info for info, one in living if one.target == chosen.target)
     wanted = role_of_request(job.described)

@@ -129,7 +129,9 @@ def configuration(case: Case) -> Finding:
         if path.exists() and (loose := _writable_by_others(path)):
             return problem(f"ssh refuses {path}: {loose}", fix=f"run `chmod go-w {path}`")
     line = ssh_config.include_line()
-    if line not in (theirs.read_text(encoding="utf-8").splitlines() if theirs.exists() else ()):
+    if line not in (
+        theirs.read_text(encoding="utf-8", errors="replace").splitlines() if theirs.exists() else ()
+    ):
         return problem(f"{theirs} does not include {ours}: it has no line {line!r}", fix=WRITE)
     asked = subprocess.run(
         [shutil.which("ssh") or "ssh", "-F", str(theirs), "-G", SAMPLE],
@@ -145,7 +147,7 @@ def configuration(case: Case) -> Finding:
         return problem(f"ssh cannot use {theirs}: {last}", fix="correct that line")
     found = dict(each.split(" ", 1) for each in asked.stdout.splitlines() if " " in each)
     proxy = found.get("proxycommand", "none")
-    words = shlex.split(proxy)
+    words = proxy.split() if proxy.count('"') % 2 or proxy.count("'") % 2 else shlex.split(proxy)
     if "proxy" not in words or "--user" not in words:
         return problem(
             f"for an address, ssh would use ProxyCommand {proxy}, not smssh's: another line of {theirs} comes first",
@@ -173,22 +175,28 @@ def keys(case: Case) -> Finding:
     """The key pairs, and that ssh and jobs agree on them."""
     del case
     own = [path for name in (NAME, FIPS_NAME) if (path := home() / name).exists()]
-    for path in dict.fromkeys([*own, *offered(home() / NAME)]):
-        if not path.exists():
-            continue
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
+    for path in own:
+        if _open_to_others(path):
             return problem(
-                f"ssh ignores the private key {path}: its mode is {mode:04o}, so that others may use it",
-                fix=f"run `chmod 600 {path}`",
+                f"ssh ignores the private key {path}: others may use it", fix=f"run `chmod 600 {path}`"
             )
     for path in own:
         public = path.with_name(path.name + ".pub")
         if public.exists() and (wrong := _mismatch(path, public)) is not None:
             return wrong
+    others = [path for path in offered(home() / NAME)[1:] if _open_to_others(path)]
+    if others:
+        return hint(
+            f"ssh ignores {', '.join(map(str, others))}: others may use it",
+            fix=f"run `chmod 600 {others[0]}`, if a job lets that key in",
+        )
     if not own:
         return ok("no key pair yet: smssh makes one when it is first needed")
     return ok(f"the key pair {own[-1]} is usable", *map(str, offered(own[0])))
+
+
+def _open_to_others(path: Path) -> bool:
+    return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
 def _mismatch(private: Path, public: Path) -> Finding | None:
@@ -196,6 +204,11 @@ def _mismatch(private: Path, public: Path) -> Finding | None:
     try:
         derived = keygen("-y", "-P", "", "-f", str(private)).split()[:2]
     except SmsshError as error:
+        if "passphrase" in error.message:
+            return hint(
+                f"{private} has a passphrase: ssh asks for it, and commands that nobody watches cannot log in",
+                fix="add the key to an ssh-agent, or let smssh make a key without one",
+            )
         return problem(
             f"the private key {private} cannot be used: {error.message}",
             fix=f"move {private} and {public.name} away: smssh makes a new pair, for jobs submitted from then on",
@@ -231,6 +244,7 @@ def region_checked(case: Case) -> Finding:
 
 def proxy(case: Case) -> Finding:
     """The variables of HTTP proxies, and the proxy."""
+    differ = ""
     for name in PROXIES:
         values = {one: os.environ[one] for one in (name, name.lower()) if os.environ.get(one)}
         for one, value in values.items():
@@ -239,7 +253,7 @@ def proxy(case: Case) -> Finding:
             except transport.SetupError as error:  # noqa: PERF203 - few
                 return problem(f"{one}: {error}", fix=f"correct {one}, or unset it")
         if len(set(values.values())) > 1:
-            return problem(f"{name} and {name.lower()} differ", fix="give both the same value, or unset one")
+            differ = name
     parts = urlsplit(case.session.endpoint("ssm"))
     assert parts.hostname is not None
     secure = parts.scheme == "https"
@@ -258,6 +272,12 @@ def proxy(case: Case) -> Finding:
         return problem(
             f"the proxy {host}:{port} cannot be reached: {error}",
             fix="correct HTTPS_PROXY, or add AWS's hosts to NO_PROXY",
+        )
+    if differ:
+        return hint(
+            f"AWS is reached through the proxy {host}:{port}; {differ} and {differ.lower()} differ, and programs "
+            "do not agree on which one counts",
+            fix="give both the same value, or unset one",
         )
     return ok(f"AWS is reached through the proxy {host}:{port}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import subprocess
 import threading
 import time
 import traceback
@@ -60,21 +61,35 @@ def run(
                 threading.Thread(target=_look, args=(check, case, found), name=check.id, daemon=True).start()
         if started:
             continue  # what waits for those has to be looked at again
+        if not running:  # plugins' checks that come after each other
+            for each in waiting.values():
+                circle = unknown("cannot tell: it depends on itself", fix="update or uninstall the plugin")
+                done[each.id] = Result(each, circle, 0.0)
+            break
         if progress is not None:
             progress(len(done), list(running))
-        next_limit = min(since for _, since in running.values()) + limit
-        try:
-            check, finding, seconds = found.get(timeout=max(0.0, next_limit - time.monotonic()))
-        except queue.Empty:
-            for each, since in list(running.values()):
-                if time.monotonic() >= since + limit:
-                    running.pop(each.id)
-                    late = unknown(f"no answer within {limit:g} s", fix="try again", who="you")
-                    done[each.id] = Result(each, late, limit)
-        else:
-            if running.pop(check.id, None) is not None:
-                done[check.id] = Result(check, finding, seconds)
+        _receive(found, running, done, limit)
     return [done[check.id] for check in checks]
+
+
+def _receive(
+    found: queue.Queue[tuple[Check, Finding, float]],
+    running: dict[str, tuple[Check, float]],
+    done: dict[str, Result],
+    limit: float,
+) -> None:
+    """Wait until a check ends, or has no more time; it is moved from those that run to those that are done."""
+    next_limit = min(since for _, since in running.values()) + limit
+    try:
+        check, finding, seconds = found.get(timeout=max(0.0, next_limit - time.monotonic()))
+    except queue.Empty:
+        for each, since in list(running.values()):
+            if time.monotonic() >= since + limit:
+                running.pop(each.id)
+                done[each.id] = Result(each, unknown(f"no answer within {limit:g} s", fix="try again"), limit)
+        return
+    if running.pop(check.id, None) is not None:
+        done[check.id] = Result(check, finding, seconds)
 
 
 def _causes(needed: Sequence[Result]) -> tuple[str, ...]:
@@ -99,6 +114,9 @@ def _look(check: Check, case: Case, found: queue.Queue[tuple[Check, Finding, flo
         finding = check.run(case)
     except SmsshError as error:
         finding = _unknown(error)
+    except (OSError, subprocess.SubprocessError) as error:
+        # A file that cannot be read, a program that does not start or end: no mistake of ours.
+        finding = unknown(f"cannot tell: {error}", fix="see whether it can be read or run by hand")
     except BaseException as error:  # noqa: BLE001 - one check's mistake does not end the others
         finding = _crash(check, error)
     found.put((check, finding, time.monotonic() - began))
@@ -121,7 +139,7 @@ def _unknown(error: SmsshError) -> Finding:
 
 
 def _crash(check: Check, error: BaseException) -> Finding:
-    """A check that failed: what to report, without the values that a message may hold."""
+    """A check that failed, and what to report."""
     lines = [
         f"{each.filename.rpartition('smssh_plugin')[2].lstrip('/') or each.filename}:{each.lineno} in {each.name}"
         for each in traceback.extract_tb(error.__traceback__)

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import socket
+import subprocess
 import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.awsrequest import AWSResponse
 
+from smssh_plugin import __version__
 from smssh_plugin.client import ssh_config
 from smssh_plugin.doctor import identity_calls, job
 from smssh_plugin.doctor.case import Case
@@ -25,7 +27,7 @@ from smssh_plugin.local.faults import Fault
 from tests.aws.peers import Api
 from tests.client.nodes import add_node, set_state, set_tag, use
 from tests.local.service_harness import Service, definition, processing, running, step, training, transform
-from tests.waiting import until
+from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,6 +181,13 @@ def logged_in_before(account: Account) -> None:
     ssh_config.install()
 
 
+def a_key_with_a_passphrase(account: Account) -> None:
+    private = ensure_key().private
+    subprocess.run(
+        ["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", str(private)], check=True, timeout=LIMIT
+    )
+
+
 def with_a_config_of_ones_own(account: Account) -> None:
     config = account.folder / ".ssh" / "config"
     config.parent.mkdir(mode=0o700)
@@ -275,6 +284,7 @@ def preferences_of_their_own(account: Account) -> None:
 GOOD = (
     bare,
     logged_in_before,
+    a_key_with_a_passphrase,
     with_a_config_of_ones_own,
     a_training_job,
     a_processing_job,
@@ -611,6 +621,7 @@ def simulating(account: Account, denied: dict[str, dict[str, Any]]) -> list[dict
 
     def answer(params: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]]:
         body = params["body"]
+        assert f"smssh-plugin/{__version__}" in params["headers"]["User-Agent"]
         asked.append(body)
         action = body["ActionNames.member.1"]
         result = {"EvalActionName": action, "EvalDecision": "allowed", **denied.get(action, {})}

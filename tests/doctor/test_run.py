@@ -92,6 +92,24 @@ def test_checks_run_side_by_side() -> None:
     assert {each.finding.message for each in found} == {"met"}
 
 
+def test_checks_that_wait_for_each_other_end() -> None:
+    found = outcomes(
+        check("a.one", ok(""), "a.two"), check("a.two", ok(""), "a.one"), check("a.three", ok(""))
+    )
+    assert {name: outcome for name, (outcome, _) in found.items()} == {
+        "a.one": "cannot tell",
+        "a.two": "cannot tell",
+        "a.three": "ok",
+    }
+
+
+def test_a_file_that_cannot_be_read_is_no_crash() -> None:
+    denied = PermissionError(13, "Permission denied", "/home/ann/.ssh/config")
+    (found,) = run([check("a.one", denied)], case())
+    assert found.finding.outcome is Outcome.UNKNOWN
+    assert "/home/ann/.ssh/config" in found.finding.message
+
+
 def test_progress_is_told() -> None:
     told: list[tuple[int, list[str]]] = []
     run(
