@@ -41,7 +41,9 @@ def generator():
     return load(ROOT / "dev" / "docs.py")
 
 
-@pytest.mark.parametrize("name", ["commands.md", "doctor.md", "hooks.md", "options.md", "requests.md", "settings.md"])
+@pytest.mark.parametrize(
+    "name", ["commands.md", "doctor.md", "hooks.md", "options.md", "requests.md", "settings.md"]
+)
 def test_a_generated_page_is_up_to_date(generator, name) -> None:
     assert (DOCS / name).read_text() == generator.pages()[name], "run .venv/bin/python dev/docs.py"
 

@@ -171,6 +171,8 @@ def role(case: Case) -> Finding:
             fix="see SMSSH_ROLE of its model",
         )
     short = managed_nodes.role_names(name)[-1]
+    if _in_use(case):
+        return ok(f"its host is online with the role {_in_use(case)}")
     try:
         answer = identity_calls.call(case.session, "iam", "get_role", RoleName=short)
     except ServiceRefused as error:
@@ -209,6 +211,8 @@ def role_permissions(case: Case) -> Finding:
     job = case.job()
     if _native(job):
         return ok("SageMaker's remote debugging registers no node")
+    if _in_use(case):
+        return ok("its host has registered")
     own, nodes = _job_role(case), _node_role(case)
     if not own:
         return unknown(f"{job.kind} job {job.name} does not name its role", fix="see the model that it uses")
@@ -244,6 +248,15 @@ def role_permissions(case: Case) -> Finding:
 
 def _native(job: Job) -> bool:
     return job.kind == "training" and native.enabled(job.described)
+
+
+def _in_use(case: Case) -> str:
+    """The role of the host's node, where that is online: what it takes to get there was allowed; "" else."""
+    try:
+        found = _registered(case)
+    except SmsshError:  # another check's to say
+        return ""
+    return next((str(each.get("IamRole")) for each in found if each.get("PingStatus") == "Online"), "")
 
 
 def _account(role_arn: str) -> str:
