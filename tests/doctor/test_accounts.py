@@ -667,7 +667,12 @@ def test_iams_simulation_is_asked_where_that_is_allowed(account: Account) -> Non
         "Action": "ssmmessages:OpenDataChannel",
         "Resource": "*",
     }
-    session = next(each for each in asked if each["ActionNames.member.1"] == "ssm:StartSession")
+    session = next(
+        each
+        for each in asked
+        if each["ActionNames.member.1"] == "ssm:StartSession"
+        and "managed-instance" in each["ResourceArns.member.1"]
+    )
     assert session["PolicySourceArn"].endswith(f"::{ACCOUNT}:user/moto")
     assert "ann" in session.values()
     documents = [value for each in asked for value in each.values() if "document/" in str(value)]
