@@ -38,7 +38,6 @@ SMALL_SKEW_SECONDS = 60.0
 OLDEST_PYTHON = (3, 10)
 DISTRIBUTION = "smssh-plugin"
 SAMPLE = "algo-1.smssh-doctor.training.sagemaker"
-PROXIES = ("HTTPS_PROXY", "HTTP_PROXY")
 WRITE = "run `smssh ssh-config --write`"
 
 
@@ -243,20 +242,11 @@ def region_checked(case: Case) -> Finding:
 
 
 def proxy(case: Case) -> Finding:
-    """The variables of HTTP proxies, and the proxy."""
-    differ = ""
-    for name in PROXIES:
-        values = {one: os.environ[one] for one in (name, name.lower()) if os.environ.get(one)}
-        for one, value in values.items():
-            try:
-                transport.proxy_parts(value)
-            except transport.SetupError as error:  # noqa: PERF203 - few
-                return problem(f"{one}: {error}", fix=f"correct {one}, or unset it")
-        if len(set(values.values())) > 1:
-            differ = name
+    """The proxy that leads to AWS, as variables and the system name it."""
     parts = urlsplit(case.session.endpoint("ssm"))
     assert parts.hostname is not None
     secure = parts.scheme == "https"
+    name = "HTTPS_PROXY" if secure else "HTTP_PROXY"
     used = transport.proxy_of(parts.hostname, parts.port or (443 if secure else 80), secure=secure)
     if used is None:
         if secure and os.environ.get("HTTP_PROXY", os.environ.get("http_proxy")):
@@ -265,18 +255,22 @@ def proxy(case: Case) -> Finding:
                 fix="set HTTPS_PROXY if they should",
             )
         return ok("AWS is reached without a proxy")
-    _, host, port = transport.proxy_parts(used)
+    try:
+        _, host, port = transport.proxy_parts(used)
+    except transport.SetupError as error:
+        return problem(f"{name}: {error}", fix=f"correct {name}, or unset it")
     try:
         socket.create_connection((host, port), CONNECT_SECONDS).close()
     except OSError as error:
         return problem(
             f"the proxy {host}:{port} cannot be reached: {error}",
-            fix="correct HTTPS_PROXY, or add AWS's hosts to NO_PROXY",
+            fix=f"correct {name}, or add AWS's hosts to NO_PROXY",
         )
-    if differ:
+    upper, lower = os.environ.get(name), os.environ.get(name.lower())
+    if upper and lower and upper != lower:
         return hint(
-            f"AWS is reached through the proxy {host}:{port}; {differ} and {differ.lower()} differ, and programs "
-            "do not agree on which one counts",
+            f"AWS is reached through the proxy {host}:{port}; {name} and {name.lower()} differ, and programs do "
+            "not agree on which one counts",
             fix="give both the same value, or unset one",
         )
     return ok(f"AWS is reached through the proxy {host}:{port}")
@@ -284,19 +278,21 @@ def proxy(case: Case) -> Finding:
 
 def certificates(case: Case) -> Finding:
     """The certificates that are trusted."""
-    places = [
-        *((name, os.environ.get(name)) for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")),
+    # In the order in which they count; what another one replaces does no harm.
+    places = (
+        ("AWS_CA_BUNDLE", os.environ.get("AWS_CA_BUNDLE")),
         (f"ca_bundle of profile {case.session.profile.name}", case.session.profile.get("ca_bundle")),
-    ]
-    set_ = [(name, path) for name, path in places if path]
-    for name, path in set_:
-        try:
-            transport.context(path)
-        except OSError as error:  # noqa: PERF203 - few
-            return problem(f"{name}: {error}", fix=f"name a PEM file of certificates in {name}, or unset it")
-    if not set_:
+        ("REQUESTS_CA_BUNDLE", os.environ.get("REQUESTS_CA_BUNDLE")),
+        ("SSL_CERT_FILE", os.environ.get("SSL_CERT_FILE")),
+    )
+    name, path = next(((name, path) for name, path in places if path), ("", None))
+    if path is None:
         return ok("the certificates that the system trusts are used")
-    return ok(f"certificates are read from {set_[0][1]} ({set_[0][0]})")
+    try:
+        transport.context(path)
+    except OSError as error:
+        return problem(f"{name}: {error}", fix=f"name a PEM file of certificates in {name}, or unset it")
+    return ok(f"certificates are read from {path} ({name})")
 
 
 def endpoints(case: Case) -> Finding:

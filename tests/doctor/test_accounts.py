@@ -10,8 +10,10 @@ import socket
 import subprocess
 import time
 from email.utils import formatdate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import botocore
 import pytest
 from botocore.awsrequest import AWSResponse
 
@@ -31,7 +33,6 @@ from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from smssh_plugin.aws.session import AwsSession
 
@@ -181,6 +182,17 @@ def logged_in_before(account: Account) -> None:
     ssh_config.install()
 
 
+def variables_that_do_not_count(account: Account) -> None:
+    account.patch.setenv("HTTPS_PROXY", "socks5://localhost:1")
+    account.patch.setenv("AWS_CA_BUNDLE", needs_certificates())
+    account.patch.setenv("SSL_CERT_FILE", "/nonexistent")
+
+
+def needs_certificates() -> str:
+    """A file of certificates that there is for sure."""
+    return str(Path(botocore.__file__).with_name("cacert.pem"))
+
+
 def a_key_with_a_passphrase(account: Account) -> None:
     private = ensure_key().private
     subprocess.run(
@@ -284,6 +296,7 @@ def preferences_of_their_own(account: Account) -> None:
 GOOD = (
     bare,
     logged_in_before,
+    variables_that_do_not_count,
     a_key_with_a_passphrase,
     with_a_config_of_ones_own,
     a_training_job,
@@ -360,7 +373,8 @@ def a_proxy_that_is_gone(account: Account) -> None:
 
 
 def a_proxy_that_is_no_url(account: Account) -> None:
-    account.patch.setenv("HTTPS_PROXY", "http://ann:pass/word@proxy:3128")
+    account.patch.setenv("NO_PROXY", "")
+    account.patch.setenv("HTTP_PROXY", "http://ann:pass/word@proxy:3128")
 
 
 def a_bundle_that_is_not_there(account: Account) -> None:
