@@ -56,7 +56,6 @@ IMPORTS: dict[str, set[str]] = {
     "client": {"aws", "definitions", "home", "keys"},
     "debug": {"aws", "client", "definitions", "plugins"},
     "setup": {"aws", "client"},
-    "doctor": {"aws", "client", "debug", "definitions", "home", "keys"},
     "doctor": {"aws", "client", "debug", "definitions", "home", "keys", "plugins"},
     "cli": {
         "aws",
