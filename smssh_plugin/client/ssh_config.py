@@ -18,7 +18,17 @@ from ..home import home, private_folder
 from . import certificates, identities, known_hosts, ssh
 from .endpoint import own_command
 
-__all__ = ["INCLUDE", "NAME", "TOKENS", "block", "include_line", "install", "openssh_version", "users_config", "users_text"]
+__all__ = [
+    "INCLUDE",
+    "NAME",
+    "TOKENS",
+    "block",
+    "include_line",
+    "install",
+    "openssh_version",
+    "users_config",
+    "users_text",
+]
 
 NAME = "ssh_config"
 PROXY_SECONDS = 700

@@ -128,9 +128,7 @@ def configuration(case: Case) -> Finding:
         if path.exists() and (loose := _writable_by_others(path)):
             return problem(f"ssh refuses {path}: {loose}", fix=f"run `chmod go-w {path}`")
     line = ssh_config.include_line()
-    if line not in (
-        theirs.read_text(encoding="utf-8", errors="replace").splitlines() if theirs.exists() else ()
-    ):
+    if line not in (ssh_config.users_text().splitlines() if theirs.exists() else ()):
         return problem(f"{theirs} does not include {ours}: it has no line {line!r}", fix=WRITE)
     asked = subprocess.run(
         [shutil.which("ssh") or "ssh", "-F", str(theirs), "-G", SAMPLE],
