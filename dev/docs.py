@@ -5,8 +5,8 @@
 The hooks and what they are given come from smssh_plugin/hookspecs.py, an example of each from
 examples/plugins/every_hook.py, settings and options from smssh_plugin/settings.py (option_docs.py), the additions to
 requests from what with_ssh adds (request_docs.py), the commands from their own help (command_docs.py), the checks of
-`smssh doctor` from themselves (doctor_docs.py). What is missing
-there is an error here: every hook, argument, field and addition is documented.
+`smssh doctor` from themselves (doctor_docs.py), policies from smssh_plugin/setup/ (iam_docs.py). What is missing there
+is an error here: every hook, argument, field and addition is documented.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from smssh_plugin import hookspecs, settings
 sys.path.insert(0, str(Path(__file__).parent))  # a test loads this file by its path
 import command_docs
 import doctor_docs
+import iam_docs
 import option_docs
 import option_fields
 import request_docs
@@ -191,6 +192,7 @@ def pages() -> dict[str, str]:
         "commands.md": command_docs.page(),
         "doctor.md": doctor_docs.page(),
         "hooks.md": hooks_page(),
+        "iam.md": iam_docs.page(),
         "options.md": option_docs.page(),
         "requests.md": request_docs.page(),
         "settings.md": settings_page(),

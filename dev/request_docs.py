@@ -1,7 +1,7 @@
 """docs/requests.md: what with_ssh adds to a request, found by letting it, and why, as it is said here.
 
 What is added and has no reason here, or has a reason and is not added, is an error; so is a call of AWS in the code
-that no row of PERMISSIONS stands for.
+that no statement of smssh_plugin/setup/policies.py stands for.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ import json
 import re
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Any, Mapping, NamedTuple
 
 import option_fields
+from iam_docs import EVERYTHING
 
 from smssh_plugin import settings
-from smssh_plugin.container import ssm_agent
+from smssh_plugin.setup import policies
 from smssh_plugin.submit.bundle import build as bundles
 from smssh_plugin.submit.bundle.agent import VERSION
 from smssh_plugin.submit.options import SSHOptions
 from smssh_plugin.submit.request.add_ssh import Injection, add_ssh
 from smssh_plugin.submit.request.wrapper import WORDS
+
+if TYPE_CHECKING:
+    from smssh_plugin.setup.model import Policy
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = "s3://BUCKET/PREFIX/DIGEST/"
@@ -208,241 +212,22 @@ class Permission(NamedTuple):
     calls: tuple[str, ...] = ()
 
 
-OWN_SESSIONS = "`*`, where `ssm:resourceTag/aws:ssmmessages:session-id` equals `${aws:userid}`"
-"""One's own sessions. Their ids begin with the name of the user or of the role session, not with `${aws:userid}`."""
+def permissions(policy: Policy) -> tuple[Permission, ...]:
+    """The rows of a policy, one for each thing that it is needed for."""
+    return tuple(
+        Permission(", ".join(grant.actions), statement.place, grant.why, grant.calls)
+        for statement in policy.statements
+        for grant in statement.grants
+    )
 
-JOB = (
-    Permission("s3:GetObject", "`BUCKET/PREFIX/*`", "SageMaker mounts the bundle with the job's role"),
-    Permission("s3:ListBucket", "`BUCKET`", "the same"),
-    Permission("ssm:CreateActivation", "`*`", "`ssm`: a managed node for each host", ("create_activation",)),
-    Permission(
-        "ssm:AddTagsToResource",
-        "the role in SMSSH_ROLE",
-        "`ssm`: the tags of an activation (SSHOwner, the job, its host key), which its nodes get. IAM's reference does "
-        "not list this resource; policies by AWS for jobs that are managed nodes allow it",
-    ),
-    Permission(
-        "ssm:AddTagsToResource",
-        "managed instances",
-        "`ssm`: the state tags of a registered node: SMSSHState, SMSSHHold, SMSSHPhase, SMSSHCourse, "
-        "SMSSHFirst",
-        ("add_tags_to_resource",),
-    ),
-    Permission("iam:PassRole", "the role in SMSSH_ROLE", "`ssm`: the node gets that role"),
-    Permission("ssm:DeleteActivation", "`*`", "`ssm`: once it is used", ("delete_activation",)),
-    Permission(
-        "ssm:DeregisterManagedInstance",
-        "managed instances",
-        "`ssm`: at the job's end",
-        ("deregister_managed_instance",),
-    ),
-    Permission(
-        "ssm:DescribeInstanceInformation",
-        "`*`",
-        "`ssm`: hosts with `SMSSH_HOLD_HOSTS=all`, and interrupted registrations",
-        ("describe_instance_information",),
-    ),
-    Permission(
-        "ssm:ListTagsForResource",
-        "managed instances",
-        "`ssm`: hosts with `SMSSH_HOLD_HOSTS=all`",
-        ("list_tags_for_resource",),
-    ),
-    Permission(
-        "s3:PutObject", "`BUCKET/PREFIX/hosts/*`", "`native`: the host key and the state", ("put_object",)
-    ),
-    Permission(
-        "ssmmessages:*Channel",
-        "`*`",
-        "`native`: SageMaker's agent has the job's role (Create and Open, ControlChannel and DataChannel)",
-    ),
-    Permission(
-        "kms:Decrypt",
-        "the bucket's key",
-        "if the bundle is encrypted with a key of KMS, such as `s3_encryption`",
-    ),
-    Permission("kms:GenerateDataKey", "the bucket's key", "the same, for what `native` writes"),
-    Permission(
-        "s3:PutObject",
-        "`BUCKET/PREFIX/repacked/*`",
-        "`repack=True`, if a step is added: its output artefact, with the model's role",
-    ),
-    Permission("sns:Publish", "the topics", "`notify`", ("publish",)),
-    Permission(
-        "s3:GetObject", "the object", "`authorized_keys` in S3, without a bundle only", ("get_object",)
-    ),
-    Permission(
-        "sts:GetCallerIdentity",
-        "`*` (needs no policy)",
-        "the owner of the bucket, in transform jobs and endpoints, whose containers know no ARN; for `authorized_keys` "
-        "in S3 only",
-        ("get_caller_identity",),
-    ),
-    Permission(
-        "ssm:GetParameter",
-        "the parameter",
-        "`authorized_keys` in a parameter, without a bundle only",
-        ("get_parameter",),
-    ),
-)
+
+JOB = permissions(policies.job(EVERYTHING))
 """What the job's role needs."""
-
-NODE_ROLE = (
-    *(
-        Permission(action, "`*`", "the agent: that the host is online, and its sessions")
-        for action in ssm_agent.NODE_ACTIONS
-    ),
-    Permission(
-        "kms:Decrypt", "the account's key for sessions", "`smssh shell`, if the account encrypts sessions"
-    ),
-    Permission(
-        "s3:PutObject, s3:GetEncryptionConfiguration",
-        "the bucket of session logs",
-        "`smssh shell`, if the account keeps logs of sessions in S3",
-    ),
-    Permission(
-        "logs:CreateLogStream, logs:PutLogEvents, logs:DescribeLogGroups, logs:DescribeLogStreams",
-        "the log group of session logs",
-        "`smssh shell`, if the account keeps logs of sessions in CloudWatch",
-    ),
-)
+NODE_ROLE = permissions(policies.node(EVERYTHING).policy)
 """What the role of the managed node needs: that in SMSSH_ROLE."""
-
-SUBMITTER = (
-    Permission(
-        "s3:GetObject",
-        "`BUCKET/PREFIX/*`",
-        "comparing the stored bundle; `authorized_keys` in S3",
-        ("head_object", "get_object"),
-    ),
-    Permission(
-        "s3:PutObject",
-        "`BUCKET/PREFIX/*`",
-        "storing the bundle, and renewing it when it is old",
-        ("put_object",),
-    ),
-    Permission(
-        "s3:ListBucket", "`BUCKET`", "whether the bundle is complete, and how old", ("get_paginator",)
-    ),
-    Permission(
-        "kms:GenerateDataKey, kms:Decrypt",
-        "the bucket's key",
-        "if bundles are encrypted with a key of KMS, such as `s3_encryption`",
-    ),
-    Permission(
-        "sts:GetCallerIdentity",
-        "`*`",
-        "the account that the bucket must belong to, if its address names none (needs no policy)",
-        ("get_caller_identity",),
-    ),
-    Permission(
-        "sagemaker:DescribePipeline",
-        "the pipeline",
-        "`enable`, when an execution is started, and `smssh bundle ... --pipeline`: which bundles it uses",
-        ("describe_pipeline",),
-    ),
-    Permission("ssm:GetParameter", "the parameter", "`authorized_keys` in a parameter", ("get_parameter",)),
-)
+SUBMITTER = permissions(policies.submit(EVERYTHING))
 """What the submitting principal needs; in SageMaker, nothing but what the request needs without SSH."""
-
-CLIENT = (
-    Permission(
-        "ssm:StartSession",
-        "managed instances; a condition on `ssm:resourceTag/SSHOwner` can narrow it",
-        "logging in",
-        ("start_session",),
-    ),
-    Permission(
-        "ssm:StartSession",
-        "the document `AWS-StartSSHSession`, in a statement of its own",
-        "logging in; documents have no tags of yours, so a condition on tags would deny them all",
-    ),
-    Permission("ssmmessages:OpenDataChannel", "`*`", "each session: its data channel"),
-    Permission("ssm:TerminateSession", OWN_SESSIONS, "the end of each session", ("terminate_session",)),
-    Permission("ssm:ResumeSession", OWN_SESSIONS, "after a cut of the network", ("resume_session",)),
-    Permission(
-        "ssm:DescribeInstanceInformation", "`*`", "finding the host", ("describe_instance_information",)
-    ),
-    Permission(
-        "ssm:ListTagsForResource", "managed instances", "its port and host key", ("list_tags_for_resource",)
-    ),
-    Permission(
-        "sagemaker:ListPipelineExecutions",
-        "the pipeline",
-        "pipeline addresses",
-        ("list_pipeline_executions",),
-    ),
-    Permission(
-        "sagemaker:ListPipelineExecutionSteps",
-        "the execution",
-        "the same",
-        ("list_pipeline_execution_steps",),
-    ),
-    Permission(
-        "sagemaker:DescribePipelineExecution",
-        "the execution",
-        "the reason why a login to a step is not possible yet; `smssh debug`",
-        ("describe_pipeline_execution",),
-    ),
-    Permission(
-        "sagemaker:DescribePipelineDefinitionForExecution",
-        "the execution",
-        "the same: whether there is such a step",
-        ("describe_pipeline_definition_for_execution",),
-    ),
-    Permission(
-        "sagemaker:DescribeTrainingJob",
-        "the job",
-        "a job that is not, or not yet, a managed node; `smssh debug`: whether a held host is one of the job",
-        ("describe_training_job",),
-    ),
-    Permission("sagemaker:DescribeProcessingJob", "the job", "the same", ("describe_processing_job",)),
-    Permission("sagemaker:DescribeTransformJob", "the job", "the same", ("describe_transform_job",)),
-    Permission(
-        "sagemaker:DescribeModel",
-        "the model",
-        "whether a transform job without SSH in its own request has it by its model; without this "
-        "permission, smssh waits for the job",
-        ("describe_model",),
-    ),
-    Permission(
-        "sagemaker:ListTrainingJobs",
-        "`*`",
-        "a step without a managed node whose ARN does not show the capitals of its job's name",
-        ("list_training_jobs",),
-    ),
-    Permission("sagemaker:ListProcessingJobs", "`*`", "the same", ("list_processing_jobs",)),
-    Permission("sagemaker:ListTransformJobs", "`*`", "the same", ("list_transform_jobs",)),
-    Permission(
-        "sagemaker:DescribePipeline",
-        "the pipeline",
-        "`smssh debug --fixes`: whether there are such steps",
-        ("describe_pipeline",),
-    ),
-    Permission(
-        "sagemaker:StartPipelineExecution",
-        "the pipeline",
-        "`smssh debug --start`",
-        ("start_pipeline_execution",),
-    ),
-    Permission(
-        "logs:DescribeLogStreams",
-        "SageMaker's log groups",
-        "`smssh debug`, `smssh doctor`: the last lines of a job's log",
-        ("describe_log_streams",),
-    ),
-    Permission("logs:GetLogEvents", "their streams", "the same", ("get_log_events",)),
-    Permission(
-        "sagemaker:UpdateTrainingJob", "the training job", "`smssh remote-debug`", ("update_training_job",)
-    ),
-    Permission("s3:GetObject", "`BUCKET/PREFIX/hosts/*`", "the host keys of `native` hosts"),
-    Permission(
-        "kms:GenerateDataKey",
-        "the account's key for sessions",
-        "sessions that the account encrypts",
-        ("generate_data_key",),
-    ),
-)
+CLIENT = permissions(policies.people(EVERYTHING))
 """What a person needs to log in or to debug. The first seven are for every login."""
 
 CLEANUP = (
@@ -708,7 +493,10 @@ def checked() -> str:
 
 def access_section() -> str:
     """IAM, for the job and for who makes the request."""
-    lines = ["\n## IAM\n"]
+    lines = [
+        "\n## IAM\n",
+        "`smssh setup` makes these policies; [IAM](iam.md) has their conditions.\n",
+    ]
     for title, rows in (
         ("The job's role", JOB),
         ("The role of the managed node", NODE_ROLE),

@@ -55,7 +55,7 @@ IMPORTS: dict[str, set[str]] = {
     "session": {"aws"},
     "client": {"aws", "definitions", "home", "keys"},
     "debug": {"aws", "client", "definitions", "plugins"},
-    "setup": {"aws", "client"},
+    "setup": {"aws", "client", "setting_values"},
     "doctor": {"aws", "client", "debug", "definitions", "home", "keys", "plugins"},
     "cli": {
         "aws",

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Switch SageMaker's remote debugging on in a training job that runs.",
     ),
     "retry": ("remote", "retry", "Run a held job's entry point again."),
+    "setup": ("setup", "setup", "Print or write the IAM policies and settings that an AWS account needs."),
     "shell": ("shell", "shell", "Open a shell by Session Manager alone, where no SSH server runs."),
     "ssh-config": ("ssh_config", "ssh_config", "Make `ssh ADDRESS`, scp, rsync and VS Code work."),
     "status": ("remote", "status", "Show what a job's container is doing."),
