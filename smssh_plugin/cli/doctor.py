@@ -53,6 +53,7 @@ def doctor(
     from ..doctor.run import run
     from ..doctor.show import as_json as results_as_json
     from ..doctor.show import exit_status, lines
+    from ..terminal import line
 
     others = plugin_checks() if any_plugin() else []
     if list_:
@@ -71,7 +72,7 @@ def doctor(
     def progress(ended: int, running: Sequence[str]) -> None:
         if shows:
             names = ", ".join(running[:SHOWN_UNDER_WAY]) + (", ..." if len(running) > SHOWN_UNDER_WAY else "")
-            click.echo(f"\r\x1b[K{ended} of {len(wanted)} checks; {names}", err=True, nl=False)
+            click.echo("\r\x1b[K" + line(f"{ended} of {len(wanted)} checks; {names}"), err=True, nl=False)
 
     results = run(wanted, case, progress=progress)
     if shows:
@@ -80,5 +81,5 @@ def doctor(
         click.echo(json.dumps(results_as_json(results), indent=2))
     else:
         for text in lines(results, details=verbose):
-            click.echo(text)
+            click.echo(line(text))
     return int(exit_status(results))

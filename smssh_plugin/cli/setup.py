@@ -12,7 +12,7 @@ from ..setup.files import FORMATS, text, write
 from ..setup.owners import DEFAULT_TEAM, SCHEMES, owner_scheme
 from ..setup.parts import PARTS, Setup
 from ..setup.plan import FEATURES, PARTITIONS, PLACE, Plan, partition_of
-from ..terminal import line, put
+from ..terminal import block, line, put
 from .app import aws_options
 
 __all__ = ["setup"]
@@ -146,7 +146,7 @@ def setup(
     if made.tier:
         _say([billable(AwsSession(region, profile))])
     if folder is None:
-        click.echo(text(made, forms[0]), nl=False)
+        click.echo(block(text(made, forms[0])), nl=False)
     else:
         for path in write(made, forms, folder, replace=replace):
             click.echo(line(str(path)))

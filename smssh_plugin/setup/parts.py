@@ -51,7 +51,7 @@ PARTS = {
     "document": Part(
         "the account, in one region",
         f"a session document of your own for SSH, which IAM can allow alone: a session may be idle for {_IDLE_MINUTES} "
-        f"minutes, and last {_SESSION_MINUTES // 60} hours",
+        "minutes, and last a day",
     ),
     "boundary": Part("the roles of jobs", "a managed policy, as their permissions boundary"),
     "scp": Part(
