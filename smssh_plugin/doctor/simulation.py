@@ -85,17 +85,24 @@ def verdict(found: Mapping[str, Any]) -> Verdict:
     """
     if found.get("EvalDecision") == "allowed":
         return Verdict(True)
-    organization = found.get("OrganizationsDecisionDetail") or {}
-    if organization.get("AllowedByOrganizations") is False:
+    # Where the simulation was asked about an ARN, and not about `*`, some members are in the results for resources.
+    parts: list[Mapping[str, Any]] = [found, *(found.get("ResourceSpecificResults") or ())]
+    if any(
+        (each.get("OrganizationsDecisionDetail") or {}).get("AllowedByOrganizations") is False
+        for each in parts
+    ):
         return Verdict(False, unsure="a policy of the organization may deny it")
-    missing = [str(each) for each in found.get("MissingContextValues") or ()]
+    missing = {str(key) for each in parts for key in each.get("MissingContextValues") or ()}
     explicit = found.get("EvalDecision") == "explicitDeny"
     if missing:
         return Verdict(False, unsure=f"it depends on {', '.join(sorted(missing))}")
-    boundary = found.get("PermissionsBoundaryDecisionDetail") or {}
-    if boundary.get("AllowedByPermissionsBoundary") is False:
+    if any(
+        (each.get("PermissionsBoundaryDecisionDetail") or {}).get("AllowedByPermissionsBoundary") is False
+        for each in parts
+    ):
         return Verdict(False, why="the permissions boundary does not allow it")
-    matched = [str(each.get("SourcePolicyId")) for each in found.get("MatchedStatements") or ()]
+    statements = (one for each in parts for one in each.get("MatchedStatements") or ())
+    matched = list(dict.fromkeys(str(one.get("SourcePolicyId")) for one in statements))
     if explicit:
         return Verdict(False, why=f"denied explicitly by {', '.join(matched) or 'a policy'}", explicit=True)
     return Verdict(False, why="no policy allows it")

@@ -198,6 +198,35 @@ def test_the_json_has_every_member() -> None:
             False,
             "it depends on ssm:resourceTag/SSHOwner",
         ),
+        # IAM's reference: asked about ARNs, it says what is missing there.
+        (
+            {
+                "EvalDecision": "implicitDeny",
+                "MissingContextValues": [],
+                "ResourceSpecificResults": [{"MissingContextValues": ["ssm:resourceTag/SSHOwner"]}],
+            },
+            False,
+            "it depends on ssm:resourceTag/SSHOwner",
+        ),
+        (
+            {
+                "EvalDecision": "implicitDeny",
+                "ResourceSpecificResults": [
+                    {"PermissionsBoundaryDecisionDetail": {"AllowedByPermissionsBoundary": False}}
+                ],
+            },
+            False,
+            "the permissions boundary does not allow it",
+        ),
+        (
+            {
+                "EvalDecision": "explicitDeny",
+                "MatchedStatements": [{"SourcePolicyId": "no-ssh"}],
+                "ResourceSpecificResults": [{"MatchedStatements": [{"SourcePolicyId": "no-ssh"}]}],
+            },
+            False,
+            "denied explicitly by no-ssh",
+        ),
         (
             {
                 "EvalDecision": "implicitDeny",
