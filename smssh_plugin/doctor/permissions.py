@@ -176,29 +176,35 @@ def _by_name(need: Need) -> str:
 
 def _probed(need: Need, case: Case, statement: dict[str, Any], why: SmsshError) -> Finding:
     """What a call that changes nothing shows."""
-    missing = "iam:SimulatePrincipalPolicy (and iam:GetRole for a role)"
+    if why.reference == "access-denied":
+        lacks = "needs iam:SimulatePrincipalPolicy (and iam:GetRole for a role)"
+        fix, who = "allow that to the caller, or try it", ADMINISTRATOR
+    else:  # throttled, a service that fails, or a caller that IAM does not simulate
+        lacks, fix, who = why.message, "try it", "you"
     if need.probe is None:
         return unknown(
-            f"cannot tell whether {need.action} is allowed, for {need.purpose}: needs {missing}",
+            f"cannot tell whether {need.action} is allowed, for {need.purpose}: {lacks}",
             why.message,
-            fix="allow that to the caller, or try it",
-            who=ADMINISTRATOR,
+            fix=fix,
+            who=who,
             statement=statement,
         )
     try:
         need.probe(case)
-    except ServiceRefused:
-        pass  # it was allowed, and there is nothing of that name
+    except ServiceRefused as error:
+        if error.passing:
+            raise  # throttled, or a service that fails: that says nothing of permissions
+        # It was allowed, and there is nothing of that name.
     except SmsshError as error:
         if error.reference != "access-denied":
             raise
         if need.narrowed and "explicit deny" not in error.message:
             return unknown(
                 f"cannot tell whether {need.action} is allowed, for {need.purpose}: it is denied for what does not "
-                f"exist, which a condition or narrower resources do as well; needs {missing}",
+                f"exist, which a condition or narrower resources do as well; {lacks}",
                 error.message,
-                fix="allow that to the caller, or try it",
-                who=ADMINISTRATOR,
+                fix=fix,
+                who=who,
                 statement=statement,
             )
         layer = simulation.layer(error.message)

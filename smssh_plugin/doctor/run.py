@@ -13,6 +13,7 @@ from .._version import __version__
 from ..aws.json_client import denied
 from ..errors import SmsshError
 from .checks import Check, Finding, Outcome, Result, unknown
+from .simulation import layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,12 +129,15 @@ def _unknown(error: SmsshError) -> Finding:
         action, resource = denied(error.message) or ("", "")
         needs = f"cannot tell: needs {action}" if action else "cannot tell: access is denied"
         statement = {"Effect": "Allow", "Action": action, "Resource": resource or "*"} if action else None
+        blamed = layer(error.message)  # one more statement in the caller's own policies would not help
         return unknown(
-            needs,
+            f"{needs}, which {blamed} denies" if blamed else needs,
             error.message,
             fix=error.hint or "",
-            who="an administrator of the account",
-            statement=statement,
+            who="an administrator of the organization"
+            if "control policy" in blamed
+            else "an administrator of the account",
+            statement=None if blamed else statement,
         )
     return unknown(f"cannot tell: {error.message}", fix=error.hint or "")
 

@@ -18,6 +18,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from smssh_plugin import __version__
+from smssh_plugin.aws.session import ServiceRefused
 from smssh_plugin.client import ssh_config
 from smssh_plugin.doctor import identity_calls, job
 from smssh_plugin.doctor.case import Case
@@ -691,6 +692,29 @@ def test_iams_simulation_is_asked_where_that_is_allowed(account: Account) -> Non
     assert "ann" in session.values()
     documents = [value for each in asked for value in each.values() if "document/" in str(value)]
     assert documents == ["arn:aws:ssm:us-east-1::document/AWS-StartSSHSession"]
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "InternalServerError"])
+def test_a_call_that_is_throttled_or_fails_says_nothing_of_permissions(account: Account, code: str) -> None:
+    account.fails("ssm:StartSession", code, "not now")
+    finding = account.results("permissions.start-session")["permissions.start-session"].finding
+    assert finding.outcome is Outcome.UNKNOWN
+    assert "not now" in finding.message
+    assert finding.statement is None
+
+
+def test_a_simulation_that_is_throttled_is_not_one_that_is_denied(account: Account) -> None:
+    def throttled(_: object, service: str, operation: str, **__: Any) -> Any:
+        if service == "iam":
+            raise ServiceRefused("SimulatePrincipalPolicy: Rate exceeded (Throttling)", "Throttling")
+        return original(_, service, operation, **__)  # type: ignore[arg-type]
+
+    original = identity_calls.call
+    account.patch.setattr(identity_calls, "call", throttled)
+    finding = account.results("permissions.open-channel")["permissions.open-channel"].finding
+    assert finding.outcome is Outcome.UNKNOWN
+    assert "Rate exceeded" in finding.message
+    assert "needs" not in finding.message
 
 
 @pytest.mark.parametrize("action", ["ssm:CreateActivation", "iam:PassRole"])

@@ -138,6 +138,33 @@ def test_a_denied_call_names_what_it_needs() -> None:
     assert exit_status([found]) is ExitStatus.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("because", "blamed", "who"),
+    [
+        ("with an explicit deny in a service control policy", "the service control policy", "organization"),
+        (
+            "because no permissions boundary allows the ssm:GetDocument action",
+            "the permissions boundary",
+            "account",
+        ),
+        (
+            "with an explicit deny in an identity-based policy",
+            "an identity-based policy's explicit deny",
+            "account",
+        ),
+    ],
+)
+def test_no_statement_is_asked_for_that_would_not_help(because: str, blamed: str, who: str) -> None:
+    text = (
+        f"User: arn:aws:iam::1:user/a is not authorized to perform: ssm:GetDocument on resource: * {because}"
+    )
+    (found,) = run([check("a.one", SmsshError(text, reference="access-denied"))], case())
+    assert found.finding.outcome is Outcome.UNKNOWN
+    assert found.finding.statement is None
+    assert blamed in found.finding.message
+    assert found.finding.who == f"an administrator of the {who}"
+
+
 def test_what_a_check_says_is_safe_for_a_terminal() -> None:
     found = run([check("a.one", problem("a\x1b]52;c;eA==\x07\n::error::b", fix="c\x1b[2Kd"))], case())
     text = "\n".join(lines(found, details=True))
