@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..aws.session import ServiceRefused
+from ..errors import SmsshError
 from .checks import Check, Finding, hint, ok, problem, unknown
 
 if TYPE_CHECKING:
@@ -24,10 +25,16 @@ def tier(case: Case) -> Finding:
     setting = case.session.call("ssm", "get_service_setting", SettingId=TIER)["ServiceSetting"]
     value, status = str(setting.get("SettingValue")), str(setting.get("Status"))
     region = case.session.region
+    if value != "advanced" and _native(case):
+        return hint(
+            f"the tier of hybrid nodes in {region} is {value!r}, which this job, with SageMaker's remote debugging, "
+            "does not need to be changed"
+        )
     if value != "advanced":
         return problem(
             f"the tier of hybrid nodes in {region} is {value!r}: Session Manager enters none of them",
             "the tier makes every hybrid node of the account and region billable, those of others too",
+            "training jobs with SageMaker's remote debugging (transport='native') are entered without it",
             fix=f"run `aws ssm update-service-setting --region {region} --setting-id {TIER} --setting-value advanced`",
             who=ADMINISTRATOR,
             statement={
@@ -41,6 +48,14 @@ def tier(case: Case) -> Finding:
             f"the tier of hybrid nodes in {region} is being changed to 'advanced'", fix="wait some minutes"
         )
     return ok(f"the tier of hybrid nodes in {region} is 'advanced'")
+
+
+def _native(case: Case) -> bool:
+    """Whether a job was named that has no hybrid node."""
+    try:
+        return case.job_name is not None and case.job().native
+    except SmsshError:  # another check's to say
+        return False
 
 
 def preferences(case: Case) -> Finding:

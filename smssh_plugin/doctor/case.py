@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..client import native
 from ..client.addresses import DEFAULT_HOST, JobAddress, StepAddress, parse
 from ..client.executions import job_of_step
 from ..client.job_names import StepJob
@@ -51,6 +52,11 @@ class Job:
     def status(self) -> str:
         """InProgress, Completed, ..."""
         return str(self.described.get(DESCRIBE[self.kind][2]) or "")
+
+    @property
+    def native(self) -> bool:
+        """Whether it is entered by SageMaker's remote debugging, without a managed node."""
+        return self.kind == "training" and native.enabled(self.described)
 
 
 @dataclass

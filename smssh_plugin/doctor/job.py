@@ -112,7 +112,7 @@ def state(case: Case) -> Finding:
 def request(case: Case) -> Finding:
     """Whether it was submitted with smssh."""
     job = case.job()
-    if job.kind == "training" and native.enabled(job.described):
+    if job.native:
         return ok("SageMaker's remote debugging is on: it can be entered without smssh")
     environment = job.described.get("Environment") or {}
     if submitted_with_smssh(case.session, job.kind, job.described):
@@ -144,6 +144,8 @@ def network(case: Case) -> Finding:
             who=SUBMITTER,
         )
     vpc = config.get("VpcConfig")
+    if vpc and _in_use(case):
+        return ok("it runs in a VPC, and its host is online")
     if vpc:
         subnets = ", ".join(map(str, vpc.get("Subnets") or ()))
         region = case.session.region
@@ -162,7 +164,7 @@ def network(case: Case) -> Finding:
 def role(case: Case) -> Finding:
     """The role of its nodes: that it is there, and that Systems Manager may use it."""
     job = case.job()
-    if _native(job):
+    if job.native:
         return ok("SageMaker's remote debugging takes no role for a node")
     name = _node_role(case)
     if not name:
@@ -209,7 +211,7 @@ def role(case: Case) -> Finding:
 def role_permissions(case: Case) -> Finding:
     """Whether the job's role may register a node."""
     job = case.job()
-    if _native(job):
+    if job.native:
         return ok("SageMaker's remote debugging registers no node")
     if _in_use(case):
         return ok("its host has registered")
@@ -244,10 +246,6 @@ def role_permissions(case: Case) -> Finding:
             f"cannot tell whether the job's role may register a node: {'; '.join(unsure)}", fix="see its log"
         )
     return ok(f"the job's role {managed_nodes.role_names(own)[-1]} may register a node")
-
-
-def _native(job: Job) -> bool:
-    return job.kind == "training" and native.enabled(job.described)
 
 
 def _in_use(case: Case) -> str:
@@ -295,7 +293,7 @@ def _model(case: Case) -> dict[str, Any]:
 def node(case: Case) -> Finding:
     """Whether its host has registered as a managed node."""
     job = case.job()
-    if _native(job):
+    if job.native:
         phase = str(job.described.get("SecondaryStatus") or "")
         if phase not in ("", "Training"):
             return hint(
@@ -364,7 +362,7 @@ def ping(case: Case) -> Finding:
     """Whether its node is online, and its container not over."""
     job = case.job()
     found = _registered(case)
-    if _native(job) or not found:
+    if job.native or not found:
         return ok("there is no managed node to look at")
     online = [each for each in found if each.get("PingStatus") == "Online"]
     if not online:
@@ -372,7 +370,8 @@ def ping(case: Case) -> Finding:
         last = newest.get("LastPingDateTime")
         when = f", last heard of {format_duration(time.time() - float(last))} ago" if last else ""
         return problem(
-            f"{newest['InstanceId']} is {newest.get('PingStatus')}{when}: its agent has no way to Systems Manager",
+            f"{newest['InstanceId']} is {newest.get('PingStatus')}{when}: its agent does not reach Systems "
+            "Manager, or its container has ended",
             fix="see the job's log; in a VPC, check the endpoints ssm and ssmmessages; check that the node's role "
             "allows ssm:UpdateInstanceInformation and ssmmessages:CreateControlChannel",
             who=ADMINISTRATOR,
@@ -394,7 +393,7 @@ def ping(case: Case) -> Finding:
 def claimants(case: Case) -> Finding:
     """Whether one node, and no other, is the host."""
     job = case.job()
-    if _native(job):
+    if job.native:
         return ok("SageMaker itself says which host is meant")
     living, over = claims(case.session, job.job, job.host)
     if not living:
@@ -443,7 +442,7 @@ def _online_with_other_role(case: Case) -> str:
 def tags(case: Case) -> Finding:
     """Whether its node says all that a login needs, and belongs to the owner that is meant."""
     job = case.job()
-    if _native(job):
+    if job.native:
         found = native.announced(case.session, job.described, job.host)
         if found is None:
             return hint(

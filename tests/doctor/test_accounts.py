@@ -234,6 +234,11 @@ def a_native_job(account: Account) -> None:
     account.role(_without_ssm())
 
 
+def a_native_job_without_the_tier(account: Account) -> None:
+    a_native_job(account)
+    account.service.sessions.tier = "standard"
+
+
 def a_held_job_of_an_owner(account: Account) -> None:
     account.running()
     set_tag(account.service, account.node, "SSHOwner", "ann")
@@ -306,6 +311,7 @@ GOOD = (
     a_job_in_a_vpc,
     a_job_by_its_bare_name,
     a_native_job,
+    a_native_job_without_the_tier,
     a_held_job_of_an_owner,
     a_narrow_trust_policy,
     a_container_that_started_again,
@@ -622,6 +628,18 @@ def test_a_job_in_the_region_that_boto3_takes(account: Account) -> None:
     account.patch.setenv("AWS_REGION", "eu-west-1")
     (finding,) = account.findings(Outcome.HINT, "laptop.region").values()
     assert "AWS_DEFAULT_REGION" in finding.message
+
+
+def test_a_vpc_is_no_matter_once_a_host_is_online(account: Account) -> None:
+    a_job_in_a_vpc(account)
+    assert account.results("job.network")["job.network"].finding.outcome is Outcome.OK
+
+
+def test_a_vpc_is_named_while_there_is_no_host(account: Account) -> None:
+    account.running(node=False, VpcConfig={"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]})
+    finding = account.results("job.network")["job.network"].finding
+    assert finding.outcome is Outcome.HINT
+    assert "subnet-1" in finding.message
 
 
 def simulating(account: Account, denied: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
