@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..aws.json_client import THROTTLED
 from ..aws.session import ServiceRefused
 from ..errors import SmsshError
 from .stale import fate_of, judge, read
@@ -95,7 +96,7 @@ class Cleanup:
             if isinstance(error, ServiceRefused) and not error.passing:
                 return Result(entry, FAILED, error.message)
             self.error = error
-            return Result(entry, LEFT) if isinstance(error, ServiceRefused) else self.results[-1]
+            return self.results[-1] if _leaves_open(error) else Result(entry, LEFT)
 
     def _removed(self, entry: Entry) -> Result:
         """Look at an entry again, its tags last, and remove it."""
@@ -109,7 +110,7 @@ class Cleanup:
         if not finding.stale:
             return Result(entry, KEPT, finding.reason)
         # From here to the answer nobody can tell, where it does not come.
-        self.results[-1] = Result(entry, LEFT, "it may be removed: the service had not answered")
+        self.results[-1] = Result(entry, LEFT, "it may be removed: the service did not say")
         try:
             if entry.what == "node":
                 self._session.call("ssm", "deregister_managed_instance", InstanceId=entry.id)
@@ -120,3 +121,10 @@ class Cleanup:
                 raise
             return Result(entry, GONE, "the service does not know it any more")
         return Result(entry, REMOVED)
+
+
+def _leaves_open(error: SmsshError) -> bool:
+    """Whether a removal may be done all the same: nobody answered, or a service that failed in the middle."""
+    if isinstance(error, ServiceRefused):
+        return error.code not in THROTTLED
+    return error.reference == "aws-unreachable"

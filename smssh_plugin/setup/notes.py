@@ -39,6 +39,9 @@ def notes(setup: Setup, forms: Iterable[str]) -> list[str]:
             )
         if not plan.job_roles:
             found.append(f"attach {plan.name}-job to the roles of jobs, or name them with --job-role")
+        elif forms == {"json"}:
+            named = ", ".join(each.name for each in plan.job_roles)
+            found.append(f"attach {plan.name}-job to {named} by hand: JSON attaches nothing")
     found += [
         f"roles made by SageMaker's console have a path: is it service-role/{role.name}?"
         for role in plan.job_roles

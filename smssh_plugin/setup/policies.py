@@ -653,14 +653,19 @@ def _people_extras(plan: Plan) -> list[Statement]:
 
 def ci(plan: Plan) -> Policy:
     """What running pipelines and jobs needs, for a role of CI that has the policies of people and of submitting."""
-    kinds = ("training-job", "processing-job", "transform-job", "model")
+    kinds = ("training-job", "processing-job", "transform-job", "hyper-parameter-tuning-job", "model")
     statements = (
         Statement(
             "Pipelines",
             (
                 Grant(
-                    ("sagemaker:CreatePipeline", "sagemaker:UpdatePipeline", "sagemaker:AddTags"),
-                    "`pipeline.upsert()`",
+                    (
+                        "sagemaker:CreatePipeline",
+                        "sagemaker:UpdatePipeline",
+                        "sagemaker:AddTags",
+                        "sagemaker:ListTags",
+                    ),
+                    "`pipeline.upsert()`, which reads the tags of a pipeline that is there before it adds others",
                 ),
                 Grant(("sagemaker:StartPipelineExecution",), "`pipeline.start()`"),
             ),
@@ -675,6 +680,7 @@ def ci(plan: Plan) -> Policy:
                         "sagemaker:CreateTrainingJob",
                         "sagemaker:CreateProcessingJob",
                         "sagemaker:CreateTransformJob",
+                        "sagemaker:CreateHyperParameterTuningJob",
                         "sagemaker:CreateModel",
                         "sagemaker:AddTags",
                     ),

@@ -595,10 +595,27 @@ def test_a_cut_connection_leaves_it_open_whether_a_node_is_removed(
     assert main(["cleanup", "--apply", "--yes"]) == ExitStatus.UNREACHABLE
     shown = capsys.readouterr()
     assert shown.out.splitlines()[-2:] == [
-        f"left: node {node}: it may be removed: the service had not answered",
+        f"left: node {node}: it may be removed: the service did not say",
         "removed 0 of 1 in us-east-1; 1 left: run it again",
     ]
     assert shown.err.startswith("error: AWS cannot be reached: ")
+
+
+@pytest.mark.parametrize(
+    ("code", "open_"),
+    [("InternalServerError", True), ("ThrottlingException", False), ("ExpiredTokenException", False)],
+)
+def test_only_a_service_that_fails_leaves_it_open_whether_a_node_is_removed(
+    account: Account, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, code: str, open_: bool
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    account.job("done")
+    account.node("done")
+    fault(account, "ssm:DeregisterManagedInstance", code, "no")
+    assert main(["cleanup", "--apply", "--yes"]) != 0
+    shown = capsys.readouterr()
+    assert ("it may be removed" in shown.out) is open_
+    assert shown.out.splitlines()[-1] == "removed 0 of 1 in us-east-1; 1 left: run it again"
 
 
 def test_tags_do_not_write_to_the_terminal(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
@@ -709,7 +726,7 @@ def test_ctrl_c_says_what_was_removed_and_the_next_run_removes_the_rest(account:
     assert process.returncode == ExitStatus.INTERRUPTED
     assert out.splitlines()[-3:] == [
         f"removed: node {nodes[0]}",
-        f"left: node {nodes[1]}: it may be removed: the service had not answered",
+        f"left: node {nodes[1]}: it may be removed: the service did not say",
         "interrupted: removed 1 of 3 in us-east-1; 2 left: run it again",
     ]
     assert err == ""
