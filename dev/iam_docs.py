@@ -50,7 +50,8 @@ OWNERS = """
 A node has the tag `SSHOwner` from its activation on, if `owner` or `SMSSH_OWNER` was set when the job was submitted.
 The scheme (`--owner`) says what its value is. The policy for jobs lets a job make nodes of that owner only, and the
 policy for people lets them log in to nodes of that owner only. **A job without an owner gets no node** with these
-policies: it runs without SSH.
+policies: it runs without SSH. Training jobs with SageMaker's remote debugging have no node and no owner: see
+[what is left](#what-is-left).
 
 | `--owner` | the owner is | `OWNER` in the policies | IAM holds a job to it | needs | set where jobs are submitted |
 | --- | --- | --- | --- | --- | --- |
@@ -94,6 +95,19 @@ Code in a job has the rights of the job's role. With these policies it can still
   them;
 - read the tags and the addresses of every managed node of the account;
 - write the state tags of other nodes of the same owner, or with `caller` of every node of smssh.
+
+- read every bundle of the prefix, and what `native` hosts and repacked models keep there;
+- with the feature `native`, announce another key for any host of the prefix, so that logins there fail, and with `repack`
+  replace artefacts of other models: a job may write all of `hosts/` and of `repacked/`.
+
+People and CI with these policies can do more than their owner suggests:
+
+- **Who may submit can write every bundle of the prefix**, and jobs run what is in their bundle, with the rights of their
+  own role. Give teams that must be apart a `--bundle-prefix` each.
+- **With the feature `native`, no owner counts.** People may enter every training job of the account that has remote
+  debugging on, and may switch it on for every other one (`sagemaker:UpdateTrainingJob`). IAM has no condition for the
+  owner of such a target. Leave the feature out, or give it to few.
+- People may start every pipeline of the account (`smssh debug --start`), and so let it run with its role.
 
 Who may `ssm:SendCommand` on managed nodes is root in every job, past the keys of SSH. The part `scp` denies it for the
 nodes of jobs.

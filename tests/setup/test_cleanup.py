@@ -606,7 +606,11 @@ def test_a_cut_connection_leaves_it_open_whether_a_node_is_removed(
     [("InternalServerError", True), ("ThrottlingException", False), ("ExpiredTokenException", False)],
 )
 def test_only_a_service_that_fails_leaves_it_open_whether_a_node_is_removed(
-    account: Account, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, code: str, open_: bool
+    account: Account,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    open_: bool,
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     account.job("done")

@@ -15,6 +15,7 @@ from smssh_plugin.hookspecs import Job
 from smssh_plugin.session import lifetime
 from smssh_plugin.setup import policies
 from smssh_plugin.setup.documents import documents
+from smssh_plugin.setup.notes import notes
 from smssh_plugin.setup.owners import SCHEMES, TAG
 from smssh_plugin.setup.parts import PARTS, Setup
 from smssh_plugin.setup.plan import FEATURES, Plan
@@ -224,3 +225,20 @@ def test_every_feature_adds_something() -> None:
     for feature in FEATURES:
         plan = Plan.make(account=ACCOUNT, features=[feature])
         assert documents(Setup(plan, ["job", "people"])) != base, feature
+
+
+def test_ci_may_run_every_kind_of_job_and_upsert_pipelines_with_tags() -> None:
+    statements = by_sid(Plan.make(account=ACCOUNT, job_roles=["Jobs"]), "ci")
+    # The SDK's Pipeline.upsert reads the tags of a pipeline that is there.
+    assert {"sagemaker:ListTags", "sagemaker:AddTags"} <= set(statements["Pipelines"]["Action"])
+    jobs = statements["Jobs"]
+    assert "sagemaker:CreateHyperParameterTuningJob" in jobs["Action"]
+    assert f"arn:aws:sagemaker:*:{ACCOUNT}:hyper-parameter-tuning-job/*" in jobs["Resource"]
+
+
+def test_roles_that_json_does_not_attach_to_are_named() -> None:
+    setup = Setup(Plan.make(account=ACCOUNT, job_roles=["service-role/Jobs"]), ["job"])
+    wanted = "attach smssh-job to Jobs by hand: JSON attaches nothing"
+    assert wanted in notes(setup, ["json"])
+    for forms in (["cloudformation"], ["terraform"], ["json", "cloudformation"]):
+        assert wanted not in notes(setup, forms)
