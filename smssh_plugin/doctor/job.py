@@ -237,7 +237,10 @@ def role_permissions(case: Case) -> Finding:
             statement["Condition"] = {"StringEquals": context}
         return problem(
             f"the job's role {managed_nodes.role_names(own)[-1]} may not {action}: {verdict.why}",
-            fix="remove that denial" if verdict.explicit else "add the statement to that role's policies",
+            fix="remove that denial"
+            if verdict.explicit
+            else "add the statement to that role's policies; `smssh setup --part job` "
+            "prints all that it needs",
             who=ADMINISTRATOR,
             statement=None if verdict.explicit else statement,
         )

@@ -89,7 +89,7 @@ NEEDS = (
     Need(
         "read-hosts",
         "ssm:ListTagsForResource",
-        "arn:P:ssm:R:A:managed-instance/*",
+        "arn:P:ssm:R:A:managed-instance/mi-*",
         "its port and host key",
         _tags,
         sample=f"arn:P:ssm:R:A:managed-instance/{NOBODY}",
@@ -97,7 +97,7 @@ NEEDS = (
     Need(
         "start-session",
         "ssm:StartSession",
-        "arn:P:ssm:R:A:managed-instance/*",
+        "arn:P:ssm:R:A:managed-instance/mi-*",
         "logging in",
         _session,
         sample=f"arn:P:ssm:R:A:managed-instance/{NOBODY}",
@@ -144,7 +144,7 @@ NEEDS = (
 def _check(need: Need, case: Case) -> Finding:
     if case.caller().resource == ["root"]:
         return ok(f"{need.action} is allowed to the account's root user")
-    statement = {"Effect": "Allow", "Action": need.action, "Resource": _resource(need.resource, case)}
+    statement = _statement(need, case)
     sample = _resource(need.sample or need.resource, case)
     try:
         verdict = simulation.simulate(case, _principal(case), need.action, sample, _context(need))
@@ -165,6 +165,31 @@ def _check(need: Need, case: Case) -> Finding:
         who=ADMINISTRATOR,
         statement=None if verdict.explicit else statement,
     )
+
+
+def _statement(need: Need, case: Case) -> dict[str, Any]:
+    """The statement to add: for nothing but hosts and sessions that are meant, as `smssh setup` has it."""
+    statement: dict[str, Any] = {
+        "Effect": "Allow",
+        "Action": need.action,
+        "Resource": _resource(need.resource, case),
+    }
+    if need.action == "ssm:StartSession" and need.resource != DOCUMENT:
+        # Else it would be for all servers of the account that Systems Manager manages.
+        owner = _owner()
+        statement["Condition"] = (
+            {"StringEquals": {"ssm:resourceTag/SSHOwner": owner}}
+            if owner
+            else {"Null": {"ssm:resourceTag/SMSSH": "false"}}
+        )
+    elif need.action in ("ssm:TerminateSession", "ssm:ResumeSession"):
+        own = {"ssm:resourceTag/aws:ssmmessages:session-id": "${aws:userid}"}
+        statement["Condition"] = {"StringEquals": own}
+    return statement
+
+
+def _owner() -> str:
+    return os.environ.get("SMSSH_OWNER", "").strip()
 
 
 def _by_name(need: Need) -> str:
@@ -254,7 +279,7 @@ def _resource(pattern: str, case: Case) -> str:
 
 
 def _context(need: Need) -> dict[str, str]:
-    owner = os.environ.get("SMSSH_OWNER", "").strip()
+    owner = _owner()
     if not owner or "managed-instance" not in need.resource:
         return {}
     return {"ssm:resourceTag/SSHOwner": owner, "aws:ResourceTag/SSHOwner": owner}

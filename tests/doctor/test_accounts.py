@@ -735,6 +735,33 @@ def test_a_simulation_that_is_throttled_is_not_one_that_is_denied(account: Accou
     assert "needs" not in finding.message
 
 
+@pytest.mark.parametrize(
+    ("owner", "condition"),
+    [
+        ("", {"Null": {"ssm:resourceTag/SMSSH": "false"}}),
+        ("ann", {"StringEquals": {"ssm:resourceTag/SSHOwner": "ann"}}),
+    ],
+)
+def test_a_statement_to_add_is_for_hosts_of_jobs_and_own_sessions_only(
+    account: Account, owner: str, condition: dict[str, Any]
+) -> None:
+    simulating(account, {"ssm:StartSession": IMPLICIT, "ssm:TerminateSession": IMPLICIT})
+    account.patch.setenv("SMSSH_OWNER", owner)
+    found = account.results("permissions")
+    hosts = found["permissions.start-session"].finding.statement
+    assert hosts is not None
+    assert hosts["Condition"] == condition
+    assert hosts["Resource"].endswith(":managed-instance/mi-*")
+    own = found["permissions.end-session"].finding.statement
+    assert own is not None
+    assert own["Condition"] == {
+        "StringEquals": {"ssm:resourceTag/aws:ssmmessages:session-id": "${aws:userid}"}
+    }
+    document = found["permissions.use-document"].finding.statement
+    assert document is not None
+    assert "Condition" not in document  # documents have no tags of ours
+
+
 @pytest.mark.parametrize("action", ["ssm:CreateActivation", "iam:PassRole"])
 def test_what_the_jobs_role_may_not_do(account: Account, action: str) -> None:
     asked = simulating(account, {action: IMPLICIT})
