@@ -97,13 +97,13 @@ Code in a job has the rights of the job's role. With these policies it can still
 - write the state tags of other nodes of the same owner, or with `caller` of every node of smssh.
 
 - read every bundle of the prefix, and what `native` hosts and repacked models keep there;
-- with the feature `native`, announce another key for any host of the prefix, so that logins there fail, and with `repack`
-  replace artefacts of other models: a job may write all of `hosts/` and of `repacked/`.
+- with the feature `native`, announce another key for any host of the prefix, so that logins there fail, and with
+  `repack` replace artefacts of other models: a job may write all of `hosts/` and of `repacked/`.
 
 People and CI with these policies can do more than their owner suggests:
 
-- **Who may submit can write every bundle of the prefix**, and jobs run what is in their bundle, with the rights of their
-  own role. Give teams that must be apart a `--bundle-prefix` each.
+- **Who may submit can write every bundle of the prefix**, and jobs run what is in their bundle, with the rights of
+  their own role. Give teams that must be apart a `--bundle-prefix` each.
 - **With the feature `native`, no owner counts.** People may enter every training job of the account that has remote
   debugging on, and may switch it on for every other one (`sagemaker:UpdateTrainingJob`). IAM has no condition for the
   owner of such a target. Leave the feature out, or give it to few.

@@ -265,7 +265,7 @@ DOCTOR = (
     Permission("iam:SimulatePrincipalPolicy", "the caller, and job roles", "what they may do"),
     Permission(
         "iam:GetRole",
-        "the caller's role, and job roles",
+        "the caller's role, and the roles of nodes",
         "the caller's ARN for the simulation; trust policies",
     ),
     Permission(

@@ -147,7 +147,7 @@ def _check(need: Need, case: Case) -> Finding:
     statement = _statement(need, case)
     sample = _resource(need.sample or need.resource, case)
     try:
-        verdict = simulation.simulate(case, _principal(case), need.action, sample, _context(need))
+        verdict = _verdict(need, case, sample)
     except SmsshError as error:
         return _probed(need, case, statement, error)
     if verdict.allowed:
@@ -164,6 +164,22 @@ def _check(need: Need, case: Case) -> Finding:
         fix="remove that denial" if verdict.explicit else "add the statement to the caller's policies",
         who=ADMINISTRATOR,
         statement=None if verdict.explicit else statement,
+    )
+
+
+def _verdict(need: Need, case: Case, sample: str) -> simulation.Verdict:
+    """What the simulation says, for hosts of SMSSH_OWNER if that is set."""
+    principal, context = _principal(case), _context(need)
+    found = simulation.simulate(case, principal, need.action, sample, context)
+    if not context or found.allowed or found.explicit or found.unsure:
+        return found
+    # A policy may compare the owner with a name, tag or identity of the session, which the simulation does not know.
+    without = simulation.simulate(case, principal, need.action, sample, {})
+    if not without.unsure:
+        return found
+    return simulation.Verdict(
+        False,
+        unsure=f"{without.unsure}; in the simulation, hosts of {_owner()!r} (SMSSH_OWNER) are not let in",
     )
 
 

@@ -20,7 +20,7 @@ from botocore.awsrequest import AWSResponse
 from smssh_plugin import __version__
 from smssh_plugin.aws.session import ServiceRefused
 from smssh_plugin.client import ssh_config
-from smssh_plugin.doctor import identity_calls, job
+from smssh_plugin.doctor import identity_calls, job, simulation
 from smssh_plugin.doctor.case import Case
 from smssh_plugin.doctor.catalogue import chosen
 from smssh_plugin.doctor.checks import Finding, Outcome, Result
@@ -733,6 +733,28 @@ def test_a_simulation_that_is_throttled_is_not_one_that_is_denied(account: Accou
     assert finding.outcome is Outcome.UNKNOWN
     assert "Rate exceeded" in finding.message
     assert "needs" not in finding.message
+
+
+def test_an_owner_that_a_policy_compares_with_the_session_is_no_denial(account: Account) -> None:
+    """With ${aws:userid}, ${aws:SourceIdentity} or a session tag, none of which the simulation has."""
+
+    def simulate(
+        _: Case, principal: str, action: str, resource: str, context: dict[str, str]
+    ) -> simulation.Verdict:
+        assert principal
+        assert resource
+        if action != "ssm:StartSession":
+            return simulation.Verdict(True)
+        if context:
+            return simulation.Verdict(False, why="no policy allows it")
+        return simulation.Verdict(False, unsure="it depends on ssm:resourceTag/SSHOwner")
+
+    account.patch.setattr(simulation, "simulate", simulate)
+    account.patch.setenv("SMSSH_OWNER", "ann")
+    finding = account.results("permissions.start-session")["permissions.start-session"].finding
+    assert finding.outcome is Outcome.UNKNOWN
+    assert "it depends on ssm:resourceTag/SSHOwner" in finding.message
+    assert "'ann'" in finding.message
 
 
 @pytest.mark.parametrize(
