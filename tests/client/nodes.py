@@ -16,8 +16,11 @@ HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINQQx6MFgikuayP3KjGtBfmH0qBGmr9J
 
 
 def use(service: Service, monkeypatch: pytest.MonkeyPatch) -> AwsSession:
-    """Point this process's AWS at the service."""
-    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL_SAGEMAKER"):
+    """Point this process's AWS at the service, whatever tests before it in this process have left for all of theirs."""
+    for name in (
+        *("AWS_PROFILE", "AWS_REGION", "AWS_SESSION_TOKEN", "AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"),
+        *("AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL_SAGEMAKER"),
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", service.endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST")

@@ -199,7 +199,7 @@ def test_every_container_side_hook_that_somebody_waits_for_has_a_limit() -> None
     from smssh_plugin import hookspecs
 
     unbounded = {"smssh_start_server", "smssh_start_transport"}
-    unbounded |= {"smssh_transform_request", "smssh_register_commands", "smssh_probes"}
+    unbounded |= {"smssh_transform_request", "smssh_register_commands", "smssh_probes", "smssh_checks"}
     every = {name for name in vars(hookspecs) if name.startswith("smssh_")}
     assert every - unbounded == set(plugins.LIMITS)
 
