@@ -201,6 +201,11 @@ class Service:
             await self.sagemaker_service.close()
             await self.sessions.close()
             await self.gateway.stop()
+            # Requests of clients that are not there any more.
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
         self.do(take_down())
         self.moto.stop()
