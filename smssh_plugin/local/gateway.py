@@ -186,9 +186,8 @@ class Gateway:
             ) as answer:
                 return await _relay(request, answer, whole=True)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if _is_gone(request):
-                return web.Response()  # nobody hears it: it was not the host that failed
-            log.info("%s %s: %s", request.method, name, error)
+            if not _is_gone(request):
+                log.info("%s %s: %s", request.method, name, error)
             raise ServiceError("BadGateway", f"{name} cannot be reached: {error}", 502) from None
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
@@ -266,18 +265,17 @@ class Gateway:
                     return _not_implemented(request)
                 return await _relay(request, answer)
         except aiohttp.ClientConnectionError as error:
-            if _is_gone(request):
-                return web.Response()  # nobody hears it: it was not moto that failed
             refused = _cause(error)
             if refused is not None:
                 return _failure(request, refused)
-            log.warning("%s %s: moto does not answer: %s", request.method, request.path, error)
+            if not _is_gone(request):
+                log.warning("%s %s: moto does not answer: %s", request.method, request.path, error)
             failure = ServiceError("ServiceUnavailable", "smssh local: moto does not answer.", 503)
             return _answer(failure.to_json(), 503, failure.code)
 
 
 def _is_gone(request: web.Request) -> bool:
-    """Whether the client has hung up. aiohttp raises the same error for that and for who is asked on its behalf."""
+    """Whether the client has hung up: aiohttp raises the same error for that and for who was asked on its behalf."""
     return request.transport is None or request.transport.is_closing()
 
 

@@ -42,6 +42,7 @@ def test_off_is_off(container, environ) -> None:
 def test_its_log_setting(container) -> None:
     process = container.wrap("sh", "-c", "exit 3", SMSSH_HOLD="failure", SSH_LOG_TO_STDOUT="true")
     container.wait_for("held")
+    until(lambda: "held (the entry point ended" in container.output(), what="the line that says so")
     container.hook("release")
     assert process.wait(LIMIT) == 3
     # The supervisor's own last word.
