@@ -55,7 +55,7 @@ class CredentialChain:
         """The credentials of now; None where there are none.
 
         Raises:
-            SmsshError: there should be some, but they cannot be had (an SSO login that has ended, ...).
+            SmsshError: there should be some, but they cannot be obtained (an SSO login that has ended, ...).
         """
         if self._static is None and self._resolved is None:
             self._static = None if self.profile.explicit else keys_of(os.environ)

@@ -176,7 +176,7 @@ class AwsSession:
         """The credentials of now, for signing what is no API call; None where there are none.
 
         Raises:
-            SmsshError: there should be some, but they cannot be had.
+            SmsshError: there should be some, but they cannot be obtained.
         """
         with self._lock:
             if self._chain is None:
@@ -312,7 +312,7 @@ class AwsSession:
         """The credentials of now.
 
         Raises:
-            SmsshError: there are none, or they cannot be had.
+            SmsshError: there are none, or they cannot be obtained.
         """
         keys = self.credentials()
         if keys is None:

@@ -368,7 +368,7 @@ def _check(port: int, manner: _Manner) -> None:
     """See early what would stop it from starting.
 
     Raises:
-        SmsshError: the extra is not installed, an image is not one, no namespaces can be had, the port is in use.
+        SmsshError: the extra is not installed, an image is not one, no namespaces can be made, the port is in use.
     """
     for module in ("aiohttp", "moto", "flask"):
         if importlib.util.find_spec(module) is None:

@@ -52,7 +52,7 @@ class Incident:
         found: when the debugger saw it.
         held_since: when the hold began, by the container's clock.
         deadline: when the hold ends by itself, by the container's clock.
-        report: what `smssh-hook report --json` gave; {} where it could not be had.
+        report: what `smssh-hook report --json` gave; {} where it could not be read.
         log_tail: the last lines of the job's log.
         probes: what the probes of plugins found, by their names.
         actions: what was done, in order.

@@ -97,7 +97,7 @@ class Api:
         """Call kms:Decrypt.
 
         Raises:
-            SmsshError: no, or not to be had.
+            SmsshError: no, or it cannot be obtained.
         """
         if not self._kms:
             raise SmsshError("Fetching data key failed: amazon-ssm-agent.json names no Kms.Endpoint")

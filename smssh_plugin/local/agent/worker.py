@@ -299,7 +299,7 @@ class Worker:
         """Open the data channel again. What was under way is not sent again but by its turn.
 
         Raises:
-            SmsshError: it is not to be had.
+            SmsshError: it cannot be obtained.
         """
         assert self._socket is not None
         _LOG.info("%s: the data channel ended: %s", self._task.session, cut)

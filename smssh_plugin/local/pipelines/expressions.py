@@ -83,7 +83,7 @@ class Values:
         """Whether a condition is true.
 
         Raises:
-            StepError: its values cannot be had or compared.
+            StepError: its values cannot be obtained or compared.
         """
         kind = condition["Type"]
         if kind == "Not":

@@ -56,7 +56,7 @@ _given_up: set[tuple[str, str]] = set()
 def agent_for(options: SSHOptions, endpoint: str, region: str | None) -> Agent:
     """The agent of the jobs that get these options.
 
-    With `agent="auto"`, what cannot be had is said and left out: the image may have an agent.
+    With `agent="auto"`, what cannot be downloaded is said and left out: the image may have an agent.
 
     Args:
         options: what was asked for.
@@ -64,7 +64,7 @@ def agent_for(options: SSHOptions, endpoint: str, region: str | None) -> Agent:
         region: the jobs' region.
 
     Raises:
-        SmsshError: it was asked for, and cannot be had.
+        SmsshError: it was asked for, and cannot be downloaded.
     """
     if options.transport != "ssm" or options.agent_source == "found":
         return Agent()
