@@ -110,6 +110,16 @@ def _ipv6() -> str | None:
 
 
 @functools.cache
+def _sudo() -> str | None:
+    """What becomes root, which root is; one that asks for a password does not."""
+    if os.geteuid() == 0:
+        return "root"
+    sudo = _which("sudo")
+    asked = [] if sudo is None else [sudo, "-n", "true"]
+    return sudo if asked and subprocess.run(asked, check=False, capture_output=True).returncode == 0 else None
+
+
+@functools.cache
 def _namespaces() -> str | None:
     """Those in which the local emulator runs jobs."""
     from smssh_plugin.errors import SmsshError
@@ -145,6 +155,7 @@ NEEDS: dict[str, Need] = {
     ),
     **_debian("coreutils", "chmod", "uname", "sync"),
     **_debian("dpkg", "dpkg-deb"),
+    "sudo": Need(_sudo, "apt-get install sudo, and a rule that asks this user no password", "sudo"),
     **_debian("iproute2", "ip"),
     **_debian("util-linux", "unshare", "setpriv"),
     **_debian("default-jre-headless", "java"),

@@ -299,8 +299,7 @@ fi
 
 def step(driven, package, source, *options, workspace=None, dependencies=None, conda=False):
     """A `@step` job whose bootstrap is the SDK's own; how to start it."""
-    if os.geteuid() != 0 and shutil.which("sudo") is None:
-        needs.does_not_apply("the SDK's bootstrap insists on sudo where it is not root")
+    needs.program("sudo")  # the bootstrap insists on it where it is not root
     command = remote_layout(driven, source)
     runtime = sagemaker_file("..", package, "remote_function", "runtime_environment")
     bootstrap = Path(command[1]).parent
