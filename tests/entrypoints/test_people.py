@@ -168,8 +168,8 @@ def test_a_hold_ends_under_looks_and_not_under_a_person(held, container, server)
     count = 0
     while process.poll() is None:
         count += container.ssh(control, "smssh-hook", "status").returncode == 0
-        assert time.monotonic() < began + 30, "a look has kept it up"
-    assert count > 3
+        assert time.monotonic() < began + 90, "a look has kept it up"
+    assert count > 1
     assert "nobody was connected for 8 s" in log.text()
 
 
