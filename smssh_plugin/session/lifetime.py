@@ -224,8 +224,8 @@ def _start(
 ) -> Lifetime:
     from ..aws.session import ServiceRefused
 
-    deadline = time.monotonic() + wait
-    pause, waited, sure = _PAUSE_FIRST, False, False
+    deadline: float | None = None
+    pause, sure = _PAUSE_FIRST, False
     while True:
         try:
             chosen = documents() if callable(documents) else documents
@@ -239,7 +239,12 @@ def _start(
                     before, target = target, find(True)
                 if target != before:
                     continue
-            if time.monotonic() >= deadline:
+            began = time.monotonic()
+            if deadline is None and wait:
+                # From here on: what the first call took, on a slow machine or network, was no waiting for the agent.
+                deadline = began + wait
+                say(f"waiting for the agent of {target} to connect (up to {wait:.0f} s)")
+            elif deadline is None or began >= deadline:
                 raise SmsshError(
                     f"{target} is not connected" + (f" after {wait:.0f} s" if wait else ""),
                     hint="see the job's log: it may have ended, or its container may not reach ssmmessages",
@@ -248,9 +253,6 @@ def _start(
                 ) from error
         else:
             return Lifetime(aws, target, document, opening, signals)
-        if not waited:
-            say(f"waiting for the agent of {target} to connect (up to {wait:.0f} s)")
-            waited = True
         signals.pause(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(pause * 1.6, _PAUSE_LONGEST)
 
