@@ -222,11 +222,17 @@ def region(case: Case) -> Finding:
     """The region that is asked, and whether boto3 asks the same."""
     found, origin = case.session.region, case.session.region_origin
     case.session.endpoint("ssm")
-    boto = os.environ.get("AWS_DEFAULT_REGION")
-    if origin == "AWS_REGION" and boto and boto != found:
+    # botocore reads AWS_DEFAULT_REGION and the profile, and never AWS_REGION.
+    places = (
+        (os.environ.get("AWS_DEFAULT_REGION"), "AWS_DEFAULT_REGION"),
+        (case.session.profile.get("region"), f"profile {case.session.profile.name}"),
+    )
+    boto, place = next((each for each in places if each[0]), (None, ""))
+    if origin == "AWS_REGION" and boto != found:
+        theirs = f"submit to {boto} ({place})" if boto else "know no region: they do not read that variable"
         return hint(
-            f"smssh looks in {found} (AWS_REGION), boto3 and the SageMaker SDK submit to {boto} (AWS_DEFAULT_REGION)",
-            fix="give both variables the same value",
+            f"smssh looks in {found} (AWS_REGION), boto3 and the SageMaker SDK {theirs}",
+            fix="set AWS_DEFAULT_REGION to the same value as AWS_REGION",
         )
     return ok(f"the region is {found}, from {origin}")
 

@@ -13,6 +13,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import botocore
 import pytest
 from botocore.awsrequest import AWSResponse
@@ -628,6 +629,16 @@ def test_a_job_in_the_region_that_boto3_takes(account: Account) -> None:
     account.patch.setenv("AWS_REGION", "eu-west-1")
     (finding,) = account.findings(Outcome.HINT, "laptop.region").values()
     assert "AWS_DEFAULT_REGION" in finding.message
+
+
+def test_a_region_that_boto3_does_not_read(account: Account) -> None:
+    """AWS_REGION is of the AWS CLI, version 2, and of other SDKs: a job could not be submitted from here."""
+    account.patch.delenv("AWS_DEFAULT_REGION")
+    account.patch.setenv("AWS_REGION", "us-east-1")
+    assert boto3.Session().region_name is None
+    (finding,) = account.findings(Outcome.HINT, "laptop.region").values()
+    assert "know no region" in finding.message
+    assert "AWS_DEFAULT_REGION" in str(finding.fix)
 
 
 def test_a_vpc_is_no_matter_once_a_host_is_online(account: Account) -> None:
