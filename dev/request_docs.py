@@ -355,8 +355,7 @@ trust policy must let `ssm.amazonaws.com` assume it. A separate role is better: 
 and the node does not have the job's permissions.
 `AmazonSSMManagedInstanceCore` allows the first five and more: every value in Parameter Store can be read with it.
 The other actions that the agent calls are not needed (associations, inventory): it logs each denial and goes on.
-`ec2messages` is not needed either, so a VPC without internet needs only the interface endpoints `ssm` and
-`ssmmessages`, and the gateway endpoint of S3.
+`ec2messages` is not needed either, nor is its endpoint for [jobs in a VPC](vpc.md).
 """
 OWNERS = """
 A node has the tag `SSHOwner` only if `owner` or `SMSSH_OWNER` was set when the request was made. With a condition on

@@ -15,6 +15,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "dev"))
+import error_list
 import sequence_diagram
 
 from smssh_plugin import __version__
@@ -42,8 +43,9 @@ myst_heading_anchors = 4
 default_role = "code"  # one pair of backticks is code, in docstrings as in Markdown
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-copybutton_prompt_text = r"^\$ "
+copybutton_prompt_text = r"^(?:\$|root@algo-1:~#) "
 copybutton_prompt_is_regexp = True
+copybutton_line_continuation_character = "\\"
 
 
 class Mermaid(SphinxDirective):
@@ -55,6 +57,26 @@ class Mermaid(SphinxDirective):
         """The picture, in a box that scrolls sideways on a phone."""
         picture = sequence_diagram.svg("\n".join(self.content))
         return [nodes.raw("", f'<div class="sequence-box">{picture}</div>', format="html")]
+
+
+class Errors(SphinxDirective):
+    """The errors of the package, each with an anchor: its reference."""
+
+    def run(self) -> list[nodes.Node]:
+        """A definition list: what an error can say, and what to do."""
+        found = nodes.definition_list()
+        for reference, places in error_list.errors().items():
+            item = nodes.definition_list_item()
+            item += nodes.term("", "", nodes.literal(text=reference), ids=[reference])
+            said = nodes.bullet_list()
+            for message, hints in dict.fromkeys((each.messages, each.hints) for each in places):
+                entry = nodes.list_item()
+                entry += nodes.paragraph(text="; or ".join(message) or "what is wrong is in the message")
+                entry += [nodes.paragraph("", "", nodes.emphasis(text=hint)) for hint in hints]
+                said += entry
+            item += nodes.definition("", said)
+            found += item
+        return [found]
 
 
 def as_rst(_app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
@@ -72,4 +94,5 @@ def as_rst(_app: Sphinx, _what: str, _name: str, _object: object, _options: obje
 def setup(app: Sphinx) -> None:
     """Called by Sphinx before it reads a page."""
     app.add_directive("mermaid", Mermaid)
+    app.add_directive("errors", Errors)
     app.connect("autodoc-process-docstring", as_rst, priority=400)  # before napoleon

@@ -85,6 +85,12 @@ def _pip() -> str | None:
     return sys.executable if own.returncode == 0 else None if _uv() else shutil.which("pip")
 
 
+def _aws() -> str | None:
+    """The AWS CLI itself: a shim of pyenv's does not work in another home folder."""
+    found = sorted(Path("~/.pyenv/versions").expanduser().glob("*/bin/aws"))
+    return str(found[-1]) if found else _which("aws")
+
+
 def _file(path: Path) -> str | None:
     return str(path) if os.path.exists(path) else None  # False where this user may not look
 
@@ -150,11 +156,13 @@ NEEDS: dict[str, Need] = {
     **_debian("fish", "fish"),
     **_debian("git", "git"),
     **_debian("openssl", "openssl"),
+    **_debian("graphviz", "dot"),
     **_debian(
         "coreutils", "sha256sum", "sleep", "cat", "ls", "env", "id", "touch", "mkdir", "readlink", "rm"
     ),
     **_debian("coreutils", "chmod", "uname", "sync"),
     **_debian("dpkg", "dpkg-deb"),
+    "aws": Need(_aws, "apt-get install awscli", "awscli"),
     "sudo": Need(_sudo, "apt-get install sudo, and a rule that asks this user no password", "sudo"),
     **_debian("iproute2", "ip"),
     **_debian("util-linux", "unshare", "setpriv"),
