@@ -53,7 +53,7 @@ def messages(paths: list[Path]) -> Iterator[Message]:
             each for node in ast.walk(tree) if isinstance(node, ast.Call) for each in _of_call(node, makers)
         ]
         for kind, value in sorted(found, key=lambda each: each[1].lineno):
-            for text in _texts(value):
+            for text in texts(value):
                 yield Message(str(file.relative_to(ROOT)), value.lineno, kind, text)
 
 
@@ -95,7 +95,7 @@ def _name(node: ast.expr) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
 
 
-def _texts(node: ast.expr) -> Iterator[str]:
+def texts(node: ast.expr) -> Iterator[str]:
     """The texts that an expression can be; {} for what is computed."""
     if isinstance(node, ast.Constant):
         if isinstance(node.value, str) and node.value.strip():
@@ -103,18 +103,18 @@ def _texts(node: ast.expr) -> Iterator[str]:
     elif isinstance(node, ast.JoinedStr):
         yield "".join(str(each.value) if isinstance(each, ast.Constant) else "{}" for each in node.values)
     elif isinstance(node, ast.IfExp):
-        yield from _texts(node.body)
-        yield from _texts(node.orelse)
+        yield from texts(node.body)
+        yield from texts(node.orelse)
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        left, right = list(_texts(node.left)) or ["{}"], list(_texts(node.right)) or ["{}"]
+        left, right = list(texts(node.left)) or ["{}"], list(texts(node.right)) or ["{}"]
         yield from (one + other for one in left for other in right)
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
-        yield from _texts(node.left)
+        yield from texts(node.left)
     elif isinstance(node, ast.BoolOp):
         for value in node.values:
-            yield from _texts(value)
+            yield from texts(value)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
-        yield from _texts(node.func.value)
+        yield from texts(node.func.value)
 
 
 if __name__ == "__main__":

@@ -384,6 +384,18 @@ def test_every_file_of_the_architecture_is_there() -> None:
         assert f"`entrypoints/{name}`" in launchers
 
 
+def references_in_code() -> set[str]:
+    """The names of errors that are passed as `reference`, or to `refuse`."""
+    found = set()
+    for room in ("smssh_plugin", "hooks", "entrypoints"):
+        for path in (ROOT / room).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            found |= set(re.findall(r"\breference ?= ?\"([a-z0-9-]+)\"", text))
+            found |= set(re.findall(r"\brefuse\([^()]*, \"([a-z0-9]+(?:-[a-z0-9]+)+)\",?\s*\)", text))
+    assert len(found) > 100
+    return found
+
+
 def test_the_site_loads_nothing_from_elsewhere(tmp_path) -> None:
     """`make docs-site` without a warning, so without a broken link; every page is found, and works offline."""
     options = ["--fresh-env", "--fail-on-warning", "--keep-going", "--quiet", "-b", "html"]
@@ -401,9 +413,74 @@ def test_the_site_loads_nothing_from_elsewhere(tmp_path) -> None:
     assert architecture.count('<svg class="sequence"') == (DOCS / "architecture.md").read_text().count(
         "```mermaid"
     )
+    # A copied command has no prompt, and the lines that a backslash continues.
+    assert (
+        r"formatCopyText(text, '^(?:\\$|root@algo-1:~#) ', true, true, true, true, '\\', '')"
+        in (tmp_path / "site" / "_static" / "copybutton.js").read_text()
+    )
     names = (tmp_path / "site" / "python-api.html").read_text()
     for name in set(smssh_plugin.__all__) - {"__version__", "hookimpl"}:
         assert f'id="smssh_plugin.{name}"' in names, name
+    errors = (tmp_path / "site" / "errors.html").read_text()
+    for reference in references_in_code():
+        assert f'<dt id="{reference}">' in errors, reference
+    assert "no digest of the agent was pinned for" in errors
+
+
+@pytest.mark.needs("dot")
+@pytest.mark.parametrize("source", sorted(DOCS.glob("*.dot")), ids=lambda path: path.name)
+def test_a_picture_shows_what_its_source_says(source) -> None:
+    """Not byte for byte: another version of Graphviz places things elsewhere."""
+    drawn = subprocess.run(["dot", "-Tsvg", source], capture_output=True, text=True, check=True).stdout
+
+    def shown(svg):
+        return sorted(re.findall(r"<(?:title|text\b[^>]*)>([^<]*)<", svg))
+
+    kept = source.with_suffix(".svg").read_text(encoding="utf-8")
+    assert shown(kept) == shown(drawn), f"run dot -Tsvg docs/{source.name} -o docs/{source.stem}.svg"
+    assert len(shown(kept)) > 10
+
+
+STUDIO = "can-i-log-in-to-sagemaker-studio-a-notebook-instance-or-a-jupyter-server"
+ENABLE = "i-use-boto3-or-a-tuner-or-another-region"
+QUESTIONS = {
+    "Windows": "is-windows-supported",
+    "notebook instances": STUDIO,
+    "a session without knowing the instance": "what-is-the-address-of-my-job",
+    "warm pools": "should-i-use-warm-pools-instead",
+    "remote development on a training job": "how-do-i-work-in-a-job-from-my-ide",
+    "connecting from Studio": "can-i-log-in-from-sagemaker-studio-or-a-notebook-instance",
+    "users who impersonate each other": "can-somebody-else-log-in-to-my-job",
+    "jobs that fail with an error": "the-job-failed-before-i-could-log-in",
+    "folders like Desktop in Studio": STUDIO,
+    "a VPC": "jobs-run-in-a-vpc",
+    "stopping the placeholder when nobody is connected": "how-do-i-stop-jobs-that-nobody-uses",
+    "SMS or mail": "can-i-be-told-by-mail-or-in-slack",
+    "boto3 instead of the SageMaker SDK": ENABLE,
+    "the bucket of authorized keys": "where-are-public-keys-stored",
+    "an Estimator in my own container": "my-code-is-in-the-image",
+    "a MultiDataModel with an image only": "does-it-work-with-endpoints",
+    "hyperparameter tuning": ENABLE,
+    "another region": ENABLE,
+    "a profile of the AWS CLI": ENABLE,
+    "automating the pipeline": "can-i-automate-the-fix-of-a-pipeline",
+    "Jupyter Server": STUDIO,
+    "private keys through the SSH agent": "how-do-i-use-my-ssh-keys-or-my-git-account-in-a-job",
+    "large language models on endpoints": "does-it-work-with-endpoints",
+    "something does not work": "something-does-not-work-where-do-i-begin",
+    "throttling": "throttlingexception-rate-exceeded",
+    "SSM commands in the container": "what-does-smssh-do-in-my-container",
+    "offline instances": "nodes-of-ended-jobs-are-left-in-fleet-manager",
+    "delay until a session can start": "how-long-is-it-before-i-can-log-in",
+    "the advanced-instances tier": "enable-advanced-instances-tier-to-use-session-manager",
+    "the speed of Studio's file system": STUDIO,
+}
+"""What each question of sagemaker-ssh-helper's FAQ is about, and which of ours answers it."""
+
+
+def test_every_question_of_the_helper_has_an_answer() -> None:
+    ours = anchors(DOCS / "faq.md")
+    assert [theirs for theirs, answer in QUESTIONS.items() if answer not in ours] == []
 
 
 def test_a_diagram_that_is_not_understood_is_an_error() -> None:
