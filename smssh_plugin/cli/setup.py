@@ -38,7 +38,24 @@ USUAL = tuple(name for name, part in PARTS.items() if part.usual)
     metavar="DIR",
     help="Write files there.",
 )
-@click.option("--replace", is_flag=True, help="With --write: write over files that have other content.")
+@click.option(
+    "--apply", is_flag=True, help="Show what is missing in the account of your credentials, ask, and make it."
+)
+@click.option(
+    "--undo",
+    is_flag=True,
+    help="Show what --apply made under this --name, ask, and remove it. [default: every part]",
+)
+@click.option(
+    "--yes",
+    metavar="ACCOUNT_ID",
+    help="With --apply or --undo: do not ask; the credentials must be of this account.",
+)
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="With --write: write over files that have other content. With --apply: over what others have changed.",
+)
 @click.option("--account", metavar="ID", help="The account id. [default: that of your credentials]")
 @click.option(
     "--partition",
@@ -106,6 +123,9 @@ def setup(
     parts: tuple[str, ...],
     form: str | None,
     folder: Path | None,
+    apply: bool,
+    undo: bool,
+    yes: str | None,
     replace: bool,
     account: str | None,
     partition: str | None,
@@ -116,30 +136,50 @@ def setup(
     profile: str | None,
     **answers: Any,
 ) -> int:
-    """Print the IAM policies and account settings that smssh needs, or write them as files.
+    """Print the IAM policies and account settings that smssh needs, write them as files, or make them in the account.
 
-    It changes nothing in the account. Without --format it prints JSON: one document as it is, several by their names.
-    What is left to do is printed to stderr.
+    Only --apply and --undo change the account. Without --format it prints JSON: one document as it is, several by their
+    names. What is left to do is printed to stderr.
 
     \b
     smssh setup --job-role service-role/MyJobs --write smssh-setup
     smssh setup --part people --owner source-identity
     smssh setup --part tier --part document --format cloudformation --region eu-west-1
+    smssh setup --job-role service-role/MyJobs --team vision --apply
     """  # noqa: D301 - the backspace is click's sign for text that is shown as it stands
     from ..aws.session import AwsSession
     from ..setup.notes import billable, notes
 
-    if replace and folder is None:
-        raise click.UsageError("--replace is for --write")
+    if replace and folder is None and not apply:
+        raise click.UsageError("--replace is for --write and --apply")
     if team is not None and owner != "team":
         raise click.UsageError(f"--team is for --owner team, not {owner}")
+    changes = apply or undo
+    if apply and undo:
+        raise click.UsageError("--apply and --undo do not go together")
+    if changes and (folder is not None or form):
+        raise click.UsageError(f"{'--apply' if apply else '--undo'} does not go with --write and --format")
+    if yes is not None and not changes:
+        raise click.UsageError("--yes is for --apply and --undo")
+    answers.update(
+        owner=owner_scheme(owner, DEFAULT_TEAM if team is None else team),
+        bundle_prefix=bundle_prefix or PLACE,
+    )
+    if changes:
+        from ..setup.account import Account
+        from . import setup_changes
+
+        there = Account(AwsSession(region, profile))
+        setup_changes.check_account(there, account, partition, yes)
+        plan = Plan.make(partition=there.caller.partition, account=there.caller.account, **answers)
+        if undo:
+            return setup_changes.undo(plan, there, parts, yes)
+        return setup_changes.apply(Setup(plan, parts or USUAL), there, yes, replace=replace)
     forms = (form,) if form else FORMATS if folder is not None else FORMATS[:1]
     plan = Plan.make(
         partition=partition or _partition(region, profile),
         # Templates know the account by themselves.
         account=account or (_account(region, profile) if "json" in forms else ""),
-        owner=owner_scheme(owner, DEFAULT_TEAM if team is None else team),
-        bundle_prefix=bundle_prefix or PLACE,
         **answers,
     )
     made = Setup(plan, parts or USUAL)

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..aws import identity_calls
 from ..client import native
 from ..client.addresses import DEFAULT_HOST, JobAddress, StepAddress, parse
 from ..client.executions import job_of_step
@@ -14,13 +15,12 @@ from ..client.job_state import DESCRIBE, described_job
 from ..client.no_node import own_name
 from ..client.patience import NotYet
 from ..errors import ExitStatus, SmsshError
-from . import identity_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..aws.identity_calls import Caller
     from ..aws.session import AwsSession
-    from .identity_calls import Caller
 
 __all__ = ["Case", "Job"]
 

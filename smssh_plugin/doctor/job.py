@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..aws import identity_calls
 from ..aws.session import AwsSession, ServiceRefused
 from ..client import known_hosts, managed_nodes, native
 from ..client.addresses import JobAddress, parse
@@ -23,7 +24,7 @@ from ..client.job_state import (
 from ..debug.logs import tail
 from ..durations import format_duration
 from ..errors import SmsshError
-from . import identity_calls, simulation, trust
+from . import simulation, trust
 from .checks import Check, Finding, hint, ok, problem, unknown
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..aws import identity_calls
 from ..aws.session import ServiceRefused
 from ..errors import SmsshError
-from . import identity_calls, simulation
+from . import simulation
 from .checks import Check, Finding, ok, problem, unknown
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import identity_calls
+from ..aws import identity_calls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .marks import MADE, listed
 from .model import AWS_NAMES
 from .parts import SETTING, Setup
 
@@ -23,7 +24,7 @@ LOGICAL = {
     "boundary": "BoundaryPolicy",
 }
 """Part -> the logical id of its managed policy."""
-_TAGS = [{"Key": "smssh", "Value": "setup"}]
+_TAGS = listed(MADE)
 _PSEUDO = {"partition": "${AWS::Partition}", "account": "${AWS::AccountId}"}
 
 _CDK = '''\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from ..errors import SmsshError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..aws.session import AwsSession
 
-__all__ = ["billable", "notes"]
+__all__ = ["billable", "hybrid_nodes", "notes"]
 
 _NAMED = 3
 
@@ -35,7 +36,7 @@ def notes(setup: Setup, forms: Iterable[str]) -> list[str]:
         if setup.job_trust is not None:
             found.append(
                 f"add {plan.owner.trust_action} to the trust policy of each job's role by hand: smssh changes no trust "
-                "policy"
+                "policy" + (f"; the statement is {json.dumps(setup.job_trust)}" if "apply" in forms else "")
             )
         if not plan.job_roles:
             found.append(f"attach {plan.name}-job to the roles of jobs, or name them with --job-role")
@@ -69,23 +70,30 @@ def notes(setup: Setup, forms: Iterable[str]) -> list[str]:
 
 
 def billable(session: AwsSession) -> str:
-    """How many hybrid nodes the advanced tier makes billable, in a sentence; or why that is not known.
-
-    Two listings: of all hybrid nodes, and of those of smssh. "Tag filters can't be combined with other filter types"
-    (DescribeInstanceInformation's reference).
-    """
+    """How many hybrid nodes the advanced tier makes billable, in a sentence; or why that is not known."""
     try:
         region = session.region
-        every = _nodes(session, "ResourceType", "ManagedInstance")
-        ours = set(_nodes(session, "tag-key", "SMSSH")) if every else set()
+        every, others = hybrid_nodes(session)
     except SmsshError as error:
         return f"cannot tell which hybrid nodes the advanced tier makes billable: {error.message}"
-    others = [each for each in every if each not in ours]
     text = f"the advanced tier makes every hybrid node of {region} billable by the hour: {len(every)} now"
     if others:
         named = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
         text += f", {len(others)} of them not of smssh ({named})"
     return text
+
+
+def hybrid_nodes(session: AwsSession) -> tuple[list[str], list[str]]:
+    """The ids of all hybrid nodes, and of those among them that are not of smssh.
+
+    Two listings: "Tag filters can't be combined with other filter types" (DescribeInstanceInformation's reference).
+
+    Raises:
+        SmsshError: they cannot be listed.
+    """
+    every = _nodes(session, "ResourceType", "ManagedInstance")
+    ours = set(_nodes(session, "tag-key", "SMSSH")) if every else set()
+    return every, [each for each in every if each not in ours]
 
 
 def _nodes(session: AwsSession, key: str, value: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from .marks import MADE
 from .model import AWS_NAMES
 from .parts import SETTING, Setup
 
@@ -82,7 +83,7 @@ def modules(setup: Setup) -> dict[str, str]:
 
 def _resources(setup: Setup) -> list[str]:
     found = []
-    tags = '{ smssh = "setup" }'
+    tags = "{ " + ", ".join(f"{key} = {_text(value)}" for key, value in MADE.items()) + " }"
     role = setup.role
     if role is not None:
         found += [

@@ -19,9 +19,10 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from smssh_plugin import __version__
+from smssh_plugin.aws import identity_calls
 from smssh_plugin.aws.session import ServiceRefused
 from smssh_plugin.client import ssh_config
-from smssh_plugin.doctor import identity_calls, job, simulation
+from smssh_plugin.doctor import job, simulation
 from smssh_plugin.doctor.case import Case
 from smssh_plugin.doctor.catalogue import chosen
 from smssh_plugin.doctor.checks import Finding, Outcome, Result
@@ -671,8 +672,8 @@ def simulating(account: Account, denied: dict[str, dict[str, Any]]) -> list[dict
         result = {"EvalActionName": action, "EvalDecision": "allowed", **denied.get(action, {})}
         return AWSResponse("", 200, {}, None), {"EvaluationResults": [result]}
 
-    def client(session: AwsSession, service: str) -> Any:
-        made = original(session, service)
+    def client(session: AwsSession, service: str, attempts: int) -> Any:
+        made = original(session, service, attempts)
         made.meta.events.register("before-call.iam.SimulatePrincipalPolicy", answer)
         return made
 

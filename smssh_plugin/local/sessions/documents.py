@@ -44,6 +44,11 @@ class Document:
     text: str = ""
     """The content as it was given."""
     tags: dict[str, str] = field(default_factory=dict)
+    versions: list[str] = field(default_factory=list)
+    """The texts of all versions, the first one first; `version` is the default one."""
+
+    def __post_init__(self) -> None:
+        self.versions = [self.text]
 
     def describe(self, account: str) -> dict[str, Any]:
         """The DocumentDescription of the API."""
@@ -53,7 +58,7 @@ class Document:
             "CreatedDate": self.created,
             "Status": "Active",
             "DocumentVersion": str(self.version),
-            "LatestVersion": str(self.version),
+            "LatestVersion": str(len(self.versions)),
             "DefaultVersion": str(self.version),
             "Description": str(self.content.get("description", "")),
             "PlatformTypes": ["Windows", "Linux", "MacOS"],
@@ -140,22 +145,57 @@ class Documents:
         return {"DocumentDescription": made.describe(self._account)}
 
     def update(self, body: dict[str, Any]) -> dict[str, Any]:
-        """UpdateDocument. The new version is the default one at once.
+        """UpdateDocument. The new version is the default one at once in the preferences only.
 
         Raises:
             ServiceError: no such document, not the account's, or the content is none.
         """
         document = self._own(body)
         content, text = _content(body)
-        if content == document.content:
+        if content == json.loads(document.versions[-1]):
             raise ServiceError(
                 "DuplicateDocumentContent",
                 "The content of the association document matches another document. Change the content of the "
                 "document and try again.",
             )
-        document.content, document.text = content, text
-        document.version += 1
-        return {"DocumentDescription": document.describe(self._account)}
+        document.versions.append(text)
+        latest = str(len(document.versions))
+        if document.name == PREFERENCES:
+            self._use(document, latest)
+        return {"DocumentDescription": {**document.describe(self._account), "DocumentVersion": latest}}
+
+    def set_default(self, body: dict[str, Any]) -> dict[str, Any]:
+        """UpdateDocumentDefaultVersion.
+
+        Raises:
+            ServiceError: no such document or version, or not the account's.
+        """
+        document = self._own(body)
+        self._use(document, str(body.get("DocumentVersion", "")))
+        return {"Description": {"Name": document.name, "DefaultVersion": str(document.version)}}
+
+    def _use(self, document: Document, version: str) -> None:
+        """Make a version the default one."""
+        document.text = _version_of(document, version)
+        document.content = json.loads(document.text)
+        document.version = int(version)
+
+    def add_tags(self, body: dict[str, Any]) -> dict[str, Any]:
+        """AddTagsToResource for a document."""
+        tags = {str(tag.get("Key")): str(tag.get("Value", "")) for tag in body.get("Tags") or ()}
+        self.get(str(body.get("ResourceId", ""))).tags.update(tags)
+        return {}
+
+    def remove_tags(self, body: dict[str, Any]) -> dict[str, Any]:
+        """RemoveTagsFromResource for a document."""
+        for key in body.get("TagKeys") or ():
+            self.get(str(body.get("ResourceId", ""))).tags.pop(key, None)
+        return {}
+
+    def list_tags(self, body: dict[str, Any]) -> dict[str, Any]:
+        """ListTagsForResource for a document."""
+        tags = self.get(str(body.get("ResourceId", ""))).tags
+        return {"TagList": [{"Key": key, "Value": value} for key, value in tags.items()]}
 
     def delete(self, body: dict[str, Any]) -> dict[str, Any]:
         """DeleteDocument; the preferences go back to what they are without any.
@@ -175,15 +215,16 @@ class Documents:
         """GetDocument.
 
         Raises:
-            ServiceError: no such document.
+            ServiceError: no such document or version.
         """
         document = self.get(str(body.get("Name", "")))
+        version = str(body.get("DocumentVersion") or document.version)
         return {
             "Name": document.name,
             "CreatedDate": document.created,
-            "DocumentVersion": str(document.version),
+            "DocumentVersion": version,
             "Status": "Active",
-            "Content": document.text,
+            "Content": _version_of(document, version),
             "DocumentType": "Session",
             "DocumentFormat": "JSON",
         }
@@ -213,6 +254,17 @@ def seconds_of(content: dict[str, Any], name: str, most: int) -> float | None:
     """
     text = str((content.get("inputs") or {}).get(name) or "")
     return 60.0 * int(text) if text.isascii() and text.isdigit() and 1 <= int(text) <= most else None
+
+
+def _version_of(document: Document, version: str) -> str:
+    """The text of a version.
+
+    Raises:
+        ServiceError: there is none of that number.
+    """
+    if not version.isdecimal() or not 1 <= int(version) <= len(document.versions):
+        raise ServiceError("InvalidDocumentVersion", "The document version is not valid or does not exist.")
+    return document.versions[int(version) - 1]
 
 
 def _content(body: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -44,7 +44,14 @@ _SHELL_TOPIC = "aws.ssm.mgs.interactive_shell"
 _TICK_SECONDS = 0.25
 _HISTORY_MAX = 1000
 _DOCUMENT_OPERATIONS = frozenset(
-    {"CreateDocument", "UpdateDocument", "DeleteDocument", "GetDocument", "DescribeDocument"}
+    {
+        "CreateDocument",
+        "UpdateDocument",
+        "UpdateDocumentDefaultVersion",
+        "DeleteDocument",
+        "GetDocument",
+        "DescribeDocument",
+    }
 )
 _TAG_OPERATIONS = frozenset({"AddTagsToResource", "RemoveTagsFromResource", "ListTagsForResource"})
 _QUIET = ("Describe", "Get", "List", "UpdateInstanceInformation")
@@ -86,13 +93,14 @@ class SessionService:
         self.idle_seconds = idle_seconds
         self.max_seconds = max_seconds
         self.tier = "advanced"
-        """The activation tier; `standard` has no sessions with hybrid nodes."""
+        self.tier_set_by = ""
+        """The activation tier, and who set it; `standard` has no sessions with hybrid nodes."""
         self._account = account
         self._region = region
         self._owner = f"arn:aws:sts::{account}:assumed-role/local/smssh"
         self._watch: asyncio.Task[None] | None = None
         self._operations: dict[str, Callable[[dict[str, Any], str | None], Awaitable[dict[str, Any]]]] = {
-            "AddTagsToResource": _without_key(self.nodes.add_tags),
+            "AddTagsToResource": _without_key(lambda body: self._keeper(body).add_tags(body)),
             "CreateActivation": _without_key(self.nodes.create_activation),
             "CreateDocument": _without_key(self.documents.create),
             "DeleteActivation": _without_key(self.nodes.delete_activation),
@@ -106,15 +114,16 @@ class SessionService:
             "GetDocument": _without_key(self.documents.read),
             "GetServiceSetting": _without_key(self._get_setting),
             "ListInstanceAssociations": _without_key(lambda _body: {"Associations": []}),
-            "ListTagsForResource": _without_key(self.nodes.list_tags),
+            "ListTagsForResource": _without_key(lambda body: self._keeper(body).list_tags(body)),
             "RegisterManagedInstance": _without_key(self.nodes.register),
-            "RemoveTagsFromResource": _without_key(self.nodes.remove_tags),
+            "RemoveTagsFromResource": _without_key(lambda body: self._keeper(body).remove_tags(body)),
             "RequestManagedInstanceRoleToken": _with_key(self.nodes.role_token),
             "ResetServiceSetting": _without_key(self._reset_setting),
             "ResumeSession": _without_key(self._resume_session),
             "StartSession": self._start_session,
             "TerminateSession": self._terminate_session,
             "UpdateDocument": _without_key(self.documents.update),
+            "UpdateDocumentDefaultVersion": _without_key(self.documents.set_default),
             "UpdateInstanceInformation": _with_key(self.nodes.update_information),
             "UpdateManagedInstancePublicKey": _with_key(self.nodes.update_public_key),
             "UpdateServiceSetting": _without_key(self._update_setting),
@@ -125,12 +134,18 @@ class SessionService:
     def serves(self, operation: str, body: dict[str, Any]) -> bool:
         """Whether a request is for this service, and not for the rest of SSM."""
         if operation in _TAG_OPERATIONS:
+            if body.get("ResourceType") == "Document":
+                return self.documents.has(str(body.get("ResourceId", "")))
             return body.get("ResourceType") == "ManagedInstance"
         if operation == "CreateDocument":
             return body.get("DocumentType") == "Session"
         if operation in _DOCUMENT_OPERATIONS:
             return self.documents.has(str(body.get("Name", "")))
         return operation in self.operations
+
+    def _keeper(self, body: dict[str, Any]) -> Nodes | Documents:
+        """What keeps the tags that a call is about."""
+        return self.documents if body.get("ResourceType") == "Document" else self.nodes
 
     async def handle(
         self,
@@ -323,12 +338,12 @@ class SessionService:
         self._check_setting(body)
         if body.get("SettingValue") not in ("standard", "advanced"):
             raise ServiceError("ValidationException", "The activation tier is standard or advanced.")
-        self.tier = str(body["SettingValue"])
+        self.tier, self.tier_set_by = str(body["SettingValue"]), self._owner
         return {}
 
     def _reset_setting(self, body: dict[str, Any]) -> dict[str, Any]:
         self._check_setting(body)
-        self.tier = "standard"
+        self.tier, self.tier_set_by = "standard", ""
         return {"ServiceSetting": self._setting()}
 
     @staticmethod
@@ -340,7 +355,9 @@ class SessionService:
             )
 
     def _setting(self) -> dict[str, Any]:
+        by = {"LastModifiedUser": self.tier_set_by} if self.tier_set_by else {}
         return {
+            **by,
             "SettingId": TIER,
             "SettingValue": self.tier,
             "ARN": f"arn:aws:ssm:{self._region}:{self._account}:servicesetting{TIER}",

@@ -1,0 +1,152 @@
+"""`smssh setup --apply` and `--undo`: what is to be done is shown, agreed to with the account's id, and done."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from .. import streams
+from ..errors import ExitStatus, SmsshError
+from ..setup.apply import Run, changes_of, removals_of
+from ..setup.notes import billable, notes
+from ..setup.tier import Tier
+from ..terminal import line, put
+from .fast_path import say
+
+if TYPE_CHECKING:
+    from ..setup.account import Account
+    from ..setup.change import Change
+    from ..setup.parts import Setup
+    from ..setup.plan import Plan
+
+__all__ = ["apply", "check_account", "undo"]
+
+
+def check_account(account: Account, named: str | None, partition: str | None, yes: str | None) -> None:
+    """Refuse to change another account than the one that was named.
+
+    Args:
+        account: whose credentials count.
+        named: the value of --account.
+        partition: the value of --partition.
+        yes: the value of --yes.
+
+    Raises:
+        SmsshError: the credentials are of another account, or cannot be used.
+    """
+    who = account.caller
+    for option, value, own in (
+        ("--account", named, who.account),
+        ("--yes", yes, who.account),
+        ("--partition", partition, who.partition),
+    ):
+        if value is not None and value != own:
+            raise SmsshError(
+                f"{option} is {value!r}, and the credentials are of {own}",
+                hint="choose the credentials with --profile",
+                reference="another-account",
+                status=ExitStatus.USAGE,
+            )
+
+
+def apply(setup: Setup, account: Account, yes: str | None, *, replace: bool) -> int:
+    """Make in the account what is not there yet; answers the exit status."""
+    run = Run(changes_of(setup, account, replace=replace), undo=False)
+    if any(isinstance(each, Tier) and change.acts for each, change in run.steps):
+        put(line(billable(account.session)))
+    _show(run, account)
+    if run.refused:
+        raise SmsshError(
+            f"nothing was changed: {'; '.join(f'{each.what}: {each.why}' for each in run.refused)}",
+            hint="choose another --name, leave the part out, or change what is there by hand",
+            reference="setup-refused",
+        )
+    if not run.to_do:
+        put(line(f"nothing to do in {_place(account)}"))
+        status = 0
+    else:
+        status = _act(run, account, yes, "apply", "the next run finishes it, and --undo removes it")
+    if status == 0:
+        for each in notes(setup, ("apply",)):
+            put(f"smssh: {line(each)}", error=True)
+    return status
+
+
+def undo(plan: Plan, account: Account, parts: tuple[str, ...], yes: str | None) -> int:
+    """Remove from the account what the setup made; answers the exit status."""
+    run = Run(removals_of(plan, account, parts), undo=True)
+    _show(run, account)
+    if not run.to_do:
+        put(line(f"nothing to remove of the setup {plan.name!r} in {_place(account)}"))
+        status = 0
+    else:
+        status = _act(run, account, yes, "undo", "the next --undo goes on")
+    left = [each for each in (*run.changes, *run.left) if each.verb == "leave" and each.ours]
+    return status or (int(ExitStatus.FAILED) if left else 0)
+
+
+def _act(run: Run, account: Account, yes: str | None, what: str, next_run: str) -> int:
+    """Ask, and do it; answers the exit status."""
+    if yes is None:
+        _ask(account, what)
+    try:
+        run.act(_show_done)
+    except KeyboardInterrupt:
+        status, why = int(ExitStatus.INTERRUPTED), "interrupted"
+    except SmsshError as error:
+        say(error)
+        status, why = int(error.status), "ended"
+    else:
+        count = len(run.done)
+        put(line(f"did {count} of {len(run.to_do)} in {_place(account)}"))
+        return 0
+    at = f" at {run.current}" if run.current else ""
+    put(line(f"{why}{at}: did {len(run.done)} of {len(run.to_do)}; {next_run}"), error=True)
+    return status
+
+
+def _show(run: Run, account: Account) -> None:
+    """What is to be done, and where."""
+    put(line(f"{_place(account)}, as {account.caller.arn}"))
+    for each in run.changes:
+        put(line(f"{each.verb:7} {each.what}{f': {each.why}' if each.why else ''}"))
+        for text in each.lines:
+            put(f"        {line(text)}")
+
+
+def _show_done(change: Change) -> None:
+    done = {"make": "made", "change": "changed", "remove": "removed", "leave": "left"}[change.verb]
+    why = f": {change.why}" if change.verb == "leave" else ""
+    put(line(f"{done} {change.what}{why}"))
+
+
+def _ask(account: Account, what: str) -> None:
+    """Ask for the account's id on the terminal; stdin itself is /dev/null here, see `streams`.
+
+    Raises:
+        SmsshError: nobody can be asked, or something else was typed.
+    """
+    own = account.caller.account
+    if not os.isatty(streams.own_stdin()):
+        raise SmsshError(
+            f"--{what} asks before it changes anything, and there is nobody to ask",
+            hint=f"look at what it shows, then add --yes {own}",
+            reference="nobody-to-ask",
+            status=ExitStatus.USAGE,
+        )
+    print(line(f"type the account id to {what} this: "), end="", file=sys.stderr, flush=True)
+    answer = b""
+    while not answer.endswith(b"\n"):
+        piece = os.read(streams.own_stdin(), 1)
+        if not piece:  # the terminal is closed
+            break
+        answer += piece
+    if answer.strip() != own.encode():
+        raise SmsshError("that is not the account id: nothing was changed", reference="not-agreed")
+
+
+def _place(account: Account) -> str:
+    """The account as people know it, and the region."""
+    alias = account.alias
+    return f"account {account.caller.account}{f' ({alias})' if alias else ''}, {account.session.region}"

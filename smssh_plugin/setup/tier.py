@@ -1,0 +1,154 @@
+"""The advanced-instances tier of an account in one region, and what the setting was before.
+
+A service setting has no tags. What it was before is kept in a parameter of Parameter Store, which is written before the
+setting is, so that anybody of the account can go back from any machine.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SmsshError
+from . import marks
+from .change import CHANGE, KEEP, LEAVE, MAKE, REMOVE, Change
+from .notes import hybrid_nodes
+from .parts import SETTING
+
+if TYPE_CHECKING:
+    from .account import Account
+
+__all__ = ["Tier"]
+
+ID, ADVANCED = SETTING["SettingId"], SETTING["SettingValue"]
+
+
+class Tier:
+    """The setting.
+
+    Args:
+        account: the account.
+        setup: the name of the setup that switches it on.
+        certainly: whether an undo switches it off even though hybrid nodes are registered.
+    """
+
+    what = "service setting advanced tier"
+
+    def __init__(self, account: Account, setup: str, *, certainly: bool = False) -> None:
+        self._account = account
+        self._setup = setup
+        self._certainly = certainly
+        self._parameter = f"/smssh/setup/{setup}/tier"
+        self._record: dict[str, Any] | None = None
+        self._setting: dict[str, Any] = {}
+
+    def _look(self) -> None:
+        self._setting = self._account.call("ssm", "get_service_setting", SettingId=ID)["ServiceSetting"]
+        found = self._account.find("ssm", "get_parameter", Name=self._parameter)
+        self._record = None if found is None else _read(str(found["Parameter"]["Value"]), self._parameter)
+
+    @property
+    def _on(self) -> bool:
+        return bool(self._setting.get("SettingValue") == ADVANCED)
+
+    @property
+    def _user(self) -> str:
+        """Who changed the setting last, as the service says it; "" if it does not."""
+        return str(self._setting.get("LastModifiedUser") or "")
+
+    def wanted(self) -> Change:
+        """See `Resource`."""
+        self._look()
+        if self._on and self._record is None:
+            return Change(KEEP, self.what, "it is on already", ours=False)
+        if not self._on:
+            return Change(MAKE, self.what, f"from {self._setting.get('SettingValue')}")
+        if self._record is not None and self._user and "by" not in self._record:
+            return Change(CHANGE, self.what, "who switched it on is not noted yet")
+        return Change(KEEP, self.what)
+
+    def make(self) -> None:
+        """See `Resource`. The value of before is noted once."""
+        if self._record is None:
+            self._record = {
+                "before": str(self._setting.get("SettingValue") or "standard"),
+                "status": str(self._setting.get("Status") or ""),
+            }
+            tags = {**marks.MADE, marks.SETUP: self._setup}
+            self._account.call(
+                "ssm",
+                "put_parameter",
+                Name=self._parameter,
+                Description="What smssh setup --undo goes back to.",
+                Type="String",
+                Value=json.dumps(self._record),
+                Tags=marks.listed(tags),
+            )
+        if not self._on:
+            self._account.call("ssm", "update_service_setting", SettingId=ID, SettingValue=ADVANCED)
+            self._setting = self._account.call("ssm", "get_service_setting", SettingId=ID)["ServiceSetting"]
+        if self._user and self._record.get("by") != self._user:
+            self._record["by"] = self._user
+            self._account.call(
+                "ssm",
+                "put_parameter",
+                Name=self._parameter,
+                Type="String",
+                Value=json.dumps(self._record),
+                Overwrite=True,
+            )
+
+    def removal(self) -> Change | None:
+        """See `Resource`. Going back ends Session Manager on all hybrid nodes, so it is left while there are some."""
+        self._look()
+        if self._record is None:
+            return None
+        before = self._record["before"]
+        if not self._on:
+            return Change(REMOVE, f"parameter {self._parameter}", f"the tier is {before} again already")
+        by = self._record.get("by")
+        if by and self._user and by != self._user:
+            return Change(LEAVE, self.what, f"{self._user} has set it since")
+        if self._certainly:
+            return Change(REMOVE, self.what, f"back to {before}; it ends Session Manager on {self._nodes()}")
+        nodes = self._nodes()
+        if nodes:
+            why = f"going back ends Session Manager on {nodes}: `smssh setup --undo --part tier` does it"
+            return Change(LEAVE, self.what, why)
+        return Change(REMOVE, self.what, f"back to {before}")
+
+    def _nodes(self) -> str:
+        """The hybrid nodes that need it, in words; "" if there are none."""
+        try:
+            every, others = hybrid_nodes(self._account.session)
+        except SmsshError as error:
+            return f"an unknown number of hybrid nodes ({error.message})"
+        if not every:
+            return "" if not self._certainly else "no hybrid node now"
+        return f"{len(every)} hybrid nodes, {len(others)} of them not of smssh"
+
+    def remove(self) -> None:
+        """See `Resource`."""
+        assert self._record is not None
+        if self._on and self._record["status"] == "Default":
+            self._account.call("ssm", "reset_service_setting", SettingId=ID)
+        elif self._on:
+            before = self._record["before"]
+            self._account.call("ssm", "update_service_setting", SettingId=ID, SettingValue=before)
+        self._account.call("ssm", "delete_parameter", Name=self._parameter)
+
+
+def _read(text: str, parameter: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(each), str) for each in ("before", "status")
+    ):
+        raise SmsshError(
+            f"the parameter {parameter} does not say what the tier was before",
+            hint="delete it if smssh may forget that",
+            reference="bad-record",
+        )
+    return found
