@@ -31,7 +31,8 @@ PAGE = """\
 <!-- Written by dev/docs.py from smssh_plugin/setup/. -->
 
 This page lists the policies that [`smssh setup`](commands.md#smssh-setup) makes: who gets each, what each statement is
-for, and the condition that narrows it. [Set up AWS](aws.md) says how to use the command.
+for, and the condition that narrows it. [Set up AWS](aws.md) says how to use the command, and
+[changes to requests](requests.md#who-runs-smssh-setup---apply-and---undo) which permissions `--apply` and `--undo` need.
 
 | part | name | who gets it | what it is |
 | --- | --- | --- | --- |
@@ -61,8 +62,8 @@ Principals without the tag or the source identity match nothing: they are denied
 owner of a new node with who submitted the job. The statements for jobs are then wider than below: there must be an
 owner (`Null aws:RequestTag/SSHOwner` `false`), and the node must be one of smssh (the tag `SMSSH`).
 
-smssh changes no trust policy. With `session-tag` and `source-identity`, the part `job` has a statement for you to add
-to the trust policy of the jobs' roles.
+smssh changes no trust policy, `--apply` included. With `session-tag` and `source-identity`, the part `job` has a
+statement for you to add to the trust policy of the jobs' roles.
 """
 
 TIER = f"""
@@ -72,7 +73,7 @@ Session Manager reaches hybrid nodes only with the advanced-instances tier, a se
 region: `{SETTING["SettingId"]}` with the value `{SETTING["SettingValue"]}`. **It makes every hybrid node of
 that account and region billable by the hour, those of others included.** `smssh setup --part tier` says how many there
 are, if your credentials allow `ssm:DescribeInstanceInformation`. CloudFormation has a resource for it in the commercial
-partition only; in the other partitions, `smssh setup` prints the call to make. The template keeps the setting when its
+partition only; in the other partitions, `smssh setup` prints the call to make, and `--apply` makes it. The template keeps the setting when its
 stack is deleted, and Terraform refuses to destroy it, because that would end Session Manager on all hybrid nodes of the
 account.
 

@@ -262,11 +262,17 @@ CLEANUP = (
 )
 """What `smssh cleanup` needs."""
 DOCTOR = (
-    Permission("iam:SimulatePrincipalPolicy", "the caller, and job roles", "what they may do"),
+    Permission(
+        "iam:SimulatePrincipalPolicy",
+        "the caller, and job roles",
+        "what they may do",
+        ("simulate_principal_policy",),
+    ),
     Permission(
         "iam:GetRole",
         "the caller's role, and the roles of nodes",
         "the caller's ARN for the simulation; trust policies",
+        ("get_role",),
     ),
     Permission(
         "ssm:GetServiceSetting",
@@ -282,6 +288,115 @@ DOCTOR = (
     ),
 )
 """What `smssh doctor` asks beside what its user does anyway; all of it is optional."""
+_POLICIES = "the policies `NAME-*`"
+_ROLE_OF_NODES = "the node role"
+_JOB_ROLES = "the roles of jobs"
+_DOCUMENT = "the document `NAME-ssh`"
+_SETTING = "`servicesetting/ssm/managed-instance/activation-tier`"
+_PARAMETER = "the parameter `/smssh/setup/NAME/tier`"
+ADMIN = (
+    Permission(
+        "iam:ListAccountAliases", "`*`", "the alias of the account; optional", ("list_account_aliases",)
+    ),
+    Permission(
+        "iam:GetPolicy, iam:GetPolicyVersion", _POLICIES, "both", ("get_policy", "get_policy_version")
+    ),
+    Permission(
+        "iam:CreatePolicy, iam:CreatePolicyVersion, iam:TagPolicy",
+        _POLICIES,
+        "`--apply`",
+        ("create_policy", "create_policy_version", "tag_policy"),
+    ),
+    Permission(
+        "iam:ListPolicyVersions, iam:DeletePolicyVersion",
+        _POLICIES,
+        "`--undo`; `--apply`, if a policy has five versions",
+        ("list_policy_versions", "delete_policy_version"),
+    ),
+    Permission(
+        "iam:ListEntitiesForPolicy, iam:DeletePolicy, iam:UntagPolicy",
+        _POLICIES,
+        "`--undo`",
+        ("list_entities_for_policy", "delete_policy", "untag_policy"),
+    ),
+    Permission("iam:GetRole", f"{_ROLE_OF_NODES}, {_JOB_ROLES}", "both", ("get_role",)),
+    Permission("iam:GetRolePolicy", _ROLE_OF_NODES, "both", ("get_role_policy",)),
+    Permission(
+        "iam:CreateRole, iam:PutRolePolicy, iam:TagRole",
+        _ROLE_OF_NODES,
+        "`--apply`",
+        ("create_role", "put_role_policy", "tag_role"),
+    ),
+    Permission(
+        "iam:ListRoles", "`*`", "`--undo`: node roles by their description; its tags decide", ("list_roles",)
+    ),
+    Permission(
+        "iam:ListRolePolicies, iam:ListInstanceProfilesForRole, iam:DeleteRolePolicy, iam:DeleteRole",
+        _ROLE_OF_NODES,
+        "`--undo`",
+        ("list_role_policies", "list_instance_profiles_for_role", "delete_role_policy", "delete_role"),
+    ),
+    Permission(
+        "iam:ListAttachedRolePolicies",
+        f"{_JOB_ROLES}, {_ROLE_OF_NODES}",
+        "both: what is attached already, and what others have attached",
+        ("list_attached_role_policies",),
+    ),
+    Permission(
+        "iam:AttachRolePolicy, iam:DetachRolePolicy",
+        f"{_JOB_ROLES}, where `iam:PolicyARN` is that of `NAME-job`",
+        "`--job-role`: `--apply`, `--undo`",
+        ("attach_role_policy", "detach_role_policy"),
+    ),
+    Permission(
+        "iam:GetAccountSummary",
+        "`*`",
+        "`--job-role` with a role that has ten policies or more: the account's quota",
+        ("get_account_summary",),
+    ),
+    Permission(
+        "ssm:GetDocument, ssm:ListTagsForResource",
+        _DOCUMENT,
+        "`--part document`, `--undo`",
+        ("get_document", "list_tags_for_resource"),
+    ),
+    Permission(
+        "ssm:CreateDocument, ssm:AddTagsToResource, ssm:UpdateDocument, ssm:DescribeDocument, "
+        "ssm:UpdateDocumentDefaultVersion",
+        _DOCUMENT,
+        "`--part document`",
+        (
+            "create_document",
+            "add_tags_to_resource",
+            "update_document",
+            "describe_document",
+            "update_document_default_version",
+        ),
+    ),
+    Permission("ssm:DeleteDocument", _DOCUMENT, "`--undo`", ("delete_document",)),
+    Permission(
+        "ssm:GetServiceSetting", _SETTING, "`--part tier`, `--undo`: the tier", ("get_service_setting",)
+    ),
+    Permission(
+        "ssm:UpdateServiceSetting, ssm:ResetServiceSetting",
+        _SETTING,
+        "`--part tier`, `--undo`",
+        ("update_service_setting", "reset_service_setting"),
+    ),
+    Permission(
+        "ssm:GetParameter, ssm:PutParameter, ssm:AddTagsToResource, ssm:DeleteParameter",
+        _PARAMETER,
+        "`--part tier`, `--undo`: what the tier was before",
+        ("get_parameter", "put_parameter", "delete_parameter"),
+    ),
+    Permission(
+        "ssm:DescribeInstanceInformation",
+        "`*`",
+        "`--part tier`, `--undo`: the hybrid nodes that the tier is for; optional",
+        ("describe_instance_information",),
+    ),
+)
+"""What `smssh setup --apply` and `--undo` need. NAME is the value of `--name`."""
 
 IN_CONTAINER = (
     "hooks",
@@ -297,7 +412,9 @@ CALLS = re.compile(
 
 ON_LAPTOP = ("client", "session", "debug", "setup", "cli")
 """The rooms that call AWS by the names of operations: `session.call("ssm", "start_session", ...)`."""
-OPERATION = re.compile(r'"(?:kms|logs|sagemaker|ssm)",\s*"([a-z_]+)"|\("((?:describe|list)_[a-z]+_jobs?)"')
+OPERATION = re.compile(
+    r'"(?:iam|kms|logs|sagemaker|ssm)",\s*"([a-z_]+)"|\("((?:describe|list)_[a-z]+_jobs?)"'
+)
 
 FILES = {
     "run.sh": "starts the parent of a wrapped entry point",
@@ -503,6 +620,7 @@ def access_section() -> str:
         ("Who logs in or debugs", CLIENT),
         ("Who cleans up", CLEANUP),
         ("Who runs smssh doctor", DOCTOR),
+        ("Who runs smssh setup --apply and --undo", ADMIN),
     ):
         lines += [f"### {title}\n", "| action | resource | for |", "| --- | --- | --- |"]
         for row in rows:

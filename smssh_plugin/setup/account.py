@@ -78,11 +78,11 @@ class Account:
                 raise
             return None
 
-    def pages(self, operation: str, member: str, **arguments: Any) -> list[dict[str, Any]]:
+    def pages(self, service: str, operation: str, member: str, **arguments: Any) -> list[dict[str, Any]]:
         """Everything that a listing of IAM has."""
         found: list[dict[str, Any]] = []
         while True:
-            answer = self.call("iam", operation, **arguments)
+            answer = self.call(service, operation, **arguments)
             found += answer.get(member) or ()
             if not answer.get("IsTruncated"):
                 return found

@@ -117,7 +117,7 @@ class ManagedPolicy:
         self._tag(marks.CONTENT, marks.content(self._current, self._wanted))
         if self._current == self._wanted:
             return
-        versions = self.account.pages("list_policy_versions", "Versions", PolicyArn=self.arn)
+        versions = self.account.pages("iam", "list_policy_versions", "Versions", PolicyArn=self.arn)
         old = sorted(
             (each["VersionId"] for each in versions if not each["IsDefaultVersion"]),
             key=lambda version: int(version[1:]),
@@ -170,7 +170,7 @@ class ManagedPolicy:
 
     def remove(self) -> None:
         """See `Resource`."""
-        for version in self.account.pages("list_policy_versions", "Versions", PolicyArn=self.arn):
+        for version in self.account.pages("iam", "list_policy_versions", "Versions", PolicyArn=self.arn):
             if not version["IsDefaultVersion"]:
                 self.account.call(
                     "iam", "delete_policy_version", PolicyArn=self.arn, VersionId=version["VersionId"]
@@ -218,7 +218,7 @@ class Attachment:
         if found is None:
             return None
         pages = self._account.pages(
-            "list_attached_role_policies", "AttachedPolicies", RoleName=self._role.name
+            "iam", "list_attached_role_policies", "AttachedPolicies", RoleName=self._role.name
         )
         return [str(each["PolicyArn"]) for each in pages]
 

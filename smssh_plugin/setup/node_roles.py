@@ -165,13 +165,13 @@ class NodeRole:
         listing = self._account.pages
         found = [
             f"the policy {each['PolicyName']}"
-            for each in listing("list_attached_role_policies", "AttachedPolicies", **arguments)
+            for each in listing("iam", "list_attached_role_policies", "AttachedPolicies", **arguments)
         ]
-        inline = [str(each) for each in listing("list_role_policies", "PolicyNames", **arguments)]
+        inline = [str(each) for each in listing("iam", "list_role_policies", "PolicyNames", **arguments)]
         found += [f"the policy {each}" for each in inline if each != self._inline_name]
         found += [
             f"the instance profile {each['InstanceProfileName']}"
-            for each in listing("list_instance_profiles_for_role", "InstanceProfiles", **arguments)
+            for each in listing("iam", "list_instance_profiles_for_role", "InstanceProfiles", **arguments)
         ]
         return found
 
@@ -186,6 +186,6 @@ def roles_like(account: Account, description: str) -> list[str]:
     """The names of the account's roles with a description: a listing has no tags, which say whose they are."""
     return [
         str(each["RoleName"])
-        for each in account.pages("list_roles", "Roles", MaxItems=1000)
+        for each in account.pages("iam", "list_roles", "Roles", MaxItems=1000)
         if each.get("Description") == description
     ]

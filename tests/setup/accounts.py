@@ -1,0 +1,155 @@
+"""An account in the local emulator that a setup is applied to: what is in it, and calls that fail there."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from moto.iam.models import iam_backends
+
+from smssh_plugin.aws.session import AwsSession
+from smssh_plugin.setup.account import Account
+from smssh_plugin.setup.apply import Run, changes_of, removals_of
+from smssh_plugin.setup.parts import PARTS, Setup
+from tests.setup.samples import ACCOUNT, everything
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pytest
+
+    from tests.local.service_harness import Service
+
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    ],
+}
+EVERY_PART = tuple(part for part in PARTS if part != "scp")
+
+
+class Place:
+    """The account, as it is before a setup: two roles of jobs, and things of others."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.iam = service.client("iam")
+        self.ssm = service.client("ssm")
+        service.sessions.tier, service.sessions.tier_set_by = "standard", ""
+        for role in everything().job_roles:
+            self.iam.create_role(
+                RoleName=role.name, Path=role.path, AssumeRolePolicyDocument=json.dumps(TRUST)
+            )
+        other = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}}
+        made = self.iam.create_policy(PolicyName="others", PolicyDocument=json.dumps(other))
+        self.iam.attach_role_policy(RoleName="plain", PolicyArn=made["Policy"]["Arn"])
+
+    def state(self) -> dict[str, Any]:
+        """All that a setup could touch."""
+        backend = iam_backends[ACCOUNT]["aws"]
+        policies = {
+            policy.name: (
+                next(
+                    json.loads(each.document)
+                    for each in policy.versions
+                    if each.version_id == policy.default_version_id
+                ),
+                tags(self.iam.list_policy_tags(PolicyArn=policy.arn)["Tags"]),
+            )
+            for policy in backend.managed_policies.values()
+            if not policy.arn.startswith("arn:aws:iam::aws:")
+        }
+        roles = {
+            role.name: (
+                role.path,
+                role.assume_role_policy_document,
+                {name: json.loads(text) for name, text in role.policies.items()},
+                sorted(role.managed_policies),
+                tags(self.iam.list_role_tags(RoleName=role.name)["Tags"]),
+            )
+            for role in backend.roles.values()
+        }
+        documents = {
+            name: (document.content, document.tags)
+            for name, document in self.service.sessions.documents._documents.items()
+        }
+        parameters = [
+            (each["Name"], each["Value"])
+            for each in self.ssm.get_parameters_by_path(Path="/smssh", Recursive=True)["Parameters"]
+        ]
+        return json.loads(json.dumps([policies, roles, documents, parameters, self.service.sessions.tier]))
+
+    def account(self) -> Account:
+        """The account as the command has it; it does not wait."""
+        return Account(AwsSession(), lambda _: None)
+
+
+def tags(listed: list[dict[str, str]]) -> dict[str, str]:
+    """Tags as a table."""
+    return {each["Key"]: each["Value"] for each in listed}
+
+
+def apply(
+    account: Account, replace: bool = False, parts: tuple[str, ...] = EVERY_PART, **answers: Any
+) -> Run:
+    """Apply a setup with every part; answers what there was to do."""
+    run = Run(changes_of(Setup(everything(**answers), parts), account, replace=replace), undo=False)
+    assert run.refused == []
+    run.act(lambda _: None)
+    return run
+
+
+def undo(account: Account, *parts: str, **answers: Any) -> Run:
+    """Undo it."""
+    run = Run(removals_of(everything(**answers), account, parts), undo=True)
+    run.act(lambda _: None)
+    return run
+
+
+class Failing:
+    """Lets one call of many fail, before or after it had its effect.
+
+    Args:
+        patch: pytest's.
+        error: what happens.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, error: BaseException) -> None:
+        self._error = error
+        self.number: int | None = None
+        self.after = False
+        self.made = 0
+        plain: Callable[..., Any] = Account.call
+
+        def call(account: Account, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+            self.made += 1
+            fails = self.made == self.number
+            if fails and not self.after:
+                raise error
+            answer: dict[str, Any] = plain(account, service, operation, **arguments)
+            if fails:
+                raise error
+            return answer
+
+        patch.setattr(Account, "call", call)
+
+    def every_call(self, action: Callable[[], object]) -> Iterator[tuple[int, bool]]:
+        """Do something with each of its calls failing in turn, until it makes no further call."""
+        for after in (False, True):
+            number = 0
+            while self._fails(action, number := number + 1, after):
+                yield number, after
+
+    def _fails(self, action: Callable[[], object], number: int, after: bool) -> bool:
+        """Whether something makes so many calls that this one fails."""
+        self.number, self.after, self.made = number, after, 0
+        try:
+            action()
+        except (Exception, KeyboardInterrupt) as error:
+            if error is not self._error:
+                raise
+            return True
+        finally:
+            self.number = None
+        return False

@@ -1,0 +1,411 @@
+"""A setup that is applied to an account and undone: whole, in the middle of which it is killed, and among others."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from smssh_plugin.aws.session import ServiceRefused
+from smssh_plugin.errors import SmsshError
+from smssh_plugin.local.faults import Fault
+from smssh_plugin.setup import managed_policies
+from smssh_plugin.setup.apply import MANAGED, Run, changes_of, removals_of
+from smssh_plugin.setup.documents import documents
+from smssh_plugin.setup.parts import PARTS, Setup
+from tests.client.nodes import add_node, use
+from tests.local.service_harness import running
+from tests.setup.accounts import EVERY_PART, TRUST, Failing, Place, apply, tags, undo
+from tests.setup.samples import ACCOUNT, ROLE, everything
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from smssh_plugin.setup.account import Account
+    from smssh_plugin.setup.change import Change
+
+NAME = ROLE.rpartition("/")[2]
+JOB = f"arn:aws:iam::{ACCOUNT}:policy/smssh-job"
+OTHER = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}]}
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    with running() as service:
+        use(service, monkeypatch)
+        yield Place(service)
+
+
+@pytest.fixture
+def account(place: Place) -> Account:
+    return place.account()
+
+
+def verbs(run: Run) -> dict[str, str]:
+    return {each.what: each.verb for each in run.changes}
+
+
+def found(run: Run, what: str) -> Change:
+    return next(each for each in run.changes if each.what == what)
+
+
+def wanted(account: Account, *parts: str, **answers: Any) -> Run:
+    return Run(changes_of(Setup(everything(**answers), parts or EVERY_PART), account), undo=False)
+
+
+def test_what_is_in_the_account_is_what_is_printed(place: Place, account: Account) -> None:
+    apply(account)
+    printed = documents(Setup(everything(), PARTS))
+    for part in MANAGED:
+        arn = f"arn:aws:iam::{ACCOUNT}:policy/smssh-{part}"
+        version = place.iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        got = place.iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+        assert got == printed[f"smssh-{part}"]
+    role = place.iam.get_role(RoleName="smssh-node")["Role"]
+    assert role["AssumeRolePolicyDocument"] == printed["smssh-node-trust"]
+    inline = place.iam.get_role_policy(RoleName="smssh-node", PolicyName="session-manager")
+    assert inline["PolicyDocument"] == printed["smssh-node-policy"]
+    assert json.loads(place.ssm.get_document(Name="smssh-ssh")["Content"]) == printed["smssh-ssh"]
+    assert place.service.sessions.tier == "advanced"
+    for name in (NAME, "plain"):
+        attached = place.iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+        assert "smssh-job" in [each["PolicyName"] for each in attached]
+        assert place.iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"] == TRUST
+    for made in (role["Tags"], place.iam.list_policy_tags(PolicyArn=JOB)["Tags"]):
+        assert tags(made).items() >= {"smssh": "setup", "SMSSHSetup": "smssh"}.items()
+
+
+def test_a_second_run_has_nothing_to_do_and_an_undo_leaves_the_account_as_it_was(
+    place: Place, account: Account
+) -> None:
+    before = place.state()
+    assert set(verbs(apply(account)).values()) == {"make"}
+    made = place.state()
+    again = apply(place.account())
+    assert set(verbs(again).values()) == {"keep"}
+    assert again.done == []
+    assert place.state() == made
+    assert set(verbs(undo(place.account())).values()) == {"remove"}
+    assert place.state() == before
+    assert undo(account).changes == []
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), ServiceRefused("Rate exceeded (Throttling)", "Throttling")], ids=str
+)
+def test_a_run_that_is_killed_at_any_call_is_finished_by_the_next_or_removed(
+    place: Place, account: Account, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    before = place.state()
+    apply(account)
+    whole = place.state()
+    undo(account)
+    failing = Failing(monkeypatch, error)
+    finishes = 0
+    for number, after in failing.every_call(lambda: apply(account)):
+        if number % 2 == after:
+            apply(account)
+            assert place.state() == whole, (number, after)
+            finishes += 1
+        undo(account)
+        assert place.state() == before, (number, after)
+    assert finishes > 30
+    undo(account)
+    for number, after in failing.every_call(lambda: undo(account)):
+        undo(account)
+        assert place.state() == before, (number, after)
+        apply(account)
+        assert place.state() == whole, (number, after)
+
+
+def test_a_change_that_is_killed_at_any_call_is_finished_by_the_next(
+    place: Place, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Back and forth, so that policies reach the five versions that they can have."""
+    answers: tuple[dict[str, Any], ...] = ({"features": ()}, {})
+    states = []
+    for each in answers:
+        apply(account, **each)
+        states.append(place.state())
+    assert states[0] != states[1]
+
+    def contents(state: Any) -> Any:
+        return json.loads(json.dumps(state).replace("SMSSHContent", ""), object_hook=_without_content)
+
+    failing = Failing(monkeypatch, KeyboardInterrupt())
+    turn = 0
+
+    def change() -> None:
+        apply(account, **answers[turn % 2])
+
+    for number, after in failing.every_call(change):
+        change()
+        assert contents(place.state()) == contents(states[turn % 2]), (number, after)
+        turn += 1
+    versions = place.iam.list_policy_versions(PolicyArn=JOB)["Versions"]
+    assert len(versions) == managed_policies.VERSIONS
+
+
+def _without_content(found: dict[str, Any]) -> dict[str, Any]:
+    found.pop("", None)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ what others have made
+
+
+def test_a_role_of_others_stays_as_it_is_and_what_it_lacks_is_said(place: Place, account: Account) -> None:
+    place.iam.create_role(RoleName="smssh-node", AssumeRolePolicyDocument=json.dumps(TRUST))
+    theirs = place.iam.get_role(RoleName="smssh-node")["Role"]
+    change = found(apply(account, parts=("node", "job")), "role smssh-node")
+    assert change.verb == "keep"
+    statement = documents(Setup(everything(), ["node"]))["smssh-node-trust"]["Statement"][0]
+    assert f"add {json.dumps(statement)} to its trust policy by hand" in change.why
+    assert "give it the permissions of `smssh setup --part node`" in change.why
+    assert place.iam.get_role(RoleName="smssh-node")["Role"] == theirs
+    assert place.iam.list_role_policies(RoleName="smssh-node")["PolicyNames"] == []
+    assert "role smssh-node" not in verbs(undo(account))
+    assert place.iam.get_role(RoleName="smssh-node")["Role"] == theirs
+
+
+def test_a_trust_policy_that_was_changed_is_not_changed_back(place: Place, account: Account) -> None:
+    apply(account)
+    place.iam.update_assume_role_policy(RoleName="smssh-node", PolicyDocument=json.dumps(TRUST))
+    change = found(apply(account), "role smssh-node")
+    assert "to its trust policy by hand" in change.why
+    assert place.iam.get_role(RoleName="smssh-node")["Role"]["AssumeRolePolicyDocument"] == TRUST
+    change = found(undo(account), "role smssh-node")
+    assert (change.verb, change.why) == ("leave", "somebody has changed its trust policy: delete it by hand")
+    assert place.iam.get_role(RoleName="smssh-node")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "whose"),
+    [
+        ({}, "it was not made by `smssh setup --apply`"),
+        ({"smssh": "setup"}, "it was not made by `smssh setup --apply`"),
+        ({"SMSSHSetup": "vision"}, "it belongs to the setup 'vision'"),
+        ({"aws:cloudformation:stack-name": "mine"}, "it belongs to the CloudFormation stack 'mine'"),
+    ],
+    ids=["nobody", "template", "setup", "stack"],
+)
+def test_a_policy_of_others_is_refused_unless_it_is_the_same(
+    place: Place, account: Account, theirs: dict[str, str], whose: str
+) -> None:
+    listed = [{"Key": key, "Value": value} for key, value in theirs.items()]
+    made = place.iam.create_policy(PolicyName="smssh-job", PolicyDocument=json.dumps(OTHER), Tags=[])
+    if listed and "aws:" not in listed[0]["Key"]:
+        place.iam.tag_policy(PolicyArn=JOB, Tags=listed)
+    elif listed:  # a tag that only AWS can set
+        _backend_policy().tags.update(theirs)
+    run = wanted(account, "job")
+    change = found(run, "policy smssh-job")
+    assert (change.verb, change.why) == ("refuse", whose)
+    assert any(each.startswith("-") and "s3:*" in each for each in change.lines)
+    assert found(undo(account), "policy smssh-job").why == whose
+    document = documents(Setup(everything(), ["job"]))["smssh-job"]
+    place.iam.create_policy_version(
+        PolicyArn=made["Policy"]["Arn"], PolicyDocument=json.dumps(document), SetAsDefault=True
+    )
+    run = wanted(account, "job")
+    assert found(run, "policy smssh-job").verb == "keep"
+    # Who made the policy attaches it: nothing would say whose that attachment is.
+    assert [each.what for each in run.refused] == [
+        "attachment of smssh-job to the role " + role.short for role in everything().job_roles
+    ]
+    assert found(undo(account), "policy smssh-job").verb == "leave"
+    assert place.iam.get_policy(PolicyArn=JOB)
+
+
+def _backend_policy() -> Any:
+    from moto.iam.models import iam_backends
+
+    return iam_backends[ACCOUNT]["aws"].managed_policies[JOB]
+
+
+def test_what_somebody_has_changed_is_refused_written_over_if_asked_and_left_by_an_undo(
+    place: Place, account: Account
+) -> None:
+    apply(account)
+    place.iam.create_policy_version(PolicyArn=JOB, PolicyDocument=json.dumps(OTHER), SetAsDefault=True)
+    place.iam.put_role_policy(
+        RoleName="smssh-node", PolicyName="session-manager", PolicyDocument=json.dumps(OTHER)
+    )
+    document = {**json.loads(place.ssm.get_document(Name="smssh-ssh")["Content"]), "description": "mine"}
+    place.ssm.update_document(Name="smssh-ssh", Content=json.dumps(document), DocumentVersion="$LATEST")
+    place.ssm.update_document_default_version(Name="smssh-ssh", DocumentVersion="2")
+    changed = {"policy smssh-job", "role smssh-node", "session document smssh-ssh"}
+    run = wanted(account)
+    assert {each.what for each in run.refused} == changed
+    assert all("somebody has changed" in each.why and "--replace" in each.why for each in run.refused)
+    run = Run(removals_of(everything(), account, ()), undo=True)
+    assert {each.what for each in run.changes if each.verb == "leave"} == changed
+    run = apply(account, replace=True)
+    assert {each.what for each in run.done} == changed
+    assert set(verbs(apply(account)).values()) == {"keep"}
+    assert set(verbs(undo(account)).values()) == {"remove"}
+
+
+def test_a_policy_that_others_use_is_left_and_they_are_named(place: Place, account: Account) -> None:
+    apply(account)
+    people = f"arn:aws:iam::{ACCOUNT}:policy/smssh-people"
+    place.iam.create_group(GroupName="ml")
+    place.iam.attach_group_policy(GroupName="ml", PolicyArn=people)
+    place.iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=json.dumps(TRUST))
+    place.iam.attach_role_policy(RoleName="theirs", PolicyArn=JOB)
+    place.iam.attach_role_policy(RoleName="smssh-node", PolicyArn=f"arn:aws:iam::{ACCOUNT}:policy/others")
+    run = undo(account)
+    left = {each.what: each.why for each in run.changes if each.verb == "leave"}
+    assert left == {
+        "policy smssh-people": "it is attached to group ml: detach it, and run this again",
+        "policy smssh-job": "it is attached to role theirs: detach it, and run this again",
+        "role smssh-node": "somebody has added the policy others: remove that, and run this again",
+    }
+    for name, expected in (("theirs", ["smssh-job"]), (NAME, []), ("plain", ["others"])):
+        attached = place.iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+        assert [each["PolicyName"] for each in attached] == expected
+    place.iam.detach_group_policy(GroupName="ml", PolicyArn=people)
+    place.iam.detach_role_policy(RoleName="theirs", PolicyArn=JOB)
+    place.iam.detach_role_policy(RoleName="smssh-node", PolicyArn=f"arn:aws:iam::{ACCOUNT}:policy/others")
+    assert set(left) == {each.what for each in undo(account).done}
+
+
+def test_an_attachment_of_others_stays(place: Place, account: Account) -> None:
+    apply(account, job_roles=[ROLE])
+    place.iam.attach_role_policy(RoleName="plain", PolicyArn=JOB)
+    run = apply(account)
+    change = found(run, "attachment of smssh-job to the role plain")
+    assert (change.verb, change.why) == ("keep", "somebody else attached it")
+    undo(account)
+    attached = place.iam.list_attached_role_policies(RoleName="plain")["AttachedPolicies"]
+    assert "smssh-job" in [each["PolicyName"] for each in attached]
+
+
+def test_two_setups_in_one_account_do_not_touch_each_other(place: Place, account: Account) -> None:
+    apply(account)
+    one = place.state()
+    apply(account, name="vision")
+    change = wanted(account, "node", node_role="smssh-node", name="vision").changes[0]
+    assert (change.verb, change.why) == ("keep", "it belongs to the setup 'smssh', and stays as it is")
+    undo(account, name="vision")
+    assert place.state() == one
+
+
+def test_a_node_role_of_another_name_and_path_is_found_by_an_undo(place: Place, account: Account) -> None:
+    before = place.state()
+    apply(account, parts=("node",), node_role="team/nodes")
+    assert place.iam.get_role(RoleName="nodes")["Role"]["Path"] == "/team/"
+    run = wanted(account, "node", node_role="nodes")
+    assert "pass --node-role team/nodes" in run.refused[0].why
+    assert verbs(undo(account)) == {"role team/nodes": "remove"}
+    assert place.state() == before
+
+
+# ------------------------------------------------------------------------------------------------ what cannot be
+
+
+def test_job_roles_that_are_not_there_or_full_are_refused_before_anything_is_made(
+    place: Place, account: Account
+) -> None:
+    before = place.state()
+    run = wanted(account, "job", job_roles=["gone", f"other/{NAME}"])
+    assert {each.what: each.why for each in run.refused} == {
+        "attachment of smssh-job to the role gone": "there is no such role",
+        f"attachment of smssh-job to the role other/{NAME}": f"the role is {ROLE}: pass --job-role {ROLE}",
+    }
+    for number in range(9):
+        made = place.iam.create_policy(PolicyName=f"p{number}", PolicyDocument=json.dumps(OTHER))
+        place.iam.attach_role_policy(RoleName="plain", PolicyArn=made["Policy"]["Arn"])
+    (refused,) = wanted(account, "job").refused
+    assert refused.why == "the role has 10 managed policies, the most that it can"
+    with pytest.raises(SmsshError, match="41 job roles are more than one setup can be attached to: 40"):
+        changes_of(Setup(everything(job_roles=[f"r{n}" for n in range(41)]), ["job"]), account)
+    assert place.state()[1].keys() == before[1].keys()
+
+
+def test_what_changes_between_the_look_and_the_act_is_not_touched(place: Place, account: Account) -> None:
+    apply(account)
+    run = Run(changes_of(Setup(everything(features=()), ["people"]), account), undo=False)
+    people = f"arn:aws:iam::{ACCOUNT}:policy/smssh-people"
+    place.iam.create_policy_version(PolicyArn=people, PolicyDocument=json.dumps(OTHER), SetAsDefault=True)
+    with pytest.raises(SmsshError, match="policy smssh-people has changed since it was shown"):
+        run.act(lambda _: None)
+    removal = Run(removals_of(everything(), account, ("submit",)), undo=True)
+    submit = people.replace("people", "submit")
+    place.iam.create_policy_version(PolicyArn=submit, PolicyDocument=json.dumps(OTHER), SetAsDefault=True)
+    removal.act(lambda _: None)
+    assert [each.what for each in removal.left] == ["policy smssh-submit"]
+    for arn in (people, submit):
+        version = place.iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        got = place.iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+        assert got == OTHER
+
+
+@pytest.mark.parametrize("operation", ["PutRolePolicy", "AttachRolePolicy", "TagPolicy"])
+def test_what_iam_does_not_know_yet_is_waited_for(place: Place, operation: str) -> None:
+    """Its changes are eventually consistent."""
+    fault = Fault(f"iam:{operation}", "NoSuchEntity", "not found", 404, times=3)
+    place.service.sessions.faults.add(fault)
+    waits: list[float] = []
+    account = place.account()
+    account._sleep = waits.append
+    apply(account)
+    assert fault.happened == len(waits) == 3
+
+
+@pytest.mark.parametrize("operation", ["DeletePolicy", "DeleteRole"])
+def test_a_removal_that_iam_holds_for_used_is_tried_again(
+    place: Place, account: Account, operation: str
+) -> None:
+    before = place.state()
+    apply(account)
+    place.service.sessions.faults.add(Fault(f"iam:{operation}", "DeleteConflict", "in use", 409, times=2))
+    undo(account)
+    assert place.state() == before
+
+
+# ------------------------------------------------------------------------------------------------ the tier
+
+
+def test_a_tier_that_was_on_before_stays_on(place: Place, account: Account) -> None:
+    place.service.sessions.tier = "advanced"
+    before = place.state()
+    change = apply(account, parts=("tier",)).changes[0]
+    assert (change.verb, change.why) == ("keep", "it is on already")
+    assert undo(account, "tier").changes == []
+    assert place.state() == before
+
+
+def test_a_tier_that_somebody_else_has_set_since_stays(place: Place, account: Account) -> None:
+    apply(account, parts=("tier",))
+    place.service.sessions.tier_set_by = "arn:aws:iam::123456789012:user/ann"
+    change = undo(account, "tier").changes[0]
+    assert (change.verb, change.why) == ("leave", "arn:aws:iam::123456789012:user/ann has set it since")
+    assert place.service.sessions.tier == "advanced"
+    place.service.sessions.tier = "standard"
+    (change,) = undo(account).done
+    assert change.what == "parameter /smssh/setup/smssh/tier"
+
+
+def test_a_tier_that_nodes_need_stays_unless_it_is_named(place: Place, account: Account) -> None:
+    before = place.state()
+    apply(account, parts=("tier",))
+    add_node(place.service, "job")
+    change = undo(account).changes[0]
+    assert change.verb == "leave"
+    assert "ends Session Manager on 1 hybrid nodes, 0 of them not of smssh" in change.why
+    assert place.service.sessions.tier == "advanced"
+    place.service.sessions.faults.add(
+        Fault("ssm:DescribeInstanceInformation", "AccessDeniedException", times=2)
+    )
+    assert "an unknown number of hybrid nodes" in undo(account).changes[0].why
+    assert verbs(undo(account, "tier")) == {"service setting advanced tier": "remove"}
+    assert place.state() == before
+
+
+def test_a_record_that_cannot_be_read_is_named(place: Place, account: Account) -> None:
+    place.ssm.put_parameter(Name="/smssh/setup/smssh/tier", Value="?", Type="String")
+    for look in (lambda: wanted(account, "tier"), lambda: undo(account)):
+        with pytest.raises(SmsshError, match="the parameter /smssh/setup/smssh/tier does not say"):
+            look()
