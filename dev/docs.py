@@ -158,6 +158,10 @@ OF_MACHINE = {
         "empty",
         "The owner, if `SSHOptions(owner=...)` names none; hosts of another owner are refused.",
     ),
+    "SMSSH_OWNER_SCHEME": (
+        "empty",
+        "Who owns a job if nobody names an owner: see `owner_scheme` in [options](options.md).",
+    ),
     "SMSSH_ROLE": ("empty", "The IAM role, name or ARN, that the node of a host must have."),
     "SMSSH_NODE": ("empty", "The id of the node to log in to, if several claim one host."),
     "SMSSH_AGENT_URL": (

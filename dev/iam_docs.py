@@ -32,7 +32,8 @@ PAGE = """\
 
 This page lists the policies that [`smssh setup`](commands.md#smssh-setup) makes: who gets each, what each statement is
 for, and the condition that narrows it. [Set up AWS](aws.md) says how to use the command, and
-[changes to requests](requests.md#who-runs-smssh-setup---apply-and---undo) which permissions `--apply` and `--undo` need.
+[changes to requests](requests.md#who-runs-smssh-setup---apply-and---undo) which permissions `--apply` and `--undo`
+need.
 
 | part | name | who gets it | what it is |
 | --- | --- | --- | --- |
@@ -51,8 +52,10 @@ OWNERS = """
 A node has the tag `SSHOwner` from its activation on, if `owner` or `SMSSH_OWNER` was set when the job was submitted.
 The scheme (`--owner`) says what its value is. The policy for jobs lets a job make nodes of that owner only, and the
 policy for people lets them log in to nodes of that owner only. **A job without an owner gets no node** with these
-policies: it runs without SSH. Training jobs with SageMaker's remote debugging have no node and no owner: see
-[what is left](#what-is-left).
+policies: it runs without SSH. So that nobody forgets it, set `SMSSH_OWNER_SCHEME` to the scheme where jobs are
+submitted, or [`owner_scheme`](options.md): a request without an owner is then an error, or with `caller` gets the one
+who submits. The owner is a part of the request from then on, and stays the same if somebody else starts its pipeline.
+Training jobs with SageMaker's remote debugging have no node and no owner: see [what is left](#what-is-left).
 
 | `--owner` | the owner is | `OWNER` in the policies | IAM holds a job to it | needs | set where jobs are submitted |
 | --- | --- | --- | --- | --- | --- |
@@ -70,12 +73,12 @@ TIER = f"""
 ## `tier`: the account
 
 Session Manager reaches hybrid nodes only with the advanced-instances tier, a service setting of the account in one
-region: `{SETTING["SettingId"]}` with the value `{SETTING["SettingValue"]}`. **It makes every hybrid node of
-that account and region billable by the hour, those of others included.** `smssh setup --part tier` says how many there
-are, if your credentials allow `ssm:DescribeInstanceInformation`. CloudFormation has a resource for it in the commercial
-partition only; in the other partitions, `smssh setup` prints the call to make, and `--apply` makes it. The template keeps the setting when its
-stack is deleted, and Terraform refuses to destroy it, because that would end Session Manager on all hybrid nodes of the
-account.
+region: `{SETTING["SettingId"]}` with the value `{SETTING["SettingValue"]}`. **It makes every hybrid node of that
+account and region billable by the hour, those of others included.** `smssh setup --part tier` says how many there
+are, if your credentials allow `ssm:DescribeInstanceInformation`. CloudFormation has a resource for it in the
+commercial partition only; in the other partitions, `smssh setup` prints the call to make, and `--apply` makes it. The
+template keeps the setting when its stack is deleted, and Terraform refuses to destroy it, because that would end
+Session Manager on all hybrid nodes of the account.
 
 The `native` transport needs neither the tier nor the part `node`.
 

@@ -21,6 +21,7 @@ __all__ = [
     "KEYS",
     "OPTIONAL_BOOLEAN",
     "OWNER",
+    "OWNER_SCHEMES",
     "POINTS",
     "PORT",
     "PRICE",
@@ -44,6 +45,9 @@ __all__ = [
 
 POINTS = ("start", "failure", "end")
 """The points at which a container can be held."""
+
+OWNER_SCHEMES = ("team", "caller", "session-tag", "source-identity")
+"""Ways to say who owns a job's nodes; `smssh setup` has the policies."""
 
 EVENTS = (
     "ready",

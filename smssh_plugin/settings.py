@@ -334,6 +334,13 @@ class Submission:
     """The address of a bundle that was built before (`smssh bundle build`). It is used as it is, once it was found to
     be complete and made for these options."""
 
+    owner_scheme: str | None = _option(
+        None, values.choice(*values.OWNER_SCHEMES), travels=DECIDES, unset="SMSSH_OWNER_SCHEME of the process"
+    )
+    """Who owns the job's nodes if no `owner` is named, as in `smssh setup --owner`: with `caller` the UserId that STS
+    says of who submits, fixed when the request is made. With the others a request without an owner is an error, because
+    IAM would refuse its job a node. A bundle that was built before has its own owner."""
+
     bundle_prefix: str | None = _option(
         None,
         values.text("s3://bucket/prefix"),

@@ -23,6 +23,7 @@ _NAMED = 3
 def notes(setup: Setup, forms: Iterable[str]) -> list[str]:
     """What the files do not do by themselves, one sentence each."""
     plan, forms = setup.plan, set(forms)
+    owned = plan.owner.name != "caller"
     found = []
     if setup.role is not None:
         arn = literal(plan.partition, plan.account or "ACCOUNT")(plan.node_role.arn)
@@ -30,6 +31,11 @@ def notes(setup: Setup, forms: Iterable[str]) -> list[str]:
     if "job" in setup.parts:
         found.append(
             f"set {plan.owner.to_set} where jobs are submitted: a job without that owner is refused a node"
+            + (
+                f"; with SMSSH_OWNER_SCHEME={plan.owner.name} a request without one is an error"
+                if owned
+                else ""
+            )
         )
         if plan.owner.needs != "nothing":
             found.append(f"the owner scheme {plan.owner.name} needs {plan.owner.needs}".replace("`", ""))

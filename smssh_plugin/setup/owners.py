@@ -121,7 +121,7 @@ SCHEMES = {
             False,
             "session names that stay the same (`role_session_name` in a profile with `role_arn`); any job can name "
             "anybody as its owner",
-            "SMSSH_OWNER=$(aws sts get-caller-identity --query UserId --output text)",
+            "SMSSH_OWNER_SCHEME=caller",
         ),
         Scheme(
             "session-tag",

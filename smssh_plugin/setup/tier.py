@@ -49,7 +49,9 @@ class Tier:
 
     @property
     def _on(self) -> bool:
-        return bool(self._setting.get("SettingValue") == ADVANCED)
+        """Whether it is on, or on the way: the change takes some minutes."""
+        pending = self._record is not None and self._setting.get("Status") == "PendingUpdate"
+        return pending or self._setting.get("SettingValue") == ADVANCED
 
     @property
     def _user(self) -> str:
@@ -125,7 +127,8 @@ class Tier:
             return f"an unknown number of hybrid nodes ({error.message})"
         if not every:
             return "" if not self._certainly else "no hybrid node now"
-        return f"{len(every)} hybrid nodes, {len(others)} of them not of smssh"
+        count = "one hybrid node" if len(every) == 1 else f"{len(every)} hybrid nodes"
+        return f"{count}, {len(others)} not of smssh"
 
     def remove(self) -> None:
         """See `Resource`."""

@@ -6,12 +6,12 @@ from typing import Any
 
 from ..errors import ExitStatus, SmsshError
 
-__all__ = ["account_of"]
+__all__ = ["account_of", "user_id_of"]
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
 
-_known: dict[tuple[str, str], str] = {}
+_known: dict[tuple[str, str], dict[str, str]] = {}
 
 
 def account_of(session: Any, bucket: str = "") -> str:
@@ -26,7 +26,6 @@ def account_of(session: Any, bucket: str = "") -> str:
         SmsshError: there are no credentials, or STS does not answer.
     """
     import boto3
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
     boto_session = getattr(session, "boto_session", session) or boto3.Session()
@@ -35,14 +34,7 @@ def account_of(session: Any, bucket: str = "") -> str:
         said = getattr(credentials, "account_id", None)  # botocore 1.35 and later
         if isinstance(said, str) and said:
             return said
-        limits = Config(
-            connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"total_max_attempts": 2}
-        )
-        client = boto_session.client("sts", config=limits)
-        known = (str(getattr(credentials, "access_key", None)), str(client.meta.endpoint_url))
-        if known not in _known:
-            _known[known] = str(client.get_caller_identity()["Account"])
-        return _known[known]
+        return _identity(boto_session, credentials)["Account"]
     except (BotoCoreError, ClientError) as error:
         where = (bucket if "://" in bucket else f"s3://{bucket}") if bucket else "the bucket"
         raise SmsshError(
@@ -52,3 +44,41 @@ def account_of(session: Any, bucket: str = "") -> str:
             reference="no-account",
             status=ExitStatus.REFUSED,
         ) from None
+
+
+def user_id_of(session: Any) -> str:
+    """The UserId of a session's credentials, which a policy knows as `${aws:userid}`: one call of STS in a process.
+
+    Args:
+        session: see `account_of`.
+
+    Raises:
+        SmsshError: there are no credentials, or STS does not answer.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    boto_session = getattr(session, "boto_session", session) or boto3.Session()
+    try:
+        return _identity(boto_session, boto_session.get_credentials())["UserId"]
+    except (BotoCoreError, ClientError) as error:
+        raise SmsshError(
+            f"cannot find out who submits, which owns the job by the owner scheme 'caller': {error}",
+            hint="check your AWS credentials and that STS can be reached, or set SMSSH_OWNER",
+            reference="no-caller",
+            status=ExitStatus.REFUSED,
+        ) from None
+
+
+def _identity(boto_session: Any, credentials: Any) -> dict[str, str]:
+    """Who a session's credentials belong to, asked once in a process."""
+    from botocore.config import Config
+
+    limits = Config(
+        connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries={"total_max_attempts": 2}
+    )
+    client = boto_session.client("sts", config=limits)
+    known = (str(getattr(credentials, "access_key", None)), str(client.meta.endpoint_url))
+    if known not in _known:
+        _known[known] = {name: str(value) for name, value in client.get_caller_identity().items()}
+    return _known[known]

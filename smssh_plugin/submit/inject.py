@@ -26,6 +26,7 @@ from . import authorized, switch
 from .bundle import expiry, publish, store
 from .bundle.agent import agent_for
 from .options import SSHOptions
+from .owners import owned
 from .request.add_ssh import Injection, add_ssh, name_of
 from .request.values import is_text
 from .warnings import Held, RequestWarning, cache_warning, say, warnings_of
@@ -228,6 +229,7 @@ def _same(value: Any) -> Any:
 
 def _settings(options: SSHOptions, session: Any) -> Mapping[str, str]:
     """What `options.json` would say, as variables of the job."""
+    options = owned(options, lambda: session)
     document = options.document(authorized.authorized_keys(options))
     if document.get("transport") == "ssm":
         del document["transport"]  # the default: variables are scarce
@@ -258,6 +260,8 @@ def _beside_model(options: SSHOptions, model: SSHOptions, session: Callable[[], 
         session: answers the session that reads keys and knows the agent's region.
     """
     known = {each.field for each in settings.SETTINGS}
+    asked = options.owner
+    options, model = owned(options, session), owned(model, session)
     there = model.document(())
     document = {
         name: value
@@ -265,7 +269,7 @@ def _beside_model(options: SSHOptions, model: SSHOptions, session: Callable[[], 
         if name in known and (name not in there or there[name] != value)
     }
     # Nobody asked for these here: the submitting process's owner, the default transport.
-    if options.owner is None:
+    if asked is None:
         document.pop("owner", None)
     if options.transport == "ssm":
         document.pop("transport", None)

@@ -94,6 +94,10 @@ class OptionFields:
         bundle: The address of a bundle that was built before (`smssh bundle build`). It is used as it is, once it was
             found to be complete and made for these options. Takes s3://bucket/prefix/DIGEST/ (one is built for these
             options).
+        owner_scheme: Who owns the job's nodes if no `owner` is named, as in `smssh setup --owner`: with `caller` the
+            UserId that STS says of who submits, fixed when the request is made. With the others a request without an
+            owner is an error, because IAM would refuse its job a node. A bundle that was built before has its own
+            owner. Takes team, caller, session-tag or source-identity (SMSSH_OWNER_SCHEME of the process).
         bundle_prefix: Under which prefix bundles are stored. The job's role must be able to read it. The bucket must
             belong to your own account, or to the one that the address names at its end:
             `s3://bucket/prefix?owner=123456789012`. Takes s3://bucket/prefix (`smssh/bundles` in the SageMaker SDK's
@@ -150,6 +154,7 @@ class OptionFields:
     machines: tuple[str, ...] = ("x86_64",)
     launcher: str = "auto"
     bundle: str | None = None
+    owner_scheme: str | None = None
     bundle_prefix: str | None = None
     offline: bool = False
     wheels: tuple[str, ...] = ()

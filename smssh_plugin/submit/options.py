@@ -21,6 +21,7 @@ __all__ = [
     "AGENT_LATEST",
     "SSHOptions",
     "SmsshWarning",
+    "own_owner",
     "public_keys",
     "switched_off",
 ]
@@ -239,7 +240,7 @@ class SSHOptions(OptionFields):
                 if option.kind.separator:
                     value = ",".join(value) if option.kind.joined else list(value)
                 found[option.name] = value
-        found["owner"] = self.owner or _own_owner()
+        found["owner"] = self.owner or own_owner()
         found["plugins"] = list(self.plugins)
         # Nothing else that a container does puts objects into S3.
         found["s3_encryption"] = self.s3_encryption if self.transport == "native" else None
@@ -297,7 +298,7 @@ def _is_place(value: Any) -> bool:
     return isinstance(value, str) and _PLACE.match(split_owner(value)[0]) is not None
 
 
-def _own_owner() -> str:
+def own_owner() -> str:
     """The owner that the submitting process names; "" for none."""
     return settings.load({"SMSSH_OWNER": os.environ.get("SMSSH_OWNER", "")}).owner
 

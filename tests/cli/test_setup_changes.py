@@ -17,7 +17,7 @@ from smssh_plugin.local.faults import Fault
 from smssh_plugin.setup.account import Account
 from tests.client.nodes import add_node, use
 from tests.local.service_harness import running
-from tests.setup.accounts import Failing, Place
+from tests.setup.accounts import Place
 from tests.setup.samples import ACCOUNT, ROLE
 from tests.waiting import LIMIT
 
@@ -25,17 +25,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.local.service_harness import Service
+
+NEXT = "the next run finishes it, and --undo removes it"
 YES = ("--yes", ACCOUNT)
 WHOLE = ("--job-role", ROLE, "--part", "node", "--part", "job", "--part", "tier")
 
 
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Service]:
+    with running() as service:
+        yield service
+
+
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Place]:
+def place(emulator: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Place:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    with running() as service:
-        use(service, monkeypatch)
-        yield Place(service)
+    use(emulator, monkeypatch)
+    return Place(emulator)
 
 
 def setup(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -221,7 +229,7 @@ def test_a_refusal_in_the_middle_is_said_and_the_next_run_goes_on(
     assert lines[0].startswith(f"error: {message}")
     count = 3 if fault.operation.startswith("ssm") else 1
     what = "make service setting advanced tier" if count == 3 else "make policy smssh-job"
-    assert lines[-1] == f"ended at {what}: did {count} of 4; the next run finishes it, and --undo removes it"
+    assert lines[-1] == f"ended at {what}: did {count} of 4; {NEXT}"
     place.service.sessions.faults.clear()
     assert setup(capsys, *WHOLE, "--apply", *YES)[0] == 0
     assert setup(capsys, "--undo", *YES)[0] == 0
@@ -250,27 +258,26 @@ def test_ctrl_c_says_where_it_was(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = place.state()
-
-    def interrupted(account: Account, service: str, operation: str, **arguments: object) -> object:
-        if operation == "attach_role_policy":
-            raise KeyboardInterrupt
-        return plain(account, service, operation, **arguments)
-
     plain = Account.call
-    with monkeypatch.context() as patch:
-        patch.setattr(Account, "call", interrupted)
-        status, _, err = setup(capsys, *WHOLE, "--apply", *YES)
-    assert status == ExitStatus.INTERRUPTED
-    assert err == (
-        f"interrupted at make attachment of smssh-job to the role {ROLE}: did 2 of 4; the next run finishes it, and "
-        "--undo removes it\n"
-    )
-    failing = Failing(monkeypatch, KeyboardInterrupt())
-    failing.number = 12
-    status, _, err = setup(capsys, "--undo", *YES)
-    assert status == ExitStatus.INTERRUPTED
-    assert err.splitlines()[-1].endswith("the next --undo goes on")
-    failing.number = None
+
+    def interrupt(at: str, *words: str) -> list[str]:
+        def call(account: Account, service: str, operation: str, **arguments: object) -> object:
+            if operation == at:
+                raise KeyboardInterrupt
+            return plain(account, service, operation, **arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Account, "call", call)
+            status, _, err = setup(capsys, *words, *YES)
+        assert status == ExitStatus.INTERRUPTED
+        return err.splitlines()
+
+    assert interrupt("attach_role_policy", *WHOLE, "--apply") == [
+        f"interrupted at make attachment of smssh-job to the role {ROLE}: did 2 of 4; {NEXT}"
+    ]
+    assert interrupt("delete_policy", "--undo") == [
+        "interrupted at remove policy smssh-job: did 1 of 3; the next --undo goes on"
+    ]
     assert setup(capsys, "--undo", *YES)[0] == 0
     assert place.state() == before
 
@@ -282,12 +289,13 @@ def test_what_an_undo_leaves_is_named_and_its_status_says_so(
     add_node(place.service, "job")
     status, out, _ = setup(capsys, "--undo", *YES)
     assert status == ExitStatus.FAILED
-    assert "leave   service setting advanced tier: going back ends Session Manager on 1 hybrid nodes" in out
+    assert "leave   service setting advanced tier: going back ends Session Manager on one hybrid node" in out
     assert "did 3 of 3" in out
     status, out, _ = setup(capsys, "--undo", "--part", "tier", *YES)
     assert status == 0
     assert (
-        "remove  service setting advanced tier: back to standard; it ends Session Manager on 1 hybrid" in out
+        "remove  service setting advanced tier: back to standard; it ends Session Manager on one hybrid"
+        in out
     )
     assert place.service.sessions.tier == "standard"
 

@@ -30,13 +30,16 @@ EVERY_PART = tuple(part for part in PARTS if part != "scp")
 
 
 class Place:
-    """The account, as it is before a setup: two roles of jobs, and things of others."""
+    """The account, as it is before a setup: two roles of jobs, and things of others.
+
+    A service starts for some seconds, so tests share one: what the test before left there is removed.
+    """
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.iam = service.client("iam")
         self.ssm = service.client("ssm")
-        service.sessions.tier, service.sessions.tier_set_by = "standard", ""
+        self._clear()
         for role in everything().job_roles:
             self.iam.create_role(
                 RoleName=role.name, Path=role.path, AssumeRolePolicyDocument=json.dumps(TRUST)
@@ -44,6 +47,23 @@ class Place:
         other = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}}
         made = self.iam.create_policy(PolicyName="others", PolicyDocument=json.dumps(other))
         self.iam.attach_role_policy(RoleName="plain", PolicyArn=made["Policy"]["Arn"])
+
+    def _clear(self) -> None:
+        sessions = self.service.sessions
+        sessions.tier, sessions.tier_set_by = "standard", ""
+        sessions.faults.clear()
+        sessions.nodes.nodes.clear()
+        for name in [name for name, one in sessions.documents._documents.items() if one.owner != "Amazon"]:
+            sessions.documents.delete({"Name": name})
+        for each in self.ssm.get_parameters_by_path(Path="/smssh", Recursive=True)["Parameters"]:
+            self.ssm.delete_parameter(Name=each["Name"])
+        backend = iam_backends[ACCOUNT]["aws"]
+        for arn in [arn for arn in backend.managed_policies if not arn.startswith("arn:aws:iam::aws:")]:
+            del backend.managed_policies[arn]
+            backend.tagger.delete_all_tags_for_resource(arn)
+        backend.roles.clear()
+        backend.groups.clear()
+        backend.account_aliases.clear()
 
     def state(self) -> dict[str, Any]:
         """All that a setup could touch."""
@@ -55,7 +75,7 @@ class Place:
                     for each in policy.versions
                     if each.version_id == policy.default_version_id
                 ),
-                tags(self.iam.list_policy_tags(PolicyArn=policy.arn)["Tags"]),
+                tags(backend.tagger.list_tags_for_resource(policy.arn)["Tags"]),
             )
             for policy in backend.managed_policies.values()
             if not policy.arn.startswith("arn:aws:iam::aws:")
@@ -66,7 +86,7 @@ class Place:
                 role.assume_role_policy_document,
                 {name: json.loads(text) for name, text in role.policies.items()},
                 sorted(role.managed_policies),
-                tags(self.iam.list_role_tags(RoleName=role.name)["Tags"]),
+                role.tags,
             )
             for role in backend.roles.values()
         }
@@ -120,11 +140,14 @@ class Failing:
         self.number: int | None = None
         self.after = False
         self.made = 0
+        self.changes = False
         plain: Callable[..., Any] = Account.call
 
         def call(account: Account, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
             self.made += 1
             fails = self.made == self.number
+            if fails:
+                self.changes = not operation.startswith(("get_", "list_", "describe_"))
             if fails and not self.after:
                 raise error
             answer: dict[str, Any] = plain(account, service, operation, **arguments)
@@ -135,11 +158,17 @@ class Failing:
         patch.setattr(Account, "call", call)
 
     def every_call(self, action: Callable[[], object]) -> Iterator[tuple[int, bool]]:
-        """Do something with each of its calls failing in turn, until it makes no further call."""
-        for after in (False, True):
-            number = 0
-            while self._fails(action, number := number + 1, after):
-                yield number, after
+        """Do something with each of its calls failing in turn, until it makes no further call.
+
+        A call that changes something also fails after it has.
+        """
+        number = 0
+        while self._fails(action, number := number + 1, after=False):
+            changes = self.changes
+            yield number, False
+            if changes:
+                assert self._fails(action, number, after=True)
+                yield number, True
 
     def _fails(self, action: Callable[[], object], number: int, after: bool) -> bool:
         """Whether something makes so many calls that this one fails."""

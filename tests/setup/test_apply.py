@@ -6,11 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from moto.iam.models import iam_backends
 
-from smssh_plugin.aws.session import ServiceRefused
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.local.faults import Fault
-from smssh_plugin.setup import managed_policies
+from smssh_plugin.setup import managed_policies, parts
 from smssh_plugin.setup.apply import MANAGED, Run, changes_of, removals_of
 from smssh_plugin.setup.documents import documents
 from smssh_plugin.setup.parts import PARTS, Setup
@@ -24,17 +24,23 @@ if TYPE_CHECKING:
 
     from smssh_plugin.setup.account import Account
     from smssh_plugin.setup.change import Change
+    from tests.local.service_harness import Service
 
 NAME = ROLE.rpartition("/")[2]
 JOB = f"arn:aws:iam::{ACCOUNT}:policy/smssh-job"
 OTHER = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}]}
 
 
-@pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Service]:
     with running() as service:
-        use(service, monkeypatch)
-        yield Place(service)
+        yield service
+
+
+@pytest.fixture
+def place(emulator: Service, monkeypatch: pytest.MonkeyPatch) -> Place:
+    use(emulator, monkeypatch)
+    return Place(emulator)
 
 
 @pytest.fixture
@@ -50,8 +56,8 @@ def found(run: Run, what: str) -> Change:
     return next(each for each in run.changes if each.what == what)
 
 
-def wanted(account: Account, *parts: str, **answers: Any) -> Run:
-    return Run(changes_of(Setup(everything(**answers), parts or EVERY_PART), account), undo=False)
+def wanted(account: Account, *chosen: str, **answers: Any) -> Run:
+    return Run(changes_of(Setup(everything(**answers), chosen or EVERY_PART), account), undo=False)
 
 
 def test_what_is_in_the_account_is_what_is_printed(place: Place, account: Account) -> None:
@@ -91,65 +97,86 @@ def test_a_second_run_has_nothing_to_do_and_an_undo_leaves_the_account_as_it_was
     assert undo(account).changes == []
 
 
-@pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), ServiceRefused("Rate exceeded (Throttling)", "Throttling")], ids=str
-)
+EACH_KIND = ("node", "job", "document", "tier")
+"""The parts that have a thing of each kind."""
+
+
 def test_a_run_that_is_killed_at_any_call_is_finished_by_the_next_or_removed(
-    place: Place, account: Account, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    place: Place, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def act() -> None:
+        apply(account, parts=EACH_KIND, job_roles=[ROLE])
+
     before = place.state()
-    apply(account)
+    act()
     whole = place.state()
     undo(account)
-    failing = Failing(monkeypatch, error)
-    finishes = 0
-    for number, after in failing.every_call(lambda: apply(account)):
+    failing = Failing(monkeypatch, KeyboardInterrupt())
+    killed: list[tuple[int, bool]] = []
+    finished = 0
+    for number, after in failing.every_call(act):
+        killed.append((number, after))
         if number % 2 == after:
-            apply(account)
+            act()
             assert place.state() == whole, (number, after)
-            finishes += 1
+            finished += 1
         undo(account)
         assert place.state() == before, (number, after)
-    assert finishes > 30
-    undo(account)
+    assert min(finished, len(killed) - finished) > 10
+
+
+def test_an_undo_that_is_killed_at_any_call_goes_on(
+    place: Place, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = place.state()
+    apply(account, parts=EACH_KIND, job_roles=[ROLE])
+    whole = place.state()
+    failing = Failing(monkeypatch, KeyboardInterrupt())
+    killed: list[tuple[int, bool]] = []
     for number, after in failing.every_call(lambda: undo(account)):
-        undo(account)
-        assert place.state() == before, (number, after)
-        apply(account)
+        killed.append((number, after))
+        if number % 2 == after:
+            undo(account)
+            assert place.state() == before, (number, after)
+        apply(account, parts=EACH_KIND, job_roles=[ROLE])
         assert place.state() == whole, (number, after)
+    assert len(killed) > 20
 
 
 def test_a_change_that_is_killed_at_any_call_is_finished_by_the_next(
     place: Place, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Back and forth, so that policies reach the five versions that they can have."""
-    answers: tuple[dict[str, Any], ...] = ({"features": ()}, {})
-    states = []
-    for each in answers:
-        apply(account, **each)
-        states.append(place.state())
-    assert states[0] != states[1]
-
-    def contents(state: Any) -> Any:
-        return json.loads(json.dumps(state).replace("SMSSHContent", ""), object_hook=_without_content)
-
-    failing = Failing(monkeypatch, KeyboardInterrupt())
-    turn = 0
+    answers: tuple[dict[str, Any], ...] = ({"features": (), "session_keys": ()}, {})
+    turns: list[int] = []
 
     def change() -> None:
-        apply(account, **answers[turn % 2])
+        turn = len(turns) % 2
+        monkeypatch.setattr(parts, "_IDLE_MINUTES", 59 + turn)
+        apply(account, parts=EACH_KIND, job_roles=[ROLE], **answers[turn])
 
-    for number, after in failing.every_call(change):
+    states = []
+    for _ in answers:
         change()
-        assert contents(place.state()) == contents(states[turn % 2]), (number, after)
-        turn += 1
+        states.append(contents(place))
+        turns.append(0)
+    assert all(one != other for one, other in zip(*(state[:3] for state in states), strict=True))
+    for number, after in Failing(monkeypatch, KeyboardInterrupt()).every_call(change):
+        change()
+        assert contents(place) == states[len(turns) % 2], (number, after)
+        turns.append(number)
     versions = place.iam.list_policy_versions(PolicyArn=JOB)["Versions"]
     assert len(versions) == managed_policies.VERSIONS
+    assert set(verbs(undo(account)).values()) == {"remove"}
 
 
-def _without_content(found: dict[str, Any]) -> dict[str, Any]:
-    found.pop("", None)
-    return found
+def contents(place: Place) -> Any:
+    """The account without the digests of what was there before."""
+
+    def without_digests(found: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in found.items() if key != "SMSSHContent"}
+
+    return json.loads(json.dumps(place.state()), object_hook=without_digests)
 
 
 # ------------------------------------------------------------------------------------------------ what others have made
@@ -198,7 +225,7 @@ def test_a_policy_of_others_is_refused_unless_it_is_the_same(
     if listed and "aws:" not in listed[0]["Key"]:
         place.iam.tag_policy(PolicyArn=JOB, Tags=listed)
     elif listed:  # a tag that only AWS can set
-        _backend_policy().tags.update(theirs)
+        iam_backends[ACCOUNT]["aws"].tagger.tag_resource(JOB, listed)
     run = wanted(account, "job")
     change = found(run, "policy smssh-job")
     assert (change.verb, change.why) == ("refuse", whose)
@@ -216,12 +243,6 @@ def test_a_policy_of_others_is_refused_unless_it_is_the_same(
     ]
     assert found(undo(account), "policy smssh-job").verb == "leave"
     assert place.iam.get_policy(PolicyArn=JOB)
-
-
-def _backend_policy() -> Any:
-    from moto.iam.models import iam_backends
-
-    return iam_backends[ACCOUNT]["aws"].managed_policies[JOB]
 
 
 def test_what_somebody_has_changed_is_refused_written_over_if_asked_and_left_by_an_undo(
@@ -394,7 +415,7 @@ def test_a_tier_that_nodes_need_stays_unless_it_is_named(place: Place, account: 
     add_node(place.service, "job")
     change = undo(account).changes[0]
     assert change.verb == "leave"
-    assert "ends Session Manager on 1 hybrid nodes, 0 of them not of smssh" in change.why
+    assert "ends Session Manager on one hybrid node, 0 not of smssh" in change.why
     assert place.service.sessions.tier == "advanced"
     place.service.sessions.faults.add(
         Fault("ssm:DescribeInstanceInformation", "AccessDeniedException", times=2)

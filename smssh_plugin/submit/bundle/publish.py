@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...aws.s3_address import split_owner, with_owner
 from ...errors import ExitStatus, SmsshError
 from ..authorized import authorized_keys
+from ..owners import owned
 from .agent import agent_for
 from .build import build
 from .check import check_bundle
@@ -100,8 +101,9 @@ def bundle_for(options: SSHOptions, session: Any, client: Any, announce: str = "
         announce: see `build`.
 
     Raises:
-        SmsshError: see `authorized_keys`, `agent_for` and `build`.
+        SmsshError: see `owned`, `authorized_keys`, `agent_for` and `build`.
     """
+    options = owned(options, lambda: session)
     keys = authorized_keys(options, session)
     return build(
         options, keys, agent_for(options, client.meta.endpoint_url, client.meta.region_name), announce
