@@ -260,7 +260,7 @@ def _beside_model(options: SSHOptions, model: SSHOptions, session: Callable[[], 
         session: answers the session that reads keys and knows the agent's region.
     """
     known = {each.field for each in settings.SETTINGS}
-    asked = options.owner
+    asked = options.owner or options.owner_scheme
     options, model = owned(options, session), owned(model, session)
     there = model.document(())
     document = {

@@ -25,6 +25,8 @@ VARIABLE = "SMSSH_OWNER_SCHEME"
 def owned(options: SSHOptions, session: Callable[[], Any]) -> SSHOptions:
     """The options with an owner, if there is a scheme and neither they nor SMSSH_OWNER name one.
 
+    Only managed nodes have owners: those of the transport `ssm`.
+
     Args:
         options: what was asked for.
         session: answers the SageMaker or boto3 session that makes the request; asked if its caller is the owner.
@@ -33,7 +35,7 @@ def owned(options: SSHOptions, session: Callable[[], Any]) -> SSHOptions:
         SmsshError: the scheme is not one, it needs an owner that is not named, or STS does not say who calls.
     """
     scheme = options.owner_scheme or _own_scheme()
-    if scheme is None or options.owner or own_owner():
+    if scheme is None or options.transport != "ssm" or options.owner or own_owner():
         return options
     if scheme != "caller":
         raise SmsshError(
