@@ -14,7 +14,7 @@ from smssh_plugin.setup.parts import PARTS, Setup
 from tests.setup.samples import ACCOUNT, everything
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import pytest
 
@@ -60,7 +60,6 @@ class Place:
         backend = iam_backends[ACCOUNT]["aws"]
         for arn in [arn for arn in backend.managed_policies if not arn.startswith("arn:aws:iam::aws:")]:
             del backend.managed_policies[arn]
-            backend.tagger.delete_all_tags_for_resource(arn)
         backend.roles.clear()
         backend.groups.clear()
         backend.account_aliases.clear()
@@ -75,7 +74,7 @@ class Place:
                     for each in policy.versions
                     if each.version_id == policy.default_version_id
                 ),
-                tags(backend.tagger.list_tags_for_resource(policy.arn)["Tags"]),
+                tags(policy.tags.values()),
             )
             for policy in backend.managed_policies.values()
             if not policy.arn.startswith("arn:aws:iam::aws:")
@@ -105,7 +104,7 @@ class Place:
         return Account(AwsSession(), lambda _: None)
 
 
-def tags(listed: list[dict[str, str]]) -> dict[str, str]:
+def tags(listed: Iterable[dict[str, str]]) -> dict[str, str]:
     """Tags as a table."""
     return {each["Key"]: each["Value"] for each in listed}
 

@@ -51,7 +51,7 @@ def test_the_schemes_are_those_of_the_policies() -> None:
 def test_without_a_scheme_nobody_is_asked(
     sdk: SDK, boto_session: boto3.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(account, "_identity", None)
+    monkeypatch.setattr("smssh_plugin.submit.owners.user_id_of", None)
     assert bundled(sdk, boto_session) is None
 
 
