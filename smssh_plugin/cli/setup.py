@@ -150,31 +150,21 @@ def setup(
     from ..aws.session import AwsSession
     from ..setup.notes import billable, notes
 
-    if replace and folder is None and not apply:
-        raise click.UsageError("--replace is for --write and --apply")
+    _check(apply, undo, yes, replace, form, folder)
     if team is not None and owner != "team":
         raise click.UsageError(f"--team is for --owner team, not {owner}")
-    changes = apply or undo
-    if apply and undo:
-        raise click.UsageError("--apply and --undo do not go together")
-    if changes and (folder is not None or form):
-        raise click.UsageError(f"{'--apply' if apply else '--undo'} does not go with --write and --format")
-    if yes is not None and not changes:
-        raise click.UsageError("--yes is for --apply and --undo")
     answers.update(
         owner=owner_scheme(owner, DEFAULT_TEAM if team is None else team),
         bundle_prefix=bundle_prefix or PLACE,
     )
-    if changes:
-        from ..setup.account import Account
+    if apply or undo:
         from . import setup_changes
 
-        there = Account(AwsSession(region, profile))
-        setup_changes.check_account(there, account, partition, yes)
-        plan = Plan.make(partition=there.caller.partition, account=there.caller.account, **answers)
+        named = setup_changes.Named(account, partition, yes)
+        session = AwsSession(region, profile)
         if undo:
-            return setup_changes.undo(plan, there, parts, yes)
-        return setup_changes.apply(Setup(plan, parts or USUAL), there, yes, replace=replace)
+            return setup_changes.undo(session, named, answers, parts)
+        return setup_changes.apply(session, named, answers, parts or USUAL, replace=replace)
     forms = (form,) if form else FORMATS if folder is not None else FORMATS[:1]
     plan = Plan.make(
         partition=partition or _partition(region, profile),
@@ -192,6 +182,20 @@ def setup(
             click.echo(line(str(path)))
     _say(notes(made, forms))
     return 0
+
+
+def _check(
+    apply: bool, undo: bool, yes: str | None, replace: bool, form: str | None, folder: Path | None
+) -> None:
+    """Refuse options that do not go together."""
+    if replace and folder is None and not apply:
+        raise click.UsageError("--replace is for --write and --apply")
+    if apply and undo:
+        raise click.UsageError("--apply and --undo do not go together")
+    if (apply or undo) and (folder is not None or form):
+        raise click.UsageError(f"{'--apply' if apply else '--undo'} does not go with --write and --format")
+    if yes is not None and not (apply or undo):
+        raise click.UsageError("--yes is for --apply and --undo")
 
 
 def _say(sentences: list[str]) -> None:

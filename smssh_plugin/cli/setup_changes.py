@@ -4,57 +4,56 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import streams
 from ..errors import ExitStatus, SmsshError
+from ..setup.account import Account
 from ..setup.apply import Run, changes_of, removals_of
 from ..setup.notes import billable, notes
+from ..setup.parts import Setup
+from ..setup.plan import Plan
 from ..setup.tier import Tier
 from ..terminal import line, put
 from .fast_path import say
 
 if TYPE_CHECKING:
-    from ..setup.account import Account
+    from collections.abc import Iterable
+
+    from ..aws.session import AwsSession
     from ..setup.change import Change
-    from ..setup.parts import Setup
-    from ..setup.plan import Plan
 
-__all__ = ["apply", "check_account", "undo"]
+__all__ = ["Named", "apply", "undo"]
 
 
-def check_account(account: Account, named: str | None, partition: str | None, yes: str | None) -> None:
-    """Refuse to change another account than the one that was named.
+class Named(NamedTuple):
+    """What a person said of the account that is to be changed: the values of --account, --partition and --yes."""
+
+    account: str | None
+    partition: str | None
+    yes: str | None
+
+
+def apply(
+    session: AwsSession, named: Named, answers: dict[str, Any], parts: Iterable[str], *, replace: bool
+) -> int:
+    """Make in the account what is not there yet; answers the exit status.
 
     Args:
-        account: whose credentials count.
-        named: the value of --account.
-        partition: the value of --partition.
-        yes: the value of --yes.
+        session: with the credentials of the account.
+        named: see there.
+        answers: those of `Plan.make`, without account and partition.
+        parts: names of PARTS.
+        replace: whether what others have changed is written over.
 
     Raises:
-        SmsshError: the credentials are of another account, or cannot be used.
+        SmsshError: something cannot be read, or is refused, and nothing was changed.
     """
-    who = account.caller
-    for option, value, own in (
-        ("--account", named, who.account),
-        ("--yes", yes, who.account),
-        ("--partition", partition, who.partition),
-    ):
-        if value is not None and value != own:
-            raise SmsshError(
-                f"{option} is {value!r}, and the credentials are of {own}",
-                hint="choose the credentials with --profile",
-                reference="another-account",
-                status=ExitStatus.USAGE,
-            )
-
-
-def apply(setup: Setup, account: Account, yes: str | None, *, replace: bool) -> int:
-    """Make in the account what is not there yet; answers the exit status."""
+    account, plan = _planned(session, named, answers)
+    setup = Setup(plan, parts)
     run = Run(changes_of(setup, account, replace=replace), undo=False)
     if any(isinstance(each, Tier) and change.acts for each, change in run.steps):
-        put(line(billable(account.session)))
+        put(line(billable(session)))
     _show(run, account)
     if run.refused:
         raise SmsshError(
@@ -66,24 +65,58 @@ def apply(setup: Setup, account: Account, yes: str | None, *, replace: bool) -> 
         put(line(f"nothing to do in {_place(account)}"))
         status = 0
     else:
-        status = _act(run, account, yes, "apply", "the next run finishes it, and --undo removes it")
+        status = _act(run, account, named.yes, "apply", "the next run finishes it, and --undo removes it")
     if status == 0:
         for each in notes(setup, ("apply",)):
             put(f"smssh: {line(each)}", error=True)
     return status
 
 
-def undo(plan: Plan, account: Account, parts: tuple[str, ...], yes: str | None) -> int:
-    """Remove from the account what the setup made; answers the exit status."""
+def undo(session: AwsSession, named: Named, answers: dict[str, Any], parts: tuple[str, ...]) -> int:
+    """Remove from the account what the setup made; answers the exit status.
+
+    Args:
+        session: with the credentials of the account.
+        named: see there.
+        answers: those of `Plan.make`, without account and partition; the names in them count.
+        parts: names of PARTS; none for all.
+
+    Raises:
+        SmsshError: something cannot be read, and nothing was changed.
+    """
+    account, plan = _planned(session, named, answers)
     run = Run(removals_of(plan, account, parts), undo=True)
     _show(run, account)
     if not run.to_do:
         put(line(f"nothing to remove of the setup {plan.name!r} in {_place(account)}"))
         status = 0
     else:
-        status = _act(run, account, yes, "undo", "the next --undo goes on")
+        status = _act(run, account, named.yes, "undo", "the next --undo goes on")
     left = [each for each in (*run.changes, *run.left) if each.verb == "leave" and each.ours]
     return status or (int(ExitStatus.FAILED) if left else 0)
+
+
+def _planned(session: AwsSession, named: Named, answers: dict[str, Any]) -> tuple[Account, Plan]:
+    """The account of the credentials, and the plan for it.
+
+    Raises:
+        SmsshError: it is not the account that was named, the credentials cannot be used, or an answer is wrong.
+    """
+    account = Account(session)
+    who = account.caller
+    for option, value, own in (
+        ("--account", named.account, who.account),
+        ("--yes", named.yes, who.account),
+        ("--partition", named.partition, who.partition),
+    ):
+        if value is not None and value != own:
+            raise SmsshError(
+                f"{option} is {value!r}, and the credentials are of {own}",
+                hint="choose the credentials with --profile",
+                reference="another-account",
+                status=ExitStatus.USAGE,
+            )
+    return account, Plan.make(partition=who.partition, account=who.account, **answers)
 
 
 def _act(run: Run, account: Account, yes: str | None, what: str, next_run: str) -> int:

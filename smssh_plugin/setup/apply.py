@@ -81,7 +81,7 @@ def changes_of(setup: Setup, account: Account, *, replace: bool = False) -> list
     if not found:
         raise SmsshError(
             "the service control policy is for the management account: there is nothing else to apply",
-            hint="attach what `smssh setup --part scp` prints there",
+            hint="use `smssh setup --part scp`, and attach there what it prints",
             reference="no-resource",
             status=ExitStatus.USAGE,
         )

@@ -151,7 +151,7 @@ def _read(text: str, parameter: str) -> dict[str, Any]:
     ):
         raise SmsshError(
             f"the parameter {parameter} does not say what the tier was before",
-            hint="delete it if smssh may forget that",
+            hint="remove it if smssh may forget that",
             reference="bad-record",
         )
     return found

@@ -13,7 +13,6 @@ from typing import Any, Callable
 
 from .. import settings
 from ..errors import ExitStatus, SmsshError
-from ..setting_values import OWNER
 from .account import user_id_of
 from .options import SSHOptions, own_owner
 
@@ -44,10 +43,11 @@ def owned(options: SSHOptions, session: Callable[[], Any]) -> SSHOptions:
             reference="no-owner",
             status=ExitStatus.USAGE,
         )
-    found = user_id_of(session())
-    return replace(
-        options, owner=settings.parsed(OWNER, "the user id of the caller", found, OWNER.limits, "bad-owner")
+    owner = settings.OPTIONS["owner"]
+    found = settings.parsed(
+        owner.kind, "the user id of the caller", user_id_of(session()), owner.limits, "bad-owner"
     )
+    return replace(options, owner=found)
 
 
 def _own_scheme() -> str | None:

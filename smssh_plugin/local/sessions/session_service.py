@@ -100,7 +100,7 @@ class SessionService:
         self._owner = f"arn:aws:sts::{account}:assumed-role/local/smssh"
         self._watch: asyncio.Task[None] | None = None
         self._operations: dict[str, Callable[[dict[str, Any], str | None], Awaitable[dict[str, Any]]]] = {
-            "AddTagsToResource": _without_key(lambda body: self._keeper(body).add_tags(body)),
+            "AddTagsToResource": _without_key(lambda body: self._tagged(body).add_tags(body)),
             "CreateActivation": _without_key(self.nodes.create_activation),
             "CreateDocument": _without_key(self.documents.create),
             "DeleteActivation": _without_key(self.nodes.delete_activation),
@@ -114,9 +114,9 @@ class SessionService:
             "GetDocument": _without_key(self.documents.read),
             "GetServiceSetting": _without_key(self._get_setting),
             "ListInstanceAssociations": _without_key(lambda _body: {"Associations": []}),
-            "ListTagsForResource": _without_key(lambda body: self._keeper(body).list_tags(body)),
+            "ListTagsForResource": _without_key(lambda body: self._tagged(body).list_tags(body)),
             "RegisterManagedInstance": _without_key(self.nodes.register),
-            "RemoveTagsFromResource": _without_key(lambda body: self._keeper(body).remove_tags(body)),
+            "RemoveTagsFromResource": _without_key(lambda body: self._tagged(body).remove_tags(body)),
             "RequestManagedInstanceRoleToken": _with_key(self.nodes.role_token),
             "ResetServiceSetting": _without_key(self._reset_setting),
             "ResumeSession": _without_key(self._resume_session),
@@ -143,7 +143,7 @@ class SessionService:
             return self.documents.has(str(body.get("Name", "")))
         return operation in self.operations
 
-    def _keeper(self, body: dict[str, Any]) -> Nodes | Documents:
+    def _tagged(self, body: dict[str, Any]) -> Nodes | Documents:
         """What keeps the tags that a call is about."""
         return self.documents if body.get("ResourceType") == "Document" else self.nodes
 
