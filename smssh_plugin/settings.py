@@ -335,7 +335,7 @@ class Submission:
     be complete and made for these options."""
 
     owner_scheme: str | None = _option(
-        None, values.choice(*values.OWNER_SCHEMES), travels=DECIDES, unset="SMSSH_OWNER_SCHEME of the process"
+        None, values.choice(*values.OWNER_SCHEMES), unset="SMSSH_OWNER_SCHEME of the process"
     )
     """Who owns the job's nodes if no `owner` is named, as in `smssh setup --owner`: with `caller` the UserId that STS
     says of who submits, fixed when the request is made. With the others a request without an owner is an error, because

@@ -85,7 +85,7 @@ class Place:
                 role.assume_role_policy_document,
                 {name: json.loads(text) for name, text in role.policies.items()},
                 sorted(role.managed_policies),
-                role.tags,
+                tags(role.tags),
             )
             for role in backend.roles.values()
         }

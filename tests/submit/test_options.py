@@ -243,6 +243,8 @@ PINNED = {"agent_version", "machines"}
 """Are in `options.json` as what was pinned: tests/submit/bundle/test_agent.py."""
 OF_NATIVE = {"s3_encryption"}
 """Is in `options.json` with transport='native' alone: tests/hooks/test_native.py."""
+OF_SCHEME = {"owner_scheme"}
+"""Is in `options.json` as the owner: tests/submit/test_owners.py."""
 INTERNAL = {
     "SMSSH_STEP",  # the step's own name
     "SMSSH_MAX_RUNTIME",  # the request's own limit
@@ -263,7 +265,7 @@ def test_every_variable_has_its_option() -> None:
 
 
 def test_options_and_variables_say_the_same() -> None:
-    assert set(SAME) | PINNED | OF_NATIVE == {
+    assert set(SAME) | PINNED | OF_NATIVE | OF_SCHEME == {
         option.name for option in settings.OPTIONS.values() if option.travels == settings.OPTIONS_JSON
     }
     for name, (value, variables) in SAME.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from smssh_plugin import SmsshError, SSHOptions, with_ssh
+from smssh_plugin.cli import main
 from smssh_plugin.errors import ExitStatus
 from smssh_plugin.setting_values import OWNER_SCHEMES
 from smssh_plugin.setup.owners import SCHEMES, owner_scheme
@@ -17,6 +18,8 @@ from .conftest import SDK, steps_of
 from .support import uri_in
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import boto3
 
 pytestmark = [
@@ -69,6 +72,16 @@ def test_the_caller_is_the_owner_of_what_it_submits(
     assert bundled(sdk, boto_session, owner="ann") == "ann"
     monkeypatch.setenv("SMSSH_OWNER", "bob")
     assert bundled(sdk, boto_session) == "bob"
+
+
+def test_a_bundle_that_is_built_by_hand_has_its_owner(
+    caller: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bundle", "build", "-o", "owner_scheme=caller", "--to", str(tmp_path)]) == 0
+    (built,) = tmp_path.iterdir()
+    assert json.loads((built / "options.json").read_text())["owner"] == caller
+    assert main(["bundle", "build", "-o", "owner_scheme=team", "--to", str(tmp_path)]) == ExitStatus.USAGE
+    assert "error: the owner scheme is 'team', and no owner is named" in capsys.readouterr().err
 
 
 def test_a_transform_step_has_the_owner_of_its_model(

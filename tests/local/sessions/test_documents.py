@@ -46,6 +46,28 @@ def test_the_accounts_documents_live_beside_aws_own_and_motos(service: Service) 
         ssm.get_document(Name="Mine")
 
 
+def test_a_document_has_versions_and_tags(service: Service) -> None:
+    """A new version is the default one when it is made so; in the preferences at once."""
+    ssm = service.client("ssm")
+    create(ssm, "Mine", document(description="1"), Tags=[{"Key": "a", "Value": "b"}])
+    new = {"Name": "Mine", "Content": json.dumps(document(description="2")), "DocumentVersion": "$LATEST"}
+    assert ssm.update_document(**new)["DocumentDescription"]["DocumentVersion"] == "2"
+    with pytest.raises(ClientError, match="DuplicateDocumentContent"):
+        ssm.update_document(**new)
+    assert json.loads(ssm.get_document(Name="Mine")["Content"])["description"] == "1"
+    assert json.loads(ssm.get_document(Name="Mine", DocumentVersion="2")["Content"])["description"] == "2"
+    with pytest.raises(ClientError, match="InvalidDocumentVersion"):
+        ssm.update_document_default_version(Name="Mine", DocumentVersion="3")
+    ssm.update_document_default_version(Name="Mine", DocumentVersion="2")
+    assert json.loads(ssm.get_document(Name="Mine")["Content"])["description"] == "2"
+    told = ssm.describe_document(Name="Mine")["Document"]
+    assert (told["DefaultVersion"], told["LatestVersion"]) == ("2", "2")
+    resource = {"ResourceType": "Document", "ResourceId": "Mine"}
+    ssm.add_tags_to_resource(**resource, Tags=[{"Key": "c", "Value": "d"}])
+    ssm.remove_tags_from_resource(**resource, TagKeys=["a"])
+    assert ssm.list_tags_for_resource(**resource)["TagList"] == [{"Key": "c", "Value": "d"}]
+
+
 @pytest.mark.parametrize(
     ("operation", "arguments", "code"),
     [
