@@ -119,6 +119,7 @@ USUAL = tuple(name for name, part in PARTS.items() if part.usual)
     help="An object of S3 or a parameter that has authorized keys.",
 )
 @aws_options
+# Long: a parameter for each option, and its help.
 def setup(
     parts: tuple[str, ...],
     form: str | None,
