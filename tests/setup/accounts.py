@@ -52,7 +52,9 @@ class Place:
         sessions = self.service.sessions
         sessions.tier, sessions.tier_set_by = "standard", ""
         sessions.faults.clear()
-        sessions.nodes.nodes.clear()
+        for node in list(sessions.nodes.nodes):
+            body = {"InstanceId": node}
+            self.service.do(sessions.handle("DeregisterManagedInstance", body, None))
         for name in [name for name, one in sessions.documents._documents.items() if one.owner != "Amazon"]:
             sessions.documents.delete({"Name": name})
         for each in self.ssm.get_parameters_by_path(Path="/smssh", Recursive=True)["Parameters"]:
