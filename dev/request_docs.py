@@ -475,8 +475,9 @@ The other actions that the agent calls are not needed (associations, inventory):
 `ec2messages` is not needed either, nor is its endpoint for [jobs in a VPC](vpc.md).
 """
 OWNERS = """
-A node has the tag `SSHOwner` only if `owner` or `SMSSH_OWNER` was set when the request was made. With a condition on
-`ssm:resourceTag/SSHOwner`, nobody can log in to jobs that were submitted without it."""
+A node has the tag `SSHOwner` only if `owner` or `SMSSH_OWNER` was set when the request was made, or `owner_scheme`
+found who makes it. With a condition on `ssm:resourceTag/SSHOwner`, nobody can log in to jobs that were submitted
+without it."""
 
 
 def page() -> str:
