@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests import fast, needs
+from tests import fast, needs, service_models
 
 OPEN_FILES = 20_000
 """Some tests open a thousand sockets, and a login may have no more than 1024 descriptors."""
@@ -18,6 +18,7 @@ def pytest_configure(config):
     """
     config.pluginmanager.register(needs)
     config.pluginmanager.register(fast)
+    service_models.read_once()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < OPEN_FILES:
         wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
