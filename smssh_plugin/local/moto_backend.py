@@ -22,13 +22,13 @@ import boto3
 import urllib3
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from moto.core.config import default_user_config
 from moto.iam.models import iam_backends
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.sts.models import sts_backends
 from urllib3.connection import HTTPConnection
 from werkzeug.serving import ThreadedWSGIServer
 
+from . import aws_policies
 from .keyring import Key
 from .lambda_functions import Function
 from .sagemaker.resources import ACCOUNT, REGION
@@ -86,8 +86,7 @@ class MotoBackend:
             listener.listen(_BACKLOG)
             app = DomainDispatcherApplication(create_backend_app)
             self._server = _Server(f"unix://{self.path}", 0, app, MotoRequestHandler, fd=listener.fileno())
-        # AWS's own policies are there by name, as in an account.
-        default_user_config["iam"]["load_aws_managed_policies"] = True
+        aws_policies.provide()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK,), daemon=True)
         self._thread.start()
 

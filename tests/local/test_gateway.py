@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
+from moto.iam.models import AWSManagedPolicy
+from moto.moto_api._internal import moto_api_backend
 
 from tests.waiting import LIMIT
 
@@ -28,6 +30,9 @@ ODD_KEYS = [
     "query?and#hash&amp=;",
     "quote'\"<>|*~",
 ]
+
+STATEMENT = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+POLICY = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
 
 
 @pytest.fixture
@@ -141,6 +146,28 @@ def test_policies_of_aws_are_there_by_name(service) -> None:
     assert len(iam.list_attached_role_policies(RoleName="role")["AttachedPolicies"]) == 2
     with pytest.raises(ClientError, match="NoSuchEntity"):
         iam.attach_role_policy(RoleName="role", PolicyArn="arn:aws:iam::aws:policy/NoSuchPolicy")
+
+
+def test_policies_of_aws_are_made_when_they_are_looked_at(service, monkeypatch) -> None:
+    made = []
+    ours = AWSManagedPolicy.from_data
+    monkeypatch.setattr(
+        AWSManagedPolicy, "from_data", lambda name, *more: made.append(name) or ours(name, *more)
+    )
+    service.s3.create_bucket(Bucket="bucket")
+    service.client("sts").get_caller_identity()
+    assert not made
+    iam = service.client("iam")
+    own = iam.create_policy(PolicyName="own", PolicyDocument=POLICY)["Policy"]["Arn"]
+    page = iam.list_policies(Scope="AWS", MaxItems=1000)
+    assert (len(page["Policies"]), page["IsTruncated"]) == (1000, True)
+    assert [each["Arn"] for each in iam.list_policies(Scope="Local")["Policies"]] == [own]
+    assert len(made) == len(set(made)) > 1000
+    moto_api_backend.reset()
+    assert iam.list_policies(Scope="Local")["Policies"] == []
+    assert (
+        iam.get_policy(PolicyArn="arn:aws:iam::aws:policy/ReadOnlyAccess")["Policy"]["AttachmentCount"] == 0
+    )
 
 
 def test_the_rest_of_aws_is_moto_s(service) -> None:
