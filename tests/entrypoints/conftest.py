@@ -1,5 +1,7 @@
+import importlib.util
 import io
 import platform
+import py_compile
 import subprocess
 import sys
 import zipfile
@@ -39,6 +41,15 @@ def bundle(tmp_path_factory, key):
             for file in metadata.distribution(name).files or ():
                 if file.suffix != ".pyc" and ".." not in file.parts:
                     archive.write(file.locate(), str(file))
+                if file.suffix == ".py" and name in ("asyncssh", "cryptography"):
+                    # With byte code, unlike PyPI's: each container would compile all of it anew. The small ones stay.
+                    compiled = folder / "compiled.pyc"
+                    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+                    py_compile.compile(
+                        str(file.locate()), str(compiled), doraise=True, invalidation_mode=mode
+                    )
+                    archive.write(compiled, importlib.util.cache_from_source(str(file)))
+                    compiled.unlink()
     place = f"wheels/{sys.version_info[0]}.{sys.version_info[1]}-{platform.machine()}"
     files = {name: data for name, data in built.files.items() if name != MANIFEST}
     model.sealed({**files, f"{place}/asyncssh-0-py3-none-any.whl": wheel.getvalue()}).write(folder)
