@@ -13,12 +13,13 @@ from dev import measure
 SOURCE = measure.working_tree()
 MODULES = measure.modules(SOURCE.trees)
 
-LEAVES = {"_version", "durations", "errors", "files", "processes", "streams", "terminal"}
+LEAVES = {"_version", "at_once", "durations", "errors", "files", "processes", "streams", "terminal"}
 """May be imported from anywhere, and import nothing of ours."""
 IMPORTS: dict[str, set[str]] = {
     "__init__": {"client", "entrypoints", "hookspecs", "submit"},  # loaded when it is first used
     "__main__": {"cli"},
     "_version": set(),
+    "at_once": set(),
     "durations": set(),
     "errors": set(),
     "files": set(),
@@ -54,12 +55,14 @@ IMPORTS: dict[str, set[str]] = {
     },
     "session": {"aws"},
     "client": {"aws", "definitions", "home", "keys"},
-    "debug": {"aws", "client", "definitions", "plugins"},
+    "costs": {"aws", "client", "home", "setting_values"},
+    "debug": {"aws", "client", "costs", "definitions", "plugins"},
     "setup": {"aws", "client", "setting_values"},
     "doctor": {"aws", "client", "debug", "definitions", "home", "keys", "plugins"},
     "cli": {
         "aws",
         "client",
+        "costs",
         "debug",
         "doctor",
         "local",

@@ -41,6 +41,8 @@ SERVICES = {
     "sagemaker": Service("api.sagemaker", "SageMaker", "sagemaker", "sagemaker"),
     "kms": Service("kms", "TrentService", "kms", "kms"),
     "logs": Service("logs", "Logs_20140328", "logs", "cloudwatch_logs"),
+    "pricing": Service("api.pricing", "AWSPriceListService", "pricing", "pricing"),
+    "service-quotas": Service("servicequotas", "ServiceQuotasV20190624", "servicequotas", "service_quotas"),
     "s3": Service("s3", "", "s3", "s3"),
 }
 

@@ -10,6 +10,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "certify": ("certify", "certify", "Make a short-lived SSH certificate for a key."),
     "cleanup": ("cleanup", "cleanup", "Remove the managed nodes and activations of jobs that have ended."),
     "connect": ("connect", "connect", "Log in to a job's container, or run a command there."),
+    "costs": ("costs", "costs", "Show what SSH in jobs took and cost: node hours, hold minutes, money."),
     "debug": ("debug", "debug", "Watch a pipeline, fix the step that fails while it is held, and report."),
     "doctor": ("doctor", "doctor", "Find out what keeps you from logging in, and who has to do what."),
     "extend": ("remote", "extend", "Give a held job more time."),

@@ -24,6 +24,7 @@ def list_(everything: bool, owner: str | None, as_json: bool, region: str | None
     """List the hosts that can be reached."""
     from ..aws.session import AwsSession
     from ..client.managed_nodes import conflicts, list_nodes
+    from ..costs.waiting import waiting
 
     session = AwsSession(region, profile)
     nodes = list_nodes(session, everything=everything, owner=owner)
@@ -53,6 +54,10 @@ def list_(everything: bool, owner: str | None, as_json: bool, region: str | None
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for kind, job in dict.fromkeys((node.kind, node.job) for node in nodes if node.state == "held"):
+        cost = waiting(session, kind, job)
+        if cost:
+            put(line(f"{job}.{kind}.sagemaker is held: {cost}"), error=True)
     for address, some in claimed.items():
         who = "; ".join(
             f"{one.target} (owner {one.owner or 'unknown'!r}, {one.state or 'state unknown'})" for one in some

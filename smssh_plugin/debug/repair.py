@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.claims import confirmed
 from ..client.connection import control
+from ..costs.waiting import waiting
 from ..durations import format_duration
 from ..errors import SmsshError
 from . import fix as fixes
@@ -206,6 +207,10 @@ class Repair:
         self._shared.found(incident)
         which = f" (attempt {attempt})" if attempt > 1 else ""
         self._say(f"failed and is held{which}: {incident.error}", "bad")
+        held = max(0.0, time.time() - (incident.held_since or incident.found))
+        cost = waiting(self._shared.session, self.node.kind, self.node.job, held)
+        if cost:
+            self._say(cost)
         incident.probes = look(self._shared.probes, connection, lambda text: self._say(text, "warn"))
         return incident
 

@@ -7,13 +7,11 @@ says that its job has ended. Nodes of others are neither read nor counted: the s
 
 from __future__ import annotations
 
-import contextlib
 import re
-import threading
-from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..at_once import at_once
 from ..aws.session import ServiceRefused
 from ..client.addresses import DEFAULT_HOST, JobAddress
 from ..client.job_state import DESCRIBE, ENDED
@@ -22,7 +20,7 @@ from ..durations import format_duration
 from ..errors import SmsshError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ..aws.session import AwsSession
 
@@ -48,7 +46,6 @@ UNKNOWN_SECONDS = 86400.0
 Such a node may be of an endpoint, which has no job, or of a container in SageMaker's local mode; and a container that
 only knows the ARN of its job may have its name in lower case. Agents report every 5 minutes.
 """
-THREADS = 8
 _OFFLINE = frozenset({"ConnectionLost", "Inactive"})
 _NODE = re.compile(r"mi-[0-9a-f]{17}")
 _JOB_NAME = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62}")
@@ -210,7 +207,7 @@ def look(session: AwsSession, makers: tuple[Maker, ...], limits: Limits, now: fl
             found.append(Finding(entry, False, early))
         else:
             old.append(entry)
-    tagged = [entry for entry in _at_once(lambda one: _with_tags(session, one), old) if entry is not None]
+    tagged = [entry for entry in at_once(lambda one: _with_tags(session, one), old) if entry is not None]
     problem = None
     try:
         tagged += _listed_activations(session, makers, limits)
@@ -219,7 +216,7 @@ def look(session: AwsSession, makers: tuple[Maker, ...], limits: Limits, now: fl
             raise
         problem = error
     jobs = sorted({one.job for one in tagged if not (_early(one, limits, now) or _foreign(one, limits))})
-    fates = dict(zip(jobs, _at_once(lambda job: fate_of(session, *job), jobs), strict=True))
+    fates = dict(zip(jobs, at_once(lambda job: fate_of(session, *job), jobs), strict=True))
     found += [judge(one, fates.get(one.job, _NOT_ASKED), limits, now) for one in tagged]
     return Overview(sorted(found, key=lambda finding: (finding.entry.seen, finding.entry.id)), problem)
 
@@ -362,37 +359,6 @@ def _tags(listed: list[dict[str, str]] | None) -> dict[str, str]:
 
 def _has_its_tags(entry: Entry) -> bool:
     return all(tag in entry.tags for tag in entry.maker.tags)
-
-
-def _at_once(function: Callable[[Any], Any], values: list[Any]) -> list[Any]:
-    """The answers for all values, in their order.
-
-    Ctrl-C does not wait for the calls that are under way, as it would with the threads of an executor.
-    """
-    answers: list[Any] = [None] * len(values)
-    todo = deque(range(len(values)))
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        while todo and not errors:
-            with contextlib.suppress(IndexError):  # another thread took the last one
-                index = todo.popleft()
-                try:
-                    answers[index] = function(values[index])
-                except BaseException as error:  # noqa: BLE001 - raised below
-                    errors.append(error)
-
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(values)))]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    finally:
-        todo.clear()
-    if errors:
-        raise errors[0]
-    return answers
 
 
 # --------------------------------------------------------------------------------------------------- what becomes of it
