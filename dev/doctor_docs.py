@@ -10,8 +10,8 @@ HEAD = """\
 
 <!-- Written by dev/docs.py from smssh_plugin/doctor/. -->
 
-`smssh doctor` looks at this machine, your AWS credentials and permissions, the settings of the account, and at a job
-or a pipeline that you name. It changes nothing, and starts no session.
+`smssh doctor` looks at this machine, your AWS credentials and permissions, the settings of the account, and at a job,
+a pipeline or subnets that you name. It changes nothing, and starts no session.
 
 ```console
 $ smssh doctor --job Train.churn.pipeline.sagemaker
@@ -40,6 +40,12 @@ reported. `-v` shows those checks, details and times.
   `statement` may be null. Texts of AWS and of job logs are in it as they are: escape them before a terminal shows them.
 - The exit status is 1 with a problem or a crash. Without them it is 8 if a check cannot tell, else 0.
 - Checks run side by side. Each has {limit:g} seconds; one that takes longer "cannot tell".
+
+`smssh doctor --subnet subnet-1 --security-group sg-1` looks at the network of a VPC before a job is submitted: the
+default route, endpoints for `ssm`, `ssmmessages` and `s3`, private DNS, and the security groups of job and endpoints.
+With `--job` and `--pipeline` it looks at the subnets that these name. Network ACLs, firewalls, peered VPCs, policies of
+endpoints and IPv6 are not looked at; a default route to anything else than a NAT gateway or an internet gateway is
+"cannot tell", if an endpoint is missing.
 
 Plugins add checks of their own by the hook [`smssh_checks`](hooks.md).
 

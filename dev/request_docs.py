@@ -286,6 +286,21 @@ DOCTOR = (
         "Session Manager's preferences",
         ("get_document",),
     ),
+    Permission(
+        "ec2:DescribeSubnets, ec2:DescribeRouteTables, ec2:DescribeVpcEndpoints, ec2:DescribeSecurityGroups",
+        "`*`",
+        "the network of jobs in a VPC",
+        ("describe_subnets", "describe_route_tables", "describe_vpc_endpoints", "describe_security_groups"),
+    ),
+    Permission(
+        "ec2:DescribeVpcAttribute",
+        "the VPC",
+        "whether private DNS has an effect in it",
+        ("describe_vpc_attribute",),
+    ),
+    Permission(
+        "servicequotas:ListServiceQuotas", "`*`", "the quota of managed nodes", ("list_service_quotas",)
+    ),
 )
 """What `smssh doctor` asks beside what its user does anyway; all of it is optional."""
 _POLICIES = "the policies `NAME-*`"
@@ -397,6 +412,44 @@ ADMIN = (
     ),
 )
 """What `smssh setup --apply` and `--undo` need. NAME is the value of `--name`."""
+COSTS = (
+    Permission(
+        "sagemaker:ListTrainingJobs, sagemaker:ListProcessingJobs, sagemaker:ListTransformJobs",
+        "`*`",
+        "the jobs that ran",
+        ("list_training_jobs", "list_processing_jobs", "list_transform_jobs"),
+    ),
+    Permission(
+        "sagemaker:DescribeTrainingJob, sagemaker:DescribeProcessingJob, sagemaker:DescribeTransformJob",
+        "jobs",
+        "their times and instances, and whether they have SSH",
+        ("describe_training_job", "describe_processing_job", "describe_transform_job"),
+    ),
+    Permission(
+        "sagemaker:DescribeModel", "models", "the same for transform jobs; optional", ("describe_model",)
+    ),
+    Permission(
+        "s3:GetObject",
+        "`BUCKET/PREFIX/*/options.json`",
+        "the owner of an ended job, which its bundle names; optional",
+    ),
+    Permission(
+        "ssm:DescribeInstanceInformation, ssm:ListTagsForResource",
+        "`*`; managed instances",
+        "hosts of endpoints, and the owners of jobs that run; optional",
+    ),
+    Permission(
+        "logs:FilterLogEvents", "SageMaker's log groups", "hold minutes; optional", ("filter_log_events",)
+    ),
+    Permission(
+        "sagemaker:ListPipelines, sagemaker:ListPipelineExecutions",
+        "`*`; pipelines",
+        "the pipelines of jobs; optional",
+        ("list_pipelines", "list_pipeline_executions"),
+    ),
+    Permission("pricing:GetProducts", "`*`", "prices; optional", ("get_products",)),
+)
+"""What `smssh costs` needs."""
 
 IN_CONTAINER = (
     "hooks",
@@ -413,7 +466,8 @@ CALLS = re.compile(
 ON_LAPTOP = ("client", "session", "debug", "setup", "cli")
 """The rooms that call AWS by the names of operations: `session.call("ssm", "start_session", ...)`."""
 OPERATION = re.compile(
-    r'"(?:iam|kms|logs|sagemaker|ssm)",\s*"([a-z_]+)"|\("((?:describe|list)_[a-z]+_jobs?)"'
+    r'"(?:ec2|iam|kms|logs|pricing|sagemaker|service-quotas|ssm)",\s*"([a-z_]+)"'
+    r'|\("((?:describe|list)_[a-z]+_jobs?)"'
 )
 
 FILES = {
@@ -620,6 +674,7 @@ def access_section() -> str:
         ("The submitting principal", SUBMITTER),
         ("Who logs in or debugs", CLIENT),
         ("Who cleans up", CLEANUP),
+        ("Who runs smssh costs", COSTS),
         ("Who runs smssh doctor", DOCTOR),
         ("Who runs smssh setup --apply and --undo", ADMIN),
     ):

@@ -174,6 +174,7 @@ def test_every_call_of_aws_has_its_permission(generator) -> None:
         assert {call for row in rows for call in row.calls} == docs.calls(places)
     ours = {call for row in (*docs.CLIENT, *docs.CLEANUP, *docs.ADMIN) for call in row.calls}
     assert ours == docs.operations()
+    assert {call for row in docs.COSTS for call in row.calls} >= docs.operations(("costs",))
     users = {call for row in (*docs.CLIENT, *docs.CLEANUP) for call in row.calls}
     assert {call for row in docs.DOCTOR for call in row.calls} == docs.operations(("doctor",)) - users
 

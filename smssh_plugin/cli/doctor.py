@@ -23,6 +23,20 @@ SHOWN_UNDER_WAY = 3
 @click.argument("checks", nargs=-1, metavar="[CHECK]...")
 @click.option("--job", metavar="NAME", help="Look at a job as well: its name, or an address.")
 @click.option("--pipeline", metavar="NAME", help="Look at a pipeline as well.")
+@click.option(
+    "--subnet",
+    "subnets",
+    multiple=True,
+    metavar="ID",
+    help="Look at a subnet in which jobs are to run; may be given more than once.",
+)
+@click.option(
+    "--security-group",
+    "groups",
+    multiple=True,
+    metavar="ID",
+    help="With --subnet: a security group of the jobs; may be given more than once.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show details, and what each check took.")
 @click.option("--list", "list_", is_flag=True, help="List the checks, and run none.")
 @json_option
@@ -31,6 +45,8 @@ def doctor(
     checks: tuple[str, ...],
     job: str | None,
     pipeline: str | None,
+    subnets: tuple[str, ...],
+    groups: tuple[str, ...],
     verbose: bool,
     list_: bool,
     as_json: bool,
@@ -39,13 +55,19 @@ def doctor(
 ) -> int:
     """Find out what keeps you from logging in, and say who has to do what.
 
-    It looks at this machine, your AWS credentials and permissions, the account's settings, and at a job or a
-    pipeline if you name one. It changes nothing. A CHECK is the id of a check, such as laptop.clock, or a subject,
-    such as laptop; the checks that it depends on run as well.
+    It looks at this machine, your AWS credentials and permissions, the account's settings, and at a job, a pipeline
+    or the network of subnets if you name one. It changes nothing. A CHECK is the id of a check, such as laptop.clock,
+    or a subject, such as laptop; the checks that it depends on run as well.
 
     A check ends as ok, problem, hint, cannot tell (something that it needs is missing) or crash (a mistake in
     smssh). The exit status is 1 with a problem or a crash; without them it is 8 if a check cannot tell, else 0.
     """
+    if groups and not subnets:
+        raise click.UsageError("--security-group goes with --subnet")
+    if subnets and (job or pipeline):
+        raise click.UsageError(
+            "--subnet goes with neither --job nor --pipeline, which name their own subnets"
+        )
     from ..aws.session import AwsSession
     from ..doctor.case import Case
     from ..doctor.catalogue import SUBJECTS, chosen
@@ -64,9 +86,9 @@ def doctor(
             width = max(len(each.id) for each in every)
             click.echo("\n".join(f"{each.id:{width}}  {each.summary}" for each in every))
         return 0
-    given = [name for name, value in (("job", job), ("pipeline", pipeline)) if value]
+    given = [name for name, value in (("job", job), ("pipeline", pipeline), ("subnet", subnets)) if value]
     wanted = chosen(checks, given, others)
-    case = Case(AwsSession(region, profile), job, pipeline)
+    case = Case(AwsSession(region, profile), job, pipeline, subnets, groups)
     shows = sys.stderr.isatty()
 
     def progress(ended: int, running: Sequence[str]) -> None:

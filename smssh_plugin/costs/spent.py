@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from .jobs import SpentJob
     from .prices import Prices
 
-__all__ = ["GROUPS", "Costs", "Spent", "Sum", "costs", "sums", "total"]
+__all__ = ["GROUPS", "Costs", "Spent", "Sum", "costs", "spent", "sums", "total"]
 
 GROUPS = ("owner", "pipeline", "step", "kind", "job")
 """What sums can be made by."""
+_AMOUNT = re.compile(r"[\d.]+")
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def costs(
     found = find(session, since, now, progress)
     progress(f"the logs of {len(found.jobs)} jobs with SSH")
     minutes, trouble = _minutes(session, found.jobs, since, now)
-    spent = [_spent(job, held, prices, since, now) for job, held in zip(found.jobs, minutes, strict=True)]
+    jobs = [spent(job, held, prices, since, now) for job, held in zip(found.jobs, minutes, strict=True)]
     missing = list(found.missing)
     silent = sum(held is None for held in minutes)
     if trouble is not None:
@@ -110,7 +112,7 @@ def costs(
         missing.append(prices.trouble.message)
     elif prices.unknown:
         missing.append(f"the price list has no price, or several, for {', '.join(sorted(prices.unknown))}")
-    return Costs(spent, found.orphans, missing, found.unread)
+    return Costs(jobs, found.orphans, missing, found.unread)
 
 
 def _minutes(
@@ -136,7 +138,8 @@ def _minutes(
     return found, denied[0] if denied else None
 
 
-def _spent(job: SpentJob, minutes: float | None, prices: Prices, since: float, now: float) -> Spent:
+def spent(job: SpentJob, minutes: float | None, prices: Prices, since: float, now: float) -> Spent:
+    """What a job took between `since` and `now`; its hold minutes are given, None where they are not known."""
     end = now if job.ended is None else min(job.ended, now)
     hours = max(0.0, end - max(job.began, since)) / 3600 * job.nodes
     node_cost = _times(hours, prices.node) if job.nodes else Price(0.0, "")
@@ -156,22 +159,22 @@ def _times(amount: float, price: Callable[[], Price | None]) -> Price | None:
 def _an_hour(job: SpentJob, prices: Prices) -> Price | None:
     """What all instances of a job cost an hour: what the job says, or else the price list."""
     if job.price:
-        amount, _, currency = job.price.partition(" ")
-        try:
-            return Price(float(amount) * sum(count for _, count in job.pools), currency)
-        except ValueError:  # a sign right behind the number
-            return None
+        amount = _AMOUNT.match(job.price)
+        assert amount is not None  # as its setting is read
+        return Price(
+            float(amount[0]) * sum(count for _, count in job.pools), job.price[amount.end() :].strip()
+        )
     return total(_times(float(count), partial(prices.instance, job.kind, kind)) for kind, count in job.pools)
 
 
 def total(parts: Iterable[Price | None]) -> Price | None:
-    """The sum; None where a part of it is not known, or the currencies differ."""
+    """The sum; None where a part of it is not known, or the currencies differ. One without is in that of the others."""
     amount, currencies = 0.0, set()
     for each in parts:
         if each is None:
             return None
         amount += each.amount
-        if each.amount:
+        if each.amount and each.currency:
             currencies.add(each.currency)
     return Price(amount, *currencies or {""}) if len(currencies) < 2 else None
 

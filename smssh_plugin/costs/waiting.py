@@ -1,6 +1,4 @@
-"""What it costs that a job waits, where this machine remembers the price of its instances: AWS's price list is not
-asked.
-"""
+"""What it costs that a job waits, where this machine remembers the price of its instances; AWS is not asked for it."""
 
 from __future__ import annotations
 

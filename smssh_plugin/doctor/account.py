@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from ..aws.session import ServiceRefused
@@ -17,6 +18,15 @@ __all__ = ["CHECKS"]
 TIER = "/ssm/managed-instance/activation-tier"
 PREFERENCES = "SSM-SessionManagerRunShell"
 """The session document that has the account's preferences; it is absent until they are saved for the first time."""
+SAFE_NODES = 2400
+"""Managed nodes of a region; with more, some may drop ("Systems Manager endpoints and quotas")."""
+NEAR = 0.8
+"""The part of a limit from which on it is worth knowing."""
+_NODE_QUOTA = re.compile(
+    r"(?:(?:total|maximum) )?(?:number of )?(?:registered |hybrid |hybrid-activated |on-premises )*"
+    r"managed (?:nodes|instances)(?: (?:per|in an?) .*)?",
+    re.IGNORECASE,
+)
 ADMINISTRATOR = "an administrator of the account"
 
 
@@ -56,6 +66,67 @@ def _native(case: Case) -> bool:
         return case.job_name is not None and case.job().native
     except SmsshError:  # another check's to say
         return False
+
+
+def nodes(case: Case) -> Finding:
+    """How many hybrid nodes are registered, against the quota and what AWS recommends."""
+    if _native(case):
+        return ok("this job, with SageMaker's remote debugging, registers no hybrid node")
+    limit, origin, unread = _quota(case)
+    most = SAFE_NODES if limit is None else limit
+    count = 0
+    for page in case.session.pages(
+        "ssm",
+        "describe_instance_information",
+        Filters=[{"Key": "ResourceType", "Values": ["ManagedInstance"]}],
+        MaxResults=50,
+    ):
+        count += len(page.get("InstanceInformationList") or ())
+        if count > most:
+            break
+    some = (
+        f"{count} hybrid nodes are registered in {case.session.region}"
+        if count <= most
+        else (f"more than {most} hybrid nodes are registered in {case.session.region}")
+    )
+    if limit is not None and count >= limit:
+        return problem(
+            f"{some}, and {origin} is {limit}: no host can register",
+            fix="remove what ended jobs left behind (`smssh cleanup`), or ask for a higher quota",
+            who=ADMINISTRATOR,
+            statement={
+                "Effect": "Allow",
+                "Action": "servicequotas:RequestServiceQuotaIncrease",
+                "Resource": "*",
+            },
+        )
+    if count >= most * NEAR:
+        what = f"{origin} is {limit}" if limit is not None else f"AWS calls up to {SAFE_NODES} safe"
+        return hint(
+            f"{some}, and {what}",
+            *unread,
+            fix="remove what ended jobs left behind (`smssh cleanup`)",
+            who=ADMINISTRATOR,
+        )
+    return ok(some, *unread)
+
+
+def _quota(case: Case) -> tuple[int | None, str, tuple[str, ...]]:
+    """The account's quota of managed nodes and its name, if there is one; and why it could not be read."""
+    try:
+        for page in case.session.pages(
+            "service-quotas", "list_service_quotas", ServiceCode="ssm", MaxResults=100
+        ):
+            for each in page.get("Quotas") or ():
+                name = str(each.get("QuotaName") or "")
+                if _NODE_QUOTA.fullmatch(name) and float(each.get("Value") or 0.0) >= 1.0:
+                    return int(float(each["Value"])), f"the quota {name!r} ({each.get('QuotaCode')})", ()
+    except SmsshError as error:
+        # It is an extra: without it, what AWS recommends counts.
+        if error.reference == "access-denied":
+            return None, "", ("the quotas are not known: needs servicequotas:ListServiceQuotas",)
+        return None, "", (f"the quotas are not known: {error.message}",)
+    return None, "", ()
 
 
 def preferences(case: Case) -> Finding:
@@ -106,6 +177,12 @@ def _for_shells(case: Case, inputs: dict[str, Any]) -> tuple[str, str, dict[str,
 
 CHECKS = (
     Check("account.tier", "the tier of hybrid nodes", tier, ("identity.credentials",)),
+    Check(
+        "account.nodes",
+        "the number of hybrid nodes, and the quota",
+        nodes,
+        ("identity.credentials", "account.tier"),
+    ),
     Check(
         "account.preferences",
         "Session Manager's preferences: KMS, run-as, time-outs",

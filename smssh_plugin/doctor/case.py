@@ -17,7 +17,7 @@ from ..client.patience import NotYet
 from ..errors import ExitStatus, SmsshError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..aws.identity_calls import Caller
     from ..aws.session import AwsSession
@@ -67,11 +67,15 @@ class Case:
         session: the AWS session.
         job_name: the job that was named, by its name or an address; None where none was.
         pipeline_name: the pipeline that was named; None where none was.
+        subnets: the ids of the subnets that were named.
+        security_groups: the ids of the security groups that were named with them.
     """
 
     session: AwsSession
     job_name: str | None = None
     pipeline_name: str | None = None
+    subnets: Sequence[str] = ()
+    security_groups: Sequence[str] = ()
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _answers: dict[str, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)

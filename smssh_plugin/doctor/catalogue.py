@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
-from . import account, identity, job, laptop, permissions, pipeline
+from . import account, identity, job, laptop, network, permissions, pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,11 +19,16 @@ SUBJECTS: dict[str, tuple[Check, ...]] = {
     "identity": identity.CHECKS,
     "permissions": permissions.CHECKS,
     "account": account.CHECKS,
+    "network": network.CHECKS,
     "job": job.CHECKS,
     "pipeline": pipeline.CHECKS,
 }
 """In the order in which they are shown."""
-NAMED = {"job": "--job NAME", "pipeline": "--pipeline NAME"}
+NAMED = {
+    "network": "--job NAME, --pipeline NAME or --subnet ID",
+    "job": "--job NAME",
+    "pipeline": "--pipeline NAME",
+}
 """Subjects that have to be named, and how."""
 
 
@@ -32,7 +37,7 @@ def chosen(names: Iterable[str], given: Iterable[str], others: Iterable[Check] =
 
     Args:
         names: ids of checks, or subjects; none: all subjects that need no name, and those that were given one.
-        given: the subjects of `NAMED` that were given a name.
+        given: what was given a name: job, pipeline or subnet.
         others: checks of plugins; ours come before one with the same id.
 
     Raises:
@@ -42,6 +47,8 @@ def chosen(names: Iterable[str], given: Iterable[str], others: Iterable[Check] =
     for check in others:
         every.setdefault(check.id, check)
     named = frozenset(given)
+    if named:
+        named |= {"network"}
     wanted: set[str] = set()
     subjects = dict.fromkeys(check.subject for check in every.values())
     asked = list(names) or [subject for subject in subjects if subject not in NAMED or subject in named]

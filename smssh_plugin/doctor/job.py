@@ -30,7 +30,7 @@ from .checks import Check, Finding, hint, ok, problem, unknown
 if TYPE_CHECKING:
     from .case import Case, Job
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "in_use"]
 
 SUBMITTER = "the person who submits the job"
 ADMINISTRATOR = "an administrator of the account"
@@ -145,7 +145,7 @@ def network(case: Case) -> Finding:
             who=SUBMITTER,
         )
     vpc = config.get("VpcConfig")
-    if vpc and _in_use(case):
+    if vpc and in_use(case):
         return ok("it runs in a VPC, and its host is online")
     if vpc:
         subnets = ", ".join(map(str, vpc.get("Subnets") or ()))
@@ -174,8 +174,8 @@ def role(case: Case) -> Finding:
             fix="see SMSSH_ROLE of its model",
         )
     short = managed_nodes.role_names(name)[-1]
-    if _in_use(case):
-        return ok(f"its host is online with the role {_in_use(case)}")
+    if in_use(case):
+        return ok(f"its host is online with the role {in_use(case)}")
     try:
         answer = identity_calls.call(case.session, "iam", "get_role", RoleName=short)
     except ServiceRefused as error:
@@ -214,7 +214,7 @@ def role_permissions(case: Case) -> Finding:
     job = case.job()
     if job.native:
         return ok("SageMaker's remote debugging registers no node")
-    if _in_use(case):
+    if in_use(case):
         return ok("its host has registered")
     own, nodes = _job_role(case), _node_role(case)
     if not own:
@@ -252,7 +252,7 @@ def role_permissions(case: Case) -> Finding:
     return ok(f"the job's role {managed_nodes.role_names(own)[-1]} may register a node")
 
 
-def _in_use(case: Case) -> str:
+def in_use(case: Case) -> str:
     """The role of the host's node, where that is online: what it takes to get there was allowed; "" else."""
     try:
         found = _registered(case)

@@ -15,7 +15,7 @@ from .checks import Check, Finding, hint, ok, problem, unknown
 if TYPE_CHECKING:
     from .case import Case
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "described"]
 
 KINDS = {"Training": "training", "Processing": "processing", "Transform": "transform", "Tuning": "tuning"}
 """The types of steps whose jobs can be entered."""
@@ -25,7 +25,7 @@ SUBMITTER = "the person who makes the pipeline"
 def exists(case: Case) -> Finding:
     """Whether there is such a pipeline."""
     try:
-        found = _described(case)
+        found = described(case)
     except SmsshError as error:
         if error.reference != "no-pipeline":
             raise
@@ -33,7 +33,12 @@ def exists(case: Case) -> Finding:
     return ok(f"pipeline {case.pipeline_name} is there", f"status: {found.get('PipelineStatus')}")
 
 
-def _described(case: Case) -> dict[str, Any]:
+def described(case: Case) -> dict[str, Any]:
+    """The pipeline that was named, as SageMaker describes it.
+
+    Raises:
+        SmsshError: NOT_FOUND: there is no such pipeline.
+    """
     name = str(case.pipeline_name)
 
     def ask() -> dict[str, Any]:
@@ -50,7 +55,7 @@ def _described(case: Case) -> dict[str, Any]:
 def definition(case: Case) -> Finding:
     """Whether its definition, as it was last uploaded, has SSH in its steps."""
     try:
-        parsed = json.loads(_described(case)["PipelineDefinition"])
+        parsed = json.loads(described(case)["PipelineDefinition"])
     except (KeyError, ValueError):
         return unknown("the pipeline's definition is not JSON", fix="see `aws sagemaker describe-pipeline`")
     with_ssh: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -86,8 +87,8 @@ class Account:
     def bundle(self, **options: Any) -> str:
         """A bundle with these options; answers its address."""
         s3 = self.service.s3
-        s3.create_bucket(Bucket="bundles")
-        key = f"smssh/bundles/{len(json.dumps(options)):064x}"
+        s3.create_bucket(Bucket="bundles")  # once more is no error in us-east-1
+        key = f"smssh/bundles/{hashlib.sha256(json.dumps(options).encode()).hexdigest()}"
         s3.put_object(Bucket="bundles", Key=f"{key}/options.json", Body=json.dumps(options).encode())
         return f"s3://bundles/{key}/"
 
@@ -100,11 +101,34 @@ def price_list(monkeypatch: pytest.MonkeyPatch) -> Iterator[PriceList]:
     found.close()
 
 
-@pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, price_list: PriceList) -> Iterator[Account]:
-    assert price_list.url
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Service]:
+    """One for all: moto takes seconds to start."""
     with running() as service:
-        use(service, monkeypatch)
-        monkeypatch.setenv("SMSSH_HOME", str(tmp_path / "smssh"))
-        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-        yield Account(service)
+        yield service
+
+
+@pytest.fixture
+def account(
+    emulator: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, price_list: PriceList
+) -> Iterator[Account]:
+    assert price_list.url
+    use(emulator, monkeypatch)
+    monkeypatch.setenv("SMSSH_HOME", str(tmp_path / "smssh"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    yield Account(emulator)
+    emulator.sessions.faults.clear()
+    store = emulator.sagemaker_service.jobs._store
+    for jobs in store.jobs.values():
+        for name, record in jobs.items():
+            if not record.done.is_set():
+                emulator.release(name)
+                until(record.done.is_set)
+        jobs.clear()
+    store.models.clear()
+    emulator.sessions.nodes.nodes.clear()
+    emulator.sessions.nodes.activations.clear()
+    logs = emulator.client("logs")
+    for group in GROUPS.values():
+        with contextlib.suppress(logs.exceptions.ResourceNotFoundException):
+            logs.delete_log_group(logGroupName=group)

@@ -64,6 +64,7 @@ def test_hours_of_nodes_and_minutes_of_holds_are_priced(
     account.job("held", 4, 1, count=2, SMSSH_OWNER="ann")
     account.log("held", (3, HELD), (2.9, STILL), (2.5, RETRIED), (2.25, HELD), (2, RELEASED))
     account.job("plain", 3, 2, kind="processing", SMSSH_OWNER="ann")
+    account.log("plain", (2.5, "epoch 1"), kind="processing")
     account.job("without", 3, 2, ours=False)
     found = told(capsys)
     jobs = {each["job"]: each for each in found["jobs"]}
@@ -79,7 +80,7 @@ def test_hours_of_nodes_and_minutes_of_holds_are_priced(
         "hold_minutes": pytest.approx(45),
         "cost": {"amount": 0.43, "currency": "USD"},
     }
-    assert found["missing"] == ["hold minutes of 1 job are not known: it has no log"]
+    assert found["missing"] == []
 
 
 def test_the_table_has_a_row_for_each_owner_pipeline_and_step(
@@ -286,14 +287,16 @@ def test_a_price_list_that_nobody_answers_for_is_asked_once(
     assert shown.err.count("prices are not known: AWS cannot be reached") == 1
 
 
+@pytest.mark.parametrize(("said", "currency"), [("6 USD", "USD"), ("6USD", "USD"), ("6", "")])
 def test_the_price_that_a_job_says_is_taken(
-    account: Account, price_list: PriceList, capsys: pytest.CaptureFixture[str]
+    account: Account, price_list: PriceList, capsys: pytest.CaptureFixture[str], said: str, currency: str
 ) -> None:
     price_list.node("0.01")
-    account.job("a", 2, 1, count=2, SMSSH_PRICE_PER_HOUR="6 USD")
+    account.job("a", 2, 1, count=2, SMSSH_PRICE_PER_HOUR=said)
     account.log("a", (2, HELD), (1.5, RELEASED))
-    (job,) = told(capsys)["jobs"]
-    assert job["hold_cost"] == {"amount": 6.0, "currency": "USD"}
+    found = told(capsys)
+    assert found["jobs"][0]["hold_cost"] == {"amount": 6.0, "currency": currency}
+    assert found["total"]["cost"] == {"amount": 6.02, "currency": "USD"}
 
 
 def test_the_owner_is_that_of_the_bundle(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,6 +342,16 @@ def test_logs_that_may_not_be_read_leave_the_hours(
     assert found["jobs"][0]["node_cost"] == {"amount": 0.01, "currency": "USD"}
     assert found["total"]["cost"] is None  # a part of it is not known
     assert any("logs:FilterLogEvents" in each for each in found["missing"])
+
+
+def test_a_job_without_a_log_is_said(
+    account: Account, price_list: PriceList, capsys: pytest.CaptureFixture[str]
+) -> None:
+    priced(price_list)
+    account.job("a", 2, 1)
+    found = told(capsys)
+    assert found["jobs"][0]["hold_minutes"] is None
+    assert found["missing"] == ["hold minutes of 1 job are not known: it has no log"]
 
 
 @pytest.mark.parametrize("action", ["sagemaker:ListTrainingJobs", "sagemaker:DescribeTrainingJob"])

@@ -21,16 +21,20 @@ from botocore.awsrequest import AWSResponse
 from smssh_plugin import __version__
 from smssh_plugin.aws import identity_calls
 from smssh_plugin.aws.session import ServiceRefused
+from smssh_plugin.cli import main
 from smssh_plugin.client import ssh_config
+from smssh_plugin.doctor import account as account_checks
 from smssh_plugin.doctor import job, simulation
 from smssh_plugin.doctor.case import Case
 from smssh_plugin.doctor.catalogue import chosen
 from smssh_plugin.doctor.checks import Finding, Outcome, Result
 from smssh_plugin.doctor.run import run
+from smssh_plugin.errors import ExitStatus
 from smssh_plugin.keys import ensure_key
 from smssh_plugin.local.faults import Fault
 from tests.aws.peers import Api
 from tests.client.nodes import add_node, set_state, set_tag, use
+from tests.doctor.vpcs import Vpc, private
 from tests.local.service_harness import Service, definition, processing, running, step, training, transform
 from tests.waiting import LIMIT, until
 
@@ -76,6 +80,8 @@ class Account:
         """The emulator is the same for all tests, and what is made there stays."""
         self.job: str | None = None
         self.pipeline: str | None = None
+        self.subnets: list[str] = []
+        self.groups: list[str] = []
         self.node = ""
         self.ends: list[Callable[[], None]] = []
 
@@ -127,8 +133,9 @@ class Account:
 
     def results(self, *names: str, limit: float = 60.0) -> dict[str, Result]:
         """What doctor finds, by the ids of the checks."""
-        given = [name for name, value in (("job", self.job), ("pipeline", self.pipeline)) if value]
-        case = Case(self.session, self.job, self.pipeline)
+        named = (("job", self.job), ("pipeline", self.pipeline), ("subnet", self.subnets))
+        given = [name for name, value in named if value]
+        case = Case(self.session, self.job, self.pipeline, self.subnets, self.groups)
         return {each.check.id: each for each in run(chosen(names, given), case, limit=limit)}
 
     def findings(self, outcome: Outcome, *names: str) -> dict[str, Finding]:
@@ -223,7 +230,67 @@ def a_transform_job(account: Account) -> None:
 
 
 def a_job_in_a_vpc(account: Account) -> None:
+    account.running(node=False, VpcConfig=config_of(private(account.service)))
+
+
+def a_job_in_a_vpc_that_is_online(account: Account) -> None:
     account.running(VpcConfig={"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]})
+
+
+def a_processing_job_in_a_vpc(account: Account) -> None:
+    network = {"VpcConfig": config_of(private(account.service))}
+    account.running("processing", node=False, NetworkConfig=network)
+
+
+def config_of(vpc: Vpc) -> dict[str, list[str]]:
+    return {"Subnets": [vpc.subnet], "SecurityGroupIds": [vpc.job_group]}
+
+
+def in_subnet(account: Account, vpc: Vpc, group: str = "") -> None:
+    account.subnets, account.groups = [vpc.subnet], [group or vpc.job_group]
+
+
+def a_subnet_with_endpoints(account: Account) -> None:
+    in_subnet(account, private(account.service))
+
+
+def a_subnet_with_endpoints_for_its_own_addresses(account: Account) -> None:
+    """The endpoints' group lets in the subnet, and not the job's group, which nobody named."""
+    account.subnets = [private(account.service, source="10.0.0.0/16").subnet]
+
+
+def a_subnet_with_nat(account: Account) -> None:
+    vpc = Vpc(account.service)
+    vpc.nat()
+    in_subnet(account, vpc)
+
+
+def a_subnet_with_nat_and_an_endpoint_without_private_dns(account: Account) -> None:
+    vpc = Vpc(account.service)
+    vpc.nat()
+    vpc.interface("ssm", private_dns=False)
+    in_subnet(account, vpc)
+
+
+def a_native_job_in_a_vpc(account: Account) -> None:
+    vpc = Vpc(account.service)
+    vpc.interface("ssmmessages")
+    vpc.open(vpc.endpoint_group, group_of=vpc.job_group)
+    debug = {"EnableRemoteDebug": True}
+    account.running(node=False, VpcConfig=config_of(vpc), RemoteDebugConfig=debug)
+
+
+def a_pipeline_in_a_vpc(account: Account) -> None:
+    environment = {"SMSSH_ENABLE": "1"}
+    arguments = training(Environment=environment, VpcConfig=config_of(private(account.service)))
+    variable = {"Subnets": [{"Get": "Parameters.Subnet"}], "SecurityGroupIds": []}
+    steps = (
+        step("Train", "Training", arguments),
+        step("Other", "Training", training(Environment=environment, VpcConfig=variable)),
+    )
+    parameters = [{"Name": "Subnet", "Type": "String", "DefaultValue": "subnet-1"}]
+    account.service.pipeline(definition(*steps, Parameters=parameters), account.pipe)
+    account.pipeline = account.pipe
 
 
 def a_job_by_its_bare_name(account: Account) -> None:
@@ -311,6 +378,14 @@ GOOD = (
     a_processing_job,
     a_transform_job,
     a_job_in_a_vpc,
+    a_job_in_a_vpc_that_is_online,
+    a_processing_job_in_a_vpc,
+    a_subnet_with_endpoints,
+    a_subnet_with_endpoints_for_its_own_addresses,
+    a_subnet_with_nat,
+    a_subnet_with_nat_and_an_endpoint_without_private_dns,
+    a_native_job_in_a_vpc,
+    a_pipeline_in_a_vpc,
     a_job_by_its_bare_name,
     a_native_job,
     a_native_job_without_the_tier,
@@ -549,7 +624,120 @@ def a_pipeline_without_jobs(account: Account) -> None:
     account.pipeline = account.pipe
 
 
+def no_such_subnet(account: Account) -> None:
+    account.subnets = ["subnet-0123456789abcdef0"]
+
+
+def subnets_of_two_vpcs(account: Account) -> None:
+    account.subnets = [private(account.service).subnet, private(account.service).subnet]
+
+
+def no_endpoint_at_all(account: Account) -> None:
+    in_subnet(account, Vpc(account.service))
+
+
+def no_endpoint_for_systems_manager(account: Account) -> None:
+    in_subnet(account, private(account.service, "ssm"))
+
+
+def no_endpoint_for_channels(account: Account) -> None:
+    account.running(node=False, VpcConfig=config_of(private(account.service, "ssmmessages")))
+
+
+def no_endpoint_for_s3(account: Account) -> None:
+    in_subnet(account, private(account.service, "s3"))
+
+
+def an_endpoint_for_s3_in_another_route_table(account: Account) -> None:
+    vpc = private(account.service, "s3")
+    vpc.gateway(vpc.ec2.create_route_table(VpcId=vpc.id)["RouteTable"]["RouteTableId"])
+    in_subnet(account, vpc)
+
+
+def an_internet_gateway_only(account: Account) -> None:
+    vpc = Vpc(account.service)
+    vpc.internet()
+    in_subnet(account, vpc)
+
+
+def a_nat_gateway_in_another_route_table(account: Account) -> None:
+    vpc = Vpc(account.service)
+    vpc.nat()
+    own = vpc.ec2.create_route_table(VpcId=vpc.id)["RouteTable"]["RouteTableId"]
+    vpc.ec2.associate_route_table(RouteTableId=own, SubnetId=vpc.subnet)
+    in_subnet(account, vpc)
+
+
+def endpoints_without_private_dns(account: Account) -> None:
+    in_subnet(account, private(account.service, private_dns=False))
+
+
+def a_vpc_without_dns_names(account: Account) -> None:
+    vpc = private(account.service)
+    vpc.ec2.modify_vpc_attribute(VpcId=vpc.id, EnableDnsHostnames={"Value": False})
+    in_subnet(account, vpc)
+
+
+def a_vpc_without_dns(account: Account) -> None:
+    vpc = private(account.service)
+    vpc.ec2.modify_vpc_attribute(VpcId=vpc.id, EnableDnsSupport={"Value": False})
+    in_subnet(account, vpc)
+
+
+def a_group_that_lets_nothing_out(account: Account) -> None:
+    vpc = private(account.service)
+    vpc.close(vpc.job_group)
+    in_subnet(account, vpc)
+
+
+def a_group_that_is_not_there(account: Account) -> None:
+    vpc = private(account.service, source="10.0.0.0/16")
+    in_subnet(account, vpc, "sg-0123456789abcdef0")
+
+
+def endpoints_that_let_other_addresses_in(account: Account) -> None:
+    in_subnet(account, private(account.service, source="192.168.0.0/16"))
+
+
+def endpoints_that_let_in_another_port(account: Account) -> None:
+    """Private DNS leads there, although there is NAT."""
+    vpc = Vpc(account.service)
+    vpc.nat()
+    vpc.interface("ssm")
+    vpc.open(vpc.endpoint_group, group_of=vpc.job_group, port=22)
+    in_subnet(account, vpc)
+
+
+def endpoints_that_let_in_another_group(account: Account) -> None:
+    vpc = private(account.service)
+    in_subnet(account, vpc, vpc.group("another"))
+
+
+def more_nodes_than_the_quota(account: Account) -> None:
+    for number in range(3):
+        add_node(account.service, f"{account.name}-many-{number}")
+    quotas(account, {"QuotaName": "Managed nodes per account", "Value": 2.0})
+
+
 BROKEN = {
+    no_such_subnet: "network.subnets",
+    subnets_of_two_vpcs: "network.subnets",
+    no_endpoint_at_all: "network.endpoints",
+    no_endpoint_for_systems_manager: "network.endpoints",
+    no_endpoint_for_channels: "network.endpoints",
+    no_endpoint_for_s3: "network.endpoints",
+    an_endpoint_for_s3_in_another_route_table: "network.endpoints",
+    an_internet_gateway_only: "network.endpoints",
+    a_nat_gateway_in_another_route_table: "network.endpoints",
+    endpoints_without_private_dns: "network.private-dns",
+    a_vpc_without_dns_names: "network.private-dns",
+    a_vpc_without_dns: "network.private-dns",
+    a_group_that_lets_nothing_out: "network.job-groups",
+    a_group_that_is_not_there: "network.job-groups",
+    endpoints_that_let_other_addresses_in: "network.endpoint-groups",
+    endpoints_that_let_in_another_port: "network.endpoint-groups",
+    endpoints_that_let_in_another_group: "network.endpoint-groups",
+    more_nodes_than_the_quota: "account.nodes",
     no_region: "laptop.region",
     no_credentials: "identity.credentials",
     expired_credentials: "identity.credentials",
@@ -643,8 +831,119 @@ def test_a_region_that_boto3_does_not_read(account: Account) -> None:
 
 
 def test_a_vpc_is_no_matter_once_a_host_is_online(account: Account) -> None:
-    a_job_in_a_vpc(account)
-    assert account.results("job.network")["job.network"].finding.outcome is Outcome.OK
+    a_job_in_a_vpc_that_is_online(account)
+    found = account.results("job.network", "network")
+    assert {each.finding.outcome for name, each in found.items() if "network" in name} == {Outcome.OK}
+
+
+def quotas(account: Account, *found: dict[str, Any]) -> None:
+    """Have Service Quotas answer these quotas of Systems Manager."""
+    api = Api()
+    account.ends.append(api.close)
+    listed = [
+        {"ServiceCode": "ssm", "QuotaCode": f"L-{number:08X}", **each} for number, each in enumerate(found)
+    ]
+    api.answers += [(200, {"Quotas": listed})] * 9
+    account.patch.setenv("AWS_ENDPOINT_URL_SERVICE_QUOTAS", api.url)
+
+
+def test_a_quota_of_something_else_does_not_count(account: Account) -> None:
+    for number in range(3):
+        add_node(account.service, f"{account.name}-some-{number}")
+    quotas(
+        account,
+        {"QuotaName": "Managed node associations per account", "Value": 2.0},
+        {"QuotaName": "Parameters per account", "Value": 1.0},
+    )
+    assert account.results("account.nodes")["account.nodes"].finding.outcome is Outcome.OK
+
+
+def test_a_fleet_that_is_large_is_a_hint(account: Account) -> None:
+    for number in range(3):
+        add_node(account.service, f"{account.name}-large-{number}")
+    account.patch.setattr(account_checks, "SAFE_NODES", 3)
+    finding = account.results("account.nodes")["account.nodes"].finding
+    assert finding.outcome is Outcome.HINT
+    assert "smssh cleanup" in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("action", "check"),
+    [
+        ("DescribeSubnets", "network.subnets"),
+        ("DescribeRouteTables", "network.endpoints"),
+        ("DescribeVpcEndpoints", "network.endpoints"),
+        ("DescribeVpcAttribute", "network.private-dns"),
+        ("DescribeSecurityGroups", "network.job-groups"),
+    ],
+)
+def test_a_network_that_may_not_be_looked_at_is_said(account: Account, action: str, check: str) -> None:
+    a_subnet_with_endpoints(account)
+    text = (
+        f"You are not authorized to perform this operation. {DENIED.format(f'ec2:{action}', f'ec2:{action}')}"
+    )
+
+    def denied(session: AwsSession, service: str, operation: str, **arguments: Any) -> Any:
+        if operation.replace("_", "") == action.lower():
+            raise session.refused(service, action, ("UnauthorizedOperation", text), "")
+        return original(session, service, operation, **arguments)
+
+    original = identity_calls.call
+    account.patch.setattr(identity_calls, "call", denied)
+    found = account.results("network")
+    assert not [name for name, each in found.items() if each.finding.outcome is Outcome.PROBLEM]
+    finding = found[check].finding
+    assert finding.outcome is Outcome.UNKNOWN
+    assert finding.message == f"cannot tell: needs ec2:{action}"
+    assert finding.statement == {"Effect": "Allow", "Action": f"ec2:{action}", "Resource": "*"}
+
+
+def test_a_way_that_leads_elsewhere_is_not_judged(account: Account) -> None:
+    vpc = Vpc(account.service)
+    peer = vpc.ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    made = vpc.ec2.create_vpc_peering_connection(VpcId=vpc.id, PeerVpcId=peer)["VpcPeeringConnection"]
+    vpc.route(VpcPeeringConnectionId=made["VpcPeeringConnectionId"])
+    in_subnet(account, vpc)
+    found = account.results("network")
+    assert found["network.endpoints"].finding.outcome is Outcome.UNKNOWN
+    assert not [name for name, each in found.items() if each.finding.outcome is Outcome.PROBLEM]
+
+
+def test_endpoints_for_groups_that_nobody_named_are_not_judged(account: Account) -> None:
+    account.subnets = [private(account.service).subnet]
+    found = account.results("network")
+    assert found["network.endpoint-groups"].finding.outcome is Outcome.UNKNOWN
+    assert found["network.job-groups"].finding.outcome is Outcome.HINT
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--security-group", "sg-1"], "--security-group goes with --subnet"),
+        (["--subnet", "subnet-1", "--job", "x"], "--subnet goes with neither"),
+        (["network"], "add --job NAME, --pipeline NAME or --subnet ID"),
+    ],
+)
+def test_subnets_are_named_on_the_command_line(
+    account: Account, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert account.service
+    assert main(["doctor", *words]) == ExitStatus.USAGE
+    assert said in capsys.readouterr().err
+
+
+def test_the_command_looks_at_a_subnet(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
+    vpc = private(account.service, "ssm")
+    assert main(["doctor", "network", "--subnet", vpc.subnet, "--security-group", vpc.job_group]) == 1
+    shown = capsys.readouterr().out
+    assert f"{vpc.id} has no endpoint for ssm that {vpc.subnet} can use" in shown
+    assert "com.amazonaws.us-east-1.ssm" in shown
+    assert "an administrator of the network" in shown
+
+
+def test_there_are_forty_broken_accounts() -> None:
+    assert len(BROKEN) >= 40
+    assert len(GOOD) >= 10
 
 
 def test_a_vpc_is_named_while_there_is_no_host(account: Account) -> None:
