@@ -44,6 +44,8 @@ class SmsshError(Exception):
         hint: what to do about it.
         reference: a kebab-case name of the error that stays the same over versions, for scripts and searches.
         status: the exit status a command ends with.
+        check: what `smssh doctor` is to be called with to look for the cause: the id of a check or a subject, and the
+            job; "" where no check is about it.
     """
 
     reference = "error"
@@ -58,16 +60,23 @@ class SmsshError(Exception):
         hint: str | None = None,
         reference: str | None = None,
         status: ExitStatus | None = None,
+        check: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.check = check
         if reference is not None:
             self.reference = reference
         if status is not None:
             self.status = status
 
+    @property
+    def further(self) -> str:
+        """Which check looks for the cause, as a sentence; "" where no check does."""
+        return f"`smssh doctor {self.check}` looks for the cause" if self.check else ""
+
     def __str__(self) -> str:
-        """The message, and the hint on a line of its own, safe for a terminal: a traceback shows it, for one."""
+        """The message, and the hint and the check on lines of their own, safe for a terminal: a traceback shows it."""
         text = self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
-        return block(text)
+        return block(f"{text}\n  see: {self.further}" if self.check else text)

@@ -66,6 +66,7 @@ def missing_openssh(program: str) -> SmsshError:
         "`brew install openssh`",
         reference="openssh-missing",
         status=ExitStatus.UNREACHABLE,
+        check="laptop.openssh",
     )
 
 

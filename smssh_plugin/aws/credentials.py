@@ -86,6 +86,7 @@ class CredentialChain:
                 hint="log in again, for instance with `aws sso login`",
                 reference="no-credentials",
                 status=ExitStatus.REFUSED,
+                check="identity.credentials",
             ) from error
 
     def _ask(self, prompt: str) -> str:

@@ -62,6 +62,7 @@ def endpoint(service: str, region: str, profile: Profile) -> str:
             hint="use a region such as us-east-1 or eu-west-1",
             reference="no-region",
             status=ExitStatus.USAGE,
+            check="laptop.region",
         )
     if _variant(profile, "use_fips_endpoint") or _variant(profile, "use_dualstack_endpoint"):
         return _by_botocore(service, region, profile)

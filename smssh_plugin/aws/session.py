@@ -53,6 +53,18 @@ LONGEST_PAUSE = 20.0
 _TRANSIENT = frozenset({"RequestTimeout", "RequestTimeoutException", "InternalServerError"})
 _TRANSIENT_STATUS = frozenset({500, 502, 503, 504})
 # These two are those of botocore's standard mode, as well (see `json_client.THROTTLED`).
+_CHECKED = {
+    "DescribeInstanceInformation": "permissions.find-hosts",
+    "ListTagsForResource": "permissions.read-hosts",
+    "StartSession": "permissions.start-session permissions.use-document",
+    "TerminateSession": "permissions.end-session",
+    "ResumeSession": "permissions.resume-session",
+    "DescribeTrainingJob": "permissions.describe-training",
+    "DescribeProcessingJob": "permissions.describe-processing",
+    "DescribeTransformJob": "permissions.describe-transform",
+    "ListPipelineExecutions": "permissions.list-executions",
+}
+"""The checks of the permission for an operation."""
 
 
 class ServiceRefused(SmsshError):  # noqa: N818 - what the service said, not what went wrong here
@@ -131,6 +143,7 @@ class AwsSession:
             hint="set AWS_REGION, run `aws configure set region REGION`, or pass --region",
             reference="no-region",
             status=ExitStatus.USAGE,
+            check="laptop.region",
         )
 
     @property
@@ -321,6 +334,7 @@ class AwsSession:
                 hint="run `aws configure` or `aws sso login`, or set AWS_PROFILE",
                 reference="no-credentials",
                 status=ExitStatus.REFUSED,
+                check="identity.credentials",
             )
         return keys
 
@@ -365,9 +379,10 @@ class AwsSession:
         unreachable = SmsshError(
             f"AWS cannot be reached: {urlsplit(base).netloc}: {str(error) or type(error).__name__}",
             hint=f"check the network, the region ({self.region}, from {self.region_origin}), and HTTPS_PROXY and "
-            "AWS_ENDPOINT_URL if they are set; `smssh doctor laptop` looks at each",
+            "AWS_ENDPOINT_URL if they are set",
             reference="aws-unreachable",
             status=ExitStatus.UNREACHABLE,
+            check="laptop",
         )
         unreachable.passing = True
         return unreachable
@@ -381,18 +396,21 @@ class AwsSession:
                 hint=_permission(service, name, text),
                 reference="access-denied",
                 status=ExitStatus.REFUSED,
+                check=_CHECKED.get(name, ""),
             )
         if code in STALE or code in SKEWED:
-            hint = "log in again (`aws sso login`), or set new credentials"
+            hint, check = "log in again (`aws sso login`), or set new credentials", "identity.credentials"
             ahead = skew(date)
             if abs(ahead) >= SKEW_SECONDS:
                 way = "ahead" if ahead > 0 else "behind"
                 hint = f"the clock of this machine is {format_duration(round(abs(ahead), -1))} {way}: set it"
+                check = "laptop.clock"
             return SmsshError(
                 f"the AWS credentials are not valid (any more): {name}: {text}",
                 hint=hint,
                 reference="stale-credentials",
                 status=ExitStatus.REFUSED,
+                check=check,
             )
         return ServiceRefused(f"{name}: {text} ({code})", code)
 

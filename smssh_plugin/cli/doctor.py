@@ -14,6 +14,8 @@ from .extensions import any_plugin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..doctor.checks import Check
+
 __all__ = ["doctor"]
 
 SHOWN_UNDER_WAY = 3
@@ -79,12 +81,7 @@ def doctor(
 
     others = plugin_checks() if any_plugin() else []
     if list_:
-        every = [*(check for one in SUBJECTS.values() for check in one), *others]
-        if as_json:
-            click.echo(json.dumps([{"id": each.id, "summary": each.summary} for each in every], indent=2))
-        else:
-            width = max(len(each.id) for each in every)
-            click.echo("\n".join(f"{each.id:{width}}  {each.summary}" for each in every))
+        _list([*(check for one in SUBJECTS.values() for check in one), *others], as_json=as_json)
         return 0
     given = [name for name, value in (("job", job), ("pipeline", pipeline), ("subnet", subnets)) if value]
     wanted = chosen(checks, given, others)
@@ -105,3 +102,12 @@ def doctor(
         for text in lines(results, details=verbose):
             click.echo(line(text))
     return int(exit_status(results))
+
+
+def _list(checks: Sequence[Check], *, as_json: bool) -> None:
+    """Show the checks that there are."""
+    if as_json:
+        click.echo(json.dumps([{"id": each.id, "summary": each.summary} for each in checks], indent=2))
+        return
+    width = max(len(each.id) for each in checks)
+    click.echo("\n".join(f"{each.id:{width}}  {each.summary}" for each in checks))

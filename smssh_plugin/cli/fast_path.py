@@ -118,7 +118,9 @@ def system_error(error: OSError) -> SmsshError:
 
 
 def say(error: SmsshError) -> None:
-    """Print an error, once: what is wrong, and what to do."""
+    """Print an error, once: what is wrong, what to do, and which check looks for the cause."""
     print(f"error: {block(error.message, '  ')}", file=sys.stderr)
     if error.hint is not None:
         print(f"hint: {block(error.hint, '  ')}", file=sys.stderr)
+    if error.check:
+        print(f"see: {block(error.further, '  ')}", file=sys.stderr)

@@ -44,6 +44,7 @@ def confirmed(session: AwsSession, node: Node) -> Node:
             f"{node.address} ({node.target}) is not online any more",
             reference="no-node",
             status=ExitStatus.UNREACHABLE,
+            check=f"--job {node.address}",
         )
     role = role_of_request(described or {})
     if role and own.get("IamRole") not in role_names(role):
@@ -52,12 +53,14 @@ def confirmed(session: AwsSession, node: Node) -> Node:
             f"job's request names {role!r}",
             reference="another-role",
             status=ExitStatus.REFUSED,
+            check=f"--job {node.address}",
         )
     if len(living) > 1 and (chosen := only_claim(session, job, node.host, living)).target != node.target:
         raise SmsshError(
             f"{node.target} claims to be {node.address}, which is {chosen.target}",
             reference="several-nodes",
             status=ExitStatus.REFUSED,
+            check=f"--job {node.address}",
         )
     return checked_owner(node)
 
@@ -127,6 +130,7 @@ def only_claim(
         "this command with SMSSH_NODE=ID",
         reference="several-nodes",
         status=ExitStatus.REFUSED,
+        check=f"--job {host}.{job.names[-1]}.{job.kind}.sagemaker",
     )
 
 

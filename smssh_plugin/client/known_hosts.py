@@ -68,6 +68,7 @@ def checked(host_key: str, address: str) -> str:
         hint="see in the job's log whether smssh registered it; or use `smssh shell`, which needs no host key",
         reference="no-host-key",
         status=ExitStatus.REFUSED,
+        check=f"--job {address}",
     )
 
 

@@ -214,6 +214,7 @@ class Login:
                 hint="look at the job first: somebody may be in between, or the container was replaced",
                 reference="host-key-mismatch",
                 status=ExitStatus.REFUSED,
+                check=f"--job {address}",
             )
         too_many = "Too many authentication failures" in text
         if "Permission denied (" in text or too_many:
@@ -223,6 +224,7 @@ class Login:
                 hint=identities.remedy(self.endpoint, too_many=too_many),
                 reference="key-refused",
                 status=ExitStatus.REFUSED,
+                check="laptop.keys",
             )
         if "no mutual signature" in text or "no matching host key type" in text:
             return SmsshError(
@@ -230,12 +232,14 @@ class Login:
                 hint=detail,
                 reference="host-key-mismatch",
                 status=ExitStatus.REFUSED,
+                check=f"--job {address}",
             )
         return SmsshError(
             f"cannot log in to {address}: {detail or 'ssh said nothing'}",
             hint="see whether the job still runs: `smssh list`",
             reference="login-failed",
             status=ExitStatus.UNREACHABLE,
+            check=f"--job {address}",
         )
 
 

@@ -201,6 +201,7 @@ def checked_owner(node: Node) -> Node:
             else "if you mean to enter it, unset SMSSH_OWNER for this command",
             reference="another-owner",
             status=ExitStatus.REFUSED,
+            check=f"--job {node.address}",
         )
     return node
 

@@ -59,6 +59,7 @@ def without_node(session: AwsSession, job: StepJob, host: str, *, without_server
             "itself sets that, try again once its host is online",
             reference="no-smssh",
             status=ExitStatus.UNREACHABLE,
+            check=f"--job {host}.{name}.{job.kind}.sagemaker",
         )
     raise _not_online(job.kind, name, host, str(described[DESCRIBE[job.kind][2]]), over=over)
 
@@ -132,10 +133,11 @@ def _not_online(kind: str, name: str, host: str, status: str, *, over: bool) -> 
     return NotYet(
         SmsshError(
             f"{kind} job {name!r} is {status}, and its host {host} is not online yet",
-            hint="if it stays so, check that its role may register a managed node, and see the job's log; "
-            f"`smssh doctor --job {host}.{name}.{kind}.sagemaker` looks for the cause" + native_way,
+            hint="if it stays so, check that its role may register a managed node, and see the job's log"
+            + native_way,
             reference="no-node",
             status=ExitStatus.UNREACHABLE,
+            check=f"--job {host}.{name}.{kind}.sagemaker",
         )
     )
 
@@ -172,6 +174,7 @@ def _native(session: AwsSession, described: dict[str, Any], host: str, *, withou
                     hint="check that the job's role may write it (s3:PutObject), and see the job's log",
                     reference="no-node",
                     status=ExitStatus.UNREACHABLE,
+                    check=f"--job {host}.{name}.training.sagemaker",
                 )
             )
         else:

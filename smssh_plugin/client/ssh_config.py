@@ -129,6 +129,7 @@ def install(region: str | None = None, profile: str | None = None) -> tuple[Path
             hint="put what `smssh ssh-config` prints at the top of ~/.ssh/config, or update OpenSSH to 7.3 or newer",
             reference="old-openssh",
             status=ExitStatus.UNREACHABLE,
+            check="laptop.openssh",
         )
     path = private_folder(home()) / NAME
     write_atomically(path, block(region, profile), mode=None)

@@ -178,6 +178,7 @@ class Tunnel:
                 hint="look at the job first: somebody may be in between, or the container was replaced",
                 reference="host-key-mismatch",
                 status=ExitStatus.REFUSED,
+                check=f"--job {address}",
             )
         if "open connection to gateway" in text or "uthentication" in text:
             return SmsshError(
@@ -185,6 +186,7 @@ class Tunnel:
                 hint=remedy(self.endpoint),
                 reference="key-refused",
                 status=ExitStatus.REFUSED,
+                check="laptop.keys",
             )
         if "might be in use" in text:
             return SmsshError(
@@ -197,6 +199,7 @@ class Tunnel:
             hint="see whether the job still runs: `smssh list`",
             reference="login-failed",
             status=ExitStatus.UNREACHABLE,
+            check=f"--job {address}",
         )
 
 

@@ -77,7 +77,7 @@ class Network:
         return [subnet for subnet, way in self.ways.items() if way == "other"]
 
 
-_WAYS = {
+_NO_WAY = {
     "none": "no default route",
     "blackhole": "a default route to something that is gone",
     "internet": "a default route to an internet gateway, which SageMaker's interfaces cannot use: they have no public "
@@ -125,14 +125,14 @@ def endpoints(case: Case) -> Finding:
             missing += lacks
         elif subnet in network.unsure:
             unsure += lacks
-    details = tuple(f"{subnet}: {_WAYS.get(way, way)}" for subnet, way in network.ways.items())
+    details = tuple(f"{subnet}: {_NO_WAY.get(way, way)}" for subnet, way in network.ways.items())
     if missing:
         names = [f"com.amazonaws.{region}.{each}" for each in dict.fromkeys(missing)]
         subnet = network.inside[0]
         s3 = "s3" in missing
         return problem(
             f"{network.vpc} has no endpoint for {', '.join(dict.fromkeys(missing))} that {subnet} can use, and "
-            f"{subnet} has {_WAYS[network.ways[subnet]]}",
+            f"{subnet} has {_NO_WAY[network.ways[subnet]]}",
             *details,
             fix=f"create {_listed(names)}"
             + (
@@ -333,7 +333,7 @@ def _look(case: Case) -> Network:
         subnet = str(each["SubnetId"])
         table = _table(tables, subnet)
         own[subnet] = str(table.get("RouteTableId") or "")
-        ways[subnet] = _way(table)
+        ways[subnet] = _leads_to(table)
     listed: dict[str, list[dict[str, Any]]] = {}
     answer = identity_calls.call(case.session, "ec2", "describe_vpc_endpoints", Filters=of_vpc)
     for each in answer["VpcEndpoints"]:
@@ -356,7 +356,7 @@ def _table(tables: list[dict[str, Any]], subnet: str) -> dict[str, Any]:
     return main
 
 
-def _way(table: dict[str, Any]) -> str:
+def _leads_to(table: dict[str, Any]) -> str:
     """Where a table's default route leads to."""
     for route in table.get("Routes") or ():
         if route.get("DestinationCidrBlock") != EVERYWHERE:

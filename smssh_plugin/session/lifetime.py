@@ -290,7 +290,13 @@ def _explained(error: Any, target: str) -> SmsshError:
         hint = "is the job still running, and is this its region? `smssh list` shows what there is"
     elif error.code.startswith("Throttl"):
         hint = "the account starts too many sessions at once: try again in a moment"
-    return SmsshError(error.message, hint=hint, reference="session-refused", status=ExitStatus.UNREACHABLE)
+    return SmsshError(
+        error.message,
+        hint=hint,
+        reference="session-refused",
+        status=ExitStatus.UNREACHABLE,
+        check="account.tier" if hint == _TIER else "",
+    )
 
 
 def say(text: str) -> None:

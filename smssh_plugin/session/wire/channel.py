@@ -622,6 +622,7 @@ def _not_opened(refused: WebSocketRefusedError) -> SmsshError:
         else "allow ssmmessages:OpenDataChannel, and check the clock",
         reference="no-data-channel",
         status=ExitStatus.REFUSED if denied else ExitStatus.UNREACHABLE,
+        check="permissions.open-channel laptop.clock" if denied else "laptop.endpoints",
     )
 
 

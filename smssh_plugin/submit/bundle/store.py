@@ -112,6 +112,7 @@ def destination(options: SSHOptions, session: Any) -> Destination:
                 hint=f"set AWS_DEFAULT_REGION, or {_HINT}",
                 reference="no-region",
                 status=ExitStatus.USAGE,
+                check="laptop.region",
             )
     except (BotoCoreError, ClientError) as error:
         raise SmsshError(
