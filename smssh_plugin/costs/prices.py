@@ -164,13 +164,17 @@ def remembers_any() -> bool:
 def _place(region: str) -> str:
     """The region of the price list that is nearest; it has the prices of all regions of its partition.
 
+    Where there are price lists is as in botocore's endpoints.
+
     Raises:
-        SmsshError: the region's partition has none.
+        SmsshError: the region's partition has none that is known.
     """
     if region.startswith("cn-"):
         return "cn-northwest-1"
+    if region.startswith("eusc-"):
+        return "eusc-de-east-1"
     if not COMMERCIAL.fullmatch(region):
-        raise SmsshError(f"AWS has no price list for {region}", reference="no-price-list")
+        raise SmsshError(f"no price list is known for {region}", reference="no-price-list")
     if region.startswith(("eu-", "il-", "me-", "af-")):
         return "eu-central-1"
     return "ap-south-1" if region.startswith("ap-") else "us-east-1"

@@ -254,6 +254,7 @@ def test_the_component_is_that_of_the_kind_of_job(
         ("eu-north-1", "eu-central-1"),
         ("ap-northeast-1", "ap-south-1"),
         ("cn-north-1", "cn-northwest-1"),
+        ("eusc-de-east-1", "eusc-de-east-1"),
     ],
 )
 def test_the_nearest_price_list_is_asked(
@@ -270,7 +271,7 @@ def test_a_partition_without_a_price_list_has_no_prices(account: Account, price_
     prices = Prices(AwsSession("us-gov-west-1"))
     assert prices.node() is None
     assert prices.trouble is not None
-    assert prices.trouble.message == "prices are not known: AWS has no price list for us-gov-west-1"
+    assert prices.trouble.message == "prices are not known: no price list is known for us-gov-west-1"
     assert not price_list.asked
 
 
