@@ -68,9 +68,11 @@ def costs(
             click.echo("\r\x1b[K" + line(f"reading {what}"), err=True, nl=False)
 
     now = time.time()
-    found = find(session, Prices(session), now - since, now, progress)
-    if shows:
-        click.echo("\r\x1b[K", err=True, nl=False)
+    try:
+        found = find(session, Prices(session), now - since, now, progress)
+    finally:
+        if shows:
+            click.echo("\r\x1b[K", err=True, nl=False)
     spent = [each for each in found.spent if owner in (None, each.job.owner)]
     groups = tuple(dict.fromkeys(by)) or ("owner", "pipeline", "step")
     rows, whole = sums(spent, groups), sums(spent, ())

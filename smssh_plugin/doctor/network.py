@@ -306,7 +306,7 @@ def _find_place(case: Case) -> Place:
 
 def _services(case: Case) -> tuple[str, ...]:
     """The services that are reached from the subnets: SageMaker gets the bundle from S3, and the agent may be there."""
-    return ("ssmmessages",) if _place(case).native else ("ssm", "ssmmessages", "s3")
+    return ("ssmmessages",) if _place(case).native else ("s3", "ssmmessages", "ssm")
 
 
 def _subnets(case: Case) -> list[dict[str, Any]]:
