@@ -44,8 +44,8 @@ reported. `-v` shows those checks, details and times.
 `smssh doctor --subnet subnet-1 --security-group sg-1` looks at the network of a VPC before a job is submitted: the
 default route, endpoints for `ssm`, `ssmmessages` and `s3`, private DNS, and the security groups of job and endpoints.
 With `--job` and `--pipeline` it looks at the subnets that these name. Network ACLs, firewalls, peered VPCs, policies of
-endpoints and IPv6 are not looked at; a default route to anything else than a NAT gateway or an internet gateway is
-"cannot tell", if an endpoint is missing.
+endpoints and IPv6 are not looked at. If an endpoint is missing, and a route leads to another network or another account
+owns the VPC, it is "cannot tell".
 
 Plugins add checks of their own by the hook [`smssh_checks`](hooks.md).
 

@@ -58,6 +58,7 @@ class Network:
         ways: per subnet, how its default route leads out: nat, internet, other, blackhole or none.
         tables: per subnet, the id of its route table.
         endpoints: the endpoints of the VPC, by the last part of their service's name.
+        shared: whether another account owns the VPC.
     """
 
     vpc: str
@@ -65,6 +66,7 @@ class Network:
     ways: dict[str, str]
     tables: dict[str, str]
     endpoints: dict[str, list[dict[str, Any]]]
+    shared: bool
 
     @property
     def inside(self) -> list[str]:
@@ -73,7 +75,7 @@ class Network:
 
     @property
     def unsure(self) -> list[str]:
-        """Those of which that cannot be told: their default route leads to something else."""
+        """Those of which that cannot be told: a route of theirs leads to another network."""
         return [subnet for subnet, way in self.ways.items() if way == "other"]
 
 
@@ -126,6 +128,14 @@ def endpoints(case: Case) -> Finding:
         elif subnet in network.unsure:
             unsure += lacks
     details = tuple(f"{subnet}: {_NO_WAY.get(way, way)}" for subnet, way in network.ways.items())
+    if missing and network.shared:
+        return unknown(
+            f"cannot tell whether {network.vpc} has endpoints for {', '.join(dict.fromkeys(missing))}: it is shared by "
+            "another account, which alone sees all of them",
+            *details,
+            fix="run it with credentials of the account that owns the VPC",
+            who=ADMINISTRATOR,
+        )
     if missing:
         names = [f"com.amazonaws.{region}.{each}" for each in dict.fromkeys(missing)]
         subnet = network.inside[0]
@@ -145,10 +155,10 @@ def endpoints(case: Case) -> Finding:
         )
     if unsure:
         return unknown(
-            f"cannot tell whether {network.unsure[0]} has a way to {', '.join(dict.fromkeys(unsure))}: its default "
-            "route leads to neither a NAT gateway nor an internet gateway",
+            f"cannot tell whether {network.unsure[0]} has a way to {', '.join(dict.fromkeys(unsure))}: its routes "
+            "lead to another network",
             *details,
-            fix="see whether what it leads to lets through HTTPS to these services",
+            fix="see whether that has endpoints for these services, or a way to them",
             who=ADMINISTRATOR,
         )
     if network.inside:
@@ -341,7 +351,8 @@ def _look(case: Case) -> Network:
             name = str(each["ServiceName"])
             if f".{case.session.region}." in name:
                 listed.setdefault(name.rpartition(".")[2], []).append(each)
-    return Network(vpc, tuple(str(each["CidrBlock"]) for each in found), ways, own, listed)
+    shared = any(each.get("OwnerId") not in (None, case.caller().account) for each in found)
+    return Network(vpc, tuple(str(each["CidrBlock"]) for each in found), ways, own, listed, shared)
 
 
 def _table(tables: list[dict[str, Any]], subnet: str) -> dict[str, Any]:
@@ -357,29 +368,28 @@ def _table(tables: list[dict[str, Any]], subnet: str) -> dict[str, Any]:
 
 
 def _leads_to(table: dict[str, Any]) -> str:
-    """Where a table's default route leads to."""
+    """Where a table's default route leads to, and other routes that may lead to endpoints elsewhere."""
+    found = "none"
     for route in table.get("Routes") or ():
-        if route.get("DestinationCidrBlock") != EVERYWHERE:
-            continue
-        if route.get("State") == "blackhole":
-            return "blackhole"
-        if route.get("NatGatewayId"):
+        gateway = str(route.get("GatewayId") or "")
+        active = route.get("State") != "blackhole"
+        default = route.get("DestinationCidrBlock") == EVERYWHERE
+        if default and active and route.get("NatGatewayId"):
             return "nat"
-        return "internet" if str(route.get("GatewayId") or "").startswith("igw-") else "other"
-    # More than half of all addresses, or a prefix list, may be as good; what that leads to is not known.
-    others = [each for each in table.get("Routes") or () if each.get("GatewayId") != "local"]
-    return "other" if any(_wide(each) for each in others) else "none"
+        if default and not active:
+            found = "blackhole"
+        elif default and gateway.startswith("igw-"):
+            found = "internet"
+    others = (each for each in table.get("Routes") or () if each.get("State") != "blackhole")
+    return "other" if any(map(_leads_elsewhere, others)) else found
 
 
-def _wide(route: dict[str, Any]) -> bool:
-    """Whether a route is for addresses that services may have."""
-    if route.get("DestinationPrefixListId"):
-        # That of a gateway endpoint, which counts as such.
-        return not str(route.get("GatewayId") or "").startswith("vpce-")
-    try:
-        return not ipaddress.ip_network(str(route.get("DestinationCidrBlock"))).is_private
-    except ValueError:
+def _leads_elsewhere(route: dict[str, Any]) -> bool:
+    """Whether a route leads to another network, such as one with endpoints that several VPCs share."""
+    gateway = str(route.get("GatewayId") or "")
+    if route.get("NatGatewayId") or route.get("EgressOnlyInternetGatewayId"):
         return False
+    return gateway != "local" and not gateway.startswith(("igw-", "vpce-"))
 
 
 def _serves(network: Network, service: str, subnet: str) -> bool:

@@ -898,12 +898,35 @@ def test_a_network_that_may_not_be_looked_at_is_said(account: Account, action: s
     assert finding.statement == {"Effect": "Allow", "Action": f"ec2:{action}", "Resource": "*"}
 
 
-def test_a_way_that_leads_elsewhere_is_not_judged(account: Account) -> None:
+@pytest.mark.parametrize("addresses", ["0.0.0.0/0", "10.9.0.0/16"])
+def test_a_way_that_leads_elsewhere_is_not_judged(account: Account, addresses: str) -> None:
+    """Several VPCs may share the endpoints of one."""
     vpc = Vpc(account.service)
     peer = vpc.ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     made = vpc.ec2.create_vpc_peering_connection(VpcId=vpc.id, PeerVpcId=peer)["VpcPeeringConnection"]
-    vpc.route(VpcPeeringConnectionId=made["VpcPeeringConnectionId"])
+    connection = made["VpcPeeringConnectionId"]
+    vpc.ec2.create_route(
+        RouteTableId=vpc.table, DestinationCidrBlock=addresses, VpcPeeringConnectionId=connection
+    )
     in_subnet(account, vpc)
+    found = account.results("network")
+    assert found["network.endpoints"].finding.outcome is Outcome.UNKNOWN
+    assert not [name for name, each in found.items() if each.finding.outcome is Outcome.PROBLEM]
+
+
+def test_endpoints_of_a_vpc_that_another_account_shares_are_not_judged(account: Account) -> None:
+    vpc = Vpc(account.service)
+    in_subnet(account, vpc)
+    original = identity_calls.call
+
+    def shared(session: AwsSession, service: str, operation: str, **arguments: Any) -> Any:
+        answer = original(session, service, operation, **arguments)
+        if operation == "describe_subnets":
+            for each in answer["Subnets"]:
+                each["OwnerId"] = "999999999999"
+        return answer
+
+    account.patch.setattr(identity_calls, "call", shared)
     found = account.results("network")
     assert found["network.endpoints"].finding.outcome is Outcome.UNKNOWN
     assert not [name for name, each in found.items() if each.finding.outcome is Outcome.PROBLEM]
