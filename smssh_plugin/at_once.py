@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["at_once"]
+__all__ = ["THREADS", "at_once"]
 
 THREADS = 8
+"""Calls at once, at most."""
 
 Value = TypeVar("Value")
 Answer = TypeVar("Answer")

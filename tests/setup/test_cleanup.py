@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from smssh_plugin.at_once import THREADS
 from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.cli import main
 from smssh_plugin.container import aws_calls
@@ -708,7 +709,7 @@ def test_ctrl_c_while_it_looks_does_not_wait_for_the_service(account: Account) -
     nodes = {account.node("done", host=f"algo-{number}") for number in range(1, 30)}
     slow = fault(account, "ssm:ListTagsForResource", "", delay=600.0)
     process, terminal = started("--apply", "--yes")
-    until(lambda: slow.happened >= stale.THREADS, "the reading of tags")
+    until(lambda: slow.happened >= THREADS, "the reading of tags")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=LIMIT)
     os.close(terminal)
