@@ -230,36 +230,7 @@ SUBMITTER = permissions(policies.submit(EVERYTHING))
 CLIENT = permissions(policies.people(EVERYTHING))
 """What a person needs to log in or to debug. The first seven are for every login."""
 
-CLEANUP = (
-    Permission(
-        "ssm:DescribeInstanceInformation",
-        "`*`",
-        "the nodes with smssh's tags, and each again before it is removed",
-        ("describe_instance_information",),
-    ),
-    Permission(
-        "ssm:ListTagsForResource",
-        "managed instances",
-        "the tags of those that are not online",
-        ("list_tags_for_resource",),
-    ),
-    Permission(
-        "ssm:DescribeActivations",
-        "`*`",
-        "the activations of the account, in whose description their tags are",
-        ("describe_activations",),
-    ),
-    Permission("sagemaker:DescribeTrainingJob", "jobs", "whether it has ended", ("describe_training_job",)),
-    Permission("sagemaker:DescribeProcessingJob", "jobs", "the same", ("describe_processing_job",)),
-    Permission("sagemaker:DescribeTransformJob", "jobs", "the same", ("describe_transform_job",)),
-    Permission(
-        "ssm:DeregisterManagedInstance",
-        "managed instances, where `ssm:resourceTag/SMSSH` is present",
-        "`--apply`",
-        ("deregister_managed_instance",),
-    ),
-    Permission("ssm:DeleteActivation", "`*`", "`--apply`; no condition is possible", ("delete_activation",)),
-)
+CLEANUP = permissions(policies.cleanup(EVERYTHING))
 """What `smssh cleanup` needs."""
 DOCTOR = (
     Permission(
@@ -686,7 +657,7 @@ def access_section() -> str:
         if rows is NODE_ROLE:
             lines += [NODE_ROLE_TEXT]
         if rows is CLEANUP:
-            lines += ["[Clean up](cleanup.md#permissions) has this as a policy.\n"]
+            lines += ["[Clean up](cleanup.md#permissions) says what to leave out.\n"]
     lines.append(
         "`StartSession` is allowed for a target and a document: those of a login are above; `smssh forward` takes "
         "`AWS-StartPortForwardingSession` and, to machines that the container reaches, "

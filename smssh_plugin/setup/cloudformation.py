@@ -21,6 +21,7 @@ LOGICAL = {
     "submit": "SubmitPolicy",
     "people": "PeoplePolicy",
     "ci": "CIPolicy",
+    "cleanup": "CleanupPolicy",
     "boundary": "BoundaryPolicy",
 }
 """Part -> the logical id of its managed policy."""

@@ -44,6 +44,10 @@ PARTS = {
     "submit": Part("people, pipelines and CI that submit", "a managed policy: storing the bundle", True),
     "people": Part("people and CI that log in or debug", "a managed policy", True),
     "ci": Part("the role of a CI, besides the two above", "a managed policy: running pipelines and jobs"),
+    "cleanup": Part(
+        "the person or role that cleans up",
+        "a managed policy: removing what jobs left behind, and no other nodes",
+    ),
     "tier": Part(
         "the account, in one region",
         "the advanced-instances tier, which makes every hybrid node there billable",
@@ -94,6 +98,8 @@ class Setup:
             self.policies["people"] = policies.people(plan, own_document="document" in chosen)
         if "ci" in chosen:
             self.policies["ci"] = policies.ci(plan)
+        if "cleanup" in chosen:
+            self.policies["cleanup"] = policies.cleanup(plan)
         if "boundary" in chosen:
             self.policies["boundary"] = policies.boundary(plan)
         if "scp" in chosen:

@@ -21,6 +21,7 @@ __all__ = ["FEATURES", "PARTITIONS", "Plan", "RoleName", "partition_of"]
 PARTITIONS = {"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
 """The partitions that policies can be made for, with a region of each."""
 FEATURES = {
+    "helper": "what sagemaker-ssh-helper left (`smssh cleanup --include-helper`)",
     "forward": "`smssh forward`: its session documents",
     "native": "SageMaker's remote debugging as the transport (`transport='native'`)",
     "repack": "models that are repacked (`repack=True`): the step's artefact",

@@ -25,6 +25,7 @@ __all__ = [
     "STATE_KEYS",
     "boundary",
     "ci",
+    "cleanup",
     "guardrails",
     "job",
     "node",
@@ -704,6 +705,93 @@ def ci(plan: Plan) -> Policy:
         statements,
         *MANAGED,
     )
+
+
+# Long: a list of statements, one after another.
+def cleanup(plan: Plan) -> Policy:
+    """What removing stale nodes and activations needs; nodes without smssh's tags are out of its reach."""
+    kinds = ("training-job", "processing-job", "transform-job")
+    statements = [
+        Statement(
+            "Find",
+            (
+                Grant(
+                    ("ssm:DescribeInstanceInformation",),
+                    "the nodes with smssh's tags, and each again before it is removed",
+                    ("describe_instance_information",),
+                ),
+                Grant(
+                    ("ssm:DescribeActivations",),
+                    "the activations of the account, in whose description their tags are",
+                    ("describe_activations",),
+                ),
+            ),
+            ("*",),
+            "`*`",
+        ),
+        Statement(
+            "Tags",
+            (
+                Grant(
+                    ("ssm:ListTagsForResource",),
+                    "the tags of those that are not online",
+                    ("list_tags_for_resource",),
+                ),
+            ),
+            (NODES,),
+            "managed instances",
+        ),
+        Statement(
+            "Jobs",
+            (
+                Grant(("sagemaker:DescribeTrainingJob",), "whether it has ended", ("describe_training_job",)),
+                Grant(("sagemaker:DescribeProcessingJob",), "the same", ("describe_processing_job",)),
+                Grant(("sagemaker:DescribeTransformJob",), "the same", ("describe_transform_job",)),
+            ),
+            tuple(f"arn:{{partition}}:sagemaker:*:{{account}}:{each}/*" for each in kinds),
+            "jobs",
+        ),
+        Statement(
+            "Deregister",
+            (Grant(("ssm:DeregisterManagedInstance",), "`--apply`", ("deregister_managed_instance",)),),
+            (NODES,),
+            "managed instances, where `ssm:resourceTag/SMSSH` is present",
+            _present("SMSSH", "SMSSHJob", "SMSSHKind"),
+        ),
+        Statement(
+            "DeleteActivation",
+            (
+                Grant(
+                    ("ssm:DeleteActivation",),
+                    "`--apply`; no condition is possible",
+                    ("delete_activation",),
+                ),
+            ),
+            ("*",),
+            "`*`",
+        ),
+    ]
+    if "helper" in plan.features:
+        statements.append(
+            Statement(
+                "DeregisterHelper",
+                (Grant(("ssm:DeregisterManagedInstance",), "`--apply --include-helper`"),),
+                (NODES,),
+                "managed instances with the tags of sagemaker-ssh-helper",
+                _present("SSHOwner", "SSHCreator", "SSHTimestamp"),
+            )
+        )
+    return Policy(
+        f"{plan.name}-cleanup",
+        "For the person or role that removes what jobs left behind, by smssh cleanup.",
+        tuple(statements),
+        *MANAGED,
+    )
+
+
+def _present(*tags: str) -> dict[str, dict[str, str]]:
+    """The condition that a node has some tags."""
+    return {"Null": {f"ssm:resourceTag/{tag}": "false" for tag in tags}}
 
 
 def _protected() -> list[Statement]:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,13 +25,18 @@ from smssh_plugin.hookspecs import Job
 from smssh_plugin.local.faults import Fault
 from smssh_plugin.local.sessions.nodes import Node
 from smssh_plugin.setup import stale
+from smssh_plugin.setup.documents import documents
+from smssh_plugin.setup.parts import Setup
+from smssh_plugin.setup.plan import Plan
 from tests.client.nodes import add_node, set_tag, use
 from tests.container.agents import context
 from tests.local.service_harness import processing, training, transform
+from tests.setup.samples import ACCOUNT, listed
 from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.local.service_harness import Service
 
@@ -743,12 +747,11 @@ def test_ctrl_c_says_what_was_removed_and_the_next_run_removes_the_rest(account:
 # ---------------------------------------------------------------------------------------------------------- the policy
 
 
-def policy() -> dict[str, Any]:
-    """The policy of docs/cleanup.md."""
-    page = (Path(__file__).resolve().parents[2] / "docs" / "cleanup.md").read_text(encoding="utf-8")
-    (found,) = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    answer: dict[str, Any] = json.loads(found)
-    return answer
+def policy() -> list[dict[str, Any]]:
+    """The statements of the policy."""
+    setup = Setup(Plan.make(account=ACCOUNT, features=["helper"]), ["cleanup"])
+    found: list[dict[str, Any]] = documents(setup)["smssh-cleanup"]["Statement"]
+    return found
 
 
 def test_the_policy_allows_what_the_command_calls_and_no_more(account: Account) -> None:
@@ -758,15 +761,15 @@ def test_the_policy_allows_what_the_command_calls_and_no_more(account: Account) 
     account.activation("train")
     assert main(["cleanup", "--apply", "--yes"]) == 0
     called = {name.replace("_", "") for name in account.calls}
-    allowed = {action.partition(":")[2].lower() for one in policy()["Statement"] for action in one["Action"]}
+    allowed = {action.partition(":")[2].lower() for one in policy() for action in listed(one["Action"])}
     assert called == allowed
 
 
 def test_the_policy_lets_no_server_without_our_tags_be_deregistered() -> None:
-    statements = [one for one in policy()["Statement"] if "ssm:DeregisterManagedInstance" in one["Action"]]
+    statements = [one for one in policy() if "ssm:DeregisterManagedInstance" in listed(one["Action"])]
     conditions = [one["Condition"] for one in statements]
     assert {"Null": {f"ssm:resourceTag/{tag}": "false" for tag in stale.SMSSH.tags}} in conditions
     assert {"Null": {f"ssm:resourceTag/{tag}": "false" for tag in stale.HELPER.tags}} in conditions
     for one in statements:
-        assert one["Action"] == ["ssm:DeregisterManagedInstance"]
-        assert one["Resource"] == "arn:aws:ssm:*:*:managed-instance/mi-*"
+        assert one["Action"] == "ssm:DeregisterManagedInstance"
+        assert one["Resource"] == f"arn:aws:ssm:*:{ACCOUNT}:managed-instance/mi-*"

@@ -116,6 +116,7 @@ def test_a_condition_on_all_keys_asks_that_there_is_one() -> None:
 
 
 WIDE = {
+    "ssm:DescribeActivations",
     "ssm:CreateActivation",  # narrowed by conditions
     "ssm:DeleteActivation",
     "ssm:DescribeInstanceInformation",
@@ -221,10 +222,11 @@ def test_who_enters_native_hosts_can_be_told_that_there_is_no_key_yet() -> None:
 
 
 def test_every_feature_adds_something() -> None:
-    base = documents(Setup(PLAIN, ["job", "people"]))
+    parts = ["cleanup", "job", "people"]
+    base = documents(Setup(PLAIN, parts))
     for feature in FEATURES:
         plan = Plan.make(account=ACCOUNT, features=[feature])
-        assert documents(Setup(plan, ["job", "people"])) != base, feature
+        assert documents(Setup(plan, parts)) != base, feature
 
 
 def test_ci_may_run_every_kind_of_job_and_upsert_pipelines_with_tags() -> None:
