@@ -203,6 +203,10 @@ NEEDS: dict[str, Need] = {
     "aws-cdk-lib": Need(
         _variable("SMSSH_TEST_CDK"), "SMSSH_TEST_CDK names a Python that has aws-cdk-lib; node is on PATH"
     ),
+    "iam-simulate": Need(
+        _variable("SMSSH_TEST_IAM_SIMULATE"),
+        "SMSSH_TEST_IAM_SIMULATE names a node_modules that has @cloud-copilot/iam-simulate; node is on PATH",
+    ),
     "namespaces": Need(_namespaces, "root, or a kernel that lets users make namespaces"),
     "network namespaces": Need(_network_namespaces, "root, or a kernel that lets users make them"),
     "/dev/net/tun": Need(lambda: _file(Path("/dev/net/tun")), "modprobe tun"),
@@ -215,6 +219,7 @@ MAY_BE_MISSING: dict[str, str] = {
     "session-manager-plugin": "no registry has it: it is built from its source, outside of this repository",
     "terraform": "neither PyPI nor Debian has it",
     "aws-cdk-lib": "460 MB of packages, and node, for one test",
+    "iam-simulate": "a package of npm, and node, for one test",
     "TorchServe": "1.2 GB of packages for three tests, and PyPI has no torch without CUDA",
     "torch without CUDA": "PyPI does not have it",
     "python3.14": "newer than the Python of any SageMaker image, and than many machines",

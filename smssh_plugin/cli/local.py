@@ -24,6 +24,7 @@ from ..errors import ExitStatus, SmsshError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from ..local.environment import Access
     from ..local.state import State, StateFolder, Users
 
 __all__ = ["local"]
@@ -102,6 +103,19 @@ def _manner_options(command: Command) -> Command:
             envvar="SMSSH_LOCAL_UNSIGNED_CLIENTS",
             help="Accept versions of session-manager-plugin that do not sign data channels (before 1.2.764).",
         ),
+        click.option(
+            "--iam",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            envvar="SMSSH_LOCAL_IAM",
+            metavar="FOLDER",
+            help="Enforce the policies in FOLDER, as smssh setup --write FOLDER writes them.",
+        ),
+        click.option(
+            "--as",
+            "client",
+            type=click.Choice(["person", "ci", "cleanup"]),
+            help="Whose credentials to use, where policies are enforced.  [default: the administrator's]",
+        ),
     ):
         command = option(command)
     return command
@@ -117,6 +131,8 @@ class _Manner:
     image: Path | None
     images: dict[str, Path]
     known_images_only: bool
+    iam: Path | None
+    client: str | None
 
     @classmethod
     def of(
@@ -126,6 +142,8 @@ class _Manner:
         unsigned_clients: bool,
         images: tuple[str, ...],
         known_images_only: bool,
+        iam: Path | None,
+        client: str | None,
     ) -> _Manner:
         """From the options, in their units.
 
@@ -142,6 +160,8 @@ class _Manner:
             choice.default,
             choice.named,
             known_images_only,
+            iam,
+            client,
         )
 
     @property
@@ -157,6 +177,7 @@ class _Manner:
         found += ["--known-images-only"] if self.known_images_only else []
         found += [] if self.latency is None else ["--latency", str(self.latency)]
         found += [] if self.pace is None else ["--pace", str(self.pace)]
+        found += [] if self.iam is None else ["--iam", str(self.iam.absolute())]
         return [*found, "--unsigned-clients"] if self.unsigned else found
 
     def check_images(self) -> None:
@@ -184,6 +205,12 @@ class _Manner:
             raise _not_as_asked(state, "--agent-rate", f"has an agent that sends {rate}")
         if self.unsigned and state.signed_clients:
             raise _not_as_asked(state, "--unsigned-clients", "wants clients to sign")
+        if self.iam is not None and os.path.realpath(self.iam) != os.path.realpath(state.iam or os.devnull):
+            fact = f"enforces {state.iam}" if state.iam else "enforces no policies"
+            raise _not_as_asked(state, f"--iam {self.iam}", fact)
+
+        if self.client is not None and self.client not in state.clients:
+            raise _not_as_asked(state, f"--as {self.client}", "enforces no policies")
 
     def _check_images(self, state: State) -> None:
         if self.image is not None and os.path.realpath(self.image) != os.path.realpath(state.image_env):
@@ -223,7 +250,7 @@ def up(port: int | None, foreground: bool, **manner_options: Any) -> None:
     if state is None:
         _serve_here(folder, _UP_PORT if port is None else port, manner)
     else:
-        _print_exports(state, folder)
+        _print_exports(state, folder, client=manner.client)
 
 
 @local.command(context_settings={"ignore_unknown_options": True})
@@ -246,7 +273,7 @@ def run(port: int | None, command: tuple[str, ...], **manner_options: Any) -> No
                 state = _start(folder, _RUN_PORT if port is None else port, manner, temporary=True)
                 click.echo(f"smssh local is up at {state.endpoint} for this command.", err=True)
         try:
-            status = _run_command(command, state, folder)
+            status = _run_command(command, folder, _access(state, manner.client))
         finally:
             _leave(users, state, folder)
     sys.exit(status)
@@ -271,6 +298,10 @@ def status(as_json: bool) -> None:
             click.echo(f"  image {name}: {path}")
         if state.known_images_only:
             click.echo("  other images are refused")
+        if state.iam:
+            click.echo(
+                f"  enforces the policies in {state.iam}; credentials: --as {', --as '.join(state.clients)}"
+            )
         click.echo(f"  agents' channels {state.channels}, certified by {state.authority}")
         if state.temporary:
             click.echo("  it ends with the last smssh local run that uses it")
@@ -381,6 +412,17 @@ def _check(port: int, manner: _Manner) -> None:
     from ..local.sandbox.container import check_support
 
     manner.check_images()
+    if manner.client is not None and manner.iam is None:
+        raise SmsshError(
+            f"--as {manner.client} means nothing without policies",
+            hint="add --iam FOLDER, a folder that smssh setup --write wrote",
+            reference="no-policies",
+            status=ExitStatus.USAGE,
+        )
+    if manner.iam is not None:
+        from ..local.iam.account import read_account
+
+        read_account(manner.iam)
     check_support()
     with socket.socket() as probe:
         # As the server will: a port in TIME_WAIT is free.
@@ -391,6 +433,13 @@ def _check(port: int, manner: _Manner) -> None:
             from ..local.state import port_in_use
 
             raise port_in_use(port) from None
+
+
+def _access(state: State, client: str | None) -> Access:
+    """What leads a client to an emulator, with its own credentials; `manner.check` has seen that it has some."""
+    if client is None:
+        return state.access
+    return state.access_of(client)
 
 
 def _serve_here(folder: StateFolder, port: int, manner: _Manner) -> None:
@@ -408,12 +457,13 @@ def _serve_here(folder: StateFolder, port: int, manner: _Manner) -> None:
         signed_clients=not manner.unsigned,
         images=manner.images,
         known_images_only=manner.known_images_only,
+        iam=None if manner.iam is None else manner.iam.absolute(),
     )
     if manner.latency is not None:
         config = replace(config, latency=manner.latency)
     if manner.pace is not None:
         config = replace(config, pace=manner.pace)
-    server.run(config, lambda state: _print_exports(state, folder, before))
+    server.run(config, lambda state: _print_exports(state, folder, before, client=manner.client))
 
 
 def _start(folder: StateFolder, port: int, manner: _Manner, *, temporary: bool = False) -> State:
@@ -509,7 +559,7 @@ def _read_line(descriptor: int) -> str | None:
             return b"".join(parts).decode()
 
 
-def _run_command(command: tuple[str, ...], state: State, folder: StateFolder) -> int:
+def _run_command(command: tuple[str, ...], folder: StateFolder, access: Access) -> int:
     """Run a command with the local emulator's variables; answers its exit status, 128 + N if a signal ended it.
 
     Ctrl-C is the command's: the terminal sends it SIGINT too, and we wait for what it makes of it. SIGTERM
@@ -518,7 +568,7 @@ def _run_command(command: tuple[str, ...], state: State, folder: StateFolder) ->
     from ..local.environment import client_environment, removed_variables
 
     environ = {name: value for name, value in os.environ.items() if name not in removed_variables()}
-    environ |= client_environment(state.access, folder.path)
+    environ |= client_environment(access, folder.path)
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
@@ -569,8 +619,14 @@ def _gone(state: State, folder: StateFolder) -> bool:
     return True
 
 
-def _print_exports(state: State, folder: StateFolder, environ: Mapping[str, str] = os.environ) -> None:
+def _print_exports(
+    state: State,
+    folder: StateFolder,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    client: str | None = None,
+) -> None:
     from ..local.environment import client_environment, exports, removed_variables
 
-    variables = client_environment(state.access, folder.path, environ)
+    variables = client_environment(_access(state, client), folder.path, environ)
     click.echo(exports(variables, removed_variables(environ)))

@@ -25,7 +25,7 @@ from .faults import HangUpError
 from .guard import BODY_MAX, Guard, checked, request_of
 from .outgoing import Front, is_aws, is_metadata
 from .service_error import ServiceError
-from .sessions.channels import access_key_of
+from .sessions.channels import access_key_of, refusal
 from .sessions.control_routes import add_control_routes
 from .sessions.node_signatures import SignedRequest
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from .keyring import Keyring
+    from .iam.enforcement import Enforcement
+    from .keyring import Key, Keyring
     from .moto_backend import MotoBackend
     from .outgoing import Outgoing
     from .sagemaker.sagemaker_service import SageMaker
@@ -64,6 +65,9 @@ _MOTOS_OWN = ("/moto-api", "/latest/meta-data/", "/latest/api/")
 _MESSAGE_DELIVERY = "EC2WindowsMessageDeliveryService"
 """How Amazon's agent asks ec2messages for documents to run, every few seconds (on Linux, too)."""
 _FORM = "application/x-www-form-urlencoded"
+_STS = "https://sts.amazonaws.com/doc/2011-06-15/"
+_KEY: Any = web.RequestKey("key", object) if hasattr(web, "RequestKey") else "smssh.key"
+"""The credentials of a request. aiohttp before 3.14 has texts only."""
 _SCOPE = re.compile(r"[^/,\s]+/[0-9]{8}/[^/,\s]+/([^/,\s]+)/aws4_request")
 
 
@@ -88,6 +92,7 @@ class Gateway:
         moto: answers the rest; it has been started.
         keyring: the credentials that requests have to be signed with.
         outgoing: the proxy for what clients would send out of this machine.
+        iam: decides what is answered; None where valid credentials may do everything.
     """
 
     def __init__(
@@ -97,8 +102,10 @@ class Gateway:
         moto: MotoBackend,
         keyring: Keyring,
         outgoing: Outgoing,
+        iam: Enforcement | None = None,
     ) -> None:
         self._outgoing = outgoing
+        self._iam = iam
         self._sagemaker = sagemaker
         self._sessions = sessions
         self._moto = moto
@@ -116,7 +123,7 @@ class Gateway:
         """Answer what comes to `listener`, a socket of `listen`; and to the one of `secure`, over TLS."""
         app = web.Application(middlewares=[self._let_in], client_max_size=BODY_MAX)
         self._sessions.add_routes(app)
-        add_control_routes(app, self._sessions)
+        add_control_routes(app, self._sessions, self._iam)
         app.router.add_route("*", "/{path:.*}", self._dispatch)
         # A body with Content-Encoding is somebody's object: it must reach S3 as it is.
         self._runner = web.AppRunner(
@@ -160,12 +167,18 @@ class Gateway:
             name = self._guard.served(request)
             if name is not None and not is_aws(name):
                 return await self._go_on(request, name)
-            await self._guard.let_in(request)
+            request[_KEY] = await self._guard.let_in(request)
         except ServiceError as error:
             log.info("%s %s refused: %s", request.method, request.path, error)
             return _failure(request, error)
         if name is not None and not name.startswith("ssmmessages."):
             return await self._dispatch(request)  # a path of ours may be the key of an object there
+        if self._iam is not None:
+            try:
+                self._iam.channel(request[_KEY], request.method, request.path)
+            except ServiceError as error:
+                log.info("%s %s refused: %s", request.method, request.path, error)
+                return refusal(error)
         return await handler(request)
 
     async def _go_on(self, request: web.Request, name: str) -> web.StreamResponse:
@@ -196,20 +209,24 @@ class Gateway:
         try:
             if service == "SageMaker":
                 await self._sessions.faults.apply(f"sagemaker:{operation}")
-                return _answer(await self._sagemaker.handle(operation, _members(await _body(request))))
+                members = _members(await _body(request))
+                if self._iam is not None:
+                    self._iam.sagemaker(request[_KEY], operation, members)
+                return _answer(await self._sagemaker.handle(operation, members))
             if service == "AmazonSSM" and operation in self._sessions.operations:
                 body = await _body(request)
                 members = _members(body)
                 if self._sessions.serves(operation, members):
-                    signed = SignedRequest(request_of(request), body)
-                    return _answer(
-                        await self._sessions.handle(operation, members, access_key_of(request), signed)
-                    )
+                    return _answer(await self._of_sessions(request, operation, members, body))
             if service.startswith(_MESSAGE_DELIVERY):
                 raise ServiceError(
                     "UnknownOperationException", "smssh local delivers no documents of Run Command."
                 )
             body = await self._fail_on_demand(request, operation, body)
+            if self._iam is not None:
+                body, known = await self._decide(self._iam, request, body)
+                if known is not None:
+                    return known
         except HangUpError:
             if request.transport is not None:
                 request.transport.abort()
@@ -222,6 +239,48 @@ class Gateway:
             internal = ServiceError("InternalFailure", "smssh local failed; see its log.", 500)
             return _answer(internal.to_json(), 500, internal.code)
         return await self._pass_on(request, body)
+
+    async def _of_sessions(
+        self, request: web.Request, operation: str, members: dict[str, Any], body: bytes
+    ) -> dict[str, Any]:
+        """The answer of Session Manager.
+
+        Raises:
+            ServiceError: it is an error.
+        """
+        if self._iam is not None:
+            self._iam.ssm(request[_KEY], operation, members)
+        signed = SignedRequest(request_of(request), body)
+        answer = await self._sessions.handle(operation, members, access_key_of(request), signed)
+        if self._iam is not None and operation == "StartSession":
+            self._iam.started(request[_KEY], answer["SessionId"])
+        return answer
+
+    async def _decide(
+        self, iam: Enforcement, request: web.Request, body: bytes | None
+    ) -> tuple[bytes | None, web.Response | None]:
+        """Decide a request that is moto's; answers its body if it was read, and the answer if moto has none.
+
+        Raises:
+            ServiceError: it is denied.
+        """
+        key = request[_KEY]
+        asked = request_of(request)
+        service = _service_of(request)
+        if service == "s3":
+            if request.method == "POST" and "delete" in request.query:
+                body = await _body(request)
+            copied = request.headers.get("x-amz-copy-source")
+            iam.s3(key, request.method, request.headers.get("Host", ""), asked.target, copied, body or b"")
+            return body, None
+        if body is None:
+            body = await _body(request)
+        target = request.headers.get("X-Amz-Target", "")
+        form = request.content_type == _FORM
+        iam.other(key, service, target, body, form=form)
+        if service == "sts" and form and b"Action=GetCallerIdentity" in body:
+            return body, _identity(iam, key)
+        return body, None
 
     async def _fail_on_demand(self, request: web.Request, operation: str, body: bytes | None) -> bytes | None:
         """Let happen to one of moto's operations what is to happen to it; answers its body if it was read.
@@ -263,6 +322,8 @@ class Gateway:
             ) as answer:
                 if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and answer.content_type == "text/html":
                     return _not_implemented(request)
+                if answer.status == HTTPStatus.NOT_FOUND and not self._may_be_told(request):
+                    return _failure(request, ServiceError("AccessDenied", "Access Denied", 403))
                 return await _relay(request, answer)
         except aiohttp.ClientConnectionError as error:
             refused = _cause(error)
@@ -272,6 +333,13 @@ class Gateway:
                 log.warning("%s %s: moto does not answer: %s", request.method, request.path, error)
             failure = ServiceError("ServiceUnavailable", "smssh local: moto does not answer.", 503)
             return _answer(failure.to_json(), 503, failure.code)
+
+    def _may_be_told(self, request: web.Request) -> bool:
+        """Whether S3 says of an object that it is missing; it says "Access Denied" to who may not list the bucket."""
+        if self._iam is None or _service_of(request) != "s3":
+            return True
+        host, target = request.headers.get("Host", ""), request_of(request).target
+        return self._iam.may_know_that_it_is_missing(request[_KEY], request.method, host, target)
 
 
 def _is_gone(request: web.Request) -> bool:
@@ -286,6 +354,19 @@ def _cause(error: BaseException | None) -> ServiceError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def _identity(iam: Enforcement, key: Key | None) -> web.Response | None:
+    """The answer of GetCallerIdentity; None where moto has it."""
+    identity = iam.identity(key)
+    if identity is None:
+        return None
+    members = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in identity.items())
+    text = (
+        f'<GetCallerIdentityResponse xmlns="{_STS}"><GetCallerIdentityResult>{members}</GetCallerIdentityResult>'
+        f"<ResponseMetadata><RequestId>{uuid.uuid4()}</RequestId></ResponseMetadata></GetCallerIdentityResponse>"
+    )
+    return web.Response(text=text, content_type="text/xml")
 
 
 def _not_implemented(request: web.Request) -> web.Response:

@@ -66,8 +66,11 @@ class Guard:
             if port == (443 if secure else 80):
                 self._hosts.add(name)
 
-    async def let_in(self, request: web.Request) -> None:
+    async def let_in(self, request: web.Request) -> Key | None:
         """See that a request may be answered.
+
+        Returns:
+            The credentials that it is signed with; None for one without any of this start.
 
         Raises:
             ServiceError: it may not.
@@ -84,14 +87,15 @@ class Guard:
                     "Missing Authentication Token: smssh local answers requests that are signed with its credentials.",
                     403,
                 )
-            return
+            return None
         check_time(claim, time.time())
         if claim.access_key.startswith("mi-") and request.headers.get("X-Amz-Target") in NODE_SIGNED:
-            return  # with the node's RSA key, which the service knows and verifies
+            return None  # with the node's RSA key, which the service knows and verifies
         key = find_key(claim, self._keyring)
         await self._verify(request, asked, claim, key)
         if asked.path.startswith(ROOT) and key.owner != CALLER:
             raise ServiceError("AccessDenied", f"{ROOT} is for who started smssh local.", 403)
+        return key
 
     def served(self, request: web.Request) -> str | None:
         """The name of AWS that a request is for; None for one to the emulator's own address.

@@ -33,8 +33,9 @@ class Key:
         access_key: the access key id: `AKIA...` for good, `ASIA...` with a session token.
         secret_key: the secret access key.
         token: the session token of temporary credentials.
-        owner: whose they are: `CALLER`, `job NAME`, `node ID`, `iam NAME`.
+        owner: whose they are: `CALLER`, `client NAME`, `job NAME`, `node ID`, `function NAME`, `iam NAME`.
         expires: seconds since the epoch; None for never.
+        role: of a job's: the ARN of its role.
     """
 
     access_key: str
@@ -42,15 +43,17 @@ class Key:
     token: str | None = None
     owner: str = CALLER
     expires: float | None = None
+    role: str = ""
 
     @classmethod
-    def random(cls, owner: str, *, temporary: bool, expires: float | None = None) -> Key:
+    def random(cls, owner: str, *, temporary: bool, expires: float | None = None, role: str = "") -> Key:
         """New credentials. They are not known to anything yet.
 
         Args:
             owner: whose they are.
             temporary: whether they have a session token, as those of a role have.
             expires: seconds since the epoch; None for never.
+            role: see the attributes.
         """
         name = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
         return cls(
@@ -59,6 +62,7 @@ class Key:
             secrets.token_urlsafe(48) if temporary else None,
             owner,
             expires,
+            role,
         )
 
     def variables(self) -> dict[str, str]:
@@ -85,13 +89,14 @@ class Keyring:
         """Ask `find` too: it answers the key of an access key id, or None."""
         self._sources.append(find)
 
-    def issue(self, owner: str) -> Key:
+    def issue(self, owner: str, role: str = "") -> Key:
         """New temporary credentials, good until they are revoked.
 
         Args:
             owner: whose they are.
+            role: of a job's: the ARN of its role.
         """
-        key = Key.random(owner, temporary=True)
+        key = Key.random(owner, temporary=True, role=role)
         self._keys[key.access_key] = key
         return key
 

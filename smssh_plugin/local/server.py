@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -25,6 +26,8 @@ from .agent.installed import PACE
 from .certificate import Certificate
 from .environment import REGION, Access, network
 from .gateway import Gateway, listen
+from .iam.account import read_account
+from .iam.enforcement import Enforcement
 from .jobs.job_run import remove_orphans
 from .jobs.manager import JobRunner
 from .keyring import Keyring
@@ -39,6 +42,7 @@ from .state import State, StateFolder, already_running, port_in_use, process_bir
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .keyring import Key
     from .state import Users
 
 __all__ = ["Config", "run", "serve"]
@@ -66,6 +70,7 @@ class Config:
         signed_clients: whether clients of data channels have to sign.
         images: the folders of other images, by full URI, by `repository:tag` or by `repository`.
         known_images_only: fail jobs whose image is not in `images`, as SageMaker fails them.
+        iam: the folder of the policies that are enforced; None to enforce none.
     """
 
     folder: Path
@@ -77,6 +82,7 @@ class Config:
     signed_clients: bool = True
     images: Mapping[str, Path] = field(default_factory=dict)
     known_images_only: bool = False
+    iam: Path | None = None
 
 
 async def serve(config: Config, ready: Callable[[State], None]) -> None:
@@ -124,8 +130,10 @@ async def _stop_unused(folder: StateFolder, users: Users, stop: asyncio.Event) -
     stop.set()
 
 
+# Long: one part after another, each with its end.
 async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExitStack) -> State:
     """Start everything, each with its end on `stack`. Jobs end before what they report to."""
+    account = None if config.iam is None else read_account(config.iam)
     try:
         listener = listen(config.port)
     except OSError as error:
@@ -153,6 +161,11 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
 
         return await asyncio.to_thread(read)
 
+    @functools.cache
+    def s3_of(role: str) -> Any:
+        made = moto.client("s3")
+        return made if iam is None else iam.guard_client(made, role)
+
     channels = f"https://127.0.0.1:{secure.getsockname()[1]}"
     environment = container_environment(access, folder.path, channels)
     # Only here is it certain that they are no other's: by the folder's lock this is the only local emulator in it.
@@ -168,23 +181,29 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
             known_images_only=config.known_images_only,
             keyring=keyring,
             pace=config.pace,
+            s3_of=s3_of if account is not None else None,
         )
     )
     stack.push_async_callback(runner.close)
     sessions = SessionService(endpoint, latency=config.latency, signed_clients=config.signed_clients)
     functions = Functions(moto.function, folder.path / "functions", environment, keyring)
     sagemaker = SageMaker(runner, read_object, sessions.faults, functions, runner.images)
+    # Before the first job is there, whose client of S3 asks it.
+    iam = None if account is None else Enforcement(account, keyring, sessions, sagemaker.store)
     runner.on_status(sagemaker.jobs.progress)
     runner.on_line(sagemaker.jobs.line)
-    gateway = Gateway(sagemaker, sessions, moto, keyring, Outgoing(access.proxy, certificate))
+    gateway = Gateway(sagemaker, sessions, moto, keyring, Outgoing(access.proxy, certificate), iam)
     await gateway.start(listener, (secure, certificate.context()))
     stack.push_async_callback(gateway.stop)
     stack.push_async_callback(sessions.close)
     stack.push_async_callback(sagemaker.close)
-    return _state(config, access, keyring, port, channels)
+    clients = {} if iam is None else iam.keys
+    return _state(config, access, keyring, port, channels, clients)
 
 
-def _state(config: Config, access: Access, keyring: Keyring, port: int, channels: str) -> State:
+def _state(
+    config: Config, access: Access, keyring: Keyring, port: int, channels: str, clients: Mapping[str, Key]
+) -> State:
     """What commands find in the state folder."""
     birth = process_birth(os.getpid())
     assert birth is not None  # we are here
@@ -206,6 +225,8 @@ def _state(config: Config, access: Access, keyring: Keyring, port: int, channels
         signed_clients=config.signed_clients,
         images={name: str(path) for name, path in config.images.items()},
         known_images_only=config.known_images_only,
+        iam="" if config.iam is None else str(config.iam),
+        clients={name: (key.access_key, key.secret_key, key.token or "") for name, key in clients.items()},
     )
 
 
@@ -253,6 +274,7 @@ def _main() -> int:
     parser.add_argument("--latency", type=float, default=LATENCY_SECONDS)
     parser.add_argument("--pace", type=float, default=PACE)
     parser.add_argument("--unsigned-clients", action="store_true")
+    parser.add_argument("--iam", type=Path)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Jobs must not inherit it: they would keep the parent's pipe open.
@@ -279,6 +301,7 @@ def _main() -> int:
                 not given.unsigned_clients,
                 {name: Path(folder) for name, folder in given.named_image},
                 given.known_images_only,
+                given.iam,
             ),
             lambda state: report(_READY, asdict(state)),
         )

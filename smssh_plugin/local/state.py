@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["State", "StateFolder", "Users", "already_running", "port_in_use", "process_birth"]
 
 
-_SECRETS = ("secret_key", "proxy")
+_SECRETS = ("secret_key", "proxy", "clients")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class State:
     known_images_only: bool = False
     """Whether other images than those in `images` are refused."""
 
+    iam: str = ""
+    """The folder of the policies that are enforced; "" for none."""
+    clients: dict[str, tuple[str, str, str]] = field(default_factory=dict, repr=False)
+    """With policies: the credentials of those who use clients, by name; see iam/account.py."""
+
     @property
     def key(self) -> Key:
         """The credentials of who started it."""
@@ -74,6 +79,10 @@ class State:
     def access(self) -> Access:
         """What leads a client to it."""
         return Access(self.endpoint, self.key, Path(self.authority) if self.authority else None, self.proxy)
+
+    def access_of(self, client: str) -> Access:
+        """What leads one of `clients` to it."""
+        return replace(self.access, key=Key(*self.clients[client], owner=f"client {client}"))
 
     def shown(self) -> dict[str, Any]:
         """What may be printed: everything but what is secret."""

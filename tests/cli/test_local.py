@@ -22,6 +22,9 @@ from smssh_plugin.local.environment import Access, client_environment, exports, 
 from smssh_plugin.local.keyring import Key
 from smssh_plugin.local.sandbox import container
 from smssh_plugin.local.state import State, StateFolder, process_birth
+from smssh_plugin.setup.files import write
+from smssh_plugin.setup.parts import Setup
+from smssh_plugin.setup.plan import Plan
 from tests.local.root_folders import make_root
 from tests.local.service_harness import signed
 from tests.waiting import LIMIT, until
@@ -465,6 +468,61 @@ def test_an_image_that_is_none_is_said_before_anything_starts(home, tmp_path, wo
         assert message in done.stderr
         assert "hint:" in done.stderr.lower()
         assert not home.folder.log_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--as", "person"), "--as person means nothing without policies"),
+        (("--iam", "empty"), "has no policies"),
+        (("--iam", "wrong"), "cannot enforce smssh-people/1: there is no condition operator StringEqual"),
+    ],
+)
+def test_policies_that_cannot_be_enforced_are_said_before_anything_starts(
+    home, tmp_path, words, message
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "wrong").mkdir()
+    statement = {"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"StringEqual": {"a": "b"}}}
+    document = {"Version": "2012-10-17", "Statement": [statement]}
+    (tmp_path / "wrong" / "smssh-people.json").write_text(json.dumps(document))
+    done = subprocess.run(
+        [*COMMAND, "up", *words],
+        env=home.environ,
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "hint:" in done.stderr
+    assert not home.folder.log_file.exists()
+
+
+@runs
+def test_the_credentials_of_a_principal(home, tmp_path) -> None:
+    policies = tmp_path / "policies"
+    write(Setup(Plan.make(account="123456789012"), ["people"]), ["json"], policies)
+    up = home.do("up", "--port", "0", "--iam", str(policies))
+    assert up.returncode == 0, up.stderr
+    state = home.folder.read()
+    program = (
+        'import boto3; print(boto3.client("sts").get_caller_identity()["Arn"]);'
+        ' print(boto3.client("ssm").describe_instance_information()["InstanceInformationList"])'
+    )
+    done = home.do("run", "--as", "person", "--", sys.executable, "-c", program)
+    assert done.stdout == "arn:aws:sts::123456789012:assumed-role/person/smssh\n[]\n", done.stderr
+    again = home.do("up", "--as", "cleanup", "--iam", str(policies))
+    assert state.clients["cleanup"][0] in again.stdout
+    shown = home.do("status", "--json").stdout + home.do("status").stdout
+    assert str(policies) in shown
+    assert not any(text in shown for key in state.clients.values() for text in key)
+    other = home.do("up", "--iam", str(tmp_path))
+    assert (other.returncode, other.stdout) == (2, "")
+    assert f"enforces {policies}" in other.stderr
+    home.do("down")
 
 
 IMAGES = """

@@ -29,6 +29,7 @@ from moto.moto_api._internal import moto_api_backend
 
 from smssh_plugin.local.certificate import Certificate
 from smssh_plugin.local.gateway import Gateway, listen
+from smssh_plugin.local.iam.enforcement import Enforcement
 from smssh_plugin.local.jobs.kinds import Job, Outcome
 from smssh_plugin.local.keyring import Key, Keyring
 from smssh_plugin.local.lambda_functions import Functions
@@ -40,6 +41,8 @@ from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from smssh_plugin.local.iam.account import Account
 
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/job:1"
@@ -143,8 +146,12 @@ def signed(
 class Service:
     """The running service, and clients of it."""
 
-    def __init__(self, secure: Path | None = None) -> None:
-        """`secure` is a folder for the certificate of agents' channels, where TLS is wanted for them."""
+    def __init__(self, secure: Path | None = None, iam: Account | None = None) -> None:
+        """`secure` is a folder for the certificate of agents' channels, where TLS is wanted for them.
+
+        `iam` is the account whose policies are enforced.
+        """
+        self._account = iam
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._secure = secure
@@ -169,8 +176,13 @@ class Service:
             functions = Functions(self.moto.function, Path(self._folder.name), environment, self.keyring)
             self.sagemaker_service = SageMaker(self.runner, read_object, self.sessions.faults, functions)
             self.runner.line = self.sagemaker_service.jobs.line
+            self.iam = (
+                Enforcement(self._account, self.keyring, self.sessions, self.sagemaker_service.store)
+                if self._account is not None
+                else None
+            )
             self.gateway = Gateway(
-                self.sagemaker_service, self.sessions, self.moto, self.keyring, self.outgoing
+                self.sagemaker_service, self.sessions, self.moto, self.keyring, self.outgoing, self.iam
             )
             await self.gateway.start(listener, secure)
 

@@ -105,7 +105,7 @@ async def run_transform(run: JobRun) -> Outcome:
     source = request["TransformInput"]["DataSource"]["S3DataSource"]
     containers = run.add_hosts(request["TransformResources"].get("InstanceCount", 1))
     run.status("Downloading", "Downloading model and input data")
-    objects = await run.blocking(find, run.tools.s3, source)
+    objects = await run.blocking(find, run.s3, source)
     for container in containers:
         await run.blocking(_prepare, run, container, model)
     run.check_stopped()
@@ -274,7 +274,7 @@ class _Host:
         work = self._container.folder / "transform"
         source, result = work / "input", work / "output"
         name = replace(item, relative="input")
-        await run.blocking(download, run.tools.s3, [name], work, run.stopping)
+        await run.blocking(download, run.s3, [name], work, run.stopping)
         packed = request["TransformInput"].get("CompressionType", "None") == "Gzip"
         with open(source, "rb") as plain, open(result, "wb") as out:
             records: IO[bytes] = gzip.GzipFile(fileobj=plain) if packed else plain  # type: ignore[assignment]
@@ -283,7 +283,7 @@ class _Host:
                 if self._plan.assemble == "Line" and not answer.endswith(b"\n"):
                     out.write(b"\n")
         target = join(request["TransformOutput"]["S3OutputPath"], item.relative + ".out")
-        await run.blocking(upload_file, run.tools.s3, result, target)
+        await run.blocking(upload_file, run.s3, result, target)
 
     async def _answers(self, client: aiohttp.ClientSession, bodies: Iterable[bytes]) -> AsyncIterator[bytes]:
         """The answers in the order of the requests, of which some are in flight together.
@@ -493,17 +493,17 @@ def _bring(run: JobRun, source: dict[str, Any], compression: str, container: Con
         ClientFault: S3 says no, or the archive is bad.
     """
     try:
-        objects = find(run.tools.s3, source)
+        objects = find(run.s3, source)
     except ClientFault:
         raise ClientFault(
             "Could not access model data at {}. Please ensure that the object exists, and that the role has"
             ' "s3:GetObject" permissions.'.format(source["S3Uri"])
         ) from None
     if compression != "Gzip":
-        download(run.tools.s3, objects, folder, run.stopping)
+        download(run.s3, objects, folder, run.stopping)
         return
     work = container.folder / "archive"
-    download(run.tools.s3, [replace(objects[0], relative="model.tar.gz")], work, run.stopping)
+    download(run.s3, [replace(objects[0], relative="model.tar.gz")], work, run.stopping)
     extract_model(work / "model.tar.gz", folder)
     (work / "model.tar.gz").unlink()
 

@@ -56,7 +56,7 @@ class Tools:
     """What all jobs share.
 
     Args:
-        s3: a boto3 S3 client.
+        s3_of: a boto3 S3 client for jobs, by the ARN of their role.
         logs: a boto3 CloudWatch Logs client.
         pool: where blocking calls run.
         jobs: the folder of the jobs' folders.
@@ -68,7 +68,7 @@ class Tools:
         pace: seconds from one message of an agent's output to the next.
     """
 
-    s3: Any
+    s3_of: Callable[[str], Any]
     logs: Any
     pool: Executor
     jobs: Path
@@ -282,7 +282,12 @@ class JobRun:
         self.stop_asked = asyncio.Event()
         self._remote_debug = bool((job.request.get("RemoteDebugConfig") or {}).get("EnableRemoteDebug"))
         self._hurry = asyncio.Event()
-        self._key: Key | None = tools.keyring.issue(f"job {job.name}") if tools.keyring is not None else None
+        role = str(job.request.get("RoleArn") or (job.model or {}).get("ExecutionRoleArn") or "")
+        self._key: Key | None = (
+            tools.keyring.issue(f"job {job.name}", role) if tools.keyring is not None else None
+        )
+        self.s3 = tools.s3_of(role)
+        """A client of S3 that may do what the job's role may."""
 
     @property
     def credentials(self) -> dict[str, str]:

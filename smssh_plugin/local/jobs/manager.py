@@ -59,6 +59,7 @@ class JobRunner:
         ping_deadline: seconds that a transform job's server has until it answers /ping; the service has 30
             minutes.
         pace: seconds from one message of a fake agent's output to the next; 0 for as fast as it goes.
+        s3_of: a client of S3 by the ARN of a job's role, where what roles may do differs; by default `s3`.
 
     Raises:
         SmsshError: a folder is no image, or cannot be mounted here.
@@ -79,13 +80,14 @@ class JobRunner:
         serve_grace: float = 30.0,
         ping_deadline: float = 1800.0,
         pace: float = PACE,
+        s3_of: Callable[[str], Any] | None = None,
     ) -> None:
         self.images = Images(image_env, images, known_only=known_images_only)
         root = Path(os.path.abspath(root))
         self._views = Views(self.images, root, environment, pace)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="smssh-jobs")
         self._tools = Tools(
-            s3=s3,
+            s3_of=s3_of or (lambda _role: s3),
             logs=logs,
             pool=self._pool,
             jobs=root / "jobs",

@@ -103,7 +103,7 @@ def _prepare(run: JobRun) -> None:
             raise ClientFault(f"{name}: DatasetDefinition is not served here; use S3Input")
         if source.get("S3InputMode", "File") != "File" or source.get("S3CompressionType", "None") != "None":
             raise ClientFault(f"{name}: S3InputMode Pipe is not served here; use File")
-        inputs.append((source, find(run.tools.s3, source, role=request.get("RoleArn", ""))))
+        inputs.append((source, find(run.s3, source, role=request.get("RoleArn", ""))))
     config = {
         **{key: value for key, value in request.items() if key != "Tags"},
         "ProcessingJobArn": run.job.arn,
@@ -119,7 +119,7 @@ def _prepare(run: JobRun) -> None:
             folder = _local(container, source["LocalPath"], "input {}".format(source["S3Uri"]))
             distribution = source.get("S3DataDistributionType", "FullyReplicated")
             mine = shard(objects, distribution, index, len(run.containers))
-            download(run.tools.s3, mine, folder, run.stopping)
+            download(run.s3, mine, folder, run.stopping)
         for output in _outputs(request):
             folder = _local(container, output["LocalPath"], "output {}".format(output["S3Uri"]))
             folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _upload(run: JobRun, completed: bool) -> None:
     for output in _outputs(run.job.request):
         if completed or output.get("S3UploadMode") == "Continuous":
             folders = [container.tree(output["LocalPath"]) for container in run.containers]
-            upload_folders(run.tools.s3, folders, output["S3Uri"])
+            upload_folders(run.s3, folders, output["S3Uri"])
 
 
 def _message(containers: list[Container]) -> str:

@@ -108,7 +108,7 @@ def _prepare(run: JobRun) -> None:
     inputs: dict[str, list[S3Object]] = {}
     for channel in channels:
         source = channel["DataSource"]["S3DataSource"]
-        inputs[channel["ChannelName"]] = find(run.tools.s3, source, role=request.get("RoleArn", ""))
+        inputs[channel["ChannelName"]] = find(run.s3, source, role=request.get("RoleArn", ""))
     for index, container in enumerate(run.containers):
         for path in ("input/config", "input/data", "model", "output/data"):
             (container.ml / path).mkdir(parents=True)
@@ -125,7 +125,7 @@ def _prepare(run: JobRun) -> None:
                 "S3DataDistributionType", "FullyReplicated"
             )
             mine = shard(inputs[name], distribution, index, len(run.containers))
-            download(run.tools.s3, mine, container.ml / "input" / "data" / name, run.stopping)
+            download(run.s3, mine, container.ml / "input" / "data" / name, run.stopping)
         if checkpoints:
             _restore_checkpoints(run, container, checkpoints)
 
@@ -157,10 +157,10 @@ def _restore_checkpoints(run: JobRun, container: Container, config: dict[str, An
         raise ClientFault("CheckpointConfig.LocalPath must be below /opt/ml here") from None
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        found = find(run.tools.s3, {"S3Uri": config["S3Uri"].rstrip("/") + "/"})
+        found = find(run.s3, {"S3Uri": config["S3Uri"].rstrip("/") + "/"})
     except ClientFault:
         return
-    download(run.tools.s3, found, folder, run.stopping)
+    download(run.s3, found, folder, run.stopping)
 
 
 def _failure(containers: list[Container]) -> str:
@@ -183,7 +183,7 @@ def _upload(run: JobRun, model: bool) -> str | None:
         ClientFault: S3 says no.
     """
     request = run.job.request
-    s3 = run.tools.s3
+    s3 = run.s3
     output = request["OutputDataConfig"]
     home = join(join(output["S3OutputPath"], run.job.name), "output")
     plain = output.get("CompressionType", "GZIP") == "NONE"

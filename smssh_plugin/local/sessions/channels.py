@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..faults import Faults
 
-__all__ = ["Channels", "Cut", "Event", "Session", "access_key_of"]
+__all__ = ["Channels", "Cut", "Event", "Session", "access_key_of", "refusal"]
 
 EVENTS_MAX = 20_000
 _HELD_MAX = 64
@@ -64,6 +64,8 @@ class Session:
     reason: str
     started: float
     active: float
+    userid: str = ""
+    """`aws:userid` of who started it, where policies are enforced."""
     idle_seconds: float | None = None
     """Its own idle time-out, where its document, or the account, has one."""
     max_seconds: float | None = None
@@ -283,8 +285,7 @@ class Channels:
                     request.transport.abort()
                 return web.Response(status=500)
             except ServiceError as error:
-                text = f"<{error.code}><Message>{escape(error.message)}</Message></{error.code}>"
-                return web.Response(status=error.status, text=text, content_type="application/xml")
+                return refusal(error)
 
         return answer
 
@@ -469,6 +470,12 @@ class Channels:
         except FrameError as error:
             self.note("malformed", link.subject, f"from the {link.side}: {error}")
             await link.close(INVALID, str(error))
+
+
+def refusal(error: ServiceError) -> web.Response:
+    """An error as the service says it of a channel: in XML."""
+    text = f"<{error.code}><Message>{escape(error.message)}</Message></{error.code}>"
+    return web.Response(status=error.status, text=text, content_type="application/xml")
 
 
 def access_key_of(request: web.Request) -> str | None:

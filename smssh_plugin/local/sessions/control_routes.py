@@ -11,6 +11,8 @@ Below `/_smssh/`, which is no bucket's name, in JSON:
   for example `{"side": "agent", "after": 70000}`; without `after`, what is open now is cut now.
 * `GET settings`, `POST settings`: `idle_seconds`, `max_seconds`, `signed_clients`, `tier`,
   `token_seconds`; `latency_seconds`, which holds for connections from then on.
+* `GET iam?after=NUMBER`, `POST iam`: with `--iam`, the decisions so far; and the statements, as `POLICY/SID`, that do
+  not count from now on: `{"without": ["smssh-people/Find"]}`.
 * `POST nodes/ID`: `{"rotate": true}` has its agent replace its key.
 """
 
@@ -28,6 +30,7 @@ from .channels import Cut
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ..iam.enforcement import Enforcement
     from .session_service import SessionService
 
 __all__ = ["ROOT", "add_control_routes"]
@@ -46,9 +49,9 @@ class _Refused(Exception):  # noqa: N818 - an answer
         self.status = status
 
 
-def add_control_routes(app: web.Application, service: SessionService) -> None:
+def add_control_routes(app: web.Application, service: SessionService, iam: Enforcement | None = None) -> None:
     """Add the routes."""
-    control = _Control(service)
+    control = _Control(service, iam)
     for method, path, handler in (
         ("GET", "events", control.events),
         ("GET", "sessions", control.sessions),
@@ -61,6 +64,8 @@ def add_control_routes(app: web.Application, service: SessionService) -> None:
         ("DELETE", "cuts/{id}", control.remove_cut),
         ("GET", "settings", control.settings),
         ("POST", "settings", control.change_settings),
+        ("GET", "iam", control.decisions),
+        ("POST", "iam", control.change_policies),
         ("POST", "nodes/{id}", control.change_node),
     ):
         app.router.add_route(method, f"{ROOT}/{path}", _answered(handler))
@@ -86,8 +91,9 @@ async def _unknown(request: web.Request) -> Any:
 class _Control:
     """The handlers."""
 
-    def __init__(self, service: SessionService) -> None:
+    def __init__(self, service: SessionService, iam: Enforcement | None) -> None:
         self._service = service
+        self._iam = iam
 
     async def events(self, request: web.Request) -> Any:
         query = request.query
@@ -188,6 +194,31 @@ class _Control:
         for name, value in body.items():
             setattr(rules[name][2], "latency" if name == "latency_seconds" else name, value)
         return await self.settings(request)
+
+    async def decisions(self, request: web.Request) -> Any:
+        iam = self._enforced()
+        try:
+            after = int(request.query.get("after", 0))
+        except ValueError:
+            raise _Refused("`after` is a number") from None
+        return {"decisions": [each.to_json() for each in list(iam.entries) if each.number > after]}
+
+    async def change_policies(self, request: web.Request) -> Any:
+        iam = self._enforced()
+        body = await _body(request)
+        labels = body.get("without")
+        if body.keys() != {"without"} or not isinstance(labels, list):
+            raise _Refused("`without` is all that can be changed: a list of POLICY/SID")
+        unknown = [label for label in labels if label not in iam.labels()]
+        if unknown:
+            raise _Refused(f"there is no statement {unknown[0]}")
+        iam.without = frozenset(labels)
+        return {"without": sorted(iam.without)}
+
+    def _enforced(self) -> Enforcement:
+        if self._iam is None:
+            raise _Refused("no policies are enforced: start smssh local with --iam FOLDER")
+        return self._iam
 
     async def change_node(self, request: web.Request) -> Any:
         node = self._service.nodes.nodes.get(request.match_info["id"])

@@ -151,6 +151,8 @@ class Nodes:
         self._activated_by: dict[str, dict[str, Node]] = {}
         self._key_of: dict[str, Node] = {}
         self._keys: dict[str, Key] = {}
+        self.may_have_role: Callable[[str], bool] = lambda _role: True
+        """Whether a role, by its name, is there and Systems Manager may assume it."""
 
     def create_activation(self, body: dict[str, Any]) -> dict[str, Any]:
         """CreateActivation."""
@@ -158,6 +160,11 @@ class Nodes:
         role = body.get("IamRole")
         if not role:
             raise ServiceError("ValidationException", "1 validation error detected: IamRole must not be null")
+        if not self.may_have_role(str(role).rpartition("/")[2]):
+            raise ServiceError(
+                "ValidationException",
+                f"Nonexistent role or missing ssm service principal in trust policy: {role}",
+            )
         limit = body.get("RegistrationLimit", 1)
         if not isinstance(limit, int) or not 1 <= limit <= 1000:
             raise ServiceError(
