@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import iam_uses
+
 from smssh_plugin.setup import owners, policies
 from smssh_plugin.setup.parts import PARTS, SETTING
 from smssh_plugin.setup.plan import FEATURES, Plan
@@ -146,6 +148,7 @@ def page() -> str:
         "submit": policies.submit(EVERYTHING),
         "people": policies.people(EVERYTHING, own_document=True),
         "ci": policies.ci(EVERYTHING),
+        "cleanup": policies.cleanup(EVERYTHING),
         "boundary": policies.boundary(EVERYTHING),
         "scp": policies.guardrails(EVERYTHING),
     }
@@ -166,7 +169,7 @@ def page() -> str:
     ]
     kinds = (policies.MANAGED, policies.INLINE, policies.ORGANIZATION)
     limits = "\n".join(f"| {kind} | {limit:,} |" for kind, limit in kinds)
-    return "".join([*parts, TIER, REST.format(limits=limits)])
+    return "".join([*parts, TIER, iam_uses.section(), REST.format(limits=limits)])
 
 
 def _owner(scheme: owners.Scheme) -> str:

@@ -33,7 +33,7 @@ INSTANCE = "ml.m5.large"
 MAX_SECONDS = 5 * 3600
 
 
-def build(role: str, image: str, python: str):
+def build(role: str, image: str, python: str, node_role: str = ""):
     """The pipeline: prepare -> train -> model -> score, and segment beside them."""
     from sagemaker.core.processing import ScriptProcessor
     from sagemaker.core.s3 import S3Uploader
@@ -49,7 +49,7 @@ def build(role: str, image: str, python: str):
 
     # A failed step stays up for ten minutes, or for as long as somebody is logged in (four hours at most). The wheels
     # are for images without an sshd of their own.
-    ssh = SSHOptions(hold=("failure",), wheels=(python,))
+    ssh = SSHOptions(hold=("failure",), wheels=(python,), role=node_role or None)
     session = PipelineSession()
     root = f"s3://{session.default_bucket()}/{NAME}"
     customers = S3Uploader.upload(
@@ -195,6 +195,7 @@ def main() -> int:
     )
     parser.add_argument("--local", metavar="ENVIRONMENT", help="run on the local emulator (smssh local)")
     parser.add_argument("--role", default="arn:aws:iam::123456789012:role/churn", help="execution role")
+    parser.add_argument("--node-role", default="", help="role of the hosts' nodes, as smssh setup makes it")
     parser.add_argument(
         "--image", default="churn", help="image with sagemaker-training and sagemaker-inference"
     )
@@ -216,6 +217,8 @@ def main() -> int:
             args.image,
             "--python",
             args.python,
+            "--node-role",
+            args.node_role,
             "--report",
             args.report,
         ]
@@ -226,7 +229,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", message="Running within a PipelineSession")
     # The image has no PYTHONPATH of its own that would be lost.
     warnings.filterwarnings("ignore", message=".*PYTHONPATH", category=SmsshWarning)
-    pipeline = build(args.role, args.image, args.python)
+    pipeline = build(args.role, args.image, args.python, args.node_role)
     pipeline.upsert(role_arn=args.role)
     execution = pipeline.start()
     print(f"started {execution.arn}", flush=True)

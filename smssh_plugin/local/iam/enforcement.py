@@ -7,6 +7,7 @@ not decided either: `smssh setup` has no policy for the roles of pipelines.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import time
 from collections import deque
@@ -90,7 +91,7 @@ class Enforcement:
         """What was decided, oldest first."""
         self.without: frozenset[str] = frozenset()
         """Labels of statements that do not count now."""
-        self._count = 0
+        self._numbers = itertools.count(1)  # jobs are decided in threads of their own
         self.keys: dict[str, Key] = {name: keyring.issue(f"client {name}") for name in CLIENTS}
         """The credentials of those who use clients."""
         sessions.nodes.may_have_role = account.passes_to_nodes
@@ -264,8 +265,7 @@ class Enforcement:
     def _note(self, principal: Principal, question: Question, *, fatal: bool = True) -> Decision:
         rights = principal.rights.without(self.without) if self.without else principal.rights
         decision = decide(rights, question)
-        self._count += 1
-        self.entries.append(Entry(self._count, principal, question, decision, fatal))
+        self.entries.append(Entry(next(self._numbers), principal, question, decision, fatal))
         return decision
 
     def labels(self) -> Collection[str]:
