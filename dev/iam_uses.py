@@ -35,7 +35,7 @@ __all__ = [
     "write_requests",
 ]
 
-REQUESTS = Path(__file__).resolve().parents[1] / "tests" / "e2e" / "iam_requests.json"
+REQUESTS = Path(__file__).with_name("iam_requests.json")
 """What was asked of IAM."""
 BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
 """SageMaker's default bucket, where bundles are by default."""

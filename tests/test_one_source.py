@@ -12,6 +12,8 @@ ONE_SOURCE = {
         {
             "smssh_plugin.durations",
             "smssh_plugin.container.cost",  # a price is one an hour
+            "smssh_plugin.costs.spent",  # the same
+            "smssh_plugin.costs.waiting",  # the same
             "smssh_plugin.setting_values",  # the longest duration, as a person types it
             "smssh_plugin.local.sessions.channels",  # the service's own field is in minutes
         },

@@ -1,7 +1,7 @@
 """With IAM enforced by exactly what `smssh setup` writes, everything works; without a statement, what needs it fails.
 
-What is asked of IAM is written down in iam_requests.json, from which docs/iam.md has its table: SMSSH_TEST_GOLDEN=write
-writes it again.
+What is asked of IAM is written down in dev/iam_requests.json, from which docs/iam.md has its table:
+SMSSH_TEST_GOLDEN=write writes it again.
 """
 
 import contextlib
