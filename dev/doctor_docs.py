@@ -41,8 +41,9 @@ reported. `-v` shows those checks, details and times.
 - The exit status is 1 with a problem or a crash. Without them it is 8 if a check cannot tell, else 0.
 - Checks run side by side. Each has {limit:g} seconds; one that takes longer "cannot tell".
 
-`smssh doctor --subnet subnet-1 --security-group sg-1` looks at the network of a VPC before a job is submitted: the
-default route, endpoints for `ssm`, `ssmmessages` and `s3`, private DNS, and the security groups of job and endpoints.
+`smssh doctor --subnet subnet-1 --security-group sg-1` looks at the network of a [VPC](vpc.md) before a job is
+submitted: the default route, endpoints for `ssm`, `ssmmessages` and `s3`, private DNS, and the security groups of job
+and endpoints.
 With `--job` and `--pipeline` it looks at the subnets that these name. Network ACLs, firewalls, peered VPCs, policies of
 endpoints and IPv6 are not looked at. If an endpoint is missing, and a route leads to another network or another account
 owns the VPC, it is "cannot tell".
@@ -52,13 +53,13 @@ Plugins add checks of their own by the hook [`smssh_checks`](hooks.md).
 ## How permissions are looked at
 
 If you may call `iam:SimulatePrincipalPolicy` on yourself, IAM's own simulation answers. It does not know session
-policies, policies of VPC endpoints and the tags of hosts: what depends on tags is "cannot tell". The same holds
-for what only a policy of the organization denies in the simulation.
+policies, policies of VPC endpoints and the tags of hosts: what depends on tags is "cannot tell". A denial by a policy
+of the organization is "cannot tell", too, because the simulation does not know all its conditions.
 
 Otherwise, doctor makes calls that change nothing: it lists nodes, and asks for a node, a session, a job and a pipeline
 that do not exist. A denial there is a problem only for an action that cannot be narrowed to resources, or if AWS names
-an explicit denial. Which comes first on AWS, the check of the permission or of the name, is not documented for every
-call: "allowed (by a call that changes nothing)" means that the call was not denied.
+an explicit denial. The message "allowed (by a call that changes nothing)" means only that the call was not denied: AWS
+does not document for every call whether it checks the permission before the name.
 
 Those calls are in CloudTrail, failed or denied, with the user agent `smssh-plugin/VERSION`.
 

@@ -100,23 +100,22 @@ Code in a job has the rights of the job's role. With these policies it can still
 - delete activations of others whose ids it knows, because `ssm:DeleteActivation` cannot be narrowed. It cannot list
   them;
 - read the tags and the addresses of every managed node of the account;
-- write the state tags of other nodes of the same owner, or with `caller` of every node of smssh.
-
+- write the state tags of other nodes of the same owner, or with `caller` of every node of smssh;
 - read every bundle of the prefix, and what `native` hosts and repacked models keep there;
-- with the feature `native`, announce another key for any host of the prefix, so that logins there fail, and with
-  `repack` replace artefacts of other models: a job may write all of `hosts/` and of `repacked/`.
+- with `--with native`, announce another key for any host of the prefix, so that logins there fail, and with
+  `--with repack` replace artefacts of other models: a job may write all of `hosts/` and of `repacked/`.
 
 People and CI with these policies can do more than their owner suggests:
 
 - **Who may submit can write every bundle of the prefix**, and jobs run what is in their bundle, with the rights of
   their own role. Give teams that must be apart a `--bundle-prefix` each.
-- **With the feature `native`, no owner counts.** People may enter every training job of the account that has remote
+- **No owner counts with `--with native`.** People may enter every training job of the account that has remote
   debugging on, and may switch it on for every other one (`sagemaker:UpdateTrainingJob`). IAM has no condition for the
-  owner of such a target. Leave the feature out, or give it to few.
+  owner of such a target. Leave it out, or give it to few.
 - People may start every pipeline of the account (`smssh debug --start`), and so let it run with its role.
 
-Who may `ssm:SendCommand` on managed nodes is root in every job, past the keys of SSH. The part `scp` denies it for the
-nodes of jobs.
+Run Command needs no SSH key. smssh leaves out the part of Amazon's agent that runs its commands. The part `scp` also
+denies `ssm:SendCommand` for the nodes of jobs, so that this does not depend on the agent.
 
 A node whose role loses `ssmmessages:OpenControlChannel` can stay connected for up to an hour. To end access at once,
 deregister the node.

@@ -120,7 +120,7 @@ GUARDS: dict[str, tuple[str, str, dict[str, Any], str]] = {
         "ssm:SendCommand",
         _NODE,
         _TAGS,
-        "who may use Run Command is root in a job",
+        "an administrator sends a command to a node by Run Command",
     ),
 }
 """Statements that deny: a request that they deny to who may do everything, and what happens without them."""

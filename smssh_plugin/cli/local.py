@@ -259,10 +259,10 @@ def up(port: int | None, foreground: bool, **manner_options: Any) -> None:
 @_manner_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(port: int | None, command: tuple[str, ...], **manner_options: Any) -> None:
-    """Run COMMAND against the emulator, for example: smssh local run -- python pipeline.py.
+    """Run COMMAND against the emulator.
 
-    If no emulator runs, one is started. It is stopped when COMMAND and every other command that was run
-    against it have ended. The exit status is COMMAND's.
+    For example: smssh local run -- python pipeline.py. If no emulator runs, one is started. It is stopped when COMMAND
+    and every other command that was run against it have ended. The exit status is COMMAND's.
     """
     folder = _folder()
     manner = _Manner.of(**manner_options)
@@ -282,7 +282,7 @@ def run(port: int | None, command: tuple[str, ...], **manner_options: Any) -> No
 @local.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Say whether the emulator is running; the exit status is 3 if it is not."""
+    """Say whether the emulator is running. The exit status is 3 if it is not."""
     folder = _folder()
     state = folder.read()
     if as_json:

@@ -29,7 +29,7 @@ USUAL = tuple(name for name, part in PARTS.items() if part.usual)
     help=f"What to make. [default: {', '.join(USUAL)}]",
 )
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="How. [default: json; with --write all of them]"
+    "--format", "form", type=click.Choice(FORMATS), help="Format. [default: json; with --write all of them]"
 )
 @click.option(
     "--write",
@@ -95,7 +95,8 @@ USUAL = tuple(name for name, part in PARTS.items() if part.usual)
     "features",
     multiple=True,
     type=click.Choice(list(FEATURES)),
-    help="Allow what not everybody uses.",
+    help="Allow more: smssh forward, smssh shell, the transport native, models that are repacked, or the removal of"
+    " what sagemaker-ssh-helper left.",
 )
 @click.option(
     "--bucket-key", "bucket_keys", multiple=True, metavar="ARN", help="A key of KMS that encrypts bundles."

@@ -857,7 +857,7 @@ def guardrails(plan: Plan) -> Policy:
             (
                 Grant(
                     ("ssm:SendCommand",),
-                    "Run Command is root in every container, past the keys of SSH",
+                    "Run Command needs no SSH key: it is denied, although smssh's agent runs no commands",
                 ),
             ),
             (NODES,),
