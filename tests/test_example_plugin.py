@@ -100,7 +100,7 @@ def job(container, made, launcher, **environ):
     return container.start(*command, PATH=path, SMSSH_HOLD="failure", **environ)
 
 
-@pytest.mark.parametrize("launcher", ["baked", "run.sh"])
+@pytest.mark.parametrize("launcher", [pytest.param("baked", marks=pytest.mark.needs("sshd")), "run.sh"])
 def test_it_works_in_a_container(container, launcher) -> None:
     """Installed in the Python that runs the supervisor, it is found, whatever the launcher is."""
     made = image(container.folder)

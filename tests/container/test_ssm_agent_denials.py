@@ -30,8 +30,12 @@ def running(tmp_path, monkeypatch, *actions):
     monkeypatch.setattr(made, "say", said.append)
     installed = SimpleNamespace(program=program, folder=tmp_path, log=tmp_path / "none.log")
     agent = ssm_agent.Running(made, installed)
-    # It has said what it has to say before it is given up, however busy the machine is.
-    monkeypatch.setattr(ssm_agent.time, "monotonic", lambda: 1000.0 if agent._said().count("\n") else 0.0)
+    # It has said what it has to say before it is given up, however busy the machine is. The first look sets the
+    # deadline.
+    looks = iter([0.0])
+    monkeypatch.setattr(
+        ssm_agent.time, "monotonic", lambda: next(looks, 1000.0 if agent._said().count("\n") else 0.0)
+    )
     return agent, said
 
 

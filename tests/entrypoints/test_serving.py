@@ -245,8 +245,9 @@ class Server:
         return self.ended()
 
     def starts(self):
-        """How often a supervisor was started."""
-        return (self.container.run_dir / "supervisor.log").read_text().count(" started by ")
+        """How often a supervisor was started; waits for the first, which may be late."""
+        log = self.container.run_dir / "supervisor.log"
+        return until(lambda: log.exists() and log.read_text().count(" started by "), what="the first start")
 
 
 def mms():

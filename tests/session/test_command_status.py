@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 
@@ -30,7 +31,8 @@ pieces = st.lists(
         ),
     ),
     max_size=12,
-)
+).filter(lambda parts: not re.search(rb"\x1b\]7337;0123456789abcdef;\d{0,3}\x07", b"".join(parts)))
+"""What a command writes: anything but a whole marker, whose token it cannot know."""
 
 
 def taken(data: bytes, cuts: list[int]) -> tuple[bytes, int | None]:
