@@ -125,6 +125,9 @@ def _act(run: Run, account: Account, yes: str | None, what: str, next_run: str) 
         _ask(account, what)
     try:
         run.act(_show_done)
+    except BrokenPipeError:  # `| head`: stderr still has a reader
+        put(line(f"nobody reads the output: did {len(run.done)} of {len(run.to_do)}; {next_run}"), error=True)
+        raise
     except KeyboardInterrupt:
         status, why = int(ExitStatus.INTERRUPTED), "interrupted"
     except SmsshError as error:
@@ -149,8 +152,10 @@ def _show(run: Run, account: Account) -> None:
 
 
 def _show_done(change: Change) -> None:
-    done = {"make": "made", "change": "changed", "remove": "removed", "leave": "left"}[change.verb]
-    why = f": {change.why}" if change.verb == "leave" else ""
+    done = {"make": "made", "change": "changed", "remove": "removed", "leave": "left", "keep": "kept"}[
+        change.verb
+    ]
+    why = f": {change.why}" if change.verb in ("leave", "keep") and change.why else ""
     put(line(f"{done} {change.what}{why}"))
 
 

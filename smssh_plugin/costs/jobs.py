@@ -182,7 +182,7 @@ def _job(kind: str, name: str, described: dict[str, Any], bundles: _Bundles, nod
     instances = pools(described)
     hosts = sum(count for _, count in instances)
     limit = said("hosts")
-    registered = min(hosts, int(limit)) if limit.isdecimal() and int(limit) else hosts
+    registered = min(hosts, int(limit)) if limit.isdecimal() and len(limit) < 5 and int(limit) else hosts
     by_node = said("transport") in ("", "ssm") and not (kind == "training" and not _ours(described))
     execution = execution_part(name)
     start, end = TIMES[kind]

@@ -40,12 +40,14 @@ class Place:
         groups: the ids of their security groups; () where none is known.
         native: whether they are entered by SageMaker's remote debugging alone.
         why: without subnets, why there is nothing to look at.
+        networks: how many the steps of a pipeline have, of which only one can be looked at.
     """
 
     subnets: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     native: bool = False
     why: str = ""
+    networks: int = 1
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,14 @@ def endpoint_groups(case: Case) -> Finding:
 
 
 def _elsewhere(case: Case) -> Finding:
-    return ok(_place(case).why)
+    place = _place(case)
+    if place.networks > 1:
+        return unknown(
+            f"the steps of the pipeline have {place.networks} networks",
+            fix="look at each by --subnet and --security-group, which name those of a step",
+            who="the person who submits the job",
+        )
+    return ok(place.why)
 
 
 def _place(case: Case) -> Place:
@@ -298,8 +307,7 @@ def _find_place(case: Case) -> Place:
             job.native,
             "the job has SageMaker's own way to the internet: no VPC",
         )
-    found: dict[str, None] = {}
-    groups: dict[str, None] = {}
+    found: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
     with contextlib.suppress(ValueError):
         for step, _ in named_steps(json.loads(described(case)["PipelineDefinition"])):
             arguments = step.get("Arguments")
@@ -307,11 +315,17 @@ def _find_place(case: Case) -> Place:
                 continue
             config = (arguments.get("NetworkConfig") or arguments).get("VpcConfig") or {}
             # What is a pipeline variable is known in an execution only.
-            found.update((each, None) for each in config.get("Subnets") or () if isinstance(each, str))
-            groups.update(
-                (each, None) for each in config.get("SecurityGroupIds") or () if isinstance(each, str)
-            )
-    return Place(tuple(found), tuple(groups), why="no step of the pipeline names a subnet")
+            named, groups = _texts(config.get("Subnets")), _texts(config.get("SecurityGroupIds"))
+            if named:
+                found.add((named, groups))
+    if len(found) == 1:
+        return Place(*found.pop())
+    return Place(why="no step of the pipeline names a subnet", networks=max(1, len(found)))
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """The texts of a list; none of what is a pipeline variable as a whole."""
+    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
 
 
 def _services(case: Case) -> tuple[str, ...]:
@@ -387,7 +401,10 @@ def _leads_to(table: dict[str, Any]) -> str:
 def _leads_elsewhere(route: dict[str, Any]) -> bool:
     """Whether a route leads to another network, such as one with endpoints that several VPCs share."""
     gateway = str(route.get("GatewayId") or "")
-    if route.get("NatGatewayId") or route.get("EgressOnlyInternetGatewayId"):
+    if route.get("NatGatewayId"):
+        # A half of all addresses, or a prefix list, which may hold all of them.
+        return route.get("DestinationCidrBlock") != EVERYWHERE
+    if route.get("EgressOnlyInternetGatewayId"):
         return False
     return gateway != "local" and not gateway.startswith(("igw-", "vpce-"))
 

@@ -181,8 +181,10 @@ class Run:
                 if not self._undo and now.lines != shown.lines:
                     raise _changed(now)
                 (resource.remove if self._undo else resource.make)()
-            self.done.append(shown)
-            progress(shown)
+            # What no longer needs to be done has been done by somebody else.
+            done = shown if now is None or now.acts else now
+            self.done.append(done)
+            progress(done)
         self.current = ""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from ..errors import SmsshError
 from . import marks
 from .change import CHANGE, KEEP, LEAVE, MAKE, REFUSE, REMOVE, Change, difference
 
@@ -52,6 +54,8 @@ class ManagedPolicy:
         self.what = f"policy {name}"
         self.tags: dict[str, str] = {}
         self.there = False
+        self.planned: set[str] = set()
+        """The roles that this run attaches it to."""
         self.detached: set[str] = set()
         """The roles from which this run has detached it: IAM may not have heard of it yet."""
         self._description = description
@@ -243,6 +247,13 @@ class Attachment:
             return Change(
                 REFUSE, self.what, f"the role has {len(attached)} managed policies, the most that it can"
             )
+        self._policy.planned.add(self._role.name)
+        if len(self._policy.planned.union(self._policy.attached_by_us)) > MOST_ROLES:
+            return Change(
+                REFUSE,
+                self.what,
+                f"the setup keeps record of {MOST_ROLES} job roles at most: use another --name for more",
+            )
         return Change(MAKE, self.what)
 
     def _quota(self) -> int:
@@ -252,13 +263,20 @@ class Attachment:
     def make(self) -> None:
         """See `Resource`."""
         self._policy.mark(self._role.name)
-        self._account.patiently(
-            "NoSuchEntity",
-            "iam",
-            "attach_role_policy",
-            RoleName=self._role.name,
-            PolicyArn=self._policy.arn,
-        )
+        try:
+            self._account.patiently(
+                "NoSuchEntity",
+                "iam",
+                "attach_role_policy",
+                RoleName=self._role.name,
+                PolicyArn=self._policy.arn,
+            )
+        except SmsshError as error:
+            # Refused for certain: who attaches it by hand now must keep that at an undo.
+            if error.reference == "access-denied":
+                with contextlib.suppress(SmsshError):
+                    self._policy.unmark(self._role.name)
+            raise
 
     def removal(self) -> Change | None:
         """See `Resource`. An attachment that is gone already leaves its mark, which is removed."""

@@ -6,12 +6,13 @@ setting is, so that anybody of the account can go back from any machine.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
 from . import marks
-from .change import CHANGE, KEEP, LEAVE, MAKE, REMOVE, Change
+from .change import CHANGE, KEEP, LEAVE, MAKE, REFUSE, REMOVE, Change
 from .notes import hybrid_nodes
 from .parts import SETTING
 
@@ -61,6 +62,8 @@ class Tier:
     def wanted(self) -> Change:
         """See `Resource`."""
         self._look()
+        if self._record is None and self._setting.get("Status") == "PendingUpdate":
+            return Change(REFUSE, self.what, "somebody is changing it: run this again in some minutes")
         if self._on and self._record is None:
             return Change(KEEP, self.what, "it is on already", ours=False)
         if not self._on:
@@ -71,6 +74,7 @@ class Tier:
 
     def make(self) -> None:
         """See `Resource`. The value of before is noted once."""
+        new = self._record is None
         if self._record is None:
             self._record = {
                 "before": str(self._setting.get("SettingValue") or "standard"),
@@ -87,7 +91,14 @@ class Tier:
                 Tags=marks.listed(tags),
             )
         if not self._on:
-            self._account.call("ssm", "update_service_setting", SettingId=ID, SettingValue=ADVANCED)
+            try:
+                self._account.call("ssm", "update_service_setting", SettingId=ID, SettingValue=ADVANCED)
+            except SmsshError as error:
+                # Refused for certain: what somebody else switches on now is not for an undo.
+                if new and error.reference == "access-denied":
+                    with contextlib.suppress(SmsshError):
+                        self._account.call("ssm", "delete_parameter", Name=self._parameter)
+                raise
             self._setting = self._account.call("ssm", "get_service_setting", SettingId=ID)["ServiceSetting"]
         if self._user and self._record.get("by") != self._user:
             self._record["by"] = self._user
@@ -115,7 +126,10 @@ class Tier:
             return Change(REMOVE, self.what, f"back to {before}; it ends Session Manager on {self._nodes()}")
         nodes = self._nodes()
         if nodes:
-            why = f"going back ends Session Manager on {nodes}: `smssh setup --undo --part tier` does it"
+            name = "" if self._setup == "smssh" else f" --name {self._setup}"
+            why = (
+                f"going back ends Session Manager on {nodes}: `smssh setup --undo --part tier{name}` does it"
+            )
             return Change(LEAVE, self.what, why)
         return Change(REMOVE, self.what, f"back to {before}")
 

@@ -305,10 +305,12 @@ def test_the_owner_is_that_of_the_bundle(account: Account, capsys: pytest.Captur
     account.job("bundled", 2, 1, count=4, bundle=place)
     account.job("native", 2, 1, bundle=account.bundle(transport="native"))
     account.job("other", 2, 1, bundle="s3://elsewhere/x/")
+    account.job("odd", 2, 1, count=4, bundle=account.bundle(hosts="9" * 5000))
     jobs = {each["job"]: each for each in told(capsys)["jobs"]}
     assert (jobs["bundled"]["owner"], jobs["bundled"]["node_hours"]) == ("ann", 1.0)
     assert jobs["native"]["node_hours"] == 0.0
     assert jobs["other"]["owner"] == ""
+    assert jobs["odd"]["node_hours"] == 4.0
 
 
 def test_the_owner_is_that_of_the_node_while_there_is_one(

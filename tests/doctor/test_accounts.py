@@ -914,6 +914,43 @@ def test_a_way_that_leads_elsewhere_is_not_judged(account: Account, addresses: s
     assert not [name for name, each in found.items() if each.finding.outcome is Outcome.PROBLEM]
 
 
+@pytest.mark.parametrize(
+    ("networks", "outcome"),
+    [
+        (
+            [{"Subnets": [name], "SecurityGroupIds": ["sg-1"]} for name in ("subnet-1", "subnet-2")],
+            Outcome.UNKNOWN,
+        ),
+        (
+            [{"Subnets": {"Get": "Parameters.Subnets"}, "SecurityGroupIds": {"Get": "Parameters.Groups"}}],
+            Outcome.OK,
+        ),
+    ],
+)
+def test_networks_of_a_pipeline_that_are_several_or_not_known_yet(
+    account: Account, networks: list[dict[str, Any]], outcome: Outcome
+) -> None:
+    steps = [
+        step(f"Train{number}", "Training", training(VpcConfig=each)) for number, each in enumerate(networks)
+    ]
+    parameters = [{"Name": name, "Type": "String", "DefaultValue": "x"} for name in ("Subnets", "Groups")]
+    account.service.pipeline(definition(*steps, Parameters=parameters), account.pipe)
+    account.pipeline = account.pipe
+    found = {each.finding.outcome for name, each in account.results("network").items() if "network." in name}
+    assert found == {outcome}
+
+
+@pytest.mark.parametrize("blocks", [["0.0.0.0/0"], ["0.0.0.0/1", "128.0.0.0/1"]])
+def test_a_nat_gateway_is_a_way_out_whatever_its_routes_are_called(
+    account: Account, blocks: list[str]
+) -> None:
+    vpc = Vpc(account.service)
+    vpc.nat(*blocks)
+    in_subnet(account, vpc)
+    found = account.results("network")
+    assert not [name for name, each in found.items() if each.finding.outcome is Outcome.PROBLEM]
+
+
 def test_endpoints_of_a_vpc_that_another_account_shares_are_not_judged(account: Account) -> None:
     vpc = Vpc(account.service)
     in_subnet(account, vpc)

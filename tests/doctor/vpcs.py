@@ -27,13 +27,14 @@ class Vpc:
         made = self.ec2.create_security_group(GroupName=name, Description=name, VpcId=self.id)
         return str(made["GroupId"])
 
-    def route(self, **target: str) -> None:
-        self.ec2.create_route(RouteTableId=self.table, DestinationCidrBlock="0.0.0.0/0", **target)
+    def route(self, block: str = "0.0.0.0/0", **target: str) -> None:
+        self.ec2.create_route(RouteTableId=self.table, DestinationCidrBlock=block, **target)
 
-    def nat(self) -> None:
+    def nat(self, *blocks: str) -> None:
         address = self.ec2.allocate_address(Domain="vpc")["AllocationId"]
         made = self.ec2.create_nat_gateway(SubnetId=self.subnet, AllocationId=address)
-        self.route(NatGatewayId=made["NatGateway"]["NatGatewayId"])
+        for block in blocks or ("0.0.0.0/0",):
+            self.route(block, NatGatewayId=made["NatGateway"]["NatGatewayId"])
 
     def internet(self) -> None:
         gateway = self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]

@@ -431,3 +431,52 @@ def test_a_record_that_cannot_be_read_is_named(place: Place, account: Account) -
     for look in (lambda: wanted(account, "tier"), lambda: undo(account)):
         with pytest.raises(SmsshError, match="the parameter /smssh/setup/smssh/tier does not say"):
             look()
+
+
+def refusing(account: Account, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+    """IAM denies one call."""
+    call = account.call
+
+    def refused(service: str, name: str, **arguments: Any) -> Any:
+        if name == operation:
+            raise SmsshError("denied", reference="access-denied")
+        return call(service, name, **arguments)
+
+    monkeypatch.setattr(account, "call", refused)
+
+
+def test_what_is_done_by_hand_after_a_refusal_is_kept_by_an_undo(
+    place: Place, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of a change is written before it, and taken back if the change is refused."""
+    with monkeypatch.context() as patch:
+        refusing(account, patch, "attach_role_policy")
+        with pytest.raises(SmsshError):
+            apply(account, parts=("job",), job_roles=[ROLE])
+    place.iam.attach_role_policy(RoleName=NAME, PolicyArn=JOB)
+    assert verbs(undo(place.account())) == {"policy smssh-job": "leave"}
+    attached = place.iam.list_attached_role_policies(RoleName=NAME)["AttachedPolicies"]
+    assert [each["PolicyName"] for each in attached] == ["smssh-job"]
+
+
+def test_a_tier_that_is_switched_on_by_hand_after_a_refusal_stays(
+    place: Place, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        refusing(account, patch, "update_service_setting")
+        with pytest.raises(SmsshError):
+            apply(account, parts=("tier",))
+    place.service.sessions.tier = "advanced"
+    assert undo(place.account(), "tier").changes == []
+    assert place.service.sessions.tier == "advanced"
+
+
+def test_more_job_roles_than_can_be_noted_are_refused_over_several_runs_too(
+    place: Place, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managed_policies, "MOST_ROLES", 1)
+    apply(account, parts=("job",), job_roles=[ROLE])
+    before = place.state()
+    (refused,) = wanted(place.account(), "job", job_roles=["plain"]).refused
+    assert "1 job roles at most" in refused.why
+    assert place.state() == before

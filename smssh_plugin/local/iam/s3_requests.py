@@ -157,10 +157,13 @@ def _of_bucket(
 ) -> list[tuple[str, str, dict[str, str]]]:
     part = next((name for name in _BUCKET_PARTS if name in query), None)
     if method == "POST" and "delete" in query:
-        keys = _deleted(body)
-        if not keys:
+        objects = _deleted(body)
+        if not objects:
             raise ValueError("a deletion of no objects")
-        return [_asked("DeleteObject", f"{bucket}/{key}") for key in keys]
+        return [
+            _asked("DeleteObjectVersion" if version else "DeleteObject", f"{bucket}/{key}")
+            for key, version in objects
+        ]
     if part is not None and method in ("GET", "PUT"):
         return [_asked(f"{method.capitalize()}{_BUCKET_PARTS[part]}", bucket)]
     if part is not None and method == "DELETE":
@@ -183,16 +186,20 @@ def _of_list(bucket: str, query: Mapping[str, str]) -> tuple[str, str, dict[str,
     return _asked(name, bucket, {f"s3:{each}": query[each] for each in _QUESTIONS if each in query})
 
 
-def _deleted(body: bytes) -> list[str]:
-    """The keys in a body of DeleteObjects."""
+def _deleted(body: bytes) -> list[tuple[str, str]]:
+    """The keys in a body of DeleteObjects, each with its version or ""."""
     if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
         raise ValueError("a document type")
     try:
         root = fromstring(body)  # noqa: S314 - without a document type there is nothing to expand
     except ParseError:
         raise ValueError("not XML") from None
-    named = [each for each in root.iter() if each.tag.rpartition("}")[2] == "Object"]
-    return [child.text or "" for each in named for child in each if child.tag.rpartition("}")[2] == "Key"]
+    named = [
+        {child.tag.rpartition("}")[2]: child.text or "" for child in each}
+        for each in root.iter()
+        if each.tag.rpartition("}")[2] == "Object"
+    ]
+    return [(each["Key"], each.get("VersionId", "")) for each in named if "Key" in each]
 
 
 def _asked(name: str, path: str, keys: Mapping[str, str] | None = None) -> tuple[str, str, dict[str, str]]:

@@ -82,6 +82,8 @@ def test_a_copy_reads_its_source() -> None:
 def test_every_object_of_a_deletion() -> None:
     body = b'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Object><Key>a</Key></Object><Object><Key>b/c</Key></Object></Delete>'
     assert s3("POST", "/b?delete", body=body) == [("s3:DeleteObject", "b/a"), ("s3:DeleteObject", "b/b/c")]
+    version = b"<Delete><Object><Key>a</Key><VersionId>v1</VersionId></Object></Delete>"
+    assert s3("POST", "/b?delete", body=version) == [("s3:DeleteObjectVersion", "b/a")]
 
 
 def test_what_a_list_asks_for() -> None:
