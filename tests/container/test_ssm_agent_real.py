@@ -83,7 +83,7 @@ def job(container, stack, tls):
         found = container.wait_for("running")
         return found["transport"]["target"] and found
 
-    def start(until=entered, **environ):
+    def start(condition=entered, **environ):
         hidden = 'mount -t tmpfs tmpfs /var/lib && mount -t tmpfs tmpfs /var/log && exec /bin/sh "$@"'
         work = "while [ ! -e go ]; do sleep 0.05; done"
         process = container.start(
@@ -101,7 +101,7 @@ def job(container, stack, tls):
                 **environ,
             },
         )
-        return process, until(until, what=lambda: f"the start; {container.log()}")
+        return process, until(condition, what=lambda: f"the start; {container.log()}")
 
     return start
 
