@@ -47,7 +47,7 @@ def caller(session: AwsSession) -> Caller:
     """Who the credentials of a session belong to.
 
     Raises:
-        SmsshError: there are none, they are not valid, or STS cannot be reached.
+        SmsshError: no credentials are found, they are not valid, or STS cannot be reached.
     """
     answer = call(session, "sts", "get_caller_identity")
     return Caller(str(answer["Arn"]), str(answer["Account"]), str(answer["UserId"]))

@@ -7,7 +7,18 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["CHANGE", "KEEP", "LEAVE", "MAKE", "REFUSE", "REMOVE", "Change", "Resource", "difference"]
+__all__ = [
+    "CHANGE",
+    "KEEP",
+    "LEAVE",
+    "MAKE",
+    "REFUSE",
+    "REMOVE",
+    "Change",
+    "Resource",
+    "compared",
+    "difference",
+]
 
 MAKE, CHANGE, KEEP, REFUSE = "make", "change", "keep", "refuse"
 REMOVE, LEAVE = "remove", "leave"
@@ -57,3 +68,27 @@ def difference(before: Any, after: Any) -> tuple[str, ...]:
     """The lines of two JSON documents that differ, with a few around them."""
     old, new = (json.dumps(each, indent=2, sort_keys=True).splitlines() for each in (before, after))
     return tuple(difflib.unified_diff(old, new, "in the account", "with this setup", n=2, lineterm=""))
+
+
+def compared(what: str, current: Any, wanted: Any, stranger: str, changed: bool, *, replace: bool) -> Change:
+    """What is to happen to a document that is there.
+
+    Args:
+        what: the thing.
+        current: its content.
+        wanted: the content that the setup has.
+        stranger: whose it is, if not this setup's.
+        changed: whether its content is not what the setup wrote last.
+        replace: whether it is written over what others have changed.
+    """
+    same = current == wanted
+    if stranger and same:
+        return Change(KEEP, what, f"{stranger}, and is as it should be", ours=False)
+    lines = difference(current, wanted)
+    if stranger:
+        return Change(REFUSE, what, stranger, lines, ours=False)
+    if same and not changed:
+        return Change(KEEP, what)
+    if changed and not same and not replace:
+        return Change(REFUSE, what, "somebody has changed it: --replace writes over it", lines)
+    return Change(CHANGE, what, "somebody has changed it" if changed else "", lines)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SmsshError
 from . import marks
-from .change import CHANGE, KEEP, LEAVE, MAKE, REFUSE, REMOVE, Change, difference
+from .change import KEEP, LEAVE, MAKE, REFUSE, REMOVE, Change, compared
 
 if TYPE_CHECKING:
     from .account import Account
@@ -90,19 +90,9 @@ class ManagedPolicy:
         self.look()
         if not self.there:
             return Change(MAKE, self.what, f"{len(self._wanted['Statement'])} statements")
-        same = self._current == self._wanted
         stranger = marks.owner(self.tags, self.setup)
-        if stranger and same:
-            return Change(KEEP, self.what, f"{stranger}, and is as it should be", ours=False)
-        lines = difference(self._current, self._wanted)
-        if stranger:
-            return Change(REFUSE, self.what, stranger, lines, ours=False)
         changed = not marks.written(self.tags, self._current)
-        if same and not changed:
-            return Change(KEEP, self.what)
-        if changed and not same and not self._replace:
-            return Change(REFUSE, self.what, "somebody has changed it: --replace writes over it", lines)
-        return Change(CHANGE, self.what, "somebody has changed it" if changed else "", lines)
+        return compared(self.what, self._current, self._wanted, stranger, changed, replace=self._replace)
 
     def make(self) -> None:
         """See `Resource`."""

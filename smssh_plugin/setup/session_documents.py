@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..aws.session import ServiceRefused
 from ..errors import SmsshError
 from . import marks
-from .change import CHANGE, KEEP, LEAVE, MAKE, REFUSE, REMOVE, Change, difference
+from .change import LEAVE, MAKE, REMOVE, Change, compared
 
 if TYPE_CHECKING:
     from .account import Account
@@ -61,19 +61,9 @@ class SessionDocument:
         """See `Resource`."""
         if not self._look():
             return Change(MAKE, self.what)
-        same = self._current == self._wanted
         stranger = marks.owner(self._tags, self._setup)
-        if stranger and same:
-            return Change(KEEP, self.what, f"{stranger}, and is as it should be", ours=False)
-        lines = difference(self._current, self._wanted)
-        if stranger:
-            return Change(REFUSE, self.what, stranger, lines, ours=False)
         changed = not marks.written(self._tags, self._current)
-        if same and not changed:
-            return Change(KEEP, self.what)
-        if changed and not same and not self._replace:
-            return Change(REFUSE, self.what, "somebody has changed it: --replace writes over it", lines)
-        return Change(CHANGE, self.what, "somebody has changed it" if changed else "", lines)
+        return compared(self.what, self._current, self._wanted, stranger, changed, replace=self._replace)
 
     def make(self) -> None:
         """See `Resource`."""
