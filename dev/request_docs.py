@@ -435,7 +435,7 @@ CALLS = re.compile(
 )
 
 ON_LAPTOP = ("client", "session", "debug", "setup", "cli")
-"""The rooms that call AWS by the names of operations: `session.call("ssm", "start_session", ...)`."""
+"""The rooms that call AWS by the names of operations: `aws.call("ssm", "start_session", ...)`."""
 OPERATION = re.compile(
     r'"(?:ec2|iam|kms|logs|pricing|sagemaker|service-quotas|ssm)",\s*"([a-z_]+)"'
     r'|\("((?:describe|list)_[a-z]+_jobs?)"'

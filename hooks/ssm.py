@@ -31,7 +31,7 @@ class _State:
     """The node of this supervisor; there is one supervisor in a process."""
 
     preparation: threading.Thread | None = None
-    session: Any = None
+    boto_session: Any = None
     node: ContainerNode | None = None
     agent: ssm_agent.Running | None = None
 
@@ -50,9 +50,9 @@ def _prepare() -> None:
         if suffices(ANY_REGION, os.environ):
             prepare()
         else:
-            session = aws_calls.session()
-            aws_calls.client("ssm", ANY_REGION, session)
-            _State.session = session
+            boto_session = aws_calls.boto_session()
+            aws_calls.client("ssm", ANY_REGION, boto_session)
+            _State.boto_session = boto_session
 
 
 @hookimpl
@@ -84,7 +84,7 @@ def _start(context: Context) -> str:
     context.log.info("the agent is %s", installed.origin)
     if _State.preparation is not None:
         _State.preparation.join()
-    node = _State.node = ContainerNode(context, aws_calls.client("ssm", region, _State.session))
+    node = _State.node = ContainerNode(context, aws_calls.client("ssm", region, _State.boto_session))
     node.register(installed, region)
     agent = _State.agent = ssm_agent.Running(context, installed)
     try:

@@ -349,8 +349,8 @@ def smssh_checks() -> list[Any] | None:
     crash, one that takes longer than 20 seconds as "cannot tell". The hook itself has no limit.
 
     Returns:
-        Objects with an `id` (`SUBJECT.NAME`, not that of a built-in check), a `summary` and a method `run(session)`,
-        or None; they may have `after`, ids of checks whose problem would be the cause of theirs. `session` is the AWS
+        Objects with an `id` (`SUBJECT.NAME`, not that of a built-in check), a `summary` and a method `run(aws)`,
+        or None; they may have `after`, ids of checks whose problem would be the cause of theirs. `aws` is the AWS
         session of the command (`smssh_plugin.aws.session.AwsSession`). `run` returns a mapping with `outcome` (`ok`,
         `problem`, `hint` or `cannot tell`) and `message`, and if they say something `fix`, `who`, `statement` (an IAM
         statement) and `details` (a list of lines). `problem` needs `fix`.

@@ -188,9 +188,9 @@ def smssh_checks():
         id = "company.vpn"
         summary = "whether this machine is in the company's VPN"
 
-        def run(self, session):
+        def run(self, aws):
             try:
-                socket.create_connection((f"vpn.{session.region}.example.com", 443), timeout=5).close()
+                socket.create_connection((f"vpn.{aws.region}.example.com", 443), timeout=5).close()
             except OSError as error:
                 return {
                     "outcome": "problem",

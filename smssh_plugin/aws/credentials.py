@@ -132,10 +132,10 @@ def _resolver(chain: CredentialChain, cache: Any) -> Any:
     from botocore.session import Session
 
     profile = chain.profile
-    session = Session(profile=profile.name if profile.explicit else None)
+    botocore_session = Session(profile=profile.name if profile.explicit else None)
     if chain.region:
-        session.set_config_variable("region", chain.region)
-    resolver = create_credential_resolver(session, cache=cache, region_name=chain.region)
+        botocore_session.set_config_variable("region", chain.region)
+    resolver = create_credential_resolver(botocore_session, cache=cache, region_name=chain.region)
     # As the AWS CLI does with the cache of this provider: there is no argument for it.
     roles: Any = resolver.get_provider("assume-role")
     roles._prompter = chain._ask  # noqa: SLF001 - see above

@@ -100,13 +100,13 @@ def _by_botocore(service: str, region: str, profile: Profile) -> str:
     from botocore.config import Config
     from botocore.session import Session
 
-    session = Session(profile=profile.name if profile.explicit else None)
+    botocore_session = Session(profile=profile.name if profile.explicit else None)
     config = Config(
         use_fips_endpoint=_variant(profile, "use_fips_endpoint"),
         use_dualstack_endpoint=_variant(profile, "use_dualstack_endpoint"),
     )
     # Keys of nobody: without any, botocore would look for some, as far as to the instance's metadata.
-    client = session.create_client(
+    client = botocore_session.create_client(
         service,
         region_name=region,
         config=config,

@@ -43,32 +43,32 @@ class Caller:
         return self.arn.split(":", 5)[5].split("/")
 
 
-def caller(session: AwsSession) -> Caller:
+def caller(aws: AwsSession) -> Caller:
     """Who the credentials of a session belong to.
 
     Raises:
         SmsshError: no credentials are found, they are not valid, or STS cannot be reached.
     """
-    answer = call(session, "sts", "get_caller_identity")
+    answer = call(aws, "sts", "get_caller_identity")
     return Caller(str(answer["Arn"]), str(answer["Account"]), str(answer["UserId"]))
 
 
-def call(session: AwsSession, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+def call(aws: AwsSession, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
     """Make one call of STS or IAM, as `IdentityClient.call` does."""
-    return IdentityClient(session, service).call(operation, **arguments)
+    return IdentityClient(aws, service).call(operation, **arguments)
 
 
 class IdentityClient:
     """A client of STS or IAM, for several calls.
 
     Args:
-        session: whose region, credentials and endpoints are used.
+        aws: whose region, credentials and endpoints are used.
         service: sts or iam.
         attempts: of each call, where the service throttles or fails.
     """
 
-    def __init__(self, session: AwsSession, service: str, attempts: int = ATTEMPTS) -> None:
-        self._session = session
+    def __init__(self, aws: AwsSession, service: str, attempts: int = ATTEMPTS) -> None:
+        self._aws = aws
         self._service = service
         self._attempts = attempts
         self._made: Any = None
@@ -86,10 +86,10 @@ class IdentityClient:
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
-        session, service = self._session, self._service
+        aws, service = self._aws, self._service
         try:
             if self._made is None:
-                self._made = _client(session, service, self._attempts)
+                self._made = _client(aws, service, self._attempts)
             answer: dict[str, Any] = getattr(self._made, operation)(**arguments)
         except ClientError as error:
             said = error.response.get("Error", {})
@@ -98,25 +98,23 @@ class IdentityClient:
             code = str(said.get("Code", ""))
             if code in ("NotImplemented", "InternalFailure"):
                 raise ServiceRefused(f"{name}: {said.get('Message')} ({code})", code) from None
-            raise session.refused(service, name, (code, str(said.get("Message", ""))), date) from None
+            raise aws.refused(service, name, (code, str(said.get("Message", ""))), date) from None
         except BotoCoreError as error:
-            raise session.unreachable(
-                session.profile.endpoint(service) or f"https://{service}", error
-            ) from error
+            raise aws.unreachable(aws.profile.endpoint(service) or f"https://{service}", error) from error
         return answer
 
 
-def _client(session: AwsSession, service: str, attempts: int) -> Any:
+def _client(aws: AwsSession, service: str, attempts: int) -> Any:
     from botocore.config import Config
     from botocore.session import Session
 
-    keys = session.required_keys()
-    made = Session(profile=session.profile.name if session.profile.explicit else None)
+    keys = aws.required_keys()
+    made = Session(profile=aws.profile.name if aws.profile.explicit else None)
     return made.create_client(
         service,
-        region_name=session.region,
-        endpoint_url=session.profile.endpoint(service),
-        verify=session.ca_bundle,
+        region_name=aws.region,
+        endpoint_url=aws.profile.endpoint(service),
+        verify=aws.ca_bundle,
         aws_access_key_id=keys.access_key,
         aws_secret_access_key=keys.secret_key,
         aws_session_token=keys.token,

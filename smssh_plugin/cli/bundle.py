@@ -68,11 +68,11 @@ def build(
 
     in_s3 = to is None or to.startswith("s3://")
     options = _options(pairs, to if in_s3 else None)
-    with _aws(region, profile) as session:
+    with _aws(region, profile) as boto_session:
         if in_s3:
-            place = destination(options, session)
+            place = destination(options, boto_session)
             announce = with_owner(place.address, options.bucket_owner)
-            made = bundle_for(options, session, place.client, announce)
+            made = bundle_for(options, boto_session, place.client, announce)
             address = upload(made, place)
         else:
             if options.transport == "native" and "announce" not in options.extra:
@@ -82,7 +82,7 @@ def build(
                     reference="no-announce-place",
                     status=ExitStatus.USAGE,
                 )
-            made = bundle_for(options, session, session.client("s3"))
+            made = bundle_for(options, boto_session, boto_session.client("s3"))
             folder = Path(str(to), made.digest)
             try:
                 made.write(folder)
@@ -369,10 +369,10 @@ def _places(
     address, owner = split_owner(where or "")
     if where is not None and not address[len("s3://") :].strip("/").partition("/")[2]:
         raise click.UsageError(f"{where} is not s3://bucket/prefix")
-    with _aws(region, profile) as session:
+    with _aws(region, profile) as boto_session:
         addresses = [address]
         if pipeline is not None:
-            addresses = bundles_of(definition_of(session.client("sagemaker"), pipeline))
+            addresses = bundles_of(definition_of(boto_session.client("sagemaker"), pipeline))
             if not addresses:
                 raise SmsshError(
                     f"pipeline {pipeline!r} uses no bundle",
@@ -380,8 +380,8 @@ def _places(
                     reference="no-bundle",
                     status=ExitStatus.NOT_FOUND,
                 )
-        owner = bucket_owner or owner or account_of(session, addresses[0])
-        yield [Prefix(each, session.client("s3"), owner) for each in addresses]
+        owner = bucket_owner or owner or account_of(boto_session, addresses[0])
+        yield [Prefix(each, boto_session.client("s3"), owner) for each in addresses]
 
 
 def _document(text: bytes) -> dict[str, Any]:

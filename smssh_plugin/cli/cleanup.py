@@ -67,28 +67,28 @@ def cleanup(
     from ..setup.cleanup import Cleanup
     from ..setup.stale import HELPER, SMSSH, Limits, look
 
-    session = AwsSession(region, profile)
+    aws = AwsSession(region, profile)
     limits = Limits(older_than, owner)
-    overview = look(session, (SMSSH, HELPER) if include_helper else (SMSSH,), limits, time.time())
+    overview = look(aws, (SMSSH, HELPER) if include_helper else (SMSSH,), limits, time.time())
     stale = [finding for finding in overview.findings if finding.stale]
     if not as_json:
-        _show(overview, session, applies=apply)
+        _show(overview, aws, applies=apply)
     if not apply or not stale:
         if as_json:
-            _print_json(overview, None, session, limits, applied=apply)
+            _print_json(overview, None, aws, limits, applied=apply)
         return _status(overview, None)
-    if not yes and not _agreed(stale, session):
+    if not yes and not _agreed(stale, aws):
         put("nothing was removed", error=True)
         return int(ExitStatus.FAILED)
-    cleaner = Cleanup(session, limits, time.time)
+    cleaner = Cleanup(aws, limits, time.time)
     interrupted = False
     try:
         cleaner.run(stale, (lambda _: None) if as_json else _show_result)
     except KeyboardInterrupt:
         interrupted = True
     if as_json:
-        _print_json(overview, cleaner, session, limits, applied=True)
-    _show_end(cleaner, stale, session, interrupted=interrupted, quiet=as_json)
+        _print_json(overview, cleaner, aws, limits, applied=True)
+    _show_end(cleaner, stale, aws, interrupted=interrupted, quiet=as_json)
     return int(ExitStatus.INTERRUPTED) if interrupted else _status(overview, cleaner)
 
 
@@ -109,9 +109,9 @@ def _check(apply: bool, yes: bool, older_than: float, owner: str | None, as_json
         )
 
 
-def _agreed(stale: list[Finding], session: AwsSession) -> bool:
+def _agreed(stale: list[Finding], aws: AwsSession) -> bool:
     """Ask on the terminal; stdin itself is /dev/null here, see `streams`."""
-    question = f"remove {_counted(stale)} in {_place(session)}? [y/N] "
+    question = f"remove {_counted(stale)} in {_place(aws)}? [y/N] "
     print(line(question), end="", file=sys.stderr, flush=True)
     answer = b""
     while not answer.endswith(b"\n"):
@@ -125,7 +125,7 @@ def _agreed(stale: list[Finding], session: AwsSession) -> bool:
 # ----------------------------------------------------------------------------------------------------- what is shown
 
 
-def _show(overview: Overview, session: AwsSession, *, applies: bool) -> None:
+def _show(overview: Overview, aws: AwsSession, *, applies: bool) -> None:
     """The table of what is stale, and what is kept, by reason."""
     stale = [finding for finding in overview.findings if finding.stale]
     if stale:
@@ -147,7 +147,7 @@ def _show(overview: Overview, session: AwsSession, *, applies: bool) -> None:
     if overview.problem is not None:
         say(overview.problem)
         put("activations are not looked at", error=True)
-    where = _place(session)
+    where = _place(aws)
     if not stale:
         put(line(f"nothing to remove in {where}"))
     elif not applies:
@@ -162,7 +162,7 @@ def _show_result(result: Result) -> None:
 
 
 def _show_end(
-    cleaner: Cleanup, stale: list[Finding], session: AwsSession, *, interrupted: bool, quiet: bool
+    cleaner: Cleanup, stale: list[Finding], aws: AwsSession, *, interrupted: bool, quiet: bool
 ) -> None:
     """What was removed of what was to be, and why the rest was not."""
     if cleaner.results and cleaner.results[-1].outcome == "left" and interrupted and not quiet:
@@ -171,7 +171,7 @@ def _show_end(
         say(cleaner.error)
     counts = Counter(result.outcome for result in cleaner.results)
     counts["left"] = len(stale) - sum(counts.values()) + counts["left"]
-    parts = [f"removed {counts['removed']} of {len(stale)} in {_place(session)}"]
+    parts = [f"removed {counts['removed']} of {len(stale)} in {_place(aws)}"]
     parts += [f"{counts[outcome]} {outcome}" for outcome in ("gone", "kept", "failed") if counts[outcome]]
     if counts["left"]:
         parts.append(f"{counts['left']} left: run it again")
@@ -179,7 +179,7 @@ def _show_end(
 
 
 def _print_json(
-    overview: Overview, cleaner: Cleanup | None, session: AwsSession, limits: Limits, *, applied: bool
+    overview: Overview, cleaner: Cleanup | None, aws: AwsSession, limits: Limits, *, applied: bool
 ) -> None:
     results = {} if cleaner is None else {result.entry.id: result for result in cleaner.results}
     found = []
@@ -198,7 +198,7 @@ def _print_json(
     errors = [overview.problem, None if cleaner is None else cleaner.error]
     answer = {
         "version": 1,
-        "region": session.region,
+        "region": aws.region,
         "older_than_seconds": limits.older_than,
         "owner": limits.owner,
         "applied": applied,
@@ -244,7 +244,7 @@ def _plural(count: int, what: str) -> str:
     return f"{count} {what}" + ("" if count == 1 else "s")
 
 
-def _place(session: AwsSession) -> str:
+def _place(aws: AwsSession) -> str:
     """Where it is looked: a person has several profiles, and another default region than they think."""
-    profile = session.profile.name
-    return session.region if profile == "default" else f"{session.region} (profile {profile})"
+    profile = aws.profile.name
+    return aws.region if profile == "default" else f"{aws.region} (profile {profile})"

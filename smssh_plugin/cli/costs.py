@@ -60,7 +60,7 @@ def costs(
     from ..costs.spent import costs as find
     from ..costs.spent import sums
 
-    session = AwsSession(region, profile)
+    aws = AwsSession(region, profile)
     shows = sys.stderr.isatty()
 
     def progress(what: str) -> None:
@@ -69,7 +69,7 @@ def costs(
 
     now = time.time()
     try:
-        found = find(session, Prices(session), now - since, now, progress)
+        found = find(aws, Prices(aws), now - since, now, progress)
     finally:
         if shows:
             click.echo("\r\x1b[K", err=True, nl=False)
@@ -77,9 +77,9 @@ def costs(
     groups = tuple(dict.fromkeys(by)) or ("owner", "pipeline", "step")
     rows, whole = sums(spent, groups), sums(spent, ())
     if as_json:
-        _print_json(found, spent, rows, whole, groups, session.region, now - since, now)
+        _print_json(found, spent, rows, whole, groups, aws.region, now - since, now)
     elif not rows:
-        put(line(f"no job with SSH ran in {session.region} in the last {format_duration(since)}"))
+        put(line(f"no job with SSH ran in {aws.region} in the last {format_duration(since)}"))
     else:
         _show(rows, whole[0], groups)
     if not as_json:

@@ -69,10 +69,10 @@ def debug(
         raise click.UsageError("--start and --execution exclude each other")
     target = folder or Path("smssh-reports")
     reports.check(target)
-    session = AwsSession(region, profile)
+    aws = AwsSession(region, profile)
     options = run.Options(pipeline, execution, start=start, fixes=fixes, release=release, timeout=timeout)
     with PlainView(sys.stderr) if as_json else view_for() as view:
-        report = run.debug(options, session, view)
+        report = run.debug(options, aws, view)
     if as_json:
         click.echo(json.dumps(reports.as_json(report), indent=2))
     status = run.exit_status(report)

@@ -56,14 +56,14 @@ def forward(
     from ..client.lookup import resolve
     from ..session import forward
 
-    session = AwsSession(region, profile)
+    aws = AwsSession(region, profile)
 
     def find(anew: bool) -> str:
         return resolve(
-            address, session, wait=wait, on_wait=show_waiting, cached=not anew, without_server=True
+            address, aws, wait=wait, on_wait=show_waiting, cached=not anew, without_server=True
         ).target
 
     local, host, port = forwarding
     if document is not None:
-        session.documents["remote_port" if host else "port"] = document
-    return forward.run(session, find, port, host=host, local_port=local)
+        aws.documents["remote_port" if host else "port"] = document
+    return forward.run(aws, find, port, host=host, local_port=local)

@@ -26,9 +26,9 @@ def list_(everything: bool, owner: str | None, as_json: bool, region: str | None
     from ..client.managed_nodes import conflicts, list_nodes
     from ..costs.waiting import waiting
 
-    session = AwsSession(region, profile)
-    nodes = list_nodes(session, everything=everything, owner=owner)
-    claimed = conflicts(nodes, None if owner is None else session)
+    aws = AwsSession(region, profile)
+    nodes = list_nodes(aws, everything=everything, owner=owner)
+    claimed = conflicts(nodes, None if owner is None else aws)
     if as_json:
         found = [
             {
@@ -38,10 +38,10 @@ def list_(everything: bool, owner: str | None, as_json: bool, region: str | None
             }
             for node in nodes
         ]
-        click.echo(json.dumps({"version": 1, "region": session.region, "hosts": found}, indent=2))
+        click.echo(json.dumps({"version": 1, "region": aws.region, "hosts": found}, indent=2))
         return 0
     if not nodes:
-        put(f"no hosts are online in {session.region}", error=True)
+        put(f"no hosts are online in {aws.region}", error=True)
         return 0
     now = time.time()
     rows: list[tuple[str, ...]] = [("ADDRESS", "STATE", "STEP", "OWNER", "AGE")]
@@ -55,7 +55,7 @@ def list_(everything: bool, owner: str | None, as_json: bool, region: str | None
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for kind, job in dict.fromkeys((node.kind, node.job) for node in nodes if node.state == "held"):
-        cost = waiting(session, kind, job)
+        cost = waiting(aws, kind, job)
         if cost:
             put(line(f"{job}.{kind}.sagemaker is held: {cost}"), error=True)
     for address, some in claimed.items():

@@ -49,26 +49,26 @@ def remote_debug(
     from ..client.addresses import DEFAULT_HOST, JobAddress, parse
     from ..client.lookup import resolve, switch_on
 
-    session = AwsSession(region, profile)
+    aws = AwsSession(region, profile)
     address = parse(job) if "." in job else JobAddress(None, job, "training")
     patience = wait or (INSTALL_SECONDS if install else 0.0)
     deadline = time.monotonic() + patience
-    name = switch_on(address, session, wait=patience, on_wait=show_waiting)
+    name = switch_on(address, aws, wait=patience, on_wait=show_waiting)
     host = address.host or DEFAULT_HOST
     where = str(JobAddress(host, name, "training"))
     node = None
     if patience:
         left = max(0.0, deadline - time.monotonic())
-        node = resolve(where, session, wait=left, on_wait=show_waiting, without_server=True)
+        node = resolve(where, aws, wait=left, on_wait=show_waiting, without_server=True)
     # A server that was started from here ends by itself, and nobody tells us; a living one is found by the start.
-    if node is not None and install and (not node.port or native.installed(session, name, host)):
+    if node is not None and install and (not node.port or native.installed(aws, name, host)):
         from ..session.lifetime import say
         from ..session.remote_install import install as install_there
 
         target = node.target
-        server = install_there(session, lambda _anew: target, _archive, idle=idle, progress=say)
-        native.remember_installed(session, name, host, server)
-        node = resolve(where, session)
+        server = install_there(aws, lambda _anew: target, _archive, idle=idle, progress=say)
+        native.remember_installed(aws, name, host, server)
+        node = resolve(where, aws)
     enters = "connect" if node is not None and node.port else "shell"
     put(f"remote debugging is on: smssh {enters} {where}")
     return 0

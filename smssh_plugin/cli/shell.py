@@ -36,14 +36,14 @@ def shell(
     from ..client.lookup import resolve
     from ..session import shell as shells
 
-    session = AwsSession(region, profile)
+    aws = AwsSession(region, profile)
     if document is not None:
-        session.documents["command" if command else "shell"] = document
+        aws.documents["command" if command else "shell"] = document
 
     def find(anew: bool) -> str:
         return resolve(
-            address, session, wait=wait, on_wait=show_waiting, cached=not anew, without_server=True
+            address, aws, wait=wait, on_wait=show_waiting, cached=not anew, without_server=True
         ).target
 
     line = command[0] if len(command) == 1 else shlex.join(command)
-    return shells.run(session, find, line or None)
+    return shells.run(aws, find, line or None)

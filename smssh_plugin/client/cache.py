@@ -31,9 +31,9 @@ LATEST_SECONDS = 15.0
 KEPT_SECONDS = 3600.0
 
 
-def recall(session: AwsSession, address: str, *, latest: bool) -> dict[str, Any] | None:
+def recall(aws: AwsSession, address: str, *, latest: bool) -> dict[str, Any] | None:
     """The fields of the node that was found lately; None where that is too long ago."""
-    path = _path(session, address)
+    path = _path(aws, address)
     try:
         age = time.time() - path.stat().st_mtime
         found = json.loads(own_text(path))
@@ -44,20 +44,20 @@ def recall(session: AwsSession, address: str, *, latest: bool) -> dict[str, Any]
     return found
 
 
-def remember(session: AwsSession, address: str, node: Any) -> None:
-    """Keep a node for a while. That it cannot be kept is no reason to fail."""
+def remember(aws: AwsSession, address: str, node: Any) -> None:
+    """Keep a node for a while. That it cannot be kept is not a reason to fail."""
     try:
         private_folder(home())
         folder = private_folder(home() / FOLDER)
-        write_atomically(_path(session, address), json.dumps(dataclasses.asdict(node)))
+        write_atomically(_path(aws, address), json.dumps(dataclasses.asdict(node)))
         forget_old(folder, KEPT_SECONDS)
     except (OSError, SmsshError):
         return
 
 
-def _path(session: AwsSession, address: str) -> Path:
+def _path(aws: AwsSession, address: str) -> Path:
     """The file of an address, for these credentials, this region and this endpoint."""
-    keys = session.credentials()
-    who = session.profile.name if keys is None or keys.token else keys.access_key
-    parts = (address, session.region, session.endpoint("ssm"), session.profile.name, who or "")
+    keys = aws.credentials()
+    who = aws.profile.name if keys is None or keys.token else keys.access_key
+    parts = (address, aws.region, aws.endpoint("ssm"), aws.profile.name, who or "")
     return home() / FOLDER / hashlib.sha256("\0".join(parts).encode()).hexdigest()

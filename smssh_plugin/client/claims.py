@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-def confirmed(session: AwsSession, node: Node) -> Node:
+def confirmed(aws: AwsSession, node: Node) -> Node:
     """A node that was found by its state or its step, held to what `resolve` holds an address to, and to the job.
 
     Automation that takes orders from tags (`SMSSHState=held`) enters nothing that a job merely claims to be.
@@ -34,10 +34,10 @@ def confirmed(session: AwsSession, node: Node) -> Node:
             another owner than this client does; NOT_FOUND: the job has no such host; UNREACHABLE: it went offline.
     """
     job = StepJob((node.job,), node.kind, "")
-    described = _permitted(session, job)
+    described = _permitted(aws, job)
     if described is not None:
         check_host(described, node.kind, node.job, node.host)
-    living, _ = claims(session, job, node.host)
+    living, _ = claims(aws, job, node.host)
     own = next((info for info, found in living if found.target == node.target), None)
     if own is None:
         raise SmsshError(
@@ -55,7 +55,7 @@ def confirmed(session: AwsSession, node: Node) -> Node:
             status=ExitStatus.REFUSED,
             check=f"--job {node.address}",
         )
-    if len(living) > 1 and (chosen := only_claim(session, job, node.host, living)).target != node.target:
+    if len(living) > 1 and (chosen := only_claim(aws, job, node.host, living)).target != node.target:
         raise SmsshError(
             f"{node.target} claims to be {node.address}, which is {chosen.target}",
             reference="several-nodes",
@@ -65,7 +65,7 @@ def confirmed(session: AwsSession, node: Node) -> Node:
     return checked_owner(node)
 
 
-def claims(session: AwsSession, job: StepJob, host: str) -> tuple[list[tuple[dict[str, Any], Node]], bool]:
+def claims(aws: AwsSession, job: StepJob, host: str) -> tuple[list[tuple[dict[str, Any], Node]], bool]:
     """The online nodes that claim to be a host of a job, newest first, and whether there is one that is over.
 
     A node is Online for minutes after its container's end.
@@ -75,15 +75,13 @@ def claims(session: AwsSession, job: StepJob, host: str) -> tuple[list[tuple[dic
         {"Key": "tag:SMSSHKind", "Values": [job.kind]},
         {"Key": "tag:SMSSHHost", "Values": [host]},
     ]
-    online = sorted(living_nodes(session, filters), key=registered) or _folded(session, job, host)
-    nodes = [(info, node) for info in reversed(online) if (node := node_of(session, info)) is not None]
+    online = sorted(living_nodes(aws, filters), key=registered) or _folded(aws, job, host)
+    nodes = [(info, node) for info in reversed(online) if (node := node_of(aws, info)) is not None]
     living = [(info, node) for info, node in nodes if node.state != "ended"]
     return living, bool(nodes)
 
 
-def only_claim(
-    session: AwsSession, job: StepJob, host: str, found: list[tuple[dict[str, Any], Node]]
-) -> Node:
+def only_claim(aws: AwsSession, job: StepJob, host: str, found: list[tuple[dict[str, Any], Node]]) -> Node:
     """The one of several online nodes that is the host's, by what SageMaker says of the job.
 
     Tags are no proof, and neither is age: a node counts as left by an earlier start of the container only where it
@@ -99,9 +97,7 @@ def only_claim(
     for _, node in found:
         if node.target == chosen:
             return node
-    described = (
-        next((one for name in job.names if (one := described_job(session, job.kind, name))), None) or {}
-    )
+    described = next((one for name in job.names if (one := described_job(aws, job.kind, name))), None) or {}
     began = max(
         float(described.get("CreationTime") or 0.0),
         *(
@@ -134,7 +130,7 @@ def only_claim(
     )
 
 
-def _permitted(session: AwsSession, job: StepJob) -> dict[str, Any] | None:
+def _permitted(aws: AwsSession, job: StepJob) -> dict[str, Any] | None:
     """The job as the service describes it; None where this client may not see it, or the service has none of its kind.
 
     Raises:
@@ -144,7 +140,7 @@ def _permitted(session: AwsSession, job: StepJob) -> dict[str, Any] | None:
         return None
     name = job.names[0]
     try:
-        described = described_job(session, job.kind, name)
+        described = described_job(aws, job.kind, name)
     except SmsshError as error:
         if error.reference != "access-denied":
             raise
@@ -158,9 +154,9 @@ def _permitted(session: AwsSession, job: StepJob) -> dict[str, Any] | None:
     return described
 
 
-def _folded(session: AwsSession, job: StepJob, host: str) -> list[dict[str, Any]]:
+def _folded(aws: AwsSession, job: StepJob, host: str) -> list[dict[str, Any]]:
     """The nodes of a step's job whose own name is not known, see `known`, by the step that they carry."""
     if known(job):
         return []
     filters = [{"Key": "tag:SMSSHKind", "Values": [job.kind]}, {"Key": "tag:SMSSHHost", "Values": [host]}]
-    return sorted(nodes_of_steps(session, [job], filters), key=registered)
+    return sorted(nodes_of_steps(aws, [job], filters), key=registered)

@@ -99,7 +99,7 @@ def connect(
     return Connection(reach(address, session, wait=wait, on_wait=on_wait), timeout=timeout)
 
 
-def control(address: str, session: AwsSession, *, node: Node | None = None) -> Connection:
+def control(address: str, aws: AwsSession, *, node: Node | None = None) -> Connection:
     """Log in for a command of smssh itself, which no hold waits for; see `reach`, which has the parameters.
 
     A session document of one's own may allow the SSH server's port and no other: then it is a login like any other.
@@ -108,11 +108,11 @@ def control(address: str, session: AwsSession, *, node: Node | None = None) -> C
         SmsshError: as `connect`.
     """
     try:
-        return Connection(reach(address, session, node=node, control=True))
+        return Connection(reach(address, aws, node=node, control=True))
     except SmsshError as error:
-        if not session.document("ssh", "") or error.status is not ExitStatus.UNREACHABLE:
+        if not aws.document("ssh", "") or error.status is not ExitStatus.UNREACHABLE:
             raise
-    return Connection(reach(address, session, node=node))
+    return Connection(reach(address, aws, node=node))
 
 
 class Connection:

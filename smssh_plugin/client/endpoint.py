@@ -58,7 +58,7 @@ def own_command() -> tuple[str, ...]:
 
 def reach(
     address: str,
-    session: AwsSession | None = None,
+    aws: AwsSession | None = None,
     *,
     wait: float = 0.0,
     on_wait: Callable[[str], None] | None = None,
@@ -69,7 +69,7 @@ def reach(
 
     Args:
         address: the address of the host.
-        session: the AWS session.
+        aws: the AWS session.
         wait: seconds to wait for a host that is not there yet.
         on_wait: is told what is waited for.
         node: the node, where the caller has found it already; no call is made then.
@@ -80,12 +80,12 @@ def reach(
         SmsshError: also REFUSED where the host announced no host key, or no user that there can be.
     """
     text = str(parse(address))
-    session = session or AwsSession()
-    found = node or resolve(address, session, wait=wait, on_wait=on_wait)
-    proxy = [*own_command(), "proxy", text, "--region", session.region]
-    if session.profile.explicit:
+    aws = aws or AwsSession()
+    found = node or resolve(address, aws, wait=wait, on_wait=on_wait)
+    proxy = [*own_command(), "proxy", text, "--region", aws.region]
+    if aws.profile.explicit:
         # The proxy starts the session with the credentials of who found the host; AWS_PROFILE it inherits.
-        proxy += ["--profile", session.profile.name]
+        proxy += ["--profile", aws.profile.name]
     port = found.control_port if control and found.control_port else found.port
     proxy += ["--port", str(port), "--target", found.target]
     return Endpoint(

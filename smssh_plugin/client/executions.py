@@ -27,17 +27,17 @@ __all__ = [
 _METADATA_KINDS = {"TrainingJob": "training", "ProcessingJob": "processing", "TransformJob": "transform"}
 
 
-def no_pipeline(session: AwsSession, pipeline: str) -> SmsshError:
+def no_pipeline(aws: AwsSession, pipeline: str) -> SmsshError:
     """What to say where the service does not know a pipeline."""
     return SmsshError(
-        f"there is no pipeline {pipeline!r} in {session.region}",
+        f"there is no pipeline {pipeline!r} in {aws.region}",
         hint="check the name, and the region (--region)",
         reference="no-pipeline",
         status=ExitStatus.NOT_FOUND,
     )
 
 
-def execution_arn(session: AwsSession, pipeline: str, execution: str | None) -> str:
+def execution_arn(aws: AwsSession, pipeline: str, execution: str | None) -> str:
     """The ARN of an execution of a pipeline: by its id, its ARN, or the latest one (None or `latest`).
 
     Raises:
@@ -46,7 +46,7 @@ def execution_arn(session: AwsSession, pipeline: str, execution: str | None) -> 
     if execution is not None and execution.startswith("arn:"):
         return execution
     try:
-        answer = session.call(
+        answer = aws.call(
             "sagemaker",
             "list_pipeline_executions",
             PipelineName=pipeline,
@@ -55,11 +55,11 @@ def execution_arn(session: AwsSession, pipeline: str, execution: str | None) -> 
             MaxResults=1,
         )
     except ServiceRefused as error:
-        raise no_pipeline(session, pipeline) from error
+        raise no_pipeline(aws, pipeline) from error
     summaries = answer.get("PipelineExecutionSummaries", [])
     if not summaries:
         raise SmsshError(
-            f"pipeline {pipeline!r} has never been started in {session.region}",
+            f"pipeline {pipeline!r} has never been started in {aws.region}",
             hint="start it: pipeline.start(), or `smssh debug --start`",
             reference="no-execution",
             status=ExitStatus.NOT_FOUND,
@@ -70,7 +70,7 @@ def execution_arn(session: AwsSession, pipeline: str, execution: str | None) -> 
     return f"{latest.rpartition('/')[0]}/{execution}"
 
 
-def steps_of(session: AwsSession, arn: str) -> list[dict[str, Any]]:
+def steps_of(aws: AwsSession, arn: str) -> list[dict[str, Any]]:
     """The steps of an execution that have started, oldest first, as ListPipelineExecutionSteps has them.
 
     Raises:
@@ -78,7 +78,7 @@ def steps_of(session: AwsSession, arn: str) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = []
     try:
-        for page in session.pages(
+        for page in aws.pages(
             "sagemaker",
             "list_pipeline_execution_steps",
             PipelineExecutionArn=arn,
@@ -109,10 +109,10 @@ def describe_step(step: dict[str, Any]) -> StepJob | None:
     return None
 
 
-def job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
+def job_of_step(address: StepAddress, aws: AwsSession) -> StepJob:
     """The job that runs the step of a pipeline address."""
-    arn = execution_arn(session, address.pipeline, address.execution)
-    steps = steps_of(session, arn)
+    arn = execution_arn(aws, address.pipeline, address.execution)
+    steps = steps_of(aws, arn)
     step = next((one for one in steps if one["StepName"] == address.step), None) or _alike(
         steps, address.step
     )
@@ -125,9 +125,9 @@ def job_of_step(address: StepAddress, session: AwsSession) -> StepJob:
             reference="no-step",
             status=ExitStatus.NOT_FOUND,
         )
-        state = session.call("sagemaker", "describe_pipeline_execution", PipelineExecutionArn=arn)
+        state = aws.call("sagemaker", "describe_pipeline_execution", PipelineExecutionArn=arn)
         # A step is listed from its start on: while others run, this one may come yet.
-        if state["PipelineExecutionStatus"] != "Executing" or not _defined(session, arn, address.step):
+        if state["PipelineExecutionStatus"] != "Executing" or not _defined(aws, arn, address.step):
             raise error
         raise NotYet(error)
     job = describe_step(step)
@@ -167,9 +167,9 @@ def _alike(steps: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
     return found[0] if len(found) == 1 else None
 
 
-def _defined(session: AwsSession, arn: str, step: str) -> bool:
+def _defined(aws: AwsSession, arn: str, step: str) -> bool:
     """Whether the definition that this execution runs knows a step of that name, in conditions and loops too."""
-    answer = session.call("sagemaker", "describe_pipeline_definition_for_execution", PipelineExecutionArn=arn)
+    answer = aws.call("sagemaker", "describe_pipeline_definition_for_execution", PipelineExecutionArn=arn)
     return any(
         names[0].lower() == step.lower() for _, names in named_steps(json.loads(answer["PipelineDefinition"]))
     )

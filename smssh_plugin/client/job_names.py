@@ -75,29 +75,29 @@ def known(job: StepJob) -> bool:
     return not job.step or job.names[0] != job.names[0].lower()
 
 
-def own_names(session: AwsSession, jobs: list[StepJob]) -> set[str]:
+def own_names(aws: AwsSession, jobs: list[StepJob]) -> set[str]:
     """The own names of steps' jobs, as nodes that are online say; `known` tells which jobs need it."""
-    return {str(info["Name"]) for info in nodes_of_steps(session, jobs, [])}
+    return {str(info["Name"]) for info in nodes_of_steps(aws, jobs, [])}
 
 
 def nodes_of_steps(
-    session: AwsSession, jobs: list[StepJob], filters: list[dict[str, Any]]
+    aws: AwsSession, jobs: list[StepJob], filters: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """The online nodes that carry the steps of these jobs, at most `NAMES_A_FILTER`, and are called as those are."""
     names = {job.names[0].lower() for job in jobs}
     steps = {"Key": "tag:SMSSHStep", "Values": sorted({job.step for job in jobs})}
-    for info in living_nodes(session, [steps, *filters]):
+    for info in living_nodes(aws, [steps, *filters]):
         if str(info.get("Name", "")).lower() in names:
             yield info
 
 
-def listed_name(session: AwsSession, job: StepJob) -> str | None:
+def listed_name(aws: AwsSession, job: StepJob) -> str | None:
     """The own name of a step's job as SageMaker lists it; None where it does not, or does not let us see."""
     if known(job) or job.kind not in _LIST or not (start := execution_part(job.names[0])):
         return None
     operation, summaries, key = _LIST[job.kind]
     try:
-        for page in session.pages("sagemaker", operation, NameContains=start, MaxResults=100):
+        for page in aws.pages("sagemaker", operation, NameContains=start, MaxResults=100):
             for one in page.get(summaries, []):
                 if str(one[key]).lower() == job.names[0]:
                     return str(one[key])

@@ -49,19 +49,19 @@ DESCRIBE = {
 }
 
 
-def job_state(session: AwsSession, kind: str, name: str) -> tuple[str, str] | None:
+def job_state(aws: AwsSession, kind: str, name: str) -> tuple[str, str] | None:
     """The status of a job, and why it failed ("" where it did not); None for a kind or a job there is not."""
-    answer = described_job(session, kind, name)
+    answer = described_job(aws, kind, name)
     return None if answer is None else (str(answer[DESCRIBE[kind][2]]), str(answer.get("FailureReason", "")))
 
 
-def described_job(session: AwsSession, kind: str, name: str) -> dict[str, Any] | None:
+def described_job(aws: AwsSession, kind: str, name: str) -> dict[str, Any] | None:
     """The job as the service describes it; None for a kind or a job there is not."""
     if kind not in DESCRIBE:
         return None
     operation, key, _ = DESCRIBE[kind]
     try:
-        return session.call("sagemaker", operation, **{key: name})
+        return aws.call("sagemaker", operation, **{key: name})
     except ServiceRefused as error:
         if error.code not in ("ValidationException", "ResourceNotFound"):
             raise
@@ -107,14 +107,14 @@ def check_host(described: dict[str, Any], kind: str, name: str, host: str) -> No
         )
 
 
-def submitted_with_smssh(session: AwsSession, kind: str, described: dict[str, Any]) -> bool:
+def submitted_with_smssh(aws: AwsSession, kind: str, described: dict[str, Any]) -> bool:
     """Whether a job's request has anything of smssh in it, or that cannot be known."""
     environment = described.get("Environment") or {}
     if environment.get("SMSSH_ENABLE", "1") != "1":
         return False
     if kind == "transform" and not speaks_of_us(environment):
         # Its request turns SSH on where its model brings the files; that of an endpoint may turn it on itself.
-        return _model_enables(session, str(described.get("ModelName") or ""))
+        return _model_enables(aws, str(described.get("ModelName") or ""))
     parts = [
         described.get(name)
         for name in (
@@ -134,10 +134,10 @@ def speaks_of_us(part: Any) -> bool:
     return "smssh" in text.lower() or "START_SSH" in text
 
 
-def _model_enables(session: AwsSession, name: str) -> bool:
+def _model_enables(aws: AwsSession, name: str) -> bool:
     """Whether the model of a transform job turns SSH on by itself, or that cannot be known."""
     try:
-        model = session.call("sagemaker", "describe_model", ModelName=name)
+        model = aws.call("sagemaker", "describe_model", ModelName=name)
     except ServiceRefused:
         return True  # a model may be deleted while its job runs
     except SmsshError as error:

@@ -35,7 +35,7 @@ __all__ = [
 
 def resolve(
     address: str | Address,
-    session: AwsSession | None = None,
+    aws: AwsSession | None = None,
     *,
     wait: float = 0.0,
     on_wait: Callable[[str], None] | None = None,
@@ -48,7 +48,7 @@ def resolve(
 
     Args:
         address: what to find; the text or a parsed address. No host in it: algo-1.
-        session: the AWS session; by default one of the environment's region and credentials.
+        aws: the AWS session; by default one of the environment's region and credentials.
         wait: how long to wait, in seconds, for a job or step that has not started yet; 0: not at all.
         on_wait: is told, in a few words, what is waited for, each time that changes.
         cached: whether a guess will do, for who asks again if it is wrong: what was found within the last
@@ -60,29 +60,29 @@ def resolve(
             online), TIMEOUT (after `wait`), REFUSED (no access), USAGE (no address, no region).
     """
     wanted = parse(address) if isinstance(address, str) else address
-    session = session or AwsSession()
+    aws = aws or AwsSession()
     if cached:
-        if (known := _remembered(wanted, session)) is not None:
+        if (known := _remembered(wanted, aws)) is not None:
             return known
         if isinstance(wanted, StepAddress):
-            arn, node = _guessed(wanted, session)
+            arn, node = _guessed(wanted, aws)
             if node is not None:
-                return _kept(wanted, session, node)
+                return _kept(wanted, aws, node)
             if arn is not None:
                 return _found(
                     wanted,
                     replace(wanted, execution=arn),
-                    session,
+                    aws,
                     wait,
                     on_wait,
                     without_server=without_server,
                 )
-    return _found(wanted, wanted, session, wait, on_wait, without_server=without_server)
+    return _found(wanted, wanted, aws, wait, on_wait, without_server=without_server)
 
 
 def switch_on(
     address: Address,
-    session: AwsSession,
+    aws: AwsSession,
     *,
     wait: float = 0.0,
     on_wait: Callable[[str], None] | None = None,
@@ -91,7 +91,7 @@ def switch_on(
 
     Args:
         address: the job or step.
-        session: the AWS session.
+        aws: the AWS session.
         wait: seconds to wait for a step that has no job yet, and for a job that is too young for it.
         on_wait: is told what is waited for.
 
@@ -104,7 +104,7 @@ def switch_on(
     """
 
     def attempt() -> str:
-        job = _job_of(address, session)
+        job = _job_of(address, aws)
         if job.kind != "training":
             raise SmsshError(
                 f"{address} is a {job.kind} job: SageMaker's remote debugging is for training jobs",
@@ -112,13 +112,11 @@ def switch_on(
                 reference="native-is-training-only",
                 status=ExitStatus.USAGE,
             )
-        name = listed_name(session, job) or job.names[-1]
+        name = listed_name(aws, job) or job.names[-1]
         try:
-            native.enable(session, name)
+            native.enable(aws, name)
         except SmsshError as error:
-            if error.reference == "not-enabled" and native.young(
-                described_job(session, job.kind, name) or {}
-            ):
+            if error.reference == "not-enabled" and native.young(described_job(aws, job.kind, name) or {}):
                 raise NotYet(error) from error
             raise
         return name
@@ -129,25 +127,25 @@ def switch_on(
 def _found(
     address: Address,
     wanted: Address,
-    session: AwsSession,
+    aws: AwsSession,
     wait: float,
     on_wait: Callable[[str], None] | None,
     *,
     without_server: bool,
 ) -> Node:
     """Find the node of `wanted`, once or until the time is over, and keep it as that of `address`."""
-    node = patiently(lambda: _find(wanted, session, without_server=without_server), wait, on_wait)
-    return _kept(address, session, node)
+    node = patiently(lambda: _find(wanted, aws, without_server=without_server), wait, on_wait)
+    return _kept(address, aws, node)
 
 
-def _kept(address: Address, session: AwsSession, node: Node) -> Node:
+def _kept(address: Address, aws: AwsSession, node: Node) -> Node:
     if node.port:
         known_hosts.remember(str(address), node.host_key)
-        cache.remember(session, str(address), node)
+        cache.remember(aws, str(address), node)
     return node
 
 
-def _guessed(address: StepAddress, session: AwsSession) -> tuple[str | None, Node | None]:
+def _guessed(address: StepAddress, aws: AwsSession) -> tuple[str | None, Node | None]:
     """The host of a step by the name that pipelines give to jobs: `pipelines-<execution>-<step>-<random>`.
 
     A container whose activation does not carry the step, or whose job has a name of its own, is not found so.
@@ -155,14 +153,14 @@ def _guessed(address: StepAddress, session: AwsSession) -> tuple[str | None, Nod
     Returns:
         The ARN of the newest execution, if it had to be asked for; and the node.
     """
-    arn = None if address.execution else execution_arn(session, address.pipeline, None)
+    arn = None if address.execution else execution_arn(aws, address.pipeline, None)
     execution = (arn or str(address.execution)).rpartition("/")[2]
     filters = [
         {"Key": "tag:SMSSHStep", "Values": [address.step]},
         {"Key": "tag:SMSSHHost", "Values": [address.host or DEFAULT_HOST]},
     ]
     # One page and no more: a name that many steps have is looked up in the other way.
-    answer = session.call("ssm", "describe_instance_information", Filters=filters, MaxResults=50)
+    answer = aws.call("ssm", "describe_instance_information", Filters=filters, MaxResults=50)
     if answer.get("NextToken"):
         return arn, None
     start = f"pipelines-{execution}-".lower()
@@ -171,19 +169,17 @@ def _guessed(address: StepAddress, session: AwsSession) -> tuple[str | None, Nod
         for info in answer.get("InstanceInformationList", [])
         if living(info) and str(info.get("Name", "")).lower().startswith(start)
     ]
-    nodes = [
-        node for info in online if (node := node_of(session, info)) is not None and node.state != "ended"
-    ]
+    nodes = [node for info in online if (node := node_of(aws, info)) is not None and node.state != "ended"]
     # Of several, what SageMaker says of the job decides; and a name alone makes no node the job's.
     if len(nodes) == 1 and nodes[0].port and nodes[0].job.lower().startswith(start):
         return arn, checked_owner(nodes[0])
     return arn, None
 
 
-def _remembered(address: Address, session: AwsSession) -> Node | None:
+def _remembered(address: Address, aws: AwsSession) -> Node | None:
     """The node that was found a moment ago."""
     latest = isinstance(address, StepAddress) and address.execution is None
-    found = cache.recall(session, str(address), latest=latest)
+    found = cache.recall(aws, str(address), latest=latest)
     try:
         node = None if found is None else Node(**found)
     except TypeError:  # of another version
@@ -193,7 +189,7 @@ def _remembered(address: Address, session: AwsSession) -> Node | None:
     return node
 
 
-def _job_of(address: Address, session: AwsSession) -> StepJob:
+def _job_of(address: Address, aws: AwsSession) -> StepJob:
     """The job that an address means.
 
     Raises:
@@ -201,17 +197,17 @@ def _job_of(address: Address, session: AwsSession) -> StepJob:
         NotYet: a step that may have one soon.
     """
     if isinstance(address, StepAddress):
-        return job_of_step(address, session)
+        return job_of_step(address, aws)
     return StepJob((address.job,), address.kind, "")
 
 
-def _find(address: Address, session: AwsSession, *, without_server: bool) -> Node:
+def _find(address: Address, aws: AwsSession, *, without_server: bool) -> Node:
     """One attempt at finding the node."""
-    job = _job_of(address, session)
+    job = _job_of(address, aws)
     host = address.host or DEFAULT_HOST
-    living, over = claims(session, job, host)
+    living, over = claims(aws, job, host)
     if living:
-        node = checked_owner(living[0][1] if len(living) == 1 else only_claim(session, job, host, living))
+        node = checked_owner(living[0][1] if len(living) == 1 else only_claim(aws, job, host, living))
         if not node.port and not without_server:
             raise SmsshError(
                 f"node {node.target} says in its tags that it is {node.address}, and names no port of an SSH server",
@@ -220,4 +216,4 @@ def _find(address: Address, session: AwsSession, *, without_server: bool) -> Nod
                 status=ExitStatus.REFUSED,
             )
         return node
-    return without_node(session, job, host, without_server=without_server, over=over)
+    return without_node(aws, job, host, without_server=without_server, over=over)

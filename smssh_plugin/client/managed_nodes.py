@@ -83,11 +83,11 @@ class Node:
         return str(JobAddress(self.host, self.job, self.kind))
 
 
-def list_nodes(session: AwsSession, *, everything: bool = False, owner: str | None = None) -> list[Node]:
+def list_nodes(aws: AwsSession, *, everything: bool = False, owner: str | None = None) -> list[Node]:
     """All nodes of this account and region that carry our tags, newest first.
 
     Args:
-        session: the AWS session.
+        aws: the AWS session.
         everything: also those that are not online (ended jobs that were not deregistered).
         owner: only those whose SSHOwner tag is this.
     """
@@ -97,28 +97,28 @@ def list_nodes(session: AwsSession, *, everything: bool = False, owner: str | No
     # Here, not above: only `smssh list` needs threads, and every login imports this module.
     from concurrent.futures import ThreadPoolExecutor
 
-    found = [info for info in _instances(session, filters) if everything or _online(info)]
+    found = [info for info in _instances(aws, filters) if everything or _online(info)]
     with ThreadPoolExecutor(TAG_THREADS) as threads:
-        nodes = [node for node in threads.map(lambda info: node_of(session, info), found) if node is not None]
+        nodes = [node for node in threads.map(lambda info: node_of(aws, info), found) if node is not None]
     return sorted(nodes, key=lambda node: node.created, reverse=True)
 
 
-def conflicts(nodes: list[Node], session: AwsSession | None = None) -> dict[str, list[Node]]:
+def conflicts(nodes: list[Node], aws: AwsSession | None = None) -> dict[str, list[Node]]:
     """Which addresses of these nodes several nodes claim, and which those are.
 
     Only what is online and not over claims anything.
 
     Args:
         nodes: what `list_nodes` answered.
-        session: the AWS session, where that was of one owner alone: the nodes of others are asked for.
+        aws: the AWS session, where that was of one owner alone: the nodes of others are asked for.
     """
     found = {node.target: node for node in nodes if _claims_something(node)}
-    jobs = sorted({node.job for node in found.values() if node.job}) if session is not None else []
+    jobs = sorted({node.job for node in found.values() if node.job}) if aws is not None else []
     for start in range(0, len(jobs), NAMES_A_FILTER):
-        assert session is not None
+        assert aws is not None
         filters = [{"Key": "tag:SMSSHJob", "Values": jobs[start : start + NAMES_A_FILTER]}]
-        for info in filter(_online, _instances(session, filters)):
-            if info["InstanceId"] not in found and (node := node_of(session, info)) is not None:
+        for info in filter(_online, _instances(aws, filters)):
+            if info["InstanceId"] not in found and (node := node_of(aws, info)) is not None:
                 found[node.target] = node
     claims: dict[str, list[Node]] = {}
     for node in found.values():
@@ -127,25 +127,23 @@ def conflicts(nodes: list[Node], session: AwsSession | None = None) -> dict[str,
     return {address: some for address, some in claims.items() if len(some) > 1}
 
 
-def living_nodes(session: AwsSession, tags: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def living_nodes(aws: AwsSession, tags: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The nodes with these tags that are online, and have the job's role where this client was told it (SMSSH_ROLE).
 
     Compared here: "Tag filters can't be combined with other filter types" (DescribeInstanceInformation's reference).
 
     Args:
-        session: the AWS session.
+        aws: the AWS session.
         tags: filters of tags, as DescribeInstanceInformation takes them.
     """
-    return filter(living, _instances(session, tags))
+    return filter(living, _instances(aws, tags))
 
 
-def node_of(session: AwsSession, info: dict[str, Any]) -> Node | None:
+def node_of(aws: AwsSession, info: dict[str, Any]) -> Node | None:
     """The node of one entry of DescribeInstanceInformation; None where it is deregistered when its tags are read."""
     target = str(info["InstanceId"])
     try:
-        answer = session.call(
-            "ssm", "list_tags_for_resource", ResourceType="ManagedInstance", ResourceId=target
-        )
+        answer = aws.call("ssm", "list_tags_for_resource", ResourceType="ManagedInstance", ResourceId=target)
     except ServiceRefused as error:
         if error.code != "InvalidResourceId":
             raise
@@ -231,7 +229,7 @@ def _claims_something(node: Node) -> bool:
     return node.ping_status == "Online" and node.state != "ended"
 
 
-def _instances(session: AwsSession, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _instances(aws: AwsSession, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """DescribeInstanceInformation, all pages, by filters of tags alone; see `living_nodes`."""
-    for page in session.pages("ssm", "describe_instance_information", Filters=filters, MaxResults=50):
+    for page in aws.pages("ssm", "describe_instance_information", Filters=filters, MaxResults=50):
         yield from page.get("InstanceInformationList", [])

@@ -66,7 +66,7 @@ def carries_smssh(job: dict[str, Any]) -> bool:
     return switched_on or any(_BUNDLE.match(uri) for uri in _channels(job))
 
 
-def announced(session: AwsSession, job: dict[str, Any], host: str) -> dict[str, Any] | None:
+def announced(aws: AwsSession, job: dict[str, Any], host: str) -> dict[str, Any] | None:
     """What the host announced in S3, as text fields and its ports; None where it has not, or where that is not known.
 
     Raises:
@@ -82,7 +82,7 @@ def announced(session: AwsSession, job: dict[str, Any], host: str) -> dict[str, 
     name = str(job["TrainingJobName"])
     key = "/".join(part for part in (prefix.strip("/"), "hosts", name, f"{host}.json") if part)
     try:
-        content = session.get_object(bucket, key, owner)
+        content = aws.get_object(bucket, key, owner)
     except SmsshError as error:
         if error.reference == "access-denied":
             # Without s3:ListBucket, S3 says so of an object that is not there, too.
@@ -108,14 +108,14 @@ def announced(session: AwsSession, job: dict[str, Any], host: str) -> dict[str, 
     return {**found, "port": port, "control_port": control}
 
 
-def enable(session: AwsSession, name: str) -> None:
+def enable(aws: AwsSession, name: str) -> None:
     """Switch remote debugging on in a training job that runs.
 
     Raises:
         SmsshError: NOT_FOUND: no such job; FAILED: SageMaker does not want to, with its reason.
     """
     try:
-        session.call(
+        aws.call(
             "sagemaker",
             "update_training_job",
             TrainingJobName=name,
@@ -125,7 +125,7 @@ def enable(session: AwsSession, name: str) -> None:
         missing = error.code == "ResourceNotFound" or "not found" in error.message.lower()
         raise SmsshError(
             f"cannot switch on remote debugging of training job {name!r}: {error.message}",
-            hint=f"check the name, and the region ({session.region}, from {session.region_origin})"
+            hint=f"check the name, and the region ({aws.region}, from {aws.region_origin})"
             if missing
             else "switch it on while the job is Downloading or Training; built-in algorithms and network isolation "
             "do not allow it",
@@ -134,7 +134,7 @@ def enable(session: AwsSession, name: str) -> None:
         ) from error
 
 
-def remember_installed(session: AwsSession, job: str, host: str, server: dict[str, Any]) -> None:
+def remember_installed(aws: AwsSession, job: str, host: str, server: dict[str, Any]) -> None:
     """Keep where the SSH server is that was started in a host through a shell: its ports, `user` and `host_key`.
 
     Raises:
@@ -142,21 +142,21 @@ def remember_installed(session: AwsSession, job: str, host: str, server: dict[st
     """
     private_folder(home())
     folder = private_folder(home() / INSTALLED)
-    write_atomically(_record(session, job, host), json.dumps(server))
+    write_atomically(_record(aws, job, host), json.dumps(server))
     forget_old(folder, KEPT_SECONDS)
 
 
-def installed(session: AwsSession, job: str, host: str) -> dict[str, Any] | None:
+def installed(aws: AwsSession, job: str, host: str) -> dict[str, Any] | None:
     """What `remember_installed` was given from this machine; None where it was not."""
     try:
-        found = json.loads(own_text(_record(session, job, host)))
+        found = json.loads(own_text(_record(aws, job, host)))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 
 
-def _record(session: AwsSession, job: str, host: str) -> Path:
-    parts = (session.endpoint("ssm"), session.region, job, host)
+def _record(aws: AwsSession, job: str, host: str) -> Path:
+    parts = (aws.endpoint("ssm"), aws.region, job, host)
     return home() / INSTALLED / hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -23,11 +23,11 @@ RESTART_SECONDS = 60.0
 """How long a job is waited for whose container has ended: on spot instances another one may start."""
 
 
-def without_node(session: AwsSession, job: StepJob, host: str, *, without_server: bool, over: bool) -> Node:
+def without_node(aws: AwsSession, job: StepJob, host: str, *, without_server: bool, over: bool) -> Node:
     """The host of a job that has no managed node: native, or an error that says why.
 
     Args:
-        session: the AWS session.
+        aws: the AWS session.
         job: the job.
         host: its host.
         without_server: whether a container without an SSH server will do.
@@ -40,17 +40,17 @@ def without_node(session: AwsSession, job: StepJob, host: str, *, without_server
     if job.kind not in DESCRIBE:
         # Nothing that could be asked knows whether there will be one: its name is known by its node alone.
         raise SmsshError(
-            f"no host {host} of {job.kind} {job.names[-1]!r} is online in {session.region}",
+            f"no host {host} of {job.kind} {job.names[-1]!r} is online in {aws.region}",
             hint="run `smssh list` to see the hosts",
             reference="no-node",
             status=ExitStatus.UNREACHABLE,
         )
-    name, described = own_name(session, job, host)
+    name, described = own_name(aws, job, host)
     _check_container(job.kind, name, described)
     check_host(described, job.kind, name, host)
     if job.kind == "training" and native.enabled(described):
-        return _native(session, described, host, without_server=without_server)
-    if not submitted_with_smssh(session, job.kind, described):
+        return _native(aws, described, host, without_server=without_server)
+    if not submitted_with_smssh(aws, job.kind, described):
         raise SmsshError(
             f"{job.kind} job {name!r} was submitted without smssh: it has no host to enter",
             hint=f"run `smssh remote-debug {name}`, which lets you in without it"
@@ -64,7 +64,7 @@ def without_node(session: AwsSession, job: StepJob, host: str, *, without_server
     raise _not_online(job.kind, name, host, str(described[DESCRIBE[job.kind][2]]), over=over)
 
 
-def own_name(session: AwsSession, job: StepJob, host: str) -> tuple[str, dict[str, Any]]:
+def own_name(aws: AwsSession, job: StepJob, host: str) -> tuple[str, dict[str, Any]]:
     """The job as the service describes it, and its own name.
 
     Raises:
@@ -72,9 +72,9 @@ def own_name(session: AwsSession, job: StepJob, host: str) -> tuple[str, dict[st
         NotYet: its own name is not known.
     """
     name = job.names[-1]
-    described = next((found for one in job.names if (found := described_job(session, job.kind, one))), None)
-    if described is None and (listed := listed_name(session, job)):
-        name, described = listed, described_job(session, job.kind, listed)
+    described = next((found for one in job.names if (found := described_job(aws, job.kind, one))), None)
+    if described is None and (listed := listed_name(aws, job)):
+        name, described = listed, described_job(aws, job.kind, listed)
     if described is not None:
         return name, described
     if not known(job):
@@ -88,8 +88,8 @@ def own_name(session: AwsSession, job: StepJob, host: str) -> tuple[str, dict[st
             )
         )
     raise SmsshError(
-        f"there is no {job.kind} job {name!r} in {session.region}",
-        hint=f"check the name, the kind, and the region (from {session.region_origin}; --region names "
+        f"there is no {job.kind} job {name!r} in {aws.region}",
+        hint=f"check the name, the kind, and the region (from {aws.region_origin}; --region names "
         "another), or run `smssh list`",
         reference="no-job",
         status=ExitStatus.NOT_FOUND,
@@ -142,7 +142,7 @@ def _not_online(kind: str, name: str, host: str, status: str, *, over: bool) -> 
     )
 
 
-def _native(session: AwsSession, described: dict[str, Any], host: str, *, without_server: bool) -> Node:
+def _native(aws: AwsSession, described: dict[str, Any], host: str, *, without_server: bool) -> Node:
     """The host of a training job with SageMaker's own remote debugging.
 
     Raises:
@@ -160,9 +160,9 @@ def _native(session: AwsSession, described: dict[str, Any], host: str, *, withou
                 status=ExitStatus.UNREACHABLE,
             )
         )
-    found = native.announced(session, described, host)
+    found = native.announced(aws, described, host)
     if found is None or found.get("state") == "ended":
-        own = native.installed(session, name, host)
+        own = native.installed(aws, name, host)
         if own is not None:
             found = own
         elif without_server:

@@ -98,16 +98,16 @@ def entries(context: Context) -> list[Entry]:
     return found
 
 
-def for_sshd(entry: Entry, session: Callable[[str | None], str]) -> str:
+def for_sshd(entry: Entry, session_command: Callable[[str | None], str]) -> str:
     """The line, with the session script as its command.
 
     Args:
         entry: the line.
-        session: see `login_shell.session_command`.
+        session_command: see `login_shell.session_command`.
     """
     forced = entry.forced
     # By this name sshd knows its own.
-    command = forced if forced and forced.split(" ")[0] == "internal-sftp" else session(forced)
+    command = forced if forced and forced.split(" ")[0] == "internal-sftp" else session_command(forced)
     options = [each for each in entry.options if each[0] != "command"]
     # The restrictions first: an sshd that does not know one shall refuse the line for it.
     return _line([*options, ("command", command)], entry.key)

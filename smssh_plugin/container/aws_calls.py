@@ -20,7 +20,7 @@ from .ssm_calls import Refused, Ssm, suffices
 if TYPE_CHECKING:
     from ..hookspecs import Context
 
-__all__ = ["call", "client", "explain", "passing", "region", "session", "throttled"]
+__all__ = ["boto_session", "call", "client", "explain", "passing", "region", "throttled"]
 
 THROTTLED_SECONDS = 600.0
 """How long a throttled call is tried again: hundreds of hosts may start in the same minute."""
@@ -88,7 +88,7 @@ def _boto3() -> Any:
     return boto3
 
 
-def session() -> Any:
+def boto_session() -> Any:
     """A boto3 session, for several clients: its first one of a service costs the most.
 
     Raises:
@@ -112,7 +112,7 @@ def client(service: str, region_name: str, of: Any = None) -> Any:
     """
     if service == Ssm.service and suffices(region_name, os.environ):
         return Ssm(region_name, CONNECT_SECONDS, READ_SECONDS)
-    made = of or session()
+    made = of or boto_session()
     from botocore.config import Config
 
     config = Config(

@@ -309,10 +309,10 @@ def refresh(context: Context, command: Sequence[str]) -> None:
 
 
 def _write_files(context: Context) -> None:
-    def session(forced: str | None) -> str:
+    def session_command(forced: str | None) -> str:
         return login_shell.session_command(context, forced)
 
-    keys = [authorized_keys.for_sshd(entry, session) for entry in authorized_keys.entries(context)]
+    keys = [authorized_keys.for_sshd(entry, session_command) for entry in authorized_keys.entries(context)]
     login_shell.write_files(context, keys, _State.command, _State.sftp)
 
 

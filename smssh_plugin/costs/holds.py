@@ -28,11 +28,11 @@ _ENDS = re.compile(r"smssh: (?:retried|released): ")
 Span = tuple[float, float]
 
 
-def held_seconds(session: AwsSession, job: SpentJob, since: float, now: float) -> float | None:
+def held_seconds(aws: AwsSession, job: SpentJob, since: float, now: float) -> float | None:
     """How long at least one host of a job was held after `since`, in seconds; None where its log cannot be read.
 
     Args:
-        session: the AWS session.
+        aws: the AWS session.
         job: the job.
         since: seconds since the epoch.
         now: the time; a hold that goes on counts up to it.
@@ -43,7 +43,7 @@ def held_seconds(session: AwsSession, job: SpentJob, since: float, now: float) -
     if job.kind not in GROUPS:
         return None
     try:
-        events = list(_events(session, job))
+        events = list(_events(aws, job))
     except ServiceRefused as error:
         if error.code != "ResourceNotFoundException":
             raise
@@ -76,7 +76,7 @@ def spans(events: Iterable[tuple[str, float, str]], until: float) -> list[Span]:
     return joined
 
 
-def _events(session: AwsSession, job: SpentJob) -> Iterator[tuple[str, float, str]]:
+def _events(aws: AwsSession, job: SpentJob) -> Iterator[tuple[str, float, str]]:
     """Our lines in the logs of a job's hosts; the agent's own stream, NAME/HOST-NUMBER/ssm, is left out."""
     arguments: dict[str, Any] = {
         "logGroupName": GROUPS[job.kind],
@@ -85,7 +85,7 @@ def _events(session: AwsSession, job: SpentJob) -> Iterator[tuple[str, float, st
         "startTime": int(job.began * 1000),
     }
     while True:
-        answer = session.call("logs", "filter_log_events", **arguments)
+        answer = aws.call("logs", "filter_log_events", **arguments)
         for each in answer.get("events") or ():
             stream = str(each.get("logStreamName", ""))
             if stream.count("/") == 1:

@@ -89,11 +89,11 @@ class Found:
     unread: bool = False
 
 
-def find(session: AwsSession, since: float, now: float, progress: Callable[[str], None]) -> Found:
+def find(aws: AwsSession, since: float, now: float, progress: Callable[[str], None]) -> Found:
     """The jobs with SSH whose containers ran after `since`.
 
     Args:
-        session: the AWS session.
+        aws: the AWS session.
         since: seconds since the epoch.
         now: the time.
         progress: is told what is read.
@@ -102,34 +102,34 @@ def find(session: AwsSession, since: float, now: float, progress: Callable[[str]
         SmsshError: AWS cannot be asked at all: throttled for long, unreachable, or no credentials.
     """
     found = Found()
-    listed = [(kind, name) for kind in KINDS for name in _listed(session, kind, since, found)]
+    listed = [(kind, name) for kind in KINDS for name in _listed(aws, kind, since, found)]
     progress(f"{len(listed)} jobs")
     denied: Counter[str] = Counter()
-    described = at_once(lambda job: _described(session, *job, since, denied), listed)
+    described = at_once(lambda job: _described(aws, *job, since, denied), listed)
     for why, count in denied.items():
         found.unread = True
         found.missing.append(f"{count} jobs are not counted: {why}")
     jobs = [each for each in described if each is not None]
-    nodes = _nodes(session, found)
+    nodes = _nodes(aws, found)
     found.orphans = sum(node.ping_status != "Online" for node in nodes)
-    bundles = _Bundles(session)
+    bundles = _Bundles(aws)
     made = at_once(lambda one: _job(*one, bundles, nodes), jobs)
     known = {(each.kind, each.name) for each in made}
     found.jobs = [each for each in made if each.ended is None or each.ended > since]
     found.jobs += _without_job(nodes, known | set(listed), now)
     if bundles.trouble is not None:
         found.missing.append(f"owners of ended jobs are not known: {bundles.trouble.message}")
-    _name_pipelines(session, found, since)
+    _name_pipelines(aws, found, since)
     return found
 
 
-def _listed(session: AwsSession, kind: str, since: float, found: Found) -> Iterator[str]:
+def _listed(aws: AwsSession, kind: str, since: float, found: Found) -> Iterator[str]:
     """The names of jobs that changed after `since`, and of those that run and changed before."""
     operation, summaries, key = KINDS[kind]
     names: dict[str, None] = {}
     try:
         for wanted in ({"LastModifiedTimeAfter": since}, {"StatusEquals": "InProgress"}):
-            for page in session.pages("sagemaker", operation, MaxResults=100, **wanted):
+            for page in aws.pages("sagemaker", operation, MaxResults=100, **wanted):
                 names.update((str(each[key]), None) for each in page.get(summaries) or ())
     except SmsshError as error:
         if error.reference != "access-denied":
@@ -140,11 +140,11 @@ def _listed(session: AwsSession, kind: str, since: float, found: Found) -> Itera
 
 
 def _described(
-    session: AwsSession, kind: str, name: str, since: float, denied: Counter[str]
+    aws: AwsSession, kind: str, name: str, since: float, denied: Counter[str]
 ) -> tuple[str, str, dict[str, Any]] | None:
     """A job's description, if its containers ran after `since` and it has SSH."""
     try:
-        answer = described_job(session, kind, name)
+        answer = described_job(aws, kind, name)
     except SmsshError as error:
         if error.reference != "access-denied":
             raise
@@ -157,12 +157,12 @@ def _described(
         return None
     if kind == "training" and native.enabled(answer):
         return kind, name, answer
-    return (kind, name, answer) if submitted_with_smssh(session, kind, answer) else None
+    return (kind, name, answer) if submitted_with_smssh(aws, kind, answer) else None
 
 
-def _nodes(session: AwsSession, found: Found) -> list[Node]:
+def _nodes(aws: AwsSession, found: Found) -> list[Node]:
     try:
-        return list_nodes(session, everything=True)
+        return list_nodes(aws, everything=True)
     except SmsshError as error:
         if error.reference != "access-denied":
             raise
@@ -238,8 +238,8 @@ def _without_job(nodes: list[Node], jobs: set[tuple[str, str]], now: float) -> I
 class _Bundles:
     """The options in the bundles of requests, each read once; for any number of threads."""
 
-    def __init__(self, session: AwsSession) -> None:
-        self._session = session
+    def __init__(self, aws: AwsSession) -> None:
+        self._aws = aws
         self._read: dict[str, dict[str, Any]] = {}
         self.trouble: SmsshError | None = None
         """Why they cannot be read; after a denial none is tried any more."""
@@ -256,7 +256,7 @@ class _Bundles:
         if parts is None or self.trouble is not None:
             return {}
         try:
-            document = self._session.get_object(parts[1], f"{parts[2]}/options.json")
+            document = self._aws.get_object(parts[1], f"{parts[2]}/options.json")
             found = json.loads(document or b"{}")
         except ServiceRefused:
             return {}  # the bucket is gone, or in another region
@@ -271,7 +271,7 @@ class _Bundles:
         """Where the job's bundle is; "" where its request brings none."""
         if kind == "transform":
             try:
-                model = self._session.call(
+                model = self._aws.call(
                     "sagemaker", "describe_model", ModelName=str(described.get("ModelName") or "")
                 )
             except SmsshError:  # deleted, or not for us to see
@@ -297,13 +297,13 @@ def _of_channel(sources: Any, name: str, source: str) -> str:
     return ""
 
 
-def _name_pipelines(session: AwsSession, found: Found, since: float) -> None:
+def _name_pipelines(aws: AwsSession, found: Found, since: float) -> None:
     """The pipelines of executions, whose ids are in the names of jobs: those that ran lately are looked through."""
     wanted = {each.execution for each in found.jobs if each.execution}
     names: dict[str, str] = {}
     try:
-        for pipeline in _pipelines(session, since) if wanted else ():
-            for page in session.pages(
+        for pipeline in _pipelines(aws, since) if wanted else ():
+            for page in aws.pages(
                 "sagemaker", "list_pipeline_executions", PipelineName=pipeline, MaxResults=100
             ):
                 summaries = page.get("PipelineExecutionSummaries") or ()
@@ -321,9 +321,9 @@ def _name_pipelines(session: AwsSession, found: Found, since: float) -> None:
     found.jobs = [replace(each, pipeline=names.get(each.execution, "")) for each in found.jobs]
 
 
-def _pipelines(session: AwsSession, since: float) -> Iterator[str]:
+def _pipelines(aws: AwsSession, since: float) -> Iterator[str]:
     """The pipelines that have run lately, the newest first."""
-    for page in session.pages("sagemaker", "list_pipelines", MaxResults=100):
+    for page in aws.pages("sagemaker", "list_pipelines", MaxResults=100):
         for each in page.get("PipelineSummaries") or ():
             last = each.get("LastExecutionTime")
             if last and float(last) >= since - OLDEST_SECONDS:

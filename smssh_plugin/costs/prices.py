@@ -53,12 +53,12 @@ class Prices:
     """The prices of one region; for any number of threads.
 
     Args:
-        session: the AWS session, in the region of the jobs.
+        aws: the AWS session, in the region of the jobs.
         ask: whether AWS is asked for what is not remembered.
     """
 
-    def __init__(self, session: AwsSession, *, ask: bool = True) -> None:
-        self._session = session
+    def __init__(self, aws: AwsSession, *, ask: bool = True) -> None:
+        self._aws = aws
         self._ask = ask
         self.trouble: SmsshError | None = None
         """Why prices could not be read; after that, none is asked for."""
@@ -98,7 +98,7 @@ class Prices:
     def _price(
         self, service: str, filters: dict[str, str], what: str, fits: Callable[[dict[str, Any]], bool]
     ) -> Price | None:
-        parts = (self._session.region, self._session.profile.name, service, what, *sorted(filters.values()))
+        parts = (self._aws.region, self._aws.profile.name, service, what, *sorted(filters.values()))
         name = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         known, price = _recall(name)
         if known or not self._ask or self.trouble is not None:
@@ -122,10 +122,10 @@ class Prices:
         Raises:
             SmsshError: it cannot be read.
         """
-        place = _place(self._session.region)
-        profile = self._session.profile
-        session = AwsSession(place, profile.name if profile.explicit else None)
-        wanted = {"regionCode": self._session.region, **filters}
+        place = _place(self._aws.region)
+        profile = self._aws.profile
+        aws = AwsSession(place, profile.name if profile.explicit else None)
+        wanted = {"regionCode": self._aws.region, **filters}
         arguments: dict[str, Any] = {
             "ServiceCode": service,
             "Filters": [
@@ -136,11 +136,11 @@ class Prices:
         }
         while True:
             try:
-                answer = session.call_once("pricing", "get_products", **arguments)
+                answer = aws.call_once("pricing", "get_products", **arguments)
             except ServiceRefused as error:
                 if not error.passing:
                     raise
-                answer = session.call("pricing", "get_products", **arguments)
+                answer = aws.call("pricing", "get_products", **arguments)
             for each in answer.get("PriceList") or ():
                 try:  # each is a text with JSON in it
                     product = json.loads(each) if isinstance(each, str) else each

@@ -83,12 +83,12 @@ class Costs:
 
 
 def costs(
-    session: AwsSession, prices: Prices, since: float, now: float, progress: Callable[[str], None]
+    aws: AwsSession, prices: Prices, since: float, now: float, progress: Callable[[str], None]
 ) -> Costs:
     """What jobs with SSH took between `since` and `now`.
 
     Args:
-        session: the AWS session.
+        aws: the AWS session.
         prices: of the session's region.
         since: seconds since the epoch.
         now: the same.
@@ -97,9 +97,9 @@ def costs(
     Raises:
         SmsshError: AWS cannot be asked at all.
     """
-    found = find(session, since, now, progress)
+    found = find(aws, since, now, progress)
     progress(f"the logs of {len(found.jobs)} jobs with SSH")
-    minutes, trouble = _minutes(session, found.jobs, since, now)
+    minutes, trouble = _minutes(aws, found.jobs, since, now)
     jobs = [spent(job, held, prices, since, now) for job, held in zip(found.jobs, minutes, strict=True)]
     missing = list(found.missing)
     silent = sum(held is None for held in minutes)
@@ -116,7 +116,7 @@ def costs(
 
 
 def _minutes(
-    session: AwsSession, jobs: list[SpentJob], since: float, now: float
+    aws: AwsSession, jobs: list[SpentJob], since: float, now: float
 ) -> tuple[list[float | None], SmsshError | None]:
     """The hold minutes of jobs; and why some are not known, if a permission is missing."""
     denied: list[SmsshError] = []
@@ -125,7 +125,7 @@ def _minutes(
         if denied:
             return None
         try:
-            seconds = held_seconds(session, job, since, now)
+            seconds = held_seconds(aws, job, since, now)
         except SmsshError as error:
             if error.reference != "access-denied":
                 raise

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["sentence", "waiting"]
 
 
-def waiting(session: AwsSession, kind: str, job: str, seconds: float | None = None) -> str:
+def waiting(aws: AwsSession, kind: str, job: str, seconds: float | None = None) -> str:
     """`2 instances cost 2.42 USD an hour`; "" where that is not known. One API call, and none where no price is known.
 
     Args:
-        session: the AWS session.
+        aws: the AWS session.
         kind: training, processing or transform.
         job: the name of the job.
         seconds: how long it has been held; None where that is not known.
@@ -28,12 +28,12 @@ def waiting(session: AwsSession, kind: str, job: str, seconds: float | None = No
     if not remembers_any():
         return ""
     try:
-        described = described_job(session, kind, job)
+        described = described_job(aws, kind, job)
     except SmsshError:  # it is an extra
         return ""
     if described is None:
         return ""
-    prices = Prices(session, ask=False)
+    prices = Prices(aws, ask=False)
     counts = pools(described)
     parts = []
     for instance_type, count in counts:

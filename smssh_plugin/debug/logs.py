@@ -21,8 +21,8 @@ LINES = 40
 STREAMS = 50
 
 
-def tail(session: AwsSession, kind: str, job: str, lines: int = LINES) -> list[str]:
-    """The last lines that the first host of a job wrote; [] where there are none, or they may not be read.
+def tail(aws: AwsSession, kind: str, job: str, lines: int = LINES) -> list[str]:
+    """The last lines that the first host of a job wrote; [] if there are no lines, or they may not be read.
 
     The log is an extra: a log that cannot be read is no reason to fail.
     """
@@ -31,14 +31,14 @@ def tail(session: AwsSession, kind: str, job: str, lines: int = LINES) -> list[s
         return []
     try:
         # "<job>/algo-1-<milliseconds>"; the agent's own stream ends in "/ssm".
-        streams = _streams(session, group, job, f"{job}/")
+        streams = _streams(aws, group, job, f"{job}/")
         if not streams and execution_part(job):
             # The ARN of a step's job may not tell the capitals of what comes after the last dash.
-            streams = _streams(session, group, job, f"{job.rpartition('-')[0]}-")
+            streams = _streams(aws, group, job, f"{job.rpartition('-')[0]}-")
         if not streams:
             return []
         newest = min(streams, key=lambda one: (_host(one), -int(one.get("creationTime", 0))))
-        answer = session.call(
+        answer = aws.call(
             "logs",
             "get_log_events",
             logGroupName=group,
@@ -51,9 +51,9 @@ def tail(session: AwsSession, kind: str, job: str, lines: int = LINES) -> list[s
     return [str(event["message"]).rstrip("\n") for event in answer.get("events", [])][-lines:]
 
 
-def _streams(session: AwsSession, group: str, job: str, prefix: str) -> list[dict[str, Any]]:
+def _streams(aws: AwsSession, group: str, job: str, prefix: str) -> list[dict[str, Any]]:
     """The streams of a job's containers among those that begin with `prefix`."""
-    answer = session.call(
+    answer = aws.call(
         "logs", "describe_log_streams", logGroupName=group, logStreamNamePrefix=prefix, limit=STREAMS
     )
     return [

@@ -67,8 +67,8 @@ class Shared:
     """What all repairs share.
 
     Attributes:
-        session: the AWS session.
-        folder: the folder of fixes; None: there are none.
+        aws: the AWS session.
+        folder: the folder of fixes; None if there are no fixes.
         release: whether to release a step that cannot be fixed; else it stays held for a person.
         say: takes lines of the event log, from any thread.
         found: takes a new incident, from any thread.
@@ -78,7 +78,7 @@ class Shared:
         probes: what looks at each step that failed, before it is fixed.
     """
 
-    session: AwsSession
+    aws: AwsSession
     folder: Path | None
     release: bool
     say: Callable[[Event], None]
@@ -201,14 +201,14 @@ class Repair:
         except SmsshError as error:
             self._say(f"there is no report: {error.message}", "warn")
         incident.log_tail = incident.report.get("log_tail") or logs.tail(
-            self._shared.session, self.node.kind, self.node.job
+            self._shared.aws, self.node.kind, self.node.job
         )
         self.incident = incident
         self._shared.found(incident)
         which = f" (attempt {attempt})" if attempt > 1 else ""
         self._say(f"failed and is held{which}: {incident.error}", "bad")
         held = max(0.0, time.time() - (incident.held_since or incident.found))
-        cost = waiting(self._shared.session, self.node.kind, self.node.job, held)
+        cost = waiting(self._shared.aws, self.node.kind, self.node.job, held)
         if cost:
             self._say(cost)
         incident.probes = look(self._shared.probes, connection, lambda text: self._say(text, "warn"))
@@ -251,7 +251,7 @@ class Repair:
             SmsshError: as `connect`.
             _Cancelled: it was cancelled meanwhile.
         """
-        with login(self._shared.session, node) as made:
+        with login(self._shared.aws, node) as made:
             self._connections.append(made)
             if self._cancelled.is_set():
                 raise _Cancelled
@@ -359,12 +359,12 @@ class Repair:
         self._shared.say(Event(time.time(), f"{self.step}{host}: {text}", level))
 
 
-def login(session: AwsSession, node: Node) -> Connection:
+def login(aws: AwsSession, node: Node) -> Connection:
     """Log in to a node, if it is what it claims to be, by its control port if it has one.
 
     Errors as `confirmed` and `connect`.
     """
-    return control(node.address, session, node=confirmed(session, node))
+    return control(node.address, aws, node=confirmed(aws, node))
 
 
 def _hook(connection: Connection, verb: str) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class _Holds:
     repair: Repair | None = None
 
 
-def debug(options: Options, session: AwsSession, view: View) -> Report:
+def debug(options: Options, aws: AwsSession, view: View) -> Report:
     """Watch an execution until it ends, and repair what can be.
 
     Ctrl-C and SIGTERM end it in order: logins closed, held steps left held. The report then tells so
@@ -99,28 +99,26 @@ def debug(options: Options, session: AwsSession, view: View) -> Report:
     Raises:
         SmsshError: there is no such pipeline, execution or fix; nothing was done then, and nothing started.
     """
-    names = step_names(session, options.pipeline)
+    names = step_names(aws, options.pipeline)
     said: list[Event] = []
     for path in fixes.check(options.fixes, names) if options.fixes is not None else ():
         text = f"{path.name} is for no step of pipeline {options.pipeline}, and not used"
         said.append(Event(time.time(), text, "warn"))
         view.show(said[-1])
     if options.start:
-        arn = _start(session, options.pipeline)
+        arn = _start(aws, options.pipeline)
         # Before all else: whatever happens from here on, a person can find the execution.
         said.append(Event(time.time(), f"started {arn}"))
         view.show(said[-1])
     else:
-        arn = execution_arn(session, options.pipeline, options.execution)
-    return _Debugger(options, session, view, arn, said).run()
+        arn = execution_arn(aws, options.pipeline, options.execution)
+    return _Debugger(options, aws, view, arn, said).run()
 
 
-def _start(session: AwsSession, pipeline: str) -> str:
+def _start(aws: AwsSession, pipeline: str) -> str:
     """Start an execution of the pipeline, and answer its ARN."""
     once = str(uuid.uuid4())  # attempts of one call start one execution
-    answer = session.call(
-        "sagemaker", "start_pipeline_execution", PipelineName=pipeline, ClientRequestToken=once
-    )
+    answer = aws.call("sagemaker", "start_pipeline_execution", PipelineName=pipeline, ClientRequestToken=once)
     return str(answer["PipelineExecutionArn"])
 
 
@@ -128,30 +126,28 @@ class _Debugger:
     """One run of the debugger.
 
     Args:
-        options: what it shall do.
-        session: the AWS session.
+        options: what it is to do.
+        aws: the AWS session.
         view: shows what happens.
         arn: the ARN of the execution.
         said: the lines of the event log that the view was shown before.
     """
 
-    def __init__(
-        self, options: Options, session: AwsSession, view: View, arn: str, said: list[Event]
-    ) -> None:
+    def __init__(self, options: Options, aws: AwsSession, view: View, arn: str, said: list[Event]) -> None:
         self._options = options
-        self._session = session
+        self._aws = aws
         self._view = view
-        self._watch = Watch(session, options.pipeline, arn)
+        self._watch = Watch(aws, options.pipeline, arn)
         self._report = Report(
             pipeline=options.pipeline,
             execution=arn.rpartition("/")[2],
             arn=arn,
-            region=session.region,
+            region=aws.region,
             events=said,
             generator=f"smssh {__version__}",
         )
         self._lock = threading.Lock()
-        self._shared = Shared(session, options.fixes, options.release, self._say, self._found, self._ran)
+        self._shared = Shared(aws, options.fixes, options.release, self._say, self._found, self._ran)
         self._shared.probes = Plugins().probes()
         self._hosts: dict[str, _Holds] = {}
         self._before: Snapshot | None = None
@@ -304,7 +300,7 @@ class _Debugger:
         wanted = {incident.step for incident in report.incidents}
         for step in report.steps:
             if step.job and (step.status == "Failed" or step.name in wanted):
-                step.log_tail = logs.tail(self._session, step.kind, step.job)
+                step.log_tail = logs.tail(self._aws, step.kind, step.job)
         for incident in report.incidents:
             address = shlex.quote(incident.address)
             if (

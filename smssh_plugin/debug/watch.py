@@ -55,13 +55,13 @@ class Watch:
     """Polls one execution of a pipeline.
 
     Args:
-        session: the AWS session.
+        aws: the AWS session.
         pipeline: the name of the pipeline.
         arn: the ARN of the execution.
     """
 
-    def __init__(self, session: AwsSession, pipeline: str, arn: str) -> None:
-        self._session = session
+    def __init__(self, aws: AwsSession, pipeline: str, arn: str) -> None:
+        self._aws = aws
         self._pipeline = pipeline
         self._arn = arn
         self._execution = arn.rpartition("/")[2]
@@ -77,7 +77,7 @@ class Watch:
             SmsshError: NOT_FOUND: no such execution; or what went wrong with AWS.
         """
         try:
-            answer = self._session.call(
+            answer = self._aws.call(
                 "sagemaker", "describe_pipeline_execution", PipelineExecutionArn=self._arn
             )
         except ServiceRefused as error:
@@ -88,7 +88,7 @@ class Watch:
                 status=ExitStatus.NOT_FOUND,
             ) from error
         status = str(answer["PipelineExecutionStatus"])
-        raw = steps_of(self._session, self._arn)
+        raw = steps_of(self._aws, self._arn)
         jobs = [job for one in raw if one.get("StepStatus") in _RUNNING and (job := describe_step(one))]
         held, silent = self._nodes(jobs) if jobs else ([], [])
         ended = _seconds(answer.get("LastModifiedTime")) if status in EXECUTION_ENDED else None
@@ -126,7 +126,7 @@ class Watch:
         """The held hosts of these jobs, and those that never said what they do."""
         unknown = [job for job in jobs if not known(job) and job.names[0] not in self._names]
         for start in range(0, len(unknown), NAMES_A_FILTER):
-            for name in own_names(self._session, unknown[start : start + NAMES_A_FILTER]):
+            for name in own_names(self._aws, unknown[start : start + NAMES_A_FILTER]):
                 self._names.setdefault(name.lower(), set()).add(name)
         # By which names a node may claim to be of these jobs, and the jobs' kinds.
         names = {
@@ -138,18 +138,18 @@ class Watch:
         silent: list[Node] = []
         for start in range(0, len(names), NAMES_A_FILTER):
             of_jobs = {"Key": "tag:SMSSHJob", "Values": list(names)[start : start + NAMES_A_FILTER]}
-            found = living_nodes(self._session, [of_jobs, {"Key": "tag:SMSSHState", "Values": ["held"]}])
+            found = living_nodes(self._aws, [of_jobs, {"Key": "tag:SMSSHState", "Values": ["held"]}])
             held += [
                 node
                 for info in found
-                if (node := node_of(self._session, info)) is not None and node.kind == names.get(node.job)
+                if (node := node_of(self._aws, info)) is not None and node.kind == names.get(node.job)
             ]
             self._talking |= {node.target for node in held}
             if time.monotonic() >= self._next_ask:
-                for info in living_nodes(self._session, [of_jobs]):
+                for info in living_nodes(self._aws, [of_jobs]):
                     if info["InstanceId"] in self._talking:
                         continue
-                    node = node_of(self._session, info)
+                    node = node_of(self._aws, info)
                     if node is None or node.kind != names.get(node.job):
                         continue
                     if node.state is None:
@@ -188,16 +188,16 @@ def changes(before: Snapshot | None, now: Snapshot) -> list[Event]:
     return lines
 
 
-def step_names(session: AwsSession, pipeline: str) -> set[str]:
+def step_names(aws: AwsSession, pipeline: str) -> set[str]:
     """The names of all steps in the definition of a pipeline, those inside conditions and loops too.
 
     Raises:
         SmsshError: NOT_FOUND: no such pipeline.
     """
     try:
-        answer = session.call("sagemaker", "describe_pipeline", PipelineName=pipeline)
+        answer = aws.call("sagemaker", "describe_pipeline", PipelineName=pipeline)
     except ServiceRefused as error:
-        raise no_pipeline(session, pipeline) from error
+        raise no_pipeline(aws, pipeline) from error
     return {names[0] for _, names in named_steps(json.loads(answer["PipelineDefinition"]))}
 
 

@@ -53,7 +53,7 @@ class Resolve(Protocol):
     def __call__(
         self,
         address: str,
-        session: AwsSession,
+        aws: AwsSession,
         *,
         wait: float,
         on_wait: Callable[[str], None],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ExitStatus, SmsshError
+from .sessions import SdkSession, boto_session_of
 
 __all__ = ["account_of", "user_id_of"]
 
@@ -14,21 +15,19 @@ READ_SECONDS = 10.0
 _known: dict[tuple[str, str], dict[str, str]] = {}
 
 
-def account_of(session: Any, bucket: str = "") -> str:
+def account_of(session: SdkSession, bucket: str = "") -> str:
     """The account id of a session's credentials: what they say themselves, else one call of STS in a process.
 
     Args:
-        session: a SageMaker SDK session (anything with a `boto_session`), a boto3 session, or None for boto3's
-            default.
+        session: of the SageMaker SDK or of boto3; None for boto3's default one.
         bucket: the bucket that must belong to the account, or an address in it, for the error.
 
     Raises:
         SmsshError: there are no credentials, or STS does not answer.
     """
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    boto_session = getattr(session, "boto_session", session) or boto3.Session()
+    boto_session = boto_session_of(session)
     try:
         credentials = boto_session.get_credentials()
         said = getattr(credentials, "account_id", None)  # botocore 1.35 and later
@@ -46,7 +45,7 @@ def account_of(session: Any, bucket: str = "") -> str:
         ) from None
 
 
-def user_id_of(session: Any) -> str:
+def user_id_of(session: SdkSession) -> str:
     """The UserId of a session's credentials, which a policy knows as `${aws:userid}`: one call of STS in a process.
 
     Args:
@@ -55,10 +54,9 @@ def user_id_of(session: Any) -> str:
     Raises:
         SmsshError: there are no credentials, or STS does not answer.
     """
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    boto_session = getattr(session, "boto_session", session) or boto3.Session()
+    boto_session = boto_session_of(session)
     try:
         return _identity(boto_session, boto_session.get_credentials())["UserId"]
     except (BotoCoreError, ClientError) as error:

@@ -13,6 +13,7 @@ from .options import check_public_keys, public_keys
 
 if TYPE_CHECKING:
     from .options import SSHOptions
+    from .sessions import SdkSession
 
 __all__ = ["authorized_keys", "named_keys", "own_key"]
 
@@ -22,8 +23,8 @@ FRESH_SECONDS = 60.0
 _read: dict[tuple[str, Any, Any], tuple[float, list[str]]] = {}
 
 
-def authorized_keys(options: SSHOptions, session: Any = None) -> tuple[str, ...]:
-    """The public keys that may log in: your own smssh key (made where there is none), then the options' keys.
+def authorized_keys(options: SSHOptions, session: SdkSession = None) -> tuple[str, ...]:
+    """The public keys that may log in: your own smssh key (made if there is no key), then the options' keys.
 
     Args:
         options: what was asked for.
@@ -55,7 +56,7 @@ def own_key() -> str:
     return ensure_key().public
 
 
-def named_keys(options: SSHOptions, session: Any = None) -> list[str]:
+def named_keys(options: SSHOptions, session: SdkSession = None) -> list[str]:
     """The public keys of the options.
 
     Sources of keys are read here, but for a job that has no bundle (`options.baked`): a key of RSA would not fit into
@@ -63,7 +64,7 @@ def named_keys(options: SSHOptions, session: Any = None) -> list[str]:
 
     Args:
         options: what was asked for.
-        session: reads sources in AWS: anything with a `boto_session`, a boto3 session, or None for boto3's default.
+        session: reads sources in AWS; of the SageMaker SDK or of boto3, None for boto3's default one.
 
     Raises:
         SmsshError: a source cannot be read, or has something else in it.

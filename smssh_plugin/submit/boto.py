@@ -27,6 +27,7 @@ from .pipelines import inject_definition
 from .request.limits import check_definition
 from .request.values import is_text
 from .selection import EVERYTHING, Choice, Selection
+from .sessions import SdkSession, SessionOf, boto_session_of
 from .warnings import RequestWarning, gathered, say
 
 __all__ = ["enable"]
@@ -157,7 +158,7 @@ def _named(target: Any) -> str:
     return f"a client of {model.service_name}" if model is not None else f"a {type(target).__qualname__}"
 
 
-def _clients_of_sdk(session: Any) -> Iterator[Any]:
+def _clients_of_sdk(boto_session: Any) -> Iterator[Any]:
     """The clients that SDK v3 keeps and goes on using: one a process up to 3.2x, then one a boto3 session."""
     module = sys.modules.get("sagemaker.core.utils.utils")
     cached: Any = getattr(getattr(module, "SageMakerClient", None), "_instances", None)
@@ -165,7 +166,7 @@ def _clients_of_sdk(session: Any) -> Iterator[Any]:
         shared = not isinstance(entry, dict)
         for holder in [entry] if shared else list(entry.values()):
             client = getattr(holder, "sagemaker_client", None)
-            if _is_client(client) and (shared or getattr(holder, "session", None) is session):
+            if _is_client(client) and (shared or getattr(holder, "session", None) is boto_session):
                 yield client
 
 
@@ -176,8 +177,12 @@ def _enable_process(choice: Choice, boto_session: Any) -> None:
 
     global _initializer  # noqa: PLW0603 - botocore's list of them is one a process, too
 
-    def initialize(session: Any) -> None:
-        _register(session, choice, lambda client: boto_session or _session_for(client, _like(session)))
+    def initialize(botocore_session: Any) -> None:
+        _register(
+            botocore_session,
+            choice,
+            lambda client: boto_session or _session_for(client, _like(botocore_session)),
+        )
 
     if _initializer is not None:
         botocore.unregister_initializer(_initializer)
@@ -197,14 +202,14 @@ def _default_session(region: str | None) -> Any:
     return boto3.Session(region_name=region)
 
 
-def _like(session: Any) -> Any:
+def _like(botocore_session: Any) -> Any:
     """A boto3 session with the credentials, profile and region of a botocore session."""
     import boto3
 
     return boto3.Session(
-        region_name=session.get_config_variable("region"),
-        profile_name=session.get_config_variable("profile"),
-        **_keys(session.get_credentials()),
+        region_name=botocore_session.get_config_variable("region"),
+        profile_name=botocore_session.get_config_variable("profile"),
+        **_keys(botocore_session.get_credentials()),
     )
 
 
@@ -219,7 +224,7 @@ def _session_for(client: Any, usual: Any, *, anybody: bool = False) -> Any:
     """
     import boto3
 
-    own = getattr(usual, "boto_session", usual)
+    own = boto_session_of(usual)
     region, keys, others = client.meta.region_name, _keys_of_client(client), _keys(own.get_credentials())
     if own.region_name == region and (anybody or keys in ({}, others)):
         return usual
@@ -296,9 +301,7 @@ def _register_client(client: Any, choice: Choice, store: Store) -> None:
 # -------------------------------------------------------------------------------- what is changed
 
 
-def _on_job(
-    kind: str, region: str, choice: Choice, session_of: Callable[[], Any], params: Any, **_: Any
-) -> None:
+def _on_job(kind: str, region: str, choice: Choice, session_of: SessionOf, params: Any, **_: Any) -> None:
     """Change the parameters of a call in place: the dict is botocore's own, and other handlers may follow."""
     request = dict(params)
     changed = _attachment(kind, region, request, choice).add_ssh(request, session_of)
@@ -331,7 +334,7 @@ _models: dict[tuple[str, str], ModelAttachment] = {}
 """The models that were made in this process while SSH was on, by region and name."""
 
 
-def _on_pipeline(choice: Choice, session_of: Callable[[], Any], params: Any, **_: Any) -> None:
+def _on_pipeline(choice: Choice, session_of: SessionOf, params: Any, **_: Any) -> None:
     """The same for the definition of a pipeline, wherever it is."""
     options = choice.options
     if not options.active:
@@ -355,7 +358,7 @@ def _on_pipeline(choice: Choice, session_of: Callable[[], Any], params: Any, **_
 
 def _on_start(
     choice: Choice,
-    session_of: Callable[[], Any],
+    session_of: SessionOf,
     client_of: Callable[[], Any],
     params: Any,
     **_: Any,
@@ -378,7 +381,7 @@ def _on_start(
         )
 
 
-def _changed(text: str, choice: Choice, session_of: Callable[[], Any]) -> str | None:
+def _changed(text: str, choice: Choice, session_of: SessionOf) -> str | None:
     """The definition with SSH in it; None where nothing is changed, or the service is to judge it."""
     try:
         definition = json.loads(text)
@@ -391,7 +394,7 @@ def _changed(text: str, choice: Choice, session_of: Callable[[], Any]) -> str | 
 
 
 def _read(
-    pipeline: str, location: Mapping[str, Any], options: SSHOptions, session_of: Callable[[], Any]
+    pipeline: str, location: Mapping[str, Any], options: SSHOptions, session_of: SessionOf
 ) -> str | None:
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -408,7 +411,7 @@ def _read(
     return text
 
 
-def _store(text: str, options: SSHOptions, session: Any) -> Mapping[str, str]:
+def _store(text: str, options: SSHOptions, session: SdkSession) -> Mapping[str, str]:
     """Put a definition beside the bundles, under a name of its own: the one that was given is somebody else's."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -426,12 +429,12 @@ def _store(text: str, options: SSHOptions, session: Any) -> Mapping[str, str]:
     return {"Bucket": place.bucket, "ObjectKey": key}
 
 
-def _bucket(name: str, options: SSHOptions, session: Any) -> Bucket:
+def _bucket(name: str, options: SSHOptions, session: SdkSession) -> Bucket:
     """A bucket that a request names: one's own account's, or that of the account that the options name for it."""
     place = options.place
     named = options.bucket_owner if place is not None and split(place)[0] == name else ""
     return Bucket(_s3(session), name, named or account_of(session, name))
 
 
-def _s3(session: Any) -> Any:
-    return getattr(session, "boto_session", session).client("s3")
+def _s3(session: SdkSession) -> Any:
+    return boto_session_of(session).client("s3")

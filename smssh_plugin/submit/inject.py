@@ -29,6 +29,7 @@ from .options import SSHOptions
 from .owners import owned
 from .request.add_ssh import Injection, add_ssh, name_of
 from .request.values import is_text
+from .sessions import SdkSession, SessionOf, boto_session_of
 from .warnings import Held, RequestWarning, cache_warning, say, warnings_of
 
 __all__ = [
@@ -68,7 +69,7 @@ class Attachment:
         options: what was asked for.
         alone: whether the step was decorated by itself: what can't be entered is an error then, else a warning.
         named: whether a person named it, by its name or its kind.
-        session: a SageMaker session to fall back on where the step has none.
+        sagemaker_session: to fall back on where the step has none.
         compiled: whether requests are parts of a pipeline definition, in JSON.
         way: how a model brings our files.
         has_ssh: whether the request that was made last has SSH in it.
@@ -79,7 +80,7 @@ class Attachment:
     options: SSHOptions
     alone: bool = False
     named: bool = False
-    session: Any = None
+    sagemaker_session: Any = None
     compiled: bool = False
     way: str = SOURCES
     has_ssh: bool = False
@@ -95,20 +96,18 @@ class Attachment:
         own = request.get(_NAMES[self.kind])
         return f"{where} {own!r}" if self.name is None and is_text(own) else where
 
-    def add_ssh(self, request: Mapping[str, Any], session_of: Callable[[], Any]) -> Mapping[str, Any]:
+    def add_ssh(self, request: Mapping[str, Any], session_of: SessionOf) -> Mapping[str, Any]:
         """The request with SSH in it; as it is where SSH is off, or can't be; see `inject`."""
         return inject(self, request, session_of)
 
 
-def inject(
-    attachment: Attachment, request: Mapping[str, Any], session_of: Callable[[], Any]
-) -> Mapping[str, Any]:
+def inject(attachment: Attachment, request: Mapping[str, Any], session_of: SessionOf) -> Mapping[str, Any]:
     """The request with SSH in it, or as it is where SSH is off.
 
     Args:
         attachment: what was asked for.
         request: the request.
-        session_of: answers the SageMaker or boto3 session that knows where bundles go; asked only if one is
+        session_of: answers the session that knows where bundles go; asked only if one is
             needed.
 
     Raises:
@@ -117,8 +116,8 @@ def inject(
     kind, options = attachment.kind, attachment.options
     if not options.active:
         return request
-    session = _session_of(attachment, session_of)
-    injection = _injection(attachment, session)
+    session_of = _with_fallback(attachment, session_of)
+    injection = _injection(attachment, session_of)
     changed = _with_placeholder(kind, request, injection)
     if isinstance(changed, SmsshError):
         refused(changed, attachment, request, alone=attachment.alone)
@@ -130,12 +129,12 @@ def inject(
     if switch.is_variable(options.enabled) and (kind != "model" or options.endpoints):
         say(where, [_PARAMETER])
     if kind != "transform" and not injection.baked:
-        changed = _with_bundle(attachment, request, injection, session())
+        changed = _with_bundle(attachment, request, injection, session_of())
     return _plugins().transform_request(kind, changed, options)
 
 
 def first_pass(
-    attachment: Attachment, request: Mapping[str, Any], session_of: Callable[[], Any]
+    attachment: Attachment, request: Mapping[str, Any], session_of: SessionOf
 ) -> Mapping[str, Any] | SmsshError:
     """What `inject` would do up to the bundle: the request with a placeholder for its address, or why it has no SSH.
 
@@ -144,7 +143,7 @@ def first_pass(
     Raises:
         SmsshError: what was asked for is wrong, whatever the request.
     """
-    injection = _injection(attachment, _session_of(attachment, session_of))
+    injection = _injection(attachment, _with_fallback(attachment, session_of))
     return _with_placeholder(attachment.kind, request, injection)
 
 
@@ -159,7 +158,7 @@ def _with_placeholder(
 
 
 def _with_bundle(
-    attachment: Attachment, request: Mapping[str, Any], injection: Injection, session: Any
+    attachment: Attachment, request: Mapping[str, Any], injection: Injection, session: SdkSession
 ) -> Mapping[str, Any]:
     """The second pass: the bundle is stored, and the request gets its address."""
     options, kind = attachment.options, attachment.kind
@@ -188,8 +187,8 @@ def refused(error: SmsshError, attachment: Attachment, request: Mapping[str, Any
     say(f"no SSH for {attachment.subject(request)}", [RequestWarning(headline, rest, closed=True)])
 
 
-def _session_of(attachment: Attachment, session_of: Callable[[], Any]) -> Callable[[], Any]:
-    return functools.lru_cache(maxsize=None)(lambda: session_of() or attachment.session)
+def _with_fallback(attachment: Attachment, session_of: SessionOf) -> SessionOf:
+    return functools.lru_cache(maxsize=None)(lambda: session_of() or attachment.sagemaker_session)
 
 
 _PARAMETER = RequestWarning(
@@ -200,16 +199,16 @@ _PARAMETER = RequestWarning(
 )
 
 
-def _injection(attachment: Attachment, session: Callable[[], Any]) -> Injection:
+def _injection(attachment: Attachment, session_of: SessionOf) -> Injection:
     """What goes into the request, with a placeholder for the bundle's address."""
     kind, options = attachment.kind, attachment.options
     as_leaf = switch.as_json if attachment.compiled else _same
     variables = {name: as_leaf(value) for name, value in options.environment.items()}
     model = attachment.model_options
     if options.baked or (model is not None and model.baked):
-        variables = {**_settings(options, session()), **variables}
+        variables = {**_settings(options, session_of()), **variables}
     elif kind == "transform":
-        variables = {**_beside_model(options, model or SSHOptions(), session), **variables}
+        variables = {**_beside_model(options, model or SSHOptions(), session_of), **variables}
     return Injection(
         bundle=_PLACEHOLDER,
         step=attachment.name,
@@ -227,7 +226,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _settings(options: SSHOptions, session: Any) -> Mapping[str, str]:
+def _settings(options: SSHOptions, session: SdkSession) -> Mapping[str, str]:
     """What `options.json` would say, as variables of the job."""
     options = owned(options, lambda: session)
     document = options.document(authorized.authorized_keys(options))
@@ -249,7 +248,7 @@ def _settings(options: SSHOptions, session: Any) -> Mapping[str, str]:
         ) from None
 
 
-def _beside_model(options: SSHOptions, model: SSHOptions, session: Callable[[], Any]) -> Mapping[str, str]:
+def _beside_model(options: SSHOptions, model: SSHOptions, session_of: SessionOf) -> Mapping[str, str]:
     """What a transform step asks for and the bundle of its model does not say, as variables of the job.
 
     What only a bundle can carry, files and keys of hooks, is the model's.
@@ -257,11 +256,11 @@ def _beside_model(options: SSHOptions, model: SSHOptions, session: Callable[[], 
     Args:
         options: what was asked for the step.
         model: what was asked for its model; the defaults where that is not known.
-        session: answers the session that reads keys and knows the agent's region.
+        session_of: answers the session that reads keys and knows the agent's region.
     """
     known = {each.field for each in settings.SETTINGS}
     asked = options.owner or options.owner_scheme
-    options, model = owned(options, session), owned(model, session)
+    options, model = owned(options, session_of), owned(model, session_of)
     there = model.document(())
     document = {
         name: value
@@ -274,11 +273,11 @@ def _beside_model(options: SSHOptions, model: SSHOptions, session: Callable[[], 
     if options.transport == "ssm":
         document.pop("transport", None)
     if options.authorized_keys and options.authorized_keys != model.authorized_keys:
-        document["authorized_keys"] = list(authorized.authorized_keys(options, session()))
+        document["authorized_keys"] = list(authorized.authorized_keys(options, session_of()))
     if options.agent_source == "bundle":
         document.pop("agent", None)
     elif model.agent_source != "bundle" and _pins_another(options, model):
-        document.update(_pinned_agent(options, session()))
+        document.update(_pinned_agent(options, session_of()))
     return settings.variables(document)
 
 
@@ -290,13 +289,11 @@ def _pins_another(options: SSHOptions, model: SSHOptions) -> bool:
     )
 
 
-def _pinned_agent(options: SSHOptions, session: Any) -> Mapping[str, Any]:
+def _pinned_agent(options: SSHOptions, session: SdkSession) -> Mapping[str, Any]:
     """What `options.json` would say of the agent that is pinned."""
-    import boto3
-
     if options.transport != "ssm" or options.agent_source == "found":
         return {}
-    client = (getattr(session, "boto_session", session) or boto3.Session()).client("s3")
+    client = boto_session_of(session).client("s3")
     return agent_for(options, client.meta.endpoint_url, client.meta.region_name).options
 
 

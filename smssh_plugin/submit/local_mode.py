@@ -60,9 +60,9 @@ def _compiling() -> Any:
     """The session of the pipeline that is being compiled; None where there is none."""
     for name in _COMPILERS:
         context = getattr(sys.modules.get(name), "_pipeline_config", None)
-        session = getattr(context, "sagemaker_session", None)
-        if session is not None:
-            return session
+        sagemaker_session = getattr(context, "sagemaker_session", None)
+        if sagemaker_session is not None:
+            return sagemaker_session
     return None
 
 

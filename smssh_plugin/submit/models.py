@@ -25,6 +25,7 @@ from .warnings import say, unproven_way, unseen
 
 if TYPE_CHECKING:
     from .options import SSHOptions
+    from .sessions import SessionOf
 
 __all__ = ["ModelAttachment", "TransformAttachment", "Verdict", "way_into"]
 
@@ -98,7 +99,7 @@ class ModelAttachment(Attachment):
         """Whether it is an error that it can't have SSH."""
         return self.alone or any(user.fit and user.alone for user in self.users)
 
-    def judge(self, request: Request, session_of: Callable[[], Any]) -> Verdict:
+    def judge(self, request: Request, session_of: SessionOf) -> Verdict:
         """Whether it gets SSH, by its request."""
         self.decided_by.add((self.needed, self.unproven))
         if not self.options.active or not self.needed:
@@ -112,7 +113,7 @@ class ModelAttachment(Attachment):
         changed = first_pass(self, request, session_of)
         return Verdict(problem=changed) if isinstance(changed, SmsshError) else Verdict(self.way)
 
-    def foresee(self, session_of: Callable[[], Any]) -> Verdict:
+    def foresee(self, session_of: SessionOf) -> Verdict:
         """The same, before the step was compiled; where nothing is known yet, it is taken for granted."""
         if not self.settled:
             request = self.peek()
@@ -120,7 +121,7 @@ class ModelAttachment(Attachment):
                 return self.judge(request or {}, session_of)
         return Verdict(SOURCES) if self.verdict is None else self.verdict
 
-    def add_ssh(self, request: Request, session_of: Callable[[], Any]) -> Request:
+    def add_ssh(self, request: Request, session_of: SessionOf) -> Request:
         """The request, changed where the model is to have SSH."""
         verdict = self.verdict = self.judge(request, session_of)
         self.repacked_by_us = False
@@ -171,13 +172,13 @@ class TransformAttachment(Attachment):
         """What was asked for its model; None where that is not known, or SSH is off there."""
         return self.model.options if self.model is not None and self.model.options.active else None
 
-    def look(self, request: Request, session_of: Callable[[], Any]) -> SmsshError | None:
+    def look(self, request: Request, session_of: SessionOf) -> SmsshError | None:
         """Find out whether its own request can have SSH; answers why not."""
         changed = first_pass(self, request, session_of)
         self.possible = changed is not request and not isinstance(changed, SmsshError)
         return changed if isinstance(changed, SmsshError) else None
 
-    def add_ssh(self, request: Request, session_of: Callable[[], Any]) -> Request:
+    def add_ssh(self, request: Request, session_of: SessionOf) -> Request:
         """The request, changed where it and its model can have SSH."""
         self.model_verdict = None
         if not self.options.active:
@@ -230,7 +231,7 @@ class TransformAttachment(Attachment):
             status=verdict.problem.status,
         )
 
-    def stale(self, session_of: Callable[[], Any]) -> bool:
+    def stale(self, session_of: SessionOf) -> bool:
         """Whether its model has changed since."""
         if self.model_verdict is None or self.model is None:
             return False

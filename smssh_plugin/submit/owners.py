@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any, Callable
+from typing import TYPE_CHECKING
 
 from .. import settings
 from ..errors import ExitStatus, SmsshError
 from .account import user_id_of
 from .options import SSHOptions, own_owner
 
+if TYPE_CHECKING:
+    from .sessions import SessionOf
+
 __all__ = ["owned"]
 
 VARIABLE = "SMSSH_OWNER_SCHEME"
 
 
-def owned(options: SSHOptions, session: Callable[[], Any]) -> SSHOptions:
+def owned(options: SSHOptions, session_of: SessionOf) -> SSHOptions:
     """The options with an owner, if there is a scheme and neither they nor SMSSH_OWNER name one.
 
     Only managed nodes have owners: those of the transport `ssm`.
 
     Args:
         options: what was asked for.
-        session: answers the SageMaker or boto3 session that makes the request; asked if its caller is the owner.
+        session_of: answers the session that makes the request; asked if its caller is the owner.
 
     Raises:
         SmsshError: the scheme is not one, it needs an owner that is not named, or STS does not say who calls.
@@ -45,7 +48,7 @@ def owned(options: SSHOptions, session: Callable[[], Any]) -> SSHOptions:
         )
     owner = settings.OPTIONS["owner"]
     found = settings.parsed(
-        owner.kind, "the user id of the caller", user_id_of(session()), owner.limits, "bad-owner"
+        owner.kind, "the user id of the caller", user_id_of(session_of()), owner.limits, "bad-owner"
     )
     return replace(options, owner=found)
 

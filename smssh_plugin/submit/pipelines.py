@@ -26,6 +26,7 @@ from .warnings import forgettable, gathered
 if TYPE_CHECKING:
     from .options import SSHOptions
     from .selection import Selection
+    from .sessions import SessionOf
 
 __all__ = ["attach_pipeline", "inject_definition", "transform_definition"]
 
@@ -108,7 +109,7 @@ _COMPILATIONS = 3
 
 def _compiled(pipeline: Any, definition: Callable[[], str]) -> str:
     """The definition, compiled again where a step was told what turned out to be otherwise: see `models`."""
-    session = getattr(pipeline, "sagemaker_session", None)
+    sagemaker_session = getattr(pipeline, "sagemaker_session", None)
     attachments = [steps.attachment_of(found.step) for found in _walk(pipeline)]
     models = [each for each in attachments if isinstance(each, ModelAttachment)]
     transforms = [each for each in attachments if isinstance(each, TransformAttachment)]
@@ -122,7 +123,7 @@ def _compiled(pipeline: Any, definition: Callable[[], str]) -> str:
                 model.decided_by.clear()
             text = definition()
             stale = any(model.stale for model in models)
-            if not stale and not any(each.stale(lambda: session) for each in transforms):
+            if not stale and not any(each.stale(lambda: sagemaker_session) for each in transforms):
                 break
             if number + 1 < _COMPILATIONS:
                 forget()
@@ -132,11 +133,11 @@ def _compiled(pipeline: Any, definition: Callable[[], str]) -> str:
     repacked = {each.name: each for each in models if each.name is not None and each.repacked_by_us}
     if not repacked:
         return text
-    return json.dumps(_with_repack_steps(json.loads(text), repacked, lambda: session))
+    return json.dumps(_with_repack_steps(json.loads(text), repacked, lambda: sagemaker_session))
 
 
 def _with_repack_steps(
-    definition: Mapping[str, Any], models: Mapping[str, ModelAttachment], session_of: Callable[[], Any]
+    definition: Mapping[str, Any], models: Mapping[str, ModelAttachment], session_of: SessionOf
 ) -> Mapping[str, Any]:
     """A definition with a step before each of these models that repacks it."""
 
@@ -144,7 +145,7 @@ def _with_repack_steps(
         model = models.get(names[0])
         if model is None or kind != "model":
             return step
-        uri = publish.publish(model.options, session_of() or model.session)
+        uri = publish.publish(model.options, session_of() or model.sagemaker_session)
         return with_repack_step(step, uri, f"{uri.rstrip('/').rpartition('/')[0]}/repacked/")
 
     return transform_definition(definition, change)
@@ -161,7 +162,7 @@ def _completed(pipeline: Any, text: str, asked: _Asked) -> str:
     walked = list(_walk(pipeline))
     known += [(steps.kind_of(each.step), each.names) for each in walked]
     seen = {each.step.name for each in walked if steps.attachment_of(each.step) is not None}
-    session = getattr(pipeline, "sagemaker_session", None)
+    sagemaker_session = getattr(pipeline, "sagemaker_session", None)
     changed = definition
     declared = {each.get("Name") for each in definition.get("Parameters") or ()}
     for choice in asked.choices:
@@ -171,7 +172,7 @@ def _completed(pipeline: Any, text: str, asked: _Asked) -> str:
             _check_parameter(choice.options.enabled, declared)
             asked.refused = None
             changed = inject_definition(
-                changed, choice.options, choice.selection, lambda: session, except_for=seen
+                changed, choice.options, choice.selection, lambda: sagemaker_session, except_for=seen
             )
         seen |= {names[0] for kind, names in known if choice.selection.has(kind, names)}
     return text if changed is definition else json.dumps(changed)
@@ -193,7 +194,7 @@ def inject_definition(
     definition: Mapping[str, Any],
     options: SSHOptions,
     selection: Selection,
-    session_of: Callable[[], Any],
+    session_of: SessionOf,
     *,
     except_for: set[str] | frozenset[str] = frozenset(),
 ) -> Mapping[str, Any]:
@@ -312,7 +313,7 @@ def _maker_of(request: Any) -> str | None:
 
 
 def _attach_steps(pipeline: Any, choices: list[Choice]) -> None:
-    session = getattr(pipeline, "sagemaker_session", None)
+    sagemaker_session = getattr(pipeline, "sagemaker_session", None)
     # Transform steps last: they take models with them, which may have been chosen for something else.
     for step, names, own in sorted(
         _walk(pipeline), key=lambda found: steps.kind_of(found.step) == "transform"
@@ -321,7 +322,7 @@ def _attach_steps(pipeline: Any, choices: list[Choice]) -> None:
         for choice in choices:
             if kind is not None and choice.selection.has(kind, names):
                 named = choice.selection.names(kind, names[:own])
-                steps.attach(step, choice.options, named=named, session=session)
+                steps.attach(step, choice.options, named=named, sagemaker_session=sagemaker_session)
 
 
 def _walk(pipeline: Any) -> Iterator[steps.Found]:

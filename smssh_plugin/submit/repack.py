@@ -12,7 +12,7 @@ import contextlib
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from ..errors import ExitStatus, SmsshError
 from .bundle import publish
@@ -21,6 +21,7 @@ from .request.values import at, is_list, is_map
 
 if TYPE_CHECKING:
     from .options import SSHOptions
+    from .sessions import SdkSession, SessionOf
 
 __all__ = ["makers", "problem", "request_of", "staged", "whole_source"]
 
@@ -108,13 +109,13 @@ def _own_folder(step: Any) -> str | None:
 
 
 @contextlib.contextmanager
-def staged(step: Any, options: SSHOptions, session: Callable[[], Any]) -> Iterator[None]:
+def staged(step: Any, options: SSHOptions, session_of: SessionOf) -> Iterator[None]:
     """Have the bundle beside the script of a repacking step while its request is made.
 
     Args:
         step: a repacking step, in which `problem` found none.
         options: what was asked for its model.
-        session: answers the session that knows where bundles go.
+        session_of: answers the session that knows where bundles go.
 
     Raises:
         SmsshError: the bundle can't be stored or read.
@@ -122,12 +123,12 @@ def staged(step: Any, options: SSHOptions, session: Callable[[], Any]) -> Iterat
     if getattr(step, "_source_dir", None) is None:
         # Makes the folder, with the script in it; the SDK calls it again, to no effect but its own.
         step._prepare_for_repacking()  # noqa: SLF001
-    uri = publish.publish(options, session())
+    uri = publish.publish(options, session_of())
     own = _own_folder(step)
     if own is not None:
         target = Path(own, FOLDER)
         try:
-            _lay_out(uri, target, options, session())
+            _lay_out(uri, target, options, session_of())
             yield
         finally:
             shutil.rmtree(target, ignore_errors=True)
@@ -136,7 +137,7 @@ def staged(step: Any, options: SSHOptions, session: Callable[[], Any]) -> Iterat
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "source")
         shutil.copytree(source, copy)
-        _lay_out(uri, copy / FOLDER, options, session())
+        _lay_out(uri, copy / FOLDER, options, session_of())
         with _in_place_of(source, str(copy), step):
             yield
 
@@ -160,7 +161,7 @@ def _in_place_of(source: str, copy: str, step: Any) -> Iterator[None]:
             setattr(holder, name, source)
 
 
-def _lay_out(uri: str, target: Path, options: SSHOptions, session: Any) -> None:
+def _lay_out(uri: str, target: Path, options: SSHOptions, session: SdkSession) -> None:
     """Put the bundle into a folder, each file compared with the manifest, and that with the digest in the address."""
     store = destination(options, session)
     place = Prefix(uri, store.client, store.owner)

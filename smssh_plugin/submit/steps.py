@@ -113,7 +113,7 @@ def attach(
     alone: bool = False,
     named: bool = False,
     chosen: bool = True,
-    session: Any = None,
+    sagemaker_session: Any = None,
 ) -> None:
     """Hook the step's `arguments`; where that was done before, its options stay.
 
@@ -123,11 +123,11 @@ def attach(
         alone: whether it was decorated by itself.
         named: whether a person named it.
         chosen: whether it is meant itself, and does not only come along with a transform step.
-        session: a SageMaker session to fall back on.
+        sagemaker_session: to fall back on.
     """
     attachment = attachment_of(step)
     if attachment is None:
-        attachment = _attachment(step, options, session)
+        attachment = _attachment(step, options, sagemaker_session)
         _add_ssh(step, attachment)
     attachment.alone, attachment.named = attachment.alone or alone, attachment.named or named
     if isinstance(attachment, ModelAttachment):
@@ -157,9 +157,11 @@ def _add_ssh(step: Any, attachment: Attachment) -> None:
         @property
         def arguments(self) -> Any:
             """The request, with SSH in it where it can have that."""
-            session_of = functools.partial(_session_of, self)
+            session_of = functools.partial(_sagemaker_session_of, self)
             attachment.has_ssh = False
-            if attachment.options.active and local_mode.is_local_step(session_of(), attachment.session):
+            if attachment.options.active and local_mode.is_local_step(
+                session_of(), attachment.sagemaker_session
+            ):
                 local_mode.warn(f"step {self.name!r}")
                 return super().arguments
             request = super().arguments
@@ -187,11 +189,11 @@ def _add_bundle(step: Any, model: ModelAttachment) -> None:
         @property
         def arguments(self) -> Any:
             """The request; the bundle lies beside the model's script while it is made."""
-            session_of = functools.partial(_session_of, self)
-            local = local_mode.is_local_step(session_of(), model.session)
+            session_of = functools.partial(_sagemaker_session_of, self)
+            local = local_mode.is_local_step(session_of(), model.sagemaker_session)
             if local or model.foresee(session_of).way != REPACKED:
                 return super().arguments
-            with repack.staged(self, model.options, lambda: session_of() or model.session):
+            with repack.staged(self, model.options, lambda: session_of() or model.sagemaker_session):
                 return repack.whole_source(super().arguments)
 
     setattr(RepackStepWithBundle, _BUNDLE_OF, model)
@@ -201,13 +203,13 @@ def _add_bundle(step: Any, model: ModelAttachment) -> None:
 # -------------------------------------------------------------------------------- sessions and models
 
 
-def _session_of(step: Any) -> Any:
+def _sagemaker_session_of(step: Any) -> Any:
     """The SageMaker session of what the step runs; None where none is found."""
     # NotebookJobStep is its own job, and has the session once its request has been made.
     for holder in (*_jobs_of(step), step):
-        session = getattr(holder, "sagemaker_session", None)
-        if getattr(session, "boto_session", None) is not None:
-            return session
+        sagemaker_session = getattr(holder, "sagemaker_session", None)
+        if getattr(sagemaker_session, "boto_session", None) is not None:
+            return sagemaker_session
     return None
 
 
@@ -223,17 +225,17 @@ def _jobs_of(step: Any) -> Iterator[Any]:
         yield getattr(step, name, None)
 
 
-def _attachment(step: Any, options: SSHOptions, session: Any) -> Attachment:
+def _attachment(step: Any, options: SSHOptions, sagemaker_session: Any) -> Attachment:
     """What was asked for a step, and what else its kind has to know."""
     kind = kind_of(step)
     assert kind is not None
     if kind == "transform":
-        model = _model_of(step, options, session)
-        return TransformAttachment(kind, step.name, options, session=session, model=model)
+        model = _model_of(step, options, sagemaker_session)
+        return TransformAttachment(kind, step.name, options, sagemaker_session=sagemaker_session, model=model)
     if kind != "model":
-        return Attachment(kind, step.name, options, session=session)
+        return Attachment(kind, step.name, options, sagemaker_session=sagemaker_session)
     peek = functools.partial(repack.request_of, step)
-    model = ModelAttachment(kind, step.name, options, session=session, peek=peek)
+    model = ModelAttachment(kind, step.name, options, sagemaker_session=sagemaker_session, peek=peek)
     request = repack.request_of(step)
     for maker in repack.makers(request) if request is not None else ():
         if maker is not None:
@@ -241,7 +243,7 @@ def _attachment(step: Any, options: SSHOptions, session: Any) -> Attachment:
     return model
 
 
-def _model_of(step: Any, options: SSHOptions, session: Any) -> ModelAttachment | None:
+def _model_of(step: Any, options: SSHOptions, sagemaker_session: Any) -> ModelAttachment | None:
     """The step that makes a transform step's model, which gets the same options, unless it has some; None if unseen."""
     names = (getattr(job, "model_name", None) for job in _jobs_of(step))
     name = next((found for found in names if found is not None), None)
@@ -251,6 +253,6 @@ def _model_of(step: Any, options: SSHOptions, session: Any) -> ModelAttachment |
         return None
     if not is_step(maker) or kind_of(maker) != "model":
         return None
-    attach(maker, options, chosen=False, session=session)
+    attach(maker, options, chosen=False, sagemaker_session=sagemaker_session)
     attachment = attachment_of(maker)
     return attachment if isinstance(attachment, ModelAttachment) else None

@@ -250,21 +250,21 @@ class Agent:
         """Whether there was a place for it."""
         body = message.json()
         if message.type == MessageType.CHANNEL_CLOSED:
-            session = str(body.get("SessionId"))
-            self._submitted = deque(task for task in self._submitted if task.session != session)
-            self._sessions.cancel(session)
+            session_id = str(body.get("SessionId"))
+            self._submitted = deque(task for task in self._submitted if task.session_id != session_id)
+            self._sessions.cancel(session_id)
             return True
         if len(self._submitted) >= self._configuration.worker_buffer:
             return False
         try:
-            session, task = task_of(body, self._node.id, self._configuration)
+            session_id, task = task_of(body, self._node.id, self._configuration)
         except (ValueError, RecursionError) as error:
             _LOG.error("a task that cannot be read: %r", error)
             return True
         if isinstance(task, SmsshError):
-            self._finish(session, Result.failed(task.message))
-        elif session in self._sessions or any(one.session == session for one in self._submitted):
-            _LOG.warning("session %s runs already", session)
+            self._finish(session_id, Result.failed(task.message))
+        elif session_id in self._sessions or any(one.session_id == session_id for one in self._submitted):
+            _LOG.warning("session %s runs already", session_id)
         else:
             self._submitted.append(task)
         return True
@@ -273,11 +273,11 @@ class Agent:
         """Give workers to the sessions that wait for one."""
         while self._submitted and self._free:
             task = self._submitted.popleft()
-            _LOG.info("session %s (%s) starts", task.session, task.session_type)
+            _LOG.info("session %s (%s) starts", task.session_id, task.session_type)
             try:
-                self._sessions.start(task.session, partial(self._work, task))
+                self._sessions.start(task.session_id, partial(self._work, task))
             except OSError as error:
-                self._finish(task.session, Result.failed(f"no session worker: {error}"))
+                self._finish(task.session_id, Result.failed(f"no session worker: {error}"))
 
     def _work(self, task: Task, cancel: int) -> Result:
         """In the process of a session."""
@@ -285,12 +285,12 @@ class Agent:
             self._node.rotates = False
         return Worker(task, self._api, cancel, self._pace).run()
 
-    def _finish(self, session: str, result: Result) -> None:
+    def _finish(self, session_id: str, result: Result) -> None:
         """Have the service told that a session is over."""
-        _LOG.info("session %s ended: %s %s", session, result.status, result.output)
+        _LOG.info("session %s ended: %s %s", session_id, result.status, result.output)
         body = {
             "SchemaVersion": 1,
-            "TaskId": session,
+            "TaskId": session_id,
             "Topic": _SHELL_TOPIC,
             "FinalTaskStatus": result.status,
             "IsRoutingFailure": False,
@@ -303,18 +303,20 @@ class Agent:
             "CwlStream": "",
             "RetryNumber": 0,
         }
-        self._completions[session] = _Completion(Message.of(MessageType.AGENT_TASK_COMPLETE, body).encode())
+        self._completions[session_id] = _Completion(
+            Message.of(MessageType.AGENT_TASK_COMPLETE, body).encode()
+        )
 
     def _complete(self, now: float) -> None:
         """Tell the service of sessions that have ended, up to three times each."""
         assert self._socket is not None
-        for session, result in self._sessions.ended():
-            self._finish(session, result)
-        for session, completion in list(self._completions.items()):
+        for session_id, result in self._sessions.ended():
+            self._finish(session_id, result)
+        for session_id, completion in list(self._completions.items()):
             if now < completion.due:
                 continue
             if not completion.left:
-                del self._completions[session]
+                del self._completions[session_id]
                 continue
             completion.left -= 1
             completion.due = now + _COMPLETE_SECONDS

@@ -43,12 +43,12 @@ class BlockCipher:
         # Counted up from a random start: a nonce must not come twice.
         self._nonce = secrets.randbits(8 * _NONCE_BYTES)
 
-    def finish(self, result: Any, session: str, target: str) -> None:
+    def finish(self, result: Any, session_id: str, target: str) -> None:
         """Take the key that the client answered with.
 
         Args:
             result: the ActionResult of its KMSEncryption action.
-            session: the session's id.
+            session_id: the session's id.
             target: the node's.
 
         Raises:
@@ -61,7 +61,7 @@ class BlockCipher:
             acknowledged = bool(result.get("ChallengeAcknowledgement"))
         except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
             raise SmsshError(f"the client sent no data key: {error!r}") from error
-        context = {"aws:ssm:SessionId": session, "aws:ssm:TargetId": target}
+        context = {"aws:ssm:SessionId": session_id, "aws:ssm:TargetId": target}
         if acknowledged:
             context["aws:ssm:RandomChallenge"] = self.challenge
         key = self._decrypt(blob, context, self.key_id)

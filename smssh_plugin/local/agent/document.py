@@ -36,17 +36,17 @@ def task_of(body: dict[str, Any], target: str, configuration: Configuration) -> 
     """
     content = json.loads(str(body.get("Content")))
     if not isinstance(content, dict):
-        raise ValueError("the content is no object")
-    session = str(content.get("SessionId") or "")
-    if not valid_id(session):
-        raise ValueError(f"no session id: {session!r}"[:200])
+        raise ValueError("the content is not an object")
+    session_id = str(content.get("SessionId") or "")
+    if not valid_id(session_id):
+        raise ValueError(f"no session id: {session_id!r}"[:200])
     try:
-        return session, _task(content, session, target, configuration)
+        return session_id, _task(content, session_id, target, configuration)
     except SmsshError as error:
-        return session, error
+        return session_id, error
 
 
-def _task(content: dict[str, Any], session: str, target: str, configuration: Configuration) -> Task:
+def _task(content: dict[str, Any], session_id: str, target: str, configuration: Configuration) -> Task:
     document, parameters = content.get("DocumentContent"), content.get("Parameters") or {}
     if not isinstance(document, dict) or not isinstance(parameters, dict):
         raise SmsshError("the session's document cannot be read")
@@ -76,7 +76,7 @@ def _task(content: dict[str, Any], session: str, target: str, configuration: Con
     if content.get("RunAsUser"):
         inputs["runAsDefaultUser"] = content["RunAsUser"]
     return Task(
-        session=session,
+        session_id=session_id,
         target=target,
         session_type=kind,
         properties=_filled(document.get("properties"), values),

@@ -38,7 +38,7 @@ class Task:
     """A session to run, as the service asked for it.
 
     Args:
-        session: its id.
+        session_id: its id.
         target: the node that was asked.
         session_type: Port, Standard_Stream, InteractiveCommands or NonInteractiveCommands.
         properties: the document's properties, parameters filled in.
@@ -46,7 +46,7 @@ class Task:
         configuration: the agent's.
     """
 
-    session: str
+    session_id: str
     target: str
     session_type: str
     properties: Any

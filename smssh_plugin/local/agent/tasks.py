@@ -33,9 +33,9 @@ _TROUBLE = "document process failed unexpectedly: check [ssm-session-worker] log
 """The real agent's words; it takes a minute to notice, the fake agent does at once."""
 
 
-def valid_id(session: str) -> bool:
+def valid_id(session_id: str) -> bool:
     """Whether it can be a session's id, which names a file."""
-    return bool(_ID.fullmatch(session)) and not session.startswith(".")
+    return bool(_ID.fullmatch(session_id)) and not session_id.startswith(".")
 
 
 class Sessions:
@@ -57,70 +57,70 @@ class Sessions:
         """How many have not been reported."""
         return len(self._processes)
 
-    def __contains__(self, session: object) -> bool:
-        return session in self._processes
+    def __contains__(self, session_id: object) -> bool:
+        return session_id in self._processes
 
     @property
     def inherited(self) -> bool:
         """Whether some were started by an agent before: their end sends no signal here."""
         return any(pid not in self._children for pid in self._processes.values())
 
-    def start(self, session: str, work: Callable[[int], Result]) -> None:
+    def start(self, session_id: str, work: Callable[[int], Result]) -> None:
         """Run a session in a new process.
 
         Args:
-            session: its id.
+            session_id: its id.
             work: runs it to its end; is given a descriptor that becomes readable when it is to end.
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         pid = os.fork()
         if pid == 0:
-            _be_worker(self._path(session), work)
+            _be_worker(self._path(session_id), work)
         self._children.add(pid)
-        self._processes[session] = pid
-        self._write(session, {"pid": pid, "born": _born(pid)})
+        self._processes[session_id] = pid
+        self._write(session_id, {"pid": pid, "born": _born(pid)})
 
-    def cancel(self, session: str) -> None:
+    def cancel(self, session_id: str) -> None:
         """Ask a session to end."""
-        pid = self._processes.get(session)
-        if pid is not None and self._lives(session, pid):
+        pid = self._processes.get(session_id)
+        if pid is not None and self._lives(session_id, pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
     def ended(self) -> list[tuple[str, Result]]:
         """The sessions that have ended since the last call, with their results; they are forgotten."""
         found = []
-        for session, pid in list(self._processes.items()):
-            if self._lives(session, pid):
+        for session_id, pid in list(self._processes.items()):
+            if self._lives(session_id, pid):
                 continue
-            record = _read(self._result_path(session))
+            record = _read(self._result_path(session_id))
             result = Result.failed(_TROUBLE)
             if record.get("status"):
                 result = Result(str(record["status"]), str(record.get("output") or ""))
-            found.append((session, result))
-            del self._processes[session]
+            found.append((session_id, result))
+            del self._processes[session_id]
             self._children.discard(pid)
-            for path in (self._path(session), self._result_path(session)):
+            for path in (self._path(session_id), self._result_path(session_id)):
                 path.unlink(missing_ok=True)
         return found
 
-    def _lives(self, session: str, pid: int) -> bool:
+    def _lives(self, session_id: str, pid: int) -> bool:
         if pid in self._children:
             try:
                 return os.waitpid(pid, os.WNOHANG) == (0, 0)
             except ChildProcessError:
                 return False
         born = _born(pid)
-        return born != "" and born == _read(self._path(session)).get("born")
+        return born != "" and born == _read(self._path(session_id)).get("born")
 
-    def _path(self, session: str) -> Path:
-        return self._folder / f"{session}.json"
+    def _path(self, session_id: str) -> Path:
+        return self._folder / f"{session_id}.json"
 
-    def _result_path(self, session: str) -> Path:
-        return self._folder / f"{session}.result"
+    def _result_path(self, session_id: str) -> Path:
+        return self._folder / f"{session_id}.result"
 
-    def _write(self, session: str, record: dict[str, Any]) -> None:
-        write_private(self._path(session), json.dumps(record))
+    def _write(self, session_id: str, record: dict[str, Any]) -> None:
+        write_private(self._path(session_id), json.dumps(record))
 
 
 def _be_worker(path: Path, work: Callable[[int], Result]) -> NoReturn:

@@ -100,7 +100,7 @@ class Worker:
         try:
             return self._run()
         except _Cancelled:
-            _LOG.info("%s: the session was cancelled", self._task.session)
+            _LOG.info("%s: the session was cancelled", self._task.session_id)
             return Result.success()
         except SmsshError as error:
             return Result.failed(error.message)
@@ -134,7 +134,7 @@ class Worker:
         try:
             self._socket = self._connect()
         except CallFailed as error:
-            text = f"Setting up data channel with id {self._task.session} failed: {error}"
+            text = f"Setting up data channel with id {self._task.session_id} failed: {error}"
             raise SmsshError(text) from error
         self._say_state("Connected")
         kind = PLUGINS[self._task.session_type]
@@ -260,7 +260,7 @@ class Worker:
             SmsshError: it was not.
         """
         self._malformed += 1
-        _LOG.warning("%s: %s", self._task.session, error)
+        _LOG.warning("%s: %s", self._task.session_id, error)
         socket.refuse(_INVALID, str(error))
         if self._malformed >= _MALFORMED_MAX:
             raise SmsshError(f"the other end does not speak the protocol: {error}")
@@ -279,7 +279,7 @@ class Worker:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 opened = self._api.open_channel(
-                    f"data-channel/{self._task.session}",
+                    f"data-channel/{self._task.session_id}",
                     {"ClientId": self._client},
                     "role=publish_subscribe",
                     hello,
@@ -287,7 +287,7 @@ class Worker:
             except CallFailed as error:  # noqa: PERF203 - it waits
                 if attempt == _ATTEMPTS or SESSION_ENDED in str(error):
                     raise
-                _LOG.info("%s: no data channel: %s", self._task.session, error)
+                _LOG.info("%s: no data channel: %s", self._task.session_id, error)
                 self._sleep(pause)
                 pause = min(pause * 2, _PAUSE_LONGEST)
             else:
@@ -302,7 +302,7 @@ class Worker:
             SmsshError: it cannot be obtained.
         """
         assert self._socket is not None
-        _LOG.info("%s: the data channel ended: %s", self._task.session, cut)
+        _LOG.info("%s: the data channel ended: %s", self._task.session_id, cut)
         self._socket.abort()
         try:
             self._socket = self._connect()
@@ -364,7 +364,7 @@ class Worker:
                 said = action.get("Error")
                 raise _handshake_failed(f"{kind} failed on client with status {status} error: {said}")
             if kind == "KMSEncryption" and self._cipher is not None:
-                self._cipher.finish(action.get("ActionResult"), self._task.session, self._task.target)
+                self._cipher.finish(action.get("ActionResult"), self._task.session_id, self._task.target)
                 self._sealed = True
         if self._cipher is not None and not self._sealed:
             raise _handshake_failed("the client did not encrypt")
@@ -406,7 +406,7 @@ class Worker:
 
     def _say_state(self, state: str) -> None:
         assert self._socket is not None
-        body = {"SchemaVersion": 1, "SessionState": state, "SessionId": self._task.session}
+        body = {"SchemaVersion": 1, "SessionState": state, "SessionId": self._task.session_id}
         self._socket.send_binary(Message.of(MessageType.AGENT_SESSION_STATE, body, flags=3).encode())
         self._flush()
 

@@ -20,6 +20,7 @@ from .wheels import platform_of
 
 if TYPE_CHECKING:
     from ..options import SSHOptions
+    from ..sessions import SdkSession
     from .store import Destination
 
 __all__ = ["check_bundle"]
@@ -32,7 +33,7 @@ FRESH_SECONDS = 600.0
 _checked: dict[tuple[str, str, str], tuple[float, settings.Settings]] = {}
 
 
-def check_bundle(options: SSHOptions, session: Any, store: Destination) -> settings.Settings:
+def check_bundle(options: SSHOptions, session: SdkSession, store: Destination) -> settings.Settings:
     """See that the bundle in the options can do what the other options ask for; not again for FRESH_SECONDS.
 
     What the options leave open is as the bundle says: it may hold where they say nothing of holds. A warning says

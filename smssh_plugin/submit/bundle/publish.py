@@ -18,6 +18,7 @@ from .upload import upload
 
 if TYPE_CHECKING:
     from ..options import SSHOptions
+    from ..sessions import SdkSession
     from .model import Bundle
 
 __all__ = ["announce_variable", "bundle_for", "publish"]
@@ -34,7 +35,7 @@ _published: dict[tuple[str, str, str], tuple[float, str]] = {}
 _publishing = threading.Lock()
 
 
-def publish(options: SSHOptions, session: Any) -> str:
+def publish(options: SSHOptions, session: SdkSession) -> str:
     """The S3 prefix of the bundle for these options: the one that they name, or one that is built and stored.
 
     Args:
@@ -67,7 +68,7 @@ def publish(options: SSHOptions, session: Any) -> str:
         return address
 
 
-def announce_variable(options: SSHOptions, session: Any, address: str) -> dict[str, str]:
+def announce_variable(options: SSHOptions, session: SdkSession, address: str) -> dict[str, str]:
     """The variable by which a job says where its hosts announce themselves, where its bundle's address does not.
 
     Clients look below the place of the bundle, and read no `options.json`: see `hooks/native.py`.
@@ -91,7 +92,7 @@ def announce_variable(options: SSHOptions, session: Any, address: str) -> dict[s
     return {} if said.rstrip("/") == beside and not owner else {"SMSSH_ANNOUNCE": with_owner(place, owner)}
 
 
-def bundle_for(options: SSHOptions, session: Any, client: Any, announce: str = "") -> Bundle:
+def bundle_for(options: SSHOptions, session: SdkSession, client: Any, announce: str = "") -> Bundle:
     """The bundle for these options, with the keys and the agent that they name.
 
     Args:

@@ -12,6 +12,7 @@ from ...aws.s3_encryption import encryption_of
 from ...errors import ExitStatus, SmsshError
 from ...manifest import MANIFEST, Manifest
 from ..account import account_of
+from ..sessions import SdkSession, boto_session_of
 from .bucket import Bucket, is_missing, put_files
 from .expiry import expiry_of, readable
 
@@ -78,21 +79,19 @@ class Destination:
         return "/".join(part for part in (self.prefix, digest) if part) + "/" + name
 
 
-def destination(options: SSHOptions, session: Any) -> Destination:
+def destination(options: SSHOptions, session: SdkSession) -> Destination:
     """Where bundles go: the options' place, else the default bucket of the SageMaker session.
 
     Args:
         options: what was asked for.
-        session: a SageMaker SDK session (anything with a `boto_session`), a boto3 session, or None for
-            boto3's default.
+        session: of the SageMaker SDK or of boto3; None for boto3's default one.
 
     Raises:
         SmsshError: there is no region, or the account can't be found out.
     """
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    boto_session = getattr(session, "boto_session", session) or boto3.Session()
+    boto_session = boto_session_of(session)
     encryption = options.s3_encryption or ""
     try:
         client = boto_session.client("s3")
