@@ -16,7 +16,7 @@ import time
 from typing import IO, TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
-from . import identities, ssh
+from . import identities, refusals, ssh
 from .known_hosts import alias
 
 if TYPE_CHECKING:
@@ -209,23 +209,11 @@ class Login:
         address = self.endpoint.address
         detail = _last_words(self._errors)
         if "Host key verification failed" in text or "HOST IDENTIFICATION HAS CHANGED" in text:
-            return SmsshError(
-                f"{address} shows another host key than its container announced: refusing to log in",
-                hint="look at the job first: somebody may be in between, or the container was replaced",
-                reference="host-key-mismatch",
-                status=ExitStatus.REFUSED,
-                check=f"--job {address}",
-            )
+            return refusals.other_host_key(address)
         too_many = "Too many authentication failures" in text
         if "Permission denied (" in text or too_many:
-            return SmsshError(
-                f"{address} does not accept your SSH key {self.endpoint.key}, nor another of yours "
-                f"(user {self.endpoint.user})",
-                hint=identities.remedy(self.endpoint, too_many=too_many),
-                reference="key-refused",
-                status=ExitStatus.REFUSED,
-                check="laptop.keys",
-            )
+            hint = identities.remedy(self.endpoint, too_many=too_many)
+            return refusals.key_refused(self.endpoint, hint, ", nor another of yours")
         if "no mutual signature" in text or "no matching host key type" in text:
             return SmsshError(
                 f"{address} does not have the host key that its container announced: refusing to log in",
@@ -234,13 +222,7 @@ class Login:
                 status=ExitStatus.REFUSED,
                 check=f"--job {address}",
             )
-        return SmsshError(
-            f"cannot log in to {address}: {detail or 'ssh said nothing'}",
-            hint="see whether the job still runs: `smssh list`",
-            reference="login-failed",
-            status=ExitStatus.UNREACHABLE,
-            check=f"--job {address}",
-        )
+        return refusals.login_failed(f"cannot log in to {address}: {detail or 'ssh said nothing'}", address)
 
 
 def _end(master: subprocess.Popen[bytes]) -> None:

@@ -21,7 +21,8 @@ from typing import IO, TYPE_CHECKING, Any
 import paramiko
 import sshtunnel
 
-from ..errors import ExitStatus, SmsshError
+from ..errors import SmsshError
+from . import refusals
 from .certificates import beside
 from .endpoint import Endpoint, reach
 from .identities import remedy
@@ -173,34 +174,16 @@ class Tunnel:
         """The error for a tunnel that did not start."""
         address = self.endpoint.address
         if "host key" in text.lower() or "no acceptable host key" in text.lower():
-            return SmsshError(
-                f"{address} shows another host key than its container announced: refusing to log in",
-                hint="look at the job first: somebody may be in between, or the container was replaced",
-                reference="host-key-mismatch",
-                status=ExitStatus.REFUSED,
-                check=f"--job {address}",
-            )
+            return refusals.other_host_key(address)
         if "open connection to gateway" in text or "uthentication" in text:
-            return SmsshError(
-                f"{address} does not accept your SSH key {self.endpoint.key} (user {self.endpoint.user})",
-                hint=remedy(self.endpoint),
-                reference="key-refused",
-                status=ExitStatus.REFUSED,
-                check="laptop.keys",
-            )
+            return refusals.key_refused(self.endpoint, remedy(self.endpoint))
         if "might be in use" in text:
             return SmsshError(
                 f"port {self._wanted_port} of this machine is taken",
                 hint="name another local port, or 0 for a free one",
                 reference="port-taken",
             )
-        return SmsshError(
-            f"cannot open a tunnel to {address}: {proxy_said or text}",
-            hint="see whether the job still runs: `smssh list`",
-            reference="login-failed",
-            status=ExitStatus.UNREACHABLE,
-            check=f"--job {address}",
-        )
+        return refusals.login_failed(f"cannot open a tunnel to {address}: {proxy_said or text}", address)
 
 
 class _Proxy(paramiko.ProxyCommand):

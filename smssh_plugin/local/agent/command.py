@@ -130,10 +130,9 @@ class CommandSession(Plugin):
             data = os.read(fd, CHUNK - 32)
         except (BlockingIOError, InterruptedError):
             return
-        for piece in pipe.cutter.feed(data) if data else [pipe.cutter.finish()]:
-            if piece:
-                self.output.send(pipe.kind, (pipe.prefix if pipe.line_start else b"") + piece)
-                pipe.line_start = piece.endswith(b"\n")
+        for piece in pipe.cutter.messages(data):
+            self.output.send(pipe.kind, (pipe.prefix if pipe.line_start else b"") + piece)
+            pipe.line_start = piece.endswith(b"\n")
         if not data:
             del self._pipes[fd]
 
@@ -142,9 +141,8 @@ class CommandSession(Plugin):
         # The command wrote through the same open file, so that its position is the command's.
         data = os.pread(self._file.fileno(), 16 * CHUNK, self._read)
         self._read += len(data)
-        for piece in self._cutter.feed(data) if data else [self._cutter.finish()]:
-            if piece:
-                self.output.send(PayloadType.OUTPUT, piece)
+        for piece in self._cutter.messages(data):
+            self.output.send(PayloadType.OUTPUT, piece)
         if not data:
             self.result = Result.success()
 

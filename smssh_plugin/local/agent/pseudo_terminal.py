@@ -89,7 +89,7 @@ class TerminalSession(Plugin):
             self._resize(payload)
 
     def _resize(self, payload: bytes) -> None:
-        """Set the size; one that is none is passed over."""
+        """Set the size; what is not a size is ignored."""
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             size = json.loads(payload)
             rows, columns = int(size["rows"]), int(size["cols"])
@@ -120,9 +120,8 @@ class TerminalSession(Plugin):
             return
         except OSError:  # EIO: nobody has the terminal open any more
             data = b""
-        for piece in self._cutter.feed(data) if data else [self._cutter.finish()]:
-            if piece:
-                self.output.send(PayloadType.OUTPUT, piece)
+        for piece in self._cutter.messages(data):
+            self.output.send(PayloadType.OUTPUT, piece)
         if not data:
             self.result = Result.success()
 

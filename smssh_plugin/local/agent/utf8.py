@@ -8,7 +8,7 @@ __all__ = ["Utf8Cutter"]
 
 
 class Utf8Cutter:
-    """Cuts a stream of bytes. What is no UTF-8 goes through as it is.
+    """Cuts a stream of bytes. What is not UTF-8 goes through as it is.
 
     Args:
         limit: bytes of a message, at most; 4 or more.
@@ -37,6 +37,13 @@ class Utf8Cutter:
         """What waited, at the end of the stream."""
         rest, self._rest = self._rest, b""
         return rest
+
+    def messages(self, data: bytes) -> list[bytes]:
+        """The messages that can be sent after a read; one of nothing is the end of the stream."""
+        if data:
+            return self.feed(data)
+        rest = self.finish()
+        return [rest] if rest else []
 
 
 def _unfinished(data: bytes) -> int:

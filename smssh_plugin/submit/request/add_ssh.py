@@ -78,6 +78,11 @@ class Injection:
         """Whether the image has smssh-plugin, so that the request gets variables and nothing else."""
         return self.launcher == "baked"
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the bundle's manifest, with which its address ends."""
+        return self.bundle.rstrip("/").rpartition("/")[2]
+
 
 def add_ssh(kind: str, request: Request, injection: Injection) -> Request:
     """The request with SSH in it; the same object where it has that already.
@@ -197,7 +202,9 @@ def _trained(
     if not named and not injection.baked:
         _refuse_built_in(image, request.get(parameters), injection, where, prefix)
     environment = _environment_of(request, where, f"{prefix}Environment")
-    start = _start(injection, kind, FOLDERS[kind], entry_point, environment, where, own)
+    start = launchers.start(
+        injection.launcher, injection.digest, kind, FOLDERS[kind], entry_point, environment, where, own
+    )
     _refuse_no_shell(start, image, where, f"{prefix}AlgorithmSpecification.TrainingImage")
     variables = _variables(injection, request.get("RoleArn"))
     if injection.baked and _has_variables(environment, variables):
@@ -241,8 +248,9 @@ def _processing(request: Request, injection: Injection, where: str) -> Request:
     if not (is_list(entry_point) and len(entry_point) > 0):
         _refuse_closed(specification.get("ImageUri"), where, "AppSpecification.ImageUri")
     environment = _environment_of(request, where, "Environment")
-    start = _start(
-        injection,
+    start = launchers.start(
+        injection.launcher,
+        injection.digest,
         "processing",
         FOLDERS["processing"],
         entry_point,
@@ -334,7 +342,9 @@ def _container(container: Any, role: Any, injection: Injection, where: str, fiel
     if not injection.repacked and is_text(place) and place == launchers.REPACKED:
         return container
     folder = launchers.REPACKED if injection.repacked else FOLDERS["model"]
-    start = _start(injection, "model", folder, None, environment, where, "")
+    start = launchers.start(
+        injection.launcher, injection.digest, "model", folder, None, environment, where, ""
+    )
     variables = _variables(injection, role)
     variables.pop("SMSSH_STEP", None)  # the name of the transform step is what counts
     if not injection.endpoints:
@@ -365,23 +375,6 @@ _TRANSFORMS: dict[str, Callable[[Request, Injection, str], Request]] = {
 
 
 # -------------------------------------------------------------------------------- the parts
-
-
-def _start(
-    injection: Injection,
-    kind: str,
-    folder: str,
-    entry_point: Any,
-    environment: Mapping[str, Any],
-    where: str,
-    field_name: str,
-) -> launchers.Start:
-    if injection.baked:
-        return launchers.Start()
-    digest = injection.bundle.rstrip("/").rpartition("/")[2]
-    return launchers.start(
-        injection.launcher, kind, folder, entry_point, environment, where, field_name, digest
-    )
 
 
 def _variables(injection: Injection, own_role: Any) -> dict[str, Any]:
@@ -480,7 +473,7 @@ def _with_channel(
     groups = _instance_groups(channels, request)
     if groups:
         source["InstanceGroupNames"] = groups
-    # InputMode: the job's own may be Pipe or FastFile, and a pipe is no folder.
+    # InputMode: the job's own may be Pipe or FastFile, and a pipe is not a folder.
     return [
         *channels,
         {"ChannelName": CHANNEL, "DataSource": {"S3DataSource": source}, "InputMode": "File"},

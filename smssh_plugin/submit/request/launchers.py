@@ -57,29 +57,31 @@ class Start:
 
 def start(
     launcher: str,
+    digest: str,
     kind: str,
     folder: str,
     entry_point: Any,
     environment: Mapping[str, Any],
     where: str,
     field_name: str,
-    digest: str = "",
 ) -> Start:
     """What a launcher changes in a request.
 
     Args:
-        launcher: an option's `launcher`, but `baked`.
+        launcher: an option's `launcher`; `baked` changes nothing.
+        digest: the SHA-256 of the bundle's manifest.
         kind: the kind of request.
         folder: where the bundle is in the container.
         entry_point: the request's own entry point, if it names one.
         environment: its environment.
         where: the step or request, for messages.
         field_name: the member with the entry point, for messages; empty where such requests have none.
-        digest: the SHA-256 of the bundle's manifest.
 
     Raises:
         SmsshError: it can't work in this request.
     """
+    if launcher == "baked":
+        return Start()
     named = is_list(entry_point) and len(entry_point) > 0
     if launcher == "wrap" and not named:
         problem = f"{field_name} is not set" if field_name else f"no {LIMITS[kind].call} names an entry point"
