@@ -3,9 +3,10 @@
 import resource
 import signal
 
+import hypothesis
 import pytest
 
-from tests import fast, needs, service_models
+from tests import fast, needs, process_state, service_models
 
 OPEN_FILES = 20_000
 """Some tests open a thousand sockets, and a login may have no more than 1024 descriptors."""
@@ -18,6 +19,10 @@ def pytest_configure(config):
     """
     config.pluginmanager.register(needs)
     config.pluginmanager.register(fast)
+    config.pluginmanager.register(process_state)
+    # The machine may be busy with other tests: time says nothing about an example.
+    hypothesis.settings.register_profile("smssh", deadline=None)
+    hypothesis.settings.load_profile("smssh")
     service_models.read_once()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < OPEN_FILES:

@@ -4,17 +4,12 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
 
 from .peers import Api
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-# The machine may be busy with other tests: time says nothing here.
-settings.register_profile("smssh", deadline=None)
-settings.load_profile("smssh")
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
 
 from tests.waiting import until
 
@@ -13,12 +11,6 @@ from .support import Agent, EchoServer, Sshd, Stack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-# Where the tests run in a script's background it is ignored, and so it would be by what they start.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-# The machine may be busy with other tests: time says nothing here.
-settings.register_profile("smssh", deadline=None)
-settings.load_profile("smssh")
 
 
 @pytest.fixture

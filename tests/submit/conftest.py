@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - a dataclass has a field of it
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -14,6 +14,9 @@ import pytest
 from smssh_plugin.submit import warnings
 from smssh_plugin.submit.bundle import check, publish
 from tests import needs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 BUCKET = "tests-bucket"
 REGION = "us-east-1"
@@ -35,38 +38,48 @@ def endpoint() -> Any:
 
 
 @pytest.fixture(scope="session")
-def offline(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The environment in which the SDK reaches nothing but moto; for the session: some is read only once."""
+def offline(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables with which boto3 and the SDK reach nothing but moto."""
     config = tmp_path_factory.mktemp("sdk") / "config.yaml"
     config.write_text(
         "SchemaVersion: '1.0'\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n"
     )
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("AWS_", "SAGEMAKER_", "SMSSH_"))]:
-            patch.delenv(name)
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", REGION)
-        patch.setenv("AWS_ENDPOINT_URL", endpoint)
-        patch.setenv("AWS_CONFIG_FILE", os.devnull)
-        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv(
-            "AWS_MAX_ATTEMPTS", "1"
-        )  # moto has no SimulatePrincipalPolicy: the SDK tries and goes on
-        patch.setenv("SAGEMAKER_VALIDATE_ROLE", "false")
-        patch.setenv("SAGEMAKER_USER_CONFIG_OVERRIDE", str(config))
-        patch.setenv("SAGEMAKER_ADMIN_CONFIG_OVERRIDE", str(config))
-        yield
+    return {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",  # moto has no SimulatePrincipalPolicy: the SDK tries and goes on
+        "SAGEMAKER_VALIDATE_ROLE": "false",
+        "SAGEMAKER_USER_CONFIG_OVERRIDE": str(config),
+        "SAGEMAKER_ADMIN_CONFIG_OVERRIDE": str(config),
+    }
+
+
+def reach_only(variables: Mapping[str, str], patch: pytest.MonkeyPatch) -> None:
+    """Have these variables, and no others of AWS, SageMaker and smssh.
+
+    Each test has them by `home`, and a fixture of the session while it makes a client or imports the SDK. If they were
+    set for the session, the tests of all other files that this worker runs would have them.
+    """
+    for name in [name for name in os.environ if name.startswith(("AWS_", "SAGEMAKER_", "SMSSH_"))]:
+        patch.delenv(name)
+    for name, value in variables.items():
+        patch.setenv(name, value)
 
 
 @pytest.fixture(autouse=True)
-def home(offline: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(
+    offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A home with a key pair in it (the private half is never read), so that the machine does not matter."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "id_ed25519").write_text("not a key\n")
     (folder / "id_ed25519.pub").write_text(KEY + "\n")
-    monkeypatch.setenv("SMSSH_HOME", str(folder))
+    reach_only({**offline, "SMSSH_HOME": str(folder)}, monkeypatch)
     return folder
 
 
@@ -77,13 +90,19 @@ def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def boto_session(offline: None) -> boto3.Session:
-    return boto3.Session(region_name=REGION)
+def boto_session(offline: dict[str, str]) -> boto3.Session:
+    with pytest.MonkeyPatch.context() as patch:
+        reach_only(offline, patch)
+        made = boto3.Session(region_name=REGION)
+        made.get_credentials()  # and keeps them
+    return made
 
 
 @pytest.fixture(scope="session")
-def s3(boto_session: boto3.Session) -> Any:
-    return boto_session.client("s3")
+def s3(offline: dict[str, str], boto_session: boto3.Session) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        reach_only(offline, patch)
+        return boto_session.client("s3")
 
 
 @pytest.fixture(autouse=True)
@@ -97,11 +116,15 @@ def bucket(s3: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def sdk(boto_session: boto3.Session, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def sdk(
+    offline: dict[str, str], boto_session: boto3.Session, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """SageMaker SDK v3; imported once, because that takes seconds."""
-    needs.module("sagemaker.mlops")
-    from sagemaker.core.config import config
-    from sagemaker.core.config.config_manager import SageMakerConfig
+    with pytest.MonkeyPatch.context() as patch:
+        reach_only(offline, patch)
+        needs.module("sagemaker.mlops")
+        from sagemaker.core.config import config
+        from sagemaker.core.config.config_manager import SageMakerConfig
 
     code = tmp_path_factory.mktemp("code")
     (code / "prepare.py").write_text("print('prepared')\n")
@@ -143,11 +166,10 @@ class SDK:
             sagemaker_session=session or self.session(),
         )
 
-    def processing(self, session: Any, name: str = "Prepare", **more: Any) -> Any:
+    def processor(self, session: Any, **more: Any) -> Any:
         from sagemaker.core.processing import ScriptProcessor
-        from sagemaker.mlops.workflow.steps import ProcessingStep
 
-        processor = ScriptProcessor(
+        return ScriptProcessor(
             role=ROLE,
             image_uri=IMAGE,
             command=["python3"],
@@ -156,6 +178,11 @@ class SDK:
             sagemaker_session=session,
             **more,
         )
+
+    def processing(self, session: Any, name: str = "Prepare", **more: Any) -> Any:
+        from sagemaker.mlops.workflow.steps import ProcessingStep
+
+        processor = self.processor(session, **more)
         return ProcessingStep(name=name, step_args=processor.run(code=str(self.code / "prepare.py")))
 
     def bare_processing(self, session: Any, name: str = "Bare", **more: Any) -> Any:
@@ -220,7 +247,7 @@ class SDK:
             role_arn=ROLE,
             sagemaker_session=session,
             s3_model_data_url=data,
-            model_path=str(self.code.with_name("model")),  # by default /tmp/sagemaker, whoever made that
+            model_path=str(self.code.with_name("model")),  # the default may be another user's
             env_vars={"SAGEMAKER_PROGRAM": "inference.py"},
         )
         return ModelStep(name=name, step_args=builder.build())
