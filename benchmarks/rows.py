@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -25,13 +24,23 @@ from tests import needs
 from tests.amazon import programs as amazon
 from tests.entrypoints.container import IMAGE, Container
 from tests.faults.images import image, packages
-from tests.session.support import KEYS, Agent, EchoServer, Stack, proxy, proxy_command, read_exactly
+from tests.session.support import (
+    KEYS,
+    Agent,
+    EchoServer,
+    LoopbackServer,
+    Stack,
+    proxy,
+    proxy_command,
+    read_exactly,
+)
 from tests.waiting import until
 
 from .forwards import connections
 from .table import Row, Sample, interleaved, ratio
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
     from typing import Any
 
@@ -41,7 +50,7 @@ SESSION_MANAGER_PLUGIN = "SMSSH_TEST_SESSION_MANAGER_PLUGIN"
 """Names Amazon's session-manager-plugin, where the reference of the upload is to be measured."""
 
 
-class NotHere(Exception):  # noqa: N818 - it is no error
+class NotHere(Exception):  # noqa: N818 - it is not an error
     """Something that a row needs is not on this machine."""
 
 
@@ -168,13 +177,13 @@ def entry_point(folder: Path, share: float) -> list[Row]:
 
 
 def ready(folder: Path, share: float) -> list[Row]:
-    """From a job's start to its node being connected, against the agent alone: Amazon's where it is, and the double."""
+    """From a job's start to its node being connected, against the agent alone: Amazon's where it is, and the fake."""
     bundle, key = _bundle(folder), _key(folder)
     rows = [_ready(folder, bundle, key, share)]
     with contextlib.suppress(NotHere):
         rows.insert(0, _ready_amazons(folder, bundle, key, share))
         rows[1].met = None
-        rows[1].note = "Amazon's agent decides: the double starts in a fraction of its time"
+        rows[1].note = "Amazon's agent decides: the fake agent starts in a fraction of its time"
     return rows
 
 
@@ -619,35 +628,25 @@ def _megabytes(process: subprocess.Popen[bytes], sink: _Sink, size: int) -> floa
     return size / 1e6 / (time.monotonic() - began)
 
 
-class _Sink:
+class _Sink(LoopbackServer):
     """Takes what comes, and says one byte first."""
 
     def __init__(self) -> None:
         self.received = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                connection.sendall(b"x")
-                while data := connection.recv(1 << 16):
-                    self.received += len(data)
-
-    def close(self) -> None:
-        self._listener.close()
+    def serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"x")
+            while data := connection.recv(1 << 16):
+                self.received += len(data)
 
 
 # ------------------------------------------------------------------------------------------------- retry
 
 
 def retry(folder: Path, share: float) -> list[Row]:
-    """A step that is mended in its hold: from `retry` to the end of the job."""
+    """A step that is fixed in its hold: from `retry` to the end of the job."""
     bundle, key = _bundle(folder), _key(folder)
 
     def once() -> float:
@@ -666,7 +665,7 @@ def retry(folder: Path, share: float) -> list[Row]:
     sample = interleaved({"ours": once}, _runs(8, share))["ours"]
     return [
         Row(
-            "mended in a hold, `retry` -> the job has ended (script of no time)",
+            "fixed in a hold, `retry` -> the job has ended (script of no time)",
             "s",
             sample,
             "noted, not measured: a new job, minutes",

@@ -442,6 +442,23 @@ def test_a_start_that_fails_says_why(home, tmp_path) -> None:
     assert home.folder.read() is None
 
 
+def refused(home, folder, command, message) -> None:
+    """A command in this folder that fails before anything starts."""
+    done = subprocess.run(
+        [*COMMAND, *command],
+        env=home.environ,
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "hint:" in done.stderr.lower()
+    assert not home.folder.log_file.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -452,22 +469,10 @@ def test_a_start_that_fails_says_why(home, tmp_path) -> None:
         (["--known-images-only"], "no image that is known"),
     ],
 )
-def test_an_image_that_is_none_is_said_before_anything_starts(home, tmp_path, words, message) -> None:
+def test_what_is_not_an_image_is_said_before_anything_starts(home, tmp_path, words, message) -> None:
     (tmp_path / "home").mkdir(exist_ok=True)
     for command in (["up", *words], ["run", *words, "--", "echo", "ran"]):
-        done = subprocess.run(
-            [*COMMAND, *command],
-            env=home.environ,
-            cwd=tmp_path,
-            text=True,
-            capture_output=True,
-            timeout=LIMIT,
-            check=False,
-        )
-        assert (done.returncode, done.stdout) == (2, "")
-        assert message in done.stderr
-        assert "hint:" in done.stderr.lower()
-        assert not home.folder.log_file.exists()
+        refused(home, tmp_path, command, message)
 
 
 @pytest.mark.parametrize(
@@ -486,19 +491,7 @@ def test_policies_that_cannot_be_enforced_are_said_before_anything_starts(
     statement = {"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"StringEqual": {"a": "b"}}}
     document = {"Version": "2012-10-17", "Statement": [statement]}
     (tmp_path / "wrong" / "smssh-people.json").write_text(json.dumps(document))
-    done = subprocess.run(
-        [*COMMAND, "up", *words],
-        env=home.environ,
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        timeout=LIMIT,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert "hint:" in done.stderr
-    assert not home.folder.log_file.exists()
+    refused(home, tmp_path, ["up", *words], message)
 
 
 @runs

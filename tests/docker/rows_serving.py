@@ -1,10 +1,12 @@
-"""Inference: `serve` of plain sagemaker-inference and of Multi Model Server, asked, stopped, failing and mended.
+"""Inference: `serve` of plain sagemaker-inference and of Multi Model Server, asked, stopped, failing and fixed.
 
 TorchServe is in tests/entrypoints/test_serving.py only: a torch without CUDA is not on PyPI.
 """
 
 import json
 from pathlib import Path
+
+from tests.entrypoints.model_handlers import HANDLERS
 
 from .daemon import ROOT
 from .harness import WAIT_PYTHON, Row
@@ -15,17 +17,6 @@ NO_ENTRY_POINT = "CreateModel takes no entry point"
 NO_TOOLKIT = "no training toolkit in a container that serves"
 NO_BASH = "no bash among the container's processes"
 
-HANDLERS = """
-import json, pathlib
-def model_fn(model_dir, context=None):
-    return int(pathlib.Path(model_dir, "weights").read_text())
-def input_fn(data, content_type, context=None):
-    return json.loads(data)
-def predict_fn(data, model, context=None):
-    return data["x"] * model
-def output_fn(prediction, accept, context=None):
-    return json.dumps({"y": prediction})
-"""
 SOURCES = {
     "good": WAIT_PYTHON + HANDLERS,
     "exception": WAIT_PYTHON + "raise ValueError('user bug')\n",
@@ -138,8 +129,8 @@ def stopped_with_a_failing_worker(run):
     return {}
 
 
-def mended(command: str, data: str):
-    """A `held` that mends something over SSH, retries, and sees the server come up."""
+def fixed(command: str, data: str):
+    """A `held` that fixes something over SSH, retries, and sees the server come up."""
 
     def held(run):
         done = run.ssh(run.status(), f"{command} && smssh-hook retry --no-wait --json", data)
@@ -160,7 +151,7 @@ ROWS = [
         code=f"{CODE}/inference.py",
         bundle="/opt/ml/additional-model-data-sources/smssh",
         during={"good": asked_and_stopped, "sigterm": asked_and_stopped},
-        held=mended(f"cat > {CODE}/inference.py", SOURCES["good"]),
+        held=fixed(f"cat > {CODE}/inference.py", SOURCES["good"]),
         not_here={"wrapped": NO_ENTRY_POINT, "chain": NO_TOOLKIT, "bash_env": NO_BASH},
     ),
     Row(
@@ -177,7 +168,7 @@ ROWS = [
             "sigterm": asked_and_stopped,
             "exception": stopped_with_a_failing_worker,
         },
-        held=mended(f"rm {CODE}/requirements.txt", ""),
+        held=fixed(f"rm {CODE}/requirements.txt", ""),
         not_here={
             "wrapped": NO_ENTRY_POINT,
             "chain": NO_TOOLKIT,

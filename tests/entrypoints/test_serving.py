@@ -23,22 +23,18 @@ from tests import needs
 from tests.waiting import LIMIT, until
 
 from .container import IMAGE, ROOT
+from .model_handlers import HANDLERS
 from .venvs import venv
 
-CODE = """\
+CODE = (
+    """\
 import json, os, pathlib
 base = pathlib.Path(os.environ["SAGEMAKER_BASE_DIR"])
 (base / "started").write_text(str(os.path.exists(os.environ.get("SMSSH_RUN_DIR", "") + "/lock")))
 print("user code", flush=True)
-def model_fn(model_dir, context=None):
-    return int(pathlib.Path(model_dir, "weights").read_text())
-def input_fn(data, content_type, context=None):
-    return json.loads(data)
-def predict_fn(data, model, context=None):
-    return data["x"] * model
-def output_fn(prediction, accept, context=None):
-    return json.dumps({"y": prediction})
 """
+    + HANDLERS
+)
 MMS_SERVE = """\
 #!{python}
 import os
@@ -354,7 +350,7 @@ def test_a_killed_supervisor_changes_nothing(container, alone, kind) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "mms"])
 def test_requirements_that_fail(container, kind) -> None:
-    """Without a hold the same end; with one the list is mended over SSH, and the server comes up."""
+    """Without a hold the same end; with one the list is fixed over SSH, and the server comes up."""
     server = Server(container, kind)
     server.lay_out(requirements=BAD_REQUIREMENTS)
     without = server.start().ended()
@@ -366,10 +362,10 @@ def test_requirements_that_fail(container, kind) -> None:
     server.start("bundle", SMSSH_HOLD="failure")
     status = container.wait_for("held")
     assert status["exit_code"] == without
-    mended = container.ssh(
+    fixed = container.ssh(
         status, 'echo --no-index > "$SMSSH_CODE_DIR/requirements.txt"; smssh-hook retry --no-wait'
     )
-    assert mended.returncode == 0, mended.stderr + container.log()
+    assert fixed.returncode == 0, fixed.stderr + container.log()
     assert server.answers()[0] == (200, '{"y": 42}')
     assert server.terminate() == 0
 

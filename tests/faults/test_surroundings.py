@@ -196,6 +196,16 @@ def test_a_disk_that_fills_up_in_a_hold(container) -> None:
 # ------------------------------------------------------------------------------------------ network, credentials
 
 
+def ends_without_ssh(container, process) -> None:
+    """Once the log says that no login is possible, the job ends as it would have."""
+    until(
+        lambda: "no login is possible" in container.output(), what=lambda: f"the message; {container.log()}"
+    )
+    container.script("", name="go")
+    assert process.wait(LIMIT) == 7
+    container.assert_quiet()
+
+
 @pytest.mark.parametrize("loopback", [True, False])
 def test_no_network(container, loopback) -> None:
     """Not even loopback, or nothing but it, as with `docker run --network none`."""
@@ -220,12 +230,7 @@ def test_no_network(container, loopback) -> None:
         AWS_MAX_ATTEMPTS="2",
         AWS_METADATA_SERVICE_TIMEOUT="1",
     )
-    until(
-        lambda: "no login is possible" in container.output(), what=lambda: f"the message; {container.log()}"
-    )
-    container.script("", name="go")
-    assert process.wait(LIMIT) == 7
-    container.assert_quiet()
+    ends_without_ssh(container, process)
 
 
 def test_no_credentials(container) -> None:
@@ -244,12 +249,7 @@ def test_no_credentials(container) -> None:
         AWS_CONTAINER_CREDENTIALS_RELATIVE_URI="/v2/credentials/none",
         AWS_MAX_ATTEMPTS="1",
     )
-    until(
-        lambda: "no login is possible" in container.output(), what=lambda: f"the message; {container.log()}"
-    )
-    container.script("", name="go")
-    assert process.wait(LIMIT) == 7
-    container.assert_quiet()
+    ends_without_ssh(container, process)
 
 
 class Skewed(http.server.BaseHTTPRequestHandler):

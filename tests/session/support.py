@@ -207,13 +207,12 @@ class Agent:
             self.process.wait()
 
 
-class EchoServer:
-    """Sends back what it gets, until the other side ends."""
+class LoopbackServer:
+    """A server on a port of its own; a subclass says what it does with a connection, in `serve`."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self.connections: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -222,8 +221,27 @@ class EchoServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self.connections.append(connection)
-            threading.Thread(target=self._echo, args=(connection,), daemon=True).start()
+            self.serve(connection)
+
+    def serve(self, connection: socket.socket) -> None:
+        """Serve one; the next one waits meanwhile."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+class EchoServer(LoopbackServer):
+    """Sends back what it gets, until the other side ends."""
+
+    def __init__(self) -> None:
+        self.connections: list[socket.socket] = []
+        super().__init__()
+
+    def serve(self, connection: socket.socket) -> None:
+        self.connections.append(connection)
+        threading.Thread(target=self._echo, args=(connection,), daemon=True).start()
 
     def _echo(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
@@ -236,8 +254,7 @@ class EchoServer:
         return sum(connection.fileno() >= 0 for connection in self.connections)
 
     def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        super().close()
         for connection in self.connections:
             connection.close()
 

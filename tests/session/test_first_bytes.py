@@ -7,7 +7,6 @@ in its datachannel.go). The fake agent has that moment too, as long as a test wa
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import threading
 import time
@@ -24,10 +23,11 @@ from smssh_plugin.session.wire.frames import Message, MessageType, PayloadType
 from tests.session.wire.test_smux import FORWARDING
 
 from .peer import PORT, Peer, Pipes, scripted
-from .support import Agent, EchoServer, Sshd, Stack, proxy_command
+from .support import Agent, EchoServer, LoopbackServer, Sshd, Stack, proxy_command
 from .test_kinds import Forward, echoed, run_shell
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
 TIMES = 12
@@ -71,31 +71,20 @@ def test_ssh(slow: Slow, sshd: Sshd, document: str) -> None:
     assert done == [7] * TIMES
 
 
-class Answering:
+class Answering(LoopbackServer):
     """A server that says nothing before it is asked, like one of HTTP."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
         self.asked: list[bytes] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection:
-                request = b""
-                while b"\n\n" not in request and (data := connection.recv(4096)):
-                    request += data
-                self.asked.append(request)
-                connection.sendall(b"answer to " + request)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def serve(self, connection: socket.socket) -> None:
+        with connection:
+            request = b""
+            while b"\n\n" not in request and (data := connection.recv(4096)):
+                request += data
+            self.asked.append(request)
+            connection.sendall(b"answer to " + request)
 
 
 @pytest.mark.e2e
@@ -211,6 +200,23 @@ def test_input_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+def answer_to_hello(script: Callable[[Peer], None]) -> bytes:
+    """What comes back when a connection begins with `hello`."""
+    with scripted(script) as opening:
+        pipes = Pipes()
+        channel = ClientChannel(opening, resume=lambda: opening)
+        os.write(pipes.writer, b"hello")
+        MuxPump(channel, pipes.source, pipes.sink).run()
+        channel.close()
+        os.set_blocking(pipes.reader, False)
+        try:
+            return os.read(pipes.reader, 10)
+        except BlockingIOError:
+            return b""
+        finally:
+            pipes.close()
+
+
 def test_a_connection_is_told_of_at_once_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that speaks first is heard without delay; data waits until the agent is sure to take it."""
     monkeypatch.setattr(channels, "SETTLE_SECONDS", 60.0)
@@ -229,13 +235,7 @@ def test_a_connection_is_told_of_at_once_and_again(monkeypatch: pytest.MonkeyPat
         assert frames == syn + b"\x01\x02\x05\x00\x03\x00\x00\x00hello"
         peer.close_channel()
 
-    with scripted(script) as opening:
-        pipes = Pipes()
-        channel = ClientChannel(opening, resume=lambda: opening)
-        os.write(pipes.writer, b"hello")
-        MuxPump(channel, pipes.source, pipes.sink).run()
-        channel.close()
-        pipes.close()
+    assert answer_to_hello(script) == b""
 
 
 def test_a_connection_that_was_answered_is_not_told_of_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,14 +250,7 @@ def test_a_connection_that_was_answered_is_not_told_of_again(monkeypatch: pytest
         assert peer.receive().payload == b"\x01\x02\x05\x00\x03\x00\x00\x00hello"
         peer.close_channel()
 
-    with scripted(script) as opening:
-        pipes = Pipes()
-        channel = ClientChannel(opening, resume=lambda: opening)
-        os.write(pipes.writer, b"hello")
-        MuxPump(channel, pipes.source, pipes.sink).run()
-        channel.close()
-        assert os.read(pipes.reader, 10) == b"hi"
-        pipes.close()
+    assert answer_to_hello(script) == b"hi"
 
 
 def test_a_shell_is_told_its_size_when_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -402,7 +402,7 @@ def test_a_transform_job_gets_options_of_its_own_where_its_model_may_not_have_th
 
 
 @pytest.mark.parametrize("operation", ["create_model", "create_transform_job"])
-def test_a_name_that_is_none_is_for_botocore_to_refuse(boto_session: boto3.Session, operation: str) -> None:
+def test_what_is_not_a_name_is_for_botocore_to_refuse(boto_session: boto3.Session, operation: str) -> None:
     client = enable(boto_session.client("sagemaker"), OPTIONS, boto_session=boto_session)
     with pytest.raises(ParamValidationError, match="Invalid type for parameter ModelName"):
         getattr(client, operation)(**{**REQUESTS[operation], "ModelName": ["m"]})
@@ -732,17 +732,7 @@ def test_a_processor_without_a_pipeline(sdk: SDK) -> None:
         "before-call.sagemaker.CreateProcessingJob",
         lambda params, **_: seen.append(json.loads(params["body"])),
     )
-    from sagemaker.core.processing import ScriptProcessor
-
-    processor = ScriptProcessor(
-        role=ROLE,
-        image_uri=IMAGE,
-        command=["python3"],
-        instance_count=1,
-        instance_type="ml.m5.large",
-        sagemaker_session=session,
-    )
-    processor.run(code=str(sdk.code / "prepare.py"), wait=False, logs=False)
+    sdk.processor(session).run(code=str(sdk.code / "prepare.py"), wait=False, logs=False)
     (request,) = seen
     assert request["AppSpecification"]["ContainerEntrypoint"][: len(WORDS) + 1] == [
         *WORDS,

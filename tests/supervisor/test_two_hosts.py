@@ -172,15 +172,21 @@ def test_a_host_that_is_gone_is_not_waited_for(hosts) -> None:
     assert processes[0].wait(60) == 0
 
 
-def test_whoever_is_connected_to_one_keeps_all(hosts) -> None:
-    one, two = hosts
-    processes = [start(each, WAITS, SMSSH_HOLD_SECONDS="10") for each in hosts]
+def held_with_a_login(one, two):
+    """Both entry points, of which the second host's has failed and is held, and a login there."""
+    processes = [start(each, WAITS, SMSSH_HOLD_SECONDS="10") for each in (one, two)]
     online(one, two)
     go(two, 7)
     status = two.wait_for("held")
     client = two.start(
         "ssh", *two.ssh_options(status), "127.0.0.1", "sleep 600", on=False, PATH="/usr/bin:/bin"
     )
+    return processes, client
+
+
+def test_a_login_to_one_keeps_all(hosts) -> None:
+    one, two = hosts
+    processes, client = held_with_a_login(one, two)
     go(one, 3)
     since = one.wait_for("held")["hold"]["since"]
     until(lambda: one.status()["hold"]["deadline"] > since + 24, what="the deadline moves")
@@ -192,13 +198,7 @@ def test_whoever_is_connected_to_one_keeps_all(hosts) -> None:
 def test_a_throttled_question_ends_no_hold(hosts, stack) -> None:
     """Somebody is logged in to the other host, and AWS does not say so."""
     one, two = hosts
-    processes = [start(each, WAITS, SMSSH_HOLD_SECONDS="10") for each in hosts]
-    online(one, two)
-    go(two, 7)
-    status = two.wait_for("held")
-    client = two.start(
-        "ssh", *two.ssh_options(status), "127.0.0.1", "sleep 600", on=False, PATH="/usr/bin:/bin"
-    )
+    processes, client = held_with_a_login(one, two)
     until(lambda: two.status()["hold"]["connected"])
     stack.service.faults["DescribeInstanceInformation"] = ServiceError("ThrottlingException", "Rate exceeded")
     go(one, 3)
