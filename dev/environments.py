@@ -45,7 +45,7 @@ def unpack_debian(package: str, remedy: str) -> Path:
     shutil.rmtree(downloads, ignore_errors=True)
     downloads.mkdir(parents=True)
     if not shutil.which("apt-get"):
-        fail(f"{package} is needed and this is no Debian or Ubuntu", remedy)
+        fail(f"{package} is needed and this is not Debian or Ubuntu", remedy)
     # Lists and cache of our own: apt's may be empty, and only root may fill them.
     lists, cache = WORK / "apt" / "lists", WORK / "apt" / "cache"
     for folder in (lists / "partial", cache / "archives" / "partial"):
@@ -124,7 +124,7 @@ def make(uv: str, name: str, arguments: "list[str]", *, compiles: bool = False) 
         commands.insert(0, [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)])
     for command in commands:
         if subprocess.run(command, check=False, cwd=ROOT, env=environment, stdout=sys.stderr).returncode:
-            fail(f"{name} could not be made", "see the lines above; run again once it is mended")
+            fail(f"{name} could not be made", "see the lines above; run again once it is fixed")
     stamp.write_text(digest)
     say(f"made {name} in {time.monotonic() - started:.0f} s")
 

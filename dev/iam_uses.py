@@ -172,7 +172,7 @@ def write_policies(folder: Path) -> None:
 
 
 def of_job(entry: Mapping[str, Any]) -> str:
-    """What somebody does who is no person: a job, or a node."""
+    """What somebody does who is not a person: a job, or a node."""
     if entry["principal"] == "node":
         return "the agent of a host"
     transport = "native" if "/native/" in entry["arn"] else "ssm"
@@ -251,7 +251,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def needed(rows: list[dict[str, Any]]) -> set[str]:
-    """The statements without which something is denied, but for those of BY_CHANCE."""
+    """The statements without which something is denied, except for those of BY_CHANCE."""
     account = _account()
     asked = _asked(account, rows)
     labels = [each.label for policy in account.policies.values() for each in policy.statements]

@@ -1,7 +1,7 @@
 """docs/requests.md: what with_ssh adds to a request, found by letting it, and why, as it is said here.
 
-What is added and has no reason here, or has a reason and is not added, is an error; so is a call of AWS in the code
-that no statement of smssh_plugin/setup/policies.py stands for.
+What is added and has no reason here, or has a reason and is not added, is an error. A call of AWS in the code that no
+statement of smssh_plugin/setup/policies.py stands for is an error, too.
 """
 
 from __future__ import annotations

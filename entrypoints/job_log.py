@@ -2,7 +2,7 @@
 
 A container's standard output is its log until somebody sends it elsewhere: `exec > predictions.csv`,
 `exec > >(gzip > rows.gz)`, `python predict.py > predictions.csv`. What is written there is a result of the job's, and a
-line of ours in it would spoil it. So a line is only written to what is no regular file, and no pipe that a process
+line of ours in it would spoil it. So a line is only written to what is neither a regular file nor a pipe that a process
 of the job reads; where the output belongs to another process, it also has to be the one that it began with.
 
 Runs in the job's interpreters too: CPython 3.7 and later, standard library only.

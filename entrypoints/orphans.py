@@ -54,7 +54,7 @@ def find(
         group: a process group of its own.
         children: whether the children of this process belong to it. Of those of a process 1, only the ones in its
             own session: it is given everybody's orphans, and a login has a session of its own.
-        keep: processes that are no part of it.
+        keep: processes that are not part of it.
     """
     wanted = f"{ENTRY}={name}".encode()
     me = os.getpid()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LIMIT = 270.0
 """Seconds for all of it, less than `SMSSH_WAIT=ready` waits; 32 s were measured for a small Debian image."""
 STEP_LIMITS = {"update": 120.0, "install": LIMIT}
-"""Seconds for each command, within LIMIT. An archive that cannot be reached shall leave time for the other."""
+"""Seconds for each command, within LIMIT. An archive that cannot be reached must leave time for the other."""
 POLICY = "/usr/sbin/policy-rc.d"
 """What Debian's packages ask whether they may start their services (invoke-rc.d(8)); 101 is no."""
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")

@@ -13,7 +13,7 @@ from ..key_sources import is_source, read_source
 
 @hookimpl
 def smssh_authorized_keys(context: Context) -> list[str]:
-    """The keys of `SMSSH_AUTHORIZED_KEYS` and of the sources that it names, without lines that are none."""
+    """The keys of `SMSSH_AUTHORIZED_KEYS` and of the sources that it names, without other lines."""
     keys = []
     for entry in context.settings.authorized_keys:
         for line in _lines(context, entry):

@@ -48,9 +48,9 @@ def own_text(path: Path) -> str:
     """The text of a file of ours, which says what is trusted.
 
     Raises:
-        OSError: it is not there, cannot be read, or is no regular file of this user's own: a folder that was open to
+        OSError: it is not there, cannot be read, or is not a regular file of this user's own: a folder that was open to
             others once may have files of theirs in it.
-        UnicodeDecodeError: it is no UTF-8.
+        UnicodeDecodeError: it is not UTF-8.
     """
     descriptor = os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, encoding="utf-8") as file:
@@ -64,7 +64,7 @@ def private_folder(path: Path) -> Path:
     """Make a folder that only its owner may enter (mode 0700), and answer it.
 
     Raises:
-        SmsshError: it cannot be made, or belongs to somebody else: whoever owns it could swap a key or a
+        SmsshError: it cannot be made, or belongs to somebody else: its owner could swap a key or a
         socket.
     """
     try:

@@ -40,7 +40,7 @@ def is_source(entry: str) -> bool:
     """Whether an entry names a source, rather than being a key or a file.
 
     Raises:
-        SmsshError: it begins as one and is none.
+        SmsshError: it begins as a source and is not one.
     """
     if not entry.startswith(_PREFIXES):
         return False
@@ -64,7 +64,7 @@ def key_lines(text: str) -> list[str]:
 def read_source(
     source: str, client: Callable[[str], Any], account: Callable[[], str] | None = None
 ) -> list[str]:
-    """The lines of a source, sorted, each once: where it keeps them in another order, that is no change.
+    """The lines of a source, sorted, each once: where it keeps them in another order, that is not a change.
 
     Nothing is said of what the lines are.
 
@@ -172,7 +172,7 @@ def _decoded(source: str, data: bytes) -> str:
         if len(data) > SIZE_LIMIT:
             raise ValueError(f"it is larger than {SIZE_LIMIT} bytes")
         return data.decode("utf-8")
-    except ValueError as error:  # that it is no UTF-8 is one, too
+    except ValueError as error:  # that it is not UTF-8 is one, too
         raise SmsshError(
             f"{source} is not a list of public keys: {error}",
             reference="no-public-key",

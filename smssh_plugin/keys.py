@@ -44,7 +44,7 @@ class KeyPair:
 
 
 def ensure_key() -> KeyPair:
-    """The client's key pair, `$SMSSH_HOME/id_ed25519`; made, and said on stderr, where there is none.
+    """The client's key pair, `$SMSSH_HOME/id_ed25519`; made, and said on stderr, if there is no pair.
 
     It is one of ECDSA, under the same name, where there is no ed25519: see `make_key`. Where the key there is of
     ed25519 and the machine came into FIPS mode later, it is another, `$SMSSH_HOME/id_ecdsa`.
@@ -118,7 +118,7 @@ def make_key(private: Path, comment: str) -> None:
 
 
 def _ensure(private: Path) -> KeyPair:
-    """The key pair of this file, made where there is none."""
+    """The key pair of this file, made if there is no file."""
     if not private.exists():
         _make(private)
     _check(private)
@@ -143,7 +143,7 @@ def _unusable(key: KeyPair) -> bool:
 
 
 def _make(private: Path) -> None:
-    """Make the pair beside its place, then link the private half in: whoever links first has made the key."""
+    """Make the pair beside its place, then link the private half in: the first one that links it has made the key."""
     folder = private_folder(private.parent)
     with tempfile.TemporaryDirectory(prefix=".key-", dir=folder) as scratch:
         fresh = Path(scratch) / NAME

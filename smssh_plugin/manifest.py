@@ -1,6 +1,6 @@
 """The manifest of a bundle: which files it has, and what each must be.
 
-It says whether a bundle has arrived whole, and of one piece. Whoever may write to the bundle's S3 prefix may write a
+It says whether a bundle has arrived whole, and of one piece. Those who may write to the bundle's S3 prefix may write a
 manifest too: against that only the prefix helps, which is named after the manifest's own SHA-256.
 
 CPython 3.8 and later, standard library only.
@@ -48,7 +48,7 @@ class Manifest:
         """Read a manifest.
 
         Raises:
-            SmsshError: it is none.
+            SmsshError: it is not a manifest.
         """
         try:
             document = json.loads(text)
@@ -68,7 +68,7 @@ class Manifest:
             digest: the SHA-256 that the manifest must have, in hexadecimal; empty where that is not known.
 
         Raises:
-            SmsshError: there is none, or it is another one.
+            SmsshError: there is no manifest, or it is another one.
         """
         try:
             text = (folder / MANIFEST).read_bytes()

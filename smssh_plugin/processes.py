@@ -42,7 +42,7 @@ class Process:
 
 
 def process(pid: int) -> Process | None:
-    """A process; None: there is none of this id."""
+    """A process; None if no process has this id."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return Process(pid, file.read())

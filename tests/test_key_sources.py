@@ -62,7 +62,7 @@ def test_what_is_a_source(entry) -> None:
 
 
 @pytest.mark.parametrize("entry", [ANN, "/home/ann/keys.pub", "keys.pub", "sssm:x"])
-def test_what_is_none(entry) -> None:
+def test_what_is_not_a_source(entry) -> None:
     assert not is_source(entry)
 
 

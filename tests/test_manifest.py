@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what it says of each file, and what is said of one that is none."""
+"""The manifest of a bundle: what it says of each file, and what is said of a file that is not one."""
 
 from __future__ import annotations
 

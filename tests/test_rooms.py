@@ -1,4 +1,4 @@
-"""Who may import whom: the rooms of the package stay apart, and the hot paths stay light."""
+"""Which room may import which: the rooms of the package stay apart, and the hot paths stay light."""
 
 from __future__ import annotations
 

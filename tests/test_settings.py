@@ -201,7 +201,7 @@ def test_nobody_else_reads_the_variables() -> None:
         "boot.py": {"SMSSH_BUNDLE"},
         "sitecustomize.py": {"SMSSH_ENABLE"},
         "chain.py": {"SMSSH_ENABLE"},
-        # A glance, to start the child before the settings are imported; and init's own mark, which is no setting.
+        # A glance, to start the child before the settings are imported; and init's own mark, which is not a setting.
         "init.py": {"SMSSH_HOLD", "SMSSH_ENTRY"},
     }
     for folder in ("hooks", "entrypoints", "smssh_plugin/container", "smssh_plugin/supervisor"):

@@ -52,7 +52,7 @@ class CredentialChain:
         return self._static is not None
 
     def keys(self) -> Keys | None:
-        """The credentials of now; None where there are none.
+        """The current credentials; None if there are no credentials.
 
         Raises:
             SmsshError: there should be some, but they cannot be obtained (an SSO login that has ended, ...).
@@ -112,7 +112,7 @@ class CredentialChain:
 
 
 def _typed(prompt: str) -> str:
-    """What is typed at the terminal of this process, unseen; "" where there is none or nothing was typed."""
+    """What is typed at the terminal of this process, unseen; "" if there is no terminal or nothing was typed."""
     import getpass
 
     try:

@@ -51,7 +51,7 @@ def endpoint(service: str, region: str, profile: Profile) -> str:
     """The address of a service in a region: configured, or as botocore's rules have it.
 
     Raises:
-        SmsshError: what is configured is no address, or the region's name is none.
+        SmsshError: what is configured is not a URL, or the region is not a name.
     """
     configured = profile.endpoint(SERVICES[service].setting)
     if configured:
@@ -70,10 +70,10 @@ def endpoint(service: str, region: str, profile: Profile) -> str:
 
 
 def named_endpoint(service: str, profile: Profile) -> str | None:
-    """The address that is configured for this service by its own name; None where there is none.
+    """The address that is configured for this service by its own name; None if no address is.
 
     Raises:
-        SmsshError: what is configured is no address.
+        SmsshError: what is configured is not an address.
     """
     found = profile.own_endpoint(service)
     return _checked(found) if found else None
@@ -111,7 +111,7 @@ def _by_botocore(service: str, region: str, profile: Profile) -> str:
         region_name=region,
         config=config,
         aws_access_key_id="none",
-        aws_secret_access_key="none",  # noqa: S106 - says that it is none
+        aws_secret_access_key="none",  # noqa: S106 - not a secret
     )
     return str(client.meta.endpoint_url)
 

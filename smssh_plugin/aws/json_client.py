@@ -108,7 +108,7 @@ class StaticKeys(NamedTuple):
 
 
 def keys_of(environ: Mapping[str, str]) -> StaticKeys | None:
-    """The credentials in variables, as botocore reads them; None where there are none."""
+    """The credentials in variables, as botocore reads them; None if there are no credentials."""
     access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
     if not access or not secret:
         return None
@@ -178,7 +178,7 @@ def send(
 
 
 def parsed(data: bytes) -> dict[str, Any]:
-    """The JSON object of an answer; an empty one where there is none."""
+    """The JSON object of an answer; empty if the answer has no object."""
     try:
         found = json.loads(data or b"{}")
     except ValueError:

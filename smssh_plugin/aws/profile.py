@@ -60,7 +60,7 @@ class Profile:
         return self._sections.get(f"{kind} {name}", {})
 
     def endpoint(self, service: str) -> str | None:
-        """The endpoint that is configured for a service, `ssm` or `sagemaker`; None where there is none.
+        """The endpoint that is configured for a service, `ssm` or `sagemaker`; None if no endpoint is.
 
         https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
         """

@@ -148,14 +148,14 @@ class AwsSession:
 
     @property
     def ca_bundle(self) -> str | None:
-        """The PEM file that says whom to trust, where one is configured."""
+        """The PEM file of the trusted certificate authorities, where one is configured."""
         return os.environ.get("AWS_CA_BUNDLE") or self.profile.get("ca_bundle")
 
     def endpoint(self, service: str) -> str:
         """The address of a service.
 
         Raises:
-            SmsshError: no region, no such profile, or an endpoint variable that is no URL.
+            SmsshError: no region, no such profile, or an endpoint variable that is not a URL.
         """
         return endpoint(service, self.region, self.profile)
 
@@ -186,7 +186,7 @@ class AwsSession:
         return urlsplit(url)._replace(scheme=scheme, netloc=parts.netloc).geturl()
 
     def credentials(self) -> Keys | None:
-        """The credentials of now, for signing what is no API call; None where there are none.
+        """The current credentials, for signing what is not an API call; None if there are no credentials.
 
         Raises:
             SmsshError: there should be some, but they cannot be obtained.
@@ -253,7 +253,7 @@ class AwsSession:
             arguments["NextToken"] = token
 
     def get_object(self, bucket: str, key: str, owner: str = "") -> bytes | None:
-        """The content of an object in S3; None where there is none.
+        """The content of an object in S3; None if there is no object.
 
         Args:
             bucket: the bucket.
@@ -325,7 +325,7 @@ class AwsSession:
         """The credentials of now.
 
         Raises:
-            SmsshError: there are none, or they cannot be obtained.
+            SmsshError: there are no credentials, or they cannot be obtained.
         """
         keys = self.credentials()
         if keys is None:

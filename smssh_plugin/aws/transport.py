@@ -1,7 +1,7 @@
 """Sockets to AWS, for API calls and websockets alike: proxies, trusted certificates, time-outs.
 
-Whom to trust is said by AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or the profile's `ca_bundle`; else it is who the system
-trusts, or botocore's list where the system names nobody (Python from python.org on macOS). HTTPS_PROXY, HTTP_PROXY
+The trusted authorities are those of AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or the profile's `ca_bundle`; else the system's,
+or botocore's list where the system names nobody (Python from python.org on macOS). HTTPS_PROXY, HTTP_PROXY
 and NO_PROXY hold, and on macOS and Windows the system's settings. A proxy at https:// is reached by TLS itself.
 """
 
@@ -83,7 +83,7 @@ def open_socket(
         port: its port.
         timeout: seconds, for all of it.
         secure: whether it is going to be `wrap`ped.
-        ca_bundle: whom to trust as a proxy that is itself reached by TLS (`https://`), see `wrap`.
+        ca_bundle: the authorities to trust for a proxy that is itself reached by TLS (`https://`); see `wrap`.
 
     Raises:
         OSError: no connection, with the proxy named if that is at fault.
@@ -119,7 +119,7 @@ def proxy_parts(proxy: str) -> tuple[SplitResult, str, int]:
     """The URL of a proxy, as variables have it, in its parts; its host, and its port.
 
     Raises:
-        SetupError: it is no URL of a proxy that can be used.
+        SetupError: it is not the URL of a proxy that can be used.
     """
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")

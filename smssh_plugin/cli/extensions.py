@@ -60,7 +60,7 @@ def load(name: str) -> click.Command | None:
     """The command of that name; None where no plugin has it.
 
     Raises:
-        SmsshError: it cannot be imported, or is no click command.
+        SmsshError: it cannot be imported, or is not a click command.
     """
     where = commands().get(name)
     if where is None:

@@ -599,7 +599,7 @@ def _run_command(command: tuple[str, ...], folder: StateFolder, access: Access) 
 
 
 def _send(state: State, number: int) -> None:
-    """Send a signal to a local emulator; one that has ended is no error."""
+    """Send a signal to a local emulator; one that has ended is not an error."""
     if state.runs():
         with contextlib.suppress(ProcessLookupError):
             os.kill(state.pid, number)

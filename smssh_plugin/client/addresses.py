@@ -2,7 +2,7 @@
 
 `[<host>.]<job>.<kind>.sagemaker`, and `[<host>.]<step>[.<execution>].<pipeline>.pipeline.sagemaker`.
 Neither jobs, steps, executions nor pipelines may have a dot in their name (service limits), so the labels are
-never ambiguous, but for one case: a step that is itself called `algo-1` and is named with its execution reads
+never ambiguous, except for one case: a step that is itself called `algo-1` and is named with its execution reads
 as a host. Name the host then.
 """
 

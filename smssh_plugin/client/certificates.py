@@ -1,7 +1,7 @@
 """Short-lived user certificates, with this machine as the authority: no person's key in any job.
 
-A job that carries the authority's line (`authority`) in its authorized keys lets in whoever has a certificate of it
-that is still good. Both SSH servers understand the line: sshd(8), "AUTHORIZED_KEYS FILE FORMAT", `cert-authority`.
+A job that carries the authority's line (`authority`) in its authorized keys lets in everybody with a certificate of it
+that is still valid. Both SSH servers understand the line: sshd(8), "AUTHORIZED_KEYS FILE FORMAT", `cert-authority`.
 ssh takes a certificate by itself where it lies beside the key, as `id_ed25519-cert.pub`.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["PRINCIPAL", "authority", "authority_file", "beside", "certify", "own
 
 NAME = "certificate_authority"
 PRINCIPAL = "smssh"
-"""Whom certificates are made out to: any account of a job that trusts the authority, and nothing else."""
+"""The principal of the certificates: any account of a job that trusts the authority, and nothing else."""
 OWN_SECONDS = 8 * 3600
 """How long the certificate of this machine's own key is good."""
 LONGEST_SECONDS = 30 * 24 * 3600
@@ -34,7 +34,7 @@ _BEFORE_SECONDS = 300
 
 
 def authority_file() -> Path:
-    """Where the authority's private key is; this machine is none where that does not exist."""
+    """Where the authority's private key is; this machine is not the authority if the file does not exist."""
     return home() / NAME
 
 

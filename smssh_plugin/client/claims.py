@@ -1,6 +1,6 @@
 """Which of the online nodes that claim to be a host of a job is the host's.
 
-Tags are no proof: what SageMaker says of the job decides, and where that leaves several nodes, none is entered.
+Tags are not proof: what SageMaker says of the job decides, and where that leaves several nodes, none is entered.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def claims(aws: AwsSession, job: StepJob, host: str) -> tuple[list[tuple[dict[st
 def only_claim(aws: AwsSession, job: StepJob, host: str, found: list[tuple[dict[str, Any], Node]]) -> Node:
     """The one of several online nodes that is the host's, by what SageMaker says of the job.
 
-    Tags are no proof, and neither is age: a node counts as left by an earlier start of the container only where it
+    Tags are not proof, and neither is age: a node counts as left by an earlier start of the container only where it
     was registered before SageMaker last began to start the job, and as foreign where the request names a role that
     it does not have.
 

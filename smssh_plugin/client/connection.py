@@ -54,7 +54,7 @@ class Result:
 
     @property
     def text(self) -> str:
-        """Standard output as text, UTF-8; bytes that are none are shown as U+FFFD."""
+        """Standard output as text, UTF-8; other bytes are shown as U+FFFD."""
         return self.stdout.decode("utf-8", "replace")
 
     @property
@@ -158,7 +158,7 @@ class Connection:
         """Run a command in the container and wait for it.
 
         Args:
-            command: a line for the login shell, or words that it shall take literally.
+            command: a line for the login shell, or words that it takes literally.
             input: what it gets on standard input; nothing by default.
             timeout: seconds it may take; its remote end is hung up on then, and may go on if it ignores that.
             on_output: called as output comes, with "stdout" or "stderr" and a piece of it; one call at a

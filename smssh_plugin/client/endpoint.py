@@ -1,4 +1,4 @@
-"""Everything one login needs: whom to log in as, over which proxy, with which key, to which host key."""
+"""Everything one login needs: the user to log in as, over which proxy, with which key, to which host key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Endpoint:
 
     Attributes:
         address: the address as text; names it in messages.
-        user: whom to log in as.
+        user: the user to log in as.
         host_key: the only host key that is accepted, `TYPE BASE64`.
         proxy: the command whose standard input and output are the connection; a fresh one for each.
         key: the file of our own private key; `identities` has which others are offered.
@@ -73,7 +73,7 @@ def reach(
         wait: seconds to wait for a host that is not there yet.
         on_wait: is told what is waited for.
         node: the node, where the caller has found it already; no call is made then.
-        control: whether the login is none of a person's: it keeps no hold from ending, and `connected` does not
+        control: whether the login is not a person's: it keeps no hold from ending, and `connected` does not
             count it. A container of an older smssh counts every login.
 
     Raises:
@@ -102,7 +102,7 @@ def _checked_user(user: str, address: str) -> str:
     """The user that a container announced.
 
     Raises:
-        SmsshError: it is no name of an account: ssh would read more than a name in it.
+        SmsshError: it is not the name of an account: ssh would read more than a name in it.
     """
     if not _USER.match(user):
         raise SmsshError(

@@ -162,7 +162,7 @@ def job_of_step(address: StepAddress, aws: AwsSession) -> StepJob:
 
 
 def _alike(steps: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
-    """The only step that has this name but for its capitals: programs around ssh take those out of host names."""
+    """The only step that has this name except for its capitals: programs around ssh take those out of host names."""
     found = [one for one in steps if one["StepName"].lower() == name.lower()]
     return found[0] if len(found) == 1 else None
 

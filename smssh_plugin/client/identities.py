@@ -50,7 +50,7 @@ def others(own: Path) -> bool:
 
 
 def remedy(endpoint: Endpoint, *, too_many: bool = False) -> str:
-    """One line for a person whom the job did not let in: whose keys it knows, and what to do.
+    """One line for a person that the job did not let in: whose keys it knows, and what to do.
 
     Args:
         endpoint: where the login was refused.

@@ -107,6 +107,6 @@ def listed_name(aws: AwsSession, job: StepJob) -> str | None:
 
 
 def execution_part(name: str) -> str:
-    """What the names of all jobs of a pipeline's execution begin with; "" where this is no name of such a job."""
+    """What the names of all jobs of a pipeline's execution begin with; "" where this is not the name of such a job."""
     head, dash = "pipelines-", name.find("-", len("pipelines-")) + 1
     return name[:dash] if name.startswith(head) and dash else ""

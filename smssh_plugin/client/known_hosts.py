@@ -96,7 +96,7 @@ def note(name: str) -> None:
     """Keep the name of a host as it was typed: an ssh older than 8.5 tells its proxy the name in lower case.
 
     Raises:
-        SmsshError: it is no address, or cannot be written.
+        SmsshError: it is not an address, or cannot be written.
     """
     from .addresses import parse
 
@@ -116,7 +116,7 @@ def noted(name: str) -> str:
 
 
 def file_for(address: str) -> Path:
-    """The known_hosts file of an address; one that is no file name goes by a digest."""
+    """The known_hosts file of an address; one that is not a file name goes by a digest."""
     name = alias(address)
     if len(name) > LONGEST_NAME or "/" in name or name.startswith("."):
         name = hashlib.sha256(name.encode()).hexdigest()

@@ -4,7 +4,7 @@ The number of API calls is constant, whatever the size of the account: the servi
 the container's activation carries. A job address takes DescribeInstanceInformation and ListTagsForResource; a
 pipeline address ListPipelineExecutions and ListPipelineExecutionSteps before them, which a first guess does
 without, or with the first of them alone. Only where no managed node was found is the job described as well: for
-SageMaker's own remote debugging, or to say why there is none.
+SageMaker's own remote debugging, or to say why there is no node.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ __all__ = [
 
 TAG_THREADS = 8
 LATEST = 1e11
-"""Seconds since the epoch, in the year 5138: what is not before it is no time of a job."""
+"""Seconds since the epoch, in the year 5138: what is not before it is not a time of a job."""
 NAMES_A_FILTER = 50
 """Values of one filter of DescribeInstanceInformation, at most."""
 
@@ -54,12 +54,12 @@ class Node:
         step: the pipeline step, where the container was told.
         state: ready, held, running, released or ended; None where the container could not set it.
         port: the loopback port of the container's SSH server; 0 where it has none, or announced none that can be.
-        user: whom to log in as.
+        user: the user to log in as.
         host_key: the SSH host key, `ssh-ed25519 AAAA...`; "" where none was announced (login is refused
             then).
         ping_status: Online, ConnectionLost or Inactive.
         created: seconds since the epoch when the node was made; 0.0 where unknown.
-        owner: the SSHOwner tag; "" where there is none.
+        owner: the SSHOwner tag; "" if there is no tag.
         control_port: the port of the same server for what does not count as a person; 0 where it has none.
     """
 

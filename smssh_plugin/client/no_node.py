@@ -34,7 +34,7 @@ def without_node(aws: AwsSession, job: StepJob, host: str, *, without_server: bo
         over: whether it had a node, whose container has ended.
 
     Raises:
-        SmsshError: there is none, and will be none.
+        SmsshError: there is no node, and there will be none.
         NotYet: there may be one soon.
     """
     if job.kind not in DESCRIBE:

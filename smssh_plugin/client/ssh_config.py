@@ -52,8 +52,8 @@ def block(region: str | None = None, profile: str | None = None) -> str:
     version = _version()
     command = _text(shlex.join(own_command()))
     pinned = [*(("--region", region) if region else ()), *(("--profile", profile) if profile else ())]
-    # ssh has read the certificate by the time that its proxy runs; this comes before. Of a machine that is no
-    # authority it takes a shell's `test`.
+    # ssh has read the certificate by the time that its proxy runs; this comes before. On a machine that is
+    # not an authority, it costs a shell's `test`.
     authority = _text(shlex.quote(str(certificates.authority_file())))
     before = [f"test ! -e {authority} || {command} certify --own"]
     # %n, not %h: ssh takes %h in lower case, and names of jobs and steps have capitals. The files of host
@@ -161,7 +161,7 @@ def _version() -> tuple[int, int]:
 
 
 def openssh_version() -> tuple[int, int] | None:
-    """The version of the `ssh` on PATH; None where there is none, or it cannot be told."""
+    """The version of the `ssh` on PATH; None if there is no `ssh`, or its version is unknown."""
     program = shutil.which("ssh")
     if program is None:
         return None

@@ -80,7 +80,7 @@ async def _serve(folder: Path, port: int, control: int = 0) -> None:
 async def _listen(
     port: int, key: Any, access: Callable[[], _Access], handle_process: Callable[[Any], Any]
 ) -> Any:
-    # A socket of our own: it is no error of asyncssh's that the port of a server that was killed is still
+    # A socket of our own: it is not an error of asyncssh's that the port of a server that was killed is still
     # in use by the connections that it had.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -208,7 +208,7 @@ def _host_key(path: Path) -> Any:
 def _extend(channel: Any) -> None:
     """Teach asyncssh's channels some things; it finds them by the names of methods (2.21 to 2.24 looked at).
 
-    A command that is no UTF-8, which it refuses: file names are any bytes. What the client asked for, which it forgets
+    A command that is not UTF-8, which it refuses: file names are any bytes. What the client asked for, which it forgets
     for a forced command. And OpenSSH's word that the reader of the output is gone (PROTOCOL, 2.1), without which
     `ssh HOST 'cat LOG' | head` goes on to the log's end.
     """
@@ -238,7 +238,7 @@ def _extend(channel: Any) -> None:
 
 
 def _account() -> tuple[str, str]:
-    """Name and shell of whoever runs this; images may be run with a user id that has no account."""
+    """Name and shell of the user that runs this; images may be run with a user id that has no account."""
     try:
         found = pwd.getpwuid(os.geteuid())
         name, shell = found.pw_name, found.pw_shell
@@ -382,7 +382,7 @@ class Session:
                 return
 
     def _stop_reading(self, output: asyncio.Future[None]) -> None:
-        """The client has nobody for the output any more: the command's next write shall fail."""
+        """The client has nobody for the output any more: the command's next write must fail."""
         if not self._terminal and self._outputs:
             output.cancel()
             output.add_done_callback(lambda _: self._close_output())
@@ -436,7 +436,7 @@ class Session:
             except (OSError, asyncssh.Error):
                 return
             if not data and self._terminal:
-                data = b"\x04"  # the end of input is ^D to whoever reads the terminal
+                data = b"\x04"  # the end of input is ^D to the reader of the terminal
                 await self._write(data)
                 return
             if not data:

@@ -47,7 +47,7 @@ class Entry(NamedTuple):
     """One line.
 
     Attributes:
-        options: names in lower case, and their values, None where there is none.
+        options: names in lower case, and their values; None if there is no value.
         key: the rest: type, key and comment.
     """
 
@@ -72,7 +72,7 @@ def parse(line: str) -> Entry:
     r"""Read a line; in a value, `\"` is a quote, and every other backslash is one.
 
     Raises:
-        ValueError: it is none, or its command is not clear.
+        ValueError: it is not a key's line, or its command is not clear.
     """
     options: Options = []
     end = 0
@@ -109,7 +109,7 @@ def for_sshd(entry: Entry, session_command: Callable[[str | None], str]) -> str:
     # By this name sshd knows its own.
     command = forced if forced and forced.split(" ")[0] == "internal-sftp" else session_command(forced)
     options = [each for each in entry.options if each[0] != "command"]
-    # The restrictions first: an sshd that does not know one shall refuse the line for it.
+    # The restrictions first: an sshd that does not know one must refuse the line for it.
     return _line([*options, ("command", command)], entry.key)
 
 
@@ -155,7 +155,7 @@ def _seconds(text: str) -> float:
     """An expiry-time, YYYYMMDD[HHMM[SS]][Z], in seconds since the epoch.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a time.
     """
     found = _TIME.match(text)
     if found is None or (found.group(3) and not found.group(2)):

@@ -105,7 +105,7 @@ def client(service: str, region_name: str, of: Any = None) -> Any:
     Args:
         service: botocore's name of it.
         region_name: the region, for instance eu-west-1.
-        of: the session; by default one of its own.
+        of: the boto3 session; by default one of its own.
 
     Raises:
         SmsshError: there is no boto3.

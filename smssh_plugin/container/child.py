@@ -69,7 +69,7 @@ def tail(path: Path, lines: int = 3) -> str:
 def trim(path: Path, limit: int = LOG_LIMIT) -> None:
     """Empty a log that is larger than `limit` bytes; its last half goes to `*.old`.
 
-    Whoever writes it goes on, through a descriptor that appends. What is written between the copy and the
+    The writer goes on, through a descriptor that appends. What is written between the copy and the
     cut is lost.
     """
     try:

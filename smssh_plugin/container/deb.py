@@ -61,7 +61,7 @@ def unpack(package: Path, programs: Collection[str], folder: Path, *, below: str
         The names that were found, in the order of the package.
 
     Raises:
-        SmsshError: it is no such package, or there is no room.
+        SmsshError: it is not a Debian package, or there is no room.
     """
     found = []
     try:

@@ -184,7 +184,7 @@ def environment(context: Context, command: Sequence[str] = ()) -> dict[str, str]
 
     Args:
         context: the supervisor's context.
-        command: the entry point's command line, as far as it is known; `python` shall be the one that runs it.
+        command: the entry point's command line, as far as it is known; `python` is to be the one that runs it.
     """
     variables = dict(context.environment)
     path = variables.get("PATH") or os.defpath
@@ -370,6 +370,6 @@ def wait_for_banner(port: int, seconds: float) -> bool:
 def quoted(text: str) -> str:
     """For any shell; always in quotes (shlex.quote hides mistakes by leaving some bare).
 
-    Not so a backslash, which means something to fish in them, and `!`, which does to csh.
+    Except a backslash, which means something to fish in quotes, and `!`, which does to csh.
     """
     return "'" + re.sub(r"[\\!]", r"'\\\g<0>'", text.replace("'", "'\"'\"'")) + "'"

@@ -121,7 +121,7 @@ def unusable(context: Context, program: str) -> str | None:
     if not os.access(account.pw_shell or "/bin/sh", os.X_OK):
         return f"the shell of the account {account.pw_name}, {account.pw_shell}, is not there"
     reason = _unusable_as_root(account.pw_name) if os.geteuid() == 0 else None
-    # What follows is no reason to have no server, or another than was asked for: commands work all the same.
+    # What follows is not a reason to have no server, or another than was asked for: commands work all the same.
     if reason is None and context.settings.ssh_server == "auto" and asyncssh_available(context):
         if not login_shell.sftp_server(program):
             return "the image has no sftp-server"

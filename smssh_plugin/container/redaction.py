@@ -17,7 +17,7 @@ __all__ = ["MASK", "Redaction", "is_secret_name"]
 
 MASK = "***"
 VALUE_MINIMUM = 6
-"""Characters from which on a secret variable's value is looked for everywhere; `1` or `true` is no secret."""
+"""Characters from which on a secret variable's value is looked for everywhere; `1` or `true` is not a secret."""
 
 # The repeats are bounded: output can be one word of megabytes, and a search must not take the square of its length.
 _NAME = (

@@ -128,7 +128,7 @@ class Installed:
     """The agent in its folder.
 
     Attributes:
-        folder: the folder; private but for root.
+        folder: the folder; private except for root.
         origin: where it came from, for the log.
     """
 
@@ -158,7 +158,7 @@ def install(context: Context, region: str) -> Installed:
         region: where it is downloaded from, and which it serves.
 
     Raises:
-        SmsshError: there is none, or the one there is cannot be used.
+        SmsshError: there is no agent, or it cannot be used.
     """
     folder = context.run_dir / "agent"
     for each in (folder / "configuration", folder / "log"):

@@ -112,7 +112,7 @@ def fatal(records: Iterable[Record], exit_code: int | None, ended: float) -> Rec
     chosen = _fatal(list(records))
     number = _signal(exit_code)
     if chosen is not None and number is not None:
-        # An exception is no signal's cause, but interpreters crash while they clean up after one.
+        # An exception is not a signal's cause, but interpreters crash while they clean up after one.
         return chosen if number in CRASHES and ended - chosen.time <= CRASH_SECONDS else None
     return chosen
 

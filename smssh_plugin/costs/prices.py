@@ -1,6 +1,6 @@
 """What instances and managed nodes cost an hour, as AWS's price list says; asked for at most once a day.
 
-No price comes with the package: where the list may not be read, or says two prices, there is none.
+No price comes with the package: where the list may not be read, or says two prices, no price is known.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def _recall(name: str) -> tuple[bool, Price | None]:
 
 
 def _remember(name: str, price: Price | None) -> None:
-    """Keep a price for a day. That it cannot be kept is no reason to fail."""
+    """Keep a price for a day. That it cannot be kept is not a reason to fail."""
     said = None if price is None else {"amount": price.amount, "currency": price.currency}
     try:
         private_folder(home())

@@ -46,7 +46,7 @@ class Fix:
 
 
 def find(folder: Path | None, step: str) -> Fix | None:
-    """The fix for a step; None where there is none."""
+    """The fix for a step; None if there is no fix."""
     if folder is None:
         return None
     patch, script = (

@@ -121,7 +121,7 @@ class Step:
 
 @dataclass
 class Attempt:
-    """One run of a held step's entry point, whoever started it.
+    """One run of a held step's entry point, started by a person or by smssh.
 
     Attributes:
         step: the name of the step.

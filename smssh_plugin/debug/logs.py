@@ -24,7 +24,7 @@ STREAMS = 50
 def tail(aws: AwsSession, kind: str, job: str, lines: int = LINES) -> list[str]:
     """The last lines that the first host of a job wrote; [] if there are no lines, or they may not be read.
 
-    The log is an extra: a log that cannot be read is no reason to fail.
+    The log is an extra: a log that cannot be read is not a reason to fail.
     """
     group = _GROUPS.get(kind)
     if group is None:

@@ -48,7 +48,7 @@ def plan(patch: bytes, name: str, present: Collection[str], read: Callable[[str]
         read: gives the content of one of them.
 
     Raises:
-        SmsshError: it is no patch, or does not apply; says at which line and why.
+        SmsshError: it is not a patch, or does not apply; says at which line and why.
     """
     # Latin-1 maps every byte to one character and back: content of any encoding goes through unchanged.
     try:

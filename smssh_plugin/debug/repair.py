@@ -133,7 +133,7 @@ class Repair:
 
     def _work(self) -> None:
         try:
-            # A look is none of a person's logins: a step that is left held ends when it would without us.
+            # A look is not a person's login: a step that is left held ends when it would without us.
             with self._login(self.node) as connection:
                 self._handle(connection)
         except _Cancelled:
@@ -383,7 +383,7 @@ def _hook(connection: Connection, verb: str) -> dict[str, Any]:
 
 
 def _json(text: str) -> dict[str, Any]:
-    """The JSON object in `text`; {}: there is none. A login shell may greet before it."""
+    """The JSON object in `text`; {} if there is no object. A login shell may greet before it."""
     at = 0
     while (at := text.find("{", at)) >= 0:
         with contextlib.suppress(ValueError):

@@ -48,13 +48,13 @@ _STOPPED = {
 
 @dataclass(frozen=True)
 class Options:
-    """What the debugger shall do.
+    """What the debugger is to do.
 
     Attributes:
         pipeline: the name of the pipeline.
         execution: the execution: an id, an ARN, or None for the latest.
         start: start a new execution, and debug that; `execution` is not asked for then.
-        fixes: the folder of fixes; None: there are none.
+        fixes: the folder of fixes; None if there are no fixes.
         release: release a step that cannot be fixed, instead of leaving it held.
         timeout: seconds to watch; None: until the execution ends.
         poll: seconds between two looks.

@@ -92,7 +92,7 @@ def report(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    """The number itself (an int stays one), or None where it is none that others can read."""
+    """The number itself (an int stays one), or None if others cannot read it as JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if -NUMBER_LIMIT <= value < NUMBER_LIMIT else None

@@ -64,7 +64,7 @@ def exists(case: Case) -> Finding:
 
 
 def _elsewhere(case: Case) -> str:
-    """Another region that this machine names, and that has a job of this name; "" where there is none."""
+    """Another region that this machine names, and that has a job of this name; "" if no region has one."""
     name = str(case.job_name)
     if "." in name:
         address = parse(name)

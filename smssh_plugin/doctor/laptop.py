@@ -238,7 +238,7 @@ def region(case: Case) -> Finding:
 
 
 def region_checked(case: Case) -> Finding:
-    """The region; that there is none is this check's to say."""
+    """The region; this check says if no region is named."""
     try:
         return region(case)
     except SmsshError as error:

@@ -39,7 +39,7 @@ class Need:
         resource: its resource, with P, R and A for partition, region and account.
         sample: one such resource, for the simulation; "" where `resource` is one.
         purpose: what it is for.
-        probe: a call that changes nothing and takes the same permission; None where there is none.
+        probe: a call that changes nothing and takes the same permission; None if there is no such call.
         narrowed: whether a policy may have good reasons to deny the probe: a condition on tags, or narrower resources.
     """
 

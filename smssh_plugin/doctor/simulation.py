@@ -81,7 +81,7 @@ def verdict(found: Mapping[str, Any]) -> Verdict:
     """What one EvaluationResult means.
 
     A denial that is ascribed to an organization's policy is unsure: the simulation does not know all conditions of
-    those. So is one where values of conditions were missing, such as a host's tags.
+    those. It is unsure too where values of conditions were missing, such as a host's tags.
     """
     if found.get("EvalDecision") == "allowed":
         return Verdict(True)

@@ -91,7 +91,7 @@ class Certificate:
         """For a server that is `host`, a name of AWS.
 
         Raises:
-            ValueError: it is no name of a host.
+            ValueError: it is not the name of a host.
         """
         found = self.contexts.get(host)
         if found is None:

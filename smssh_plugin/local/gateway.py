@@ -391,7 +391,7 @@ def _failure(request: web.Request, failure: ServiceError) -> web.Response:
 
 
 def _service_of(request: web.Request) -> str:
-    """The service in a request's signature; S3 where there is none, since others want one."""
+    """The service in a request's signature; S3 if there is no signature, since others want one."""
     found = _SCOPE.search(request.headers.get("Authorization", "")) or _SCOPE.search(
         request.query.get("X-Amz-Credential", "")
     )

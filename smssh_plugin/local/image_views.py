@@ -37,7 +37,7 @@ _LOADER = re.compile(r"/ld(-linux[\w.-]*|-musl[\w.-]*|64|-[\d.]+)?\.so(\.\d+)?$"
 
 @dataclass(frozen=True)
 class View:
-    """How containers of one image are made; the arguments of SandboxSpec, but for `path` and `agent`.
+    """How containers of one image are made; the arguments of SandboxSpec, except for `path` and `agent`.
 
     Args:
         path: the PATH.

@@ -170,7 +170,7 @@ class Images:
         known_only: refuse images that are not in `named`, as SageMaker refuses what is not in ECR.
 
     Raises:
-        SmsshError: a folder is no image.
+        SmsshError: a folder is not an image.
     """
 
     def __init__(

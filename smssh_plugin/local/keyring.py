@@ -101,11 +101,11 @@ class Keyring:
         return key
 
     def revoke(self, key: Key) -> None:
-        """End credentials; unknown ones are no error."""
+        """End credentials; unknown ones are not error."""
         self._keys.pop(key.access_key, None)
 
     def find(self, access_key: str) -> Key | None:
-        """The credentials of an access key id, expired ones included; None if there are none."""
+        """The credentials of an access key id, expired ones included; None if it has no credentials."""
         found = self._keys.get(access_key)
         if found is not None:
             return found

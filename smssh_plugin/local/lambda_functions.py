@@ -79,7 +79,7 @@ class Functions:
     """Invokes functions.
 
     Args:
-        find: the function of an ARN or a name; None if there is none; called in a worker thread.
+        find: the function of an ARN or a name; None if it does not exist; called in a worker thread.
         folder: where their logs are kept.
         environment: variables that each gets: region, endpoint.
         keyring: issues credentials for each invocation, which end with it.

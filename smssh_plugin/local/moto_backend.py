@@ -117,7 +117,7 @@ class MotoBackend:
         return None
 
     def function(self, name_or_arn: str) -> Function | None:
-        """The Lambda function of a name or an ARN; None if there is none. Blocks when it is first called."""
+        """The Lambda function of a name or an ARN; None if it does not exist. Blocks when it is first called."""
         # It takes long to import, and most pipelines have no such step.
         from moto.awslambda.exceptions import LambdaClientError
         from moto.awslambda.models import lambda_backends

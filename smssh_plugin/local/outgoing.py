@@ -208,7 +208,7 @@ def _place(text: str) -> tuple[str, int]:
     """Host and port of `HOST:PORT`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a host and a port.
     """
     parts = urlsplit(f"//{text}")
     if parts.hostname is None or parts.port is None:

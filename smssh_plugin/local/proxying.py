@@ -79,7 +79,7 @@ class Upstream:
 
     @classmethod
     def decode(cls, text: str) -> Upstream:
-        """Read it again; no proxy for what is none."""
+        """Read it again; no proxy if it is not a proxy's address."""
         try:
             found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             return cls(**{name: str(value) for name, value in found.items()})

@@ -168,7 +168,7 @@ async def _start(config: Config, folder: StateFolder, stack: contextlib.AsyncExi
 
     channels = f"https://127.0.0.1:{secure.getsockname()[1]}"
     environment = container_environment(access, folder.path, channels)
-    # Only here is it certain that they are no other's: by the folder's lock this is the only local emulator in it.
+    # Only here is it certain that they are not another's: by the folder's lock this is the only local emulator in it.
     await asyncio.to_thread(remove_orphans, folder.path / "jobs", folder.path / "functions")
     runner = await asyncio.to_thread(
         lambda: JobRunner(

@@ -555,7 +555,7 @@ def _scope(credential: str) -> tuple[str, str, str]:
     """A credential's access key id, scope and service.
 
     Raises:
-        ServiceError: it is none.
+        ServiceError: it is not a credential.
     """
     found = _SCOPE.fullmatch(credential)
     if found is None:
@@ -567,7 +567,7 @@ def _number(text: str) -> int:
     """A number of seconds.
 
     Raises:
-        ServiceError: it is none.
+        ServiceError: it is not a number.
     """
     if not (text.isascii() and text.isdigit() and len(text) <= 12):
         raise ServiceError("AuthorizationQueryParametersError", f"{text[:40]!r} is not a number of seconds.")

@@ -241,7 +241,7 @@ def _start(
                     continue
             began = time.monotonic()
             if deadline is None and wait:
-                # From here on: what the first call took, on a slow machine or network, was no waiting for the agent.
+                # From here on: the first call, slow by machine or network, was not waiting for the agent.
                 deadline = began + wait
                 say(f"waiting for the agent of {target} to connect (up to {wait:.0f} s)")
             elif deadline is None or began >= deadline:
@@ -268,7 +268,7 @@ def _first_allowed(aws: AwsSession, target: str, documents: Sequence[Document]) 
             answer = aws.call("ssm", "start_session", **document.request(aws, target))
         except SmsshError as error:  # noqa: PERF203 - of two
             code = error.code if isinstance(error, ServiceRefused) else error.reference
-            # What the service allows for targets that are no managed nodes is not documented.
+            # What the service allows for targets that are not managed nodes is not documented.
             undocumented = code == "BadRequest" and not target.startswith("mi-")
             if code not in ("access-denied", "InvalidDocument") and not undocumented:
                 raise

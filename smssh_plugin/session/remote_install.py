@@ -119,7 +119,7 @@ def _server(answer: str) -> dict[str, Any]:
     """What the start program says of the server.
 
     Raises:
-        SmsshError: it says that there is none, or nothing that is understood.
+        SmsshError: it says that there is no server, or nothing that is understood.
     """
     try:
         found = json.loads(answer)

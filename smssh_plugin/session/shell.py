@@ -186,7 +186,7 @@ class _Raw:
     """Restores a terminal at the end of its block; from `enter` on it passes everything on as it is.
 
     Args:
-        fd: the terminal; None where there is none.
+        fd: the terminal; None if there is no terminal.
     """
 
     def __init__(self, fd: int | None) -> None:

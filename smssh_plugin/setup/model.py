@@ -77,7 +77,7 @@ class Policy:
 
     Attributes:
         name: its name.
-        description: for whom and for what; at most 1,000 characters of ASCII, as IAM has it.
+        description: its users and its purpose; at most 1,000 characters of ASCII, as IAM has it.
         statements: in order.
         kind: what it is, for errors: "a managed policy".
         limit: the most characters without white space that AWS takes of that kind.

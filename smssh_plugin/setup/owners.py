@@ -145,4 +145,4 @@ SCHEMES = {
         ),
     )
 }
-"""Weakest first, but for `team`, the default."""
+"""Weakest first, except for `team`, the default."""

@@ -822,7 +822,7 @@ def _protected() -> list[Statement]:
 
 
 def boundary(plan: Plan) -> Policy:
-    """A permissions boundary for job roles: all that their policies allow, but for what other jobs must not suffer."""
+    """A permissions boundary for job roles: all that their policies allow, except what other jobs must not suffer."""
     statements = (
         Statement(
             "All",

@@ -69,7 +69,7 @@ class Maker:
 
 SMSSH = Maker("smssh", ("SMSSH", "SMSSHJob", "SMSSHKind"))
 HELPER = Maker("sagemaker-ssh-helper", ("SSHTimestamp", "SSHOwner", "SSHCreator"))
-"""sagemaker-ssh-helper never deregisters; it tags nodes with these three and, but for endpoints, with the job's ARN."""
+"""sagemaker-ssh-helper never deregisters; it tags nodes with these three and, unless endpoints, with the job's ARN."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Entry:
 
     @property
     def owner(self) -> str:
-        """The SSHOwner tag; "" where there is none."""
+        """The SSHOwner tag; "" if there is no tag."""
         return self.tags.get("SSHOwner", "")
 
     @property

@@ -134,7 +134,7 @@ class Tier:
         return Change(REMOVE, self.what, f"back to {before}")
 
     def _nodes(self) -> str:
-        """The hybrid nodes that need it, in words; "" if there are none."""
+        """The hybrid nodes that need it, in words; "" if no node does."""
         try:
             every, others = hybrid_nodes(self._account.session)
         except SmsshError as error:

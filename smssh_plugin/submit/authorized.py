@@ -49,7 +49,7 @@ def own_key() -> str:
     """The public half of your own smssh key, one line.
 
     Raises:
-        SmsshError: there is none, and none can be made.
+        SmsshError: there is no key, and none can be made.
     """
     from ..keys import ensure_key
 
@@ -59,7 +59,7 @@ def own_key() -> str:
 def named_keys(options: SSHOptions, session: SdkSession = None) -> list[str]:
     """The public keys of the options.
 
-    Sources of keys are read here, but for a job that has no bundle (`options.baked`): a key of RSA would not fit into
+    Sources of keys are read here, except if a job has no bundle (`options.baked`): a key of RSA would not fit into
     one of its variables, so it gets the source's name and reads it itself.
 
     Args:

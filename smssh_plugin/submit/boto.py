@@ -116,7 +116,7 @@ def _places_of(target: Any, boto_session: Any) -> Iterator[tuple[Any, Store]]:
     """The clients and makers of clients behind a target, each with what stores the bundles of its calls.
 
     Raises:
-        SmsshError: there is none.
+        SmsshError: nothing in it makes clients.
     """
     named: Store | None = None if boto_session is None else lambda _: boto_session
     own = getattr(target, "boto_session", None)
@@ -313,7 +313,7 @@ def _on_job(kind: str, region: str, choice: Choice, session_of: SessionOf, param
 def _attachment(kind: str, region: str, request: Mapping[str, Any], choice: Choice) -> Attachment:
     """What is asked for the call; a model is remembered for the transform jobs that use it."""
     options, name = choice.options, request.get("ModelName")
-    known = (region, name) if is_text(name) else None  # what is no text, botocore refuses
+    known = (region, name) if is_text(name) else None  # what is not text, botocore refuses
     if kind == "model":
         named = known is not None and choice.selection.names(kind, [known[1]])
         made = ModelAttachment(kind, None, options, named=named, chosen=True, peek=lambda: request)
@@ -374,7 +374,7 @@ def _on_start(
             bucket = _bucket(split(address)[0], options, session)
             keep(pipeline, address, bucket.client, bucket.owner, options.s3_encryption or "")
     except SmsshError as error:
-        # Whoever may start a pipeline need not be allowed to read it.
+        # A person who may start a pipeline need not be allowed to read it.
         say(
             f"pipeline {pipeline!r}",
             [RequestWarning(f"its bundles were not looked at: {error.message}", "", each=False)],

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Mapping
+from typing import Any, Mapping
 
 from .. import settings
 from ..aws.s3_address import with_owner
@@ -91,7 +91,7 @@ class Attachment:
         return None
 
     def subject(self, request: Mapping[str, Any]) -> str:
-        """The request as a person knows it, by its own name where it is no step's."""
+        """The request as a person knows it, by its own name where it is not a step's."""
         where = name_of(self.kind, self.name)
         own = request.get(_NAMES[self.kind])
         return f"{where} {own!r}" if self.name is None and is_text(own) else where

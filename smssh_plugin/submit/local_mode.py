@@ -57,7 +57,7 @@ def is_local_step(own: Any, fallback: Any) -> bool:
 
 
 def _compiling() -> Any:
-    """The session of the pipeline that is being compiled; None where there is none."""
+    """The session of the pipeline that is being compiled; None if no pipeline is."""
     for name in _COMPILERS:
         context = getattr(sys.modules.get(name), "_pipeline_config", None)
         sagemaker_session = getattr(context, "sagemaker_session", None)

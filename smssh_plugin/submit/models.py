@@ -194,7 +194,7 @@ class TransformAttachment(Attachment):
             return inject(attachment, request, session_of)
         verdict = self.model_verdict = self.model.foresee(session_of)
         if verdict.way is None and verdict.about_files and self.options.baked:
-            # The image has all that is needed but for the role, which no transform request has.
+            # The image has all that is needed except for the role, which no transform request has.
             own = self.options.role
             role = at(self.model.peek(), "ExecutionRoleArn") if own is None else own
             attachment = copy.copy(self)
@@ -256,7 +256,7 @@ def way_into(
         addable: whether a step that repacks it can be added.
 
     Raises:
-        SmsshError: there is none.
+        SmsshError: no way is possible.
     """
     where = name_of("model", name)
     if options.baked:

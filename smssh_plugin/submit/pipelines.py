@@ -46,7 +46,7 @@ def attach_pipeline(pipeline: Any, options: SSHOptions, selection: Selection) ->
     asked: _Asked | None = getattr(type(pipeline), steps.MARK, None)
     if asked is None:
         asked = _Asked()
-        _add_ssh(pipeline, asked)
+        _become_with_ssh(pipeline, asked)
     asked.add(Choice(options, selection))
     if _stays_local(pipeline, asked):
         return
@@ -73,7 +73,7 @@ class _Asked:
         self.refused = None
 
 
-def _add_ssh(pipeline: Any, asked: _Asked) -> None:
+def _become_with_ssh(pipeline: Any, asked: _Asked) -> None:
     base: Any = type(pipeline)
 
     class PipelineWithSSH(base):  # type: ignore[misc]
@@ -95,7 +95,7 @@ def _add_ssh(pipeline: Any, asked: _Asked) -> None:
 
 
 def _stays_local(pipeline: Any, asked: _Asked) -> bool:
-    """Whether a pipeline runs in local mode, and so is left as it is; warns of it."""
+    """Whether a pipeline runs in local mode, which leaves it as it is; warns of it."""
     if not local_mode.is_local(getattr(pipeline, "sagemaker_session", None)):
         return False
     if any(choice.options.active for choice in asked.choices):
@@ -179,7 +179,7 @@ def _completed(pipeline: Any, text: str, asked: _Asked) -> str:
 
 
 def _check_parameter(enabled: Any, declared: set[Any]) -> None:
-    """Refuse a switch that the pipeline does not know: the service would, and not say by whom it was asked for."""
+    """Refuse a switch that the pipeline does not know: the service would, without naming the option."""
     name = getattr(enabled, "name", None) if hasattr(enabled, "parameter_type") else None
     if name is not None and name not in declared:
         raise SmsshError(

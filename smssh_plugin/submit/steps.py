@@ -115,7 +115,7 @@ def attach(
     chosen: bool = True,
     sagemaker_session: Any = None,
 ) -> None:
-    """Hook the step's `arguments`; where that was done before, its options stay.
+    """Make the step a `StepWithSSH`, whose requests get SSH; if it is one already, its options stay.
 
     Args:
         step: a step whose `kind_of` is known.
@@ -128,7 +128,7 @@ def attach(
     attachment = attachment_of(step)
     if attachment is None:
         attachment = _attachment(step, options, sagemaker_session)
-        _add_ssh(step, attachment)
+        _become_with_ssh(step, attachment)
     attachment.alone, attachment.named = attachment.alone or alone, attachment.named or named
     if isinstance(attachment, ModelAttachment):
         attachment.chosen = attachment.chosen or chosen
@@ -148,7 +148,7 @@ def become(target: Any, subclass: Any) -> None:
     target.__class__ = subclass
 
 
-def _add_ssh(step: Any, attachment: Attachment) -> None:
+def _become_with_ssh(step: Any, attachment: Attachment) -> None:
     base: Any = type(step)
 
     class StepWithSSH(base):  # type: ignore[misc]

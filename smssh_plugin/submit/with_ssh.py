@@ -57,7 +57,7 @@ def with_ssh(
         The target itself, or for a function one that does the same and decorates what it returns.
 
     Raises:
-        SmsshError: the target is none of these, or can't be entered, or an option is wrong. What only a
+        SmsshError: the target is not one of these, or can't be entered, or an option is wrong. What only a
             compiled request shows (network isolation, limits) is raised when the pipeline is compiled.
     """
     if isinstance(target, SSHOptions):

@@ -167,7 +167,7 @@ class Report:
 def _bounded(report: Mapping[str, Any], redaction: Redaction) -> protocol.Report:
     """The report without secrets, in at most REPORT_LIMIT bytes and of what JSON has.
 
-    `shortened` names what was cut for that; a section that is no JSON is left out.
+    `shortened` names what was cut for that; a section that is not JSON is left out.
     """
     kept: dict[str, Any] = {}
     sizes: dict[str, int] = {}

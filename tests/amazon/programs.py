@@ -49,7 +49,7 @@ register=$1; shift
 test -z "$register" || "$1" -register -region us-east-1 -y $register
 exec "$1"
 """
-"""The agent has one place a machine for what it knows; for a shell it makes a user, whom sudoers lets do all."""
+"""The agent has one place a machine for what it knows; for a shell it makes a user that may do everything by sudo."""
 
 
 def needs_agent() -> None:

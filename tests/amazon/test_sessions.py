@@ -162,7 +162,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-@pytest.fixture(scope="module", params=["smssh-amazon", "plugin-double", "plugin-amazon"])
+@pytest.fixture(scope="module", params=["smssh-amazon", "plugin-fake", "plugin-amazon"])
 def shared_pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     client, _, kind = request.param.partition("-")
     plugin = None

@@ -176,7 +176,7 @@ def test_verify_a_manifest_that_is_another_ones(capsys) -> None:
     assert (status, text) == (ExitStatus.FAILED, "changed  smssh-manifest.json\n")
 
 
-def test_where_there_is_none(capsys, bucket, tmp_path) -> None:
+def test_a_place_without_bundles(capsys, bucket, tmp_path) -> None:
     for where in ("nowhere", f"s3://{bucket}/nothing", "s3://nobodys-bucket/prefix"):
         for command in ("show", "verify"):
             status, out, err = smssh(capsys, command, where)

@@ -1,4 +1,4 @@
-"""Names, tags, messages and output that were made to harm whoever looks at them."""
+"""Names, tags, messages and output that were made to harm those who look at them."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_plain_ssh_has_a_certificate_that_is_good(trusting: SshServer, tmp_path:
     done = log_in()
     assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
     assert made.read_text() != before
-    # Without an authority there is none to make, and no word about it.
+    # Without an authority no certificate is made, and no word said about it.
     certificates.authority_file().unlink()
     made.unlink()
     done = log_in()

@@ -182,7 +182,7 @@ def test_an_agent_with_too_many_keys_for_a_server_is_told(
 
 @pytest.mark.e2e
 def test_what_a_command_writes_to_stderr_arrives_as_it_is(world: World) -> None:  # noqa: F811
-    """A refusal of another server's, git's for one, is no refusal of ours; and the output ends with the command."""
+    """A refusal of another server's, git's for one, is not a refusal of ours; and the output ends with the command."""
     said = r"git@github.com: Permission denied (publickey).\r\n\tx\rno end"
     done = subprocess.run(
         [

@@ -614,7 +614,7 @@ def test_the_bucket_of_announcements_must_be_the_jobs_own_accounts(api: Api, own
         ({"RemoteDebugConfig": {"EnableRemoteDebug": False}}, None, "not online yet", "UNREACHABLE"),
     ],
 )
-def test_why_a_native_host_is_not_to_be_had(
+def test_why_a_native_host_cannot_be_reached(
     api: Api, described: dict[str, Any], announced: Any, words: str, status: str
 ) -> None:
     api.answers = [NO_NODES, (200, {**NATIVE, **described})]
@@ -945,14 +945,14 @@ def test_a_step_is_found_without_its_capitals(
     assert executions._alike([*steps, {"StepName": "TRAIN"}], "train") is None
 
 
-def test_what_is_none_of_a_persons_goes_to_the_control_port(service: Service, session: AwsSession) -> None:
+def test_what_is_not_a_persons_login_goes_to_the_control_port(service: Service, session: AwsSession) -> None:
     def port(job: str, **how: bool) -> str:
         words = endpoint.reach(f"{job}.training.sagemaker", session, **how).proxy
         return words[words.index("--port") + 1]
 
     add_node(service, "new", ControlPort="2223")
     assert (port("new"), port("new", control=True)) == ("2222", "2223")
-    # A container whose smssh has none, one that was found a moment ago, and one whose tag is no port.
+    # A container whose smssh has none, one that was found a moment ago, and one whose tag is not a port.
     add_node(service, "old")
     assert (port("old"), port("old", control=True)) == ("2222", "2222")
     assert lookup.resolve("new.training.sagemaker", session, cached=True).control_port == 2223

@@ -45,7 +45,7 @@ ANSWER = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/
 
 
 class Sts:
-    """AssumeRole, for whoever brings a code; `codes` is what was brought."""
+    """AssumeRole, for every caller that brings a code; `codes` is what was brought."""
 
     def __init__(self) -> None:
         self.codes: list[str] = []

@@ -54,9 +54,9 @@ def deb(files: dict[str, bytes | tarfile.TarInfo], compression: str = "gz") -> b
     )
 
 
-def double_package(folder: Path) -> bytes:
+def fake_agent_package(folder: Path) -> bytes:
     """A package with the fake agent where Amazon's has the agent."""
-    program = install(folder / "double").read_bytes()
+    program = install(folder / "agent").read_bytes()
     worker = b"#!/bin/sh\nexit 0\n"
     files = {f"./usr/bin/{name}": worker for name in PROGRAMS}
     files["./usr/bin/amazon-ssm-agent"] = program

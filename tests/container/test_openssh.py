@@ -43,7 +43,7 @@ def test_what_an_sshd_does_not_know_is_left_out(tmp_path, stub) -> None:
 
 
 def test_what_an_sshd_must_know(tmp_path, stub) -> None:
-    """It shall rather not run than listen to the world."""
+    """It must rather not run than listen to the world."""
     config = tmp_path / "config"
     config.write_text("Port 1\nListenAddress 127.0.0.1\n")
     with pytest.raises(SmsshError, match="line 2: Bad configuration option"):

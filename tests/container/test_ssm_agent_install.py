@@ -18,7 +18,7 @@ from smssh_plugin.hooks import ssm
 from smssh_plugin.local.agent.installed import install
 from tests.waiting import LIMIT
 
-from .agents import Mirror, context, deb, double_package, pinned, silence
+from .agents import Mirror, context, deb, fake_agent_package, pinned, silence
 
 MACHINE = platform.machine()
 
@@ -47,7 +47,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def package(tmp_path):
-    return double_package(tmp_path)
+    return fake_agent_package(tmp_path)
 
 
 def settled(made):
@@ -92,7 +92,7 @@ def test_the_bundles_is_taken_when_the_image_has_none(tmp_path, package, mirror)
     assert found.origin == str(folder / "amazon-ssm-agent.deb")
     assert os.access(found.program, os.X_OK)
     assert not mirror.asked
-    # Whoever may write to the bundle's bucket may not bring in another program.
+    # Somebody who may write to the bundle's bucket may not bring in another program.
     (folder / "amazon-ssm-agent.deb").write_bytes(package + b"!")
     with pytest.raises(SmsshError, match="not the agent that was pinned"):
         settled(made)

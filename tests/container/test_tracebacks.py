@@ -117,7 +117,7 @@ def test_a_signal_is_no_exception(container, command, ended_by) -> None:
 
 
 def test_a_command_that_failed_is_not_the_helpers_failure(container) -> None:
-    """The script's own CalledProcessError, of a program that is no Python, after a helper that was handled."""
+    """The script's own CalledProcessError, of a program that is not Python, after a helper that was handled."""
     train = RUN_HELPER + "subprocess.run(['sh', '-c', 'exit 4'], check=True)"
     report = failed_job(container, "python", "train.py", helper__py=HELPER, train__py=train)
     assert "returned non-zero exit status 4" in report["error"]
@@ -186,7 +186,7 @@ def test_thousands_of_failures_leave_a_bounded_number_of_small_files(container) 
         json.dumps({"time": 1, "pid": "x"}),
     ],
 )
-def test_records_that_are_none(tmp_path, told) -> None:
+def test_what_is_not_a_record(tmp_path, told) -> None:
     (tmp_path / "traceback-1.json").write_text(told)
     os.mkfifo(tmp_path / "not-a-record")
     assert tracebacks.read(tmp_path, 0.0) == []

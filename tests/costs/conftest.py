@@ -87,7 +87,7 @@ class Account:
     def bundle(self, **options: Any) -> str:
         """A bundle with these options; answers its address."""
         s3 = self.service.s3
-        s3.create_bucket(Bucket="bundles")  # once more is no error in us-east-1
+        s3.create_bucket(Bucket="bundles")  # once more is not an error in us-east-1
         key = f"smssh/bundles/{hashlib.sha256(json.dumps(options).encode()).hexdigest()}"
         s3.put_object(Bucket="bundles", Key=f"{key}/options.json", Body=json.dumps(options).encode())
         return f"s3://bundles/{key}/"

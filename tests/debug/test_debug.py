@@ -1,4 +1,4 @@
-"""The debugger against the local emulator's service and a real SSH server; only the container is a double."""
+"""The debugger against the local emulator's service and a real SSH server; only the container is fake."""
 
 from __future__ import annotations
 

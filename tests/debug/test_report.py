@@ -1,4 +1,4 @@
-"""The report: complete, safe to open, and the same whoever wrote into the job's log."""
+"""The report: complete, safe to open, and the same whatever was written into the job's log."""
 
 from __future__ import annotations
 

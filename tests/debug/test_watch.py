@@ -184,7 +184,7 @@ def test_a_name_that_only_looks_like_the_jobs_is_not_entered(world: World) -> No
     assert {node.job for node in world.watch.look().held} == {held.job, world.job}
 
 
-def test_a_node_of_another_kind_is_none_of_the_step(world: World) -> None:
+def test_a_node_of_another_kind_is_not_the_steps(world: World) -> None:
     world.node(Kind="processing")
     assert world.watch.look().held == []
 

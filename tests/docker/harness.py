@@ -9,7 +9,7 @@ bundle). It fails unless in each scenario:
   (every line with the word `user:`) are the same, and whatever `Row.observe` adds;
 * the supervisor was started before the user's code (which prints `probe:` and whether the lock is there), and
   once;
-* `hold` (user's code as in `exception`): the job is held, a login over real SSH works, code mended there and
+* `hold` (user's code as in `exception`): the job is held, a login over real SSH works, code fixed there and
   `smssh-hook retry` let the job end well.
 
 How to add a row: make a `Row` in one of the `rows_*.py` beside this file (or a new one, and name it in
@@ -22,14 +22,14 @@ How to add a row: make a `Row` in one of the `rows_*.py` beside this file (or a 
   `WAIT_PYTHON` or `WAIT_SHELL`), and begin what it prints
   with `user:`. In `sigterm` it prints `user: ready` or makes /opt/ml/input/ready,
   then waits; the harness stops the container then.
-* `code`: path in the container of the file that `hold` mends: its new contents are `sources["good"]`.
+* `code`: path in the container of the file that `hold` fixes: its new contents are `sources["good"]`.
 * `not_here`: why a launcher, a scenario, or one of both (`"chain/hold"`) cannot exist in this row. Every launcher
   and every scenario is run or named here; a cell that is not run shows `n/a` and the reason in the table.
 * `during`: scenario -> function of a `Run` (see there: `exec`, `wait_for`, `stop`, `output`) that does something
   to the running container, such as asking a server for predictions, and returns what it saw; that is compared
   as well. Without one, the harness waits for the end (`sigterm`: stops the container after `user: ready`).
   A server never ends by itself: stop it in `during`.
-* `held`: what brings a held job to its end where mending and retrying is not the way.
+* `held`: what brings a held job to its end where fixing and retrying is not the way.
 
 Rows run one after another; the scenarios of a cell run `AT_ONCE` at a time. Nothing in a row may depend on how
 fast anything is.
@@ -96,7 +96,7 @@ USER_ERROR = "user bug"
 Observation = Mapping[str, Any]
 
 _laying_out = threading.Lock()
-"""Rows import the SDK for it, which is no business of several threads."""
+"""Rows import the SDK for it, which several threads must not do at once."""
 
 
 @dataclass(frozen=True)
@@ -560,7 +560,7 @@ def _is_what_it_should_be(row: Row, scenario: str, outcome: Outcome, run: Run) -
 
 
 def hold(run: Run) -> None:
-    """Held at its failure, entered over SSH, mended there, retried: the job ends well."""
+    """Held at its failure, entered over SSH, fixed there, retried: the job ends well."""
     run.wait_for("smssh: held (")
     status = run.status()
     assert status["state"] == "held", f"{status}\n{run.evidence()}"

@@ -42,7 +42,7 @@ class Image:
         name: for people.
         script: what makes it out of its parent; `sh -eu`. `$UV` is uv, `/files` the folder of `files`.
         parent: the image below, None for a fresh Debian.
-        python: the interpreter that owns `train`, `serve` or the user's script; '' where there is none.
+        python: the interpreter that owns `train`, `serve` or the user's script; '' if there is no interpreter.
         environment: the image's own ENV.
         files: files that the script needs, name -> contents.
         downloads: what this machine's own pip fetches into `/files` first, for packages that only its settings find.

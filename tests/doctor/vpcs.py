@@ -76,7 +76,7 @@ class Vpc:
 
 
 def private(service: Service, *without: str, source: str = "", private_dns: bool = True) -> Vpc:
-    """A VPC without a way out that has the endpoints of a host, but for some services."""
+    """A VPC without a way out that has the endpoints of a host, except for some services."""
     vpc = Vpc(service)
     for each in ("ssm", "ssmmessages"):
         if each not in without:

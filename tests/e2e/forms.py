@@ -1,7 +1,7 @@
 """Submit a job through each form that SSH can be asked for in, and say where each can be entered.
 
 A program of its own: `forms.py FOLDER FORM...` prints a line of JSON with form: address. Each job waits to be let go,
-where SSH is on: whoever is in makes the file /opt/ml/go.
+where SSH is on: a login makes the file /opt/ml/go.
 """
 
 import json

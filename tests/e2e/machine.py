@@ -25,7 +25,7 @@ PATIENCE = 400
 
 
 def image_with_asyncssh(folder):
-    """The image's environment, with an SSH server in it: whoever just decorates asks for no wheels."""
+    """The image's environment, with an SSH server in it: a step that is just decorated asks for no wheels."""
     theirs = next((IMAGE / "lib").glob("python3.*")) / "site-packages"
     ours = folder / "lib" / theirs.parent.name / "site-packages"
     ours.mkdir(parents=True)

@@ -135,7 +135,7 @@ def test_asked_for_at_submit(emulator) -> None:
     assert copied(emulator, first)
     target = f"sagemaker-training-job:{name}_algo-1"
     assert set(documents(emulator, target)) == {"AWS-StartSSHSession"}
-    # The host is no managed node.
+    # The host is not a managed node.
     assert json.loads(emulator.smssh("list", "--json").stdout)["hosts"] == []
 
     refuse(emulator, 1)

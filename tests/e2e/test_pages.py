@@ -151,7 +151,7 @@ def test_the_quickstart_on_aws(machine) -> None:
         print(f"quickstart.md: {sum(reader.times.values()):.0f} s")
         for command, seconds in reader.times.items():
             print(f"  {seconds:5.1f} s  {command}")
-        # What it made is gone, but for the role of the jobs, and what moto leaves of a stack: its managed policies.
+        # What it made is gone, except for the role of the jobs, and what moto leaves of a stack: its managed policies.
         assert {role["RoleName"] for role in iam.list_roles()["Roles"]} == before | {"MyJobs"}
         assert iam.list_attached_group_policies(GroupName="engineers")["AttachedPolicies"] == []
         assert ssm.get_service_setting(SettingId=TIER)["ServiceSetting"]["SettingValue"] == "standard"

@@ -200,10 +200,10 @@ def test_requirements_that_fail(driven) -> None:
     driven.lay_out(USER, requirements=requirements)
     process = driven.start(SMSSH_HOLD="failure")
     status = driven.container.wait_for("held")
-    mended = driven.container.ssh(
+    fixed = driven.container.ssh(
         status, 'echo --no-index > "$SMSSH_CODE_DIR/requirements.txt"; smssh-hook retry'
     )
-    assert mended.returncode == 0, mended.stdout + mended.stderr + driven.container.output()
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr + driven.container.output()
     assert driven.outcome(process)[0] == 0
 
 

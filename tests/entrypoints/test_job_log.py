@@ -90,7 +90,7 @@ def test_an_entry_script_that_sends_its_output_elsewhere(container, launcher, wh
     "into", ["> predictions.csv", "| gzip > predictions.gz", "> predictions.csv 2> errors.csv"]
 )
 def test_a_hold_of_a_program_whose_output_is_a_result(container, hold, into) -> None:
-    """Whoever holds it, in its place, has that output too."""
+    """What holds it, in its place, has that output too."""
     script = container.script(
         "import os, sys\nprint('id,prediction')\nprint('1,0.5')\nsys.exit(3)\n", name="train"
     )

@@ -39,7 +39,9 @@ def test_they_all_travel_in_the_bundle(bundle) -> None:
     for name, file in LAUNCHER_FILES.items():
         source = (Path(__file__).parents[2] / "entrypoints" / file).read_bytes()
         assert (bundle / name).read_bytes() == source
-    assert "sitecustomize.py" not in os.listdir(bundle / "chain")  # whoever chooses it wants none of ours
+    assert "sitecustomize.py" not in os.listdir(
+        bundle / "chain"
+    )  # this launcher is chosen to have none of ours
 
 
 # -------------------------------------------------------------------------------------------- BASH_ENV

@@ -15,7 +15,7 @@ FAILS = "import sys; sys.exit(7)\n"
 
 
 def test_the_banner_and_the_deadlines_are_the_jobs_own(container) -> None:
-    """A job of an hour with a hold of four: what is left is less than an hour, whoever is connected."""
+    """A job of an hour with a hold of four: what is left is less than an hour, with or without a login."""
     before = time.time()
     container.wrap("python", container.script(FAILS), SMSSH_HOLD="failure", SMSSH_MAX_RUNTIME=3600)
     status = container.wait_for("held")
@@ -89,7 +89,7 @@ def test_the_start_of_the_job_is_its_earliest_trace(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("odd", ["soon", -1, 0, True, 10**12, None, {}])
-def test_an_odd_limit_is_none(tmp_path, odd) -> None:
+def test_an_odd_limit_is_not_a_limit(tmp_path, odd) -> None:
     (tmp_path / "config").mkdir()
     request = {"StoppingCondition": {"MaxRuntimeInSeconds": odd}}
     tmp_path.joinpath("config", "processingjobconfig.json").write_text(json.dumps(request))

@@ -202,7 +202,7 @@ def test_logins_by_the_words_of_a_log(tmp_path, monkeypatch) -> None:
             file.write(f"Invalid user Accepted publickey for ann from 127.0.0.1 port {two}\n")
             file.write(f"Failed publickey for ann from 127.0.0.1 port {two} ssh2: ED25519 SHA256:x\n")
         assert logins.count(port) == 1
-        # Whoever looks for the first time later sees the same, whether the log was cut meanwhile or not.
+        # A program that looks for the first time later sees the same, whether the log was cut meanwhile or not.
         assert Logins(log).count(port) == 1
         log.replace(f"{log}.old")
         log.write_text("")

@@ -228,7 +228,7 @@ def test_hold_edit_retry(container, shape, launcher) -> None:
 
 
 def test_edits_survive_what_runproc_unpacks(container) -> None:
-    """The SDK's script unpacks the submitted code in every attempt, over what a person has mended there."""
+    """The SDK's script unpacks the submitted code in every attempt, over what a person has fixed there."""
     job = Processing(container, "framework")
     job.lay_out(USER + "raise ValueError('user bug')\n")
     process = job.start(SMSSH_HOLD="failure")
@@ -242,7 +242,7 @@ def test_edits_survive_what_runproc_unpacks(container) -> None:
 
 
 def test_requirements_that_fail(container) -> None:
-    """pip fails: the same end; with a hold a person mends the list, and the retry takes it."""
+    """pip fails: the same end; with a hold a person fixes the list, and the retry takes it."""
     job = Processing(container, "framework")
     requirements = "--no-index\nno-such-package-anywhere==1\n"
     job.lay_out(USER, requirements)
@@ -255,8 +255,8 @@ def test_requirements_that_fail(container) -> None:
     process = job.start(SMSSH_HOLD="failure")
     status = container.wait_for("held")
     assert status["exit_code"] == without[0]
-    mended = container.ssh(status, 'echo --no-index > "$SMSSH_CODE_DIR/requirements.txt"; smssh-hook retry')
-    assert mended.returncode == 0, mended.stdout + mended.stderr + container.output()
+    fixed = container.ssh(status, 'echo --no-index > "$SMSSH_CODE_DIR/requirements.txt"; smssh-hook retry')
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr + container.output()
     assert job.outcome(process)[:2] == (0, "--rows,3")
 
 

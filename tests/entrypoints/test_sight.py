@@ -1,4 +1,4 @@
-"""What a job's script sees of us: nothing, whatever starts us and whoever looks."""
+"""What a job's script sees of us: nothing, whatever starts us and whatever looks."""
 
 import hashlib
 import json

@@ -321,11 +321,11 @@ def test_an_images_own_train_is_held_and_retried(container) -> None:
     assert status["code_dir"] == str(program.parent)
     assert "ValueError: user bug" in container.hook("report").stdout
     assert container.ssh(status, "smssh-hook status").returncode == 0
-    program.write_text(OWN_TRAIN.replace("raise ValueError('user bug')", "print('mended')"))
+    program.write_text(OWN_TRAIN.replace("raise ValueError('user bug')", "print('fixed')"))
     assert container.hook("retry").returncode == 0
     assert process.wait(LIMIT) == 0
-    lines = [line for line in container.output().splitlines() if line in ("ran", "mended")]
-    assert lines == ["ran", "ran", "mended"]
+    lines = [line for line in container.output().splitlines() if line in ("ran", "fixed")]
+    assert lines == ["ran", "ran", "fixed"]
     assert container.output().count("smssh: held (") == 1
     container.assert_quiet()
 
@@ -402,12 +402,12 @@ XGBOOST = {
         "    sys.exit(0)\n"
     ),
 }
-"""A double of XGBoost's image, whose packages run in old Pythons only (the one of the script mode is not on PyPI)."""
+"""A fake of XGBoost's image, whose packages run in old Pythons only (the one of the script mode is not on PyPI)."""
 
 
 @pytest.fixture
 def xgboost(container):
-    """Start the double's console script."""
+    """Start the fake image's console script."""
     for name, text in XGBOOST.items():
         path = container.folder / "lib" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -123,7 +123,7 @@ class Outcome:
 
 @dataclass
 class Kill:
-    """One blow: when it falls, and on whom."""
+    """One kill: when it comes, and of which process."""
 
     phase: str
     """`start`: seconds after the start; `ready`: after a login is possible; `end`: after the user's code is done."""

@@ -37,7 +37,7 @@ exec chroot "$new" /usr/bin/env -C {folder} "$@"
 
 
 def prefix(*options: str) -> list[str]:
-    """The `unshare` command for new namespaces; skips the test where there are none for this user."""
+    """The `unshare` command for new namespaces; skips the test if this user can make no namespaces."""
     command = ["unshare", "--mount", "--propagation", "private", *options]
     if os.geteuid() != 0:
         command = ["unshare", "--user", "--map-root-user", *command[1:]]

@@ -48,7 +48,7 @@ def _command(pid: int) -> str:
 class Ours:
     """All processes that were ever seen to work for a container without being the job's.
 
-    Those are the ones with the run folder on their command line, and what they have started. Whoever was
+    Those are the ones with the run folder on their command line, and what they have started. A process that was
     seen once is remembered: an orphan would not be found again.
     """
 

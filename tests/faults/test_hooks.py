@@ -107,7 +107,7 @@ def test_at_the_end(container, start, hook, fault) -> None:
 
 @pytest.mark.parametrize("fault", ["raises", "exits", "forks"])
 @pytest.mark.parametrize("hook", ["smssh_configure", "smssh_before_entry_point", "smssh_collect_report"])
-def test_whoever_can_be_skipped_is(container, start, hook, fault) -> None:
+def test_a_hook_that_can_be_skipped_is_skipped(container, start, hook, fault) -> None:
     """A login and a hold are had all the same, and a retry."""
     waiting = WAITING.replace("exit 7", "[ -e fixed ]")
     process = start(hook, fault, "sh", "-c", waiting, SMSSH_HOLD="failure")

@@ -200,7 +200,7 @@ def test_an_installation_that_is_half_gone_is_only_a_message(container, baked) -
 SERVE = """\
 import os, subprocess, sys, time
 from sagemaker_inference import model_server
-model_server._add_sigchild_handler()  # the real one: waits for every child, whoever started it
+model_server._add_sigchild_handler()  # the real one: waits for every child, ours included
 {child}
 server = subprocess.Popen(["sh", "-c", "exit 0"])
 time.sleep(1.0)
@@ -276,11 +276,11 @@ for number in range(int(sys.argv[3])):
     os.mkdir(run)
     gate, opener = os.pipe()
     votes, voter = os.pipe()
-    keep, keeper = os.pipe()
+    keep, writer = os.pipe()
     for _ in range(64):
         if os.fork() == 0:
             os.close(opener)
-            os.close(keeper)
+            os.close(writer)
             os.read(gate, 1)  # the end of the pipe is the start
             won = take(run) is not None
             os.write(voter, b"1" if won else b"0")
@@ -290,7 +290,7 @@ for number in range(int(sys.argv[3])):
     votes_cast = b""
     while len(votes_cast) < 64:
         votes_cast += os.read(votes, 64)
-    os.close(keeper)
+    os.close(writer)
     for _ in range(64):
         os.wait()
     for handle in (gate, votes, voter, keep):

@@ -283,7 +283,7 @@ def test_it_listens_on_loopback_only(ready) -> None:
     assert listening == [f"0100007F:{status['ssh']['port']:04X}"]
 
 
-def test_a_certificate_of_a_trusted_authority_opens_the_door(container, server, tmp_path) -> None:
+def test_a_certificate_of_a_trusted_authority_logs_in(container, server, tmp_path) -> None:
     """`smssh certify`: the line of the authority is one of the authorized keys, for both servers."""
     for name in ("authority", "mine"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)

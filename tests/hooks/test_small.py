@@ -44,7 +44,7 @@ def test_keys(context, caplog) -> None:
 
 
 def test_a_line_is_read_as_sshd_reads_it() -> None:
-    r"""`\"` is a quote and goes on, `\\"` too: whoever sees an end there takes the rest for options."""
+    r"""`\"` is a quote and goes on, `\\"` too: a parser that sees an end there takes the rest for options."""
     entry = authorized_keys.parse(rf'No-PTY,command="a\b \\"c,\" d",from="x y" {KEY}')
     assert entry.options == [("no-pty", None), ("command", r'a\b \"c," d'), ("from", "x y")]
     assert entry.key == KEY
@@ -66,7 +66,7 @@ def test_a_line_is_read_as_sshd_reads_it() -> None:
         ",a",
     ],
 )
-def test_a_line_that_sshd_would_not_take_is_none(options) -> None:
+def test_a_line_that_sshd_would_not_take_is_left_out(options) -> None:
     with pytest.raises(ValueError, match="it "):
         authorized_keys.parse(f"{options} {KEY}")
 

@@ -13,7 +13,7 @@ import pytest
 
 from smssh_plugin.local.agent.installed import install
 from smssh_plugin.local.service_error import ServiceError
-from tests.container.agents import Mirror, double_package, pinned, silence
+from tests.container.agents import Mirror, fake_agent_package, pinned, silence
 from tests.session.support import proxy_command
 from tests.waiting import LIMIT, until
 
@@ -121,7 +121,7 @@ def connected(stack, node):
 
 
 def log_in(container, stack, status, seconds=40):
-    """One login through the session service; answers its output, or None when there was none."""
+    """One login through the session service; answers its output, or None if it failed."""
     command = proxy_command(status["transport"]["target"], status["ssh"]["port"])
     quoted = " ".join("'" + part.replace("'", "'\\''").replace("%", "%%") + "'" for part in command)
     try:
@@ -240,7 +240,7 @@ def test_the_activation_code_is_left_nowhere(container, stack, node_of, monkeypa
 
 
 def test_an_image_without_an_agent_gets_the_pinned_one(container, stack, node_of, tmp_path) -> None:
-    package = double_package(tmp_path)
+    package = fake_agent_package(tmp_path)
     mirror = Mirror()
     try:
         mirror.serve(package)
@@ -257,7 +257,7 @@ def test_an_image_without_an_agent_gets_the_pinned_one(container, stack, node_of
 
 
 def test_a_wrong_agent_is_not_started_and_the_job_runs(container, stack, node_of, tmp_path) -> None:
-    package = double_package(tmp_path)
+    package = fake_agent_package(tmp_path)
     mirror = Mirror()
     try:
         mirror.serve(package.replace(b"debian-binary", b"debian-bin4ry"))

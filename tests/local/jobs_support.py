@@ -38,7 +38,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS
 
 
 def image_environment() -> Path:
-    """The image environment; the test is skipped where there is none."""
+    """The image environment; the test is skipped if there is no environment."""
     needs.program("image environment")
     return needs.IMAGE
 

@@ -144,7 +144,7 @@ def test_moto_is_this_process_own(shared: Service, listened_before: set[int]) ->
                 continue
     path = os.path.realpath(os.path.dirname(shared.moto.path)) + "/moto.sock"
     assert os.stat(path).st_mode & 0o077 == 0
-    # Another process of the same user, root even, finds the door shut.
+    # Another process of the same user, root even, is refused.
     script = (
         "import socket; s = socket.socket(socket.AF_UNIX); s.connect({!r});"
         " s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n'); print(s.recv(100))"
@@ -430,7 +430,7 @@ def test_a_job_may_not_use_the_control_api_and_ends_with_its_credentials(shared:
     refused(shared, "GET", path, b"", **headers)
 
 
-# The websockets, and the door of TLS.
+# The websockets, and the TLS listener.
 
 
 @pytest.mark.parametrize("side", ["data-channel/x", "control-channel/mi-0123456789abcdef0"])
@@ -460,7 +460,7 @@ def test_unsigned_clients_of_data_channels_are_let_in_where_that_is_wanted(share
         shared.sessions.channels.signed_clients = True
 
 
-def test_the_door_of_tls_is_guarded_as_well(tmp_path: Path) -> None:
+def test_the_tls_listener_is_guarded_as_well(tmp_path: Path) -> None:
     service = Service(tmp_path)
     service.start()
     try:

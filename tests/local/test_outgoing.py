@@ -100,7 +100,7 @@ print(found["ProcessingJobStatus"])
 
 
 def _namespace() -> list[str]:
-    """Words before a command that give it a network of its own; the test is skipped where there is none to be had."""
+    """Words before a command that give it a network of its own; the test is skipped if that is not possible."""
     words = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
     for name in ("unshare", "ip", "/dev/net/tun"):
         needs.program(name)

@@ -89,7 +89,8 @@ def test_every_byte_arrives_once_and_nothing_is_left(server: SshServer, tmp_path
         until(lambda: not stack.service.active_sessions, what="the end of all sessions")
         until(lambda: clients.open == 0, what="the end of the clients' connections")
         until(
-            lambda: agents.open == 2, what="the end of the agent's connections, but for its control channel"
+            lambda: agents.open == 2,
+            what="the end of the agent's connections, except for its control channel",
         )
         until(lambda: children(process) == before[1], what="the end of the agent's processes")
         until(lambda: process.num_fds() <= before[0], what="the end of the agent's descriptors")

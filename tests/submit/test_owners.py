@@ -116,7 +116,7 @@ def test_a_request_without_an_owner_is_refused_where_its_job_would_be(
     step_of(sdk, owner="ann", **asked)
 
 
-def test_a_scheme_that_is_none_is_named(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_a_scheme_is_named(sdk: SDK, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         SmsshError, match="SSHOptions: owner_scheme is not usable: 'everybody' is not one of team"
     ):

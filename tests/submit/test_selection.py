@@ -68,7 +68,7 @@ def test_what_chooses_nothing_is_an_error_that_names_the_steps() -> None:
         ("T*, Pre*", ["Train-1", "Train-2", "Prepare"]),
         ("model", ["Model-CreateModel"]),
         ("Model", ["Model-CreateModel"]),
-        # Everything is no name, and a condition is not what is inside.
+        # Everything is not a name, and a condition is not what is inside.
         ("*", []),
         ("**", []),
         ("If", []),

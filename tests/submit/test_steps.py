@@ -229,7 +229,7 @@ def test_a_transform_step_with_a_model_from_elsewhere_warns(sdk: SDK) -> None:
         assert entered(pipeline) == {"Score"}
 
 
-def test_a_model_that_is_left_out_is_none_with_ssh(sdk: SDK) -> None:
+def test_a_model_that_is_left_out_has_no_ssh(sdk: SDK) -> None:
     session = sdk.session()
     model = with_ssh(sdk.model(session), enabled=False)
     pipeline = sdk.pipeline(
@@ -424,7 +424,7 @@ def test_several_steps_without_a_container(sdk: SDK) -> None:
     assert entered(sdk.pipeline(*steps, session=session)) == {"Prepare"}
 
 
-def test_whoever_submits_at_once_is_told_of_enable(sdk: SDK) -> None:
+def test_a_person_who_submits_at_once_is_told_of_enable(sdk: SDK) -> None:
     with pytest.raises(SmsshError, match=r"with_ssh can't decorate a sagemaker\.") as caught:
         with_ssh(sdk.trainer(sdk.session()))
     assert "smssh_plugin.enable(session)" in (caught.value.hint or "")

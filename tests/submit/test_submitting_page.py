@@ -79,7 +79,7 @@ def test_every_refusal_has_its_row() -> None:
     assert named == found
 
 
-def test_every_caution_has_its_row() -> None:
+def test_every_warning_has_its_row() -> None:
     said = " ".join(first_column("Warnings"))
     # Of one that is put together, the longest part; of a refusal that is handed on, nothing.
     headlines = [

@@ -108,7 +108,7 @@ def test_an_entry_point_that_does_not_is_held(kind: str, words: Any) -> None:
     assert of(kind, with_entry_point(kind, *words), HELD) == []
 
 
-def test_files_of_this_machine_are_none_of_the_jobs(tmp_path: Any) -> None:
+def test_files_of_this_machine_are_not_the_jobs(tmp_path: Any) -> None:
     (tmp_path / "run.sh").write_text("[ $$ = 1 ] || exit 100\n")
     assert of("training", with_entry_point("training", str(tmp_path / "run.sh")), HELD) == []
 

@@ -59,7 +59,7 @@ raise ValueError("\\x1b]52;c;cm0=\\x07\\r\\x9b forged \\u202e")
 """
 
 
-def test_what_the_job_says_is_no_command_to_whoever_looks(container, server) -> None:
+def test_what_the_job_says_is_not_a_command_to_a_terminal(container, server) -> None:
     job = container.script(HOSTILE)
     container.wrap("python", job, SMSSH_HOLD="failure", SMSSH_SSH_SERVER=server, SMSSH_LOG_TO_STDOUT="1")
     status = container.wait_for("held")
@@ -140,7 +140,7 @@ def test_nobody_can_come(container) -> None:
     assert "released: no login is possible" in container.output()
 
 
-def test_whoever_is_connected_stays_until_the_cap(container) -> None:
+def test_a_login_keeps_the_hold_until_the_cap(container) -> None:
     process = container.wrap(
         "sh", "-c", "exit 3", SMSSH_HOLD="failure", SMSSH_HOLD_SECONDS=8, SMSSH_HOLD_MAX_SECONDS=14
     )

@@ -538,7 +538,7 @@ def test_what_passes_is_unknown_and_what_does_not_is_raised(tmp_path) -> None:
             call()
 
 
-def test_a_network_that_never_answers_is_none_at_last(tmp_path) -> None:
+def test_a_network_that_never_answers_is_given_up_at_last(tmp_path) -> None:
     cloud = Cloud()
     one = Host(cloud, "algo-1", ("algo-1", "algo-2"), tmp_path)
     one.hosts.ask(ASKED)

@@ -17,7 +17,7 @@ print(json.dumps({each.metadata["Name"]: each.version for each in metadata.distr
 
 
 def not_worth_it(environment):
-    """The exit statuses that are not held; words that are no numbers are left out."""
+    """The exit statuses that are not held; words that are not numbers are left out."""
     words = environment.get(NO_HOLD, DEFAULT).split(",")
     return {int(word) for word in words if word.strip().isdigit()}
 

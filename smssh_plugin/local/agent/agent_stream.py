@@ -107,7 +107,7 @@ class Stream:
         """Act on a message of the client's stream, an acknowledgement, or a pause; others are passed over.
 
         Raises:
-            FrameError: an acknowledgement that is none.
+            FrameError: it is not an acknowledgement.
         """
         if message.type == MessageType.INPUT:
             self.paused = False
@@ -159,7 +159,7 @@ class Stream:
     def take_early(self) -> None:
         """Give away what came before its turn, as far as it is taken now.
 
-        It has been acknowledged: nothing that the client sends asks for it again, so that whoever did not take it
+        It has been acknowledged: nothing that the client sends asks for it again, so that a caller that did not take it
         has to be asked.
         """
         while (following := self._early.get(self._expected)) is not None and self._take(following):
@@ -182,7 +182,7 @@ class Stream:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FrameError(f"not an acknowledgement: {error!r}") from None
         if not isinstance(sequence, int):
-            raise FrameError("not an acknowledgement: its sequence number is none")
+            raise FrameError("not an acknowledgement: its sequence number is not a number")
         sent = self._sent.pop(sequence, None)
         if sent is not None:
             sample = now - sent.last

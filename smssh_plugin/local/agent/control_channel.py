@@ -210,7 +210,7 @@ class Agent:
                     self._completions.pop(str(message.json().get("TaskId")), None)
             except FrameError as error:  # noqa: PERF203 - it ends the loop
                 channel.refuse(_INVALID, str(error))
-                raise WebSocketClosedError(_INVALID, f"what is no message: {error}") from error
+                raise WebSocketClosedError(_INVALID, f"what is not a message: {error}") from error
         self._submit_all()
 
     # Sessions.

@@ -52,7 +52,7 @@ class BlockCipher:
             target: the node's.
 
         Raises:
-            SmsshError: there is none, or KMS does not decrypt it for this session and node.
+            SmsshError: there is no key, or KMS does not decrypt it for this session and node.
         """
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 

@@ -51,7 +51,7 @@ class Node(Protocol):
         """Credentials that are good now.
 
         Raises:
-            CallFailed: there are none.
+            CallFailed: there are no credentials.
         """
 
 
@@ -181,7 +181,7 @@ def node_of(configuration: Configuration, state: Path) -> Node:
     """The agent's identity.
 
     Raises:
-        SmsshError: there is none.
+        SmsshError: there is no identity.
     """
     return CustomNode(configuration) if configuration.custom else RegisteredNode(configuration, state)
 

@@ -189,6 +189,6 @@ class _Connection:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """A version's numbers; () for what is none."""
+    """A version's numbers; () if it is not a version."""
     parts = text.split(".")
     return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else ()

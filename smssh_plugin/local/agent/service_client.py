@@ -48,7 +48,7 @@ class Source(Protocol):
         """Credentials that are good now.
 
         Raises:
-            CallFailed: there are none.
+            CallFailed: there are no credentials.
         """
 
 
@@ -134,7 +134,7 @@ class Api:
         try:
             token = ET.fromstring(text).findtext("TokenValue")  # noqa: S314 - of the endpoint that we trust with a shell
         except ET.ParseError as error:
-            raise CallFailed("", f"the answer is no XML: {error}") from None
+            raise CallFailed("", f"the answer is not XML: {error}") from None
         if not token:
             raise CallFailed("", "the answer carries no TokenValue")
         signed = AWSRequest("GET", f"{url}?{query}")

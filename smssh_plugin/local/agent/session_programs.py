@@ -1,7 +1,7 @@
-"""Programs that sessions start: what of, as whom, in which environment.
+"""Programs that sessions start: what of, as which user, in which environment.
 
-After agent/session/shell/shell_unix.go of the real agent, but for one thing: that one makes a user `ssm-user`
-with the rights of root where there is none. The fake agent runs on developers' machines and makes no users; it
+After agent/session/shell/shell_unix.go of the real agent, except for one thing: that one makes a user `ssm-user`
+with the rights of root if there is no such user. The fake agent runs on developers' machines and makes no users; it
 uses `ssm-user` where that exists, and stays who it is elsewhere.
 """
 
@@ -31,7 +31,7 @@ def linux(task: Task) -> dict[str, Any]:
     """The part of a document's properties that is for Linux.
 
     Raises:
-        SmsshError: it is no object.
+        SmsshError: it is not an object.
     """
     properties = task.properties or {}
     found = properties.get("linux") or {} if isinstance(properties, dict) else None
@@ -44,7 +44,7 @@ def commands_of(settings: dict[str, Any], task: Task) -> str:
     """The document's commands.
 
     Raises:
-        SmsshError: there are none.
+        SmsshError: there are no commands.
     """
     commands = str(settings.get("commands") or "")
     if not commands.strip():

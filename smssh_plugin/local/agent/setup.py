@@ -117,7 +117,7 @@ class Configuration:
         """Read the configuration beside the program, else the system's.
 
         Raises:
-            SmsshError: there is none, or it names no endpoint: the fake agent must never reach AWS.
+            SmsshError: there is no configuration, or it names no endpoint: the fake agent must never reach AWS.
         """
         beside = folder / "configuration" / _FILE
         path = beside if beside.is_file() else _SYSTEM_CONFIGURATION
@@ -175,7 +175,7 @@ class Registration:
 
     @classmethod
     def load(cls, state: Path) -> Registration | None:
-        """The registration in `state`; None if there is none."""
+        """The registration in `state`; None if it is not registered."""
         public, private = cls._files(state)
         try:
             shown, secret = json.loads(public.read_text()), json.loads(private.read_text())

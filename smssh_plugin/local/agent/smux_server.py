@@ -88,7 +88,7 @@ class MuxServer:
         """Take bytes of the client, in whatever pieces.
 
         Raises:
-            SmsshError: they are no smux.
+            SmsshError: they are not smux.
         """
         self._input += data
         start = 0

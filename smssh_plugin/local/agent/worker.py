@@ -51,11 +51,11 @@ _ATTEMPTS = 5
 _PAUSE_LONGEST = 5.0
 _CLOSE_SECONDS = 2.0
 _MALFORMED_MAX = 5
-"""Connections in a row that ended for what is no message; then nobody there speaks the protocol."""
+"""Connections in a row that ended for what is not a message; then nobody there speaks the protocol."""
 _ENCRYPTED = (PayloadType.OUTPUT, PayloadType.STANDARD_ERROR, PayloadType.EXIT_CODE)
 _PENDING_MAX = 1 << 20
 _INVALID = 1007
-"""Close code for a message that is none (RFC 6455, 7.4.1)."""
+"""Close code for a malformed message (RFC 6455, 7.4.1)."""
 
 _LOG = logging.getLogger("ssm-session-worker")
 
@@ -254,7 +254,7 @@ class Worker:
             self._malformed = 0
 
     def _refuse(self, socket: Socket, error: FrameError) -> None:
-        """Close the connection for what is no message, and open another: it may have been damaged on its way.
+        """Close the connection for what is not a message, and open another: it may have been damaged on its way.
 
         Raises:
             SmsshError: it was not.

@@ -29,7 +29,7 @@ CLIENTS = {
 """Who uses clients, and the parts of `smssh setup` whose policies they get."""
 _PARTS = ("job", "submit", "people", "ci", "cleanup", "boundary", "scp")
 _OTHERS = ("advanced-tier.json", "-job-trust-statement.json")
-"""Files of `smssh setup` that are no policies of a principal."""
+"""Files of `smssh setup` that are not policies of a principal."""
 _PRINCIPALS = "principals.json"
 _NAMES = (*CLIENTS, "job", "node", "function")
 _MEMBERS = {"policies", "tags", "source_identity", "session"}
@@ -99,7 +99,7 @@ class Account:
 
     Attributes:
         policies: by part; `node` is the policy of the nodes' role.
-        node_role: the name of the nodes' role; "" where there is none.
+        node_role: the name of the nodes' role; "" if there is no role.
         node_trust: its trust policy.
         session_documents: session documents of one's own, by name.
     """
@@ -129,7 +129,7 @@ class Account:
         return self._principal("function", "function", (), name)
 
     def unknown(self, role: str) -> Principal:
-        """Somebody with credentials of STS or IAM, for whom the folder has no policy."""
+        """Somebody with credentials of STS or IAM, and no policy in the folder."""
         return self._principal("", role, (), _SESSION)
 
     def passes_to_nodes(self, role: str) -> bool:

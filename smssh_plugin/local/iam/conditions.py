@@ -1,7 +1,7 @@
 """The operators of conditions, as IAM evaluates them.
 
 Facts: IAM user guide, "IAM JSON policy elements: Condition operators", "Set operators for multi-valued context keys".
-A key that the request lacks matches no operator, but for the negated ones, `IfExists`, `ForAllValues` and `Null`.
+A key that the request lacks matches no operator except the negated ones, `IfExists`, `ForAllValues` and `Null`.
 """
 
 from __future__ import annotations

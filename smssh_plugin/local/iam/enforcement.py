@@ -1,4 +1,4 @@
-"""IAM in the local emulator: each request of somebody for whom there are policies is decided before it is answered.
+"""IAM in the local emulator: each request of a principal that has policies is decided before it is answered.
 
 Who started the emulator is the account's administrator, and not asked. Calls that SageMaker makes for a pipeline are
 not decided either: `smssh setup` has no policy for the roles of pipelines.
@@ -223,7 +223,7 @@ class Enforcement:
         return s3
 
     def identity(self, key: Key | None) -> dict[str, str] | None:
-        """What GetCallerIdentity says; None for whom moto knows better."""
+        """What GetCallerIdentity says; None if moto knows better."""
         principal = self.principal(key)
         if principal is None or not principal.name:
             return None

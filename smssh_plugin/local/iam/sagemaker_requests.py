@@ -21,7 +21,7 @@ _KINDS = {
     "PipelineName": "pipeline",
     "ModelName": "model",
 }
-"""A member that names a resource -> its type. CreateTransformJob has a model as well, which is no resource of it."""
+"""A member that names a resource -> its type. CreateTransformJob has a model as well, which is not a resource of it."""
 _ARNS = ("PipelineExecutionArn", "ResourceArn", "ModelPackageName", "ModelPackageArn")
 _WITHOUT = (
     "ListTrainingJobs",

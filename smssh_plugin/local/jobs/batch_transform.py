@@ -140,7 +140,7 @@ async def _transform(run: JobRun, hosts: list[_Host]) -> str | None:
     """Feed the servers; end them when all is done, one of them ends, or the job is to stop.
 
     Returns:
-        The FailureReason; None if there is none.
+        The FailureReason; None if it succeeded.
     """
     work = asyncio.gather(*(host.run() for host in hosts))
     ends = [asyncio.create_task(container.wait()) for container in run.containers]
@@ -205,7 +205,7 @@ class _Host:
         """Transform everything.
 
         Returns:
-            The FailureReason; None if there is none. An object that fails does not keep the others from
+            The FailureReason; None if it succeeded. An object that fails does not keep the others from
             being transformed.
         """
         reason = None
@@ -396,7 +396,7 @@ def _container(model: dict[str, Any] | None) -> dict[str, Any]:
     """The one container of a model.
 
     Raises:
-        ClientFault: there is none, or more than one.
+        ClientFault: there is no model, or more than one.
     """
     if model is None:
         raise ClientFault("the job has no model")

@@ -42,7 +42,7 @@ def parse_uri(uri: str) -> tuple[str, str]:
     """Split an S3 URI into bucket and key; the key may be empty.
 
     Raises:
-        ClientFault: it is none.
+        ClientFault: it is not an S3 URI.
     """
     parts = urlsplit(uri, allow_fragments=False)
     if parts.scheme != "s3" or not parts.netloc:
@@ -131,7 +131,7 @@ def extract_model(archive: Path, folder: Path) -> None:
     """Extract model.tar.gz; members stay inside the folder.
 
     Raises:
-        ClientFault: it is no tar.gz, or holds a member that leads out of the folder.
+        ClientFault: it is not a tar.gz, or holds a member that leads out of the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -163,7 +163,7 @@ def _check_member(member: tarfile.TarInfo) -> None:
         if os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == "..":
             raise ClientFault(f"the model archive's member {member.name} leads out of its folder")
     if not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
-        raise ClientFault(f"the model archive's member {member.name} is no file or folder")
+        raise ClientFault(f"the model archive's member {member.name} is not a file or folder")
 
 
 def _relative(key: str, prefix: str) -> str:
@@ -194,6 +194,6 @@ def _find_manifest(s3: Any, uri: str) -> list[S3Object]:
     except (ClientError, BotoCoreError) as error:
         raise ClientFault(f"Failed to download data. {uri}: {error}") from None
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ClientFault(f"{uri} is no S3 manifest: {error!r}") from None
+        raise ClientFault(f"{uri} is not an S3 manifest: {error!r}") from None
     home, start = parse_uri(prefix)
     return [S3Object(home, start + name, name) for name in names]

@@ -195,7 +195,7 @@ class Container:
         return self._sandbox is not None and self._sandbox.running
 
     async def remote_debug(self, enabled: bool) -> None:
-        """Start or stop SageMaker's own agent in it. That it does not start is no reason for a job to fail."""
+        """Start or stop SageMaker's own agent in it. That it does not start is not a reason for a job to fail."""
         async with self._native_turn:
             if self._native is not None and (not enabled or not self._native.running):
                 await self._native.stop()

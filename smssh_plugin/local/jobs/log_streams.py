@@ -1,4 +1,4 @@
-"""A container's output: to a file, to CloudWatch Logs, to whoever watches.
+"""A container's output: to a file, to CloudWatch Logs, to those that watch.
 
 Limits of PutLogEvents: 1,048,576 bytes and 10,000 events a call, 26 bytes counted on top of every event; 256
 KiB an event; no empty message; in the order of time.
@@ -115,7 +115,7 @@ class LogStream:
 
     async def _line(self, line: bytes) -> None:
         """One line, as several events if it is too long for one."""
-        # A byte that is no UTF-8 becomes a character of three bytes: cut after that, not before.
+        # A byte that is not UTF-8 becomes a character of three bytes: cut after that, not before.
         rest = line.removesuffix(b"\r").decode("utf-8", "replace").encode()
         while True:
             head, rest = _cut(rest)

@@ -62,7 +62,7 @@ class JobRunner:
         s3_of: a client of S3 by the ARN of a job's role, where what roles may do differs; by default `s3`.
 
     Raises:
-        SmsshError: a folder is no image, or cannot be mounted here.
+        SmsshError: a folder is not an image, or cannot be mounted here.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class JobRunner:
         """Ask a job to stop: SIGTERM, and SIGKILL after the grace.
 
         Returns at once; `run` returns when the job has stopped.
-        A job that does not run (any more) is no error.
+        A job that does not run (any more) is not an error.
 
         Args:
             name: its name.
@@ -167,7 +167,7 @@ class JobRunner:
                 run.stop()
 
     async def remote_debug(self, name: str, enabled: bool) -> None:
-        """Turn remote debugging of a training job on or off; a job that does not run (any more) is no error."""
+        """Turn remote debugging of a training job on or off; a job that does not run (any more) is not an error."""
         run = self._runs.get(("training", name))
         if run is not None:
             await run.remote_debug(enabled)

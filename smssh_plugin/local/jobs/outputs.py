@@ -36,7 +36,7 @@ class Tree(NamedTuple):
 
 
 def read_text(path: Path, limit: int) -> str:
-    """The first `limit` characters of a file that a container may have written; empty if there is none.
+    """The first `limit` characters of a file that a container may have written; empty if there is no file.
 
     Only a regular file is read, and no symbolic link followed to it: a FIFO would hold the reader up for ever.
     """
@@ -99,7 +99,7 @@ def upload_folders(s3: Any, folders: Iterable[Tree], uri: str) -> int:
 
 
 def upload_archive(s3: Any, folders: Iterable[Tree], uri: str, scratch: Path) -> bool:
-    """Upload the files below some folders as one tar.gz; nothing if there are none.
+    """Upload the files below some folders as one tar.gz; nothing if there are no files.
 
     Args:
         s3: a boto3 S3 client.

@@ -50,7 +50,7 @@ class Values:
     Args:
         definition: of the pipeline.
         parameters: their values in this execution.
-        variables: the execution's variables, by name, but for those of a job.
+        variables: the execution's variables, by name, except for those of a job.
         properties: describes a step that has ended, as its Describe operation does.
         read_object: reads an S3 object by bucket and key.
     """

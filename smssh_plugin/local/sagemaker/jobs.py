@@ -358,7 +358,7 @@ def _patterns(request: dict[str, Any]) -> list[tuple[str, re.Pattern[str]]]:
     for metric in (request.get("AlgorithmSpecification") or {}).get("MetricDefinitions") or ():
         try:
             found.append((metric["Name"], re.compile(metric["Regex"])))
-        except re.error as error:  # noqa: PERF203 - one that is Java's only is no reason to refuse a job
+        except re.error as error:  # noqa: PERF203 - one that is Java's only is not a reason to refuse a job
             log.warning("metric %s: %s", metric["Name"], error)
     return found
 

@@ -429,7 +429,7 @@ class _Span:
         """The range of an IntegerParameterRange or a ContinuousParameterRange.
 
         Raises:
-            ServiceError: ValidationException: it is no range.
+            ServiceError: ValidationException: it is not a range.
         """
         name, scaling = entry["Name"], entry.get("ScalingType", "Auto")
         try:

@@ -8,7 +8,7 @@ a virtual environment is copy on write, so that a `pip install` of one job is no
 loopback, where ports 22 and 8080 are its own, the other hosts of its job, and the endpoints of the local emulator at
 the addresses that they have outside; nothing else can be reached.
 
-It keeps jobs from treading on each other; it is no security boundary. A job has the rights of the person who
+It keeps jobs from treading on each other; it is not a security boundary. A job has the rights of the person who
 runs the local emulator, and can read what that person can.
 
 Facts: unshare(2), user_namespaces(7), pid_namespaces(7), network_namespaces(7), mount(2), prctl(2).
@@ -630,7 +630,7 @@ def _probe(how: Literal["root", "user"], folder: Path, root: dict[str, str] | No
     """Make a container that does nothing.
 
     Args:
-        how: as whom.
+        how: as which user.
         folder: an empty folder for it.
         root: what `_root` gives.
 

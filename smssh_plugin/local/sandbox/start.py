@@ -14,7 +14,7 @@ has a handler, as in a container on AWS); SIGUSR2 kills the container. The kerne
 local emulator dies.
 
 A program that is started in a container beside its command comes the same way: the document names the
-container's PID 1 as `enter`, and both processes do the same but for making namespaces and mounting. A
+container's PID 1 as `enter`, and both processes do the same except for making namespaces and mounting. A
 document with `hub` makes neither: its process is the network that the hosts of one job are connected by.
 
 The status pipe gets one JSON object a line: `{"pid": N}` (the second process, as the local emulator sees it),
@@ -68,7 +68,7 @@ class Status:
         self._descriptor = descriptor
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write one message; a reader that went away is no error here."""
+        """Write one message; a reader that went away is not an error here."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._descriptor, json.dumps(message).encode() + b"\n")
 

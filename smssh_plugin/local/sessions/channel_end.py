@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["INVALID", "POLICY", "ChannelEnd", "kind_of", "sequence_of"]
 
 INVALID = 1007
-"""Close code for a message that is none (RFC 6455, 7.4.1)."""
+"""Close code for a malformed message (RFC 6455, 7.4.1)."""
 POLICY = 1008
 """Close code for a channel that somebody may not open."""
 GOING_AWAY = 1001
@@ -46,7 +46,7 @@ def kind_of(data: bytes) -> str:
     """The type of a binary message, with no more than a look at its frame.
 
     Raises:
-        FrameError: it is none.
+        FrameError: it is not a message.
     """
     if len(data) < _HEADER_LENGTH + _SIZE.size:
         raise FrameError(f"a message has at least {_HEADER_LENGTH + _SIZE.size} bytes, not {len(data)}")

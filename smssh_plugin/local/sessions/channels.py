@@ -246,7 +246,7 @@ class Channels:
             self._arm(link)
 
     def drop(self, side: str, subject: str) -> None:
-        """Cut a connection now, with no closing handshake; none is no error.
+        """Cut a connection now, with no closing handshake; a connection that does not exist is not an error.
 
         Args:
             side: `client`, `agent` or `control`.
@@ -463,7 +463,7 @@ class Channels:
         return link
 
     async def _read(self, link: ChannelEnd, act: Callable[[bytes], Awaitable[None]]) -> None:
-        """Act on what comes, to the end of the connection; what is no message ends it, with the reason."""
+        """Act on what comes, to the end of the connection; what is not a message ends it, with the reason."""
         try:
             async for data in link.messages():
                 await act(data)

@@ -1,6 +1,6 @@
 """The local emulator's control API: what a test, or a curious person, may ask of it that AWS has nothing for.
 
-Below `/_smssh/`, which is no bucket's name, in JSON:
+Below `/_smssh/`, which is not a bucket's name, in JSON:
 
 * `GET events?after=NUMBER&kind=KIND&subject=ID&wait=SECONDS`: what has happened, oldest first. With `wait` it
   answers as soon as there is something, and at the latest after so many seconds.

@@ -88,7 +88,7 @@ class Documents:
         """A document.
 
         Raises:
-            ServiceError: there is none of that name.
+            ServiceError: no document has that name.
         """
         found = self._documents.get(name)
         if found is None:
@@ -131,7 +131,7 @@ class Documents:
         """CreateDocument, for documents of the type Session.
 
         Raises:
-            ServiceError: the name is taken, or the content is none.
+            ServiceError: the name is taken, or the content is not a document.
         """
         name = str(body.get("Name", ""))
         if name in self._documents:
@@ -148,7 +148,7 @@ class Documents:
         """UpdateDocument. The new version is the default one at once in the preferences only.
 
         Raises:
-            ServiceError: no such document, not the account's, or the content is none.
+            ServiceError: no such document, not the account's, or the content is not a document.
         """
         document = self._own(body)
         content, text = _content(body)
@@ -260,7 +260,7 @@ def _version_of(document: Document, version: str) -> str:
     """The text of a version.
 
     Raises:
-        ServiceError: there is none of that number.
+        ServiceError: no version has that number.
     """
     if not version.isdecimal() or not 1 <= int(version) <= len(document.versions):
         raise ServiceError("InvalidDocumentVersion", "The document version is not valid or does not exist.")
@@ -284,7 +284,7 @@ def _content(body: dict[str, Any]) -> tuple[dict[str, Any], str]:
         )
     for part in ("inputs", "parameters", "properties"):
         if not isinstance(content.get(part) or {}, dict):
-            raise ServiceError("InvalidDocumentContent", f"{part} is no object.")
+            raise ServiceError("InvalidDocumentContent", f"{part} is not an object.")
     for key, rule in (content.get("parameters") or {}).items():
         if not isinstance(rule, dict) or rule.get("type") != "String":
             raise ServiceError("InvalidDocumentContent", f"The parameter {key} is not of the type String.")
@@ -292,7 +292,7 @@ def _content(body: dict[str, Any]) -> tuple[dict[str, Any], str]:
             re.compile(str(rule.get("allowedPattern", "")))
         except re.error as error:
             raise ServiceError(
-                "InvalidDocumentContent", f"The allowedPattern of {key} is no regular expression: {error}"
+                "InvalidDocumentContent", f"The allowedPattern of {key} is not a regular expression: {error}"
             ) from None
     return content, text
 

@@ -270,7 +270,7 @@ class Nodes:
         }
 
     def key(self, access_key: str) -> Key | None:
-        """The credentials that an agent was given under an access key id; None if there are none."""
+        """The credentials that an agent was given under an access key id; None if it was given none."""
         return self._keys.get(access_key)
 
     def update_public_key(self, body: dict[str, Any], access_key: str | None) -> dict[str, Any]:

@@ -66,7 +66,7 @@ _RECONNECT_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
 _FRUITLESS_SECONDS = 120.0
 """How long connections are opened that are cut before anything comes: since they open, the other pauses never grow."""
 _FRUITLESS_PAUSE = 0.5
-"""Seconds before each of them, but for the first two."""
+"""Seconds before each of them, except for the first two."""
 _STEADY_SECONDS = 15.0
 """A connection that lasted as long was a good one, though nothing came on it."""
 _RECONNECT_REFUSALS = 5
@@ -214,7 +214,7 @@ class Channel:
         return message.payload
 
     def handle(self, message: Message, now: float) -> None:
-        """Act on a message of the peer's stream that is no `Output`."""
+        """Act on a message of the peer's stream that is not an `Output`."""
         raise NotImplementedError
 
     def handle_early(self, message: Message) -> None:

@@ -72,7 +72,7 @@ class Flag(enum.IntEnum):
 
 
 class FrameError(ValueError):
-    """Bytes that are no message: cut short, inconsistent, or damaged (digest)."""
+    """Bytes that are not message: cut short, inconsistent, or damaged (digest)."""
 
 
 class Message(NamedTuple):

@@ -157,7 +157,7 @@ def _fetch(url: str, package: Path, what: str) -> str:
         if hashlib.sha256(package.read_bytes()).hexdigest() == digest:
             return digest
     if not pinned and not _ANSWERS_FOR_ITSELF.match(url):
-        # Whoever is on the way could give another package, which all jobs would get from then on.
+        # Somebody on the way could give another package, which all jobs would get from then on.
         raise SmsshError(
             f"{url} is not https, and what comes from there would be pinned",
             reference="not-downloaded",

@@ -48,7 +48,7 @@ def _glob(place: Path, pattern: str) -> list[Path]:
 
 
 def _package_data(folder: Path) -> Mapping[str, Sequence[str]]:
-    """The table of the project that a package belongs to; empty if there is none."""
+    """The table of the project that a package belongs to; empty if there is no project."""
     for above in list(folder.absolute().parents)[:LEVELS]:
         project, setup = above / "pyproject.toml", above / "setup.cfg"
         if project.is_file() or setup.is_file():

@@ -120,7 +120,7 @@ def _of_distribution(
 
 
 def _recorded(distribution: metadata.Distribution) -> dict[str, Path]:
-    """What an installer has put into the folder of packages for a distribution, but for what is about it."""
+    """What an installer has put into the folder of packages for a distribution, except for what is about it."""
     return {
         file.as_posix(): Path(str(file.locate()))
         for file in distribution.files or ()
@@ -218,7 +218,7 @@ def _of_folder(name: str, module: str) -> Mapping[str, Path]:
 
 
 def _no_loop(folder: Path) -> bool:
-    """Whether a folder is none of those around it, by a symlink."""
+    """Whether a folder is not one of those around it, by a symlink."""
     return not (folder.is_symlink() and _is_within(folder.parent, folder))
 
 

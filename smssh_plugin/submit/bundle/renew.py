@@ -36,7 +36,7 @@ def definition_of(client: Any, pipeline: str) -> Any:
         pipeline: its name or ARN.
 
     Raises:
-        SmsshError: there is no such pipeline, it may not be read, or it is no JSON.
+        SmsshError: there is no such pipeline, it may not be read, or it is not JSON.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 

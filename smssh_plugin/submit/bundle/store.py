@@ -100,7 +100,7 @@ def destination(options: SSHOptions, session: SdkSession) -> Destination:
             owner = options.bucket_owner or account_of(session, bucket)
             return Destination(client, bucket, prefix, owner, encryption)
         if callable(getattr(session, "default_bucket", None)):
-            # The SDK's own way: honours its configuration, and makes the bucket where there is none.
+            # The SDK's own way: honours its configuration, and makes the bucket if there is no bucket.
             bucket = session.default_bucket()
             above = getattr(session, "default_bucket_prefix", None)
             prefix = "/".join(part for part in (above, PREFIX) if part)

@@ -152,7 +152,7 @@ _WITH_SHELL = re.compile(r":(?:.*-)?(?:dev|debug)(?:-|@|\Z)")
 
 
 def lacks_shell(address: Any) -> bool:
-    """Whether an image is known to have no `/bin/sh`: distroless and Chainguard's, but for variants to debug with.
+    """Whether an image is known to have no `/bin/sh`: distroless and Chainguard's, except for variants to debug with.
 
     Args:
         address: its address; may be a pipeline variable.
@@ -163,7 +163,7 @@ def lacks_shell(address: Any) -> bool:
 def keeps_python_path(address: Any) -> bool:
     """Whether nothing is lost when a job's PYTHONPATH takes the place of the image's own.
 
-    AWS's framework images have none, but for XGBoost's up to 1.7, whose own is restored in the container
+    AWS's framework images have none, except for XGBoost's up to 1.7, whose own is restored in the container
     (entrypoints/sitecustomize.py).
     """
     name = _repository(address)

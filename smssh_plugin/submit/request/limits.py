@@ -39,7 +39,7 @@ class Limits(NamedTuple):
         entries: environment entries.
         name: characters of the name of an environment variable.
         value: characters of one environment value.
-        inputs: channels, processing inputs or additional model data sources; 0 where there are none.
+        inputs: channels, processing inputs or additional model data sources; 0 if it has none.
         entry_point: items of the entry point; 0 where a request has no such field.
     """
 

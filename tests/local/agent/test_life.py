@@ -68,8 +68,8 @@ def test_a_session_outlives_a_killed_agent_and_its_end_is_told_by_the_next(
     client.wait_output(b"orphan")
     agent.start()
     agent.wait_connected()
-    client.send(b"adopted")
-    client.wait_output(b"adopted")
+    client.send(b"taken over")
+    client.wait_output(b"taken over")
     client.flag(2)
     assert client.wait_closed() == ""
     until(lambda: not os.path.exists(f"/proc/{pid}"))
@@ -94,7 +94,7 @@ def test_a_session_that_ended_without_an_agent_is_told_of_by_the_next(
     assert [e.detail for e in stack.service.events if e.kind == "task-complete"] == ["Success: "]
 
 
-def test_an_adopted_session_is_terminated_like_any_other(
+def test_a_session_that_was_taken_over_is_terminated_like_any_other(
     agent: Agent, stack: Stack, echo: EchoServer
 ) -> None:
     client = begin(stack, agent.node, echo.port)

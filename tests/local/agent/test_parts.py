@@ -181,7 +181,7 @@ def test_no_more_is_read_than_may_be_under_way() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{}", b'{"AcknowledgedMessageSequenceNumber": [1]}', b"[" * 9999]
 )
-def test_an_acknowledgement_that_is_none_is_refused(body: bytes) -> None:
+def test_what_is_not_an_acknowledgement_is_refused(body: bytes) -> None:
     stream = Stream(lambda _message: True)
     with pytest.raises(FrameError, match="not an acknowledgement"):
         stream.receive(Message.new(MessageType.ACKNOWLEDGE, body), 0.0)
@@ -317,7 +317,7 @@ def test_a_client_that_asks_and_does_not_listen_is_not_taken_from(monkeypatch: p
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "ssh", "-1", "\u0661", "22 "])
-def test_a_port_that_is_none_is_refused(port: str) -> None:
+def test_what_is_not_a_port_is_refused(port: str) -> None:
     with pytest.raises(SmsshError, match="invalid port"):
         Destination("", port, ())
 

@@ -253,7 +253,7 @@ def test_a_cut_costs_no_byte(world: World, start: Callable[..., Client], side: s
     assert client.output == sent + b"the end"
 
 
-def test_a_data_channel_that_is_not_to_be_had_again_ends_the_session(
+def test_a_data_channel_that_cannot_be_opened_again_ends_the_session(
     world: World, start: Callable[..., Client]
 ) -> None:
     client = start(SSH, portNumber=str(world.echo.port))
@@ -653,7 +653,7 @@ def test_what_cannot_be_served_fails_with_the_reason(
     client.close()
 
 
-def test_flags_and_sizes_that_are_none_are_passed_over(start: Callable[..., Client]) -> None:
+def test_what_is_not_a_flag_or_a_size_is_ignored(start: Callable[..., Client]) -> None:
     client = start()
     client.send(b"\x00", PayloadType.FLAG)
     client.send(b"[[[", PayloadType.SIZE)

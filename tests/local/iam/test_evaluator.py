@@ -174,7 +174,7 @@ def test_if_exists_is_the_operator_for_a_key_that_is_there(operator) -> None:
 def test_set_operators(found, wanted) -> None:
     """By the rules of the user guide, written as sets."""
     values, expected = set(found), set(wanted)
-    some = found or None  # no value at all is no key
+    some = found or None  # no value at all is not a key
     assert holds("ForAllValues:StringEquals", wanted, some) is (values <= expected)
     assert holds("ForAnyValue:StringEquals", wanted, some) is bool(values & expected)
     assert holds("ForAllValues:StringNotEquals", wanted, some) is not (values & expected)
@@ -473,7 +473,7 @@ def test_a_trust_policy() -> None:
         ({"Version": VERSION, "Statement": ["x"]}, "a statement is an object"),
     ],
 )
-def test_a_document_that_is_none(document, words) -> None:
+def test_what_is_not_a_document(document, words) -> None:
     with pytest.raises(SmsshError, match=words):
         parse("p", document)
 

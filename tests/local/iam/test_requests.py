@@ -115,8 +115,8 @@ def test_what_a_list_asks_for() -> None:
         ("POST", "/b", b""),
     ],
 )
-def test_a_request_that_nobody_knows_is_none_of_the_known(method: str, target: str, body: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - which one is no matter
+def test_a_request_that_nobody_knows_is_unknown(method: str, target: str, body: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - which one does not matter
         s3(method, target, body=body)
 
 

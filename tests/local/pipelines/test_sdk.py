@@ -108,7 +108,7 @@ def _build(folder, report: dict[str, float], train_environment: dict[str, str]):
         role_arn=ROLE,
         sagemaker_session=session,
         s3_model_data_url=trained.properties.ModelArtifacts.S3ModelArtifacts,
-        model_path=str(folder / "model"),  # by default /tmp/sagemaker, whoever made that
+        model_path=str(folder / "model"),  # the default may be another user's
     )
     model = ModelStep(name="Model", step_args=builder.build())
     transformer = Transformer(

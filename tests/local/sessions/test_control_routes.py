@@ -125,7 +125,7 @@ def test_a_delay_by_itself_costs_time_and_nothing_else() -> None:
         {},
     ],
 )
-def test_a_fault_that_is_none_is_refused_with_the_reason(api: Api, wrong: dict[str, Any]) -> None:
+def test_what_is_not_a_fault_is_refused_with_the_reason(api: Api, wrong: dict[str, Any]) -> None:
     assert "error" in api("POST", "faults", wrong)
     assert api.status == 400
     assert api("GET", "faults") == {"faults": []}

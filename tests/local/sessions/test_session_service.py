@@ -698,7 +698,7 @@ def test_a_completed_task_is_acknowledged_and_closes_the_clients_channel(stack: 
     assert body["MessageId"] == str(closed.id)
     with pytest.raises(ConnectionClosed):
         pair.client.recv(timeout=LIMIT)
-    # Whoever comes late hears the same.
+    # A client that comes late hears the same.
     assert received(client_socket(pair.opening)).json()["Output"] == "no such port"
 
 

@@ -357,7 +357,7 @@ def test_pause_holds_the_source_and_start_lets_it_go(pipes: Pipes) -> None:
         peer.handshake()
         peer.socket.send(Message.new(MessageType.PAUSE_PUBLICATION).encode())
         peer.complete()
-        # Data of the peer would lift the pause: HandshakeComplete has done so, hence a second one.
+        # Data of the peer would lift the pause: HandshakeComplete has done so, therefore a second one.
         peer.socket.send(Message.new(MessageType.PAUSE_PUBLICATION).encode())
         peer.receive(MessageType.ACKNOWLEDGE)
         os.write(pipes.writer, b"held")
@@ -441,7 +441,7 @@ def test_a_cut_is_resumed_and_nothing_is_lost(pipes: Pipes) -> None:
     assert client_ids[0] == client_ids[1]
 
 
-def test_a_cut_that_cannot_be_mended_is_an_error(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_that_cannot_be_resumed_is_an_error(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channels, "_RECONNECT_PAUSES", (0.0, 0.01, 0.01))
 
     def script(peer: Peer) -> None:
@@ -508,7 +508,7 @@ def test_a_slow_sink_holds_the_peer_back_and_loses_nothing(pipes: Pipes) -> None
             pass
 
     def read() -> None:
-        time.sleep(0.3)  # the point of the test: whoever reads is slow
+        time.sleep(0.3)  # the point of the test: the reader is slow
         while len(got) < total and (data := os.read(pipes.reader, 65536)):
             got.extend(data)
 

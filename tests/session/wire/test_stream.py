@@ -189,7 +189,7 @@ def test_acknowledgements_of_the_other_stream_are_not_ours() -> None:
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'{"AcknowledgedMessageType":"x"}', b"\xff"])
-def test_an_acknowledgement_that_is_none_is_refused(payload: bytes) -> None:
+def test_what_is_not_an_acknowledgement_is_refused(payload: bytes) -> None:
     with pytest.raises(FrameError, match="not an acknowledgement"):
         client().receive(Message.new(MessageType.ACKNOWLEDGE, payload), 0)
 

@@ -126,7 +126,7 @@ def test_another_version_and_the_newest(mirror: Mirror) -> None:
         agent_for(SSHOptions(agent="download", agent_version="latest"), AWS, "eu-west-1")
 
 
-def test_a_damaged_cache_is_mended(mirror: Mirror, home: Path) -> None:
+def test_a_damaged_cache_is_replaced(mirror: Mirror, home: Path) -> None:
     first = agent_for(SSHOptions(), AWS, "eu-west-1")
     package = home / "agent" / VERSION / "x86_64" / "amazon-ssm-agent.deb"
     package.write_bytes(b"half")

@@ -59,7 +59,7 @@ def test_the_manifest_names_everything_and_the_digest_names_the_manifest() -> No
 
 
 def test_it_is_small() -> None:
-    """The budget of what is no wheel and no agent."""
+    """The budget of what is neither a wheel nor the agent."""
     assert build(SSHOptions(), [KEY]).size < 750_000
 
 

@@ -37,7 +37,7 @@ class Store:
         self.calls: list[tuple[str, str]] = []
         """Operation and expected owner of each call."""
         self.age = 0.0
-        """Seconds that objects are older than moto thinks, but for those in `fresh`."""
+        """Seconds that objects are older than moto thinks, except for those in `fresh`."""
         self.days: dict[str, float] = {}
         """Days after which an object is deleted, by the end of its key."""
         self.fresh: set[str] = set()
@@ -81,7 +81,7 @@ class Store:
 
 
 @pytest.fixture
-def store(offline: None, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr(publishing, "_published", {})
     return Store(boto3.Session(region_name=REGION))
 
@@ -143,7 +143,7 @@ def test_a_file_that_does_not_belong_there_is_refused(store: Store, s3: Any) -> 
 
 
 def test_where_etags_say_nothing_the_checksum_does(store: Store, s3: Any) -> None:
-    """Objects that are encrypted with a key of KMS have an ETag that is no MD5."""
+    """Objects that are encrypted with a key of KMS have an ETag that is not an MD5."""
     bundle, where = stored(store, "kms")
 
     def hide(parsed: Any, **_: Any) -> None:
@@ -471,7 +471,7 @@ def test_a_bucket_whose_policy_demands_encryption(store: Store, how: str, expect
 
 
 @pytest.mark.parametrize("how", ["", "kms", "aws:kms:dsse", "key with spaces", 5])
-def test_an_encryption_that_is_none(how: Any) -> None:
+def test_what_is_not_an_encryption(how: Any) -> None:
     with pytest.raises(
         SmsshError, match=r"s3_encryption is (empty|not usable: .* is not AES256, aws:kms or a key)"
     ):

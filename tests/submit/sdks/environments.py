@@ -40,7 +40,7 @@ PATIENCE = 900
 
 
 def python_of(version: str) -> Path:
-    """A Python that has this version of the SDK, and us; its environment is made where there is none.
+    """A Python that has this version of the SDK, and us; its environment is made if it is missing.
 
     The test is skipped where that needs PyPI, and PyPI is out of reach.
     """

@@ -45,7 +45,7 @@ PLACES = [
 
 
 def steady(value: Any, folder: Path) -> str:
-    """A request or definition as text, byte for byte, but for what the SDK itself makes anew each time.
+    """A request or definition as text, byte for byte, except for what the SDK itself makes anew each time.
 
     Args:
         value: the request or definition.
@@ -55,7 +55,7 @@ def steady(value: Any, folder: Path) -> str:
 
 
 def normal(value: Any, folder: Path) -> Any:
-    """A request or definition without what depends on when, where and by whom it was made."""
+    """A request or definition without what depends on the time, the machine and the user that made it."""
     text = steady(value, folder).replace(json.dumps(WORDS)[1:-1], json.dumps(WRAPPER))
     return json.loads(_replaced(text, PLACES))
 
