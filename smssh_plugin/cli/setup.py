@@ -163,10 +163,10 @@ def setup(
         from . import setup_changes
 
         named = setup_changes.Named(account, partition, yes)
-        session = AwsSession(region, profile)
+        aws = AwsSession(region, profile)
         if undo:
-            return setup_changes.undo(session, named, answers, parts)
-        return setup_changes.apply(session, named, answers, parts or USUAL, replace=replace)
+            return setup_changes.undo(aws, named, answers, parts)
+        return setup_changes.apply(aws, named, answers, parts or USUAL, replace=replace)
     forms = (form,) if form else FORMATS if folder is not None else FORMATS[:1]
     plan = Plan.make(
         partition=partition or _partition(region, profile),

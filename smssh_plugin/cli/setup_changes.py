@@ -35,12 +35,12 @@ class Named(NamedTuple):
 
 
 def apply(
-    session: AwsSession, named: Named, answers: dict[str, Any], parts: Iterable[str], *, replace: bool
+    aws: AwsSession, named: Named, answers: dict[str, Any], parts: Iterable[str], *, replace: bool
 ) -> int:
     """Make in the account what is not there yet; answers the exit status.
 
     Args:
-        session: with the credentials of the account.
+        aws: with the credentials of the account.
         named: see there.
         answers: those of `Plan.make`, without account and partition.
         parts: names of PARTS.
@@ -49,11 +49,11 @@ def apply(
     Raises:
         SmsshError: something cannot be read, or is refused, and nothing was changed.
     """
-    account, plan = _planned(session, named, answers)
+    account, plan = _planned(aws, named, answers)
     setup = Setup(plan, parts)
     run = Run(changes_of(setup, account, replace=replace), undo=False)
     if any(isinstance(each, Tier) and change.acts for each, change in run.steps):
-        put(line(billable(session)))
+        put(line(billable(aws)))
     _show(run, account)
     if run.refused:
         raise SmsshError(
@@ -72,11 +72,11 @@ def apply(
     return status
 
 
-def undo(session: AwsSession, named: Named, answers: dict[str, Any], parts: tuple[str, ...]) -> int:
+def undo(aws: AwsSession, named: Named, answers: dict[str, Any], parts: tuple[str, ...]) -> int:
     """Remove from the account what the setup made; answers the exit status.
 
     Args:
-        session: with the credentials of the account.
+        aws: with the credentials of the account.
         named: see there.
         answers: those of `Plan.make`, without account and partition; the names in them count.
         parts: names of PARTS; none for all.
@@ -84,7 +84,7 @@ def undo(session: AwsSession, named: Named, answers: dict[str, Any], parts: tupl
     Raises:
         SmsshError: something cannot be read, and nothing was changed.
     """
-    account, plan = _planned(session, named, answers)
+    account, plan = _planned(aws, named, answers)
     run = Run(removals_of(plan, account, parts), undo=True)
     _show(run, account)
     if not run.to_do:
@@ -96,13 +96,13 @@ def undo(session: AwsSession, named: Named, answers: dict[str, Any], parts: tupl
     return status or (int(ExitStatus.FAILED) if left else 0)
 
 
-def _planned(session: AwsSession, named: Named, answers: dict[str, Any]) -> tuple[Account, Plan]:
+def _planned(aws: AwsSession, named: Named, answers: dict[str, Any]) -> tuple[Account, Plan]:
     """The account of the credentials, and the plan for it.
 
     Raises:
         SmsshError: it is not the account that was named, the credentials cannot be used, or an answer is wrong.
     """
-    account = Account(session)
+    account = Account(aws)
     who = account.caller
     for option, value, own in (
         ("--account", named.account, who.account),
@@ -187,4 +187,4 @@ def _ask(account: Account, what: str) -> None:
 def _place(account: Account) -> str:
     """The account as people know it, and the region."""
     alias = account.alias
-    return f"account {account.caller.account}{f' ({alias})' if alias else ''}, {account.session.region}"
+    return f"account {account.caller.account}{f' ({alias})' if alias else ''}, {account.aws.region}"

@@ -32,9 +32,9 @@ ADMINISTRATOR = "an administrator of the account"
 
 def tier(case: Case) -> Finding:
     """The tier of hybrid nodes, which Session Manager needs at `advanced`."""
-    setting = case.session.call("ssm", "get_service_setting", SettingId=TIER)["ServiceSetting"]
+    setting = case.aws.call("ssm", "get_service_setting", SettingId=TIER)["ServiceSetting"]
     value, status = str(setting.get("SettingValue")), str(setting.get("Status"))
-    region = case.session.region
+    region = case.aws.region
     if value != "advanced" and _native(case):
         return hint(
             f"the tier of hybrid nodes in {region} is {value!r}, which this job, with SageMaker's remote debugging, "
@@ -75,7 +75,7 @@ def nodes(case: Case) -> Finding:
     limit, origin, unread = _quota(case)
     most = SAFE_NODES if limit is None else limit
     count = 0
-    for page in case.session.pages(
+    for page in case.aws.pages(
         "ssm",
         "describe_instance_information",
         Filters=[{"Key": "ResourceType", "Values": ["ManagedInstance"]}],
@@ -85,9 +85,9 @@ def nodes(case: Case) -> Finding:
         if count > most:
             break
     some = (
-        f"{count} hybrid nodes are registered in {case.session.region}"
+        f"{count} hybrid nodes are registered in {case.aws.region}"
         if count <= most
-        else (f"more than {most} hybrid nodes are registered in {case.session.region}")
+        else (f"more than {most} hybrid nodes are registered in {case.aws.region}")
     )
     if limit is not None and count >= limit:
         return problem(
@@ -114,7 +114,7 @@ def nodes(case: Case) -> Finding:
 def _quota(case: Case) -> tuple[int | None, str, tuple[str, ...]]:
     """The account's quota of managed nodes and its name, if there is one; and why it could not be read."""
     try:
-        for page in case.session.pages(
+        for page in case.aws.pages(
             "service-quotas", "list_service_quotas", ServiceCode="ssm", MaxResults=100
         ):
             for each in page.get("Quotas") or ():
@@ -132,7 +132,7 @@ def _quota(case: Case) -> tuple[int | None, str, tuple[str, ...]]:
 def preferences(case: Case) -> Finding:
     """Session Manager's preferences: what they mean for `smssh shell`, and for SSH."""
     try:
-        document = case.session.call("ssm", "get_document", Name=PREFERENCES)
+        document = case.aws.call("ssm", "get_document", Name=PREFERENCES)
     except ServiceRefused as error:
         if error.code not in ("InvalidDocument", "InvalidDocumentContent"):
             raise
@@ -159,7 +159,7 @@ def _for_shells(case: Case, inputs: dict[str, Any]) -> tuple[str, str, dict[str,
         resource = str(key)
         if not resource.startswith("arn:"):
             caller = case.caller()
-            resource = f"arn:{caller.partition}:kms:{case.session.region}:{caller.account}:key/{resource}"
+            resource = f"arn:{caller.partition}:kms:{case.aws.region}:{caller.account}:key/{resource}"
         return (
             f"`smssh shell` is encrypted with the KMS key {key}; SSH is not asked for that",
             "allow kms:GenerateDataKey on it to people, and kms:Decrypt to the node's role",

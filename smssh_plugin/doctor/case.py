@@ -64,14 +64,14 @@ class Case:
     """What the checks look at; for any number of threads.
 
     Attributes:
-        session: the AWS session.
+        aws: the AWS session.
         job_name: the job that was named, by its name or an address; None where none was.
         pipeline_name: the pipeline that was named; None where none was.
         subnets: the ids of the subnets that were named.
         security_groups: the ids of the security groups that were named with them.
     """
 
-    session: AwsSession
+    aws: AwsSession
     job_name: str | None = None
     pipeline_name: str | None = None
     subnets: Sequence[str] = ()
@@ -102,7 +102,7 @@ class Case:
         Raises:
             SmsshError: STS does not say.
         """
-        return self.once("caller", lambda: identity_calls.caller(self.session))
+        return self.once("caller", lambda: identity_calls.caller(self.aws))
 
     def job(self) -> Job:
         """The job that was named.
@@ -116,12 +116,12 @@ class Case:
         assert self.job_name is not None
         if "." not in self.job_name:
             for kind in DESCRIBE:
-                found = described_job(self.session, kind, self.job_name)
+                found = described_job(self.aws, kind, self.job_name)
                 if found is not None:
                     return Job(StepJob((self.job_name,), kind, ""), self.job_name, DEFAULT_HOST, found)
             raise SmsshError(
-                f"there is no training, processing or transform job {self.job_name!r} in {self.session.region}",
-                hint=f"check the name, and the region (from {self.session.region_origin}; --region names another)",
+                f"there is no training, processing or transform job {self.job_name!r} in {self.aws.region}",
+                hint=f"check the name, and the region (from {self.aws.region_origin}; --region names another)",
                 reference="no-job",
                 status=ExitStatus.NOT_FOUND,
             )
@@ -135,11 +135,11 @@ class Case:
             )
         try:
             job = (
-                job_of_step(address, self.session)
+                job_of_step(address, self.aws)
                 if isinstance(address, StepAddress)
                 else StepJob((address.job,), address.kind, "")
             )
-            name, described = own_name(self.session, job, address.host or DEFAULT_HOST)
+            name, described = own_name(self.aws, job, address.host or DEFAULT_HOST)
         except NotYet as not_yet:
             raise not_yet.error from None
         return Job(job, name, address.host or DEFAULT_HOST, described)

@@ -56,7 +56,7 @@ def exists(case: Case) -> Finding:
         where = _elsewhere(case)
         if where:
             return problem(
-                f"{case.job_name} is not in {case.session.region}, but in {where}",
+                f"{case.job_name} is not in {case.aws.region}, but in {where}",
                 fix=f"use --region {where}",
             )
         return problem(error.message, fix=error.hint or "check the name")
@@ -74,10 +74,10 @@ def _elsewhere(case: Case) -> str:
     places = {
         os.environ.get("AWS_REGION"),
         os.environ.get("AWS_DEFAULT_REGION"),
-        case.session.profile.get("region"),
+        case.aws.profile.get("region"),
     }
-    for region in sorted(filter(None, places - {case.session.region})):
-        other = AwsSession(region, case.session.profile.name if case.session.profile.explicit else None)
+    for region in sorted(filter(None, places - {case.aws.region})):
+        other = AwsSession(region, case.aws.profile.name if case.aws.profile.explicit else None)
         try:
             if any(described_job(other, kind, name) for kind in DESCRIBE):
                 return region
@@ -116,7 +116,7 @@ def request(case: Case) -> Finding:
     if job.native:
         return ok("SageMaker's remote debugging is on: it can be entered without smssh")
     environment = job.described.get("Environment") or {}
-    if submitted_with_smssh(case.session, job.kind, job.described):
+    if submitted_with_smssh(case.aws, job.kind, job.described):
         return ok("its request has smssh in it")
     off = environment.get("SMSSH_ENABLE")
     if off is not None:
@@ -149,7 +149,7 @@ def network(case: Case) -> Finding:
         return ok("it runs in a VPC, and its host is online")
     if vpc:
         subnets = ", ".join(map(str, vpc.get("Subnets") or ()))
-        region = case.session.region
+        region = case.aws.region
         return hint(
             f"it runs in a VPC ({subnets}): without a way to the internet, that needs endpoints",
             f"interface endpoints com.amazonaws.{region}.ssm and com.amazonaws.{region}.ssmmessages, with private DNS; "
@@ -177,7 +177,7 @@ def role(case: Case) -> Finding:
     if in_use(case):
         return ok(f"its host is online with the role {in_use(case)}")
     try:
-        answer = identity_calls.call(case.session, "iam", "get_role", RoleName=short)
+        answer = identity_calls.call(case.aws, "iam", "get_role", RoleName=short)
     except ServiceRefused as error:
         if error.code != "NoSuchEntity":
             raise
@@ -189,9 +189,9 @@ def role(case: Case) -> Finding:
     caller = case.caller()
     account = _account(name) or caller.account
     found = trust.trust(
-        answer["Role"]["AssumeRolePolicyDocument"], caller.partition, account, case.session.region
+        answer["Role"]["AssumeRolePolicyDocument"], caller.partition, account, case.aws.region
     )
-    wanted = trust.statement(caller.partition, account, case.session.region)
+    wanted = trust.statement(caller.partition, account, case.aws.region)
     if found.trusted is None:
         return unknown(
             f"cannot tell whether Systems Manager may use the role {short}: {found.why}",
@@ -291,7 +291,7 @@ def _node_role(case: Case) -> str:
 
 def _model(case: Case) -> dict[str, Any]:
     name = str(case.job().described.get("ModelName") or "")
-    return case.once("model", lambda: case.session.call("sagemaker", "describe_model", ModelName=name))
+    return case.once("model", lambda: case.aws.call("sagemaker", "describe_model", ModelName=name))
 
 
 def node(case: Case) -> Finding:
@@ -337,7 +337,7 @@ def _registered(case: Case) -> list[dict[str, Any]]:
     ]
 
     def ask() -> list[dict[str, Any]]:
-        pages = case.session.pages("ssm", "describe_instance_information", Filters=filters, MaxResults=50)
+        pages = case.aws.pages("ssm", "describe_instance_information", Filters=filters, MaxResults=50)
         return [each for page in pages for each in page.get("InstanceInformationList", [])]
 
     return case.once("registered", ask)
@@ -358,7 +358,7 @@ def _running_since(job: Job) -> float:
 def _said(case: Case) -> list[str]:
     """The last lines of smssh in the job's log that say what to do, or else its last line."""
     job = case.job()
-    ours = [each for each in tail(case.session, job.kind, job.name, LOG_LINES) if each.startswith("smssh: ")]
+    ours = [each for each in tail(case.aws, job.kind, job.name, LOG_LINES) if each.startswith("smssh: ")]
     return ([each for each in ours if "hint:" in each] or ours)[-SHOWN_LINES:]
 
 
@@ -399,7 +399,7 @@ def claimants(case: Case) -> Finding:
     job = case.job()
     if job.native:
         return ok("SageMaker itself says which host is meant")
-    living, over = claims(case.session, job.job, job.host)
+    living, over = claims(case.aws, job.job, job.host)
     if not living:
         if _online_with_other_role(case):
             return problem(
@@ -418,7 +418,7 @@ def claimants(case: Case) -> Finding:
         chosen = living[0][1]
     else:
         try:
-            chosen = only_claim(case.session, job.job, job.host, living)
+            chosen = only_claim(case.aws, job.job, job.host, living)
         except SmsshError as error:
             if error.reference != "several-nodes":
                 raise
@@ -447,7 +447,7 @@ def tags(case: Case) -> Finding:
     """Whether its node says all that a login needs, and belongs to the owner that is meant."""
     job = case.job()
     if job.native:
-        found = native.announced(case.session, job.described, job.host)
+        found = native.announced(case.aws, job.described, job.host)
         if found is None:
             return hint(
                 f"{job.host} has announced no SSH server",
@@ -455,10 +455,10 @@ def tags(case: Case) -> Finding:
             )
         key, address = str(found.get("host_key") or ""), f"{job.host}.{job.name}"
     else:
-        living, _ = claims(case.session, job.job, job.host)
+        living, _ = claims(case.aws, job.job, job.host)
         if not living:
             return ok("there is no online node to look at")
-        one = living[0][1] if len(living) == 1 else only_claim(case.session, job.job, job.host, living)
+        one = living[0][1] if len(living) == 1 else only_claim(case.aws, job.job, job.host, living)
         try:
             managed_nodes.checked_owner(one)
         except SmsshError as error:

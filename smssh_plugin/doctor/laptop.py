@@ -220,12 +220,12 @@ def _mismatch(private: Path, public: Path) -> Finding | None:
 
 def region(case: Case) -> Finding:
     """The region that is asked, and whether boto3 asks the same."""
-    found, origin = case.session.region, case.session.region_origin
-    case.session.endpoint("ssm")
+    found, origin = case.aws.region, case.aws.region_origin
+    case.aws.endpoint("ssm")
     # botocore reads AWS_DEFAULT_REGION and the profile, and never AWS_REGION.
     places = (
         (os.environ.get("AWS_DEFAULT_REGION"), "AWS_DEFAULT_REGION"),
-        (case.session.profile.get("region"), f"profile {case.session.profile.name}"),
+        (case.aws.profile.get("region"), f"profile {case.aws.profile.name}"),
     )
     boto, place = next((each for each in places if each[0]), (None, ""))
     if origin == "AWS_REGION" and boto != found:
@@ -247,7 +247,7 @@ def region_checked(case: Case) -> Finding:
 
 def proxy(case: Case) -> Finding:
     """The proxy that leads to AWS, as variables and the system name it."""
-    parts = urlsplit(case.session.endpoint("ssm"))
+    parts = urlsplit(case.aws.endpoint("ssm"))
     assert parts.hostname is not None
     secure = parts.scheme == "https"
     name = "HTTPS_PROXY" if secure else "HTTP_PROXY"
@@ -285,7 +285,7 @@ def certificates(case: Case) -> Finding:
     # In the order in which they count; what another one replaces does no harm.
     places = (
         ("AWS_CA_BUNDLE", os.environ.get("AWS_CA_BUNDLE")),
-        (f"ca_bundle of profile {case.session.profile.name}", case.session.profile.get("ca_bundle")),
+        (f"ca_bundle of profile {case.aws.profile.name}", case.aws.profile.get("ca_bundle")),
         ("REQUESTS_CA_BUNDLE", os.environ.get("REQUESTS_CA_BUNDLE")),
         ("SSL_CERT_FILE", os.environ.get("SSL_CERT_FILE")),
     )
@@ -319,7 +319,7 @@ def _dates(case: Case) -> dict[str, str]:
         found: dict[str, str] = {}
         for url in _urls(case):
             try:
-                connection = transport.connect(url, CONNECT_SECONDS, READ_SECONDS, case.session.ca_bundle)
+                connection = transport.connect(url, CONNECT_SECONDS, READ_SECONDS, case.aws.ca_bundle)
                 try:
                     # No credentials, so that a wrong clock is told apart from them; any answer will do.
                     connection.request("GET", "/")
@@ -335,13 +335,11 @@ def _dates(case: Case) -> dict[str, str]:
 
 def _urls(case: Case) -> list[str]:
     """The addresses of the services that a login needs: calls, and the stream of a session."""
-    urls = [case.session.endpoint("ssm"), case.session.endpoint("sagemaker")]
+    urls = [case.aws.endpoint("ssm"), case.aws.endpoint("sagemaker")]
     first = urls[0]
     if urlsplit(first).netloc.startswith("ssm."):
         urls.append(
-            case.session.stream_url(first.replace("//ssm.", "//ssmmessages.", 1)).replace(
-                "wss://", "https://"
-            )
+            case.aws.stream_url(first.replace("//ssm.", "//ssmmessages.", 1)).replace("wss://", "https://")
         )
     return list(dict.fromkeys(urls))
 

@@ -100,7 +100,7 @@ def subnets(case: Case) -> Finding:
         if not error.code.startswith("InvalidSubnetID"):
             raise
         return problem(
-            f"there is no such subnet in {case.session.region}: {error.message}",
+            f"there is no such subnet in {case.aws.region}: {error.message}",
             fix="name subnets that exist, in the region of the jobs",
             who="the person who submits the job",
         )
@@ -120,7 +120,7 @@ def endpoints(case: Case) -> Finding:
     if not _place(case).subnets:
         return _elsewhere(case)
     network = _network(case)
-    region = case.session.region
+    region = case.aws.region
     missing: list[str] = []
     unsure: list[str] = []
     for subnet in network.ways:
@@ -184,7 +184,7 @@ def private_dns(case: Case) -> Finding:
             name = found[0]["VpcEndpointId"]
             return problem(
                 f"the endpoint {name} for {service} has no private DNS: the name of the service does not lead to it",
-                fix=f"run `aws ec2 modify-vpc-endpoint --region {case.session.region} --vpc-endpoint-id {name} "
+                fix=f"run `aws ec2 modify-vpc-endpoint --region {case.aws.region} --vpc-endpoint-id {name} "
                 "--private-dns-enabled`",
                 who=ADMINISTRATOR,
                 statement={"Effect": "Allow", "Action": "ec2:ModifyVpcEndpoint", "Resource": "*"},
@@ -194,13 +194,13 @@ def private_dns(case: Case) -> Finding:
         ("enableDnsHostnames", "EnableDnsHostnames"),
     ):
         said = identity_calls.call(
-            case.session, "ec2", "describe_vpc_attribute", VpcId=network.vpc, Attribute=attribute
+            case.aws, "ec2", "describe_vpc_attribute", VpcId=network.vpc, Attribute=attribute
         )
         if not (said.get(answer) or {}).get("Value"):
             option = "--enable-dns-support" if attribute == "enableDnsSupport" else "--enable-dns-hostnames"
             return problem(
                 f"{attribute} of {network.vpc} is off: private DNS of its endpoints has no effect",
-                fix=f"run `aws ec2 modify-vpc-attribute --region {case.session.region} --vpc-id {network.vpc} "
+                fix=f"run `aws ec2 modify-vpc-attribute --region {case.aws.region} --vpc-id {network.vpc} "
                 f"{option}`",
                 who=ADMINISTRATOR,
                 statement={"Effect": "Allow", "Action": "ec2:ModifyVpcAttribute", "Resource": "*"},
@@ -221,7 +221,7 @@ def job_groups(case: Case) -> Finding:
         if not error.code.startswith("InvalidGroup"):
             raise
         return problem(
-            f"there is no such security group in {case.session.region}: {error.message}",
+            f"there is no such security group in {case.aws.region}: {error.message}",
             fix="name security groups that exist, of the subnets' VPC",
             who="the person who submits the job",
         )
@@ -336,7 +336,7 @@ def _services(case: Case) -> tuple[str, ...]:
 def _subnets(case: Case) -> list[dict[str, Any]]:
     def ask() -> list[dict[str, Any]]:
         answer = identity_calls.call(
-            case.session, "ec2", "describe_subnets", SubnetIds=list(_place(case).subnets)
+            case.aws, "ec2", "describe_subnets", SubnetIds=list(_place(case).subnets)
         )
         return list(answer["Subnets"])
 
@@ -351,7 +351,7 @@ def _look(case: Case) -> Network:
     found = _subnets(case)
     vpc = str(found[0]["VpcId"])
     of_vpc = [{"Name": "vpc-id", "Values": [vpc]}]
-    tables = identity_calls.call(case.session, "ec2", "describe_route_tables", Filters=of_vpc)["RouteTables"]
+    tables = identity_calls.call(case.aws, "ec2", "describe_route_tables", Filters=of_vpc)["RouteTables"]
     ways, own = {}, {}
     for each in found:
         subnet = str(each["SubnetId"])
@@ -359,11 +359,11 @@ def _look(case: Case) -> Network:
         own[subnet] = str(table.get("RouteTableId") or "")
         ways[subnet] = _leads_to(table)
     listed: dict[str, list[dict[str, Any]]] = {}
-    answer = identity_calls.call(case.session, "ec2", "describe_vpc_endpoints", Filters=of_vpc)
+    answer = identity_calls.call(case.aws, "ec2", "describe_vpc_endpoints", Filters=of_vpc)
     for each in answer["VpcEndpoints"]:
         if str(each.get("State", "")).lower() == "available":
             name = str(each["ServiceName"])
-            if f".{case.session.region}." in name:
+            if f".{case.aws.region}." in name:
                 listed.setdefault(name.rpartition(".")[2], []).append(each)
     shared = any(each.get("OwnerId") not in (None, case.caller().account) for each in found)
     return Network(vpc, tuple(str(each["CidrBlock"]) for each in found), ways, own, listed, shared)
@@ -434,7 +434,7 @@ def _rules(case: Case, groups: tuple[str, ...], direction: str) -> Iterable[dict
         return
 
     def ask() -> list[dict[str, Any]]:
-        answer = identity_calls.call(case.session, "ec2", "describe_security_groups", GroupIds=list(groups))
+        answer = identity_calls.call(case.aws, "ec2", "describe_security_groups", GroupIds=list(groups))
         return list(answer["SecurityGroups"])
 
     for group in case.once(f"groups {' '.join(groups)}", ask):

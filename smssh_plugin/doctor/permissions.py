@@ -53,34 +53,32 @@ class Need:
 
 
 def _nodes(case: Case) -> object:
-    return case.session.call_once("ssm", "describe_instance_information", MaxResults=5)
+    return case.aws.call_once("ssm", "describe_instance_information", MaxResults=5)
 
 
 def _tags(case: Case) -> object:
-    return case.session.call_once(
+    return case.aws.call_once(
         "ssm", "list_tags_for_resource", ResourceType="ManagedInstance", ResourceId=NOBODY
     )
 
 
 def _session(case: Case) -> object:
-    document = case.session.document("ssh", SSH_DOCUMENT)
-    answer = case.session.call_once("ssm", "start_session", Target=NOBODY, DocumentName=document)
+    document = case.aws.document("ssh", SSH_DOCUMENT)
+    answer = case.aws.call_once("ssm", "start_session", Target=NOBODY, DocumentName=document)
     # There is no such node, so that no service opens a session; should one do, it is ended.
-    return case.session.call_once("ssm", "terminate_session", SessionId=answer["SessionId"])
+    return case.aws.call_once("ssm", "terminate_session", SessionId=answer["SessionId"])
 
 
 def _terminate(case: Case) -> object:
-    return case.session.call_once(
-        "ssm", "terminate_session", SessionId=f"smssh-doctor-{uuid.uuid4().hex[:17]}"
-    )
+    return case.aws.call_once("ssm", "terminate_session", SessionId=f"smssh-doctor-{uuid.uuid4().hex[:17]}")
 
 
 def _describe(operation: str, key: str, case: Case) -> object:
-    return case.session.call_once("sagemaker", operation, **{key: f"smssh-doctor-{uuid.uuid4().hex[:12]}"})
+    return case.aws.call_once("sagemaker", operation, **{key: f"smssh-doctor-{uuid.uuid4().hex[:12]}"})
 
 
 def _executions(case: Case) -> object:
-    return case.session.call_once(
+    return case.aws.call_once(
         "sagemaker", "list_pipeline_executions", PipelineName=f"smssh-doctor-{uuid.uuid4().hex[:12]}"
     )
 
@@ -274,7 +272,7 @@ def _principal(case: Case) -> str:
             return caller.arn
         if kind == "assumed-role":
             # With its path, which an assumed role's ARN has not.
-            return str(identity_calls.call(case.session, "iam", "get_role", RoleName=rest[0])["Role"]["Arn"])
+            return str(identity_calls.call(case.aws, "iam", "get_role", RoleName=rest[0])["Role"]["Arn"])
         raise SmsshError(f"IAM does not simulate {caller.arn}", reference="not-simulated")
 
     return case.once("principal", ask)
@@ -285,13 +283,13 @@ def _resource(pattern: str, case: Case) -> str:
         return "*"
     caller = case.caller()
     if pattern == DOCUMENT:
-        name = case.session.document("ssh", SSH_DOCUMENT)
+        name = case.aws.document("ssh", SSH_DOCUMENT)
         if name.startswith("arn:"):
             return name
         # Those of AWS belong to no account.
         pattern = f"arn:P:ssm:R:{'' if name.startswith('AWS-') else 'A'}:document/{name}"
     parts = pattern.split(":", 5)
-    values = {"P": caller.partition, "R": case.session.region, "A": caller.account}
+    values = {"P": caller.partition, "R": case.aws.region, "A": caller.account}
     return ":".join([*(values.get(part, part) for part in parts[:5]), parts[5]])
 
 

@@ -43,11 +43,11 @@ def described(case: Case) -> dict[str, Any]:
 
     def ask() -> dict[str, Any]:
         try:
-            return case.session.call("sagemaker", "describe_pipeline", PipelineName=name)
+            return case.aws.call("sagemaker", "describe_pipeline", PipelineName=name)
         except ServiceRefused as error:
             if error.code not in ("ResourceNotFound", "ValidationException"):
                 raise
-            raise no_pipeline(case.session, name) from error
+            raise no_pipeline(case.aws, name) from error
 
     return case.once("pipeline", ask)
 
@@ -95,13 +95,13 @@ def definition(case: Case) -> Finding:
 def execution(case: Case) -> Finding:
     """Its newest execution: whether a step of it runs now."""
     try:
-        arn = execution_arn(case.session, str(case.pipeline_name), None)
+        arn = execution_arn(case.aws, str(case.pipeline_name), None)
     except SmsshError as error:
         if error.reference != "no-execution":
             raise
         return hint(error.message, fix=error.hint or "start it")
     name = arn.rpartition("/")[2]
-    steps = steps_of(case.session, arn)
+    steps = steps_of(case.aws, arn)
     running = [
         each for each in steps if each.get("StepStatus") == "Executing" and describe_step(each) is not None
     ]

@@ -49,7 +49,7 @@ def _run(check: Any, kind: str, usable: bool, case: Case) -> Finding:
     """
     if not usable:
         raise TypeError(f"{kind} has no id of the form SUBJECT.NAME, in lower case")
-    answer = check.run(case.session)
+    answer = check.run(case.aws)
     if not isinstance(answer, Mapping):
         raise TypeError(f"{kind}.run returned a {type(answer).__name__}, not a mapping")
     outcome = Outcome(answer.get("outcome"))

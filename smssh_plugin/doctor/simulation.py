@@ -65,7 +65,7 @@ def _ask(
         for key, value in context.items()
     ]
     answer = identity_calls.call(
-        case.session,
+        case.aws,
         "iam",
         "simulate_principal_policy",
         PolicySourceArn=principal,

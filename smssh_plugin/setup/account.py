@@ -30,14 +30,14 @@ class Account:
     """The account of a session's credentials.
 
     Args:
-        session: the AWS session.
+        aws: the AWS session.
         sleep: waits some seconds.
     """
 
-    def __init__(self, session: AwsSession, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.session = session
+    def __init__(self, aws: AwsSession, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.aws = aws
         self._sleep = sleep
-        self._iam = IdentityClient(session, "iam", ATTEMPTS)
+        self._iam = IdentityClient(aws, "iam", ATTEMPTS)
 
     @cached_property
     def caller(self) -> Caller:
@@ -46,7 +46,7 @@ class Account:
         Raises:
             SmsshError: there are no credentials, they are not valid, or STS cannot be reached.
         """
-        return caller(self.session)
+        return caller(self.aws)
 
     @cached_property
     def alias(self) -> str:
@@ -67,7 +67,7 @@ class Account:
         """Make one call of IAM or Systems Manager; its errors are those of `AwsSession.call`."""
         if service == "iam":
             return self._iam.call(operation, **arguments)
-        return self.session.call(service, operation, **arguments)
+        return self.aws.call(service, operation, **arguments)
 
     def find(self, service: str, operation: str, **arguments: Any) -> dict[str, Any] | None:
         """Read one thing; None if it does not exist."""

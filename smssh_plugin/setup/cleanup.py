@@ -46,16 +46,16 @@ class Cleanup:
     """Removes entries; `results` is complete after each of them, so that Ctrl-C loses nothing.
 
     Args:
-        session: the AWS session.
+        aws: the AWS session.
         limits: what may be removed, as for the look.
         clock: the time, in seconds since the epoch.
     """
 
-    def __init__(self, session: AwsSession, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(self, aws: AwsSession, limits: Limits, clock: Callable[[], float]) -> None:
         self.results: list[Result] = []
         self.error: SmsshError | None = None
         """Why there is an end before the last entry; or the first denial."""
-        self._session = session
+        self._aws = aws
         self._limits = limits
         self._clock = clock
         self._denied: set[tuple[str, str, str]] = set()
@@ -100,8 +100,8 @@ class Cleanup:
 
     def _removed(self, entry: Entry) -> Result:
         """Look at an entry again, its tags last, and remove it."""
-        fate = fate_of(self._session, *entry.job)
-        now = read(self._session, entry)
+        fate = fate_of(self._aws, *entry.job)
+        now = read(self._aws, entry)
         if now is None:
             return Result(entry, GONE, "somebody else removed it")
         if now.tags != entry.tags:
@@ -113,9 +113,9 @@ class Cleanup:
         self.results[-1] = Result(entry, LEFT, "it may be removed: the service did not say")
         try:
             if entry.what == "node":
-                self._session.call("ssm", "deregister_managed_instance", InstanceId=entry.id)
+                self._aws.call("ssm", "deregister_managed_instance", InstanceId=entry.id)
             else:
-                self._session.call("ssm", "delete_activation", ActivationId=entry.id)
+                self._aws.call("ssm", "delete_activation", ActivationId=entry.id)
         except ServiceRefused as error:
             if error.code not in _GONE_CODES:
                 raise

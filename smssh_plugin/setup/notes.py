@@ -75,11 +75,11 @@ def notes(setup: Setup, forms: Iterable[str]) -> list[str]:
     return found
 
 
-def billable(session: AwsSession) -> str:
+def billable(aws: AwsSession) -> str:
     """How many hybrid nodes the advanced tier makes billable, in a sentence; or why that is not known."""
     try:
-        region = session.region
-        every, others = hybrid_nodes(session)
+        region = aws.region
+        every, others = hybrid_nodes(aws)
     except SmsshError as error:
         return f"cannot tell which hybrid nodes the advanced tier makes billable: {error.message}"
     text = f"the advanced tier makes every hybrid node of {region} billable by the hour: {len(every)} now"
@@ -89,7 +89,7 @@ def billable(session: AwsSession) -> str:
     return text
 
 
-def hybrid_nodes(session: AwsSession) -> tuple[list[str], list[str]]:
+def hybrid_nodes(aws: AwsSession) -> tuple[list[str], list[str]]:
     """The ids of all hybrid nodes, and of those among them that are not of smssh.
 
     Two listings: "Tag filters can't be combined with other filter types" (DescribeInstanceInformation's reference).
@@ -97,13 +97,13 @@ def hybrid_nodes(session: AwsSession) -> tuple[list[str], list[str]]:
     Raises:
         SmsshError: they cannot be listed.
     """
-    every = _nodes(session, "ResourceType", "ManagedInstance")
-    ours = set(_nodes(session, "tag-key", "SMSSH")) if every else set()
+    every = _nodes(aws, "ResourceType", "ManagedInstance")
+    ours = set(_nodes(aws, "tag-key", "SMSSH")) if every else set()
     return every, [each for each in every if each not in ours]
 
 
-def _nodes(session: AwsSession, key: str, value: str) -> list[str]:
-    pages = session.pages(
+def _nodes(aws: AwsSession, key: str, value: str) -> list[str]:
+    pages = aws.pages(
         "ssm", "describe_instance_information", Filters=[{"Key": key, "Values": [value]}], MaxResults=50
     )
     return [str(info["InstanceId"]) for page in pages for info in page.get("InstanceInformationList", ())]

@@ -180,14 +180,14 @@ class Overview:
 _NOT_ASKED = Fate("untold", "it was not asked for")
 
 
-def look(session: AwsSession, makers: tuple[Maker, ...], limits: Limits, now: float) -> Overview:
+def look(aws: AwsSession, makers: tuple[Maker, ...], limits: Limits, now: float) -> Overview:
     """All nodes and activations of these makers, in this account and region.
 
     The calls are one for 50 nodes with such tags, one for 50 activations of the account (DescribeActivations cannot
     filter by tag), one for each node that is not online and old enough, and one for each job.
 
     Args:
-        session: the AWS session.
+        aws: the AWS session.
         makers: what made the entries; of several that fit, the first.
         limits: what may be removed.
         now: the time, in seconds since the epoch.
@@ -197,7 +197,7 @@ def look(session: AwsSession, makers: tuple[Maker, ...], limits: Limits, now: fl
     """
     listed: dict[str, Entry] = {}
     for maker in makers:
-        for entry in _listed_nodes(session, maker, limits):
+        for entry in _listed_nodes(aws, maker, limits):
             listed.setdefault(entry.id, entry)
     found: list[Finding] = []
     old: list[Entry] = []
@@ -207,39 +207,39 @@ def look(session: AwsSession, makers: tuple[Maker, ...], limits: Limits, now: fl
             found.append(Finding(entry, False, early))
         else:
             old.append(entry)
-    tagged = [entry for entry in at_once(lambda one: _with_tags(session, one), old) if entry is not None]
+    tagged = [entry for entry in at_once(lambda one: _with_tags(aws, one), old) if entry is not None]
     problem = None
     try:
-        tagged += _listed_activations(session, makers, limits)
+        tagged += _listed_activations(aws, makers, limits)
     except SmsshError as error:
         if error.reference != "access-denied":
             raise
         problem = error
     jobs = sorted({one.job for one in tagged if not (_early(one, limits, now) or _foreign(one, limits))})
-    fates = dict(zip(jobs, at_once(lambda job: fate_of(session, *job), jobs), strict=True))
+    fates = dict(zip(jobs, at_once(lambda job: fate_of(aws, *job), jobs), strict=True))
     found += [judge(one, fates.get(one.job, _NOT_ASKED), limits, now) for one in tagged]
     return Overview(sorted(found, key=lambda finding: (finding.entry.seen, finding.entry.id)), problem)
 
 
-def read(session: AwsSession, entry: Entry) -> Entry | None:
+def read(aws: AwsSession, entry: Entry) -> Entry | None:
     """The entry as it is now, its tags read last; None where it is gone."""
     if entry.what == "activation":
         filters = [{"FilterKey": "ActivationIds", "FilterValues": [entry.id]}]
-        for page in session.pages("ssm", "describe_activations", Filters=filters, MaxResults=50):
+        for page in aws.pages("ssm", "describe_activations", Filters=filters, MaxResults=50):
             for info in page.get("ActivationList", []):
                 if info.get("ActivationId") == entry.id:
                     return _activation(info, entry.maker)
         return None
     wanted = [{"Key": "InstanceIds", "Values": [entry.id]}]
     try:
-        answer = session.call("ssm", "describe_instance_information", Filters=wanted, MaxResults=50)
+        answer = aws.call("ssm", "describe_instance_information", Filters=wanted, MaxResults=50)
     except ServiceRefused as error:
         if error.code != "InvalidInstanceId":
             raise
         return None
     for info in answer.get("InstanceInformationList", []):
         if info.get("InstanceId") == entry.id:
-            return _with_tags(session, _node(info, entry.maker))
+            return _with_tags(aws, _node(info, entry.maker))
     return None
 
 
@@ -267,7 +267,7 @@ def judge(entry: Entry, fate: Fate, limits: Limits, now: float) -> Finding:
     return Finding(entry, False, f"its job has not ended ({fate.detail})")
 
 
-def fate_of(session: AwsSession, kind: str, name: str) -> Fate:
+def fate_of(aws: AwsSession, kind: str, name: str) -> Fate:
     """What SageMaker says of a job.
 
     Raises:
@@ -277,7 +277,7 @@ def fate_of(session: AwsSession, kind: str, name: str) -> Fate:
         return Fate("unknown", "SageMaker keeps no record of such a host" if kind else "its tags name no job")
     operation, key, status = DESCRIBE[kind]
     try:
-        found = str(session.call("sagemaker", operation, **{key: name}).get(status, "without a status"))
+        found = str(aws.call("sagemaker", operation, **{key: name}).get(status, "without a status"))
     except ServiceRefused as error:
         if error.passing:
             raise
@@ -294,20 +294,20 @@ def fate_of(session: AwsSession, kind: str, name: str) -> Fate:
 # ----------------------------------------------------------------------------------------------------- what there is
 
 
-def _listed_nodes(session: AwsSession, maker: Maker, limits: Limits) -> Iterator[Entry]:
+def _listed_nodes(aws: AwsSession, maker: Maker, limits: Limits) -> Iterator[Entry]:
     """The nodes that have the first tag of a maker, without their tags."""
     filters = [{"Key": "tag-key", "Values": [maker.tags[0]]}]
     if limits.owner is not None:
         filters.append({"Key": "tag:SSHOwner", "Values": [limits.owner]})
-    for page in session.pages("ssm", "describe_instance_information", Filters=filters, MaxResults=50):
+    for page in aws.pages("ssm", "describe_instance_information", Filters=filters, MaxResults=50):
         for info in page.get("InstanceInformationList", []):
             if _NODE.fullmatch(str(info.get("InstanceId"))):  # no instance of EC2, whatever its tags are
                 yield _node(info, maker)
 
 
-def _listed_activations(session: AwsSession, makers: tuple[Maker, ...], limits: Limits) -> Iterator[Entry]:
+def _listed_activations(aws: AwsSession, makers: tuple[Maker, ...], limits: Limits) -> Iterator[Entry]:
     """The activations that have all tags of a maker, and the owner, if one is wanted."""
-    for page in session.pages("ssm", "describe_activations", MaxResults=50):
+    for page in aws.pages("ssm", "describe_activations", MaxResults=50):
         for info in page.get("ActivationList", []):
             made = (_activation(info, maker) for maker in makers)
             entry = next((one for one in made if _has_its_tags(one)), None)
@@ -340,10 +340,10 @@ def _activation(info: dict[str, Any], maker: Maker) -> Entry:
     )
 
 
-def _with_tags(session: AwsSession, entry: Entry) -> Entry | None:
+def _with_tags(aws: AwsSession, entry: Entry) -> Entry | None:
     """A node with its tags; None where it is gone."""
     try:
-        answer = session.call(
+        answer = aws.call(
             "ssm", "list_tags_for_resource", ResourceType="ManagedInstance", ResourceId=entry.id
         )
     except ServiceRefused as error:

@@ -136,7 +136,7 @@ class Tier:
     def _nodes(self) -> str:
         """The hybrid nodes that need it, in words; "" if no node does."""
         try:
-            every, others = hybrid_nodes(self._account.session)
+            every, others = hybrid_nodes(self._account.aws)
         except SmsshError as error:
             return f"an unknown number of hybrid nodes ({error.message})"
         if not every:
