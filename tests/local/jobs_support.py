@@ -258,9 +258,10 @@ def world(moto_endpoint: str, tmp_path: Path) -> Iterator[World]:
     except SmsshError as error:
         needs.missing("namespaces", error.message)
     image = image_environment()
+    session = boto3.Session()  # boto3's default one would stay for the tests of other files
 
     def client(name: Literal["s3", "logs"]) -> Any:
-        return boto3.client(
+        return session.client(
             name,
             endpoint_url=moto_endpoint,
             region_name="us-east-1",

@@ -258,7 +258,8 @@ def test_a_model_is_left_alone_and_with_it_its_transform_jobs(boto_session: boto
     assert "steps=('*', 'model')" in text
     assert "launcher='baked'" in text
     # In another region, a model of that name is another one.
-    elsewhere = enable(boto3.client("sagemaker", region_name="eu-west-1"), OPTIONS, boto_session=boto_session)
+    other = boto3.Session().client("sagemaker", region_name="eu-west-1")
+    elsewhere = enable(other, OPTIONS, boto_session=boto_session)
     body, (text,) = said_of(elsewhere, "create_transform_job", JOB)
     assert "its model was not seen to get SSH" in text
     assert body["Environment"] == {"SMSSH_ENABLE": "1"}

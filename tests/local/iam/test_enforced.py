@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 ACCOUNT = "123456789012"
 BUCKET = "iam"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/jobs"
+SESSION = boto3.Session()
+"""Not boto3's default one, which would stay for the tests of other files."""
 NODE = {"Key": "SSHOwner", "Value": "team"}, {"Key": "SMSSHJob", "Value": "j"}
 
 
@@ -49,7 +51,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def client(emulator: Service, name: str, who: str | Key, **settings: Any) -> Any:
     assert emulator.iam is not None
     key = emulator.iam.keys[who] if isinstance(who, str) else who
-    return boto3.client(
+    return SESSION.client(
         name,
         endpoint_url=emulator.endpoint,
         region_name="us-east-1",
