@@ -376,6 +376,12 @@ ADMIN = (
         ("get_parameter", "put_parameter", "delete_parameter"),
     ),
     Permission(
+        "ssm:GetParametersByPath",
+        "the parameter `/smssh/setup`",
+        "`--part tier`, `--undo`: the other setups that use the tier",
+        ("get_parameters_by_path",),
+    ),
+    Permission(
         "ssm:DescribeInstanceInformation",
         "`*`",
         "`--part tier`, `--undo`: the hybrid nodes that the tier is for; optional",

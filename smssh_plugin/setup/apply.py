@@ -178,7 +178,7 @@ class Run:
                 progress(now)
                 continue
             if now is not None and now.acts:
-                if not self._undo and now.lines != shown.lines:
+                if not self._undo and (now.what, now.lines) != (shown.what, shown.lines):
                     raise _changed(now)
                 (resource.remove if self._undo else resource.make)()
             # What no longer needs to be done has been done by somebody else.

@@ -300,6 +300,33 @@ def test_what_an_undo_leaves_is_named_and_its_status_says_so(
     assert place.service.sessions.tier == "standard"
 
 
+@pytest.mark.parametrize("names", [("smssh", "vision"), ("vision", "smssh")])
+def test_an_undo_leaves_the_tier_on_for_another_setup(
+    place: Place, capsys: pytest.CaptureFixture[str], names: tuple[str, str]
+) -> None:
+    before = place.state()
+    first, last = names
+    tier = ("--part", "tier")
+    for name in ("smssh", "vision"):
+        assert setup(capsys, *tier, "--name", name, "--apply", *YES)[0] == 0
+    status, out, _ = setup(capsys, *tier, "--name", "vision", "--apply", *YES)
+    assert (status, "keep    service setting advanced tier" in out) == (0, True)
+    status, out, _ = setup(capsys, "--undo", *tier, "--name", first, *YES)
+    assert status == 0
+    assert (
+        f"remove  parameter /smssh/setup/{first}/tier: the tier stays on: the setup '{last}' uses it; the undo of the "
+        "last one switches it off\n"
+    ) in out
+    assert place.service.sessions.tier == "advanced"
+    add_node(place.service, "job")
+    status, out, _ = setup(capsys, "--undo", "--name", last, *YES)
+    assert (status, place.service.sessions.tier) == (ExitStatus.FAILED, "advanced")
+    assert f"`smssh setup --undo --part tier{'' if last == 'smssh' else ' --name vision'}` does it" in out
+    status, out, _ = setup(capsys, "--undo", *tier, "--name", last, *YES)
+    assert (status, "removed service setting advanced tier: back" in out) == (0, False)
+    assert place.state() == before
+
+
 def test_other_partitions_have_their_own_names(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

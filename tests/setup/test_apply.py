@@ -399,6 +399,114 @@ def test_a_tier_that_was_on_before_stays_on(place: Place, account: Account) -> N
     assert place.state() == before
 
 
+BOTH = ("smssh", "vision")
+
+
+def tier(account: Account, act: Any, name: str) -> None:
+    """Apply or undo the tier of the setup with this name."""
+    act(account, parts=("tier",), name=name) if act is apply else act(account, "tier", name=name)
+
+
+@pytest.mark.parametrize("was", ["Default", "Customized"])
+@pytest.mark.parametrize("first_out", BOTH)
+def test_two_setups_share_the_tier_and_the_last_one_goes_back(
+    place: Place, account: Account, first_out: str, was: str
+) -> None:
+    place.service.sessions.tier_set_by = "" if was == "Default" else "arn:aws:iam::123456789012:user/ann"
+    before = place.state()
+    for name in BOTH:
+        tier(account, apply, name)
+    assert set(verbs(wanted(account, "tier", name="vision")).values()) == {"keep"}
+    (last,) = {*BOTH} - {first_out}
+    tier(account, undo, first_out)
+    assert place.service.sessions.tier == "advanced"
+    tier(account, undo, last)
+    assert place.state() == before
+
+
+@pytest.mark.parametrize("last", BOTH)
+@pytest.mark.parametrize("act", ["apply", "undo"])
+def test_a_setup_that_is_killed_at_any_call_keeps_the_tier_for_another_and_the_last_goes_back(
+    place: Place, account: Account, monkeypatch: pytest.MonkeyPatch, act: str, last: str
+) -> None:
+    before = place.state()
+    what = apply if act == "apply" else undo
+    (other,) = {*BOTH} - {last}
+    killed = 0
+
+    def both() -> None:
+        for name in BOTH:
+            tier(account, apply, name)
+
+    def prepared() -> None:
+        """One setup is there; the other is made, or there too and undone."""
+        failing.number, number = None, failing.number
+        tier(account, apply, last) if what is apply else both()
+        failing.number, failing.made = number, 0
+        tier(account, what, other)
+
+    failing = Failing(monkeypatch, KeyboardInterrupt())
+    for number, after in failing.every_call(prepared):
+        killed += 1
+        if number % 2 == after:
+            tier(account, what, other)
+        assert place.service.sessions.tier == "advanced", (number, after)
+        tier(account, undo, other)
+        assert place.service.sessions.tier == "advanced", (number, after)
+        tier(account, undo, last)
+        assert place.state() == before, (number, after)
+    assert killed >= 5
+
+
+def test_a_setup_that_comes_while_the_tier_is_switched_off_under_it_says_so(
+    place: Place, account: Account
+) -> None:
+    """It was shown that it would only note its use."""
+    tier(account, apply, "smssh")
+    run = wanted(account, "tier", name="vision")
+    assert verbs(run) == {"parameter /smssh/setup/vision/tier": "make"}
+    tier(account, undo, "smssh")
+    before = place.state()
+    with pytest.raises(SmsshError, match="service setting advanced tier has changed since it was shown"):
+        run.act(lambda _: None)
+    assert place.state() == before
+
+
+def test_a_tier_that_somebody_has_set_since_a_setup_is_not_shared(place: Place, account: Account) -> None:
+    tier(account, apply, "smssh")
+    place.service.sessions.tier_set_by = "arn:aws:iam::123456789012:user/ann"
+    (change,) = apply(account, parts=("tier",), name="vision").changes
+    assert (change.verb, change.why) == ("keep", "it is on already")
+
+
+def test_the_record_of_another_setup_that_cannot_be_read_is_named_but_keeps_the_tier(
+    place: Place, account: Account
+) -> None:
+    place.service.sessions.tier = "advanced"
+    place.ssm.put_parameter(Name="/smssh/setup/alpha/tier", Value="?", Type="String")
+    place.ssm.put_parameter(Name="/smssh/setup/alpha/tier/other", Value="?", Type="String")
+    with pytest.raises(SmsshError, match="the parameter /smssh/setup/alpha/tier does not say"):
+        wanted(account, "tier")
+    place.service.sessions.tier = "standard"
+    tier(account, apply, "smssh")
+    assert found(wanted(account, "tier", name="vision"), "parameter /smssh/setup/vision/tier").verb == "make"
+    tier(account, undo, "smssh")
+    assert place.service.sessions.tier == "advanced"
+
+
+def test_many_setups_share_the_tier(place: Place, account: Account) -> None:
+    """More than one page of their records."""
+    before = place.state()
+    names = [f"team{number}" for number in range(12)]
+    for name in names:
+        tier(account, apply, name)
+    for name in names[:-1]:
+        tier(account, undo, name)
+        assert place.service.sessions.tier == "advanced"
+    tier(account, undo, names[-1])
+    assert place.state() == before
+
+
 def test_a_tier_that_somebody_else_has_set_since_stays(place: Place, account: Account) -> None:
     apply(account, parts=("tier",))
     place.service.sessions.tier_set_by = "arn:aws:iam::123456789012:user/ann"
