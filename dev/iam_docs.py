@@ -148,6 +148,7 @@ def page() -> str:
         "people": policies.people(EVERYTHING, own_document=True),
         "ci": policies.ci(EVERYTHING),
         "cleanup": policies.cleanup(EVERYTHING),
+        "costs": policies.costs(EVERYTHING),
         "boundary": policies.boundary(EVERYTHING),
         "scp": policies.guardrails(EVERYTHING),
     }

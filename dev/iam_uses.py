@@ -76,6 +76,7 @@ NOT_ASKED = {
     "smssh-job/Repack": "SageMaker asks, in the job of a model step with `repack=True`; the run has none",
     "smssh-people/JobNames": "asked for a step whose job has capitals in its name and no node; the run's have nodes",
     "smssh-people/RemoteDebug": "`smssh remote-debug`; the run asks for remote debugging when it submits the job",
+    "smssh-costs/OptionsGone": "`smssh costs` where a job's bundle has been deleted; those of the run are there",
     "smssh-cleanup/DeregisterHelper": "`smssh cleanup --include-helper`; the run has no node of sagemaker-ssh-helper",
 }
 """Statements that nothing in the run is denied without, and why they are there all the same."""
@@ -137,7 +138,8 @@ _IDS = (
     (re.compile(r"\b[0-9a-f]{8,40}\b"), "ID"),
     (re.compile(r"(pipelines-)\w+(-Train-)\w+"), r"\1ID\2ID"),
     (re.compile(r"(execution/)\w+"), r"\1ID"),
-    (re.compile(r"(smssh/bundles/)(?!hosts/|repacked/)[^/]+(?:/.*)?$"), r"\1BUNDLE"),
+    (re.compile(r"(smssh/bundles/)[^/]+/(options\.json)$"), r"\1BUNDLE/\2"),
+    (re.compile(r"(smssh/bundles/)(?!hosts/|repacked/|BUNDLE/)[^/]+(?:/.*)?$"), r"\1BUNDLE"),
 )
 _KEEP = (ACCOUNT,)
 
@@ -146,9 +148,10 @@ PAGE = """
 
 The local emulator can [enforce these policies](local-emulator.md#iam). A test submits a job of two hosts that are held
 together, logs in, opens a shell, releases them; logs in to a job with the `native` transport; lets `smssh debug` fix a
-held step of a pipeline; and cleans up: with exactly these policies, and nothing is denied. What was asked of IAM is
-kept. The table says what is denied if one statement is left out and the same requests are decided again. Thirteen of
-the statements are left out of the running emulator, too: what is denied, and what people are told, is the same.
+held step of a pipeline; sums the costs; and cleans up: with exactly these policies, and nothing is denied. What was
+asked of IAM is kept. The table says what is denied if one statement is left out and the same requests are decided
+again. Many of the statements are left out of the running emulator, too: what is denied, and what people are told, is
+the same.
 
 - People and CI are told to `ask for the permission ACTION on RESOURCE`.
 - A job's log says `allow ACTION in the policy of the job's execution role`, and the job goes on without SSH. Where

@@ -389,43 +389,7 @@ ADMIN = (
     ),
 )
 """What `smssh setup --apply` and `--undo` need. NAME is the value of `--name`."""
-COSTS = (
-    Permission(
-        "sagemaker:ListTrainingJobs, sagemaker:ListProcessingJobs, sagemaker:ListTransformJobs",
-        "`*`",
-        "the jobs that ran",
-        ("list_training_jobs", "list_processing_jobs", "list_transform_jobs"),
-    ),
-    Permission(
-        "sagemaker:DescribeTrainingJob, sagemaker:DescribeProcessingJob, sagemaker:DescribeTransformJob",
-        "jobs",
-        "their times and instances, and whether they have SSH",
-        ("describe_training_job", "describe_processing_job", "describe_transform_job"),
-    ),
-    Permission(
-        "sagemaker:DescribeModel", "models", "the same for transform jobs; optional", ("describe_model",)
-    ),
-    Permission(
-        "s3:GetObject",
-        "`BUCKET/PREFIX/*/options.json`",
-        "the owner of an ended job, which its bundle names; optional",
-    ),
-    Permission(
-        "ssm:DescribeInstanceInformation, ssm:ListTagsForResource",
-        "`*`; managed instances",
-        "hosts of endpoints, and the owners of jobs that run; optional",
-    ),
-    Permission(
-        "logs:FilterLogEvents", "SageMaker's log groups", "hold minutes; optional", ("filter_log_events",)
-    ),
-    Permission(
-        "sagemaker:ListPipelines, sagemaker:ListPipelineExecutions",
-        "`*`; pipelines",
-        "the pipelines of jobs; optional",
-        ("list_pipelines", "list_pipeline_executions"),
-    ),
-    Permission("pricing:GetProducts", "`*`", "prices; optional", ("get_products",)),
-)
+COSTS = permissions(policies.costs(EVERYTHING))
 """What `smssh costs` needs."""
 
 IN_CONTAINER = (

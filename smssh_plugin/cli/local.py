@@ -113,7 +113,7 @@ def _manner_options(command: Command) -> Command:
         click.option(
             "--as",
             "client",
-            type=click.Choice(["person", "ci", "cleanup"]),
+            type=click.Choice(["person", "ci", "cleanup", "costs"]),
             help="Whose credentials to use, where policies are enforced.  [default: the administrator's]",
         ),
     ):

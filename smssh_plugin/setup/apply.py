@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "changes_of", "removals_of"]
 
-MANAGED = ("job", "submit", "people", "ci", "cleanup", "boundary")
+MANAGED = ("job", "submit", "people", "ci", "cleanup", "costs", "boundary")
 """The parts that are managed policies."""
 
 

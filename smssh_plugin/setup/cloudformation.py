@@ -22,6 +22,7 @@ LOGICAL = {
     "people": "PeoplePolicy",
     "ci": "CIPolicy",
     "cleanup": "CleanupPolicy",
+    "costs": "CostsPolicy",
     "boundary": "BoundaryPolicy",
 }
 """Part -> the logical id of its managed policy."""

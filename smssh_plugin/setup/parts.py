@@ -48,6 +48,9 @@ PARTS = {
         "the person or role that cleans up",
         "a managed policy: removing what jobs left behind, and no other nodes",
     ),
+    "costs": Part(
+        "the person or role that looks at costs", "a managed policy: reading what `smssh costs` sums"
+    ),
     "tier": Part(
         "the account, in one region",
         "the advanced-instances tier, which makes every hybrid node there billable",
@@ -100,6 +103,8 @@ class Setup:
             self.policies["ci"] = policies.ci(plan)
         if "cleanup" in chosen:
             self.policies["cleanup"] = policies.cleanup(plan)
+        if "costs" in chosen:
+            self.policies["costs"] = policies.costs(plan)
         if "boundary" in chosen:
             self.policies["boundary"] = policies.boundary(plan)
         if "scp" in chosen:

@@ -26,6 +26,7 @@ __all__ = [
     "boundary",
     "ci",
     "cleanup",
+    "costs",
     "guardrails",
     "job",
     "node",
@@ -784,6 +785,133 @@ def cleanup(plan: Plan) -> Policy:
     return Policy(
         f"{plan.name}-cleanup",
         "For the person or role that removes what jobs left behind, by smssh cleanup.",
+        tuple(statements),
+        *MANAGED,
+    )
+
+
+# Long: a list of statements, one after another.
+def costs(plan: Plan) -> Policy:
+    """What summing what SSH in jobs cost needs; all of it reads."""
+    kinds = ("training-job", "processing-job", "transform-job", "model")
+    statements = [
+        Statement(
+            "Find",
+            (
+                Grant(
+                    (
+                        "sagemaker:ListTrainingJobs",
+                        "sagemaker:ListProcessingJobs",
+                        "sagemaker:ListTransformJobs",
+                    ),
+                    "the jobs that ran",
+                    ("list_training_jobs", "list_processing_jobs", "list_transform_jobs"),
+                ),
+                Grant(("sagemaker:ListPipelines",), "the pipelines of jobs; optional", ("list_pipelines",)),
+                Grant(
+                    ("ssm:DescribeInstanceInformation",),
+                    "hosts of endpoints, and the owners of jobs that run; optional",
+                ),
+            ),
+            ("*",),
+            "`*`",
+        ),
+        Statement(
+            "Jobs",
+            (
+                Grant(
+                    (
+                        "sagemaker:DescribeTrainingJob",
+                        "sagemaker:DescribeProcessingJob",
+                        "sagemaker:DescribeTransformJob",
+                    ),
+                    "their times and instances, and whether they have SSH",
+                    ("describe_training_job", "describe_processing_job", "describe_transform_job"),
+                ),
+                Grant(
+                    ("sagemaker:DescribeModel",),
+                    "the same for transform jobs; optional",
+                    ("describe_model",),
+                ),
+            ),
+            tuple(f"arn:{{partition}}:sagemaker:*:{{account}}:{each}/*" for each in kinds),
+            "jobs, or the model",
+        ),
+        Statement(
+            "Executions",
+            (
+                Grant(
+                    ("sagemaker:ListPipelineExecutions",),
+                    "the pipelines of jobs; optional",
+                    ("list_pipeline_executions",),
+                ),
+            ),
+            ("arn:{partition}:sagemaker:*:{account}:pipeline/*",),
+            "pipelines",
+        ),
+        Statement(
+            "Tags",
+            (
+                Grant(
+                    ("ssm:ListTagsForResource",),
+                    "hosts of endpoints, and the owners of jobs that run; optional",
+                ),
+            ),
+            (NODES,),
+            "managed instances",
+        ),
+        Statement(
+            "JobLogs",
+            (Grant(("logs:FilterLogEvents",), "hold minutes; optional", ("filter_log_events",)),),
+            ("arn:{partition}:logs:*:{account}:log-group:/aws/sagemaker/*",),
+            "SageMaker's log groups",
+        ),
+        Statement(
+            "Options",
+            (
+                Grant(
+                    ("s3:GetObject",),
+                    "the owner of an ended job, which its bundle names; optional",
+                    ("get_object",),
+                ),
+            ),
+            (_objects(plan, "*/options.json"),),
+            "`BUCKET/PREFIX/*/options.json`",
+            _own_bucket(plan),
+        ),
+        Statement(
+            # A condition on s3:prefix would never hold: reading an object has none.
+            "OptionsGone",
+            (
+                Grant(
+                    ("s3:ListBucket",),
+                    "that a bundle has been deleted; without it S3 says that access is denied, and no further one is "
+                    "read; optional",
+                ),
+            ),
+            (_bucket(plan),),
+            "`BUCKET`",
+            _own_bucket(plan),
+        ),
+        Statement(
+            "Prices",
+            (Grant(("pricing:GetProducts",), "prices; optional", ("get_products",)),),
+            ("*",),
+            "`*`",
+        ),
+    ]
+    if plan.bucket_keys:
+        statements.append(
+            Statement(
+                "BucketKey",
+                (Grant(("kms:Decrypt",), "the same as `s3:GetObject`, if bundles are encrypted; optional"),),
+                plan.bucket_keys,
+                "the bucket's key",
+            )
+        )
+    return Policy(
+        f"{plan.name}-costs",
+        "For the person or role that sums what SSH in jobs took and cost, by smssh costs.",
         tuple(statements),
         *MANAGED,
     )

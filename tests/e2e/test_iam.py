@@ -142,7 +142,7 @@ def running():
     client(machine, "s3").create_bucket(Bucket=BUCKET)
     people = {
         name: Machine(machine.home, {**plain, **exported(machine, "--as", name)})
-        for name in ("person", "ci", "cleanup")
+        for name in ("person", "ci", "cleanup", "costs")
     }
     yield Emulator(machine, people)
     machine.smssh("local", "down")
@@ -211,6 +211,13 @@ def emulator(running):
     return running
 
 
+def spent(emulator):
+    """What `smssh costs` says of each job."""
+    with emulator.doing("`smssh costs`"):
+        shown = emulator.people["costs"].smssh("costs", "--json").stdout
+    return {each["job"]: each for each in json.loads(shown)["jobs"]}
+
+
 def everything(emulator):
     """Do everything with exactly the policies; answers what IAM was asked, as it is kept."""
     person, cleaner = emulator.people["person"], emulator.people["cleanup"]
@@ -225,6 +232,8 @@ def everything(emulator):
             "algo-1",
             "algo-2",
         }
+    # Its owner is a tag of its nodes.
+    assert spent(emulator)["held"]["owner"] == "team"
     with emulator.doing("`smssh connect`"):
         assert "in" in person.smssh("connect", f"algo-1.{HELD}", "--", "echo in").stdout
     with emulator.doing("`smssh shell`"):
@@ -271,6 +280,11 @@ def everything(emulator):
         (fixes / "Train.sh").write_text("touch /opt/ml/model/go\n")
         done = person.smssh("debug", "enforced", "--fixes", fixes, "--report", "debugged")
     assert "Succeeded" in done.stdout
+
+    # The owner is in its bundle now, its hold in its log.
+    jobs = spent(emulator)
+    assert (jobs["held"]["owner"], jobs["held"]["hold_minutes"] > 0) == ("team", True)
+    assert {each["pipeline"] for each in jobs.values()} == {"", "enforced"}
 
     # What jobs and nodes ask while they run is theirs, whatever anybody does meanwhile.
     decisions = [
@@ -322,6 +336,26 @@ def test_the_demo(emulator) -> None:
 def said_without(label):
     """What the table says of a statement."""
     return next(line for line in iam_uses.table(iam_uses.read()).splitlines() if f"`{label}`" in line)
+
+
+@pytest.mark.parametrize(
+    ("label", "action", "status"),
+    [
+        ("smssh-costs/Find", "sagemaker:ListTrainingJobs", 5),
+        ("smssh-costs/Jobs", "sagemaker:DescribeTrainingJob", 5),
+        ("smssh-costs/Executions", "sagemaker:ListPipelineExecutions", 0),
+        ("smssh-costs/JobLogs", "logs:FilterLogEvents", 0),
+        ("smssh-costs/Options", "s3:GetObject", 0),
+        ("smssh-costs/Prices", "pricing:GetProducts", 0),
+    ],
+)
+def test_without_a_statement_costs_are_summed_and_what_is_missing_is_said(
+    emulator, label, action, status
+) -> None:
+    with emulator.without(label):
+        done = emulator.people["costs"].smssh("costs", check=False)
+    assert (done.returncode, action in done.stderr) == (status, True), done
+    assert f"`{action}`" in said_without(label)
 
 
 def log_of(emulator, name):

@@ -125,6 +125,8 @@ WIDE = {
     "ssm:TerminateSession",
     "ssm:UpdateInstanceInformation",
     "logs:DescribeLogGroups",
+    "pricing:GetProducts",
+    "sagemaker:ListPipelines",
     "sagemaker:ListProcessingJobs",
     "sagemaker:ListTrainingJobs",
     "sagemaker:ListTransformJobs",

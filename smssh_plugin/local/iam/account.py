@@ -25,9 +25,10 @@ CLIENTS = {
     "person": ("people",),
     "ci": ("submit", "people", "ci"),
     "cleanup": ("cleanup",),
+    "costs": ("costs",),
 }
 """Who uses clients, and the parts of `smssh setup` whose policies they get."""
-_PARTS = ("job", "submit", "people", "ci", "cleanup", "boundary", "scp")
+_PARTS = ("job", "submit", "people", "ci", "cleanup", "costs", "boundary", "scp")
 _OTHERS = ("advanced-tier.json", "-job-trust-statement.json")
 """Files of `smssh setup` that are not policies of a principal."""
 _PRINCIPALS = "principals.json"
@@ -42,7 +43,7 @@ class Principal:
     """Who asks: a session of a role.
 
     Attributes:
-        name: `person`, `ci`, `cleanup`, `job`, `node`, `function`, or "" for others.
+        name: `person`, `ci`, `cleanup`, `costs`, `job`, `node`, `function`, or "" for others.
         role: the name of its role.
         session: the name of the role session.
         rights: what it may do.

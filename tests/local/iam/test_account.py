@@ -57,21 +57,22 @@ def test_a_folder_of_several_formats_and_the_json_in_it(tmp_path: Path) -> None:
 
 def test_who_gets_what(tmp_path: Path) -> None:
     account = read_account(written(tmp_path))
-    person, ci, cleanup = (account.client(name) for name in CLIENTS)
+    person, ci, cleanup, costs = (account.client(name) for name in CLIENTS)
     job = account.job(f"arn:aws:iam::{ACCOUNT}:role/service-role/x")
     node = account.node("smssh-node", "mi-0")
     every = {
-        "ssm:DescribeInstanceInformation": (person, ci, cleanup, job),
+        "ssm:DescribeInstanceInformation": (person, ci, cleanup, costs, job),
         "ssm:DescribeActivations": (cleanup,),
+        "pricing:GetProducts": (costs,),
     }
     every |= {"ssm:DeleteActivation": (cleanup, job), "ssmmessages:OpenControlChannel": (node, job)}
     every |= {
-        "sagemaker:ListTrainingJobs": (person, ci),
+        "sagemaker:ListTrainingJobs": (person, ci, costs),
         "ssmmessages:OpenDataChannel": (person, ci, node, job),
     }
     resource = f"arn:aws:ssm:us-east-1:{ACCOUNT}:*"
     for action, who in every.items():
-        for principal in (person, ci, cleanup, job, node):
+        for principal in (person, ci, cleanup, costs, job, node):
             assert allowed(principal, action, resource) is (principal in who), (action, principal.name)
     pipeline = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:pipeline/p"
     assert allowed(ci, "sagemaker:CreatePipeline", pipeline)
