@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 __all__ = ["format_duration", "parse_duration"]
@@ -20,7 +21,10 @@ def parse_duration(text: str) -> float:
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None:
         raise ValueError(f"{text!r} is not a duration; use 90s, 10m or 2h")
-    return float(found.group(1)) * _SECONDS[found.group(2)]
+    seconds = float(found.group(1)) * _SECONDS[found.group(2)]
+    if math.isinf(seconds):
+        raise ValueError(f"{text[:20] + '...'!r} is too long for a duration")
+    return seconds
 
 
 def format_duration(seconds: float) -> str:

@@ -53,7 +53,7 @@ def process(pid: int) -> Process | None:
 def process_ids() -> list[int]:
     """The ids of everything that runs now, in order; empty where /proc cannot be read."""
     try:
-        return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+        return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
     except OSError:
         return []
 

@@ -83,12 +83,12 @@ TAG_LIMIT = 256
 """Characters of a tag's value."""
 _TAG_MARKS = "_.:/=+-@"
 
-_PRICE = re.compile(r"\d{1,6}(?:\.\d{1,6})?(?: ?[A-Za-z]{1,8}| ?[$€£¥])?\Z")
-_TOPIC = re.compile(r"arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}\Z")
+_PRICE = re.compile(r"\d{1,6}(?:\.\d{1,6})?(?: ?[A-Za-z]{1,8}| ?[$€£¥])?\Z", re.ASCII)
+_TOPIC = re.compile(r"arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}\Z", re.ASCII)
 _WEBHOOK = re.compile(r"(https://[^\s/]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?)(/\S*)?\Z")
-_VERSION = re.compile(r"\d+(\.\d+){2,3}\Z")
+_VERSION = re.compile(r"\d+(\.\d+){2,3}\Z", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_PYTHON = re.compile(r"3\.\d{1,2}(-(x86_64|aarch64))?\Z")
+_PYTHON = re.compile(r"3\.\d{1,2}(-(x86_64|aarch64))?\Z", re.ASCII)
 _KEY_OF_KMS = r"(alias/[A-Za-z0-9/_-]+|(key/)?[0-9a-f-]{36}|(key/)?mrk-[0-9a-f]{32})"
 _ENCRYPTION = re.compile(
     rf"(AES256|aws:kms|(arn:[a-z-]+:kms:[a-z0-9-]+:\d{{12}}:)?{_KEY_OF_KMS})\Z", re.ASCII

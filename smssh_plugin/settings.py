@@ -309,7 +309,7 @@ class Settings:
     @property
     def wait_seconds(self) -> int | None:
         """Seconds to wait for a person before the entry point starts; None when no person is waited for."""
-        return int(self.wait) if self.wait.isdigit() else None
+        return None if self.wait in ("", "ready") else int(self.wait)
 
 
 class Submission:

@@ -24,6 +24,12 @@ def test_anything_else_is_refused_by_name(text) -> None:
     assert str(caught.value).startswith(repr(text))
 
 
+def test_a_duration_without_an_end_is_refused() -> None:
+    """As a float it would be infinite, and no whole number of seconds."""
+    with pytest.raises(ValueError, match=r"^'9{20}\.\.\.' is too long for a duration$"):
+        parse_duration("9" * 400 + "d")
+
+
 @given(st.text(max_size=10))
 def test_no_text_breaks_the_parser(text) -> None:
     with contextlib.suppress(ValueError):

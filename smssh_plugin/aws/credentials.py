@@ -189,7 +189,7 @@ def _cache_key(profile: Profile) -> str | None:
             name: value for name, key in _ROLE_ARGUMENTS if (value := profile.get(key)) is not None
         }
         duration = profile.get("duration_seconds") or ""
-        if duration.isdecimal():
+        if duration.isascii() and duration.isdigit() and len(duration) < 10:
             arguments["DurationSeconds"] = int(duration)
         text = json.dumps(arguments, sort_keys=True)
     elif profile.get("sso_account_id") and profile.get("sso_role_name"):

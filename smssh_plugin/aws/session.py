@@ -319,7 +319,7 @@ class AwsSession:
 
     def _attempts(self) -> int:
         configured = os.environ.get("AWS_MAX_ATTEMPTS") or self.profile.get("max_attempts") or ""
-        return max(1, int(configured)) if configured.isdecimal() else ATTEMPTS
+        return max(1, int(configured)) if re.fullmatch("[0-9]{1,9}", configured) else ATTEMPTS
 
     def required_keys(self) -> Keys:
         """The credentials of now.

@@ -47,7 +47,8 @@ def enter(words: list[str]) -> int | None:
         with streams.input_aside():
             return known_hosts(plain[0], plain[-1], named.get("region"), named.get("profile"))
     port = named.get("port", "1")
-    if len(plain) != 1 or not (port.isascii() and port.isdigit()) or named.get("via", "session") not in VIAS:
+    whole = port.isascii() and port.isdigit() and len(port) < 10
+    if len(plain) != 1 or not whole or named.get("via", "session") not in VIAS:
         return None
     from ..aws.session import AwsSession
     from ..client.lookup import resolve

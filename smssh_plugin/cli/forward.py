@@ -21,8 +21,8 @@ class Forwarding(click.ParamType):  # type: ignore[type-arg] # generic from clic
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, str, int]:
         """Read it; click shows the message of a `fail`."""
-        form = r"(?:(\d+):)?(?:([A-Za-z][\w.-]*|\d+(?:\.\d+){3}|\[[0-9a-fA-F:]+\]):)?(\d+)"
-        found = re.fullmatch(form, str(value))
+        form = r"(?:(\d{1,9}):)?(?:([A-Za-z][\w.-]*|\d+(?:\.\d+){3}|\[[0-9a-fA-F:]+\]):)?(\d{1,9})"
+        found = re.fullmatch(form, str(value), re.ASCII)
         if found is None:
             self.fail(f"{value!r} is not a forward; use 8080, 9000:8080 or 5432:db.internal:5432", param, ctx)
         local, host, port = found.groups()

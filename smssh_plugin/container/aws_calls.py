@@ -146,7 +146,7 @@ def call(
     """
     began = time.monotonic()
     limit = os.environ.get("AWS_MAX_ATTEMPTS", "")
-    attempts = int(limit) if limit.isdecimal() else 0
+    attempts = int(limit) if re.match("[0-9]{1,9}\\Z", limit) else 0
     attempt = 0
     while True:
         attempt += 1

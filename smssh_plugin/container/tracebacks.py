@@ -38,7 +38,7 @@ _SECONDARY = re.compile(
     r"|TerminatedWorker|KeyboardInterrupt"
 )
 """What a process dies of when another one is gone."""
-_TORCH_ROOT_CAUSE = re.compile(r"exitcode\s*:\s*(-?\d+) \(pid: (\d+)\)")
+_TORCH_ROOT_CAUSE = re.compile(r"exitcode\s*:\s*(-?[0-9]{1,9}) \(pid: ([0-9]{1,9})\)")
 
 
 class Record(NamedTuple):

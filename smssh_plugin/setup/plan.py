@@ -38,10 +38,10 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
 _RESERVED = ("amazon", "amzn", "aws")
 """What the name of a document must not begin with (CreateDocument)."""
 _ROLE = re.compile(r"(?:[A-Za-z0-9_+=,.@-]+/)*[A-Za-z0-9_+=,.@-]{1,64}")
-_ROLE_ARN = re.compile(r"arn:([a-z-]+):iam::(\d{12}):role/(.+)")
+_ROLE_ARN = re.compile(r"arn:([a-z-]+):iam::(\d{12}):role/(.+)", re.ASCII)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9!_.'()/=@,+-]+")
-_ARN = re.compile(r"arn:([a-z-]+):(\w+):([a-z0-9-]*):(\d{12}|):([A-Za-z0-9!_.'()/:=@,+*-]+)")
+_ARN = re.compile(r"arn:([a-z-]+):(\w+):([a-z0-9-]*):(\d{12}|):([A-Za-z0-9!_.'()/:=@,+*-]+)", re.ASCII)
 _KEYS = {"kms": ("key/[A-Za-z0-9-]+", "key/KEY-ID")}
 _TOPICS = {"sns": ("[A-Za-z0-9_.-]+", "TOPIC")}
 _LOGS = {"s3": ("[a-z0-9.-]+/.+", "BUCKET/PREFIX"), "logs": ("log-group:.+", "log-group:NAME")}

@@ -123,6 +123,18 @@ def test_the_number_of_attempts_can_be_set(
     assert len(pauses) == 1
 
 
+@pytest.mark.parametrize("odd", ["\u00b2", "\u0662", "9" * 5000, "-1", "many"])
+def test_an_odd_number_of_attempts_is_the_usual_one(
+    api: Api, pauses: list[float], monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", odd)
+    api.answers = [THROTTLED] * 9
+    with pytest.raises(ServiceRefused):
+        AwsSession().call("ssm", "start_session", Target="mi-1")
+    assert len(api.asked) == 4
+    assert len(pauses) == 3
+
+
 def test_what_will_not_pass_is_not_tried_again(api: Api) -> None:
     api.answers = [(400, {"__type": "ValidationException", "Message": "no such job"})]
     with pytest.raises(ServiceRefused, match=r"DescribeTrainingJob: no such job \(ValidationException\)"):

@@ -144,6 +144,10 @@ def test_version() -> None:
         (["known-hosts", "x"], ExitStatus.USAGE, "error: not an address: 'x'"),
         (["status", "a.training.sagemaker"], ExitStatus.USAGE, "error: no AWS region is configured"),
         (["list"], ExitStatus.USAGE, "error: no AWS region is configured"),
+        (["forward", "x", "9" * 5000], ExitStatus.USAGE, "is not a forward"),
+        (["forward", "x", "80:65536"], ExitStatus.USAGE, "ports are numbers from 1 to 65535"),
+        (["proxy", "x", "--port", "9" * 5000], ExitStatus.USAGE, "error: "),
+        (["connect", "x", "--wait", "9" * 400], ExitStatus.USAGE, "is too long for a duration"),
         (["debug", "p", "--start", "--execution", "x"], ExitStatus.USAGE, "exclude each other"),
     ],
 )

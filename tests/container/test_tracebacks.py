@@ -33,6 +33,14 @@ raise RuntimeError("connection closed by peer")
 """
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "\u00b2", "\u0661"])
+def test_a_number_in_an_error_that_is_none_of_a_process_is_no_error_here(number) -> None:
+    """Anybody can raise an exception with that text; Python converts no more than 4,300 digits."""
+    error = f"ChildFailedError: Root Cause: exitcode  : {number} (pid: {number})"
+    record = tracebacks.Record(2, 1.0, ("2",), 1.0, ("python",), "train.py", error, "")
+    assert tracebacks.fatal([record], 1, 2.0) is record
+
+
 def failed_job(container, *command, **files):
     """The report of a held job that failed."""
     for name, text in files.items():

@@ -32,6 +32,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"job_roles": [f"arn:aws:iam::{ACCOUNT}:user/me"]},
         f"'arn:aws:iam::{ACCOUNT}:user/me' is not the ARN of a role",
     ),
+    "account in digits of another script": (
+        {"job_roles": ["arn:aws:iam::" + "\u0661" * 12 + ":role/x"]},
+        "'arn:aws:iam::" + "\u0661" * 12 + ":role/x' is not the ARN of a role",
+    ),
     "role of another partition": (
         {"job_roles": [f"arn:aws-cn:iam::{ACCOUNT}:role/x"]},
         f"'arn:aws-cn:iam::{ACCOUNT}:role/x' is of the partition aws-cn, and the policies are for aws",

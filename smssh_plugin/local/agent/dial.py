@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import re
 import select
 import socket
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ class Destination:
     def __init__(self, host: str, port: str, denied: Sequence[str]) -> None:
         if not port:
             raise SmsshError("Port number is empty in session properties.")
-        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        if not (re.fullmatch("0*[0-9]{1,5}", port) and 0 < int(port[-5:]) < 65536):
             raise SmsshError(f"Unable to connect to specified port: dial tcp: address {port}: invalid port")
         self.host = host
         self.port = int(port)

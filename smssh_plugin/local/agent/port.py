@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 from typing import TYPE_CHECKING, Any
 
@@ -190,5 +191,4 @@ class _Connection:
 
 def _version(text: str) -> tuple[int, ...]:
     """A version's numbers; () if it is not a version."""
-    parts = text.split(".")
-    return tuple(map(int, parts)) if all(part.isascii() and part.isdigit() for part in parts) else ()
+    return tuple(map(int, text.split("."))) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})*", text) else ()

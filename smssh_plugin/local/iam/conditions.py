@@ -48,6 +48,8 @@ class _Operator:
 
 
 def _number(text: str) -> Decimal:
+    if not text.isascii() or "_" in text:  # Decimal takes the digits of other scripts, and 1_000
+        raise ValueError(f"{text!r} is not a number")
     try:
         value = Decimal(text)
     except InvalidOperation:
@@ -60,7 +62,7 @@ def _number(text: str) -> Decimal:
 def _date(text: str) -> dt.datetime:
     """ISO 8601 as W3C profiles it, or seconds since the epoch."""
     try:
-        if text.replace(".", "", 1).isdigit() and len(text) > 4:
+        if text.isascii() and text.replace(".", "", 1).isdigit() and len(text) > 4:
             return dt.datetime.fromtimestamp(float(text), dt.timezone.utc)
         written = text.replace("Z", "+00:00").replace("z", "+00:00")
         moment = dt.datetime.fromisoformat(f"{written}-01-01" if len(written) == 4 else written)

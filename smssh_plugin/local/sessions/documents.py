@@ -253,7 +253,7 @@ def seconds_of(content: dict[str, Any], name: str, most: int) -> float | None:
         most: the most minutes that the service allows.
     """
     text = str((content.get("inputs") or {}).get(name) or "")
-    return 60.0 * int(text) if text.isascii() and text.isdigit() and 1 <= int(text) <= most else None
+    return 60.0 * int(text) if re.fullmatch("[0-9]{1,9}", text) and 1 <= int(text) <= most else None
 
 
 def _version_of(document: Document, version: str) -> str:
@@ -262,7 +262,7 @@ def _version_of(document: Document, version: str) -> str:
     Raises:
         ServiceError: no version has that number.
     """
-    if not version.isdecimal() or not 1 <= int(version) <= len(document.versions):
+    if not re.fullmatch("[0-9]{1,9}", version) or not 1 <= int(version) <= len(document.versions):
         raise ServiceError("InvalidDocumentVersion", "The document version is not valid or does not exist.")
     return document.versions[int(version) - 1]
 

@@ -446,7 +446,7 @@ def _page_of(body: dict[str, Any], *, smallest: int) -> tuple[int, int]:
             f"Member must have value between {smallest} and 50",
         )
     token = str(body.get("NextToken") or "0")
-    if not (token.isascii() and token.isdigit()):
+    if not re.fullmatch("[0-9]{1,9}", token):
         raise ServiceError("InvalidNextToken", "The specified token isn't valid.")
     return size, int(token)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ SHELL = "Standard_Stream"
 """That of a shell in a terminal."""
 COMMANDS = "InteractiveCommands"
 """That of a command in a terminal."""
+
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})*")
+"""What an agent says of itself can be anything."""
 
 HANDSHAKE_SECONDS = 75.0
 """From the open websocket to HandshakeComplete. An agent that finds nothing on the port says so after 60."""
@@ -600,8 +604,9 @@ def _not_resumed(cut: WebSocketClosedError, why: str, *, denied: bool) -> SmsshE
 
 def _newer(version: str, than: tuple[int, ...]) -> bool:
     """Whether an agent's version, 3.3.987.0, is newer than another; True where it is not a version."""
-    parts = version.split(".")
-    return not all(part.isdecimal() for part in parts) or tuple(map(int, parts)) > than
+    if not _VERSION.fullmatch(version):
+        return True
+    return tuple(map(int, version.split("."))) > than
 
 
 def _unsupported(what: str) -> SmsshError:

@@ -56,8 +56,9 @@ def test_a_document_has_versions_and_tags(service: Service) -> None:
         ssm.update_document(**new)
     assert json.loads(ssm.get_document(Name="Mine")["Content"])["description"] == "1"
     assert json.loads(ssm.get_document(Name="Mine", DocumentVersion="2")["Content"])["description"] == "2"
-    with pytest.raises(ClientError, match="InvalidDocumentVersion"):
-        ssm.update_document_default_version(Name="Mine", DocumentVersion="3")
+    for version in ("3", "9" * 5000):
+        with pytest.raises(ClientError, match="InvalidDocumentVersion"):
+            ssm.update_document_default_version(Name="Mine", DocumentVersion=version)
     ssm.update_document_default_version(Name="Mine", DocumentVersion="2")
     assert json.loads(ssm.get_document(Name="Mine")["Content"])["description"] == "2"
     told = ssm.describe_document(Name="Mine")["Document"]
@@ -118,7 +119,16 @@ def test_preferences_hold_for_documents_that_do_not_say_otherwise() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("", None), ("5", 300.0), ("60", 3600.0), ("61", None), ("0", None), ("five", None), ("\u0665", None)],
+    [
+        ("", None),
+        ("5", 300.0),
+        ("60", 3600.0),
+        ("61", None),
+        ("0", None),
+        ("five", None),
+        ("\u0665", None),
+        ("9" * 5000, None),
+    ],
 )
 def test_a_time_out_is_minutes_within_the_services_limits(text: str, seconds: float | None) -> None:
     assert seconds_of({"inputs": {"idleSessionTimeout": text}}, "idleSessionTimeout", 60) == seconds

@@ -23,7 +23,7 @@ from smssh_plugin.session.shell import Escape
 from smssh_plugin.session.wire import channel as channels
 from smssh_plugin.session.wire import stream as streams
 from smssh_plugin.session.wire import websocket as websockets
-from smssh_plugin.session.wire.channel import SHELL, ClientChannel, Opening, signed_headers
+from smssh_plugin.session.wire.channel import SHELL, ClientChannel, Opening, _newer, signed_headers
 from smssh_plugin.session.wire.client_version import CLIENT_VERSION
 from smssh_plugin.session.wire.encryption import DataKey, Encryption
 from smssh_plugin.session.wire.frames import Flag, Message, MessageType, PayloadType
@@ -125,6 +125,12 @@ def test_an_old_agent_without_multiplexing_is_refused_and_named(pipes: Pipes) ->
 
     with scripted(script) as opening, pytest.raises(SmsshError, match=r"of version 3\.0\.196\.0"):
         pump(opening, pipes)
+
+
+@pytest.mark.parametrize("version", ["9" * 5000, "\u00b2.\u00b2", "3.3.987.0-beta", ""])
+def test_an_agent_of_an_odd_version_is_taken_for_a_new_one(version: str) -> None:
+    """What it says of itself can be anything, and 5,000 digits are no number to Python."""
+    assert _newer(version, (3, 1))
 
 
 ENCRYPTED = {"ActionType": "KMSEncryption", "ActionParameters": {"KMSKeyId": "arn:key"}}
