@@ -78,9 +78,14 @@ class Hosts:
         """The tags of the last node that had decided something, and until when they count."""
         self._logged: set[str] = set()
         self._answered = clock()
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Tell nothing any more: the own node is about to be deregistered, and its tags go with it."""
+        self._closed.set()
 
     def tell(self, own: HostState) -> bool:
-        """Write the own node's tags, where they say something new; whether they are written.
+        """Write the own node's tags, where they say something new; whether there is nothing left to write.
 
         Raises:
             Exception: it cannot be done, now or later.
@@ -91,7 +96,7 @@ class Hosts:
             COURSE: own.course,
             FIRST: str(own.attempt) if own.first else "-",
         }
-        if tags == self._told:
+        if tags == self._told or self._closed.is_set():
             return True
         given = [{"Key": key, "Value": value} for key, value in tags.items()]
         try:
@@ -99,6 +104,8 @@ class Hosts:
                 ResourceType="ManagedInstance", ResourceId=self._node, Tags=given
             )
         except Exception as error:
+            if self._closed.is_set():
+                return True  # the node is gone, and has no owner that IAM could compare
             if self._may_pass(error):
                 return False
             raise
@@ -287,6 +294,13 @@ def smssh_other_hosts(context: Context) -> Mapping[str, HostState] | None:
     """Read the others' tags."""
     hosts = _hosts(context)
     return None if hosts is None else hosts.listed()
+
+
+@hookimpl(tryfirst=True)
+def smssh_stop() -> None:
+    """Tell nothing any more. This hook comes before `ssm`, which deregisters the node."""
+    if _State.hosts is not None:
+        _State.hosts.close()
 
 
 def _hosts(context: Context) -> Hosts | None:

@@ -21,6 +21,7 @@ from .._version import __version__
 from ..errors import SmsshError
 from ..setting_values import TAG_LIMIT, no_tag_holds
 from . import aws_calls
+from .node_state import STATES
 from .ssm_agent import AGENT, Installed, agent_environment
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ class ContainerNode:
         self._chore_thread: threading.Thread | None = None
         self._state = ""
         self._wanted_state = ""
+        self._leaving = threading.Event()
+        """Set from the beginning of the deregistration on, unless that has failed."""
+        self._tagging = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------ start
 
@@ -221,13 +225,20 @@ class ContainerNode:
     # ------------------------------------------------------------------------------------- while the job runs
 
     def tag_state(self, state: str) -> None:
-        """Set the tag SMSSHState, in the background; of several that wait, only the last."""
+        """Set the tag SMSSHState, in the background; of several that wait, only the last.
+
+        `ended` is not set before the node turns out to stay: it is about to be deregistered.
+        """
         self._wanted_state = state
-        self._later(self._tag_state)
+        if state != STATES["ended"]:
+            self._later(self._tag_state)
 
     def _tag_state(self) -> None:
-        state = self._wanted_state
-        if not self.id or state == self._state:
+        with self._tagging:
+            self._set_state(self._wanted_state)
+
+    def _set_state(self, state: str) -> None:
+        if not self.id or state == self._state or self._leaving.is_set():
             return
         try:
             self._client.add_tags_to_resource(
@@ -237,6 +248,10 @@ class ContainerNode:
             )
             self._state = state
         except Exception as error:  # noqa: BLE001 - errors of the network, the service and botocore
+            if self._leaving.is_set():
+                # A node that is gone has no owner: IAM denies the call, or the service knows no such node.
+                _log.debug("SMSSHState=%s is not set any more", state)
+                return
             _log.warning(
                 "SMSSHState=%s is not set: %s", state, aws_calls.explain(error, self._client).message
             )
@@ -270,7 +285,11 @@ class ContainerNode:
     # ------------------------------------------------------------------------------------------------- the end
 
     def deregister(self) -> None:
-        """Take the node away, or what there is of it; END_SECONDS at most."""
+        """Take the node away, or what there is of it; END_SECONDS at most.
+
+        Its tags go with it, so what of them was not set yet is not set any more, unless it cannot be taken away.
+        """
+        self._leaving.set()
         over = threading.Event()
         thread = threading.Thread(target=self._deregister, args=(over,), name="deregister", daemon=True)
         thread.start()
@@ -281,6 +300,9 @@ class ContainerNode:
 
     def _deregister(self, over: threading.Event) -> None:
         self._chores.put(None)
+        # The service may take two calls at once in the other order: a node that is gone has no owner to compare.
+        if self._tagging.acquire(timeout=END_PAUSE):
+            self._tagging.release()
         for node in [self.id] if self.id else self._nodes_of_activation(over):
             try:
                 self._insist(self._client.deregister_managed_instance, over, InstanceId=node)
@@ -290,6 +312,8 @@ class ContainerNode:
                     node,
                     aws_calls.explain(error, self._client).message,
                 )
+                self._leaving.clear()
+                self._tag_state()
         self._delete_activation(over)
 
     def _nodes_of_activation(self, over: threading.Event) -> list[str]:

@@ -38,15 +38,15 @@ BUILTIN = (
     ("sshd", sshd),
     ("apt", apt),
     ("asyncssh", asyncssh_server),
+    ("hosts", hosts),
     ("ssm", ssm),
     ("native", native),
-    ("hosts", hosts),
     ("log_events", log_events),
     ("notify", notify),
     ("hold", hold),
     ("report", report),
 )
-"""The built-in plugins; of the SSH servers, the first that works wins."""
+"""The built-in plugins; of the SSH servers, the first that works wins. `hosts` is stopped before `ssm`."""
 
 STOP_LIMIT = 9.0
 """Seconds for all that the stop of the supervisor does."""

@@ -540,3 +540,71 @@ def test_states_are_told_in_order_and_the_last_one_wins(tmp_path, here, installe
     found = here.call("ListTagsForResource", ResourceType="ManagedInstance", ResourceId=made.id)["TagList"]
     assert {"Key": "SMSSHState", "Value": "held"} in found
     assert 1 <= here.calls.count("AddTagsToResource") <= 2
+
+
+def changes(stack):
+    """The calls that have set tags of a node or taken it away, in their order."""
+    return [call for call in stack.calls if call in ("AddTagsToResource", "DeregisterManagedInstance")]
+
+
+def test_no_state_is_set_of_a_node_that_is_being_taken_away(tmp_path, here, installed) -> None:
+    """IAM denies it: a node that is gone has no owner."""
+    made = node(context(tmp_path))
+    made.register(installed, "us-east-1")
+    in_call, go_on = threading.Event(), threading.Event()
+    plain = made._client.add_tags_to_resource
+
+    def slow(**parameters):
+        in_call.set()
+        assert go_on.wait(LIMIT)
+        return plain(**parameters)
+
+    made._client.add_tags_to_resource = slow
+    made.tag_state("released")
+    assert in_call.wait(LIMIT)
+    made.tag_state("running")
+    made.tag_state("ended")
+    end = threading.Thread(target=made.deregister)
+    end.start()
+    until(made._leaving.is_set)
+    go_on.set()
+    end.join(LIMIT)
+    made._chore_thread.join(LIMIT)
+    assert changes(here) == ["AddTagsToResource", "DeregisterManagedInstance"]
+
+
+def test_a_tag_that_hangs_does_not_keep_the_node(tmp_path, here, installed, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(managed_node, "END_PAUSE", 0.05)
+    made = node(context(tmp_path))
+    made.register(installed, "us-east-1")
+    in_call, go_on = threading.Event(), threading.Event()
+
+    def hangs(**_):
+        in_call.set()
+        assert go_on.wait(LIMIT)
+        raise OSError("denied")
+
+    made._client.add_tags_to_resource = hangs
+    made.tag_state("released")
+    assert in_call.wait(LIMIT)
+    made.deregister()
+    assert made.id not in here.service.nodes.nodes
+    go_on.set()
+    made._chore_thread.join(LIMIT)
+    assert "is not set" not in "".join(
+        each.getMessage() for each in caplog.records if each.levelname != "DEBUG"
+    )
+
+
+def test_a_node_that_cannot_be_taken_away_says_that_its_container_has_ended(
+    tmp_path, here, installed, caplog
+) -> None:
+    """It is Online for minutes after that."""
+    made = node(context(tmp_path))
+    made.register(installed, "us-east-1")
+    made.tag_state("running")
+    made.tag_state("ended")
+    here.service.faults["DeregisterManagedInstance"] = fault("AccessDeniedException", "no")
+    made.deregister()
+    found = here.call("ListTagsForResource", ResourceType="ManagedInstance", ResourceId=made.id)["TagList"]
+    assert {"Key": "SMSSHState", "Value": "ended"} in found

@@ -287,9 +287,7 @@ def everything(emulator):
     assert {each["pipeline"] for each in jobs.values()} == {"", "enforced"}
 
     # What jobs and nodes ask while they run is theirs, whatever anybody does meanwhile.
-    decisions = [
-        each for each in emulator.decisions(start) if each["allowed"] or not of_a_node_that_is_gone(each)
-    ]
+    decisions = emulator.decisions(start)
     refused = [each for each in decisions if not each["allowed"] and each["principal"] in ("job", "node")]
     assert not refused, [(each["action"], each["resource"], each["keys"]) for each in refused]
     found = emulator.recorded + [
@@ -303,13 +301,6 @@ def test_everything_works_with_exactly_the_policies(emulator) -> None:
     if os.environ.get("SMSSH_TEST_GOLDEN") == "write":
         iam_uses.write_requests(emulator.asked)
     assert iam_uses.needed(emulator.asked) == iam_uses.needed(iam_uses.read())
-
-
-def of_a_node_that_is_gone(decision):
-    """Whether a job writes the state of its node just after it was deregistered: it has no tags any more."""
-    return decision["action"] == "ssm:AddTagsToResource" and not any(
-        key.startswith("aws:resourcetag/") for key in decision["keys"]
-    )
 
 
 def step():

@@ -19,6 +19,7 @@ from smssh_plugin.local.sessions.nodes import Nodes
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.settings import load
 from smssh_plugin.supervisor import peers as module
+from smssh_plugin.supervisor.main import BUILTIN
 from smssh_plugin.supervisor.peers import Peers
 
 START = 1_800_000_000.0
@@ -625,3 +626,36 @@ def test_a_host_that_was_retried_and_has_succeeded_is_followed_before_it_counts_
     while one.others_go_on() and one.decision is None:
         cloud.time = max(cloud.time, one.turn())
     assert one.decision == plugin.other
+
+
+def test_nothing_is_told_of_a_node_that_is_being_deregistered(pair, monkeypatch) -> None:
+    """Its owner is gone with its tags, so that IAM denies it."""
+    host = pair.hosts[0]
+    hosts = host.hosts
+    assert hosts.tell(HostState("algo-1", "held", 1, 1))
+    told = len(pair.cloud.calls)
+    during = Refused("AddTagsToResource", "AccessDeniedException", "not authorized", 400, "")
+
+    def denied(**_):
+        monkeypatch.setattr(tags._State, "hosts", hosts)
+        order = [each.plugin_name for each in Plugins(BUILTIN)._manager.hook.smssh_stop.get_hookimpls()]
+        assert order.index("ssm") < order.index("hosts")  # the last one is called first
+        tags.smssh_stop()
+        raise during
+
+    monkeypatch.setattr(pair.cloud, "add_tags_to_resource", denied)
+    assert hosts.tell(HostState("algo-1", "released", 1, 1))
+    monkeypatch.undo()
+    assert hosts.tell(HostState("algo-1", "released", 2, 1))
+    assert len(pair.cloud.calls) == told
+
+
+def test_what_is_denied_while_the_node_is_there_is_an_error(pair, monkeypatch) -> None:
+    during = Refused("AddTagsToResource", "AccessDeniedException", "not authorized", 400, "")
+
+    def denied(**_):
+        raise during
+
+    monkeypatch.setattr(pair.cloud, "add_tags_to_resource", denied)
+    with pytest.raises(Refused):
+        pair.hosts[0].hosts.tell(HostState("algo-1", "held", 1, 1))
