@@ -73,6 +73,11 @@ class ManagedPolicy:
         """The names of the roles that this setup attached it to, by the last look."""
         return marks.roles_of(self.tags) if self.ours else []
 
+    @property
+    def changed(self) -> bool:
+        """Whether somebody else has changed it, by the last look."""
+        return self.there and not marks.written(self.tags, self._current)
+
     def look(self) -> None:
         """Read it."""
         found = self.account.find("iam", "get_policy", PolicyArn=self.arn)
@@ -91,8 +96,7 @@ class ManagedPolicy:
         if not self.there:
             return Change(MAKE, self.what, f"{len(self._wanted['Statement'])} statements")
         stranger = marks.owner(self.tags, self.setup)
-        changed = not marks.written(self.tags, self._current)
-        return compared(self.what, self._current, self._wanted, stranger, changed, replace=self._replace)
+        return compared(self.what, self._current, self._wanted, stranger, self.changed, replace=self._replace)
 
     def make(self) -> None:
         """See `Resource`."""
@@ -135,7 +139,7 @@ class ManagedPolicy:
         stranger = marks.owner(self.tags, self.setup)
         if stranger:
             return Change(LEAVE, self.what, stranger, ours=False)
-        if not marks.written(self.tags, self._current):
+        if self.changed:
             return Change(LEAVE, self.what, "somebody has changed it: delete it by hand")
         users = self._users()
         if users:
@@ -269,10 +273,16 @@ class Attachment:
             raise
 
     def removal(self) -> Change | None:
-        """See `Resource`. An attachment that is gone already leaves its mark, which is removed."""
+        """See `Resource`. An attachment that is gone already leaves its mark, which is removed.
+
+        What somebody has written into the policy, a Deny for instance, goes on to hold for its roles: it is left.
+        """
         self._policy.look()
         if self._role.name not in self._policy.attached_by_us:
             return None
+        if self._policy.changed and self._policy.arn in (self._attached() or ()):
+            why = f"somebody has changed the policy {self._policy.name}: detach it by hand"
+            return Change(LEAVE, self.what, why)
         return Change(REMOVE, self.what)
 
     def remove(self) -> None:

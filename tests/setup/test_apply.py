@@ -261,8 +261,15 @@ def test_what_somebody_has_changed_is_refused_written_over_if_asked_and_left_by_
     run = wanted(account)
     assert {each.what for each in run.refused} == changed
     assert all("somebody has changed" in each.why and "--replace" in each.why for each in run.refused)
-    run = Run(removals_of(everything(), account, ()), undo=True)
-    assert {each.what for each in run.changes if each.verb == "leave"} == changed
+    # What others wrote into the policy holds for its roles, also after an undo.
+    run = undo(account, "job", "node", "document")
+    assert {each.what for each in run.changes if each.verb == "leave"} == changed | {
+        "attachment of smssh-job to the role " + role.name for role in everything().job_roles
+    }
+    assert run.done == []
+    for name in (NAME, "plain"):
+        attached = place.iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+        assert "smssh-job" in [each["PolicyName"] for each in attached]
     run = apply(account, replace=True)
     assert {each.what for each in run.done} == changed
     assert set(verbs(apply(account)).values()) == {"keep"}
@@ -362,6 +369,22 @@ def test_what_changes_between_the_look_and_the_act_is_not_touched(place: Place, 
         version = place.iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
         got = place.iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
         assert got == OTHER
+
+
+def test_a_policy_that_is_changed_between_the_look_and_an_undo_stays_at_its_roles(
+    place: Place, account: Account
+) -> None:
+    apply(account, parts=("job",), job_roles=[ROLE])
+    removal = Run(removals_of(everything(), account, ("job",)), undo=True)
+    place.iam.create_policy_version(PolicyArn=JOB, PolicyDocument=json.dumps(OTHER), SetAsDefault=True)
+    removal.act(lambda _: None)
+    assert {each.verb for each in removal.left} == {"leave"}
+    attached = place.iam.list_attached_role_policies(RoleName=NAME)["AttachedPolicies"]
+    assert [each["PolicyName"] for each in attached] == ["smssh-job"]
+    # Detached by hand, nothing is left of it but the mark, which goes.
+    place.iam.detach_role_policy(RoleName=NAME, PolicyArn=JOB)
+    run = undo(place.account(), "job")
+    assert [each.what for each in run.done] == [f"attachment of smssh-job to the role {NAME}"]
 
 
 @pytest.mark.parametrize("operation", ["PutRolePolicy", "AttachRolePolicy", "TagPolicy"])
