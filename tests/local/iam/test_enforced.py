@@ -17,6 +17,7 @@ from smssh_plugin.local.iam.account import read_account
 from smssh_plugin.setup.files import write
 from smssh_plugin.setup.parts import PARTS, Setup
 from smssh_plugin.setup.plan import Plan
+from smssh_plugin.setup.policies import STATE_KEYS
 from tests.local.service_harness import Service, signed, training
 
 if TYPE_CHECKING:
@@ -225,6 +226,48 @@ def test_a_job_changes_the_state_of_its_owners_nodes_and_nothing_else(emulator: 
         client(emulator, "ssm", "cleanup").deregister_managed_instance(InstanceId=theirs)
 
 
+@pytest.mark.parametrize("others", [["Name"], ["SMSSHState", "Name"], ["SMSSHHold", "SMSSHHostKey"]])
+def test_no_other_tag_is_set_of_a_registered_node(emulator: Service, others: list[str]) -> None:
+    """With one of the state's it is denied as well, and on the node of another owner the state's are."""
+    node = registered(emulator, activate(emulator))
+    theirs = registered(emulator, emulator.client("ssm").create_activation(IamRole="smssh-node"))
+    ssm = client(emulator, "ssm", job(emulator))
+
+    def tag(resource: str, *keys: str) -> None:
+        ssm.add_tags_to_resource(
+            ResourceType="ManagedInstance",
+            ResourceId=resource,
+            Tags=[{"Key": key, "Value": "x"} for key in keys],
+        )
+
+    for resource, keys in ((node, others), (theirs, list(STATE_KEYS))):
+        before = emulator.sessions.nodes.nodes[resource].tags.copy()
+        with pytest.raises(ClientError, match="not authorized to perform: ssm:AddTagsToResource on resource"):
+            tag(resource, *keys)
+        assert emulator.sessions.nodes.nodes[resource].tags == before
+    tag(node, *STATE_KEYS)
+
+
+def test_people_start_sessions_on_their_owners_nodes_only(emulator: Service) -> None:
+    mine = registered(emulator, activate(emulator))
+    made = emulator.client("ssm").create_activation(
+        IamRole="smssh-node", Tags=[{"Key": "SSHOwner", "Value": "others"}, NODE[1]]
+    )
+    theirs = registered(emulator, made)
+    bare = registered(emulator, emulator.client("ssm").create_activation(IamRole="smssh-node"))
+    ssm = client(emulator, "ssm", "person")
+    for node in (theirs, bare):
+        for document in ({"DocumentName": "AWS-StartSSHSession"}, {}):
+            with pytest.raises(ClientError, match=f"ssm:StartSession on resource: .*managed-instance/{node}"):
+                ssm.start_session(Target=node, **document)
+    # A shell, and a tunnel through the container, are for those who asked for them.
+    for other in ("SSM-SessionManagerRunShell", "AWS-StartPortForwardingSessionToRemoteHost"):
+        with pytest.raises(ClientError, match=f"ssm:StartSession on resource: .*document/{other}"):
+            ssm.start_session(Target=mine, DocumentName=other)
+    with pytest.raises(ClientError, match="TargetNotConnected"):  # allowed: it has no agent
+        ssm.start_session(Target=mine, DocumentName="AWS-StartSSHSession")
+
+
 def test_ci_passes_the_roles_of_jobs_only(emulator: Service) -> None:
     sagemaker = client(emulator, "sagemaker", "ci")
     request = {**training(), "TrainingJobName": "passed"}
@@ -248,6 +291,8 @@ def test_nobody_ends_a_session_of_others(emulator: Service) -> None:
     for other in ("theirs", "admins", "missing"):
         with pytest.raises(ClientError, match="ssm:TerminateSession on resource"):
             ssm.terminate_session(SessionId=other)
+        with pytest.raises(ClientError, match="ssm:ResumeSession on resource"):
+            ssm.resume_session(SessionId=other)
 
 
 def control(emulator: Service, method: str, path: str, said: Any = None, who: str = "") -> Any:
