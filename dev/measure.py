@@ -23,6 +23,7 @@ import argparse
 import ast
 import collections
 import dataclasses
+import functools
 import io
 import re
 import subprocess
@@ -84,12 +85,11 @@ class Source:
     """The files of one revision: their texts, and the trees of those that are Python, by path."""
 
     texts: Mapping[str, str]
-    trees: Mapping[str, ast.Module]
 
-    @classmethod
-    def of(cls, texts: Mapping[str, str]) -> Source:
-        """Parse the files that are Python."""
-        return cls(texts, {path: ast.parse(text) for path, text in texts.items() if path.endswith(".py")})
+    @functools.cached_property
+    def trees(self) -> Mapping[str, ast.Module]:
+        """Parsed when they are first asked for: every worker of the tests has the texts, and few ask for the trees."""
+        return {path: ast.parse(text) for path, text in self.texts.items() if path.endswith(".py")}
 
     def functions(self) -> Iterator[tuple[str, Function]]:
         """Every function and method, with its path."""
@@ -102,7 +102,7 @@ class Source:
 def working_tree() -> Source:
     """The files as they are on the disk."""
     paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in TEXTS]
-    return Source.of({path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths})
+    return Source({path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths})
 
 
 def revision(name: str) -> Source:
@@ -110,7 +110,7 @@ def revision(name: str) -> Source:
     packed = subprocess.run(["git", "archive", name, *FOLDERS], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         members = [one for one in archive if one.isfile() and one.name.endswith(TEXTS)]
-        return Source.of({one.name: archive.extractfile(one).read().decode() for one in members})  # type: ignore[union-attr]
+        return Source({one.name: archive.extractfile(one).read().decode() for one in members})  # type: ignore[union-attr]
 
 
 def modules(paths: Iterable[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import gc
 import resource
 import signal
 
@@ -17,6 +18,7 @@ def pytest_configure(config):
 
     A shell that runs the tests in the background has SIGINT and SIGQUIT ignored, nohup SIGHUP, and that is inherited.
     """
+    gc.disable()  # until everything is collected: nothing of that is garbage
     config.pluginmanager.register(needs)
     config.pluginmanager.register(fast)
     config.pluginmanager.register(process_state)
@@ -42,3 +44,9 @@ def pytest_collection_modifyitems(items):
     pytest-xdist has an order of its own, by numbers of tests, unless it is told `--no-loadscope-reorder`.
     """
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+
+def pytest_collection_finish():
+    """Leave what is imported by now, a million objects, out of every look for garbage to come."""
+    gc.enable()
+    gc.freeze()

@@ -13,7 +13,7 @@ from tests.waiting import LIMIT
 
 def source(**files: str) -> measure.Source:
     """Files of the package by their names, with __ for a slash."""
-    return measure.Source.of(
+    return measure.Source(
         {
             f"smssh_plugin/{name.replace('__', '/')}.py": textwrap.dedent(text).lstrip()
             for name, text in files.items()
@@ -89,7 +89,7 @@ def test_a_circle_counts_wherever_it_is_imported(importing) -> None:
 
 
 def test_a_package_and_its_module_can_be_a_circle() -> None:
-    one = measure.Source.of(
+    one = measure.Source(
         {
             "hooks/a/__init__.py": "from .b import x",
             "smssh_plugin/c.py": "",

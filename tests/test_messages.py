@@ -28,11 +28,6 @@ def _load() -> Any:
 
 
 MESSAGES = _load()
-ALL = list(MESSAGES.messages([ROOT / room for room in MESSAGES.ROOMS]))
-OURS = [
-    each for each in ALL if each.kind in ("error", "hint") and not each.file.startswith("smssh_plugin/local/")
-]
-"""The local emulator says most of its errors in the words of the services that it stands for."""
 
 NAMES = ("AWS", "Amazon", "Containers", "IAM", "KMS", "OpenSSH", "SageMaker", "Systems")
 """What an error may begin with in upper case, a member of a request among them."""
@@ -49,19 +44,35 @@ VERBS = re.compile(
 """The verbs that hints begin with."""
 
 
+# Read when a test asks, and not by every worker that collects this file.
+@pytest.fixture(scope="module")
+def everything() -> list[Any]:
+    return list(MESSAGES.messages([ROOT / room for room in MESSAGES.ROOMS]))
+
+
+@pytest.fixture(scope="module")
+def ours(everything: list[Any]) -> list[Any]:
+    """The local emulator says most of its errors in the words of the services that it stands for."""
+    return [
+        each
+        for each in everything
+        if each.kind in ("error", "hint") and not each.file.startswith("smssh_plugin/local/")
+    ]
+
+
 def place(message: Any) -> str:
     return f"{message.file}:{message.line}: {message.text}"
 
 
-def test_there_is_something_to_read() -> None:
-    kinds = {each.kind for each in ALL}
+def test_there_is_something_to_read(everything: list[Any], ours: list[Any]) -> None:
+    kinds = {each.kind for each in everything}
     assert kinds == {"error", "hint", "warning", "help", "log", "print"}
-    assert len(OURS) > 300
+    assert len(ours) > 300
 
 
-def test_errors_and_hints_begin_in_lower_case_and_end_without_a_period() -> None:
+def test_errors_and_hints_begin_in_lower_case_and_end_without_a_period(ours: list[Any]) -> None:
     wrong = []
-    for each in OURS:
+    for each in ours:
         first = each.text.split()[0].replace("'s", "")
         if first[0].isupper() and not re.search(r"[A-Z_(.=]", first[1:]) and first not in NAMES:
             wrong.append(place(each))
@@ -70,9 +81,9 @@ def test_errors_and_hints_begin_in_lower_case_and_end_without_a_period() -> None
     assert wrong == []
 
 
-def test_a_hint_says_what_to_do() -> None:
+def test_a_hint_says_what_to_do(ours: list[Any]) -> None:
     wrong = []
-    for each in OURS:
+    for each in ours:
         if each.kind != "hint" or each.text.startswith("{}"):
             continue
         # "if it stays so, check ...": a condition may come first.
@@ -82,8 +93,8 @@ def test_a_hint_says_what_to_do() -> None:
     assert wrong == []
 
 
-def test_words_that_make_one_stop() -> None:
-    wrong = [place(each) for each in ALL if BANNED.search(each.text)]
+def test_words_that_make_one_stop(everything: list[Any]) -> None:
+    wrong = [place(each) for each in everything if BANNED.search(each.text)]
     assert wrong == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from dev import measure
 
 SOURCE = measure.working_tree()
-MODULES = measure.modules(SOURCE.trees)
+MODULES = measure.modules(SOURCE.texts)
 
 LEAVES = {"_version", "at_once", "durations", "errors", "files", "processes", "streams", "terminal"}
 """May be imported from anywhere, and import nothing of ours."""

@@ -11,10 +11,6 @@ import pytest
 from smssh_plugin.setup.documents import documents
 from tests.setup.samples import all_setups, statements, whole
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of pkg_resources
-    import parliament
-
 FALSE_ALARMS = {
     # AWS's service authorization reference lists it for StartSession; parliament's data is older.
     ("Nodes", "UNKNOWN_CONDITION_FOR_ACTION", "ssm:SessionDocumentAccessCheck"),
@@ -26,6 +22,9 @@ FALSE_ALARMS = {
 
 def findings(statement: dict[str, Any]) -> list[tuple[str, str]]:
     """By itself: parliament ends at the first fault of a statement."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pkg_resources
+        import parliament  # half a second, of which every worker that collects this file would take its own
     text = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     return [(each.issue, str(each.detail)) for each in parliament.analyze_policy_string(text).findings]
 
