@@ -1,7 +1,7 @@
 import importlib.util
 import io
+import marshal
 import platform
-import py_compile
 import subprocess
 import sys
 import zipfile
@@ -43,17 +43,42 @@ def bundle(tmp_path_factory, key):
                     archive.write(file.locate(), str(file))
                 if file.suffix == ".py" and name in ("asyncssh", "cryptography"):
                     # With byte code, unlike PyPI's: each container would compile all of it anew. The small ones stay.
-                    compiled = folder / "compiled.pyc"
-                    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-                    py_compile.compile(
-                        str(file.locate()), str(compiled), doraise=True, invalidation_mode=mode
-                    )
-                    archive.write(compiled, importlib.util.cache_from_source(str(file)))
-                    compiled.unlink()
+                    compiled = byte_code(file.locate().read_bytes(), str(file))
+                    archive.writestr(importlib.util.cache_from_source(str(file)), compiled)
     place = f"wheels/{sys.version_info[0]}.{sys.version_info[1]}-{platform.machine()}"
     files = {name: data for name, data in built.files.items() if name != MANIFEST}
+    files["smssh.zip"] = with_byte_code(files["smssh.zip"], str(folder / "smssh.zip"))
     model.sealed({**files, f"{place}/asyncssh-0-py3-none-any.whl": wheel.getvalue()}).write(folder)
     return folder
+
+
+def with_byte_code(archive, place):
+    """A bundle's smssh.zip with byte code for this Python, which each process of a container would make anew.
+
+    Other Pythons take the sources beside it, as all do with the bundles of tests/local and tests/e2e.
+
+    Args:
+        archive: its content.
+        place: where it is going to be, for tracebacks.
+    """
+    made = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(archive)) as given,
+        zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in given.namelist():
+            source = given.read(name)
+            new.writestr(name, source)
+            if name.endswith(".py"):
+                new.writestr(f"{name}c", byte_code(source, f"{place}/{name}"))
+    return made.getvalue()
+
+
+def byte_code(source, name):
+    """A .pyc that is taken whatever the time of its source (PEP 552), as the import system writes it."""
+    flags = 0b01.to_bytes(4, "little")
+    digest = importlib.util.source_hash(source)
+    return importlib.util.MAGIC_NUMBER + flags + digest + marshal.dumps(compile(source, name, "exec"))
 
 
 @pytest.fixture
