@@ -49,16 +49,33 @@ def emulator():
     machine.environ.update(re.findall(r"^export (\w+)='(.*)'$", exports, flags=re.MULTILINE))
     machine.run(sys.executable, CHURN / "pipeline.py", "--by-hand")
     yield machine
+    if machine.kept:
+        machine.smssh("release", TRAIN, check=False)
     machine.smssh("local", "down")
     machine.assert_nothing_left()
     unmake(machine)
 
 
-@pytest.fixture
-def held(emulator):
-    """An execution of the churn pipeline with its step Train held; the machine and the execution's ARN."""
+def hold(emulator):
+    """Start an execution of the churn pipeline, and wait until its step Train is held; its ARN."""
     started = client(emulator, "sagemaker").start_pipeline_execution(PipelineName="churn")
     arn = started["PipelineExecutionArn"]
     until(lambda: node(emulator, arn, "Train").get("state") == "held", seconds=PATIENCE)
-    yield emulator, arn
+    return arn
+
+
+@pytest.fixture
+def held(emulator):
+    """An execution of the test's own with its step Train held; the machine and the execution's ARN."""
+    emulator.smssh("release", TRAIN, check=False)  # what `kept` may have left
+    yield emulator, hold(emulator)
     emulator.smssh("release", TRAIN, check=False)
+
+
+@pytest.fixture
+def kept(emulator):
+    """The same for tests that leave the step held: the next of them gets the same execution."""
+    if not emulator.kept or node(emulator, emulator.kept, "Train").get("state") != "held":
+        emulator.kept = hold(emulator)
+    emulator.smssh("extend", TRAIN, "1h")
+    return emulator, emulator.kept

@@ -41,10 +41,15 @@ def image_with_asyncssh(folder):
 
 @dataclass
 class Machine:
-    """A home folder and environment in which nothing but what the test starts can be found."""
+    """A home folder and environment in which nothing but what the test starts can be found.
+
+    Attributes:
+        kept: the ARN of an execution that tests have left held for others.
+    """
 
     home: Path
     environ: dict
+    kept: str = ""
 
     def run(self, *command, check=True, timeout=PATIENCE, **variables):
         done = subprocess.run(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.waiting import until
 
-from .machine import CHURN, IMAGE, PATIENCE, SMSSH, TRAIN, client, node
+from .machine import CHURN, IMAGE, PATIENCE, TRAIN, client
 
 pytestmark = [
     pytest.mark.e2e,
@@ -96,65 +96,6 @@ def test_by_hand(held) -> None:
     until(lambda: status(machine, arn) == "Succeeded", seconds=PATIENCE)
 
 
-def test_a_wrong_key_is_refused(held) -> None:
-    machine, _ = held
-    folder, away = machine.home / "smssh", machine.home / "away"
-    away.mkdir()
-    names = ("id_ed25519", "id_ed25519.pub")
-    for name in names:
-        (folder / name).rename(away / name)
-    try:
-        refused = machine.smssh("connect", TRAIN, "--", "true", check=False)
-    finally:
-        for name in names:
-            (away / name).replace(folder / name)
-
-    assert refused.returncode == 255
-    assert "Permission denied (publickey)" in refused.stderr
-
-
-def test_a_wrong_host_key_is_refused(held) -> None:
-    machine, arn = held
-    impostor = machine.home / "impostor"
-    machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", impostor)
-    tag = {"Key": "SMSSHHostKey", "Value": impostor.with_suffix(".pub").read_text().strip()}
-    client(machine, "ssm").add_tags_to_resource(
-        ResourceType="ManagedInstance", ResourceId=node(machine, arn, "Train")["target"], Tags=[tag]
-    )
-
-    refused = machine.smssh("connect", TRAIN, "--", "true", check=False)
-
-    assert refused.returncode == 255
-    assert "Host key verification failed" in refused.stderr
-
-
-REACH_A_SERVER = """
-import time
-import urllib.request
-
-import smssh_plugin
-
-FREE = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"
-with smssh_plugin.connect("Train.churn.pipeline.sagemaker") as job:
-    port = int(job.run(f'python3 -c "{FREE}"').text)
-    job.run(f'cd "$SMSSH_CODE_DIR"; nohup python3 -m http.server {port} --bind 127.0.0.1 </dev/null >/dev/null 2>&1 &')
-    with job.forward(port) as tunnel:
-        page = f"http://127.0.0.1:{tunnel.local_port}/train.py"
-        for attempt in range(100):
-            try:
-                print(urllib.request.urlopen(page, timeout=5).read().decode())
-                break
-            except OSError:
-                time.sleep(0.1)
-"""
-
-
-def test_a_server_in_the_held_job_is_reached_from_python(held) -> None:
-    machine, _ = held
-    page = machine.run(sys.executable, "-c", REACH_A_SERVER).stdout
-    assert page.strip() == (CHURN / "train" / "train.py").read_text().strip()
-
-
 @pytest.mark.parametrize("moment", ["started arn:", "Train: training step runs"])
 def test_ctrl_c_in_the_demo_leaves_nothing_behind(machine, moment) -> None:
     running = machine.start(*demo())
@@ -165,16 +106,3 @@ def test_ctrl_c_in_the_demo_leaves_nothing_behind(machine, moment) -> None:
     rest = running.communicate(timeout=120)[0]
     assert running.returncode == 130, rest
     machine.assert_nothing_left()
-
-
-def test_ctrl_c_in_the_debugger_leaves_the_step_held(held) -> None:
-    machine, arn = held
-    debugger = machine.start(*SMSSH, "debug", "churn", "--execution", arn, "--keep", "--report", "report")
-    for line in debugger.stdout:
-        if "held" in line:
-            break
-    os.killpg(debugger.pid, signal.SIGINT)
-    rest = debugger.communicate(timeout=60)[0]
-    assert debugger.returncode == 130, rest
-    assert node(machine, arn, "Train")["state"] == "held"
-    assert json.loads((machine.home / "report" / "report.json").read_text())["status"] != "Succeeded"
