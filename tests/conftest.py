@@ -12,6 +12,19 @@ from tests import fast, needs, process_state, service_models
 OPEN_FILES = 20_000
 """Some tests open a thousand sockets, and a login may have no more than 1024 descriptors."""
 
+LONG = (
+    "entrypoints/test_sight.py",
+    "setup/test_apply.py",
+    "hooks/test_servers.py",
+    "debug/test_debug.py",
+    "cli/test_local.py",
+    "entrypoints/test_drivers.py",
+    "supervisor/test_hold.py",
+    "entrypoints/test_toolkit.py",
+    "entrypoints/test_serving.py",
+)
+"""Files below this folder that take half a minute of a processor or more, besides those of tests/e2e."""
+
 
 def pytest_configure(config):
     """Have ^C and a hangup mean something in what the tests start, as in a terminal, and let them open what they need.
@@ -43,7 +56,12 @@ def pytest_collection_modifyitems(items):
 
     pytest-xdist has an order of its own, by numbers of tests, unless it is told `--no-loadscope-reorder`.
     """
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+    def turn(item):
+        file = item.nodeid.partition("::")[0].removeprefix("tests/")
+        return item.get_closest_marker("e2e") is None, LONG.index(file) if file in LONG else len(LONG)
+
+    items.sort(key=turn)
 
 
 def pytest_collection_finish():
