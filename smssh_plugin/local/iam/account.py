@@ -111,6 +111,12 @@ class Account:
     session_documents: Mapping[str, Any]
     _more: Mapping[str, _More]
 
+    @property
+    def guardrails(self) -> tuple[Policy, ...]:
+        """The organization's policies."""
+        scp = self.policies.get("scp")
+        return () if scp is None else (scp,)
+
     def client(self, name: str) -> Principal:
         """A principal that uses clients, by its name in CLIENTS."""
         return self._principal(name, name, CLIENTS[name], _SESSION)
@@ -153,11 +159,10 @@ class Account:
         path: str = "/",
     ) -> Principal:
         more = self._more.get(name, _More())
-        scp = self.policies.get("scp")
         rights = Rights(
             (*(self.policies[part] for part in parts if part in self.policies), *more.policies),
             self.policies.get("boundary") if boundary else None,
-            () if scp is None else (scp,),
+            self.guardrails,
         )
         return Principal(name, role, more.session or session, rights, more.tags, more.source_identity, path)
 

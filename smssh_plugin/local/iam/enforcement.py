@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from ..keyring import CALLER, Key
 from ..service_error import ServiceError
-from . import other_requests, s3_requests
+from . import issued, other_requests, s3_requests
 from .account import ACCOUNT, CLIENTS, REGION, Account, Principal
 from .evaluator import Context, Decision, Question, decide
 from .sagemaker_requests import SageMakerRequests
@@ -94,7 +94,9 @@ class Enforcement:
         self._numbers = itertools.count(1)  # jobs are decided in threads of their own
         self.keys: dict[str, Key] = {name: keyring.issue(f"client {name}") for name in CLIENTS}
         """The credentials of those who use clients."""
-        sessions.nodes.may_have_role = account.passes_to_nodes
+        sessions.nodes.may_have_role = lambda role: (
+            account.passes_to_nodes(role) or issued.passes_to_nodes(role)
+        )
         for name, content in account.session_documents.items():
             sessions.documents.create(
                 {"Name": name, "DocumentType": "Session", "Content": json.dumps(content)}
@@ -114,7 +116,9 @@ class Enforcement:
             return self._account.node("" if node is None else node.activation.role, name)
         if kind == "function":
             return self._account.function(name)
-        return self._account.unknown(name.rpartition("/")[2])
+        return issued.principal(key, self._account.guardrails) or self._account.unknown(
+            name.rpartition("/")[2]
+        )
 
     def ssm(self, key: Key | None, operation: str, members: Mapping[str, Any]) -> None:
         """Decide a call of SSM.

@@ -1,7 +1,7 @@
 """The decision of IAM on a request: pure, from policies and the context of the request.
 
-Facts: IAM user guide, "Policy evaluation logic", "Access denied error messages". Session policies, resource-based
-policies and resource control policies are not evaluated: nothing in the local emulator has one.
+Facts: IAM user guide, "Policy evaluation logic", "Access denied error messages". Resource-based policies and resource
+control policies are not evaluated: nothing in the local emulator has one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ __all__ = [
     "BOUNDARY",
     "GUARDRAIL",
     "IDENTITY",
+    "SESSION",
     "Context",
     "Decision",
     "Question",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 IDENTITY, BOUNDARY, GUARDRAIL = "identity-based policy", "permissions boundary", "service control policy"
+SESSION = "session policy"
 """Where a decision comes from, in the words of AWS's messages."""
 
 
@@ -81,11 +83,13 @@ class Rights:
         policies: attached to it, or inline.
         boundary: its permissions boundary, if it has one.
         guardrails: service control policies; the organization has AWS's FullAWSAccess besides them.
+        session: the policy that its session was made with, if there is one.
     """
 
     policies: tuple[Policy, ...] = ()
     boundary: Policy | None = None
     guardrails: tuple[Policy, ...] = ()
+    session: Policy | None = None
 
     def without(self, labels: Collection[str]) -> Rights:
         """The same without the statements of some labels."""
@@ -94,6 +98,7 @@ class Rights:
             policies=tuple(each.without(labels) for each in self.policies),
             boundary=None if self.boundary is None else self.boundary.without(labels),
             guardrails=tuple(each.without(labels) for each in self.guardrails),
+            session=None if self.session is None else self.session.without(labels),
         )
 
 
@@ -124,7 +129,13 @@ class Decision:
 def decide(rights: Rights, question: Question) -> Decision:
     """Decide: an explicit deny anywhere wins; then every layer that there is must allow it."""
     boundary = () if rights.boundary is None else (rights.boundary,)
-    layers = ((GUARDRAIL, rights.guardrails), (BOUNDARY, boundary), (IDENTITY, rights.policies))
+    session = () if rights.session is None else (rights.session,)
+    layers = (
+        (GUARDRAIL, rights.guardrails),
+        (BOUNDARY, boundary),
+        (SESSION, session),
+        (IDENTITY, rights.policies),
+    )
     allows: dict[str, list[Statement]] = {}
     for layer, policies in layers:
         matching = [each for policy in policies for each in policy.statements if _matches(each, question)]
@@ -132,8 +143,9 @@ def decide(rights: Rights, question: Question) -> Decision:
         if denial is not None:
             return Decision(False, layer, denial)
         allows[layer] = matching
-    if boundary and not allows[BOUNDARY]:
-        return Decision(False, BOUNDARY)
+    for layer, present in ((BOUNDARY, boundary), (SESSION, session)):
+        if present and not allows[layer]:
+            return Decision(False, layer)
     if not allows[IDENTITY]:
         return Decision(False, IDENTITY)
     first, *others = allows[IDENTITY]
