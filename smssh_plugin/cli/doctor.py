@@ -41,6 +41,12 @@ SHOWN_UNDER_WAY = 3
 )
 @click.option("-v", "--verbose", is_flag=True, help="Show details, and what each check took.")
 @click.option("--list", "list_", is_flag=True, help="List the checks, and run none.")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Show what can be tried in the account for the questions that only AWS can settle; CHECK is a step then.",
+)
+@click.option("--yes", metavar="ACCOUNT_ID", help="With --live: try it, if the account is this one.")
 @json_option
 @aws_options
 def doctor(
@@ -51,6 +57,8 @@ def doctor(
     groups: tuple[str, ...],
     verbose: bool,
     list_: bool,
+    live: bool,
+    yes: str | None,
     as_json: bool,
     region: str | None,
     profile: str | None,
@@ -63,6 +71,9 @@ def doctor(
 
     A check ends as ok, problem, hint, cannot tell (something that it needs is missing) or crash (a mistake in
     smssh). The exit status is 1 with a problem or a crash; without them it is 8 if a check cannot tell, else 0.
+
+    --live makes roles, activations and a node named smssh-live-* in the account, sees what AWS allows with them,
+    removes them, and prints a Markdown table for an issue. Without --yes it only shows what it would do.
     """
     if groups and not subnets:
         raise click.UsageError("--security-group goes with --subnet")
@@ -71,6 +82,18 @@ def doctor(
             "--subnet goes with neither --job nor --pipeline, which name their own subnets"
         )
     from ..aws.session import AwsSession
+
+    if live:
+        if job or pipeline or subnets or verbose:
+            raise click.UsageError("--live goes with --list, --json and --yes only")
+        from . import live as live_command
+
+        if list_:
+            live_command.list_steps(as_json=as_json)
+            return 0
+        return live_command.live(AwsSession(region, profile), checks, yes, as_json=as_json)
+    if yes is not None:
+        raise click.UsageError("--yes is for --live")
     from ..doctor.case import Case
     from ..doctor.catalogue import SUBJECTS, chosen
     from ..doctor.plugin_checks import plugin_checks

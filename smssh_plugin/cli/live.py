@@ -1,0 +1,176 @@
+"""`smssh doctor --live`: the plan is shown, agreed to with the account's id, and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import streams
+from ..costs.prices import Prices
+from ..errors import ExitStatus, SmsshError
+from ..live.redaction import Redaction
+from ..live.remains import left_by_others
+from ..live.run import chosen, run
+from ..live.show import exit_status, markdown, plan_as_json, plan_lines, results_as_json
+from ..live.steps import STEPS
+from ..setup.account import Account
+from ..terminal import block, line, put
+from .fast_path import say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from ..aws.session import AwsSession
+    from ..live.remains import Remains
+    from ..live.run import Result
+    from ..live.steps import Step
+
+__all__ = ["list_steps", "live"]
+
+
+def list_steps(*, as_json: bool) -> None:
+    """Show the steps that there are."""
+    if as_json:
+        found = [{"id": each.id, "asks": each.asks or None} for each in STEPS.values()]
+        click.echo(json.dumps(found, indent=2))
+        return
+    width = max(map(len, STEPS))
+    for each in STEPS.values():
+        click.echo(f"{each.id:{width}}  {each.asks or 'makes what the next steps need'}")
+
+
+def live(session: AwsSession, names: Sequence[str], yes: str | None, *, as_json: bool) -> int:
+    """Show what would be tried in the account, and try it if it is agreed to; answers the exit status.
+
+    Args:
+        session: with the credentials of the account.
+        names: the steps; none for all.
+        yes: the id of the account that may be changed; None to ask where somebody can be asked.
+        as_json: whether to print JSON.
+
+    Raises:
+        SmsshError: there are no credentials, they are of another account, or what runs left cannot be looked at.
+    """
+    steps = chosen(names)
+    account = Account(session)
+    who = account.caller
+    if yes is not None and yes != who.account:
+        raise SmsshError(
+            f"--yes is {yes!r}, and the credentials are of {who.account}",
+            hint="choose the credentials with --profile",
+            reference="another-account",
+            status=ExitStatus.USAGE,
+        )
+    if who.resource[0] not in ("user", "assumed-role"):
+        raise SmsshError(
+            f"{who.arn} cannot assume a role",
+            hint="use the credentials of a role or a user",
+            reference="not-a-role",
+            status=ExitStatus.USAGE,
+        )
+    if yes is None:
+        left = _left(account)
+        price = Prices(session).node()
+        if as_json:
+            click.echo(json.dumps(plan_as_json(steps, left, price), indent=2))
+            return 0
+        put(line(f"{_place(account)}, as {who.arn}"))
+        for each in plan_lines(steps, left, price):
+            put(line(each))
+        if not os.isatty(streams.own_stdin()):
+            put(line(f"nothing was tried: add --yes {who.account} to try it"))
+            return 0
+        _ask(who.account)
+    return _run(steps, account, as_json=as_json)
+
+
+def _left(account: Account) -> list[Remains]:
+    """What other runs have in the account; nothing if the roles cannot be listed, which is said."""
+    try:
+        return left_by_others(account)
+    except SmsshError as error:
+        if error.reference != "access-denied":
+            raise
+        put(line(f"cannot tell what runs have left: {error.message}"), error=True)
+        return []
+
+
+def _run(steps: Sequence[Step], account: Account, *, as_json: bool) -> int:
+    results: list[Result] = []
+    redaction = Redaction(account.caller, account.alias, account.session.profile.name)
+    status, why, ended = 0, "", "ended"
+    with _Terminated() as terminated:
+        try:
+            run(steps, account, lambda text: put(line(text), error=True), results=results)
+        except KeyboardInterrupt:
+            status, ended = terminated.status, "interrupted"
+            why = "the run was interrupted"
+        except SmsshError as error:
+            say(error)
+            status, why = int(error.status), error.message
+    if why:
+        count = f"{len(results)} of {len(steps)} steps ended"
+        left = "the next run removes what may be left"
+        put(line(f"{ended}: {count}; {left}"), error=True)
+        if not results:
+            return status
+    if as_json:
+        click.echo(json.dumps(results_as_json(results, redaction, why), indent=2))
+    else:
+        place = f"{account.session.region} ({account.caller.partition})"
+        click.echo(block("\n".join(markdown(results, redaction, place))))
+    return status or int(exit_status(results))
+
+
+class _Terminated:
+    """Within this block SIGTERM and SIGHUP interrupt as Ctrl-C does; `status` is what to end with then."""
+
+    def __init__(self) -> None:
+        self.status = int(ExitStatus.INTERRUPTED)
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> _Terminated:  # noqa: PYI034 - Python 3.9 has no Self
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)
+                if number is not None:
+                    self._before[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        self.status = 128 + number
+        raise KeyboardInterrupt
+
+
+def _ask(own: str) -> None:
+    """Ask for the account's id on the terminal; stdin itself is /dev/null here, see `streams`.
+
+    Raises:
+        SmsshError: something else was typed.
+    """
+    print("type the account id to try this: ", end="", file=sys.stderr, flush=True)
+    answer = b""
+    while not answer.endswith(b"\n"):
+        piece = os.read(streams.own_stdin(), 1)
+        if not piece:  # the terminal is closed
+            break
+        answer += piece
+    if answer.strip() != own.encode():
+        raise SmsshError("that is not the account id: nothing was tried", reference="not-agreed")
+
+
+def _place(account: Account) -> str:
+    """The account as people know it, and the region."""
+    alias = account.alias
+    return f"account {account.caller.account}{f' ({alias})' if alias else ''}, {account.session.region}"

@@ -1,0 +1,88 @@
+"""What a run makes in an account is called, and how a later run knows it again.
+
+Roles carry the tags. An activation has no room for them (the policy that is tried allows only the keys of a job's
+host), but every activation and node of a run has one of its roles: they are found by it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..setup.owners import TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["END", "MADE", "PATH", "PREFIX", "RUN", "RUN_SECONDS", "Run", "run_of_role"]
+
+PREFIX = "smssh-live-"
+PATH = "/smssh-live/"
+"""Of the role that has one."""
+MADE = {"smssh": "live"}
+"""On each role that a run makes."""
+RUN = "SMSSHLive"
+"""On each role: the id of its run."""
+END = "SMSSHLiveEnd"
+"""On each role: when its run is over for certain, in seconds since the epoch."""
+RUN_SECONDS = 900
+"""The longest that a run tries things. What it allows in IAM ends with that, whatever becomes of the run."""
+_REMOVAL_SECONDS = 600
+_ROLES = ("path", "test", "node")
+"""The roles of a run, in the order in which they are removed: nodes are found by the last one."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        id: hexadecimal digits.
+        until: the end of its trials, in seconds since the epoch; 0 for the run of another process.
+    """
+
+    id: str
+    until: int = 0
+
+    @classmethod
+    def new(cls) -> Run:
+        """A run that begins now."""
+        return cls(secrets.token_hex(6), int(time.time()) + RUN_SECONDS)
+
+    @property
+    def name(self) -> str:
+        """What the names of all that it makes begin with; the value of SMSSHJob, and the owner."""
+        return PREFIX + self.id
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The names of its roles: `path`, `test`, `node`; in the order in which they are removed."""
+        return {each: f"{self.name}-{each}" for each in _ROLES}
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of its roles."""
+        return {**MADE, RUN: self.id, END: str(self.until + _REMOVAL_SECONDS)}
+
+    def host_tags(self, **other: str) -> dict[str, str]:
+        """The tags of an activation of a host, as a job's has them.
+
+        Args:
+            other: more of them, or other values.
+        """
+        own = {
+            "SMSSH": "live",
+            "SMSSHJob": self.name,
+            "SMSSHKind": "training",
+            "SMSSHHost": "algo-1",
+            TAG: self.name,
+        }
+        return {**own, **other}
+
+
+def run_of_role(name: str, tags: Mapping[str, str]) -> Run | None:
+    """The run that a role is of, by its name and tags; None if no run made it."""
+    run = Run(tags.get(RUN, ""))
+    return run if tags.items() >= MADE.items() and name in run.roles.values() else None

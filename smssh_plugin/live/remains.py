@@ -1,0 +1,116 @@
+"""What runs have made in the account: found by the names and tags of their roles, and removed.
+
+The same code ends a run and what a killed run left. Whatever a run makes has one of its roles, and a role is made
+before what has it and removed after that. So nothing is lost, whichever call a run is killed at.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..errors import SmsshError
+from ..setup.marks import tags_of
+from .names import END, PATH, PREFIX, Run, run_of_role
+from .running import Mark, ended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..setup.account import Account
+    from .place import Place
+
+__all__ = ["Remains", "left_by_others", "remove"]
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What a run left.
+
+    Attributes:
+        run: the run.
+        roles: the names of its roles that are there.
+        end: when it is over for certain, in seconds since the epoch.
+    """
+
+    run: Run
+    roles: tuple[str, ...]
+    end: float
+
+    @property
+    def stale(self) -> bool:
+        """Whether the run is over: its time is, or it was one of this machine and its process is no more."""
+        return time.time() > self.end or ended(self.run)
+
+
+def left_by_others(account: Account) -> list[Remains]:
+    """What runs that are not this one have in the account, stale or not.
+
+    Raises:
+        SmsshError: the roles cannot be listed or read.
+    """
+    found: dict[str, tuple[list[str], float]] = {}
+    for each in account.pages("iam", "list_roles", "Roles", MaxItems=1000):
+        name = str(each["RoleName"])
+        if not name.startswith(PREFIX):
+            continue
+        role = account.find("iam", "get_role", RoleName=name)
+        tags = {} if role is None else tags_of(role["Role"])
+        run = run_of_role(name, tags)
+        if run is not None:
+            roles, end = found.setdefault(run.id, ([], 0.0))
+            roles.append(name)
+            said = tags.get(END, "")
+            found[run.id] = (roles, max(end, float(said) if said.isdecimal() else 0.0))
+    return [Remains(Run(one), tuple(roles), end) for one, (roles, end) in sorted(found.items())]
+
+
+def remove(place: Place, roles: Sequence[str], progress: Callable[[str], None]) -> None:
+    """Remove what the run of a place has: activations, nodes, and then its roles, the role of nodes last.
+
+    What cannot be removed does not keep the rest from it, but for the role of nodes, by which the others are found.
+
+    Args:
+        place: the account and the run; what it knows is removed, too, though a listing does not show it yet.
+        roles: the names of the roles that are there, or may be.
+        progress: called with each thing that is removed.
+
+    Raises:
+        SmsshError: something could not be removed; the next run does it.
+    """
+    place.ends = True
+    errors: list[SmsshError] = []
+
+    def attempt(what: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except SmsshError as error:
+            errors.append(error)
+        else:
+            progress(what)
+
+    if roles:
+        for activation in dict.fromkeys([*place.activations, *_ids(place, roles, errors, nodes=False)]):
+            attempt("an activation", partial(place.end_activation, activation))
+        for node in dict.fromkeys([*place.nodes, *_ids(place, roles, errors, nodes=True)]):
+            attempt("the node", partial(place.end_node, node))
+    for kind, name in place.run.roles.items():
+        if name in roles and not (kind == "node" and errors):
+            attempt(f"the role {name}", partial(place.end_role, name))
+    if errors:
+        raise errors[0]
+    Mark(place.run).remove()
+
+
+def _ids(place: Place, roles: Sequence[str], errors: list[SmsshError], *, nodes: bool) -> list[str]:
+    """The activations or nodes that a listing has of some roles; a role with a path is looked for with and without."""
+    values = [*roles, *(f"{PATH}{each}"[1:] for each in roles)]
+    try:
+        if nodes:
+            return [str(each["InstanceId"]) for each in place.found("IamRole", values)]
+        return [str(each["ActivationId"]) for each in place.activations_of(values)]
+    except SmsshError as error:
+        errors.append(error)
+        return []

@@ -1,0 +1,195 @@
+"""A plan and its results as text, as JSON, and as Markdown for an issue."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from .._version import __version__
+from ..durations import format_duration
+from ..errors import ExitStatus
+from ..terminal import line
+from .questions import SUBJECTS
+from .trials import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..costs.prices import Price
+    from .redaction import Redaction
+    from .remains import Remains
+    from .run import Result
+    from .steps import Step
+
+__all__ = ["SCHEMA", "exit_status", "markdown", "plan_as_json", "plan_lines", "results_as_json"]
+
+_MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
+_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+SCHEMA = 1
+"""The version of the JSON; it changes if a member is removed or means something else."""
+
+
+def exit_status(results: Sequence[Result]) -> ExitStatus:
+    """FAILED if an answer is no, UNKNOWN if a step could not be tried, else OK."""
+    verdicts = {each.answer.verdict for each in results}
+    if Verdict.NO in verdicts:
+        return ExitStatus.FAILED
+    return ExitStatus.UNKNOWN if Verdict.UNTRIED in verdicts else ExitStatus.OK
+
+
+# --------------------------------------------------------------------------------------------------- the plan
+
+
+def plan_lines(steps: Sequence[Step], left: Sequence[Remains], price: Price | None) -> Iterator[str]:
+    """What a run would do.
+
+    Args:
+        steps: in order.
+        left: what other runs have in the account.
+        price: of a managed node, an hour, if it is known.
+    """
+    for step in steps:
+        yield f"  {step.id:22}  {step.asks or 'makes what the next steps need'}"
+        if step.makes:
+            yield f"{'':26}makes {step.makes}"
+    yield f"about {format_duration(_seconds(steps))}; {cost(steps, price)}"
+    yield "what it makes is named smssh-live-*, and removed at the end"
+    yield f"needs {', '.join(_actions(steps))}"
+    for each in left:
+        names = ", ".join(each.roles)
+        if each.stale:
+            yield line(f"an ended run left {names}: the next run removes it")
+        else:
+            until = time.strftime("%H:%M", time.localtime(each.end))
+            yield line(f"another run has {names}: if it does not end, a run after {until} removes it")
+
+
+def plan_as_json(steps: Sequence[Step], left: Sequence[Remains], price: Price | None) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "schema": SCHEMA,
+        "smssh": __version__,
+        "applied": False,
+        "seconds": _seconds(steps),
+        "cost": cost(steps, price),
+        "actions": _actions(steps),
+        "steps": [
+            {
+                "id": step.id,
+                "asks": step.asks or None,
+                "makes": step.makes or None,
+                "after": list(step.after),
+                "seconds": step.seconds,
+            }
+            for step in steps
+        ],
+        "left": [{"roles": list(each.roles), "stale": each.stale, "end": each.end} for each in left],
+    }
+
+
+def cost(steps: Sequence[Step], price: Price | None) -> str:
+    """What a run costs, in one clause.
+
+    Args:
+        steps: its steps.
+        price: of a managed node, an hour, if it is known.
+    """
+    if not any("managed node" in step.makes for step in steps):
+        return "no charge: it makes nothing that AWS bills"
+    known = f"{price.amount:g} {price.currency}" if price is not None else "its price"
+    return (
+        "no job is started; with the advanced tier AWS may bill the one managed node, which is there for about a "
+        f"minute and never online, for an hour: {known}"
+    )
+
+
+def _seconds(steps: Sequence[Step]) -> int:
+    return sum(each.seconds for each in steps)
+
+
+def _actions(steps: Sequence[Step]) -> list[str]:
+    """The actions that a run needs, those for removing what is left included."""
+    makes = [
+        "iam:ListRoles",
+        "iam:GetRole",
+        "iam:DeleteRolePolicy",
+        "iam:DeleteRole",
+        "ssm:DescribeActivations",
+        "ssm:DescribeInstanceInformation",
+        "ssm:DeleteActivation",
+        "ssm:DeregisterManagedInstance",
+    ]
+    return sorted({*makes, *(action for step in steps for action in step.actions)})
+
+
+# --------------------------------------------------------------------------------------------------- the results
+
+
+def results_as_json(results: Sequence[Result], redaction: Redaction, error: str = "") -> dict[str, Any]:
+    """The results for programs.
+
+    Args:
+        results: of the steps that ended.
+        redaction: for texts of AWS.
+        error: why the run ended early, or what could not be removed; "" for nothing.
+    """
+    return {
+        "schema": SCHEMA,
+        "smssh": __version__,
+        "applied": True,
+        "status": int(exit_status(results)),
+        "error": redaction.text(error) or None,
+        "steps": [
+            {
+                "id": each.step.id,
+                "asks": each.step.asks or None,
+                "answer": each.answer.verdict.value,
+                "message": redaction.text(each.answer.message),
+                "evidence": [redaction.text(one) for one in each.answer.evidence],
+                "seconds": round(each.seconds, 3),
+            }
+            for each in results
+        ],
+    }
+
+
+def markdown(results: Sequence[Result], redaction: Redaction, place: str) -> Iterator[str]:
+    """The table of what only AWS can show, filled in, and what AWS answered.
+
+    Args:
+        results: of the steps that ended.
+        redaction: for texts of AWS.
+        place: the region, and its partition.
+    """
+    found = {each.step.id: each.answer for each in results}
+    yield f"`smssh doctor --live` of smssh-plugin {__version__} in {place}."
+    yield ""
+    yield "| tested | only AWS can show | answer | found |"
+    yield "| --- | --- | --- | --- |"
+    for subject in SUBJECTS:
+        for question in subject.questions:
+            answer = found.get(question.step)
+            if answer is not None:
+                cells = (answer.verdict.value, _quoted(redaction.text(answer.message)))
+            else:
+                cells = ("not tried", question.why_not or f"`{question.step}` was not run")
+            text = _LINK.sub(r"\1", subject.text)  # it leads to a page of the documentation
+            yield f"| {text} | {question.text} | {cells[0]} | {cells[1]} |"
+    yield ""
+    yield "What AWS answered:"
+    yield ""
+    for each in results:
+        message = _quoted(redaction.text(each.answer.message))
+        yield f"- `{each.step.id}` ({each.answer.verdict.value}): {message}"
+        yield from (f"  - {_quoted(redaction.text(one))}" for one in each.answer.evidence)
+    yield ""
+    yield (
+        "Account ids, ARNs, and the names of people, roles and nodes are replaced by words in capitals. Read it before "
+        "you post it."
+    )
+
+
+def _quoted(text: str) -> str:
+    """Somebody's text in Markdown: no table, link, mention or HTML comes of it."""
+    return _MARKUP.sub(r"\\\1", line(text)).replace("@", "(at)")

@@ -1,0 +1,496 @@
+"""The steps of `smssh doctor --live`, smallest call first: what each asks, does, needs and how its answer is judged.
+
+No step starts a job: what they make is free of charge, but for the advanced tier, which may bill a node by the hour.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..aws.json_client import denied
+from ..aws.session import ServiceRefused
+from ..costs.prices import Prices
+from ..errors import SmsshError
+from ..setup import policies
+from ..setup.owners import TAG
+from .names import PATH
+from .trials import Answer, judged, no, tried, untried, yes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..aws.session import AwsSession
+    from .place import Place
+
+__all__ = ["STEPS", "Step"]
+
+TIER = "/ssm/managed-instance/activation-tier"
+PREFERENCES = "SSM-SessionManagerRunShell"
+FORWARD = policies.FORWARD_DOCUMENTS[0]
+STRANGER = "smssh-live-nobody"
+"""An owner that is not the run's."""
+INSTANCES = (("training", "ml.m5.large"), ("processing", "ml.m5.xlarge"), ("transform", "ml.m5.xlarge"))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Attributes:
+        id: `live.NAME`, which stays the same over versions.
+        asks: the question; "" for a step that only makes what others need.
+        makes: what it makes in the account; "" for nothing.
+        actions: the actions of IAM that the caller needs for it.
+        seconds: about how long it takes.
+        run: tries it. An SmsshError that it raises is "could not be tried".
+        after: the ids of the steps whose answer has to be yes for it, or what they make has to be there.
+    """
+
+    id: str
+    asks: str
+    makes: str
+    actions: tuple[str, ...]
+    seconds: int
+    run: Callable[[Place], Answer]
+    after: tuple[str, ...] = ()
+
+
+# --------------------------------------------------------------------------------------------------- settings, prices
+
+
+def _tier(place: Place) -> Answer:
+    setting = place.call("ssm", "get_service_setting", SettingId=TIER)["ServiceSetting"]
+    value, status = str(setting.get("SettingValue")), str(setting.get("Status"))
+    try:
+        place.call("ssm", "get_document", Name=PREFERENCES)
+        preferences = "the account has preferences of Session Manager"
+    except ServiceRefused as error:
+        if error.code != "InvalidDocument":
+            raise
+        preferences = "the account has no preferences of Session Manager"
+    evidence = (f"SettingValue {value}, Status {status}", preferences)
+    if value != "advanced":
+        return no(f"the tier is {value}: Session Manager enters no hybrid node of this region", *evidence)
+    return yes("the tier is advanced", *evidence)
+
+
+def _prices(place: Place) -> Answer:
+    prices = Prices(place.account.session)
+    found = {f"{name} ({kind})": prices.instance(kind, name) for kind, name in INSTANCES}
+    found["a managed node"] = prices.node()
+    if prices.trouble is not None:
+        return untried(prices.trouble.message)
+    evidence = [
+        f"{what}: {f'{price.amount:g} {price.currency} an hour' if price else 'no price, or several'}"
+        for what, price in found.items()
+    ]
+    missing = [what for what, price in found.items() if price is None]
+    if missing:
+        return no(f"the price list has not exactly one price for {', '.join(missing)}", *evidence)
+    return yes("the price list has one price for each", *evidence)
+
+
+# --------------------------------------------------------------------------------------------------- roles
+
+
+def _node_role(place: Place) -> Answer:
+    place.create_role("node", place.policies.node_trust)
+    return _accepted(place, place.run.roles["node"], "the trust policy")
+
+
+def _role_path(place: Place) -> Answer:
+    place.create_role("path", place.policies.node_trust, path=PATH)
+    return _accepted(place, f"{PATH}{place.run.roles['path']}"[1:], "PATH/NAME")
+
+
+def _accepted(place: Place, role: str, what: str) -> Answer:
+    """Whether Systems Manager takes a role for nodes, and how long it takes to know it."""
+    began = time.monotonic()
+    try:
+        activation = place.patiently("ValidationException", lambda: place.activate(role=role))
+    except ServiceRefused as error:
+        if error.code != "ValidationException":
+            raise
+        return no(f"{what} is not accepted", error.message)
+    seconds = time.monotonic() - began
+    place.end_activation(activation)
+    return yes(f"{what} is accepted", f"CreateActivation succeeded {seconds:.0f} s after the role was made")
+
+
+def _test_role(place: Place) -> Answer:
+    place.create_test_role()
+    place.session(*place.policies.job("Activate"))
+    return yes("the role for trials is there")
+
+
+# --------------------------------------------------------------------------------------------------- activations
+
+
+def _activating(place: Place, statements: list[dict[str, Any]], **other: str) -> Callable[[], object]:
+    """Makes an activation with some rights, and removes it."""
+    session = place.session(*statements)
+
+    def call() -> None:
+        activation = place.activate(session=session, tags=place.run.host_tags(**other))
+        place.end_activation(activation)
+
+    return call
+
+
+def _all_is_allowed(place: Place) -> Any:
+    """The trial without which a denial says nothing: with all statements it is allowed."""
+    call = _activating(place, place.policies.job("Activate", "Pass", "TagNew"))
+
+    def patient() -> None:
+        place.patiently("access-denied", call)
+
+    return tried("CreateActivation with tags, with the statements Activate, Pass and TagNew", True, patient)
+
+
+def _tag_new(place: Place) -> Answer:
+    first = _all_is_allowed(place)
+    (tag_new,) = place.policies.job("TagNew")
+    (tag_state,) = place.policies.job("TagState")
+    on_nodes = {**tag_new, "Resource": tag_state["Resource"]}
+    both = place.policies.job("Activate", "Pass")
+    what = "CreateActivation with tags, ssm:AddTagsToResource"
+    trials = [
+        first,
+        tried(f"{what} on managed instances only", False, _activating(place, [*both, on_nodes])),
+        tried(f"{what} on nothing", False, _activating(place, both)),
+    ]
+    if first.allowed is False:
+        everywhere = _activating(place, [*both, {**tag_new, "Resource": "*"}])
+        trials.append(tried(f"{what} on *", True, everywhere))
+    return judged(trials, "ssm:AddTagsToResource is needed, and on the role of the nodes")
+
+
+def _pass_role(place: Place) -> Answer:
+    statements = place.policies.job("Activate", "TagNew")
+    (passes,) = place.policies.job("Pass")
+    other = {**passes, "Resource": f"{passes['Resource']}-other"}
+    trials = [
+        _all_is_allowed(place),
+        tried(
+            "CreateActivation, iam:PassRole on another role", False, _activating(place, [*statements, other])
+        ),
+        tried("CreateActivation, no iam:PassRole", False, _activating(place, statements)),
+    ]
+    return judged(trials, "iam:PassRole is needed, with iam:PassedToService ssm.amazonaws.com")
+
+
+def _tag_conditions(place: Place) -> Answer:
+    statements = place.policies.job("Activate", "Pass", "TagNew")
+    trials = [
+        _all_is_allowed(place),
+        tried("an activation of another owner", False, _activating(place, statements, **{TAG: STRANGER})),
+        tried("an activation with one more tag", False, _activating(place, statements, Other="x")),
+    ]
+    return judged(trials, "aws:RequestTag and aws:TagKeys hold for the tags of an activation")
+
+
+# --------------------------------------------------------------------------------------------------- a node
+
+
+def _registration(place: Place) -> Answer:
+    session = place.session(*place.policies.job("Activate", "Pass", "TagNew"))
+    wanted = place.run.host_tags()
+    activation = place.patiently("access-denied", lambda: place.activate(session=session, tags=wanted))
+    node = place.register(activation)
+    place.end_activation(activation)
+    tags = place.tags_of(node)
+    missing = sorted(key for key, value in wanted.items() if tags.get(key) != value)
+    evidence = [f"its tags: {', '.join(sorted(tags))}"]
+    if missing:
+        return no(f"the node has not the tags {', '.join(missing)} of its activation", *evidence)
+    for key, value in (("tag:SMSSHJob", place.run.name), ("IamRole", place.run.roles["node"])):
+        if not place.until(partial(_listed, place, key, value, node)):
+            return no(f"DescribeInstanceInformation does not find the node by {key}", *evidence)
+        evidence.append(f"found by the filter {key}")
+    return yes("a node has the tags of its activation, and is found by tag and role", *evidence)
+
+
+def _listed(place: Place, key: str, value: str, node: str) -> bool:
+    """Whether a filter of DescribeInstanceInformation finds a node."""
+    return any(each.get("InstanceId") == node for each in place.found(key, [value]))
+
+
+def _node(place: Place) -> str:
+    """The node of the run.
+
+    Raises:
+        SmsshError: there is none.
+    """
+    if not place.nodes:
+        raise SmsshError("there is no node to try it with", reference="no-node")
+    return place.nodes[0]
+
+
+def _state_tags(place: Place) -> Answer:
+    node = _node(place)
+
+    def tagging(session: AwsSession, key: str) -> Callable[[], object]:
+        return lambda: place.call(
+            "ssm",
+            "add_tags_to_resource",
+            session=session,
+            ResourceType="ManagedInstance",
+            ResourceId=node,
+            Tags=[{"Key": key, "Value": "x"}],
+        )
+
+    own = place.session(*place.policies.job("TagState"))
+    other = place.session(*place.policies.job("TagState", owner=STRANGER))
+    state = policies.STATE_KEYS[0]
+    trials = [
+        tried(f"the tag {state} on a node of one's owner", True, tagging(own, state)),
+        tried(f"the tag {state} on a node of another owner", False, tagging(other, state)),
+        tried("the tag SMSSHHostKey on a node of one's owner", False, tagging(own, "SMSSHHostKey")),
+    ]
+    return judged(trials, "a job changes the state tags of its owner's nodes, and no others")
+
+
+# --------------------------------------------------------------------------------------------------- sessions
+
+
+def _starting(place: Place, statements: list[dict[str, Any]], document: str = "") -> Callable[[], object]:
+    """Starts a session with the node of the run, which is offline; one that comes about is ended."""
+    node = _node(place)
+    session = place.session(*statements)
+    named = {"DocumentName": document, "Parameters": {"portNumber": ["22"]}} if document else {}
+
+    def call() -> None:
+        made = place.call("ssm", "start_session", session=session, Target=node, **named)
+        place.call("ssm", "terminate_session", SessionId=str(made["SessionId"]))
+
+    return call
+
+
+def _own_session(place: Place) -> Any:
+    """The trial without which a denial says nothing: one's own node, by SSH's document."""
+    call = _starting(place, place.policies.people("Nodes", "Documents"), policies.SSH_DOCUMENT)
+    return tried("a session with a node of one's owner", True, call, offline=True)
+
+
+def _owner(place: Place) -> Answer:
+    other = _starting(
+        place, place.policies.people("Nodes", "Documents", owner=STRANGER), policies.SSH_DOCUMENT
+    )
+    trials = [_own_session(place), tried("a session with a node of another owner", False, other)]
+    return judged(trials, f"the condition on ssm:resourceTag/{TAG} lets the owner in, and nobody else")
+
+
+def _documents(place: Place) -> Answer:
+    nodes, documents = place.policies.people("Nodes", "Documents")
+    both = {**nodes, "Resource": [nodes["Resource"], documents["Resource"]]}
+    trials = [
+        _own_session(place),
+        tried(
+            f"a session by {FORWARD}, which no statement names",
+            False,
+            _starting(place, [nodes, documents], FORWARD),
+        ),
+        tried(
+            "a session with nodes and documents in one statement with a condition on tags",
+            False,
+            _starting(place, [both], policies.SSH_DOCUMENT),
+        ),
+    ]
+    return judged(trials, "the document of a session is checked, and has no tags")
+
+
+def _no_document(place: Place) -> Answer:
+    nodes, documents = place.policies.people("Nodes", "Documents")
+    unchecked = {
+        **nodes,
+        "Condition": {key: value for key, value in nodes["Condition"].items() if "Bool" not in key},
+    }
+    trials = [
+        _own_session(place),
+        tried("a session without a document", False, _starting(place, [nodes, documents])),
+    ]
+    found = judged(trials, "a session without a document is denied: no shell opens where only SSH was meant")
+    plain = tried(
+        "the same without ssm:SessionDocumentAccessCheck", False, _starting(place, [unchecked, documents])
+    )
+    return Answer(found.verdict, found.message, (*found.evidence, plain.line))
+
+
+def _session_resource(place: Place) -> Answer:
+    session = place.session(*place.policies.job("Activate"))
+    trial = tried(
+        "TerminateSession of a session that does not exist, without permission",
+        False,
+        lambda: place.call(
+            "ssm", "terminate_session", session=session, SessionId=f"{place.run.name}-0123456789abcdef0"
+        ),
+    )
+    if trial.allowed is not False:
+        return untried("the service looks for the session before the permission", trial.line)
+    named = denied(trial.said)
+    resource = "" if named is None else named[1]
+    if f":session/{place.run.name}-" in resource:
+        return yes("TerminateSession is checked against the ARN of the session", trial.line)
+    return no(f"TerminateSession is checked against {resource or 'nothing that AWS names'}", trial.line)
+
+
+def _deregister(place: Place) -> Answer:
+    node = _node(place)
+
+    def ending(session: AwsSession) -> Callable[[], object]:
+        return lambda: place.call("ssm", "deregister_managed_instance", session=session, InstanceId=node)
+
+    other = place.session(*place.policies.job("End", owner=STRANGER))
+    own = place.session(*place.policies.job("End"))
+    trials = [tried("ending a node of another owner", False, ending(other))]
+    if trials[0].allowed is not True:
+        trials.append(tried("ending a node of one's owner", True, ending(own)))
+    if trials[-1].allowed is True and node in place.nodes:
+        place.nodes.remove(node)
+    return judged(trials, "a job ends the nodes of its owner, and no others")
+
+
+_ROLE = ("iam:CreateRole", "iam:TagRole")
+_ACTIVATION = ("ssm:CreateActivation", "iam:PassRole", "ssm:DeleteActivation")
+_NEEDS_TRIALS = ("live.node-role", "live.test-role")
+_NEEDS_NODE = ("live.registration",)
+
+STEPS = {
+    each.id: each
+    for each in (
+        Step(
+            "live.tier",
+            "Is the advanced tier on, which Session Manager needs for hybrid nodes?",
+            "",
+            ("ssm:GetServiceSetting", "ssm:GetDocument"),
+            2,
+            _tier,
+        ),
+        Step(
+            "live.prices",
+            "Has the price list one price for each instance type and component, and for nodes?",
+            "",
+            ("pricing:GetProducts",),
+            10,
+            _prices,
+        ),
+        Step(
+            "live.node-role",
+            "Does Systems Manager accept the trust policy of the node role, with every region in `aws:SourceArn`?",
+            "a role, an activation",
+            (*_ROLE, *_ACTIVATION),
+            20,
+            _node_role,
+        ),
+        Step(
+            "live.role-path",
+            "Does CreateActivation take a role with a path as `PATH/NAME`?",
+            "a role, an activation",
+            (*_ROLE, *_ACTIVATION),
+            20,
+            _role_path,
+        ),
+        Step(
+            "live.test-role",
+            "",
+            "a role that only you can assume, for 15 minutes",
+            (*_ROLE, "iam:PutRolePolicy", "sts:AssumeRole"),
+            15,
+            _test_role,
+        ),
+        Step(
+            "live.tag-new",
+            "Do tags of a new activation need `ssm:AddTagsToResource`, and on the role of the nodes?",
+            "activations",
+            ("ssm:DeleteActivation",),
+            10,
+            _tag_new,
+            _NEEDS_TRIALS,
+        ),
+        Step(
+            "live.pass-role",
+            "Does CreateActivation need `iam:PassRole` on the role of the nodes?",
+            "activations",
+            ("ssm:DeleteActivation",),
+            10,
+            _pass_role,
+            _NEEDS_TRIALS,
+        ),
+        Step(
+            "live.tag-conditions",
+            "Do the conditions on `aws:RequestTag` and `aws:TagKeys` hold for CreateActivation?",
+            "activations",
+            ("ssm:DeleteActivation",),
+            10,
+            _tag_conditions,
+            _NEEDS_TRIALS,
+        ),
+        Step(
+            "live.registration",
+            "Has a node the tags of its activation, and is it found by tag and by role?",
+            "an activation, a managed node that is never online",
+            ("ssm:DeleteActivation", "ssm:ListTagsForResource", "ssm:DescribeInstanceInformation"),
+            10,
+            _registration,
+            _NEEDS_TRIALS,
+        ),
+        Step(
+            "live.state-tags",
+            "Can a job change the state tags of its owner's nodes, and no other tags and nodes?",
+            "",
+            (),
+            10,
+            _state_tags,
+            _NEEDS_NODE,
+        ),
+        Step(
+            "live.owner",
+            "Does the condition on `ssm:resourceTag/SSHOwner` let the owner start a session, and nobody else?",
+            "",
+            ("ssm:TerminateSession",),
+            10,
+            _owner,
+            _NEEDS_NODE,
+        ),
+        Step(
+            "live.documents",
+            "Is the document of a session checked, and is it denied by a condition on tags?",
+            "",
+            ("ssm:TerminateSession",),
+            10,
+            _documents,
+            _NEEDS_NODE,
+        ),
+        Step(
+            "live.no-document",
+            "Is a session without a document denied to those who may use SSH's document only?",
+            "",
+            ("ssm:TerminateSession",),
+            10,
+            _no_document,
+            _NEEDS_NODE,
+        ),
+        Step(
+            "live.session-resource",
+            "Is TerminateSession checked against the ARN of the session?",
+            "",
+            (),
+            5,
+            _session_resource,
+            ("live.test-role",),
+        ),
+        Step(
+            "live.deregister",
+            "Can a job end the nodes of its owner, and no others?",
+            "",
+            (),
+            5,
+            _deregister,
+            _NEEDS_NODE,
+        ),
+    )
+}
+"""By id, smallest call first; the last one ends the node that others need."""

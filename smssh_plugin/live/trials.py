@@ -1,0 +1,126 @@
+"""One call that should be allowed or denied, and what AWS said; several of them make an answer."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..aws.session import ServiceRefused
+from ..errors import SmsshError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Answer", "Trial", "Verdict", "judged", "no", "tried", "untried", "yes"]
+
+UNSURE = frozenset({"TargetNotConnected", "DoesNotExistException", "InvalidSessionId", "BadRequest"})
+"""Answers about what a call is for, and not about who asks: what is offline or does not exist."""
+
+
+class Verdict(str, enum.Enum):
+    """How a question is answered."""
+
+    YES = "yes"
+    """AWS does what smssh relies on."""
+    NO = "no"
+    """It does not."""
+    UNTRIED = "could not be tried"
+    """The calls failed for another reason, or their answers do not tell."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a question.
+
+    Attributes:
+        verdict: which.
+        message: what was found, in one sentence.
+        evidence: what AWS answered, one line for each call.
+    """
+
+    verdict: Verdict
+    message: str
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A call that was made to see whether it is allowed.
+
+    Attributes:
+        what: what was tried, as the end of "allowed: ...".
+        expected: whether it should be allowed.
+        allowed: whether it was; None if the answer does not tell.
+        said: what AWS answered.
+    """
+
+    what: str
+    expected: bool
+    allowed: bool | None
+    said: str
+
+    @property
+    def line(self) -> str:
+        """As evidence."""
+        outcome = {True: "allowed", False: "denied", None: "unclear"}[self.allowed]
+        return f"{outcome}: {self.what}" + (f": {self.said}" if self.said else "")
+
+
+def yes(message: str, *evidence: str) -> Answer:
+    """AWS does what smssh relies on."""
+    return Answer(Verdict.YES, message, evidence)
+
+
+def no(message: str, *evidence: str) -> Answer:
+    """It does not."""
+    return Answer(Verdict.NO, message, evidence)
+
+
+def untried(message: str, *evidence: str) -> Answer:
+    """It could not be tried."""
+    return Answer(Verdict.UNTRIED, message, evidence)
+
+
+def tried(what: str, expected: bool, call: Callable[[], object], *, offline: bool = False) -> Trial:
+    """Make a call to see whether it is allowed.
+
+    Args:
+        what: see `Trial`.
+        expected: see `Trial`.
+        call: makes it.
+        offline: whether it is about a node that is not online: such an answer comes after the permission was looked
+            at, if another call was denied.
+
+    Raises:
+        SmsshError: the call failed for a reason that has nothing to do with permissions.
+    """
+    try:
+        call()
+    except ServiceRefused as error:
+        if error.code not in UNSURE:
+            raise
+        return Trial(what, expected, True if offline and expected else None, error.message)
+    except SmsshError as error:
+        if error.reference != "access-denied":
+            raise
+        return Trial(what, expected, False, error.message)
+    return Trial(what, expected, True, "")
+
+
+def judged(trials: Sequence[Trial], message: str) -> Answer:
+    """The answer that trials make: yes if all are as expected.
+
+    Args:
+        trials: in order.
+        message: what is so then.
+    """
+    evidence = tuple(each.line for each in trials)
+    wrong = next((each for each in trials if each.allowed is (not each.expected)), None)
+    if wrong is not None:
+        return Answer(Verdict.NO, f"{'denied' if wrong.expected else 'allowed'}: {wrong.what}", evidence)
+    unclear = next((each for each in trials if each.allowed is None), None)
+    if unclear is not None:
+        why = "the answer does not tell whether it was allowed"
+        return Answer(Verdict.UNTRIED, f"{unclear.what}: {why}", evidence)
+    return Answer(Verdict.YES, message, evidence)
