@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import live_docs
+
 from smssh_plugin.doctor.catalogue import NAMED, SUBJECTS
 from smssh_plugin.doctor.run import LIMIT_SECONDS
 
@@ -11,7 +13,8 @@ HEAD = """\
 <!-- Written by dev/docs.py from smssh_plugin/doctor/. -->
 
 `smssh doctor` looks at this machine, your AWS credentials and permissions, the settings of the account, and at a job,
-a pipeline or subnets that you name. It changes nothing, and starts no session.
+a pipeline or subnets that you name. It changes nothing, and starts no session. With
+[`--live`](#what-only-aws-can-settle) it tries in an account what only AWS can settle.
 
 ```console
 $ smssh doctor --job Train.churn.pipeline.sagemaker
@@ -80,4 +83,4 @@ def page() -> str:
             how = f" (with `{NAMED[subject]}`)" if subject in NAMED else ""
             after = ", ".join(f"`{each}`" for each in check.after) or "-"
             rows.append(f"| `{check.id}` | {check.summary}{how} | {after} |")
-    return HEAD.format(limit=LIMIT_SECONDS) + "\n".join(rows) + "\n"
+    return HEAD.format(limit=LIMIT_SECONDS) + "\n".join(rows) + "\n" + live_docs.section()

@@ -389,6 +389,73 @@ ADMIN = (
     ),
 )
 """What `smssh setup --apply` and `--undo` need. NAME is the value of `--name`."""
+_LIVE_ROLES = "roles `smssh-live-*`, with and without a path"
+LIVE = (
+    Permission(
+        "iam:ListRoles", "`*`", "what runs have left; needed for the plan, too, to show it", ("list_roles",)
+    ),
+    Permission("iam:GetRole", _LIVE_ROLES, "whether a run made them: their tags", ("get_role",)),
+    Permission(
+        "iam:CreateRole, iam:TagRole, iam:PutRolePolicy",
+        _LIVE_ROLES,
+        "a role for nodes, one with a path, one for trials",
+        ("create_role", "put_role_policy"),
+    ),
+    Permission(
+        "iam:DeleteRolePolicy, iam:DeleteRole",
+        _LIVE_ROLES,
+        "their removal",
+        ("delete_role_policy", "delete_role"),
+    ),
+    Permission(
+        "iam:PassRole",
+        f"{_LIVE_ROLES}, where `iam:PassedToService` is `ssm.amazonaws.com`",
+        "activations",
+    ),
+    Permission(
+        "sts:AssumeRole",
+        _LIVE_ROLES,
+        "trials; the trust policy of the role names you, so that a policy of yours need not allow it",
+        ("assume_role",),
+    ),
+    Permission(
+        "ssm:CreateActivation, ssm:DeleteActivation, ssm:DescribeActivations",
+        "`*`",
+        "activations, and their removal",
+        ("create_activation", "delete_activation", "describe_activations"),
+    ),
+    Permission(
+        "ssm:DescribeInstanceInformation",
+        "`*`",
+        "whether the node is found, and its removal",
+        ("describe_instance_information",),
+    ),
+    Permission(
+        "ssm:ListTagsForResource", "managed instances", "the tags of the node", ("list_tags_for_resource",)
+    ),
+    Permission(
+        "ssm:DeregisterManagedInstance",
+        "managed instances, where `ssm:resourceTag/SMSSH` is `live`",
+        "the removal of the node",
+        ("deregister_managed_instance",),
+    ),
+    Permission(
+        "ssm:TerminateSession",
+        "`*`",
+        "a session that comes about although the node is offline",
+        ("terminate_session",),
+    ),
+    Permission(
+        "ssm:GetServiceSetting, ssm:GetDocument",
+        f"{_SETTING}, the document `SSM-SessionManagerRunShell`",
+        "`live.tier`",
+        ("get_service_setting", "get_document"),
+    ),
+    Permission("pricing:GetProducts", "`*`", "`live.prices`, and the price in the plan; optional"),
+)
+"""What `smssh doctor --live` needs of who runs it."""
+LIVE_TRIALS = ("add_tags_to_resource", "start_session")
+"""What it calls besides, with the role for trials alone."""
 COSTS = permissions(policies.costs(EVERYTHING))
 """What `smssh costs` needs."""
 
@@ -407,7 +474,7 @@ CALLS = re.compile(
 ON_LAPTOP = ("client", "session", "debug", "setup", "cli")
 """The rooms that call AWS by the names of operations: `aws.call("ssm", "start_session", ...)`."""
 OPERATION = re.compile(
-    r'"(?:ec2|iam|kms|logs|pricing|sagemaker|service-quotas|ssm)",\s*"([a-z_]+)"'
+    r'"(?:ec2|iam|kms|logs|pricing|sagemaker|service-quotas|ssm|sts)",\s*"([a-z_]+)"'
     r'|\("((?:describe|list)_[a-z]+_jobs?)"'
 )
 
@@ -617,6 +684,7 @@ def access_section() -> str:
         ("Who cleans up", CLEANUP),
         ("Who runs smssh costs", COSTS),
         ("Who runs smssh doctor", DOCTOR),
+        ("Who runs smssh doctor --live", LIVE),
         ("Who runs smssh setup --apply and --undo", ADMIN),
     ):
         lines += [f"### {title}\n", "| action | resource | for |", "| --- | --- | --- |"]

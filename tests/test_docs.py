@@ -17,6 +17,8 @@ import pytest
 import smssh_plugin
 from smssh_plugin import SSHOptions, hookspecs, settings
 from smssh_plugin.container import ssm_agent
+from smssh_plugin.live import show
+from smssh_plugin.live.steps import STEPS
 from smssh_plugin.plugins import Plugins
 from smssh_plugin.submit import inject
 from smssh_plugin.submit.bundle.agent import Agent
@@ -179,6 +181,11 @@ def test_every_call_of_aws_has_its_permission(generator) -> None:
     assert {call for row in docs.COSTS for call in row.calls} >= docs.operations(("costs",))
     users = {call for row in (*docs.CLIENT, *docs.CLEANUP) for call in row.calls}
     assert {call for row in docs.DOCTOR for call in row.calls} == docs.operations(("doctor",)) - users
+    found = docs.operations(("live",)) - {"register_managed_instance"}  # agents call it without credentials
+    assert {*(call for row in docs.LIVE for call in row.calls), *docs.LIVE_TRIALS} == found
+    named = {action for row in docs.LIVE for action in row.action.split(", ")}
+    plan = show.plan_as_json(list(STEPS.values()), [], None)
+    assert set(plan["actions"]) == named
 
 
 def rows_of(page, title):

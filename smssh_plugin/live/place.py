@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from ..setup.account import Account
     from .names import Run
 
-__all__ = ["SETTLE_SECONDS", "Place"]
+__all__ = ["PAUSE_SECONDS", "SETTLE_SECONDS", "Place"]
 
 SETTLE_SECONDS = 60.0
 """How long IAM and Systems Manager may take until they know what was made; mostly it is some seconds."""
 PAUSE_SECONDS = 3.0
+"""Between two looks at that."""
 _GONE_ROLE = ("NoSuchEntity",)
 _GONE_ACTIVATION = ("InvalidActivation", "InvalidActivationId")
 _GONE_NODE = ("InvalidInstanceId",)
@@ -60,6 +61,8 @@ class Place:
         """The activations that are there: id, code."""
         self.nodes: list[str] = []
         """The nodes that are there, the one to try things with first."""
+        self.pending = False
+        """Whether something was asked for, and no answer has come: it may be there."""
         self.ends = False
         """Whether things are being removed, which takes as long as it takes."""
         self._external_id = secrets.token_hex(16)
@@ -140,7 +143,7 @@ class Place:
             role: of its nodes, as CreateActivation takes it; by default the run's.
             tags: of the activation.
         """
-        made = self.call(
+        made = self._make(
             "ssm",
             "create_activation",
             session=session,
@@ -179,7 +182,7 @@ class Place:
         Its public key belongs to nobody: the modulus is random, and nobody knows its factors. So the node never comes
         online, and nobody can get the credentials of its role.
         """
-        made = self.call(
+        made = self._make(
             "ssm",
             "register_managed_instance",
             ActivationId=activation,
@@ -191,6 +194,17 @@ class Place:
         found = str(made["InstanceId"])
         self.nodes.append(found)
         return found
+
+    def _make(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Make a call that makes something whose name only its answer says."""
+        self.pending = True
+        try:
+            answer = self.call(service, operation, **arguments)
+        except SmsshError as error:
+            self.pending = error.reference == "aws-unreachable"
+            raise
+        self.pending = False
+        return answer
 
     def _register(self, body: dict[str, Any]) -> dict[str, Any]:
         """RegisterManagedInstance, which agents call without credentials: the activation's code is what counts."""
@@ -279,18 +293,18 @@ class Place:
         """The nodes that one filter of DescribeInstanceInformation means."""
         filters = [{"Key": key, "Values": list(values)}]
         return self._all(
-            "describe_instance_information", "InstanceInformationList", Filters=filters, MaxResults=50
+            "ssm", "describe_instance_information", "InstanceInformationList", Filters=filters, MaxResults=50
         )
 
     def activations_of(self, roles: Sequence[str]) -> list[dict[str, Any]]:
         """The activations whose nodes get one of these roles."""
         filters = [{"FilterKey": "IamRole", "FilterValues": list(roles)}]
-        return self._all("describe_activations", "ActivationList", Filters=filters, MaxResults=50)
+        return self._all("ssm", "describe_activations", "ActivationList", Filters=filters, MaxResults=50)
 
-    def _all(self, operation: str, member: str, **arguments: Any) -> list[dict[str, Any]]:
+    def _all(self, service: str, operation: str, member: str, **arguments: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         while True:
-            answer = self.call("ssm", operation, **arguments)
+            answer = self.call(service, operation, **arguments)
             found += answer.get(member) or ()
             if not answer.get("NextToken"):
                 return found

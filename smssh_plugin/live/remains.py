@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..errors import SmsshError
 from ..setup.marks import tags_of
 from .names import END, PATH, PREFIX, Run, run_of_role
+from .place import PAUSE_SECONDS
 from .running import Mark, ended
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def remove(place: Place, roles: Sequence[str], progress: Callable[[str], None]) 
         else:
             progress(what)
 
+    if place.pending:
+        place.sleep(PAUSE_SECONDS)  # until a listing has what no answer has named
     if roles:
         for activation in dict.fromkeys([*place.activations, *_ids(place, roles, errors, nodes=False)]):
             attempt("an activation", partial(place.end_activation, activation))

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .._version import __version__
 from ..errors import ExitStatus, SmsshError
 from .names import Run
 from .place import Place
@@ -116,6 +117,9 @@ def _run(steps: Sequence[Step], place: Place, progress: Callable[[str], None], r
             except SmsshError as error:
                 answer = untried(error.message)
                 ended = error if error.reference in _ENDING else None
+            except Exception as error:  # noqa: BLE001 - one step's mistake does not end the others
+                mistake = f"{type(error).__name__}: {error}"
+                answer = untried(f"the step failed: {mistake}: report it with smssh {__version__}")
         answers[step.id] = answer
         results.append(Result(step, answer, time.monotonic() - began))
         progress(f"{step.id}: {answer.verdict.value}: {answer.message}")

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ..home import home, private_folder
+from ..home import forget_old, home, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Mark", "ended"]
 
 FOLDER = "live"
+_DAY = 86400.0
 
 
 class Mark:
@@ -28,7 +29,9 @@ class Mark:
     """
 
     def __init__(self, run: Run) -> None:
-        self._path = private_folder(home() / FOLDER) / run.id
+        folder = private_folder(home() / FOLDER)
+        forget_old(folder, _DAY)  # of runs that were killed before they made anything
+        self._path = folder / run.id
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

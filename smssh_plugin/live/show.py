@@ -97,10 +97,10 @@ def cost(steps: Sequence[Step], price: Price | None) -> str:
     """
     if not any("managed node" in step.makes for step in steps):
         return "no charge: it makes nothing that AWS bills"
-    known = f"{price.amount:g} {price.currency}" if price is not None else "its price"
+    known = f"{price.amount:g} {price.currency}" if price is not None else "the price is not known"
     return (
         "no job is started; with the advanced tier AWS may bill the one managed node, which is there for about a "
-        f"minute and never online, for an hour: {known}"
+        f"minute and never online, for an hour ({known})"
     )
 
 
@@ -168,14 +168,15 @@ def markdown(results: Sequence[Result], redaction: Redaction, place: str) -> Ite
     yield "| tested | only AWS can show | answer | found |"
     yield "| --- | --- | --- | --- |"
     for subject in SUBJECTS:
+        text = _LINK.sub(r"\1", subject.text)  # it leads to a page of the documentation
         for question in subject.questions:
             answer = found.get(question.step)
             if answer is not None:
                 cells = (answer.verdict.value, _quoted(redaction.text(answer.message)))
             else:
                 cells = ("not tried", question.why_not or f"`{question.step}` was not run")
-            text = _LINK.sub(r"\1", subject.text)  # it leads to a page of the documentation
             yield f"| {text} | {question.text} | {cells[0]} | {cells[1]} |"
+            text = ""  # the next row is of the same
     yield ""
     yield "What AWS answered:"
     yield ""
@@ -185,8 +186,8 @@ def markdown(results: Sequence[Result], redaction: Redaction, place: str) -> Ite
         yield from (f"  - {_quoted(redaction.text(one))}" for one in each.answer.evidence)
     yield ""
     yield (
-        "Account ids, ARNs, and the names of people, roles and nodes are replaced by words in capitals. Read it before "
-        "you post it."
+        "Words in capitals stand for account ids, ARNs, and the names of people, roles and nodes. Read it before you "
+        "post it."
     )
 
 

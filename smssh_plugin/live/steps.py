@@ -17,7 +17,7 @@ from ..errors import SmsshError
 from ..setup import policies
 from ..setup.owners import TAG
 from .names import PATH
-from .trials import Answer, judged, no, tried, untried, yes
+from .trials import Answer, judged, no, refused, tried, untried, yes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,7 @@ PREFERENCES = "SSM-SessionManagerRunShell"
 FORWARD = policies.FORWARD_DOCUMENTS[0]
 STRANGER = "smssh-live-nobody"
 """An owner that is not the run's."""
+_START = "ssm:StartSession"
 INSTANCES = (("training", "ml.m5.large"), ("processing", "ml.m5.xlarge"), ("transform", "ml.m5.xlarge"))
 
 
@@ -140,14 +141,17 @@ def _activating(place: Place, statements: list[dict[str, Any]], **other: str) ->
     return call
 
 
+def _patient(place: Place, call: Callable[[], object]) -> Callable[[], object]:
+    """Makes a call that should be allowed, again while it is denied: policies and tags take a moment."""
+    return lambda: place.patiently("access-denied", call)
+
+
 def _all_is_allowed(place: Place) -> Any:
     """The trial without which a denial says nothing: with all statements it is allowed."""
     call = _activating(place, place.policies.job("Activate", "Pass", "TagNew"))
 
-    def patient() -> None:
-        place.patiently("access-denied", call)
-
-    return tried("CreateActivation with tags, with the statements Activate, Pass and TagNew", True, patient)
+    what = "CreateActivation with tags, with the statements Activate, Pass and TagNew"
+    return tried(what, _patient(place, call))
 
 
 def _tag_new(place: Place) -> Answer:
@@ -156,15 +160,16 @@ def _tag_new(place: Place) -> Answer:
     (tag_state,) = place.policies.job("TagState")
     on_nodes = {**tag_new, "Resource": tag_state["Resource"]}
     both = place.policies.job("Activate", "Pass")
-    what = "CreateActivation with tags, ssm:AddTagsToResource"
+    action = "ssm:AddTagsToResource"
+    what = f"CreateActivation with tags, {action}"
     trials = [
         first,
-        tried(f"{what} on managed instances only", False, _activating(place, [*both, on_nodes])),
-        tried(f"{what} on nothing", False, _activating(place, both)),
+        refused(action, f"{what} on managed instances only", _activating(place, [*both, on_nodes])),
+        refused(action, f"{what} on nothing", _activating(place, both)),
     ]
     if first.allowed is False:
         everywhere = _activating(place, [*both, {**tag_new, "Resource": "*"}])
-        trials.append(tried(f"{what} on *", True, everywhere))
+        trials.append(tried(f"{what} on *", everywhere))
     return judged(trials, "ssm:AddTagsToResource is needed, and on the role of the nodes")
 
 
@@ -172,22 +177,26 @@ def _pass_role(place: Place) -> Answer:
     statements = place.policies.job("Activate", "TagNew")
     (passes,) = place.policies.job("Pass")
     other = {**passes, "Resource": f"{passes['Resource']}-other"}
+    action = "iam:PassRole"
     trials = [
         _all_is_allowed(place),
-        tried(
-            "CreateActivation, iam:PassRole on another role", False, _activating(place, [*statements, other])
+        refused(
+            action,
+            f"CreateActivation, {action} on another role",
+            _activating(place, [*statements, other]),
         ),
-        tried("CreateActivation, no iam:PassRole", False, _activating(place, statements)),
+        refused(action, f"CreateActivation, no {action}", _activating(place, statements)),
     ]
     return judged(trials, "iam:PassRole is needed, with iam:PassedToService ssm.amazonaws.com")
 
 
 def _tag_conditions(place: Place) -> Answer:
     statements = place.policies.job("Activate", "Pass", "TagNew")
+    action = "ssm:CreateActivation"
     trials = [
         _all_is_allowed(place),
-        tried("an activation of another owner", False, _activating(place, statements, **{TAG: STRANGER})),
-        tried("an activation with one more tag", False, _activating(place, statements, Other="x")),
+        refused(action, "an activation of another owner", _activating(place, statements, **{TAG: STRANGER})),
+        refused(action, "an activation with one more tag", _activating(place, statements, Other="x")),
     ]
     return judged(trials, "aws:RequestTag and aws:TagKeys hold for the tags of an activation")
 
@@ -245,10 +254,11 @@ def _state_tags(place: Place) -> Answer:
     own = place.session(*place.policies.job("TagState"))
     other = place.session(*place.policies.job("TagState", owner=STRANGER))
     state = policies.STATE_KEYS[0]
+    action = "ssm:AddTagsToResource"
     trials = [
-        tried(f"the tag {state} on a node of one's owner", True, tagging(own, state)),
-        tried(f"the tag {state} on a node of another owner", False, tagging(other, state)),
-        tried("the tag SMSSHHostKey on a node of one's owner", False, tagging(own, "SMSSHHostKey")),
+        tried(f"the tag {state} on a node of one's owner", _patient(place, tagging(own, state))),
+        refused(action, f"the tag {state} on a node of another owner", tagging(other, state)),
+        refused(action, "the tag SMSSHHostKey on a node of one's owner", tagging(own, "SMSSHHostKey")),
     ]
     return judged(trials, "a job changes the state tags of its owner's nodes, and no others")
 
@@ -272,14 +282,14 @@ def _starting(place: Place, statements: list[dict[str, Any]], document: str = ""
 def _own_session(place: Place) -> Any:
     """The trial without which a denial says nothing: one's own node, by SSH's document."""
     call = _starting(place, place.policies.people("Nodes", "Documents"), policies.SSH_DOCUMENT)
-    return tried("a session with a node of one's owner", True, call, offline=True)
+    return tried("a session with a node of one's owner", _patient(place, call), offline=True)
 
 
 def _owner(place: Place) -> Answer:
     other = _starting(
         place, place.policies.people("Nodes", "Documents", owner=STRANGER), policies.SSH_DOCUMENT
     )
-    trials = [_own_session(place), tried("a session with a node of another owner", False, other)]
+    trials = [_own_session(place), refused(_START, "a session with a node of another owner", other)]
     return judged(trials, f"the condition on ssm:resourceTag/{TAG} lets the owner in, and nobody else")
 
 
@@ -288,14 +298,14 @@ def _documents(place: Place) -> Answer:
     both = {**nodes, "Resource": [nodes["Resource"], documents["Resource"]]}
     trials = [
         _own_session(place),
-        tried(
+        refused(
+            _START,
             f"a session by {FORWARD}, which no statement names",
-            False,
             _starting(place, [nodes, documents], FORWARD),
         ),
-        tried(
+        refused(
+            _START,
             "a session with nodes and documents in one statement with a condition on tags",
-            False,
             _starting(place, [both], policies.SSH_DOCUMENT),
         ),
     ]
@@ -310,20 +320,20 @@ def _no_document(place: Place) -> Answer:
     }
     trials = [
         _own_session(place),
-        tried("a session without a document", False, _starting(place, [nodes, documents])),
+        refused(_START, "a session without a document", _starting(place, [nodes, documents])),
     ]
     found = judged(trials, "a session without a document is denied: no shell opens where only SSH was meant")
-    plain = tried(
-        "the same without ssm:SessionDocumentAccessCheck", False, _starting(place, [unchecked, documents])
+    plain = refused(
+        _START, "the same without ssm:SessionDocumentAccessCheck", _starting(place, [unchecked, documents])
     )
     return Answer(found.verdict, found.message, (*found.evidence, plain.line))
 
 
 def _session_resource(place: Place) -> Answer:
     session = place.session(*place.policies.job("Activate"))
-    trial = tried(
+    trial = refused(
+        "ssm:TerminateSession",
         "TerminateSession of a session that does not exist, without permission",
-        False,
         lambda: place.call(
             "ssm", "terminate_session", session=session, SessionId=f"{place.run.name}-0123456789abcdef0"
         ),
@@ -343,11 +353,12 @@ def _deregister(place: Place) -> Answer:
     def ending(session: AwsSession) -> Callable[[], object]:
         return lambda: place.call("ssm", "deregister_managed_instance", session=session, InstanceId=node)
 
+    action = "ssm:DeregisterManagedInstance"
     other = place.session(*place.policies.job("End", owner=STRANGER))
     own = place.session(*place.policies.job("End"))
-    trials = [tried("ending a node of another owner", False, ending(other))]
+    trials = [refused(action, "ending a node of another owner", ending(other))]
     if trials[0].allowed is not True:
-        trials.append(tried("ending a node of one's owner", True, ending(own)))
+        trials.append(tried("ending a node of one's owner", _patient(place, ending(own))))
     if trials[-1].allowed is True and node in place.nodes:
         place.nodes.remove(node)
     return judged(trials, "a job ends the nodes of its owner, and no others")

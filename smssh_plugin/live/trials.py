@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..aws.json_client import denied
 from ..aws.session import ServiceRefused
 from ..errors import SmsshError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Answer", "Trial", "Verdict", "judged", "no", "tried", "untried", "yes"]
+__all__ = ["Answer", "Trial", "Verdict", "judged", "no", "refused", "tried", "untried", "yes"]
 
+_BY_OTHERS = re.compile(
+    r"(?:service|resource) control policy|permissions boundary|VPC endpoint policy|resource-based policy"
+)
+"""The words of AWS for policies that are not of the run."""
 UNSURE = frozenset({"TargetNotConnected", "DoesNotExistException", "InvalidSessionId", "BadRequest"})
 """Answers about what a call is for, and not about who asks: what is offline or does not exist."""
 
@@ -82,30 +88,53 @@ def untried(message: str, *evidence: str) -> Answer:
     return Answer(Verdict.UNTRIED, message, evidence)
 
 
-def tried(what: str, expected: bool, call: Callable[[], object], *, offline: bool = False) -> Trial:
-    """Make a call to see whether it is allowed.
+def tried(what: str, call: Callable[[], object], *, offline: bool = False) -> Trial:
+    """Make a call that should be allowed.
 
     Args:
         what: see `Trial`.
-        expected: see `Trial`.
         call: makes it.
-        offline: whether it is about a node that is not online: such an answer comes after the permission was looked
-            at, if another call was denied.
+        offline: whether it is about a node that is not online: that answer comes after the permission was looked at,
+            as far as another call is denied.
 
     Raises:
         SmsshError: the call failed for a reason that has nothing to do with permissions.
     """
+    allowed, said, code = _made(call)
+    return Trial(what, True, True if code and offline else None if code else allowed, said)
+
+
+def refused(action: str, what: str, call: Callable[[], object]) -> Trial:
+    """Make a call that should be denied.
+
+    Args:
+        action: what for; a denial of another action does not tell.
+        what: see `Trial`.
+        call: makes it.
+
+    Raises:
+        SmsshError: the call failed for a reason that has nothing to do with permissions.
+    """
+    allowed, said, code = _made(call)
+    named = denied(said)
+    other = allowed is False and named is not None and named[0] != action
+    return Trial(what, False, None if code or other else allowed, said)
+
+
+def _made(call: Callable[[], object]) -> tuple[bool | None, str, str]:
+    """Whether a call was allowed, what AWS said, and the code if that is about what the call is for."""
     try:
         call()
     except ServiceRefused as error:
         if error.code not in UNSURE:
             raise
-        return Trial(what, expected, True if offline and expected else None, error.message)
+        return None, error.message, error.code
     except SmsshError as error:
         if error.reference != "access-denied":
             raise
-        return Trial(what, expected, False, error.message)
-    return Trial(what, expected, True, "")
+        # What others' policies deny says nothing of ours.
+        return (None if _BY_OTHERS.search(error.message) else False), error.message, ""
+    return True, "", ""
 
 
 def judged(trials: Sequence[Trial], message: str) -> Answer:
@@ -121,6 +150,6 @@ def judged(trials: Sequence[Trial], message: str) -> Answer:
         return Answer(Verdict.NO, f"{'denied' if wrong.expected else 'allowed'}: {wrong.what}", evidence)
     unclear = next((each for each in trials if each.allowed is None), None)
     if unclear is not None:
-        why = "the answer does not tell whether it was allowed"
+        why = "the answer does not tell whether smssh's policies allow it"
         return Answer(Verdict.UNTRIED, f"{unclear.what}: {why}", evidence)
     return Answer(Verdict.YES, message, evidence)

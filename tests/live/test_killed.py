@@ -1,0 +1,221 @@
+"""A run that is interrupted or killed at any call, and what the next one makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from moto.iam.models import iam_backends
+
+from smssh_plugin.aws.session import AwsSession
+from smssh_plugin.cli import main
+from smssh_plugin.live.names import END
+from smssh_plugin.live.place import Place
+from smssh_plugin.live.remains import left_by_others
+from smssh_plugin.live.run import chosen, run
+from smssh_plugin.local.faults import Fault
+from smssh_plugin.setup.account import Account
+from tests.live.accounts import ACCOUNT, NOTHING, made
+from tests.waiting import LIMIT, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.local.service_harness import Service
+
+STEPS = ("role-path", "registration", "deregister")
+"""They make something of each kind."""
+READS = ("get_", "list_", "describe_")
+
+
+class Killed(BaseException):
+    """The process is no more: nothing that it would do happens."""
+
+
+class Failing:
+    """Ends a run at one of its calls, before or after the call has its effect.
+
+    Args:
+        patch: pytest's.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.number: int | None = None
+        self.after = False
+        self.error: BaseException = KeyboardInterrupt()
+        self.made = 0
+        self.changes = False
+        self._dead = False
+        plain: Callable[..., dict[str, Any]] = Place.call
+
+        def call(place: Place, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+            if self._dead:
+                raise self.error
+            self.made += 1
+            fails = self.made == self.number
+            if fails:
+                self.changes = not operation.startswith(READS)
+                self._dead = isinstance(self.error, Killed)
+            if fails and not self.after:
+                raise self.error
+            answer = plain(place, service, operation, **arguments)
+            if fails:
+                raise self.error
+            return answer
+
+        patch.setattr(Place, "call", call)
+
+    def every_call(self, action: Callable[[], object]) -> Iterator[str]:
+        """Do something that fails at each of its calls in turn, until it makes no further call."""
+        number = 0
+        while self._fails(action, number := number + 1, after=False):
+            changes = self.changes
+            yield f"before call {number}"
+            if changes:
+                assert self._fails(action, number, after=True)
+                yield f"after call {number}"
+
+    def _fails(self, action: Callable[[], object], number: int, *, after: bool) -> bool:
+        self.number, self.after, self.made, self._dead = number, after, 0, False
+        try:
+            action()
+        except (KeyboardInterrupt, Killed) as error:
+            if error is not self.error:
+                raise
+            return True
+        finally:
+            self.number, self._dead = None, False
+        return False
+
+
+def live(*steps: str) -> None:
+    run(chosen(steps), Account(AwsSession(), lambda _: None), lambda _: None, results=[])
+
+
+def test_a_run_that_is_interrupted_at_any_call_leaves_nothing(
+    emulator: Service, environment: pytest.MonkeyPatch
+) -> None:
+    """Or what the next run removes, if it is interrupted while it removes things."""
+    failing = Failing(environment)
+    at_once = 0
+    for where in failing.every_call(lambda: live(*STEPS)):
+        at_once += made(emulator) == NOTHING
+        live("tier")
+        assert made(emulator) == NOTHING, where
+    assert at_once > 20
+
+
+def test_what_a_run_leaves_that_is_killed_at_any_call_is_removed_by_the_next(
+    emulator: Service, environment: pytest.MonkeyPatch
+) -> None:
+    failing = Failing(environment)
+    failing.error = Killed()
+    left: dict[str, int] = dict.fromkeys(NOTHING, 0)
+    for where in failing.every_call(lambda: live(*STEPS)):
+        for kind, found in made(emulator).items():
+            left[kind] += bool(found)
+        live("tier")
+        assert made(emulator) == NOTHING, where
+    assert min(left.values()) > 1, left
+
+
+def start(*steps: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "smssh_plugin.cli", "doctor", "--live", *steps, "--yes", ACCOUNT],
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def in_the_middle(emulator: Service, operation: str) -> subprocess.Popen[str]:
+    """A run that has made something, and gets no answer to a call."""
+    fault = emulator.sessions.faults.add(Fault(operation, delay=LIMIT, hang_up=True, times=1))
+    process = start("registration")
+    until(lambda: fault.happened or process.poll() is not None, f"{operation} is called")
+    return process
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGHUP, 128 + signal.SIGHUP)],
+)
+@pytest.mark.parametrize("operation", ["ssm:RegisterManagedInstance", "iam:PutRolePolicy"])
+def test_a_signal_ends_a_run_and_what_it_made_is_removed(
+    emulator: Service, operation: str, sent: signal.Signals, status: int
+) -> None:
+    process = in_the_middle(emulator, operation)
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == status, err
+    assert "interrupted: " in err
+    assert "Traceback" not in err
+    assert "| on session documents | not tried | `live.documents` was not run |" in out
+    assert made(emulator) == NOTHING
+
+
+def test_a_run_that_is_killed_is_shown_and_removed_where_it_ran_and_elsewhere_once_its_time_is_over(
+    emulator: Service,
+    environment: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    process = in_the_middle(emulator, "ssm:RegisterManagedInstance")
+    plan = ["doctor", "--live", "tier", "--json"]
+    assert main(plan) == 0
+    (left,) = json.loads(capsys.readouterr().out)["left"]
+    assert not left["stale"]
+    live("tier")
+    assert made(emulator)["roles"] == sorted(left["roles"]), "the run goes on"
+    process.kill()
+    process.communicate(timeout=LIMIT)
+
+    here = os.environ["SMSSH_HOME"]
+    environment.setenv("SMSSH_HOME", str(tmp_path / "elsewhere"))
+    live("tier")
+    assert made(emulator)["roles"] == sorted(left["roles"])
+    assert main(["doctor", "--live", "tier"]) == 0
+    assert "if it does not end, a run after " in capsys.readouterr().out
+    for role in iam_backends[ACCOUNT]["aws"].roles.values():
+        role.tags[END] = {"Key": END, "Value": "1000000000"}
+    assert main(["doctor", "--live", "tier"]) == 0
+    assert "an ended run left " in capsys.readouterr().out
+    environment.setenv("SMSSH_HOME", here)
+    live("tier")
+    assert made(emulator) == NOTHING
+
+
+def test_roles_of_others_with_such_a_name_are_left(emulator: Service) -> None:
+    iam = emulator.client("iam")
+    trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+    theirs = {"smssh-live-mine": [], "smssh-live-x-node": [{"Key": "smssh", "Value": "live"}]}
+    for name, tags in theirs.items():
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust, Tags=tags)
+    assert left_by_others(Account(AwsSession())) == []
+    live("tier")
+    assert made(emulator)["roles"] == sorted(theirs)
+
+
+@pytest.mark.parametrize(
+    "operation", ["ssm:DeregisterManagedInstance", "iam:DeleteRole", "ssm:DescribeActivations"]
+)
+def test_what_cannot_be_removed_is_said_and_the_next_run_removes_it(
+    emulator: Service, capsys: pytest.CaptureFixture[str], operation: str
+) -> None:
+    text = f"User: me is not authorized to perform: {operation} on resource: *"
+    emulator.sessions.faults.add(Fault(operation, "AccessDeniedException", text))
+    assert main(["doctor", "--live", "registration", "--yes", ACCOUNT]) == 5
+    shown = capsys.readouterr()
+    assert f"ask for the permission {operation}" in shown.err
+    assert "the next run removes what may be left" in shown.err
+    assert made(emulator) != NOTHING
+    emulator.sessions.faults.clear()
+    live("tier")
+    assert made(emulator) == NOTHING
