@@ -49,6 +49,7 @@ SHOWN_UNDER_WAY = 3
 @click.option("--yes", metavar="ACCOUNT_ID", help="With --live: try it, if the account is this one.")
 @json_option
 @aws_options
+# Long: a parameter for each option, and its help.
 def doctor(
     checks: tuple[str, ...],
     job: str | None,

@@ -16,8 +16,8 @@ from ..costs.prices import Prices
 from ..errors import ExitStatus, SmsshError
 from ..live.redaction import Redaction
 from ..live.remains import left_by_others
-from ..live.run import chosen, run
-from ..live.show import exit_status, markdown, plan_as_json, plan_lines, results_as_json
+from ..live.run import Record, chosen, run
+from ..live.show import exit_status, makes_node, markdown, plan_as_json, plan_lines, results_as_json
 from ..live.steps import STEPS
 from ..setup.account import Account
 from ..terminal import block, line, put
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from ..aws.session import AwsSession
     from ..live.remains import Remains
-    from ..live.run import Result
     from ..live.steps import Step
 
 __all__ = ["list_steps", "live"]
@@ -77,7 +76,7 @@ def live(session: AwsSession, names: Sequence[str], yes: str | None, *, as_json:
         )
     if yes is None:
         left = _left(account)
-        price = Prices(session).node()
+        price = Prices(session).node() if makes_node(steps) else None
         if as_json:
             click.echo(json.dumps(plan_as_json(steps, left, price), indent=2))
             return 0
@@ -103,30 +102,29 @@ def _left(account: Account) -> list[Remains]:
 
 
 def _run(steps: Sequence[Step], account: Account, *, as_json: bool) -> int:
-    results: list[Result] = []
+    record = Record()
     redaction = Redaction(account.caller, account.alias, account.session.profile.name)
     status, why, ended = 0, "", "ended"
     with _Terminated() as terminated:
         try:
-            run(steps, account, lambda text: put(line(text), error=True), results=results)
+            run(steps, account, lambda text: put(line(text), error=True), record=record)
         except KeyboardInterrupt:
-            status, ended = terminated.status, "interrupted"
-            why = "the run was interrupted"
+            status, why, ended = terminated.status, "the run was interrupted", "interrupted"
         except SmsshError as error:
             say(error)
             status, why = int(error.status), error.message
     if why:
-        count = f"{len(results)} of {len(steps)} steps ended"
-        left = "the next run removes what may be left"
+        count = f"{len(record.results)} of {len(steps)} steps ended"
+        left = "the next run removes what is left" if record.left else "nothing is left in the account"
         put(line(f"{ended}: {count}; {left}"), error=True)
-        if not results:
+        if not record.results:
             return status
     if as_json:
-        click.echo(json.dumps(results_as_json(results, redaction, why), indent=2))
+        click.echo(json.dumps(results_as_json(record.results, redaction, why), indent=2))
     else:
         place = f"{account.session.region} ({account.caller.partition})"
-        click.echo(block("\n".join(markdown(results, redaction, place))))
-    return status or int(exit_status(results))
+        click.echo(block("\n".join(markdown(record.results, redaction, place))))
+    return status or int(exit_status(record.results))
 
 
 class _Terminated:

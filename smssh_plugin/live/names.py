@@ -6,6 +6,7 @@ host), but every activation and node of a run has one of its roles: they are fou
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ END = "SMSSHLiveEnd"
 RUN_SECONDS = 900
 """The longest that a run tries things. What it allows in IAM ends with that, whatever becomes of the run."""
 _REMOVAL_SECONDS = 600
+_ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _ROLES = ("path", "test", "node")
 """The roles of a run, in the order in which they are removed: nodes are found by the last one."""
 
@@ -85,4 +87,5 @@ class Run:
 def run_of_role(name: str, tags: Mapping[str, str]) -> Run | None:
     """The run that a role is of, by its name and tags; None if no run made it."""
     run = Run(tags.get(RUN, ""))
-    return run if tags.items() >= MADE.items() and name in run.roles.values() else None
+    ours = tags.items() >= MADE.items() and _ID.fullmatch(run.id) is not None
+    return run if ours and name in run.roles.values() else None

@@ -8,11 +8,13 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..aws import identity_calls, transport
+from ..aws import transport
+from ..aws.identity_calls import IdentityClient
 from ..aws.json_client import StaticKeys, error_of, json_request, parsed
 from ..aws.session import CONNECT_SECONDS, READ_SECONDS, AwsSession, ServiceRefused
 from ..durations import format_duration
 from ..errors import ExitStatus, SmsshError
+from ..setup.account import ATTEMPTS
 from ..setup.marks import listed
 from .names import RUN_SECONDS
 from .policy import Policies, document
@@ -65,6 +67,7 @@ class Place:
         """Whether something was asked for, and no answer has come: it may be there."""
         self.ends = False
         """Whether things are being removed, which takes as long as it takes."""
+        self._sts = IdentityClient(account.session, "sts", ATTEMPTS)
         self._external_id = secrets.token_hex(16)
 
     @property
@@ -96,7 +99,7 @@ class Place:
         if operation == "register_managed_instance":
             return self._register(arguments)
         if service == "sts":
-            return identity_calls.call(self.account.session, service, operation, **arguments)
+            return self._sts.call(operation, **arguments)
         if session is not None:
             return session.call(service, operation, **arguments)
         return self.account.call(service, operation, **arguments)

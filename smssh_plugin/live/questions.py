@@ -73,7 +73,8 @@ SUBJECTS = (
             Question(
                 "whether nodes get the tags of their activation, and are found by them", "live.registration"
             ),
-            Question("Amazon's service; pacing and limits", why_not=_HOST),
+            Question("whether StartSession is throttled above 3 calls a second", "live.pacing"),
+            Question("sessions with Amazon's service; other limits", why_not=_HOST),
         ),
     ),
     Subject(

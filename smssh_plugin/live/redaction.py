@@ -14,6 +14,20 @@ __all__ = ["Redaction"]
 
 _ARN = re.compile(r"arn:[\w-]+:([\w-]*):[\w-]*:(?:\d{12}|\w*):([^\s\"',;)\]}]+)")
 _PUBLIC = ("document/AWS-", "document/SSM-SessionManagerRunShell", "servicesetting/ssm/")
+_KINDS = frozenset(
+    {
+        "assumed-role",
+        "document",
+        "managed-instance",
+        "policy",
+        "role",
+        "root",
+        "session",
+        "user",
+        "vpc-endpoint",
+    }
+)
+"""The kinds of resources whose word may be shown; elsewhere the first word is a name."""
 _PATTERNS = (
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"), "KEY"),
     (re.compile(r"\b(?:AROA|AIDA|AIPA|ANPA)[A-Z0-9]{8,}\b"), "USER"),
@@ -56,4 +70,4 @@ def _arn(found: re.Match[str]) -> str:
     if PREFIX in resource or resource.startswith(_PUBLIC) or resource == "*":
         return found[0]
     kind = resource.replace(":", "/").partition("/")[0]
-    return f"ARN ({service} {kind})" if "/" in resource else f"ARN ({service})"
+    return f"ARN ({service} {kind})" if kind in _KINDS else f"ARN ({service})"

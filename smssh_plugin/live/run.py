@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .._version import __version__
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..setup.account import Account
     from .steps import Step
 
-__all__ = ["Result", "chosen", "run"]
+__all__ = ["Record", "Result", "chosen", "run"]
 
 _ENDING = frozenset({"no-credentials", "stale-credentials", "aws-unreachable", "live-too-long"})
 """Errors after which no other step would do better."""
@@ -34,6 +34,19 @@ class Result:
     step: Step
     answer: Answer
     seconds: float
+
+
+@dataclass
+class Record:
+    """What became of a run, also of one that is interrupted.
+
+    Attributes:
+        results: of the steps that ended.
+        left: whether something that runs made may be there.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    left: bool = False
 
 
 def chosen(names: Iterable[str]) -> list[Step]:
@@ -51,7 +64,7 @@ def chosen(names: Iterable[str]) -> list[Step]:
         if name not in STEPS:
             raise SmsshError(
                 f"there is no step {name!r}",
-                hint="`smssh doctor --live --list` lists the steps",
+                hint="run `smssh doctor --live --list`",
                 reference="no-step",
                 status=ExitStatus.USAGE,
             )
@@ -67,7 +80,7 @@ def run(
     progress: Callable[[str], None],
     *,
     sleep: Callable[[float], None] = time.sleep,
-    results: list[Result],
+    record: Record,
 ) -> None:
     """Remove what ended runs left, run the steps, and remove what they made.
 
@@ -76,7 +89,7 @@ def run(
         account: the account.
         progress: called with a line for each thing that is done.
         sleep: waits some seconds.
-        results: gets the result of each step that ended; it holds them if the run is interrupted, too.
+        record: gets what becomes of it.
 
     Raises:
         SmsshError: what runs left cannot be looked at or removed, and nothing was tried; or what this one made cannot
@@ -87,17 +100,21 @@ def run(
         if not each.stale:
             continue
         progress(f"an ended run left {', '.join(each.roles)}: removing it")
+        record.left = True
         remove(Place(account, each.run, sleep), each.roles, lambda _: None)
+        record.left = False
     place = Place(account, Run.new(), sleep)
     mark = Mark(place.run)
     with mark.held():
+        record.left = True
         try:
-            _run(steps, place, progress, results)
+            _run(steps, place, progress, record.results)
         finally:
             roles = tuple(dict.fromkeys(place.roles))
             if roles:
                 progress("removing what was made")
             remove(place, roles, lambda what: progress(f"removed {what}"))
+            record.left = False
 
 
 def _run(steps: Sequence[Step], place: Place, progress: Callable[[str], None], results: list[Result]) -> None:

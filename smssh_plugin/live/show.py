@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .run import Result
     from .steps import Step
 
-__all__ = ["SCHEMA", "exit_status", "markdown", "plan_as_json", "plan_lines", "results_as_json"]
+__all__ = ["SCHEMA", "exit_status", "makes_node", "markdown", "plan_as_json", "plan_lines", "results_as_json"]
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
@@ -95,13 +95,18 @@ def cost(steps: Sequence[Step], price: Price | None) -> str:
         steps: its steps.
         price: of a managed node, an hour, if it is known.
     """
-    if not any("managed node" in step.makes for step in steps):
+    if not makes_node(steps):
         return "no charge: it makes nothing that AWS bills"
     known = f"{price.amount:g} {price.currency}" if price is not None else "the price is not known"
     return (
         "no job is started; with the advanced tier AWS may bill the one managed node, which is there for about a "
         f"minute and never online, for an hour ({known})"
     )
+
+
+def makes_node(steps: Sequence[Step]) -> bool:
+    """Whether one of the steps makes a managed node, which may be billed."""
+    return any("managed node" in step.makes for step in steps)
 
 
 def _seconds(steps: Sequence[Step]) -> int:

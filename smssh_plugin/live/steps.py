@@ -6,11 +6,13 @@ No step starts a job: what they make is free of charge, but for the advanced tie
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..aws.json_client import denied
+from ..at_once import at_once
+from ..aws.json_client import THROTTLED, denied
 from ..aws.session import ServiceRefused
 from ..costs.prices import Prices
 from ..errors import SmsshError
@@ -33,6 +35,8 @@ FORWARD = policies.FORWARD_DOCUMENTS[0]
 STRANGER = "smssh-live-nobody"
 """An owner that is not the run's."""
 _START = "ssm:StartSession"
+STARTS = 8
+"""Calls of StartSession at once."""
 INSTANCES = (("training", "ml.m5.large"), ("processing", "ml.m5.xlarge"), ("transform", "ml.m5.xlarge"))
 
 
@@ -329,6 +333,26 @@ def _no_document(place: Place) -> Answer:
     return Answer(found.verdict, found.message, (*found.evidence, plain.line))
 
 
+def _pacing(place: Place) -> Answer:
+    node = _node(place)
+    session = place.session(*place.policies.people("Nodes", "Documents"))
+    named = {"DocumentName": policies.SSH_DOCUMENT, "Parameters": {"portNumber": ["22"]}}
+
+    def start(_number: int) -> str:
+        try:
+            made = session.call_once("ssm", "start_session", Target=node, **named)
+        except ServiceRefused as error:
+            return error.code
+        place.call("ssm", "terminate_session", SessionId=str(made["SessionId"]))
+        return "started"
+
+    codes = Counter(at_once(start, range(STARTS)))
+    throttled = sum(count for code, count in codes.items() if code in THROTTLED)
+    evidence = ", ".join(f"{count} {code}" for code, count in sorted(codes.items()))
+    what = f"{throttled} of {STARTS} calls of StartSession at once were throttled"
+    return yes(what, evidence) if throttled else no(what, evidence)
+
+
 def _session_resource(place: Place) -> Answer:
     session = place.session(*place.policies.job("Activate"))
     trial = refused(
@@ -483,6 +507,15 @@ STEPS = {
             10,
             _no_document,
             _NEEDS_NODE,
+        ),
+        Step(
+            "live.pacing",
+            "Is StartSession throttled above 3 calls a second, as its quota says?",
+            "",
+            ("ssm:TerminateSession",),
+            5,
+            _pacing,
+            ("live.owner",),
         ),
         Step(
             "live.session-resource",

@@ -53,8 +53,9 @@ def price_list(environment: pytest.MonkeyPatch) -> Iterator[PriceList]:
 
 
 @pytest.fixture
-def emulator(enforcing: Service, environment: pytest.MonkeyPatch) -> Service:
+def emulator(enforcing: Service, environment: pytest.MonkeyPatch, price_list: PriceList) -> Service:
     """An account whose IAM decides, as it is before a run."""
+    assert price_list.products
     use(enforcing, environment)
     # The guardrail denies what a job is not allowed anyway: with it, a denial does not show whose it is.
     reset(enforcing, without=("smssh-scp/KeepIdentity",))

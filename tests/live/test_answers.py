@@ -49,9 +49,9 @@ def answers(capsys: pytest.CaptureFixture[str], *steps: str) -> dict[str, tuple[
 
 
 def test_every_question_is_answered_where_aws_is_as_it_is_thought_to_be(
-    emulator: Service, price_list: PriceList, capsys: pytest.CaptureFixture[str]
+    emulator: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert price_list.products
+    emulator.sessions.faults.add(Fault("ssm:StartSession", "ThrottlingException", per_second=3))
     assert main(["doctor", "--live", "--yes", ACCOUNT]) == 0
     shown = capsys.readouterr()
     rows = [line.split(" | ") for line in shown.out.splitlines() if line.startswith("| ")][2:]
@@ -230,6 +230,22 @@ def test_a_node_without_its_tags_or_that_is_not_found(
     assert message in found["live.registration"][1]
     assert found["live.deregister"] == ("could not be tried", "it needs live.registration")
     assert made(emulator) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("per_second", "answer", "throttled"), [(3.0, "yes", range(1, 8)), (100.0, "no", range(1))]
+)
+def test_pacing(
+    emulator: Service,
+    capsys: pytest.CaptureFixture[str],
+    per_second: float,
+    answer: str,
+    throttled: range,
+) -> None:
+    emulator.sessions.faults.add(Fault("ssm:StartSession", "ThrottlingException", per_second=per_second))
+    found = answers(capsys, "pacing")["live.pacing"]
+    assert found[0] == answer
+    assert found[1] in [f"{count} of 8 calls of StartSession at once were throttled" for count in throttled]
 
 
 def test_a_denial_by_the_organization_does_not_tell(

@@ -20,7 +20,6 @@ from tests.live.accounts import ACCOUNT, NOTHING, made
 from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
-    from tests.costs.price_list import PriceList
     from tests.local.service_harness import Service
 
 READS = ("Get", "List", "Describe")
@@ -44,10 +43,7 @@ def asked(emulator: Service, environment: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("words", [[], ["--json"], ["owner"]])
-def test_without_yes_nothing_is_changed(
-    asked: list[str], price_list: PriceList, emulator: Service, words: list[str]
-) -> None:
-    assert price_list.products
+def test_without_yes_nothing_is_changed(asked: list[str], emulator: Service, words: list[str]) -> None:
     assert main(["doctor", "--live", *words]) == 0
     assert asked
     assert [each for each in asked if not each.partition(":")[2].startswith(READS)] == []
@@ -59,10 +55,9 @@ def test_without_yes_nothing_is_changed(
 
 
 def test_the_plan_has_every_step_the_time_the_cost_and_the_permissions(
-    emulator: Service, price_list: PriceList, capsys: pytest.CaptureFixture[str]
+    emulator: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert emulator
-    assert price_list.products
     assert main(["doctor", "--live"]) == 0
     shown = capsys.readouterr().out
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("  live.")] == list(STEPS)
@@ -180,6 +175,10 @@ def test_at_a_terminal_the_account_id_is_asked_for(emulator: Service, typed: str
         (
             "on arn:aws:ssm:us-east-1::document/AWS-StartSSHSession",
             "on arn:aws:ssm:us-east-1::document/AWS-StartSSHSession",
+        ),
+        (
+            "on arn:aws:s3:::acme-data/secret/x, arn:aws:kms:eu-west-1:111122223333:key/ab-cd.",
+            "on ARN (s3), ARN (kms)",
         ),
         ("Administrators and Admins stay", "Administrators and Admins stay"),
     ],
