@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from smssh_plugin.cli import main
+from smssh_plugin.errors import SmsshError
+from smssh_plugin.live.place import Place
 from smssh_plugin.live.questions import SUBJECTS
 from smssh_plugin.live.steps import STEPS
 from smssh_plugin.local.faults import Fault
@@ -19,6 +22,7 @@ from tests.local.service_harness import running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from smssh_plugin.live.trials import Answer
     from tests.costs.price_list import PriceList
     from tests.local.service_harness import Service
 
@@ -297,6 +301,33 @@ def test_throttling_that_does_not_end_is_said_and_leaves_nothing(
     found = answers(capsys, "tag-new")
     assert ("could not be tried", True) in [(said, "Rate exceeded" in text) for said, text in found.values()]
     emulator.sessions.faults.clear()
+    assert made(emulator) == NOTHING
+
+
+def test_what_a_trial_has_shown_stands_if_what_it_made_cannot_be_removed_at_once(
+    emulator: Service, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a call that was allowed would count as denied."""
+    plain = Place.end_activation
+    begun: list[str] = []
+    made_by_trials: list[str] = []
+
+    def end_activation(place: Place, activation: str) -> None:
+        if "live.tag-new" in begun and not place.ends:
+            made_by_trials.append(activation)
+            raise SmsshError("access denied: DeleteActivation: no", reference="access-denied")
+        plain(place, activation)
+
+    step = STEPS["live.tag-new"]
+
+    def noted(place: Place) -> Answer:
+        begun.append(step.id)
+        return step.run(place)
+
+    environment.setitem(STEPS, step.id, replace(step, run=noted))
+    environment.setattr(Place, "end_activation", end_activation)
+    assert answers(capsys, "tag-new")["live.tag-new"][0] == "yes"
+    assert len(made_by_trials) == 1
     assert made(emulator) == NOTHING
 
 

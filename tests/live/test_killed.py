@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from moto.iam.models import iam_backends
 
 from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.cli import main
@@ -186,8 +185,9 @@ def test_a_run_that_is_killed_is_shown_and_removed_where_it_ran_and_elsewhere_on
     assert made(emulator)["roles"] == sorted(left["roles"])
     assert main(["doctor", "--live", "tier"]) == 0
     assert "if it does not end, a run after " in capsys.readouterr().out
-    for role in iam_backends[ACCOUNT]["aws"].roles.values():
-        role.tags[END] = {"Key": END, "Value": "1000000000"}
+    iam = emulator.client("iam")
+    for name in left["roles"]:
+        iam.tag_role(RoleName=name, Tags=[{"Key": END, "Value": "1000000000"}])
     assert main(["doctor", "--live", "tier"]) == 0
     assert "an ended run left " in capsys.readouterr().out
     environment.setenv("SMSSH_HOME", here)
