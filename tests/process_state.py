@@ -43,7 +43,6 @@ def state() -> dict[str, Any]:
     found["the working directory"] = _folder()
     found["the umask"] = _umask()
     found["sys.path"] = list(sys.path)
-    found["sys.meta_path"] = list(map(id, sys.meta_path))
     found["sys.stdin"] = id(sys.stdin)
     found["the level of logging"] = (logging.root.level, logging.root.manager.disable)
     found["the handlers of logging"] = list(map(id, logging.root.handlers))

@@ -69,6 +69,7 @@ def reach_only(variables: Mapping[str, str], patch: pytest.MonkeyPatch) -> None:
         patch.delenv(name)
     for name, value in variables.items():
         patch.setenv(name, value)
+    patch.setattr(boto3, "DEFAULT_SESSION", None)  # the SDK makes one when it is imported
 
 
 @pytest.fixture(autouse=True)
