@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from smssh_plugin.aws import identity_calls, session
 from smssh_plugin.live import place
 from smssh_plugin.local.iam.account import read_account
 from smssh_plugin.setup.files import write
@@ -15,6 +16,7 @@ from tests.client.nodes import use
 from tests.costs.price_list import PriceList
 from tests.live.accounts import ACCOUNT, reset
 from tests.local.service_harness import Service
+from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +39,9 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
     # What takes a moment on AWS is there at once, or never.
     monkeypatch.setattr(place, "SETTLE_SECONDS", 0.0)
+    # On a busy machine an answer may take longer than on AWS.
+    for module in (identity_calls, session):
+        monkeypatch.setattr(module, "READ_SECONDS", LIMIT)
     return monkeypatch
 
 
