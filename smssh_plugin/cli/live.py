@@ -42,7 +42,7 @@ def list_steps(*, as_json: bool) -> None:
         return
     width = max(map(len, STEPS))
     for each in STEPS.values():
-        click.echo(f"{each.id:{width}}  {each.asks or 'makes what the next steps need'}")
+        put(f"{each.id:{width}}  {each.asks or 'makes what the next steps need'}")
 
 
 def live(session: AwsSession, names: Sequence[str], yes: str | None, *, as_json: bool) -> int:
@@ -103,7 +103,7 @@ def _left(account: Account) -> list[Remains]:
 
 def _run(steps: Sequence[Step], account: Account, *, as_json: bool) -> int:
     record = Record()
-    redaction = Redaction(account.caller, account.alias, account.session.profile.name)
+    redaction = Redaction(account.caller, account.alias, account.aws.profile.name)
     status, why, ended = 0, "", "ended"
     with _Terminated() as terminated:
         try:
@@ -122,7 +122,7 @@ def _run(steps: Sequence[Step], account: Account, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(results_as_json(record.results, redaction, why), indent=2))
     else:
-        place = f"{account.session.region} ({account.caller.partition})"
+        place = f"{account.aws.region} ({account.caller.partition})"
         click.echo(block("\n".join(markdown(record.results, redaction, place))))
     return status or int(exit_status(record.results))
 
@@ -171,4 +171,4 @@ def _ask(own: str) -> None:
 def _place(account: Account) -> str:
     """The account as people know it, and the region."""
     alias = account.alias
-    return f"account {account.caller.account}{f' ({alias})' if alias else ''}, {account.session.region}"
+    return f"account {account.caller.account}{f' ({alias})' if alias else ''}, {account.aws.region}"

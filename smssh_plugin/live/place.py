@@ -67,13 +67,13 @@ class Place:
         """Whether something was asked for, and no answer has come: it may be there."""
         self.ends = False
         """Whether things are being removed, which takes as long as it takes."""
-        self._sts = IdentityClient(account.session, "sts", ATTEMPTS)
+        self._sts = IdentityClient(account.aws, "sts", ATTEMPTS)
         self._external_id = secrets.token_hex(16)
 
     @property
     def region(self) -> str:
         """The region."""
-        return self.account.session.region
+        return self.account.aws.region
 
     def call(
         self, service: str, operation: str, *, session: AwsSession | None = None, **arguments: Any
@@ -211,7 +211,7 @@ class Place:
 
     def _register(self, body: dict[str, Any]) -> dict[str, Any]:
         """RegisterManagedInstance, which agents call without credentials: the activation's code is what counts."""
-        session = self.account.session
+        session = self.account.aws
         base = session.endpoint("ssm")
         headers, data = json_request("AmazonSSM", "RegisterManagedInstance", body)
         try:
@@ -254,7 +254,7 @@ class Place:
             Policy=json.dumps(document(*statements), separators=(",", ":")),
         )["Credentials"]
         keys = StaticKeys(str(made["AccessKeyId"]), str(made["SecretAccessKey"]), str(made["SessionToken"]))
-        return _AssumedSession(self.account.session, keys)
+        return _AssumedSession(self.account.aws, keys)
 
     # ------------------------------------------------------------------------------------------- what takes a moment
 

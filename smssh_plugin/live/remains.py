@@ -71,7 +71,7 @@ def left_by_others(account: Account) -> list[Remains]:
 def remove(place: Place, roles: Sequence[str], progress: Callable[[str], None]) -> None:
     """Remove what the run of a place has: activations, nodes, and then its roles, the role of nodes last.
 
-    What cannot be removed does not keep the rest from it, but for the role of nodes, by which the others are found.
+    The rest is removed even if one of them cannot be, except the role of nodes: the others are found by it.
 
     Args:
         place: the account and the run; what it knows is removed, too, though a listing does not show it yet.

@@ -1,6 +1,6 @@
 """The steps of `smssh doctor --live`, smallest call first: what each asks, does, needs and how its answer is judged.
 
-No step starts a job: what they make is free of charge, but for the advanced tier, which may bill a node by the hour.
+No step starts a job: what they make is free of charge, unless the advanced tier bills a node by the hour.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _tier(place: Place) -> Answer:
 
 
 def _prices(place: Place) -> Answer:
-    prices = Prices(place.account.session)
+    prices = Prices(place.account.aws)
     found = {f"{name} ({kind})": prices.instance(kind, name) for kind, name in INSTANCES}
     found["a managed node"] = prices.node()
     if prices.trouble is not None:
@@ -237,7 +237,7 @@ def _node(place: Place) -> str:
     """The node of the run.
 
     Raises:
-        SmsshError: there is none.
+        SmsshError: the run has no node.
     """
     if not place.nodes:
         raise SmsshError("there is no node to try it with", reference="no-node")

@@ -61,7 +61,7 @@ def passes_to_nodes(name: str) -> bool:
 
 
 def _role(name: str) -> Any:
-    """The role of a name; None if there is none."""
+    """The role of a name; None if no role has it."""
     roles = iam_backends[ACCOUNT][_PARTITION].roles
     return next((role for role in list(roles.values()) if role.name == name), None)
 

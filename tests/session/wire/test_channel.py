@@ -129,7 +129,7 @@ def test_an_old_agent_without_multiplexing_is_refused_and_named(pipes: Pipes) ->
 
 @pytest.mark.parametrize("version", ["9" * 5000, "\u00b2.\u00b2", "3.3.987.0-beta", ""])
 def test_an_agent_of_an_odd_version_is_taken_for_a_new_one(version: str) -> None:
-    """What it says of itself can be anything, and 5,000 digits are no number to Python."""
+    """What it says of itself can be anything, and Python makes no number of 5,000 digits."""
     assert _newer(version, (3, 1))
 
 
