@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["changes", "state"]
 
 _STATE = pytest.StashKey[dict[str, Any]]()
+_BOTO3 = pytest.StashKey[Any]()
 _SIGNALS = signal.valid_signals() - {
     signal.SIGKILL,
     signal.SIGSTOP,
@@ -47,7 +48,6 @@ def state() -> dict[str, Any]:
     found["the level of logging"] = (logging.root.level, logging.root.manager.disable)
     found["the handlers of logging"] = list(map(id, logging.root.handlers))
     found["the time limit of sockets"] = socket.getdefaulttimeout()
-    found["the default session of boto3"] = id(getattr(sys.modules.get("boto3"), "DEFAULT_SESSION", None))
     return found
 
 
@@ -91,12 +91,16 @@ def _umask() -> str:
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     """Look before the first fixture."""
     item.stash[_STATE] = state()
+    item.stash[_BOTO3] = getattr(sys.modules.get("boto3"), "DEFAULT_SESSION", None)
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """Look again after the last fixture."""
+    """Put boto3's default session back, and look again after the last fixture."""
     yield
+    # The SageMaker SDK makes one when a module of it is first imported, in whatever test that is.
+    if "boto3" in sys.modules:
+        sys.modules["boto3"].DEFAULT_SESSION = item.stash[_BOTO3]
     found = changes(item.stash[_STATE], state())
     assert not found, "the test leaves the process changed: " + "; ".join(found)

@@ -64,7 +64,7 @@ def with_byte_code(archive, place):
     made = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(archive)) as given,
-        zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new,
+        zipfile.ZipFile(made, "w") as new,
     ):
         for name in given.namelist():
             source = given.read(name)

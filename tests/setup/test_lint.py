@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from typing import Any
 
@@ -22,8 +23,9 @@ FALSE_ALARMS = {
 
 def findings(statement: dict[str, Any]) -> list[tuple[str, str]]:
     """By itself: parliament ends at the first fault of a statement."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")  # of pkg_resources
+        patch.setattr("sys.path", list(sys.path))  # pkg_resources changes it
         import parliament  # half a second, of which every worker that collects this file would take its own
     text = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     return [(each.issue, str(each.detail)) for each in parliament.analyze_policy_string(text).findings]
