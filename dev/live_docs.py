@@ -22,12 +22,12 @@ The project's tests have no AWS account, and rely on what AWS documents, and on 
 [table of what only AWS can show](aws.md#what-has-been-tested-without-an-aws-account), as Markdown for an issue.
 
 ```console
-$ smssh doctor --live                     # shows the steps, the time, the cost and the permissions; changes nothing
+$ smssh doctor --live                     # shows the steps, the time, the cost and the permissions
 $ smssh doctor --live --yes 123456789012  # tries it, in this account and no other
 $ smssh doctor --live owner --yes 123456789012 > answers.md
 ```
 
-At a terminal the first one asks for the account id, and tries it if you type that.
+The first one changes nothing, unless you type the account id: at a terminal it asks for it.
 
 - **Cost**: {cost}. It takes some
   minutes, and tries nothing after {limit}. Choose an account for tests: service control policies may deny what
@@ -37,18 +37,20 @@ At a terminal the first one asks for the account id, and tries it if you type th
   role for trials, for {limit} at most; it reaches only nodes of the run.
 - **What it removes**: all of it, at the end, after an error and after Ctrl-C or SIGTERM. What is left by a run that was
   killed, or that could not remove something, is removed by the next run with `--yes`: at once on the machine where it
-  ran, elsewhere when its time is over. The plan shows it. Roles that a run has not tagged are never touched.
+  ran, elsewhere when its time is over. The plan shows it. `smssh doctor --live tier --yes ACCOUNT_ID` removes it and
+  makes nothing new. Roles that a run has not tagged are never touched.
 - **An answer** is `yes` (AWS does what smssh relies on), `no` (it does not: please open an issue), `could not be tried`
   (the calls failed for another reason, or their answers do not tell), or `not tried`. A denial counts only if the
   same call with all statements was allowed, if it is for the action in question, and if no policy of the organization
   made it.
 - **The exit status** is 1 if an answer is `no`; without one it is 8 if a step could not be tried, else 0. After an
-  interruption it is 130, or 128 and the number of the signal; the steps that ended are printed.
+  interruption it is 130, or 128 and the number of the signal, and after an error that ended the run, such as a
+  removal that was denied, that of the [error](errors.md); the steps that ended are printed.
 - **The report** has no account id, no credential, and no name or ARN but those of the run and of AWS: words in capitals
   stand for the others. Read it before you post it.
-- `--json` prints an object with `schema` (1), `smssh`, `applied`, `status`, `error` and `steps`, each with `id`,
-  `asks`, `answer`, `message`, `evidence` and `seconds`. Without `--yes` it has the plan: `seconds`, `cost`, `actions`,
-  `steps`, and `left`, what runs have in the account.
+- `--json` prints an object with `schema` (1), `smssh`, `applied`, `status` (the exit status), `error` and `steps`,
+  each with `id`, `asks`, `answer`, `message`, `evidence` and `seconds`. Without `--yes` it has the plan: `seconds`,
+  `cost`, `actions`, `steps`, and `left`, what runs have in the account.
 - Progress is printed to stderr. `smssh doctor --live --list` lists the steps; a step brings those that it needs.
 
 [The permissions](requests.md#who-runs-smssh-doctor---live) are those of an administrator, but only for roles named

@@ -1,8 +1,8 @@
 """A test leaves the process as it found it: its environment, its folder, its signal handlers and the like.
 
-Tests of several files share a worker. What one of them leaves behind decides whether another one passes, which is then
-found by nobody but a run in another order. So the state is compared before and after each test, fixtures of the whole
-module or session included; such a fixture gives values, and one of each test sets them.
+Tests of several files share a worker: what one leaves behind may make another pass or fail, which shows only in a run
+in another order. So the state is compared before and after each test. Fixtures of a module or a session must not change
+it either: they return values, and a fixture of each test sets them.
 """
 
 from __future__ import annotations

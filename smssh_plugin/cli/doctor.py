@@ -74,7 +74,8 @@ def doctor(
     smssh). The exit status is 1 with a problem or a crash; without them it is 8 if a check cannot tell, else 0.
 
     --live makes roles, activations and a node named smssh-live-* in the account, sees what AWS allows with them,
-    removes them, and prints a Markdown table for an issue. Without --yes it only shows what it would do.
+    removes them, and prints a Markdown table for an issue. Without --yes it shows what it would do, and at a
+    terminal asks for the account id.
     """
     if groups and not subnets:
         raise click.UsageError("--security-group goes with --subnet")

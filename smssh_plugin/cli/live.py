@@ -45,11 +45,11 @@ def list_steps(*, as_json: bool) -> None:
         put(f"{each.id:{width}}  {each.asks or 'makes what the next steps need'}")
 
 
-def live(session: AwsSession, names: Sequence[str], yes: str | None, *, as_json: bool) -> int:
+def live(aws: AwsSession, names: Sequence[str], yes: str | None, *, as_json: bool) -> int:
     """Show what would be tried in the account, and try it if it is agreed to; answers the exit status.
 
     Args:
-        session: with the credentials of the account.
+        aws: with the credentials of the account.
         names: the steps; none for all.
         yes: the id of the account that may be changed; None to ask where somebody can be asked.
         as_json: whether to print JSON.
@@ -58,7 +58,7 @@ def live(session: AwsSession, names: Sequence[str], yes: str | None, *, as_json:
         SmsshError: there are no credentials, they are of another account, or what runs left cannot be looked at.
     """
     steps = chosen(names)
-    account = Account(session)
+    account = Account(aws)
     who = account.caller
     if yes is not None and yes != who.account:
         raise SmsshError(
@@ -76,7 +76,7 @@ def live(session: AwsSession, names: Sequence[str], yes: str | None, *, as_json:
         )
     if yes is None:
         left = _left(account)
-        price = Prices(session).node() if makes_node(steps) else None
+        price = Prices(aws).node() if makes_node(steps) else None
         if as_json:
             click.echo(json.dumps(plan_as_json(steps, left, price), indent=2))
             return 0
@@ -115,16 +115,19 @@ def _run(steps: Sequence[Step], account: Account, *, as_json: bool) -> int:
             status, why = int(error.status), error.message
     if why:
         count = f"{len(record.results)} of {len(steps)} steps ended"
-        left = "the next run removes what is left" if record.left else "nothing is left in the account"
+        left = (
+            "the next run with --yes removes what is left" if record.left else "nothing of this run is left"
+        )
         put(line(f"{ended}: {count}; {left}"), error=True)
         if not record.results:
             return status
+    status = status or int(exit_status(record.results))
     if as_json:
-        click.echo(json.dumps(results_as_json(record.results, redaction, why), indent=2))
+        click.echo(json.dumps(results_as_json(record.results, redaction, status, why), indent=2))
     else:
         place = f"{account.aws.region} ({account.caller.partition})"
         click.echo(block("\n".join(markdown(record.results, redaction, place))))
-    return status or int(exit_status(record.results))
+    return status
 
 
 class _Terminated:

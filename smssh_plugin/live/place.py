@@ -15,7 +15,7 @@ from ..aws.session import CONNECT_SECONDS, READ_SECONDS, AwsSession, ServiceRefu
 from ..durations import format_duration
 from ..errors import ExitStatus, SmsshError
 from ..setup.account import ATTEMPTS
-from ..setup.marks import listed
+from ..setup.marks import listed, tags_of
 from .names import RUN_SECONDS
 from .policy import Policies, document
 
@@ -316,7 +316,7 @@ class Place:
     def tags_of(self, node: str) -> dict[str, str]:
         """The tags of a node."""
         answer = self.call("ssm", "list_tags_for_resource", ResourceType="ManagedInstance", ResourceId=node)
-        return {str(each["Key"]): str(each["Value"]) for each in answer.get("TagList") or ()}
+        return tags_of(answer, "TagList")
 
     def _gone(self, codes: Sequence[str], service: str, operation: str, **arguments: Any) -> None:
         """Make a call that removes something; that it is not there is no error."""

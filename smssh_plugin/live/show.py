@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from .run import Result
     from .steps import Step
 
-__all__ = ["SCHEMA", "exit_status", "makes_node", "markdown", "plan_as_json", "plan_lines", "results_as_json"]
+__all__ = [
+    "SCHEMA",
+    "cost",
+    "exit_status",
+    "makes_node",
+    "markdown",
+    "plan_as_json",
+    "plan_lines",
+    "results_as_json",
+]
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
@@ -54,15 +63,17 @@ def plan_lines(steps: Sequence[Step], left: Sequence[Remains], price: Price | No
         if step.makes:
             yield f"{'':26}makes {step.makes}"
     yield f"about {format_duration(_seconds(steps))}; {cost(steps, price)}"
-    yield "what it makes is named smssh-live-*, and removed at the end"
+    yield "what it makes is named smssh-live-*, and removed at the end, also after an error or Ctrl-C"
     yield f"needs {', '.join(_actions(steps))}"
     for each in left:
         names = ", ".join(each.roles)
         if each.stale:
-            yield line(f"an ended run left {names}: the next run removes it")
+            yield line(f"an ended run left {names}: the next run with --yes removes it")
         else:
             until = time.strftime("%H:%M", time.localtime(each.end))
-            yield line(f"another run has {names}: if it does not end, a run after {until} removes it")
+            yield line(
+                f"another run has {names}: if it does not end, a run with --yes after {until} removes it"
+            )
 
 
 def plan_as_json(steps: Sequence[Step], left: Sequence[Remains], price: Price | None) -> dict[str, Any]:
@@ -99,8 +110,8 @@ def cost(steps: Sequence[Step], price: Price | None) -> str:
         return "no charge: it makes nothing that AWS bills"
     known = f"{price.amount:g} {price.currency}" if price is not None else "the price is not known"
     return (
-        "no job is started; with the advanced tier AWS may bill the one managed node, which is there for about a "
-        f"minute and never online, for an hour ({known})"
+        f"no job is started; with the advanced tier AWS may bill one hour of a managed node ({known}): there is one, "
+        "for about a minute, and it is never online"
     )
 
 
@@ -131,19 +142,22 @@ def _actions(steps: Sequence[Step]) -> list[str]:
 # --------------------------------------------------------------------------------------------------- the results
 
 
-def results_as_json(results: Sequence[Result], redaction: Redaction, error: str = "") -> dict[str, Any]:
+def results_as_json(
+    results: Sequence[Result], redaction: Redaction, status: int, error: str = ""
+) -> dict[str, Any]:
     """The results for programs.
 
     Args:
         results: of the steps that ended.
         redaction: for texts of AWS.
+        status: the exit status of the command.
         error: why the run ended early, or what could not be removed; "" for nothing.
     """
     return {
         "schema": SCHEMA,
         "smssh": __version__,
         "applied": True,
-        "status": int(exit_status(results)),
+        "status": status,
         "error": redaction.text(error) or None,
         "steps": [
             {

@@ -19,6 +19,7 @@ from ..costs.prices import Prices
 from ..errors import SmsshError
 from ..setup import policies
 from ..setup.owners import TAG
+from ..setup.parts import SETTING
 from .names import PATH
 from .trials import Answer, judged, no, refused, tried, untried, yes
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["STEPS", "Step"]
 
-TIER = "/ssm/managed-instance/activation-tier"
 PREFERENCES = "SSM-SessionManagerRunShell"
 FORWARD = policies.FORWARD_DOCUMENTS[0]
 STRANGER = "smssh-live-nobody"
@@ -68,7 +68,7 @@ class Step:
 
 
 def _tier(place: Place) -> Answer:
-    setting = place.call("ssm", "get_service_setting", SettingId=TIER)["ServiceSetting"]
+    setting = place.call("ssm", "get_service_setting", SettingId=SETTING["SettingId"])["ServiceSetting"]
     value, status = str(setting.get("SettingValue")), str(setting.get("Status"))
     try:
         place.call("ssm", "get_document", Name=PREFERENCES)
@@ -78,7 +78,7 @@ def _tier(place: Place) -> Answer:
             raise
         preferences = "the account has no preferences of Session Manager"
     evidence = (f"SettingValue {value}, Status {status}", preferences)
-    if value != "advanced":
+    if value != SETTING["SettingValue"]:
         return no(f"the tier is {value}: Session Manager enters no hybrid node of this region", *evidence)
     return yes("the tier is advanced", *evidence)
 
@@ -95,7 +95,7 @@ def _prices(place: Place) -> Answer:
     ]
     missing = [what for what, price in found.items() if price is None]
     if missing:
-        return no(f"the price list has not exactly one price for {', '.join(missing)}", *evidence)
+        return no(f"the price list does not have exactly one price for {', '.join(missing)}", *evidence)
     return yes("the price list has one price for each", *evidence)
 
 
@@ -220,7 +220,7 @@ def _registration(place: Place) -> Answer:
     missing = sorted(key for key, value in wanted.items() if tags.get(key) != value)
     evidence = [f"its tags: {', '.join(sorted(tags))}"]
     if missing:
-        return no(f"the node has not the tags {', '.join(missing)} of its activation", *evidence)
+        return no(f"the node lacks the tags {', '.join(missing)} of its activation", *evidence)
     for key, value in (("tag:SMSSHJob", place.run.name), ("IamRole", place.run.roles["node"])):
         if not place.until(partial(_listed, place, key, value, node)):
             return no(f"DescribeInstanceInformation does not find the node by {key}", *evidence)
@@ -409,7 +409,7 @@ STEPS = {
         ),
         Step(
             "live.prices",
-            "Has the price list one price for each instance type and component, and for nodes?",
+            "Does the price list have one price for each instance type and component, and for nodes?",
             "",
             ("pricing:GetProducts",),
             10,
@@ -468,7 +468,7 @@ STEPS = {
         ),
         Step(
             "live.registration",
-            "Has a node the tags of its activation, and is it found by tag and by role?",
+            "Does a node have the tags of its activation, and is it found by tag and by role?",
             "an activation, a managed node that is never online",
             ("ssm:DeleteActivation", "ssm:ListTagsForResource", "ssm:DescribeInstanceInformation"),
             10,

@@ -10,7 +10,7 @@ from typing import Any, Callable
 __all__ = ["SdkSession", "SessionOf", "boto_session_of"]
 
 SdkSession = Any
-"""A session of the SageMaker SDK (anything with a `boto_session`), a boto3 session, or None for boto3's default one."""
+"""A session of the SageMaker SDK (anything with a `boto_session`), a boto3 session, or None for a new one of boto3."""
 
 SessionOf = Callable[[], SdkSession]
 """Answers the session that knows where bundles go; asked only where one is needed."""

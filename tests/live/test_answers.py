@@ -189,7 +189,7 @@ def test_prices(emulator: Service, price_list: PriceList, capsys: pytest.Capture
     price_list.instance("ml.m5.large", "0.9900000000")
     assert answers(capsys, "prices")["live.prices"] == (
         "no",
-        "the price list has not exactly one price for ml.m5.large (training)",
+        "the price list does not have exactly one price for ml.m5.large (training)",
     )
 
 
@@ -208,7 +208,7 @@ def test_prices_that_may_not_be_read(
         (
             "ListTagsForResource",
             {"TagList": [{"Key": "SSHOwner", "Value": "x"}]},
-            "the node has not the tags SMSSH, SMSSHHost, SMSSHJob, SMSSHKind, SSHOwner of its activation",
+            "the node lacks the tags SMSSH, SMSSHHost, SMSSHJob, SMSSHKind, SSHOwner of its activation",
         ),
         (
             "DescribeInstanceInformation",

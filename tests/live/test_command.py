@@ -61,7 +61,7 @@ def test_the_plan_has_every_step_the_time_the_cost_and_the_permissions(
     assert main(["doctor", "--live"]) == 0
     shown = capsys.readouterr().out
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("  live.")] == list(STEPS)
-    assert "never online, for an hour (0.007 USD)" in shown
+    assert "may bill one hour of a managed node (0.007 USD)" in shown
     assert "makes a role that only you can assume, for 15 minutes" in shown
     assert f"nothing was tried: add --yes {ACCOUNT} to try it" in shown
     assert "sts:AssumeRole" in shown

@@ -156,7 +156,7 @@ def test_a_signal_ends_a_run_and_what_it_made_is_removed(
     process.send_signal(sent)
     out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == status, err
-    assert "steps ended; nothing is left in the account" in err
+    assert "steps ended; nothing of this run is left" in err
     assert "Traceback" not in err
     assert "| on session documents | not tried | `live.documents` was not run |" in out
     assert made(emulator) == NOTHING
@@ -184,7 +184,7 @@ def test_a_run_that_is_killed_is_shown_and_removed_where_it_ran_and_elsewhere_on
     live(account)
     assert made(emulator)["roles"] == sorted(left["roles"])
     assert main(["doctor", "--live", "tier"]) == 0
-    assert "if it does not end, a run after " in capsys.readouterr().out
+    assert "if it does not end, a run with --yes after " in capsys.readouterr().out
     iam = emulator.client("iam")
     for name in left["roles"]:
         iam.tag_role(RoleName=name, Tags=[{"Key": END, "Value": "1000000000"}])
@@ -214,10 +214,11 @@ def test_what_cannot_be_removed_is_said_and_the_next_run_removes_it(
 ) -> None:
     text = f"User: me is not authorized to perform: {operation} on resource: *"
     emulator.sessions.faults.add(Fault(operation, "AccessDeniedException", text))
-    assert main(["doctor", "--live", "registration", "--yes", ACCOUNT]) == 5
+    assert main(["doctor", "--live", "registration", "--json", "--yes", ACCOUNT]) == 5
     shown = capsys.readouterr()
+    assert json.loads(shown.out)["status"] == 5
     assert f"ask for the permission {operation}" in shown.err
-    assert "the next run removes what is left" in shown.err
+    assert "the next run with --yes removes what is left" in shown.err
     assert made(emulator) != NOTHING
     emulator.sessions.faults.clear()
     live(account)
