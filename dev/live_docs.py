@@ -36,9 +36,10 @@ The first one changes nothing, unless you type the account id: at a terminal it 
   agent, whose key belongs to nobody, so that it is never online and cannot get credentials. Only you can assume the
   role for trials, for {limit} at most; it reaches only nodes of the run.
 - **What it removes**: all of it, at the end, after an error and after Ctrl-C or SIGTERM. What is left by a run that was
-  killed, or that could not remove something, is removed by the next run with `--yes`: at once on the machine where it
-  ran, elsewhere when its time is over. The plan shows it. `smssh doctor --live tier --yes ACCOUNT_ID` removes it and
-  makes nothing new. Roles that a run has not tagged are never touched.
+  killed, or that could not remove something, is removed by the next run with `--yes` in the same region: at once on the
+  machine where it ran, elsewhere when its time is over. The plan shows it, that of other regions too.
+  `smssh doctor --live tier --yes ACCOUNT_ID` removes it and makes nothing new. Roles that a run has not tagged are
+  never touched.
 - **An answer** is `yes` (AWS does what smssh relies on), `no` (it does not: please open an issue), `could not be tried`
   (the calls failed for another reason, or their answers do not tell), or `not tried`. A denial counts only if the
   same call with all statements was allowed, if it is for the action in question, and if no policy of the organization

@@ -17,7 +17,7 @@ from ..setup.owners import TAG
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["END", "MADE", "PATH", "PREFIX", "RUN", "RUN_SECONDS", "Run", "run_of_role"]
+__all__ = ["END", "MADE", "PATH", "PREFIX", "REGION", "RUN", "RUN_SECONDS", "Run", "run_of_role"]
 
 PREFIX = "smssh-live-"
 PATH = "/smssh-live/"
@@ -28,6 +28,8 @@ RUN = "SMSSHLive"
 """On each role: the id of its run."""
 END = "SMSSHLiveEnd"
 """On each role: when its run is over for certain, in seconds since the epoch."""
+REGION = "SMSSHLiveRegion"
+"""On each role: the region of its run. Roles are in every region, what has them is in that one."""
 RUN_SECONDS = 900
 """The longest that a run tries things. What it allows in IAM ends with that, whatever becomes of the run."""
 _REMOVAL_SECONDS = 600
@@ -42,16 +44,18 @@ class Run:
 
     Attributes:
         id: hexadecimal digits.
+        region: where its activations and nodes are.
         until: the end of its trials, in seconds since the epoch; 0 for the run of another process.
     """
 
     id: str
+    region: str
     until: int = 0
 
     @classmethod
-    def new(cls) -> Run:
+    def new(cls, region: str) -> Run:
         """A run that begins now."""
-        return cls(secrets.token_hex(6), int(time.time()) + RUN_SECONDS)
+        return cls(secrets.token_hex(6), region, int(time.time()) + RUN_SECONDS)
 
     @property
     def name(self) -> str:
@@ -66,7 +70,7 @@ class Run:
     @property
     def tags(self) -> dict[str, str]:
         """The tags of its roles."""
-        return {**MADE, RUN: self.id, END: str(self.until + _REMOVAL_SECONDS)}
+        return {**MADE, RUN: self.id, REGION: self.region, END: str(self.until + _REMOVAL_SECONDS)}
 
     def host_tags(self, **other: str) -> dict[str, str]:
         """The tags of an activation of a host, as a job's has them.
@@ -86,6 +90,6 @@ class Run:
 
 def run_of_role(name: str, tags: Mapping[str, str]) -> Run | None:
     """The run that a role is of, by its name and tags; None if no run made it."""
-    run = Run(tags.get(RUN, ""))
+    run = Run(tags.get(RUN, ""), tags.get(REGION, ""))
     ours = tags.items() >= MADE.items() and _ID.fullmatch(run.id) is not None
     return run if ours and name in run.roles.values() else None

@@ -6,6 +6,7 @@ before what has it and removed after that. So nothing is lost, whichever call a 
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Remains", "left_by_others", "remove"]
 
+_SECONDS = re.compile(r"[0-9]{1,10}")
+
 
 @dataclass(frozen=True)
 class Remains:
@@ -34,11 +37,13 @@ class Remains:
         run: the run.
         roles: the names of its roles that are there.
         end: when it is over for certain, in seconds since the epoch.
+        here: whether what has the roles is in the region of the calls: only from there can it be removed.
     """
 
     run: Run
     roles: tuple[str, ...]
     end: float
+    here: bool
 
     @property
     def stale(self) -> bool:
@@ -52,7 +57,7 @@ def left_by_others(account: Account) -> list[Remains]:
     Raises:
         SmsshError: the roles cannot be listed or read.
     """
-    found: dict[str, tuple[list[str], float]] = {}
+    found: dict[Run, tuple[list[str], float]] = {}
     for each in account.pages("iam", "list_roles", "Roles", MaxItems=1000):
         name = str(each["RoleName"])
         if not name.startswith(PREFIX):
@@ -61,11 +66,14 @@ def left_by_others(account: Account) -> list[Remains]:
         tags = {} if role is None else tags_of(role["Role"])
         run = run_of_role(name, tags)
         if run is not None:
-            roles, end = found.setdefault(run.id, ([], 0.0))
+            roles, end = found.setdefault(run, ([], 0.0))
             roles.append(name)
             said = tags.get(END, "")
-            found[run.id] = (roles, max(end, float(said) if said.isdecimal() else 0.0))
-    return [Remains(Run(one), tuple(roles), end) for one, (roles, end) in sorted(found.items())]
+            found[run] = (roles, max(end, float(said) if _SECONDS.fullmatch(said) else 0.0))
+    return [
+        Remains(run, tuple(roles), end, here=run.region == account.aws.region)
+        for run, (roles, end) in sorted(found.items(), key=lambda each: each[0].id)
+    ]
 
 
 def remove(place: Place, roles: Sequence[str], progress: Callable[[str], None]) -> None:

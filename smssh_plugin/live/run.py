@@ -99,11 +99,16 @@ def run(
     for each in left_by_others(account):
         if not each.stale:
             continue
+        if not each.here:
+            progress(
+                f"an ended run in {each.run.region} left {', '.join(each.roles)}: a run there removes it"
+            )
+            continue
         progress(f"an ended run left {', '.join(each.roles)}: removing it")
         record.left = True
         remove(Place(account, each.run, sleep), each.roles, lambda _: None)
         record.left = False
-    place = Place(account, Run.new(), sleep)
+    place = Place(account, Run.new(account.aws.region), sleep)
     mark = Mark(place.run)
     with mark.held():
         record.left = True

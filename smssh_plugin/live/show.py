@@ -67,12 +67,14 @@ def plan_lines(steps: Sequence[Step], left: Sequence[Remains], price: Price | No
     yield f"needs {', '.join(_actions(steps))}"
     for each in left:
         names = ", ".join(each.roles)
+        there = "" if each.here else f" in {each.run.region}"
         if each.stale:
-            yield line(f"an ended run left {names}: the next run with --yes removes it")
+            yield line(f"an ended run{there} left {names}: the next run with --yes{there} removes it")
         else:
             until = time.strftime("%H:%M", time.localtime(each.end))
             yield line(
-                f"another run has {names}: if it does not end, a run with --yes after {until} removes it"
+                f"another run{there} has {names}: if it does not end, a run with --yes{there} after {until} "
+                "removes it"
             )
 
 
@@ -95,7 +97,10 @@ def plan_as_json(steps: Sequence[Step], left: Sequence[Remains], price: Price | 
             }
             for step in steps
         ],
-        "left": [{"roles": list(each.roles), "stale": each.stale, "end": each.end} for each in left],
+        "left": [
+            {"roles": list(each.roles), "region": each.run.region, "stale": each.stale, "end": each.end}
+            for each in left
+        ],
     }
 
 

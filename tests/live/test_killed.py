@@ -13,6 +13,7 @@ import pytest
 
 from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.cli import main
+from smssh_plugin.errors import SmsshError
 from smssh_plugin.live.names import END
 from smssh_plugin.live.place import Place
 from smssh_plugin.live.remains import left_by_others
@@ -191,6 +192,31 @@ def test_a_run_that_is_killed_is_shown_and_removed_where_it_ran_and_elsewhere_on
     assert main(["doctor", "--live", "tier"]) == 0
     assert "an ended run left " in capsys.readouterr().out
     environment.setenv("SMSSH_HOME", here)
+    live(account)
+    assert made(emulator) == NOTHING
+
+
+def test_what_a_run_left_in_another_region_is_named_and_kept_for_a_run_there(
+    emulator: Service, environment: pytest.MonkeyPatch, account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its roles are everywhere, its node is not: without the roles no run would find the node any more."""
+    text = "User: me is not authorized to perform: ssm:DeregisterManagedInstance on resource: *"
+    emulator.sessions.faults.add(Fault("ssm:DeregisterManagedInstance", "AccessDeniedException", text))
+    with pytest.raises(SmsshError, match="DeregisterManagedInstance"):
+        live(account, "registration")
+    emulator.sessions.faults.clear()
+    left, region = made(emulator), account.aws.region
+    assert left["nodes"]
+    assert left["roles"]
+    environment.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    environment.setenv("AWS_REGION", "eu-west-1")
+    assert main(["doctor", "--live", "tier"]) == 0
+    assert f"the next run with --yes in {region} removes it" in capsys.readouterr().out
+    main(["doctor", "--live", "tier", "--yes", ACCOUNT])
+    assert f"an ended run in {region} left " in capsys.readouterr().err
+    environment.setenv("AWS_DEFAULT_REGION", region)
+    environment.setenv("AWS_REGION", region)
+    assert made(emulator) == left
     live(account)
     assert made(emulator) == NOTHING
 
