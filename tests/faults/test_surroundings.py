@@ -352,6 +352,9 @@ def test_a_container_that_was_used_before(container) -> None:
     # The process id is somebody else's by now, and the machine was started anew.
     (container.run_dir / "lock").write_text(f"{os.getpid()} {owner[1]} {boot.boot_id()}\n")
     second = container.wrap("sh", "-c", "exit 7", SMSSH_HOLD="failure")
+    # The socket and the launcher of the first are there, so they do not tell that the second has a supervisor.
+    until(lambda: container.log().count("started by run.sh") == 2, what=container.log)
+    until(lambda: container.hook("status", check=False).returncode == 0, what="an answer of the second")
     status = container.wait_for("held")
     assert container.ssh(status, "echo in").stdout == "in\n"
     container.hook("release")

@@ -16,7 +16,6 @@ import argparse
 import logging
 import os
 import platform
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -188,7 +187,7 @@ def this_python() -> str:
     return f"{version}-aarch64" if platform.machine() == "aarch64" else version
 
 
-def main() -> int:
+def main() -> None:
     """Build, upsert and start the pipeline, then let `smssh debug` see it through."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -235,12 +234,11 @@ def main() -> int:
     print(f"started {execution.arn}", flush=True)
     if args.by_hand:
         print(f"once it fails: smssh connect Train.{NAME}.pipeline.sagemaker")
-        return 0
+        return
     fixes = ["--fixes", str(HERE / "fixes"), "--report", args.report]
-    return subprocess.run(
-        [*smssh, "debug", NAME, "--execution", execution.arn, *fixes], check=False
-    ).returncode
+    # In place of this process: Ctrl-C while it starts a child could end it alone.
+    os.execv(sys.executable, [*smssh, "debug", NAME, "--execution", execution.arn, *fixes])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
