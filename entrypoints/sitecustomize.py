@@ -10,12 +10,16 @@ the tracker of Rabit (ENV PYTHONPATH in their Dockerfiles): what is there is put
 
 import os
 import sys
+import time
 
 HIDDEN = "/xgboost/dmlc-core/tracker"
 """In site-packages of XGBoost images: what their PYTHONPATH names."""
 
 INPUTS = ("/input/data/smssh", "/processing/smssh")
 """Where a job has the bundle as an input; a model keeps what it brings."""
+
+REMOVAL_LIMIT = 10.0
+"""Seconds that another process which takes this folder away is waited for."""
 
 
 def _restore_path() -> None:
@@ -65,6 +69,24 @@ def _run_boot(bundle: str) -> None:
     boot.start("sitecustomize", bundle)
 
 
+def _follow(bundle: str) -> None:
+    """Wait until a folder that another process is removing is gone, and go on with the bundle where it was moved to.
+
+    This file goes first, then the zip, then the folder: in between, what runs after us would see the folder.
+    """
+    deadline = time.monotonic() + REMOVAL_LIMIT
+    if os.path.exists(f"{bundle}/sitecustomize.py") or not os.path.isdir(bundle):
+        return
+    while os.path.isdir(bundle) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if "_smssh_boot" in sys.modules:
+        sys.modules["_smssh_boot"].move_bundle()
+    else:
+        moved = [path for path in sys.path if path != bundle and os.path.exists(f"{path}/smssh.zip")]
+        if moved:
+            _run_boot(moved[0])
+
+
 def _leave(bundle: str) -> None:
     """The switch is off: take the input away that brought this file, if it is a job's."""
     if bundle.endswith(INPUTS) and os.path.isfile(bundle + "/smssh.zip"):
@@ -74,13 +96,17 @@ def _leave(bundle: str) -> None:
         hide.discard()
 
 
+_bundle = os.path.dirname(os.path.abspath(__file__))
 try:
     try:
         _restore_path()
         if os.environ.get("SMSSH_ENABLE") == "1":
-            _run_boot(os.path.dirname(os.path.abspath(__file__)))
+            try:
+                _run_boot(_bundle)
+            finally:
+                _follow(_bundle)
         else:
-            _leave(os.path.dirname(os.path.abspath(__file__)))
+            _leave(_bundle)
     except BaseException:  # noqa: BLE001, S110 - the job goes on, whatever is wrong with us
         pass
 finally:

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -378,6 +379,28 @@ def test_many_interpreters_at_once(job) -> None:
     assert process.wait(LIMIT) == 0
     assert job.container.output() == "['train']\n" * 12
     assert json.loads((job.config / "inputdataconfig.json").read_text()).keys() == {"train", "zoo"}
+
+
+def test_an_interpreter_that_starts_while_another_removes_the_folder(job) -> None:
+    """The launcher and the zip are gone already, the folder is not."""
+    job.lay_out(source="")
+    container = job.container
+    channel = container.bundle
+    path = ":".join(reversed(job.path.split(":")))  # as where the moved bundle came after this one was found
+    launcher = channel / "sitecustomize.py"
+    launcher.write_text(f"import os\nos.unlink({str(launcher)!r})\n" + launcher.read_text())
+    shutil.copytree(job.source, container.run_dir / "bundle")
+    container.run_dir.chmod(0o700)
+    (channel / "smssh.zip").unlink()
+    look = f"import os, sys; print(os.listdir({str(job.data)!r}), '_smssh_boot' in sys.modules)"
+    process = container.start("python", "-c", look, PYTHONPATH=path)
+    stat = Path(f"/proc/{process.pid}/stat")
+    until(
+        lambda: not launcher.exists() and stat.read_text().rpartition(")")[2].split()[0] == "S", what="a wait"
+    )
+    shutil.rmtree(channel)
+    assert process.wait(LIMIT) == 0
+    assert container.output() == "['train'] True\n"
 
 
 @pytest.mark.parametrize("launcher", ["wrap", "sitecustomize", "chain"])
