@@ -22,6 +22,8 @@ __all__ = ["Facts", "Finding", "Log", "find"]
 
 AFTER_A_CRASH = 3
 """Lines of other output after an exception from which on a signal is not its end."""
+AFTER_A_LINE = 12
+"""Lines of other output after which a line of a log proves nothing any more."""
 ERROR_LIMIT = 2000
 TEXT_LIMIT = 20_000
 """Characters of a text in which signs are searched for."""
@@ -37,16 +39,21 @@ _STATUS = (
     re.compile(r"exit(?:ed)?(?: with)?(?: status| code|code)\s{0,8}:? ?(?P<code>-?\d{1,3})\b(?! \(pid)"),
     re.compile(r"exitcode\s{0,6}: (?P<code>-?\d{1,3})\b"),
     re.compile(r"exited on signal (?P<signal>\d{1,2})\b"),
+    re.compile(r"return(?: |ed )code\s{0,3}[:=]? ?(?P<code>-?\d{1,3})\b"),
+    re.compile(r"Received (?P<code>-?\d{1,3}) from exiting process"),
     re.compile(r"returned non-zero exit status (?P<code>-?\d{1,3})\b"),
 )
 _GROUP = re.compile(r"\{(\w+)(?:\|([^}]*))?\}")
 _NO_ERROR = re.compile(
-    r"(?i)\s*$|.*(?:sagemaker.{0,3}training|Reporting training|\bINFO\b|\bDEBUG\b)|ExitCode|ErrorMessage|Command \"|smssh:|\s*\"$"
+    r"(?i)\s*$|.*(?:sagemaker.{0,3}(?:training|containers)|Reporting training|\bINFO\b|\bDEBUG\b)|ExitCode|ErrorMessage"
+    r"|Command \"|smssh:|\s*\"$|ExecuteUserScriptError"
 )
 _FAULTHANDLER = re.compile(r"Fatal Python error|Current thread 0x|Thread 0x|  File |Extension modules:")
 _SERVICE_WRAP = re.compile(
     r"^(?:ClientError: )?AlgorithmError:\s?(?P<text>.*?)(?:, exit code: (?P<code>-?\d{1,3}))?$", re.DOTALL
 )
+_BOILERPLATE = re.compile(r"\s*Retry not appropriate on execution of step.*", re.DOTALL)
+"""What a pipeline appends to the reason of a step, with words that stand for other causes elsewhere."""
 _POINTERS = re.compile(
     r"(?i)see job logs for more information|please (?:look|see|check) .{0,80}(?:log|cloudwatch)|ErrorMessage \"\"|^\s*$"
 )
@@ -145,6 +152,8 @@ class _Match(NamedTuple):
     sign: Sign
     sentence: str
     weight: int
+    text: str = ""
+    """The line that has the sign, of a log."""
 
 
 @dataclass
@@ -162,7 +171,7 @@ class _Logs:
 def find(facts: Facts) -> Finding:
     """The chosen error and its cause; `unknown` where none of the known ones fits."""
     read = _read(facts.logs)
-    service = [text[:TEXT_LIMIT] for text in facts.service if text and text.strip()]
+    service = [_BOILERPLATE.sub("", text[:TEXT_LIMIT]) for text in facts.service if text and text.strip()]
     own = [text for text in service if _SERVICE_WRAP.match(text) is None]
     told = [match for text in own if (match := _best("service", text))]
     said = next((match for match in told if match.weight >= SURE_WEIGHT), None)
@@ -295,14 +304,16 @@ def _from_service(service: Sequence[str]) -> Choice | None:
     """An exception in what the container told SageMaker."""
     for text in service:
         found = _SERVICE_WRAP.match(text)
-        inner = found["text"] if found is not None else text
+        inner = found["text"].strip() if found is not None else ""
+        if not inner or _POINTERS.search(inner):
+            continue
         choice = choose([tracebacks(inner)])
         if choice is None:
-            bare = inner.strip().strip('"').removeprefix("ErrorMessage").strip(' "\n')
-            choice = choose([tracebacks(f"Traceback (most recent call last):\n{bare}")]) if bare else None
+            bare = inner.partition('ErrorMessage "')[2] or inner
+            choice = choose([tracebacks(f"Traceback (most recent call last):\n{bare}")])
         if choice is not None and not is_wrapper(choice.error):
             choice.doubts.append(
-                "SageMaker tells the first error that the script printed, which it may have survived"
+                "SageMaker tells the first error that was printed, which may have been survived"
             )
             return choice
     return None
@@ -316,11 +327,20 @@ def _explain(facts: Facts, read: _Logs, choice: Choice, sure: str, number: int |
     best: _Match | None = None
     matches: list[_Match] = []
     doubts = list(choice.doubts)
+    evidence: list[str] = []
     for position, link in enumerate(order(error.chain)):
         found = _of_link(link, recorded=sure == "recorded")
         matches += found
         strong = [match for match in found if match.weight >= LIKELY_WEIGHT]
-        if strong and best is None:
+        if best is not None:
+            # The same cause, said plainly by an exception that led to this one.
+            plain = next(
+                (match for match in strong if match.cause is best.cause and match.weight > best.weight), None
+            )
+            if plain is not None:
+                best = plain
+                evidence.append(f"before it: {link.title[:ERROR_LIMIT]}")
+        elif strong:
             best = max(strong, key=lambda match: match.weight)
             if position and link is not error.chain[-1] and link.leads != "cause":
                 doubts.append(
@@ -331,17 +351,20 @@ def _explain(facts: Facts, read: _Logs, choice: Choice, sure: str, number: int |
         logged = _of_tail(read) if is_wrapper(error) or _is_command(error) else []
         best = next((match for match in logged if match.weight >= LIKELY_WEIGHT), None)
         matches += logged
+        if best is not None:
+            doubts.clear()
     if best is None and (number is not None and is_wrapper(error)):
         best = _best("exit", f"signal {number}")
     if is_secondary(error.title) and not doubts:
         doubts.append("it may be for the failure of another process")
     finding = Finding() if best is None else _finding(best, sure, "")
     finding.sure = sure
-    finding.error = error.title[:ERROR_LIMIT]
+    finding.error = (best.text if best is not None and best.text else error.title)[:ERROR_LIMIT]
     finding.doubts = doubts
     finding.place = _place(error, facts.code_dir)
     finding.where = ", ".join(part for part in (error.host, error.stream) if part)
     finding.certain = finding.certain and not doubts
+    finding.evidence += evidence
     finding.possible = _ids(matches, finding.id)
     _weigh(finding, facts)
     finding.count = len(choice.others)
@@ -362,10 +385,9 @@ def _without_exception(
     if number is not None:
         exits = _best("exit", f"signal {number}")
         # What a crash prints says more than its number, if it fits.
+        least = LIKELY_WEIGHT if number == signal.SIGABRT else SURE_WEIGHT  # so libraries give up
         same = [
-            match
-            for match in matches
-            if exits is None or match.cause is exits.cause or match.weight >= SURE_WEIGHT
+            match for match in matches if exits is None or match.cause is exits.cause or match.weight >= least
         ]
         matches = [*same, *([exits] if exits else [])]
     elif status is not None and (match := _best("exit", f"status {status}")):
@@ -386,15 +408,17 @@ def _without_exception(
     else:
         finding = Finding(sure="parsed" if last else "service" if service else "")
     ended = _ended(number, status)
-    if best is not None and best.sign.where == "log":
-        finding.error = next((text for text in reversed(read.tail) if best.sign.regex.search(text)), last)
+    if best is not None and best.text:
+        finding.error = best.text
     elif number is not None:
         finding.error = ended
     elif best is not None and best.sign.where == "service":
         finding.error = _first_line(_text_of(service, best))
     else:
         known = next((_first_line(text) for text in service if not _POINTERS.search(_inner(text))), "")
-        finding.error = facts.error or last or known or ended or (_first_line(service[0]) if service else "")
+        finding.error = (
+            _first_line(facts.error) or last or known or ended or (_first_line(service[0]) if service else "")
+        )
         if finding.error == last and last:
             finding.doubts.append("there is no exception; it is the last line that was written")
         finding.certain = False
@@ -423,13 +447,22 @@ def _of_link(link: Link, *, recorded: bool) -> list[_Match]:
 
 
 def _of_tail(read: _Logs) -> list[_Match]:
-    """The causes that fit one of the last lines, the last line first."""
-    found: list[_Match] = []
+    """The causes that fit one of the last lines, the strongest first, of those the first one of the table.
+
+    What other output follows was survived, as far as can be told.
+    """
+    found: dict[str, _Match] = {}
+    after = 0
     for text in reversed(read.tail):
-        if text.strip():
-            known = {match.cause for match in found}
-            found += [match for match in _all("log", text) if match.cause not in known]
-    return found
+        if not text.strip():
+            continue
+        for match in _all("log", text):
+            weight = match.weight if after <= AFTER_A_LINE else min(match.weight, LIKELY_WEIGHT)
+            if match.cause.id not in found or found[match.cause.id].weight < weight:
+                found[match.cause.id] = match._replace(weight=weight, text=text.strip())
+        after += _NO_ERROR.match(text) is None
+    places = [cause.id for cause in CAUSES]
+    return sorted(found.values(), key=lambda match: (-match.weight, places.index(match.cause.id)))
 
 
 def _all(where: str, text: str) -> list[_Match]:

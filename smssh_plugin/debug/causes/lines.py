@@ -1,4 +1,4 @@
-"""A line of a job's log as its process wrote it: without colours, overwritten text, and what launchers put before it."""
+"""A line of a log as its process wrote it: without colours, overwritten text, and what launchers put before it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ _PREFIX = re.compile(
     r"|\((?P<actor>[\w.:<>-]{1,100}(?:\([^()]{0,60}\))?) pid=\d{1,9}(?:, ip=[\d.]{1,40})?\) ?"  # Ray
     r"|(?P<compose>(?:[\w]{1,60}-)?algo-\d{1,4}(?:-[\w]{1,20})?) {1,4}\| ?"  # docker compose, in local mode
 )
+_OTHERS = re.compile(
+    r"(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d [\w.-]{1,100} )?(?P<syslog>[\w./-]{1,60}\[\d{1,9}\]): ?"
+    r"|\[(?:INFO|WARN|ERROR) ?\] (?P<torchserve>[\w.:-]{1,120}?)-std(?:out|err) (?:[\w.]{1,60}\.)?MODEL_LOG - "
+)
+"""What syslog and TorchServe put before a line."""
 _STAMP = re.compile(
     r"\[?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?(?: |\t|: ?|$)"
 )
@@ -58,6 +63,9 @@ def read(raw: str) -> Line:
             text = text[stamp.end() :]
         elif (found := _PREFIX.match(text)) is not None:
             stream = _stream(found) or stream
+            text = text[found.end() :]
+        elif (found := _OTHERS.match(text)) is not None:
+            stream = found["torchserve"] or found["syslog"] or stream
             text = text[found.end() :]
         else:
             break

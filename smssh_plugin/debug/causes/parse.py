@@ -68,8 +68,9 @@ _HARMLESS = re.compile(
 )
 _THREAD = re.compile(r"Exception in thread (?P<thread>.{1,100}?):?$")
 _NOISE = re.compile(
-    r"(?i)\s*$|.*sagemaker.{0,3}training|.*Reporting training (?:FAILURE|SUCCESS)|ExecuteUserScriptError|ExitCode -?\d+"
-    r"|ErrorMessage|Command \"|\s*\"$|.*torch[./]distributed[./](?:elastic|run|launch)|.*sending process \d+ closing signal"
+    r"(?i)\s*$|.*sagemaker.{0,3}(?:training|containers)|.*Reporting training (?:FAILURE|SUCCESS)"
+    r"|ExecuteUserScriptError|ExitCode -?\d+|ErrorMessage|Command \"|\s*\"$"
+    r"|.*torch[./]distributed[./](?:elastic|run|launch)|.*sending process \d+ closing signal"
     r"|wandb:|\s+at [\w.$]+\(|srun:|-{8,}|={8,}|\*{8,}|Primary job +terminated|mpirun |Encountered exit_code|smssh:"
 )
 """Lines that others than the script write once it has failed."""
@@ -194,7 +195,7 @@ class _Stream:
     def feed(self, text: str, number: int, time: float | None) -> None:
         """Take one line."""
         if self._group is not None or "Exception Group Traceback" in text:
-            text = self._in_group(text, number, time)
+            text = self._in_group(text)
         header = text.find(_HEADER)
         if header >= 0:
             self._begin(text[:header], number)
@@ -241,7 +242,9 @@ class _Stream:
             self._finish(_Open(began=number), found, number, time)
         else:
             if self._message is not None:
-                if text.strip() and len(self._message.more) < MESSAGE_LINES:
+                # `Error(s) in loading state_dict:`, `Graph execution error:` and then a blank line.
+                goes_on = text.strip() or self._message.title.endswith(":")
+                if goes_on and len(self._message.more) < MESSAGE_LINES:
                     self._message.more.append(text)
                 else:
                     self._message = None
@@ -302,12 +305,11 @@ class _Stream:
 
     # ------------------------------------------------------------------------------ exception groups
 
-    def _in_group(self, text: str, number: int, time: float | None) -> str:
+    def _in_group(self, text: str) -> str:
         """The line without the drawing that Python puts before those of an exception group."""
         bare = text.lstrip()
         if self._group is None:
-            self._group = _Group()
-            self._group.depth = 1
+            self._group = _Group(depth=1)
             return bare.removeprefix("+ ")
         boundary = _BOUNDARY.match(bare.rstrip())
         if boundary is not None:

@@ -133,7 +133,7 @@ CAUSES: tuple[Cause, ...] = (
             _service(
                 r"(?i)account-level service limit '(?P<limit>[^']{1,120})'", 3, "the quota {limit} is reached"
             ),
-            _service(r"ResourceLimitExceeded|(?i:account-level service limit)|SAGEMAKER_RESOURCE_LIMIT"),
+            _service(r"ResourceLimitExceeded|(?i:account-level service limit)"),
         ),
     ),
     Cause(
@@ -329,8 +329,13 @@ CAUSES: tuple[Cause, ...] = (
                 "the job's script is not in its source folder",
             ),
             _log(
-                r"(?:No module named|/bin/(?:ba)?sh: .{0,20}) ?(?P<path>[\w./-]{1,200}\.(?:py|sh))(?:: No such file|: not found)?",
-                2,
+                r"(?:^|/)python[\d.]*: No module named (?P<path>[\w.-]{1,200})",
+                3,
+                "there is no script {path}",
+            ),
+            _log(
+                r"(?:^|/)(?:ba|da)?sh: (?:line )?(?:\d+: )?(?P<path>[\w./-]{1,200}\.(?:py|sh)): (?:No such file|not found)",
+                3,
                 "there is no script {path}",
             ),
         ),
@@ -472,10 +477,10 @@ CAUSES: tuple[Cause, ...] = (
                 r"(?i)CUDA out of memory|OutOfMemoryError: CUDA|CUDA error: out of memory|cudaErrorMemoryAllocation|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|HIP out of memory|MPS backend out of memory"
             ),
             _error(
-                r"ResourceExhaustedError.{0,400}(?:OOM|GPU|allocat)|RESOURCE_EXHAUSTED: Out of memory|failed to allocate .{0,60}(?:on|from) (?:device|GPU)"
+                r"(?s)ResourceExhaustedError.{0,600}(?:OOM|GPU|allocat)|RESOURCE_EXHAUSTED: Out of memory|failed to allocate .{0,60}(?:on|from) (?:device|GPU)"
             ),
             _error(r"std::bad_alloc.{0,200}(?:CUDA|out_of_memory)|cuMemAlloc", 3),
-            _log(r"(?i)CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|std::bad_alloc: out_of_memory: CUDA", 2),
+            _log(r"(?i)CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|std::bad_alloc: out_of_memory: CUDA", 3),
         ),
     ),
     Cause(
@@ -524,7 +529,7 @@ CAUSES: tuple[Cause, ...] = (
                 3,
             ),
             _log(
-                r"(?i)container killed by YARN for exceeding|OutOfMemoryError|GC overhead limit|Java heap space|memory cgroup out of memory|oom-kill",
+                r"(?i)container killed by YARN for exceeding|java\.lang\.OutOfMemoryError|GC overhead limit|Java heap space|memory cgroup out of memory|oom-kill",
                 3,
             ),
             _log(
@@ -535,40 +540,7 @@ CAUSES: tuple[Cause, ...] = (
             _exit(r"signal 9", 2, "killed by signal 9, most often because the memory was full"),
         ),
     ),
-    # ---------------------------------------------------------------------------------------------------- crash
-    Cause(
-        "crash",
-        "compiled code crashed",
-        "set PYTHONFAULTHANDLER=1 for the retry, which prints where; compare library versions and the instance type",
-        "y",
-        (
-            _log(r"Fatal Python error: (?P<what>[\w ]{1,60})", 3, "Python crashed: {what}"),
-            _log(r"(?i)^(?:.{0,80}: line \d+: +\d+ )?(?:segmentation fault|illegal instruction)", 3),
-            _log(
-                r"terminate called after throwing an instance of '(?P<what>[\w:<> ]{1,100})'",
-                3,
-                "compiled code ended with {what}",
-            ),
-            _exit(r"signal 11", 3, "a segmentation fault"),
-            _exit(
-                r"signal 4",
-                3,
-                "an instruction that this processor does not have: a build for another instance type",
-            ),
-            _exit(r"signal 6", 3, "compiled code gave up (SIGABRT)"),
-            _exit(r"signal 8", 3, "a division by zero in compiled code (SIGFPE)"),
-            _error(
-                r"(?i)illegal memory access was encountered|device-side assert triggered|CUDA error: unspecified launch failure|misaligned address",
-                3,
-                "a kernel on the GPU failed",
-            ),
-            _error(
-                r"(?i)DataLoader worker .{0,60}killed by signal: (?:Segmentation|Aborted|Illegal)|unexpected(?:ly)? .{0,30}segmentation",
-                3,
-            ),
-        ),
-    ),
-    # --------------------------------------------------------------------------------- distributed and network
+    # ----------------------------------------------------------------------------------------------- distributed
     Cause(
         "collective-timeout",
         "ranks waited for one that did not come",
@@ -600,6 +572,40 @@ CAUSES: tuple[Cause, ...] = (
             _log(r"MPI_ABORT was invoked|mpirun (?:noticed|detected) that", 1, "a rank failed"),
         ),
     ),
+    # ---------------------------------------------------------------------------------------------------- crash
+    Cause(
+        "crash",
+        "compiled code crashed",
+        "set PYTHONFAULTHANDLER=1 for the retry, which prints where; compare library versions and the instance type",
+        "y",
+        (
+            _log(r"Fatal Python error: (?P<what>[\w ]{1,60})", 3, "Python crashed: {what}"),
+            _log(r"(?i)^(?:.{0,80}: line \d+: +\d+ )?(?:segmentation fault|illegal instruction)", 3),
+            _log(
+                r"terminate called after throwing an instance of '(?P<what>[\w:<> ]{1,100})'",
+                2,
+                "compiled code ended with {what}",
+            ),
+            _exit(r"signal 11", 3, "a segmentation fault"),
+            _exit(
+                r"signal 4",
+                3,
+                "an instruction that this processor does not have: a build for another instance type",
+            ),
+            _exit(r"signal 6", 2, "compiled code gave up (SIGABRT)"),
+            _exit(r"signal 8", 3, "a division by zero in compiled code (SIGFPE)"),
+            _error(
+                r"(?i)illegal memory access was encountered|device-side assert triggered|CUDA error: unspecified launch failure|misaligned address",
+                3,
+                "a kernel on the GPU failed",
+            ),
+            _error(
+                r"(?i)DataLoader worker .{0,60}killed by signal: (?:Segmentation|Aborted|Illegal)|unexpected(?:ly)? .{0,30}segmentation",
+                3,
+            ),
+        ),
+    ),
+    # --------------------------------------------------------------------------------------------------- network
     Cause(
         "access-denied",
         "AWS denied a call of the script",
@@ -669,6 +675,11 @@ CAUSES: tuple[Cause, ...] = (
         'all hyperparameters arrive as text: use json.loads for lists, and compare booleans with "true"; name each one in the parser',
         "y",
         (
+            _error(
+                r"(?:UserError|Customer ?Error|AlgorithmError|ClientError|exceptions\.\w*Error): .{0,80}(?i:hyper-?parameter)s?\b",
+                3,
+                "a hyperparameter is not one that the algorithm takes",
+            ),
             _log(
                 r"error: argument (?P<name>[\w/, -]{1,80}): (?P<what>invalid \w{1,40} value: .{1,100}|expected .{1,60}|invalid choice: .{1,100})",
                 3,
