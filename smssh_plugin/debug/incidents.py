@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .causes.find import Finding
 
 __all__ = ["EXECUTION_ENDED", "Action", "Attempt", "Event", "Incident", "Report", "Step"]
 
@@ -54,6 +57,7 @@ class Incident:
         deadline: when the hold ends by itself, by the container's clock.
         report: what `smssh-hook report --json` gave; {} where it could not be read.
         log_tail: the last lines of the job's log.
+        cause: the chosen error and its cause; None where nothing failed.
         probes: what the probes of plugins found, by their names.
         actions: what was done, in order.
         resolution: open, fixed, failed (the retry failed too), held (left for a person), by hand (its step succeeded
@@ -71,6 +75,7 @@ class Incident:
     deadline: float | None = None
     report: dict[str, Any] = field(default_factory=dict)
     log_tail: list[str] = field(default_factory=list)
+    cause: Finding | None = None
     probes: dict[str, Any] = field(default_factory=dict)
     actions: list[Action] = field(default_factory=list)
     resolution: str = "open"
@@ -79,6 +84,8 @@ class Incident:
     @property
     def error(self) -> str:
         """What went wrong, in one line."""
+        if self.cause is not None and self.cause.error:
+            return self.cause.error
         told = str(self.report.get("error") or "").strip()
         if told:
             return told.splitlines()[0]
@@ -105,6 +112,7 @@ class Step:
         failure_reason: as the service says; "" where it did not fail.
         cached: whether the service took the result of an earlier execution.
         log_tail: the last lines of its log, of steps that failed or were repaired.
+        cause: the chosen error and its cause, of steps that failed.
     """
 
     name: str
@@ -117,6 +125,7 @@ class Step:
     failure_reason: str = ""
     cached: bool = False
     log_tail: list[str] = field(default_factory=list)
+    cause: Finding | None = None
 
 
 @dataclass

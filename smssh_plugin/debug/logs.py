@@ -1,4 +1,4 @@
-"""The last lines of a job's log, from CloudWatch Logs."""
+"""The last lines of a job's logs, from CloudWatch Logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import SmsshError
 if TYPE_CHECKING:
     from ..aws.session import AwsSession
 
-__all__ = ["tail"]
+__all__ = ["ends", "tail"]
 
 _GROUPS = {
     "training": "/aws/sagemaker/TrainingJobs",
@@ -19,6 +19,10 @@ _GROUPS = {
 }
 LINES = 40
 STREAMS = 50
+EVENTS = 1000
+"""Lines of each host that an error is looked for in: one page."""
+HOSTS = 16
+"""Hosts whose logs are looked at."""
 
 
 def tail(aws: AwsSession, kind: str, job: str, lines: int = LINES) -> list[str]:
@@ -26,29 +30,47 @@ def tail(aws: AwsSession, kind: str, job: str, lines: int = LINES) -> list[str]:
 
     The log is an extra: a log that cannot be read is not a reason to fail.
     """
+    found = ends(aws, kind, job, lines, hosts=1)
+    return [text for _, text in found[0][1]] if found else []
+
+
+def ends(
+    aws: AwsSession, kind: str, job: str, lines: int = EVENTS, hosts: int = HOSTS
+) -> list[tuple[str, list[tuple[float, str]]]]:
+    """The last lines of each host, by host, each with when it came (seconds since the epoch).
+
+    One API call and one more for each host; [] where there are no lines, and without those that may not be read.
+    """
     group = _GROUPS.get(kind)
     if group is None:
         return []
+    found: list[tuple[str, list[tuple[float, str]]]] = []
     try:
         # "<job>/algo-1-<milliseconds>"; the agent's own stream ends in "/ssm".
         streams = _streams(aws, group, job, f"{job}/")
         if not streams and execution_part(job):
             # The ARN of a step's job may not tell the capitals of what comes after the last dash.
             streams = _streams(aws, group, job, f"{job.rpartition('-')[0]}-")
-        if not streams:
-            return []
-        newest = min(streams, key=lambda one: (_host(one), -int(one.get("creationTime", 0))))
-        answer = aws.call(
-            "logs",
-            "get_log_events",
-            logGroupName=group,
-            logStreamName=newest["logStreamName"],
-            limit=lines,
-            startFromHead=False,
-        )
+        newest: dict[str, dict[str, Any]] = {}
+        for stream in sorted(streams, key=lambda one: int(one.get("creationTime", 0))):
+            newest[_name(stream)] = stream
+        for name in sorted(newest, key=lambda name: (len(name), name))[:hosts]:  # algo-2 before algo-10
+            answer = aws.call(
+                "logs",
+                "get_log_events",
+                logGroupName=group,
+                logStreamName=newest[name]["logStreamName"],
+                limit=lines,
+                startFromHead=False,
+            )
+            events = [
+                (int(event.get("timestamp", 0)) / 1000, str(event["message"]).rstrip("\n"))
+                for event in answer.get("events", [])[-lines:]
+            ]
+            found.append((name, events))
     except SmsshError:
-        return []
-    return [str(event["message"]).rstrip("\n") for event in answer.get("events", [])][-lines:]
+        pass
+    return found
 
 
 def _streams(aws: AwsSession, group: str, job: str, prefix: str) -> list[dict[str, Any]]:
@@ -64,7 +86,6 @@ def _streams(aws: AwsSession, group: str, job: str, prefix: str) -> list[dict[st
     ]
 
 
-def _host(stream: dict[str, Any]) -> tuple[int, str]:
-    """Sorts streams by host, algo-2 before algo-10."""
-    host = str(stream["logStreamName"]).rpartition("/")[2].rpartition("-")[0]
-    return len(host), host
+def _name(stream: dict[str, Any]) -> str:
+    """The host of a stream, as in algo-1."""
+    return str(stream["logStreamName"]).rpartition("/")[2].rpartition("-")[0]

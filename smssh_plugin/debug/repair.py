@@ -19,7 +19,8 @@ from ..costs.waiting import waiting
 from ..durations import format_duration
 from ..errors import SmsshError
 from . import fix as fixes
-from . import logs, validate
+from . import logs, validate, why
+from .causes.find import Log
 from .incidents import Action, Event, Incident
 from .probes import look
 
@@ -203,10 +204,18 @@ class Repair:
         incident.log_tail = incident.report.get("log_tail") or logs.tail(
             self._shared.aws, self.node.kind, self.node.job
         )
+        more: list[Log] = []
+        if not incident.report.get("traceback"):  # a few lines may not have the whole of an error
+            ends = logs.ends(self._shared.aws, self.node.kind, self.node.job)
+            first = self.node.host
+            more = [Log(host, lines) for host, lines in sorted(ends, key=lambda each: each[0] != first)]
+        incident.cause = why.of_hold(incident.report, incident.log_tail, more)
         self.incident = incident
         self._shared.found(incident)
         which = f" (attempt {attempt})" if attempt > 1 else ""
         self._say(f"failed and is held{which}: {incident.error}", "bad")
+        for sentence in why.sentences(incident.cause):
+            self._say(sentence)
         held = max(0.0, time.time() - (incident.held_since or incident.found))
         cost = waiting(self._shared.aws, self.node.kind, self.node.job, held)
         if cost:

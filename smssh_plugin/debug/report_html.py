@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from ..durations import format_duration
 from ..terminal import block
+from .why import SURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,6 +51,11 @@ _PARTS = {
     "retry": "running again",
     "good": "succeeded",
 }
+_HOLDS = {
+    "y": "can be fixed in a held container and retried",
+    "part": "a held container shows more; the fix is in the request",
+    "n": "a held container does not help",
+}
 _STARTED_BY = {"job": "the job", "debugger": "smssh debug", "somebody": "somebody else"}
 
 
@@ -76,7 +82,14 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(levels=_LEVELS, resolutions=_RESOLUTIONS, started_by=_STARTED_BY, span=_span)
+    environment.globals.update(
+        levels=_LEVELS,
+        resolutions=_RESOLUTIONS,
+        started_by=_STARTED_BY,
+        span=_span,
+        sources=SURE,
+        holds=_HOLDS,
+    )
     environment.filters.update(
         bytes=_bytes, clock=_clock, diff=_diff, seconds=format_duration, traceback=_traceback, when=_when
     )

@@ -16,7 +16,7 @@ from ..client.executions import execution_arn
 from ..errors import ExitStatus, SmsshError
 from ..plugins import Plugins
 from . import fix as fixes
-from . import logs
+from . import logs, why
 from .incidents import Attempt, Event, Incident, Report
 from .repair import Repair, Shared
 from .watch import Snapshot, Watch, changes, step_names
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from ..aws.session import AwsSession
+    from .causes.find import Finding
 
 __all__ = ["Options", "View", "debug", "exit_status"]
 
@@ -150,6 +151,8 @@ class _Debugger:
         self._shared = Shared(aws, options.fixes, options.release, self._say, self._found, self._ran)
         self._shared.probes = Plugins().probes()
         self._hosts: dict[str, _Holds] = {}
+        self._causes: dict[tuple[str, str], Finding] = {}
+        """Of the steps that failed, by step and job."""
         self._before: Snapshot | None = None
         self._trouble: float | None = None
         """Since when AWS cannot be asked, of the monotonic clock."""
@@ -225,6 +228,7 @@ class _Debugger:
         for event in changes(self._before, now):
             self._say(event)
         self._take(now)
+        self._explain()
         self._before = now
         self._dispatch(now)
 
@@ -237,6 +241,26 @@ class _Debugger:
         report.steps = now.steps
         for step in report.steps:
             step.log_tail = tails.get(step.name, [])
+            step.cause = self._causes.get((step.name, step.job))
+
+    def _explain(self, *, again: bool = False) -> None:
+        """Find out why steps failed, once each.
+
+        Args:
+            again: ask once more where the cause was not known: the last lines of a log may come late.
+        """
+        for step in self._report.steps:
+            known = step.cause
+            if step.status != "Failed" or (known is not None and (known.certain or not again)):
+                continue
+            mine = [one.cause for one in self._report.incidents if one.step == step.name and one.cause]
+            step.cause = mine[-1] if mine else why.of_step(self._aws, step)
+            self._causes[step.name, step.job] = step.cause
+            if not mine and step.cause != known:
+                if step.cause.error and step.cause.error not in step.failure_reason:
+                    self._say(Event(time.time(), f"{step.name}: {step.cause.error}", "bad"))
+                for sentence in why.sentences(step.cause):
+                    self._say(Event(time.time(), f"{step.name}: {sentence}"))
 
     def _dispatch(self, now: Snapshot) -> None:
         """Send repairs to hosts that are newly held."""
@@ -287,8 +311,9 @@ class _Debugger:
                 repair.cancel(STOP_SECONDS)
 
     def _complete(self) -> None:
-        """The last words of the report: what became of incidents, and the logs."""
+        """The last words of the report: what became of incidents, the causes, and the logs."""
         report = self._report
+        self._explain(again=True)
         status = {step.name: step.status for step in report.steps}
         last = {(incident.step, incident.address): incident for incident in report.incidents}
         for incident in report.incidents:

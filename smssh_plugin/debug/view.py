@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..durations import format_duration
 from ..terminal import line
+from .causes.table import UNKNOWN
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
     from rich.table import Table
     from typing_extensions import Self
 
+    from .causes.find import Finding
     from .incidents import Event, Report, Step
 
 __all__ = ["LiveView", "PlainView", "view_for"]
 
+WHY_LIMIT = 160
+"""Characters of a cause in the table."""
 _MARKS = {
     "Succeeded": ("✓", "green"),
     "Failed": ("✗", "bold red"),
@@ -122,9 +126,19 @@ def _state(step: Step, report: Report | None, style: str) -> tuple[str, str]:
         if last.actions and last.actions[-1].what == "retry" and last.resolution == "open":
             return "runs again", "magenta"
         if last.resolution in ("open", "held"):
-            return "held", "yellow"
+            return f"held{_why(last.cause)}", "yellow"
+    if step.status == "Failed" and step.cause is not None:
+        return f"{step.status}{_why(step.cause)}", style
     fixed = any(one.resolution == "fixed" for one in mine)
     return (f"{step.status}, fixed" if fixed and step.status == "Succeeded" else step.status), style
+
+
+def _why(cause: Finding | None) -> str:
+    """The cause, or where there is no known one the error, behind what a step is doing."""
+    if cause is None:
+        return ""
+    said = cause.error if cause.id == UNKNOWN.id else cause.line
+    return f": {said[:WHY_LIMIT]}" if said else ""
 
 
 def _elapsed(step: Step) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .parse import Error, Link
+    from .parse import Error, Raised
 
 __all__ = ["Choice", "choose", "is_secondary", "is_wrapper", "order"]
 
@@ -59,10 +59,12 @@ def is_secondary(text: str) -> bool:
 
 def is_wrapper(error: Error) -> bool:
     """Whether an error says only that another program has failed."""
-    link = error.chain[-1]
-    if _WRAPPER.match(link.title):
+    raised = error.chain[-1]
+    if _WRAPPER.match(raised.title):
         return True
-    return bool(_COMMAND.match(link.title)) and any(_LAUNCHERS.search(frame.path) for frame in link.frames)
+    return bool(_COMMAND.match(raised.title)) and any(
+        _LAUNCHERS.search(frame.path) for frame in raised.frames
+    )
 
 
 def choose(streams: Sequence[Sequence[Error]], rank: str = "") -> Choice | None:
@@ -70,7 +72,7 @@ def choose(streams: Sequence[Sequence[Error]], rank: str = "") -> Choice | None:
 
     Args:
         streams: the errors of each process, oldest first.
-        rank: the rank that a launcher says failed first; "" where none does.
+        rank: the rank that a launcher says failed first; "" where no launcher does.
     """
     everything = [error for stream in streams for error in stream]
     wrapped = {id(error) for error in everything if is_wrapper(error)}
@@ -138,7 +140,7 @@ def _without(errors: Sequence[Error], one: Error) -> list[Error]:
     return [error for error in errors if error is not one]
 
 
-def order(chain: Sequence[Link]) -> list[Link]:
+def order(chain: Sequence[Raised]) -> list[Raised]:
     """A chain in the order in which its exceptions are asked for a cause.
 
     One that was raised `from` another is explained by that one; one that was raised while another was handled stands
@@ -146,10 +148,10 @@ def order(chain: Sequence[Link]) -> list[Link]:
     """
     found = [chain[-1]]
     at = 0
-    for link in reversed(chain[:-1]):
-        if link.leads == "cause":
-            found.insert(at, link)
+    for raised in reversed(chain[:-1]):
+        if raised.leads == "cause":
+            found.insert(at, raised)
         else:
-            found.append(link)
+            found.append(raised)
             at = len(found) - 1
     return found

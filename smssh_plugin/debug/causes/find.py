@@ -15,7 +15,7 @@ from .table import CAUSES, UNKNOWN, Cause
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .parse import Error, Frame, Link
+    from .parse import Error, Frame, Raised
     from .table import Sign
 
 __all__ = ["Facts", "Finding", "Log", "find"]
@@ -113,7 +113,7 @@ class Finding:
         advice: what to do; "" if unknown.
         hold: whether a hold helps: y, part, n or "".
         sure: where the error is from: recorded (by the container, as it happened), parsed (out of logs), service (what
-            SageMaker says), or "" where there is none.
+            SageMaker says), or "" where nothing was found.
         error: the chosen error, in one line.
         place: the last line of the user's own code that it went through, as in `train.py:12`; "" if unknown.
         where: whose error it is, as in `algo-2, rank 3`; "" where that is not said.
@@ -294,6 +294,10 @@ def _recorded(facts: Facts) -> Choice | None:
     choice = choose([found]) if found else None
     if choice is not None:
         choice.doubts = [each for each in choice.doubts if "follow it" not in each]
+        own, *more = facts.error.splitlines() or [""]
+        raised = choice.error.chain[-1]
+        if own and own.partition(":")[0] == raised.name:
+            raised.title, raised.more = own, more  # whole, where the traceback may be shortened
         if facts.thread:
             choice.error.thread = facts.thread
             choice.doubts.append(f"it ended the thread {facts.thread} only")
@@ -328,8 +332,8 @@ def _explain(facts: Facts, read: _Logs, choice: Choice, sure: str, number: int |
     matches: list[_Match] = []
     doubts = list(choice.doubts)
     evidence: list[str] = []
-    for position, link in enumerate(order(error.chain)):
-        found = _of_link(link, recorded=sure == "recorded")
+    for position, raised in enumerate(order(error.chain)):
+        found = _of_raised(raised, recorded=sure == "recorded")
         matches += found
         strong = [match for match in found if match.weight >= LIKELY_WEIGHT]
         if best is not None:
@@ -339,10 +343,10 @@ def _explain(facts: Facts, read: _Logs, choice: Choice, sure: str, number: int |
             )
             if plain is not None:
                 best = plain
-                evidence.append(f"before it: {link.title[:ERROR_LIMIT]}")
+                evidence.append(f"before it: {raised.title[:ERROR_LIMIT]}")
         elif strong:
             best = max(strong, key=lambda match: match.weight)
-            if position and link is not error.chain[-1] and link.leads != "cause":
+            if position and raised is not error.chain[-1] and raised.leads != "cause":
                 doubts.append(
                     "the sign is in an exception that was being handled when the last one was raised"
                 )
@@ -434,11 +438,11 @@ def _without_exception(
     return finding
 
 
-def _of_link(link: Link, *, recorded: bool) -> list[_Match]:
+def _of_raised(raised: Raised, *, recorded: bool) -> list[_Match]:
     """The causes that fit an exception; what follows it in a log may be other output, and proves less."""
-    found = _all("error", link.title[:TEXT_LIMIT])
-    if link.more:
-        whole = "\n".join([link.title, *link.more])[:TEXT_LIMIT]
+    found = _all("error", raised.title[:TEXT_LIMIT])
+    if raised.more:
+        whole = "\n".join([raised.title, *raised.more])[:TEXT_LIMIT]
         more = [match for match in _all("error", whole) if match.cause not in {one.cause for one in found}]
         found += [
             match if recorded else match._replace(weight=min(match.weight, LIKELY_WEIGHT)) for match in more
@@ -575,8 +579,8 @@ def _last_line(tail: Sequence[str]) -> str:
 
 def _place(error: Error, code_dir: str) -> str:
     """The last line of the user's own code, of the newest exception that has one."""
-    for link in reversed(error.chain):
-        own = [frame for frame in link.frames if _is_own(frame, code_dir)]
+    for raised in reversed(error.chain):
+        own = [frame for frame in raised.frames if _is_own(frame, code_dir)]
         if own:
             path = own[-1].path
             root = f"{code_dir.rstrip('/')}/"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from . import lines
 
-__all__ = ["Error", "Frame", "Link", "Parser", "Summary", "tracebacks"]
+__all__ = ["Error", "Frame", "Parser", "Raised", "Summary", "tracebacks"]
 
 STREAMS_LIMIT = 128
 ERRORS_LIMIT = 16
@@ -87,7 +87,7 @@ class Frame(NamedTuple):
 
 
 @dataclass
-class Link:
+class Raised:
     """One exception of a chain.
 
     Attributes:
@@ -126,7 +126,7 @@ class Error:
     """
 
     stream: str
-    chain: list[Link]
+    chain: list[Raised]
     host: str = ""
     time: float | None = None
     position: int = 0
@@ -187,7 +187,7 @@ class _Stream:
         """How many tracebacks were begun and not finished: others wrote between their lines."""
         self._open: _Open | None = None
         self._joins = ""
-        self._message: Link | None = None
+        self._message: Raised | None = None
         self._before = ""
         self._group: _Group | None = None
         self._after = 0
@@ -241,19 +241,25 @@ class _Stream:
             self._group.expects = False
             self._finish(_Open(began=number), found, number, time)
         else:
-            if self._message is not None:
-                # `Error(s) in loading state_dict:`, `Graph execution error:` and then a blank line.
-                goes_on = text.strip() or self._message.title.endswith(":")
-                if goes_on and len(self._message.more) < MESSAGE_LINES:
-                    self._message.more.append(text)
-                else:
-                    self._message = None
-            if text.strip() and text.strip() != '"""':
-                # Far from the last error nobody asks what the lines are; and a log may have a hundred million.
-                if self.errors and (self._after - self.errors[-1].after > FAR or not _NOISE.match(text)):
-                    self._after += 1
-                if self._joins and self.errors and number - self.errors[-1].position > MESSAGE_LINES:
-                    self._joins = ""
+            self._other(text, number)
+
+    def _other(self, text: str, number: int) -> None:
+        """Take a line that is no part of a traceback; it may belong to the message of the last one."""
+        message = self._message
+        # `Error(s) in loading state_dict:`, `Graph execution error:` and then a blank line.
+        goes_on = message is not None and (text.strip() or message.title.endswith(":"))
+        if message is not None and goes_on and len(message.more) < MESSAGE_LINES:
+            message.more.append(text)
+        else:
+            self._message = None
+        if not self.errors or not text.strip() or text.strip() == '"""':
+            return
+        # Far from the last error nobody asks what the lines are; and a log may have a hundred million.
+        last = self.errors[-1]
+        if self._after - last.after > FAR or not _NOISE.match(text):
+            self._after += 1
+        if number - last.position > MESSAGE_LINES:
+            self._joins = ""
 
     def _inside(self, group: _Open, text: str, number: int, time: float | None) -> None:
         frame = _FRAME.match(text)
@@ -279,11 +285,11 @@ class _Stream:
             self.cut += 1
 
     def _finish(self, group: _Open, title: str, number: int, time: float | None) -> None:
-        link = Link(title, frames=list(group.frames))
-        self._message = link
+        raised = Raised(title, frames=list(group.frames))
+        self._message = raised
         error = Error(
             self.name,
-            [link],
+            [raised],
             host=self.host,
             time=time,
             position=number,
@@ -299,7 +305,7 @@ class _Stream:
         if joins and self.errors:
             earlier = self.errors.pop()
             earlier.chain[-1].leads = joins
-            error.chain = [*earlier.chain, link][-LINKS_LIMIT:]
+            error.chain = [*earlier.chain, raised][-LINKS_LIMIT:]
             error.began, error.thread, error.harmless = earlier.began, earlier.thread, earlier.harmless
         self.errors.append(error)
 
