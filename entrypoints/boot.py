@@ -19,6 +19,7 @@ import sys
 TYPE_CHECKING = False  # typing itself is not imported in the job's interpreters
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
+    from threading import ExceptHookArgs
     from types import ModuleType, TracebackType
     from typing import Iterator, Mapping, MutableMapping, Sequence
 
@@ -90,6 +91,8 @@ ERROR_LIMIT = 2000
 WORD_LIMIT = 500
 """Characters of one word of a recorded command line, of which WORDS_LIMIT are kept."""
 WORDS_LIMIT = 50
+THREADS_LIMIT = 8
+"""Exceptions of threads that are recorded of one process."""
 RECORDS_LIMIT = 64
 """Tracebacks that are kept: a job may start thousands of processes that fail."""
 
@@ -705,9 +708,46 @@ def record_tracebacks() -> None:
     sys.excepthook = smssh_excepthook
     if untouched:
         sys.__excepthook__ = smssh_excepthook
+    _record_threads()
 
 
-def _record(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _record_threads() -> None:
+    """The same for what ends a thread, from Python 3.8 on.
+
+    `threading` takes its hook from the built-in module when it is imported, which is not done here.
+    """
+    import _thread
+
+    original = getattr(_thread, "_excepthook", None)
+    if original is None:
+        return
+    left = list(range(THREADS_LIMIT))
+
+    def smssh_thread_excepthook(args: ExceptHookArgs) -> None:
+        try:
+            if left and not issubclass(args.exc_type, SystemExit):
+                number = left.pop(0)
+                name = str(getattr(args.thread, "name", "")) or "unknown"
+                _record(args.exc_type, args.exc_value, args.exc_traceback, name, f"-{number}")
+        except BaseException as problem:  # noqa: BLE001 - the job goes on, whatever is wrong with us
+            note(f"traceback not recorded: {problem}")
+        original(args)
+
+    _thread._excepthook = smssh_thread_excepthook  # noqa: SLF001 - that is where threading takes it from
+    threading = sys.modules.get("threading")  # some images import it before us
+    if threading is not None:
+        for name in ("excepthook", "__excepthook__"):
+            if getattr(threading, name, None) is original:
+                setattr(threading, name, smssh_thread_excepthook)
+
+
+def _record(
+    kind: type[BaseException],
+    error: BaseException | None,
+    trace: TracebackType | None,
+    thread: str = "",
+    suffix: str = "",
+) -> None:
     if issubclass(kind, KeyboardInterrupt):
         return
     run = run_dir()
@@ -729,9 +769,10 @@ def _record(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         "program": program(command)[1][-WORD_LIMIT:],
         "error": "".join(traceback.format_exception_only(kind, error)).strip()[-ERROR_LIMIT:],
         "traceback": "".join(traceback.format_exception(kind, error, trace))[-TRACEBACK_LIMIT:],
+        "thread": thread[:WORD_LIMIT],
     }
     _make_room(run)
-    path = os.path.join(run, f"traceback-{os.getpid()}.json")
+    path = os.path.join(run, f"traceback-{os.getpid()}{suffix}.json")
     with open(path + ".new", "w", opener=_private_file) as file:  # `files` is one import more
         json.dump(record, file)
     os.rename(path + ".new", path)

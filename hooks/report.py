@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Mapping
 
-from ..container import tracebacks
+from ..container import memory, tracebacks
 from ..container.redaction import Redaction
 from ..hookspecs import Context, Failure, hookimpl
 from ..processes import processes
@@ -26,6 +26,8 @@ PROCESS_LIMIT = 500
 COMMAND_LIMIT = 1000
 OTHERS_LIMIT = 10
 """How many uncaught exceptions that did not end the attempt are named."""
+_before: dict[str, int] = {}
+"""The container's memory when the attempt began."""
 
 
 @hookimpl(trylast=True)
@@ -38,15 +40,31 @@ def smssh_collect_report(context: Context, failure: Failure) -> Mapping[str, Any
         if fatal is None
         else fatal.error,
         "traceback": None if fatal is None else fatal.traceback,
+        "error_thread": fatal.thread if fatal is not None and fatal.thread else None,
         "other_errors": [_brief(record) for record in records if record is not fatal][-OTHERS_LIMIT:],
         "environment_names": sorted(context.environment),
         "processes": _processes(Redaction(context.environment)),
         "disk": _disks(context),
         "gpu": _gpu(),
+        "memory": _memory(),
         "log_tail": None if failure.log_tail is None else list(failure.log_tail),
         "python": f"{sys.executable} {platform.python_version()}",
         "code_dir": context.code_dir,
     }
+
+
+@hookimpl
+def smssh_before_entry_point() -> None:
+    """Remember what the attempts before have cost."""
+    _before.update(memory.read())
+
+
+def _memory() -> dict[str, int]:
+    """What `memory.read` gives, with the `oom_kills` of this attempt alone."""
+    found = memory.read()
+    if "oom_kills" in found:
+        found["oom_kills"] = max(0, found["oom_kills"] - _before.get("oom_kills", 0))
+    return found
 
 
 def _brief(record: tracebacks.Record) -> dict[str, Any]:
@@ -56,6 +74,7 @@ def _brief(record: tracebacks.Record) -> dict[str, Any]:
         "time": record.time,
         "command": " ".join(record.command)[:COMMAND_LIMIT],
         "error": record.error,
+        **({"thread": record.thread} if record.thread else {}),
     }
 
 

@@ -2,7 +2,7 @@
 
 Not the first one: a helper may fail and be handled. Not the last one: a launcher fails because a rank did, and
 other ranks fail because the first one is gone. A parent's failure stands for those of its children, unless all that
-it says is that a child has failed.
+it says is that a child has failed. What ended a thread counts where nothing ended its process.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Record(NamedTuple):
         program: the script or module that it runs; "" for others. The ranks of a job run the same.
         error: the exception, as in the last line of a traceback.
         traceback: all of it.
+        thread: the thread that it ended; "" where it ended the process.
     """
 
     pid: int
@@ -63,6 +64,7 @@ class Record(NamedTuple):
     program: str
     error: str
     traceback: str
+    thread: str = ""
 
     def below(self, other: Record) -> bool:
         """Whether the other's process is above this one's."""
@@ -93,6 +95,7 @@ def _parsed(told: dict[str, Any]) -> Record:
         program=str(told["program"]),
         error=str(told["error"]),
         traceback=str(told["traceback"]),
+        thread=str(told.get("thread") or ""),
     )
     if not (math.isfinite(record.time) and math.isfinite(record.began)):
         raise ValueError(told)
@@ -131,6 +134,9 @@ def _signal(exit_code: int) -> signal.Signals | None:
 
 
 def _fatal(records: Sequence[Record]) -> Record | None:
+    # A process goes on without its thread, and may end because of that: by a status, or for lack of an answer.
+    if any(not record.thread and not _SECONDARY.search(record.error) for record in records):
+        records = [record for record in records if not record.thread]
     tops = [record for record in records if not any(record.below(other) for other in records)]
     if not tops:
         return None

@@ -105,6 +105,30 @@ def test_the_error_that_ended_the_attempt(container, command, files) -> None:
     assert others
 
 
+FEEDER = """\
+import threading, os, sys
+def feed(): raise KeyError('label')
+thread = threading.Thread(target=feed, name='feeder')
+thread.start(); thread.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "error", "thread"),
+    [
+        ("os._exit(4)", "KeyError: 'label'", "feeder"),
+        ("sys.exit(4)", "KeyError: 'label'", "feeder"),
+        ("raise ValueError('no data')", "ValueError: no data", None),
+        ("raise TimeoutError('no answer')", "KeyError: 'label'", "feeder"),
+        ("raise RuntimeError('closed by peer')", "KeyError: 'label'", "feeder"),
+    ],
+)
+def test_what_ended_a_thread_counts_where_nothing_ended_its_process(container, end, error, thread) -> None:
+    report = failed_job(container, "python", "train.py", train__py=FEEDER + end)
+    assert (report["error"], report["error_thread"]) == (error, thread)
+    assert len(report["other_errors"]) == (0 if end.endswith("(4)") else 1)
+
+
 @pytest.mark.parametrize(
     ("command", "ended_by"),
     [

@@ -98,7 +98,7 @@ def test_a_killed_process_leaves_no_exception() -> None:
     assert found.certain
     assert found.evidence == [
         "the kernel ended 2 processes for want of memory",
-        "at most 3.0 of 4.0 GiB of memory were in use",
+        "at most 3.0 of 4.0 GiB of memory were in use, files in the cache included",
     ]
     found = of(survived, exit_code=137, oom_kills=0)
     assert not found.certain

@@ -21,7 +21,7 @@ from tests.client.nodes import add_node, set_state, set_tag, use
 from tests.local.service_harness import Service, definition, processing, step, training
 from tests.waiting import until
 
-from .container import GOOD_PATCH, Container
+from .container import GOOD_PATCH, REPORT, Container
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,6 +157,133 @@ def test_a_held_step_is_fixed_and_the_pipeline_goes_on(world: World, tmp_path: P
     assert [step["name"] for step in written["steps"]] == ["Prepare", "Train"]
     assert written["incidents"][0]["error"] == "ValueError: could not convert string to float: ' '"
     assert "could not convert &lt;b&gt;" in html_path.read_text()
+
+
+def _log(world: World, group: str, job: str, hosts: dict[str, str]) -> None:
+    """Put the logs of a job into CloudWatch Logs."""
+    client = world.service.client("logs")
+    client.create_log_group(logGroupName=f"/aws/sagemaker/{group}")
+    for number, (host, text) in enumerate(hosts.items()):
+        where = {
+            "logGroupName": f"/aws/sagemaker/{group}",
+            "logStreamName": f"{job}/{host}-170000000{number}",
+        }
+        client.create_log_stream(**where)
+        now = int(time.time() * 1000)
+        events = [{"timestamp": now, "message": line} for line in text.splitlines() if line]
+        client.put_log_events(**where, logEvents=events)
+
+
+LOST = """\
+Traceback (most recent call last):
+  File "/opt/ml/code/fit.py", line 30, in <module>
+    dist.barrier()
+RuntimeError: Connection closed by peer
+"""
+OWN = """\
+Traceback (most recent call last):
+  File "/opt/ml/code/fit.py", line 7, in <module>
+    import polars
+ModuleNotFoundError: No module named 'polars'
+"""
+
+
+def test_the_cause_of_a_failure_is_found_without_a_container(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the logs of all hosts, when the step has failed and nothing of it is left."""
+    one = step("Train", "Training", training(Environment={"OUTCOME": "hold,fail"}))
+    world.service.pipeline(definition(one))
+    world.service.start_pipeline()
+    until(lambda: world.service.runner.running, "Train runs")
+    job = world.service.runner.jobs[-1].name
+    _log(world, "TrainingJobs", job, {"algo-1": LOST, "algo-2": OWN})
+    world.service.do(world.service.runner.stop(job))
+    step_of = next(iter(world.service.runner.jobs))
+    assert step_of.name == job
+    call = world.session.call
+
+    def failed(service: str, operation: str, **parameters: Any) -> Any:
+        answer = call(service, operation, **parameters)
+        for each in answer.get("PipelineExecutionSteps", ()) if isinstance(answer, dict) else ():
+            if each["StepStatus"] == "Stopped":
+                each.update(StepStatus="Failed", FailureReason="ClientError: AlgorithmError: , exit code: 1")
+        return answer
+
+    monkeypatch.setattr(world.session, "call", failed)
+    found = world.debug(timeout=60)
+    cause = found.steps[0].cause
+    assert cause is not None
+    assert (cause.id, cause.certain, cause.sure) == ("package-missing", True, "parsed")
+    assert (cause.error, cause.place, cause.where) == (
+        "ModuleNotFoundError: No module named 'polars'",
+        "fit.py:7",
+        "algo-2",
+    )
+    assert cause.others == ["RuntimeError: Connection closed by peer"]
+    assert "Train: ModuleNotFoundError: No module named 'polars'" in world.view.text
+    assert world.view.text.count("Train: cause: the package polars is not installed (read from the log)") == 1
+    json_path, html_path = report.write(found, tmp_path / "report")
+    written = json.loads(json_path.read_text())["steps"][0]["cause"]
+    assert (written["id"], written["advice"], written["hold"]) == ("package-missing", cause.advice, "y")
+    shown = html_path.read_text()
+    assert "The package polars is not installed" in shown
+    assert "Read from the log".lower() in shown.lower()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cause", "said"),
+    [
+        ("capacity", "capacity", "cause: AWS had no machine of this type free (said by SageMaker)"),
+        (
+            "internal",
+            "service-fault",
+            "cause: probably: SageMaker reports a fault of its own (said by SageMaker)",
+        ),
+        ("fail", "unknown", "cause: the cause is not known (said by SageMaker)"),
+    ],
+)
+def test_what_sagemaker_says_is_enough_or_the_cause_is_unknown(
+    world: World, outcome: str, cause: str, said: str
+) -> None:
+    world.service.pipeline(definition(step("Train", "Training", training(Environment={"OUTCOME": outcome}))))
+    world.service.start_pipeline()
+    found = world.debug(timeout=60)
+    assert found.status == "Failed"
+    assert found.steps[0].cause is not None
+    assert found.steps[0].cause.id == cause
+    assert f"Train: {said}" in world.view.text
+
+
+def test_the_cause_of_a_held_failure_is_in_the_report(world: World, tmp_path: Path) -> None:
+    told = {
+        "traceback": OWN,
+        "error": "ModuleNotFoundError: No module named 'polars'",
+        "code_dir": "/opt/ml/code",
+    }
+    (world.container.folder / "report.json").write_text(json.dumps({**REPORT, **told}))
+    world.start()
+    found = world.debug(timeout=3)
+    cause = found.incidents[0].cause
+    assert cause is not None
+    assert (cause.id, cause.sure, cause.place) == ("package-missing", "recorded", "fit.py:7")
+    assert "Train: cause: the package polars is not installed (recorded in the container)" in world.view.text
+    written = json.loads(report.write(found, tmp_path / "report")[0].read_text())
+    assert written["incidents"][0]["cause"]["certain"] is True
+
+
+def test_memory_that_the_kernel_counted_makes_it_certain(world: World) -> None:
+    told = {"traceback": None, "error": "ended by SIGKILL (exit status 137)", "exit_code": 137}
+    told["memory"] = {"oom_kills": 1, "peak_bytes": 1 << 34, "limit_bytes": 1 << 34}
+    (world.container.folder / "report.json").write_text(json.dumps({**REPORT, **told}))
+    world.start()
+    found = world.debug(timeout=3)
+    assert (
+        "Train: cause: out of memory: the kernel ended a process (recorded in the container)"
+        in world.view.text
+    )
+    assert found.incidents[0].cause is not None
+    assert found.incidents[0].cause.evidence[-1].startswith("at most 16.0 of 16.0 GiB")
 
 
 @pytest.mark.parametrize("fixed", [True, False])

@@ -271,6 +271,65 @@ def test_a_users_own_excepthook_wins(container) -> None:
     assert container.output().endswith("mine\n")
 
 
+THREADS = """\
+import sys, threading
+def quits(): raise SystemExit(3)
+def fails(): raise KeyError('x') from OSError('y')
+for each in (quits, fails):
+    thread = threading.Thread(target=each, name='feeder')
+    thread.start()
+    thread.join()
+print(threading.excepthook is getattr(threading, '__excepthook__', threading.excepthook))
+"""
+
+
+def test_what_ends_a_thread_is_recorded_and_printed_as_always(container) -> None:
+    script = container.script(THREADS, name="train")
+    plain = container.start("python", script, on=False)
+    assert plain.wait(LIMIT) == 0
+    recorded = container.start("python", script, PYTHONPATH=container.bundle)
+    assert recorded.wait(LIMIT) == 0
+    assert container.output(1) == container.output(0)
+    (found,) = container.run_dir.glob("traceback-*.json")
+    record = json.loads(found.read_text())
+    assert (record["error"], record["thread"]) == ("KeyError: 'x'", "feeder")
+    assert record["traceback"].startswith("OSError: y\n")
+    assert found.name == f"traceback-{recorded.pid}-0.json"
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_threads_are_recorded_whether_threading_was_imported_before_or_not(tmp_path, early) -> None:
+    begin = "import sys\n" + ("import threading\n" if early else "")
+    begin += "from smssh_plugin.entrypoints import boot\nassert early == ('threading' in sys.modules)\n"
+    text = f"early = {early}\n{begin}boot.record_tracebacks()\n{THREADS}"
+    tmp_path.chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", text],
+        env={"SMSSH_RUN_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True\n"
+    assert len(list(tmp_path.glob("traceback-*.json"))) == 1
+
+
+def test_threads_that_fail_again_and_again_cost_little(container) -> None:
+    text = "import threading\nfor n in range(50):\n"
+    text += "    t = threading.Thread(target=lambda: 1 / 0)\n    t.start(); t.join()\n"
+    script = container.script(text + "raise KeyError('label')\n", name="train")
+    assert container.start("python", script, PYTHONPATH=container.bundle).wait(LIMIT) == 1
+    records = [json.loads(path.read_text()) for path in container.run_dir.glob("traceback-*.json")]
+    assert sorted(bool(record["thread"]) for record in records) == [False] + [True] * boot.THREADS_LIMIT
+
+
+def test_a_users_own_hook_for_threads_wins(container) -> None:
+    text = "import threading\nthreading.excepthook = lambda *a: print('mine')\n"
+    script = container.script(text + "threading.Thread(target=lambda: 1 / 0).start()\n", name="train")
+    assert container.start("python", script, PYTHONPATH=container.bundle).wait(LIMIT) == 0
+    assert container.output().endswith("mine\n")
+
+
 def test_the_supervisor_inherits_nothing(container) -> None:
     """No descriptor of the job's (it would keep pipes open), no variable that changes an interpreter."""
     script = container.script(

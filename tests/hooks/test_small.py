@@ -150,6 +150,17 @@ def test_report(context, tmp_path) -> None:
     assert (without["error"], without["traceback"], without["log_tail"]) == ("toolkit's", None, None)
 
 
+def test_the_report_counts_what_the_attempt_itself_cost(context, monkeypatch) -> None:
+    counted = {"oom_kills": 3, "peak_bytes": 10}
+    monkeypatch.setattr(report.memory, "read", lambda: dict(counted))
+    report.smssh_before_entry_point()
+    counted["oom_kills"] = 4
+    assert report.smssh_collect_report(context(), Failure(2, (), 137))["memory"] == {
+        "oom_kills": 1,
+        "peak_bytes": 10,
+    }
+
+
 def test_report_asks_nvidia_smi(context, tmp_path, monkeypatch) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'a GPU'\n")

@@ -407,7 +407,14 @@ def _without_exception(
     )
     last = _last_line(read.tail)
     if best is not None:
-        sure = "service" if best.sign.where == "service" else "parsed" if read.tail else "recorded"
+        counted = best.sign.where == "exit" and _signal(facts.exit_code) is not None
+        sure = (
+            "service"
+            if best.sign.where == "service"
+            else "parsed"
+            if read.tail and not counted
+            else "recorded"
+        )
         finding = _finding(best, sure, "")
     else:
         finding = Finding(sure="parsed" if last else "service" if service else "")
@@ -532,7 +539,8 @@ def _weigh(finding: Finding, facts: Facts) -> None:
         )
     if facts.peak_bytes and facts.limit_bytes:
         finding.evidence.append(
-            f"at most {facts.peak_bytes / 2**30:.1f} of {facts.limit_bytes / 2**30:.1f} GiB of memory were in use"
+            f"at most {facts.peak_bytes / 2**30:.1f} of {facts.limit_bytes / 2**30:.1f} GiB of memory"
+            " were in use, files in the cache included"
         )
 
 

@@ -244,7 +244,7 @@ class _Stream:
             self._other(text, number)
 
     def _other(self, text: str, number: int) -> None:
-        """Take a line that is no part of a traceback; it may belong to the message of the last one."""
+        """Take a line outside of tracebacks; it may belong to the message of the last one."""
         message = self._message
         # `Error(s) in loading state_dict:`, `Graph execution error:` and then a blank line.
         goes_on = message is not None and (text.strip() or message.title.endswith(":"))
