@@ -385,7 +385,8 @@ class Parser:
     def __init__(self, host: str = "") -> None:
         self._host = host
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
-        self._number = 0
+        self.count = 0
+        """How many lines were read."""
         self.tail: deque[lines.Line] = deque(maxlen=TAIL_LINES)
         """The last lines, of all streams."""
         self.summary: Summary | None = None
@@ -402,7 +403,7 @@ class Parser:
             self._take(lines.read(one), time)
 
     def _take(self, line: lines.Line, time: float | None) -> None:
-        self._number += 1
+        self.count += 1
         self.tail.append(line)
         stream = self._streams.get(line.stream)
         if stream is None:
@@ -414,7 +415,7 @@ class Parser:
             self._summarize(line.text)
         elif "Root Cause" in line.text and _ROOT_CAUSE.match(line.text):
             self.summary, self._in_summary = Summary(), 12
-        stream.feed(line.text, self._number, time)
+        stream.feed(line.text, self.count, time)
 
     def _summarize(self, text: str) -> None:
         self._in_summary -= 1
