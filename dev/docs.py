@@ -4,10 +4,11 @@
 
 The hooks and what they are given come from smssh_plugin/hookspecs.py, an example of each from
 examples/plugins/every_hook.py, settings and options from smssh_plugin/settings.py (option_docs.py), the additions to
-requests from what with_ssh adds (request_docs.py), the commands from their own help (command_docs.py), the checks of
-`smssh doctor` from themselves (doctor_docs.py), what `smssh doctor --live` tries and the table of what is tested
-(a part of docs/aws.md) from smssh_plugin/live/ (live_docs.py), policies from smssh_plugin/setup/ (iam_docs.py). What is
-missing there is an error here: every hook, argument, field and addition is documented.
+requests from what with_ssh adds (request_docs.py), causes of failures from their table (cause_docs.py), the commands
+from their own help (command_docs.py), the checks of `smssh doctor` from themselves (doctor_docs.py), what `smssh
+doctor --live` tries and the table of what is tested (a part of docs/aws.md) from smssh_plugin/live/ (live_docs.py),
+policies from smssh_plugin/setup/ (iam_docs.py). What is missing there is an error here: every hook, argument, field
+and addition is documented.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Iterable
 from smssh_plugin import hookspecs, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # a test loads this file by its path
+import cause_docs
 import command_docs
 import doctor_docs
 import iam_docs
@@ -196,6 +198,7 @@ def pages() -> dict[str, str]:
     """The pages by file name."""
     return {
         "aws.md": live_docs.aws_page(),
+        "causes.md": cause_docs.page(),
         "commands.md": command_docs.page(),
         "doctor.md": doctor_docs.page(),
         "hooks.md": hooks_page(),

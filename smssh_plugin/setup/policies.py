@@ -539,7 +539,7 @@ def _debugging() -> list[Statement]:
                 Grant(
                     ("sagemaker:DescribeTrainingJob",),
                     "a job that is not, or not yet, a managed node; `smssh debug`: whether a held host is one of "
-                    "the job",
+                    "the job, and why a job failed",
                     ("describe_training_job",),
                 ),
                 Grant(("sagemaker:DescribeProcessingJob",), "the same", ("describe_processing_job",)),
@@ -578,7 +578,7 @@ def _debugging() -> list[Statement]:
             (
                 Grant(
                     ("logs:DescribeLogStreams",),
-                    "`smssh debug`, `smssh doctor`: the last lines of a job's log",
+                    "`smssh debug`, `smssh doctor`: the last lines of a job's logs",
                     ("describe_log_streams",),
                 ),
                 Grant(("logs:GetLogEvents",), "the same", ("get_log_events",)),
