@@ -16,7 +16,7 @@ in its output, in `report.json` and in `report.html`:
 
 ```text
 03:12:44  Train: failed and is held: ModuleNotFoundError: No module named 'polars'
-03:12:44  Train: cause: the package polars is not installed (recorded in the container)
+03:12:44  Train: cause: Python finds no module polars (recorded in the container)
 03:12:44  Train: add it to requirements.txt beside the entry point; a module of your own has to be in source_dir. ...
 ```
 
@@ -32,8 +32,8 @@ The first or the last traceback of a log is often not the one that ended the job
 Each process that names itself in the log (`[rank3]:`, `[1,mpirank:2,algo-1]<stderr>:`, TorchServe, Ray, ...) is read
 alone. In each the last error counts; earlier ones were survived. Among processes, one that only lost another one
 (connections closed by a peer, time-outs, SIGTERM) stands behind the rest. An error that only says that another program
-has failed (`ChildFailedError`, `Py4JJavaError`, a `CalledProcessError` of a launcher) counts if nothing else is left. If
-a signal killed the process, exceptions before that are not the cause. Of an exception group, it is the deepest
+has failed (`ChildFailedError`, `Py4JJavaError`, a `CalledProcessError` of a launcher) counts if nothing else is left.
+If a signal killed the process, exceptions before that are not the cause. Of an exception group, it is the deepest
 exception.
 
 The error of a chain is its last exception. Its cause is looked for in the exception that it was raised `from` first; if

@@ -258,6 +258,46 @@ def test_nothing_is_known() -> None:
     assert Finding().line == "the cause is not known"
 
 
+@pytest.mark.parametrize(
+    ("known", "cause"),
+    [
+        (
+            {"title": "FileNotFoundError: [Errno 2] No such file: '/opt/ml/processing/output/a.csv'"},
+            "channel",
+        ),
+        (
+            {"title": "FileNotFoundError: [Errno 2] No such file or directory: 'my_inference.py'"},
+            "model-data",
+        ),
+        (
+            {"title": "FileNotFoundError: [Errno 2] No such file: '/opt/ml/processing/model/model.tar.gz'"},
+            "model-data",
+        ),
+        ({"title": "RuntimeError: this requires more GPU memory than there is"}, "no-gpu"),
+        ({"title": "huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error."}, "gated-model"),
+        (
+            {"service": "ClientError: Failed to invoke it: MaxRuntimeInSeconds is too large"},
+            "max-runtime",
+        ),
+        ({"service": "ClientError: the job pipelines-413-train is not valid"}, "payload"),
+        ({"service": "ClientError: Data download failed: no object in rides-403-eu"}, "transfer-denied"),
+        (
+            {"log": "Fatal Python error: init_fs_encoding: failed to get the codec"},
+            "crash",
+        ),
+        ({"log": "/usr/bin/python: No module named torch.distributed.run"}, "entry-point"),
+        (
+            {"log": "worker 3 exited with code 137, starting it again\n" + traceback("ValueError: b")},
+            "out-of-memory",
+        ),
+    ],
+)
+def test_what_only_looks_like_a_cause_is_not_stated_as_certain(known: dict[str, str], cause: str) -> None:
+    text = known.get("log") or (traceback(known["title"]) if "title" in known else "")
+    found = of(text, service=[known["service"]] if "service" in known else [], exit_code=1)
+    assert found.id != cause or not found.certain, found
+
+
 # ------------------------------------------------------------------------------------------ logs that mean harm
 
 

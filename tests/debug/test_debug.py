@@ -222,12 +222,12 @@ def test_the_cause_of_a_failure_is_found_without_a_container(
     )
     assert cause.others == ["RuntimeError: Connection closed by peer"]
     assert "Train: ModuleNotFoundError: No module named 'polars'" in world.view.text
-    assert world.view.text.count("Train: cause: the package polars is not installed (read from the log)") == 1
+    assert world.view.text.count("Train: cause: Python finds no module polars (read from the log)") == 1
     json_path, html_path = report.write(found, tmp_path / "report")
     written = json.loads(json_path.read_text())["steps"][0]["cause"]
     assert (written["id"], written["advice"], written["hold"]) == ("package-missing", cause.advice, "y")
     shown = html_path.read_text()
-    assert "The package polars is not installed" in shown
+    assert "Python finds no module polars" in shown
     assert "Read from the log".lower() in shown.lower()
 
 
@@ -267,7 +267,7 @@ def test_the_cause_of_a_held_failure_is_in_the_report(world: World, tmp_path: Pa
     cause = found.incidents[0].cause
     assert cause is not None
     assert (cause.id, cause.sure, cause.place) == ("package-missing", "recorded", "fit.py:7")
-    assert "Train: cause: the package polars is not installed (recorded in the container)" in world.view.text
+    assert "Train: cause: Python finds no module polars (recorded in the container)" in world.view.text
     written = json.loads(report.write(found, tmp_path / "report")[0].read_text())
     assert written["incidents"][0]["cause"]["certain"] is True
 

@@ -153,7 +153,7 @@ CAUSES: tuple[Cause, ...] = (
         "raise max_run or the timeout, or write checkpoints and go on from them",
         "n",
         (
-            _service(r"MaxRuntimeExceeded|(?i:exceeded (?:the )?max(?:imum)? ?runtime|MaxRuntimeInSeconds)"),
+            _service(r"MaxRuntimeExceeded|(?i:exceeded (?:the )?max(?:imum)? ?runtime)"),
             _service(r"MaxWaitTimeExceeded", 3, "no Spot capacity came within the time that the job waits"),
         ),
     ),
@@ -194,8 +194,8 @@ CAUSES: tuple[Cause, ...] = (
         "give the job's role the action on the bucket and on its KMS key; look at the bucket's policy, too",
         "n",
         (
-            _service(r"(?i)(?:upload|download) failed.{0,400}(?:access ?denied|\b403\b|forbidden)"),
-            _service(r"(?i)(?:access ?denied|\b403\b|forbidden).{0,400}(?:upload|download) failed"),
+            _service(r"(?i)(?:upload|download) failed.{0,400}(?:access ?denied|[(: ]403\b|forbidden)"),
+            _service(r"(?i)(?:access ?denied|[(: ]403\b|forbidden).{0,400}(?:upload|download) failed"),
             _service(
                 r"not authorized to perform: (?P<action>(?:kms|s3):\w{1,60})",
                 3,
@@ -222,9 +222,10 @@ CAUSES: tuple[Cause, ...] = (
         (
             _service(r"(?i)failed to extract model data(?: archive)?"),
             _error(
-                r"(?:No such file|FileNotFoundError).{0,200}(?:/opt/ml/model/code/|code/inference\.py|inference\.py)"
+                r"FileNotFoundError.{0,200}/opt/ml/(?:model/code/|input/data/(?:training|model)/model\.tar\.gz)",
+                3,
             ),
-            _error(r"FileNotFoundError.{0,200}(?:model\.tar\.gz|/opt/ml/input/data/model)"),
+            _error(r"FileNotFoundError.{0,200}\binference\.py", 2),
             _error(r"ValueError: Exactly one \.pth? or \.pt file is required for PyTorch models", 3),
             _log(r"(?i)failed to extract model data|tar: .{0,200}Not found in archive"),
         ),
@@ -236,9 +237,11 @@ CAUSES: tuple[Cause, ...] = (
         "part",
         (
             _service(
-                r"(?i)\b413\b|request entity too large|message size exceed|larger than (?:the )?max|payload too large"
+                r"(?i)(?:error|status|code|http)\W{1,3}413\b|request entity too large|message size exceed|payload too large"
             ),
-            _error(r"(?i)\b413\b|request entity too large|message size exceed|payload too large"),
+            _error(
+                r"(?i)(?:error|status|code|http)\W{1,3}413\b|request entity too large|message size exceed|payload too large"
+            ),
             _log(
                 r"(?i)ClientError: 413|request entity too large|message size exceed|payload too large|too big to (?:be )?(?:sent|process)"
             ),
@@ -286,12 +289,12 @@ CAUSES: tuple[Cause, ...] = (
                 "the job has no channel {channel}, whose SM_CHANNEL_{channel} the script reads",
             ),
             _error(
-                r"(?:FileNotFoundError|NotADirectoryError|IsADirectoryError|No such file or directory|does not exist|(?i:not found)|(?i:unable to find|could not find)).{0,200}?(?P<path>/opt/ml/(?:input/data|processing)/[^\s'\"\],]{0,200})",
+                r"(?:FileNotFoundError|NotADirectoryError|IsADirectoryError|No such file or directory|does not exist|(?i:not found)|(?i:unable to find|could not find)).{0,200}?(?P<path>/opt/ml/(?:input/data|processing(?!/outputs?\b))/[^\s'\"\],]{0,200})",
                 3,
                 "there is nothing at {path}",
             ),
             _error(
-                r"(?P<path>/opt/ml/(?:input/data|processing)/[^\s'\"]{0,200})['\"]? (?:does not exist|is not a directory|not found|is empty)",
+                r"(?P<path>/opt/ml/(?:input/data|processing(?!/outputs?\b))/[^\s'\"]{0,200})['\"]? (?:does not exist|is not a directory|not found|is empty)",
                 3,
                 "there is nothing at {path}",
             ),
@@ -330,8 +333,8 @@ CAUSES: tuple[Cause, ...] = (
             ),
             _log(
                 r"(?:^|/)python[\d.]*: No module named (?P<path>[\w.-]{1,200})",
-                3,
-                "there is no script {path}",
+                2,
+                "Python finds no module {path} to run",
             ),
             _log(
                 r"(?:^|/)(?:ba|da)?sh: (?:line )?(?:\d+: )?(?P<path>[\w./-]{1,200}\.(?:py|sh)): (?:No such file|not found)",
@@ -407,19 +410,19 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "package-missing",
-        "a package is not installed",
+        "a package is not installed, or a module is not in the source folder",
         "add it to requirements.txt beside the entry point; a module of your own has to be in source_dir. In a hold: pip install, then retry",
         "y",
         (
             _error(
                 r"(?:ModuleNotFoundError|ImportError): No module named ['\"]?(?P<module>[\w.]{1,100})",
                 3,
-                "the package {module} is not installed",
+                "Python finds no module {module}",
             ),
             _log(
                 r"No module named ['\"]?(?P<module>[\w.]{1,100})['\"]?$",
                 2,
-                "the package {module} is not installed",
+                "Python finds no module {module}",
             ),
             _error(
                 r"ImportError: .{0,200}(?:(?:is )?not installed|pip install|requires the .{0,60} library|(?:Missing|Unable to find) .{0,40}dependenc)",
@@ -525,8 +528,13 @@ CAUSES: tuple[Cause, ...] = (
                 "a worker process was ended from outside, most often because the memory was full",
             ),
             _error(
-                r"ray\.exceptions\.OutOfMemoryError|OOMKilled|(?i:killed by YARN for exceeding)|(?i:KilledWorker)",
+                r"ray\.exceptions\.OutOfMemoryError|OOMKilled|(?i:killed by YARN for exceeding)",
                 3,
+            ),
+            _error(
+                r"KilledWorker",
+                2,
+                "a worker process died again and again, most often because the memory was full",
             ),
             _log(
                 r"(?i)container killed by YARN for exceeding|java\.lang\.OutOfMemoryError|GC overhead limit|Java heap space|memory cgroup out of memory|oom-kill",
@@ -579,7 +587,12 @@ CAUSES: tuple[Cause, ...] = (
         "set PYTHONFAULTHANDLER=1 for the retry, which prints where; compare library versions and the instance type",
         "y",
         (
-            _log(r"Fatal Python error: (?P<what>[\w ]{1,60})", 3, "Python crashed: {what}"),
+            _log(
+                r"Fatal Python error: (?P<what>Segmentation fault|Aborted|Bus error|Illegal instruction|Floating[- ]point exception)",
+                3,
+                "compiled code crashed: {what}",
+            ),
+            _log(r"Fatal Python error: (?P<what>[\w ]{1,60})", 2, "Python gave up: {what}"),
             _log(r"(?i)^(?:.{0,80}: line \d+: +\d+ )?(?:segmentation fault|illegal instruction)", 3),
             _log(
                 r"terminate called after throwing an instance of '(?P<what>[\w:<> ]{1,100})'",
@@ -752,10 +765,10 @@ CAUSES: tuple[Cause, ...] = (
         "y",
         (
             _error(
-                r"(?i)GatedRepoError|Cannot access gated repo|401 Client Error: Unauthorized for url: https://huggingface|RepositoryNotFoundError",
+                r"(?i)GatedRepoError|Cannot access gated repo|401 Client Error: Unauthorized for url: https://huggingface",
                 3,
             ),
-            _error(r"is not a local folder and is not a valid model identifier", 2),
+            _error(r"RepositoryNotFoundError|is not a local folder and is not a valid model identifier", 2),
         ),
     ),
     Cause(
@@ -765,9 +778,10 @@ CAUSES: tuple[Cause, ...] = (
         "part",
         (
             _error(
-                r"(?i)No CUDA GPUs are available|Found no NVIDIA driver|Torch not compiled with CUDA enabled|torch\.cuda\.is_available\(\) is False|invalid device ordinal|No GPU found|requires? .{0,20}(?:a )?GPU",
+                r"(?i)No CUDA GPUs are available|Found no NVIDIA driver|Torch not compiled with CUDA enabled|torch\.cuda\.is_available\(\) is False|No GPU found",
                 3,
             ),
+            _error(r"(?i)invalid device ordinal|requires? (?:a |an NVIDIA )?GPU\b(?! memory)", 2),
         ),
     ),
     Cause(
