@@ -47,7 +47,17 @@ def generator():
 
 @pytest.mark.parametrize(
     "name",
-    ["aws.md", "causes.md", "commands.md", "doctor.md", "hooks.md", "iam.md", "options.md", "requests.md", "settings.md"],
+    [
+        "aws.md",
+        "causes.md",
+        "commands.md",
+        "doctor.md",
+        "hooks.md",
+        "iam.md",
+        "options.md",
+        "requests.md",
+        "settings.md",
+    ],
 )
 def test_a_generated_page_is_up_to_date(generator, name) -> None:
     assert (DOCS / name).read_text() == generator.pages()[name], "run .venv/bin/python dev/docs.py"
