@@ -186,7 +186,7 @@ def test_a_script_that_python_cannot_compile(strip: bool) -> None:
     assert (found.error, found.place) == ("SyntaxError: '(' was never closed", "fit.py:3")
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are of Python 3.11")
+@pytest.mark.applies(sys.version_info >= (3, 11), "exception groups are of Python 3.11")
 @pytest.mark.parametrize("strip", [False, True])
 def test_the_deepest_of_a_real_exception_group(strip: bool) -> None:
     script = "raise ExceptionGroup('a', [TypeError('x'), ExceptionGroup('b', [KeyError('deep')])])"
