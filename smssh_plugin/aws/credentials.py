@@ -68,7 +68,13 @@ class CredentialChain:
         return self._botocore()
 
     def _botocore(self) -> Keys | None:
-        from botocore.exceptions import BotoCoreError, ClientError, RefreshWithMFAUnsupportedError
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            InvalidConfigError,
+            PartialCredentialsError,
+            RefreshWithMFAUnsupportedError,
+        )
         from botocore.utils import JSONFileCache
 
         try:
@@ -80,14 +86,24 @@ class CredentialChain:
         except RefreshWithMFAUnsupportedError as error:
             # It does not ask twice: what the terminal shows by now is not to be disturbed by a prompt.
             raise self._mfa("have ended, and new ones take an MFA code") from error
-        except (BotoCoreError, ClientError) as error:
-            raise SmsshError(
-                f"the AWS credentials of profile {self.profile.name!r} cannot be read: {error}",
-                hint="log in again, for instance with `aws sso login`",
-                reference="no-credentials",
-                status=ExitStatus.REFUSED,
-                check="identity.credentials",
+        except (PartialCredentialsError, InvalidConfigError) as error:
+            raise self._unread(
+                error, "add what is missing to the profile, for instance with `aws configure`"
             ) from error
+        except (OSError, ValueError) as error:  # a program or a file that it names, and what that says
+            hint = "check credential_process or web_identity_token_file, whichever the profile has"
+            raise self._unread(error, hint) from error
+        except (BotoCoreError, ClientError) as error:
+            raise self._unread(error, "log in again, for instance with `aws sso login`") from error
+
+    def _unread(self, error: Exception, hint: str) -> SmsshError:
+        return SmsshError(
+            f"the AWS credentials of profile {self.profile.name!r} cannot be read: {' '.join(str(error).split())}",
+            hint=hint,
+            reference="no-credentials",
+            status=ExitStatus.REFUSED,
+            check="identity.credentials",
+        )
 
     def _ask(self, prompt: str) -> str:
         """An MFA code, from the terminal: stdin is not ours to read, and may be ssh's stream.

@@ -16,7 +16,7 @@ from .json_client import COMMERCIAL
 if TYPE_CHECKING:
     from .profile import Profile
 
-__all__ = ["SERVICES", "Service", "endpoint", "named_endpoint"]
+__all__ = ["SERVICES", "Service", "checked", "endpoint", "named_endpoint", "no_region"]
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,23 @@ def endpoint(service: str, region: str, profile: Profile) -> str:
     """
     configured = profile.endpoint(SERVICES[service].setting)
     if configured:
-        return _checked(configured)
+        return checked(configured)
     if not re.fullmatch(r"[a-z0-9]{1,63}(-[a-z0-9]{1,63}){1,8}", region):
-        raise SmsshError(
-            f"{region!r} is not an AWS region",
-            hint="use a region such as us-east-1 or eu-west-1",
-            reference="no-region",
-            status=ExitStatus.USAGE,
-            check="laptop.region",
-        )
+        raise no_region(region)
     if _variant(profile, "use_fips_endpoint") or _variant(profile, "use_dualstack_endpoint"):
         return _by_botocore(service, region, profile)
     return f"https://{SERVICES[service].host}.{region}.{_suffix(region)}"
+
+
+def no_region(region: str) -> SmsshError:
+    """What to say of a region that is not the name of one."""
+    return SmsshError(
+        f"{region!r} is not an AWS region",
+        hint="use a region such as us-east-1 or eu-west-1",
+        reference="no-region",
+        status=ExitStatus.USAGE,
+        check="laptop.region",
+    )
 
 
 def named_endpoint(service: str, profile: Profile) -> str | None:
@@ -76,10 +81,15 @@ def named_endpoint(service: str, profile: Profile) -> str | None:
         SmsshError: what is configured is not an address.
     """
     found = profile.own_endpoint(service)
-    return _checked(found) if found else None
+    return checked(found) if found else None
 
 
-def _checked(configured: str) -> str:
+def checked(configured: str) -> str:
+    """An address that is configured, without a slash at its end.
+
+    Raises:
+        SmsshError: it is not one.
+    """
     if not re.match(r"https?://[^/]", configured):
         raise SmsshError(
             f"invalid endpoint {configured!r}: it starts with neither https:// nor http://",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
+from .endpoints import checked, no_region
 from .session import ServiceRefused
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class IdentityClient:
             ServiceRefused: the service answered with an error of its own; `code` tells which.
             SmsshError: no credentials, access denied, or no way to the endpoint.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, InvalidRegionError
 
         aws, service = self._aws, self._service
         try:
@@ -99,6 +100,8 @@ class IdentityClient:
             if code in ("NotImplemented", "InternalFailure"):
                 raise ServiceRefused(f"{name}: {said.get('Message')} ({code})", code) from None
             raise aws.refused(service, name, (code, str(said.get("Message", ""))), date) from None
+        except InvalidRegionError as error:
+            raise no_region(aws.region) from error
         except BotoCoreError as error:
             raise aws.unreachable(aws.profile.endpoint(service) or f"https://{service}", error) from error
         return answer
@@ -108,12 +111,13 @@ def _client(aws: AwsSession, service: str, attempts: int) -> Any:
     from botocore.config import Config
     from botocore.session import Session
 
+    configured = aws.profile.endpoint(service)
     keys = aws.required_keys()
     made = Session(profile=aws.profile.name if aws.profile.explicit else None)
     return made.create_client(
         service,
         region_name=aws.region,
-        endpoint_url=aws.profile.endpoint(service),
+        endpoint_url=checked(configured) if configured else None,
         verify=aws.ca_bundle,
         aws_access_key_id=keys.access_key,
         aws_secret_access_key=keys.secret_key,

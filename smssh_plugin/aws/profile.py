@@ -100,6 +100,7 @@ def _read(name: str) -> dict[str, Mapping[str, str]]:
     except (configparser.Error, UnicodeDecodeError, OSError) as error:
         raise SmsshError(
             f"cannot read the AWS configuration {path}: {' '.join(str(error).split())}",
+            hint="check that file, or name another one in AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE",
             reference="aws-unusable",
             status=ExitStatus.USAGE,
         ) from error

@@ -412,7 +412,14 @@ class AwsSession:
                 status=ExitStatus.REFUSED,
                 check=check,
             )
-        return ServiceRefused(f"{name}: {text} ({code})", code)
+        refused = ServiceRefused(f"{name}: {text} ({code})", code)
+        if code in THROTTLED:
+            refused.hint = (
+                "the account makes too many calls: try again in a minute, or with AWS_MAX_ATTEMPTS=10"
+            )
+        elif code in _TRANSIENT:
+            refused.hint = "the service fails: try again in some minutes"
+        return refused
 
 
 def _worth_another(status: int, answer: bytes) -> float:
