@@ -73,8 +73,8 @@ def write(setup: Setup, forms: Iterable[str], folder: Path, *, replace: bool = F
         The files that were written; those that are there as they should be are not.
 
     Raises:
-        SmsshError: a file has other content, and nothing was written.
-        OSError: a file cannot be written. Those before it are whole, and the next call goes on.
+        SmsshError: a file has other content, and nothing was written; or one cannot be written. Those before it are
+            whole, and the next call goes on.
     """
     forms = list(forms)
     wanted: dict[Path, str] = {}
@@ -86,6 +86,26 @@ def write(setup: Setup, forms: Iterable[str], folder: Path, *, replace: bool = F
                 raise
             continue
         wanted.update({folder / form / name: content for name, content in found.items()})
+    try:
+        return _written(wanted, replace=replace)
+    except OSError as error:
+        where = error.filename or folder
+        raise SmsshError(
+            f"{where}: {error.strerror or error}",
+            hint="make room or choose another folder: files before that one are whole, and the same command goes on",
+            reference="system-error",
+        ) from error
+
+
+def _written(wanted: dict[Path, str], *, replace: bool) -> list[Path]:
+    odd = next((path for path in wanted if path.exists() and not path.is_file()), None)
+    if odd is not None:  # a folder, or a pipe, which is not waited for
+        raise SmsshError(
+            f"{odd} is not a file",
+            hint="write into another folder",
+            reference="file-exists",
+            status=ExitStatus.USAGE,
+        )
     present = {path: path.read_bytes() for path in wanted if path.exists()}
     changed = [path for path, content in present.items() if content != wanted[path].encode()]
     if changed and not replace:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NodeRole", "roles_like"]
 
+NODES = "ssm.amazonaws.com"
+"""The service that gives its role to a managed node, in all partitions."""
+
 
 class NodeRole:
     """One role of an account.
@@ -149,6 +152,9 @@ class NodeRole:
             return Change(LEAVE, self.what, stranger, ours=False)
         if marks.digest(self._role["AssumeRolePolicyDocument"]) != self._tags.get(marks.TRUST):
             return Change(LEAVE, self.what, "somebody has changed its trust policy: delete it by hand")
+        if not _of_nodes(self._role["AssumeRolePolicyDocument"]):
+            # Our tags can be put on any role by those who may tag roles.
+            return Change(LEAVE, self.what, "others than Systems Manager may assume it: delete it by hand")
         if self._current is not None and not marks.written(self._tags, self._current):
             why = f"somebody has changed its policy {self._inline_name}: delete it by hand"
             return Change(LEAVE, self.what, why)
@@ -180,6 +186,13 @@ class NodeRole:
         if self._current is not None:
             self._account.call("iam", "delete_role_policy", RoleName=self._name, PolicyName=self._inline_name)
         self._account.patiently("DeleteConflict", "iam", "delete_role", RoleName=self._name)
+
+
+def _of_nodes(trust: dict[str, Any]) -> bool:
+    """Whether a trust policy lets in Systems Manager alone, as that of every role made here does."""
+    statements = trust.get("Statement") or []
+    statements = statements if isinstance(statements, list) else [statements]
+    return bool(statements) and all(each.get("Principal") == {"Service": NODES} for each in statements)
 
 
 def roles_like(account: Account, description: str) -> list[str]:

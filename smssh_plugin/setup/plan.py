@@ -38,14 +38,16 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
 _RESERVED = ("amazon", "amzn", "aws")
 """What the name of a document must not begin with (CreateDocument)."""
 _ROLE = re.compile(r"(?:[A-Za-z0-9_+=,.@-]+/)*[A-Za-z0-9_+=,.@-]{1,64}")
+_AWS_PATHS = ("aws-service-role/", "aws-reserved/")
+"""Paths of roles that only AWS changes: those of services, and of IAM Identity Center."""
 _ROLE_ARN = re.compile(r"arn:([a-z-]+):iam::(\d{12}):role/(.+)", re.ASCII)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9!_.'()/=@,+-]+")
 _ARN = re.compile(r"arn:([a-z-]+):(\w+):([a-z0-9-]*):(\d{12}|):([A-Za-z0-9!_.'()/:=@,+*-]+)", re.ASCII)
 _KEYS = {"kms": ("key/[A-Za-z0-9-]+", "key/KEY-ID")}
 _TOPICS = {"sns": ("[A-Za-z0-9_.-]+", "TOPIC")}
-_LOGS = {"s3": ("[a-z0-9.-]+/.+", "BUCKET/PREFIX"), "logs": ("log-group:.+", "log-group:NAME")}
-_SOURCES = {"s3": ("[a-z0-9.-]+/.+", "BUCKET/KEY"), "ssm": ("parameter/.+", "parameter/NAME")}
+_LOGS = {"s3": ("[a-z0-9.-]+/.+", "BUCKET/PREFIX"), "logs": ("log-group:(?!\\*).+", "log-group:NAME")}
+_SOURCES = {"s3": ("[a-z0-9.-]+/.+", "BUCKET/KEY"), "ssm": ("parameter/(?!\\*).+", "parameter/NAME")}
 """Service -> the pattern of a resource in it, and an example."""
 
 
@@ -213,6 +215,11 @@ def _role(text: str, where: tuple[str, str]) -> RoleName:
         raise _bad(
             f"{text!r} is not the name of a role",
             "use up to 64 letters, digits and +=,.@_-, with its path in front, such as service-role/NAME",
+        )
+    if inner.startswith(_AWS_PATHS):
+        raise _bad(
+            f"{text!r} is a role of AWS's own, to which no policy can be attached",
+            "name the role that jobs run with",
         )
     path, slash, name = f"/{inner}".rpartition("/")
     return RoleName(name, path + slash)

@@ -85,6 +85,7 @@ class Entry:
         online: whether the service has heard from the node lately; of an activation, false.
         seen: when the node was last heard of or the activation ended (created, if it has not), in seconds since the
             epoch; 0.0 where unknown.
+        activation: the id of the activation that a node was registered with; "" where unknown, and of an activation.
     """
 
     what: str
@@ -94,6 +95,7 @@ class Entry:
     name: str = ""
     online: bool = False
     seen: float = 0.0
+    activation: str = ""
 
     @property
     def owner(self) -> str:
@@ -207,14 +209,21 @@ def look(aws: AwsSession, makers: tuple[Maker, ...], limits: Limits, now: float)
             found.append(Finding(entry, False, early))
         else:
             old.append(entry)
-    tagged = [entry for entry in at_once(lambda one: _with_tags(aws, one), old) if entry is not None]
     problem = None
+    activations: list[dict[str, Any]] = []
     try:
-        tagged += _listed_activations(aws, makers, limits)
+        activations += _listed_activations(aws)
     except SmsshError as error:
         if error.reference != "access-denied":
             raise
         problem = error
+    tags_of = {str(info.get("ActivationId")): _tags(info.get("Tags")) for info in activations}
+    others = [one for one in old if not _made_by(one.maker, tags_of.get(one.activation))]
+    # Tags can be put on any server later; those of the activation that it was registered with cannot be changed.
+    found += [Finding(one, False, f"its activation was not made by {one.maker.name}") for one in others]
+    own = [one for one in old if one not in others]
+    tagged = [entry for entry in at_once(lambda one: _with_tags(aws, one), own) if entry is not None]
+    tagged += _own_activations(activations, makers, limits)
     jobs = sorted({one.job for one in tagged if not (_early(one, limits, now) or _foreign(one, limits))})
     fates = dict(zip(jobs, at_once(lambda job: fate_of(aws, *job), jobs), strict=True))
     found += [judge(one, fates.get(one.job, _NOT_ASKED), limits, now) for one in tagged]
@@ -305,14 +314,21 @@ def _listed_nodes(aws: AwsSession, maker: Maker, limits: Limits) -> Iterator[Ent
                 yield _node(info, maker)
 
 
-def _listed_activations(aws: AwsSession, makers: tuple[Maker, ...], limits: Limits) -> Iterator[Entry]:
-    """The activations that have all tags of a maker, and the owner, if one is wanted."""
+def _listed_activations(aws: AwsSession) -> Iterator[dict[str, Any]]:
+    """All activations of the account."""
     for page in aws.pages("ssm", "describe_activations", MaxResults=50):
-        for info in page.get("ActivationList", []):
-            made = (_activation(info, maker) for maker in makers)
-            entry = next((one for one in made if _has_its_tags(one)), None)
-            if entry is not None and limits.owner in (None, entry.owner):
-                yield entry
+        yield from page.get("ActivationList", [])
+
+
+def _own_activations(
+    listed: list[dict[str, Any]], makers: tuple[Maker, ...], limits: Limits
+) -> Iterator[Entry]:
+    """The activations that have all tags of a maker, and the owner, if one is wanted."""
+    for info in listed:
+        made = (_activation(info, maker) for maker in makers)
+        entry = next((one for one in made if _made_by(one.maker, one.tags)), None)
+        if entry is not None and limits.owner in (None, entry.owner):
+            yield entry
 
 
 def _node(info: dict[str, Any], maker: Maker) -> Entry:
@@ -324,6 +340,7 @@ def _node(info: dict[str, Any], maker: Maker) -> Entry:
         name=str(info.get("Name") or ""),
         online=info.get("PingStatus") not in _OFFLINE,
         seen=max(float(info.get("LastPingDateTime") or 0.0), registered(info)),
+        activation=str(info.get("ActivationId") or ""),
     )
 
 
@@ -357,8 +374,9 @@ def _tags(listed: list[dict[str, str]] | None) -> dict[str, str]:
     return {str(tag["Key"]): str(tag["Value"]) for tag in listed or ()}
 
 
-def _has_its_tags(entry: Entry) -> bool:
-    return all(tag in entry.tags for tag in entry.maker.tags)
+def _made_by(maker: Maker, tags: dict[str, str] | None) -> bool:
+    """Whether an activation with these tags may be a maker's; None: it is deleted, as ours are once they are used."""
+    return tags is None or all(tag in tags for tag in maker.tags)
 
 
 # --------------------------------------------------------------------------------------------------- what becomes of it
@@ -386,4 +404,6 @@ def _foreign(entry: Entry, limits: Limits) -> str:
     if entry.maker is SMSSH and entry.name != entry.tags["SMSSHJob"]:
         # Our activations name their nodes after the job. Tags can be put on any server, its name cannot.
         return "its name is not that of the job in its tags"
+    if entry.maker is HELPER and entry.name:
+        return "it has a name, which sagemaker-ssh-helper gives to none"
     return ""

@@ -216,8 +216,10 @@ def _read(text: str, parameter: str) -> dict[str, Any]:
         found = json.loads(text)
     except ValueError:
         found = None
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(each), str) for each in ("before", "status")
+    if (
+        not isinstance(found, dict)
+        or not isinstance(found.get("status"), str)
+        or found.get("before") not in ("standard", ADVANCED)
     ):
         raise SmsshError(
             f"the parameter {parameter} does not say what the tier was before",

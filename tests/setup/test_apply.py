@@ -10,7 +10,7 @@ from moto.iam.models import iam_backends
 
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.local.faults import Fault
-from smssh_plugin.setup import managed_policies, parts
+from smssh_plugin.setup import managed_policies, marks, parts
 from smssh_plugin.setup.apply import MANAGED, Run, changes_of, removals_of
 from smssh_plugin.setup.documents import documents
 from smssh_plugin.setup.parts import PARTS, Setup
@@ -180,6 +180,44 @@ def contents(place: Place) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------ what others have made
+
+
+def test_our_tags_on_a_role_of_others_do_not_have_it_deleted(place: Place, account: Account) -> None:
+    """Who may tag roles, and describe them, can make any of them look like one of ours."""
+    own = Setup(everything(), ["node"]).role
+    assert own is not None
+    marks_of_ours = {
+        **marks.MADE,
+        marks.SETUP: "smssh",
+        marks.CONTENT: marks.content({}),
+        marks.TRUST: marks.digest(TRUST),
+    }
+    for name in ("smssh-node", "another"):
+        place.iam.create_role(
+            RoleName=name,
+            Description=own.description,
+            AssumeRolePolicyDocument=json.dumps(TRUST),
+            Tags=marks.listed(marks_of_ours),
+        )
+    before = place.state()
+    run = undo(account)
+    assert {each.what: each.why for each in run.changes} == dict.fromkeys(
+        ("role smssh-node", "role another"), "others than Systems Manager may assume it: delete it by hand"
+    )
+    assert place.state() == before
+
+
+@pytest.mark.parametrize("before", ["none", "", 7, None, "advanced; rm"])
+def test_a_record_with_a_value_that_the_tier_cannot_have_changes_nothing(
+    place: Place, account: Account, before: object
+) -> None:
+    """Anybody who may write parameters can write it."""
+    apply(account, parts=("tier",))
+    value = json.dumps({"before": before, "status": "Customized"})
+    place.ssm.put_parameter(Name="/smssh/setup/smssh/tier", Value=value, Type="String", Overwrite=True)
+    with pytest.raises(SmsshError, match="does not say what the tier was before"):
+        undo(account, "tier")
+    assert place.service.sessions.tier == "advanced"
 
 
 def test_a_role_of_others_stays_as_it_is_and_what_it_lacks_is_said(place: Place, account: Account) -> None:

@@ -379,6 +379,26 @@ def test_what_sagemaker_ssh_helper_left_is_removed_on_request(
     assert "kept: 1 node: without the tag SSHOwner" in capsys.readouterr().out
 
 
+def test_our_tags_on_servers_of_others_remove_none_of_them(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tags can be put on any server; its name, and what it was registered with, cannot be changed."""
+    (ours_in_name,) = account.foreign(1)  # it has the name server
+    for key, value in {"SMSSH": "0.1.0", "SMSSHJob": "server", "SMSSHKind": "training"}.items():
+        set_tag(account.service, ours_in_name, key, value)
+    kept = account.service.sessions.nodes
+    made = kept.create_activation({"IamRole": "servers", "DefaultInstanceName": "bastion"})
+    named = kept.register({**made, "PublicKey": "key", "Fingerprint": "print"})["InstanceId"]
+    for tag in HELPER_TAGS:
+        set_tag(account.service, named, tag, "1")
+    account.aged(named, 100 * DAY)
+    assert main(["cleanup", "--include-helper", "--apply", "--yes"]) == 0
+    assert account.nodes == {ours_in_name, named}
+    out = capsys.readouterr().out
+    assert "kept: 1 node: its activation was not made by smssh" in out
+    assert "kept: 1 node: it has a name, which sagemaker-ssh-helper gives to none" in out
+
+
 def test_a_node_with_tags_of_both_is_judged_as_ours(account: Account) -> None:
     account.job("running", "hold")
     node = account.node("running", owner="ann")
@@ -583,7 +603,10 @@ def test_throttling_that_does_not_pass_ends_it_and_the_next_run_goes_on(
     assert main(["cleanup", "--apply", "--yes"]) == ExitStatus.FAILED
     shown = capsys.readouterr()
     assert account.nodes == set(nodes[1:])
-    assert shown.err == "error: DeregisterManagedInstance: Rate exceeded (ThrottlingException)\n"
+    assert shown.err.splitlines() == [
+        "error: DeregisterManagedInstance: Rate exceeded (ThrottlingException)",
+        "hint: the account makes too many calls: try again in a minute, or with AWS_MAX_ATTEMPTS=10",
+    ]
     assert shown.out.splitlines()[-1] == "removed 1 of 4 in us-east-1; 3 left: run it again"
     account.service.sessions.faults.remove(throttle[0].id)
     assert main(["cleanup", "--apply", "--yes"]) == 0

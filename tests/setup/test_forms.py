@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -291,6 +293,52 @@ def test_an_interrupted_run_is_finished_by_the_next(tmp_path: Path, monkeypatch:
     rest = files.write(setup, files.FORMATS, tmp_path)
     assert not set(rest) & set(written)
     assert sorted([*written, *rest]) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    place = tmp_path / "json"
+    place.mkdir()
+    os.mkfifo(place / "smssh-people.json")
+    (place / "smssh-submit.json").mkdir()
+    for part in ("people", "submit"):
+        with pytest.raises(SmsshError, match=f"smssh-{part}.json is not a file") as caught:
+            files.write(Setup(everything(), [part]), ["json"], tmp_path, replace=True)
+        assert caught.value.hint
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    place = tmp_path / "made" / "json"
+    place.mkdir(parents=True)
+    victim = tmp_path / "victim"
+    victim.write_text("keep")
+    (place / "smssh-people.json").symlink_to(victim)
+    (place / "smssh-submit.json").symlink_to(tmp_path / "nothing")
+    setup = Setup(everything(), ["people", "submit"])
+    with pytest.raises(SmsshError, match=r"smssh-people\.json has other content"):
+        files.write(setup, ["json"], tmp_path / "made")
+    files.write(setup, ["json"], tmp_path / "made", replace=True)
+    assert victim.read_text() == "keep"
+    assert not (tmp_path / "nothing").exists()
+    assert not any(path.is_symlink() for path in place.iterdir())
+
+
+def test_a_full_disk_names_the_file_and_the_next_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup(everything(), ["people", "submit"])
+    plain = files.write_atomically
+
+    def full(path: Path, data: str, mode: int) -> None:
+        if "people" in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        plain(path, data, mode=mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_atomically", full)
+        with pytest.raises(SmsshError, match=r"smssh-people\.json: No space left on device") as caught:
+            files.write(setup, ["json"], tmp_path)
+    assert "the same command goes on" in str(caught.value.hint)
+    assert [path.name for path in files.write(setup, ["json"], tmp_path)] == ["smssh-people.json"]
 
 
 def test_a_format_with_nothing_in_it_is_left_out_of_all_of_them(tmp_path: Path) -> None:

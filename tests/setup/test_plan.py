@@ -91,6 +91,32 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"bundle_prefix": "s3://bucket/x?owner=me"},
         "'s3://bucket/x?owner=me' does not name an account: 'me' is not twelve digits",
     ),
+    "role of a service": (
+        {"job_roles": ["aws-service-role/sagemaker.amazonaws.com/AWSServiceRoleForSageMaker"]},
+        (
+            "'aws-service-role/sagemaker.amazonaws.com/AWSServiceRoleForSageMaker' is a role of AWS's own, "
+            "to which no policy can be attached"
+        ),
+    ),
+    "role of Identity Center": (
+        {"job_roles": [f"arn:aws:iam::{ACCOUNT}:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_A"]},
+        (
+            f"'arn:aws:iam::{ACCOUNT}:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_A' is a role of AWS's own, to "
+            "which no policy can be attached"
+        ),
+    ),
+    "ARN of a session": (
+        {"job_roles": [f"arn:aws:sts::{ACCOUNT}:assumed-role/x/me"]},
+        f"'arn:aws:sts::{ACCOUNT}:assumed-role/x/me' is not the ARN of a role",
+    ),
+    "every parameter": (
+        {"key_sources": [f"arn:aws:ssm:us-east-1:{ACCOUNT}:parameter/*"]},
+        f"'arn:aws:ssm:us-east-1:{ACCOUNT}:parameter/*' is not the ARN of a source of keys",
+    ),
+    "every log group": (
+        {"session_logs": [f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:*"]},
+        f"'arn:aws:logs:us-east-1:{ACCOUNT}:log-group:*' is not the ARN of a place of session logs",
+    ),
     "keys": ({"key_sources": ["github:me"]}, "'github:me' is not the ARN of a source of keys"),
 }
 
