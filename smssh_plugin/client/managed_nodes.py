@@ -34,7 +34,6 @@ __all__ = [
     "role_names",
 ]
 
-TAG_THREADS = 8
 LATEST = 1e11
 """Seconds since the epoch, in the year 5138: what is not before it is not a time of a job."""
 NAMES_A_FILTER = 50
@@ -95,11 +94,10 @@ def list_nodes(aws: AwsSession, *, everything: bool = False, owner: str | None =
     if owner is not None:
         filters.append({"Key": "tag:SSHOwner", "Values": [owner]})
     # Here, not above: only `smssh list` needs threads, and every login imports this module.
-    from concurrent.futures import ThreadPoolExecutor
+    from ..at_once import at_once
 
     found = [info for info in _instances(aws, filters) if everything or _online(info)]
-    with ThreadPoolExecutor(TAG_THREADS) as threads:
-        nodes = [node for node in threads.map(lambda info: node_of(aws, info), found) if node is not None]
+    nodes = [node for node in at_once(lambda info: node_of(aws, info), found) if node is not None]
     return sorted(nodes, key=lambda node: node.created, reverse=True)
 
 

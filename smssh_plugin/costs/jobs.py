@@ -118,7 +118,7 @@ def find(aws: AwsSession, since: float, now: float, progress: Callable[[str], No
     found.jobs = [each for each in made if each.ended is None or each.ended > since]
     found.jobs += _without_job(nodes, known | set(listed), now)
     if bundles.trouble is not None:
-        found.missing.append(f"owners of ended jobs are not known: {bundles.trouble.message}")
+        found.missing.append(f"owners of some ended jobs are not known: {bundles.trouble.message}")
     _name_pipelines(aws, found, since)
     return found
 
@@ -193,10 +193,11 @@ def _job(kind: str, name: str, described: dict[str, Any], bundles: _Bundles, nod
         float(described[start]),
         float(described[end]) if described.get(end) else None,
         registered if by_node else 0,
-        next((node.owner for node in own if node.owner), "")
-        or said("owner")
-        or environment.get("SSH_OWNER_TAG", ""),
-        next((node.step for node in own if node.step), None) or said("step"),
+        # The request first: any job may tag a node of its own as a host of this one.
+        said("owner")
+        or environment.get("SSH_OWNER_TAG", "")
+        or next((node.owner for node in own if node.owner), ""),
+        said("step") or next((node.step for node in own if node.step), None) or "",
         execution.split("-")[1] if execution else "",
         price=_price(said("price_per_hour")),
     )
@@ -241,8 +242,10 @@ class _Bundles:
     def __init__(self, aws: AwsSession) -> None:
         self._aws = aws
         self._read: dict[str, dict[str, Any]] = {}
+        self._closed: set[str] = set()
+        """Buckets that cannot be read, which are not tried again."""
         self.trouble: SmsshError | None = None
-        """Why they cannot be read; after a denial none is tried any more."""
+        """Why some cannot be read: what was said of the first bucket."""
 
     def options(self, kind: str, described: dict[str, Any]) -> dict[str, Any]:
         """The options of a job; {} where it has no bundle, or that cannot be read."""
@@ -253,7 +256,7 @@ class _Bundles:
 
     def _fetch(self, place: str) -> dict[str, Any]:
         parts = _BUNDLE.match(place)
-        if parts is None or self.trouble is not None:
+        if parts is None or parts[1] in self._closed:
             return {}
         try:
             document = self._aws.get_object(parts[1], f"{parts[2]}/options.json")
@@ -261,9 +264,10 @@ class _Bundles:
         except ServiceRefused:
             return {}  # the bucket is gone, or in another region
         except SmsshError as error:
-            self.trouble = error
+            self._closed.add(parts[1])
+            self.trouble = self.trouble or error
             return {}
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 

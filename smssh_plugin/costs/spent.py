@@ -119,23 +119,23 @@ def _minutes(
     aws: AwsSession, jobs: list[SpentJob], since: float, now: float
 ) -> tuple[list[float | None], SmsshError | None]:
     """The hold minutes of jobs; and why some are not known, if a permission is missing."""
-    denied: list[SmsshError] = []
+    denied: dict[str, SmsshError] = {}  # by kind, which has a log group of its own
 
     def minutes(job: SpentJob) -> float | None:
-        if denied:
+        if job.kind in denied:
             return None
         try:
             seconds = held_seconds(aws, job, since, now)
         except SmsshError as error:
             if error.reference != "access-denied":
                 raise
-            denied.append(error)
+            denied[job.kind] = error
             return None
         return None if seconds is None else seconds / 60
 
     # Endpoints have no hold.
     found = at_once(lambda job: 0.0 if job.kind == "inference" else minutes(job), jobs)
-    return found, denied[0] if denied else None
+    return found, next(iter(denied.values()), None)
 
 
 def spent(job: SpentJob, minutes: float | None, prices: Prices, since: float, now: float) -> Spent:

@@ -332,6 +332,77 @@ def test_the_owner_is_that_of_the_node_while_there_is_one(
     assert "1 node is registered and not online: see `smssh cleanup`" in capsys.readouterr().err
 
 
+def test_a_node_does_not_change_whose_job_it_was(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any job can register a node that claims to be another's host."""
+    account.job("runs", 1, None, SMSSH_OWNER="ann", SMSSH_STEP="Fit")
+    node = add_node(account.service, "runs", Step="Else")
+    set_tag(account.service, node, "SSHOwner", "eve")
+    (job,) = told(capsys)["jobs"]
+    assert (job["owner"], job["step"]) == ("ann", "Fit")
+
+
+def test_a_bucket_that_may_not_be_read_hides_no_owner_in_another(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.service.s3.create_bucket(Bucket="closed")
+    account.job("first", 3, 2, bundle="s3://closed/x/")
+    account.job("second", 3, 2, bundle="s3://closed/y/")
+    account.job("bundled", 2, 1, bundle=account.bundle(owner="ann"))
+    asked = []
+    plain = AwsSession.get_object
+
+    def read(aws: AwsSession, bucket: str, key: str, owner: str = "") -> bytes | None:
+        asked.append(bucket)
+        if bucket == "closed":
+            raise aws.refused("s3", "GetObject", ("AccessDenied", "Access Denied"), "")
+        return plain(aws, bucket, key, owner)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AwsSession, "get_object", read)
+        patch.setattr("smssh_plugin.costs.jobs.at_once", lambda call, all_: [call(each) for each in all_])
+        found = told(capsys)
+    assert {each["job"]: each["owner"] for each in found["jobs"]} == {
+        "first": "",
+        "second": "",
+        "bundled": "ann",
+    }
+    assert sorted(asked) == ["bundles", "closed"]
+    (line,) = [each for each in found["missing"] if "owners" in each]
+    assert line.startswith("owners of some ended jobs are not known: access denied: GetObject")
+
+
+def test_options_that_nobody_wrote_for_us_are_no_options(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = account.bundle(owner="ann")
+    key = place.removeprefix("s3://bundles/")
+    account.service.s3.put_object(Bucket="bundles", Key=f"{key}options.json", Body=b"[" * 200_000)
+    account.job("nested", 2, 1, bundle=place)
+    (job,) = told(capsys)["jobs"]
+    assert job["owner"] == ""
+
+
+def test_logs_of_one_kind_that_may_not_be_read_leave_those_of_the_others(
+    account: Account, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.job("held", 4, 1, kind="processing")
+    account.log("held", (3, HELD), (2, RELEASED), kind="processing")
+    account.job("plain", 3, 2)
+    plain = AwsSession.call
+
+    def call(aws: AwsSession, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        if service == "logs" and "Training" in str(arguments.get("logGroupName")):
+            raise aws.refused("logs", "FilterLogEvents", ("AccessDeniedException", "no"), "")
+        return plain(aws, service, operation, **arguments)
+
+    monkeypatch.setattr(AwsSession, "call", call)
+    monkeypatch.setattr("smssh_plugin.costs.spent.at_once", lambda ask, jobs: [ask(one) for one in jobs])
+    found = {each["job"]: each["hold_minutes"] for each in told(capsys)["jobs"]}
+    assert found == {"held": pytest.approx(60), "plain": None}
+
+
 def test_logs_that_may_not_be_read_leave_the_hours(
     account: Account, price_list: PriceList, capsys: pytest.CaptureFixture[str]
 ) -> None:
