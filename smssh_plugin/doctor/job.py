@@ -38,6 +38,8 @@ REGISTER_SECONDS = 180.0
 """A host is online within a minute; the image may have to get Amazon's agent first."""
 LOG_LINES = 200
 SHOWN_LINES = 3
+LINE = 500
+"""Characters of one."""
 NOT_FOUND = ("no-job", "no-pipeline", "no-execution", "no-step", "step-without-job", "no-host")
 
 
@@ -176,6 +178,14 @@ def role(case: Case) -> Finding:
     short = managed_nodes.role_names(name)[-1]
     if in_use(case):
         return ok(f"its host is online with the role {in_use(case)}")
+    caller = case.caller()
+    if _account(name) not in ("", caller.account):
+        return problem(
+            f"its request names a role of account {_account(name)} for its nodes, and runs in {caller.account}: a node "
+            "can have a role of its own account only",
+            fix=f"submit it with a role of {caller.account}",
+            who=SUBMITTER,
+        )
     try:
         answer = identity_calls.call(case.aws, "iam", "get_role", RoleName=short)
     except ServiceRefused as error:
@@ -186,12 +196,18 @@ def role(case: Case) -> Finding:
             fix="submit it with a role that exists",
             who=SUBMITTER,
         )
-    caller = case.caller()
-    account = _account(name) or caller.account
+    right = f"{answer['Role'].get('Path') or '/'}{short}"[1:]
+    if managed_nodes.role_names(name)[0] != right:
+        return problem(
+            f"its request names the role {managed_nodes.role_names(name)[0]}, and the role is {right}: Systems Manager "
+            "finds a role by its path and name",
+            fix=f"submit it with SSHOptions(role={right!r}), or SMSSH_ROLE={right}",
+            who=SUBMITTER,
+        )
     found = trust.trust(
-        answer["Role"]["AssumeRolePolicyDocument"], caller.partition, account, case.aws.region
+        answer["Role"]["AssumeRolePolicyDocument"], caller.partition, caller.account, case.aws.region
     )
-    wanted = trust.statement(caller.partition, account, case.aws.region)
+    wanted = trust.statement(caller.partition, caller.account, case.aws.region)
     if found.trusted is None:
         return unknown(
             f"cannot tell whether Systems Manager may use the role {short}: {found.why}",
@@ -322,7 +338,10 @@ def node(case: Case) -> Finding:
         f"{job.host} of {job.kind} job {job.name} has not registered as a managed node, {format_duration(since)} after "
         "the job's start" + (f"; its log says: {said[-1]}" if said else ""),
         *said[:-1],
-        fix="do what the job's log says" if said else "see the job's log for lines that begin with `smssh:`",
+        # What the job prints is the job's: nothing that it asks for is advised here.
+        fix="see these lines of the job's log, which anything in the job may have written"
+        if said
+        else "see the job's log for lines that begin with `smssh:`",
         who=SUBMITTER,
     )
 
@@ -359,7 +378,8 @@ def _said(case: Case) -> list[str]:
     """The last lines of smssh in the job's log that say what to do, or else its last line."""
     job = case.job()
     ours = [each for each in tail(case.aws, job.kind, job.name, LOG_LINES) if each.startswith("smssh: ")]
-    return ([each for each in ours if "hint:" in each] or ours)[-SHOWN_LINES:]
+    chosen = ([each for each in ours if "hint:" in each] or ours)[-SHOWN_LINES:]
+    return [each if len(each) <= LINE else f"{each[:LINE]}..." for each in chosen]
 
 
 def ping(case: Case) -> Finding:

@@ -126,7 +126,7 @@ def configuration(case: Case) -> Finding:
         )
     for path in (ours, theirs):
         if path.exists() and (loose := _writable_by_others(path)):
-            return problem(f"ssh refuses {path}: {loose}", fix=f"run `chmod go-w {path}`")
+            return problem(f"ssh refuses {path}: {loose}", fix=f"run `chmod go-w {shlex.quote(str(path))}`")
     line = ssh_config.include_line()
     if line not in (ssh_config.users_text().splitlines() if theirs.exists() else ()):
         return problem(f"{theirs} does not include {ours}: it has no line {line!r}", fix=WRITE)
@@ -175,7 +175,8 @@ def keys(case: Case) -> Finding:
     for path in own:
         if _open_to_others(path):
             return problem(
-                f"ssh ignores the private key {path}: others may use it", fix=f"run `chmod 600 {path}`"
+                f"ssh ignores the private key {path}: others may use it",
+                fix=f"run `chmod 600 {shlex.quote(str(path))}`",
             )
     for path in own:
         public = path.with_name(path.name + ".pub")
@@ -185,7 +186,7 @@ def keys(case: Case) -> Finding:
     if others:
         return hint(
             f"ssh ignores {', '.join(map(str, others))}: others may use it",
-            fix=f"run `chmod 600 {others[0]}`, if a job lets that key in",
+            fix=f"run `chmod 600 {shlex.quote(str(others[0]))}`, if a job lets that key in",
         )
     if not own:
         return ok("no key pair yet: smssh makes one when it is first needed")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..aws import identity_calls
 from ..aws.session import ServiceRefused
 from ..definitions import named_steps
+from ..errors import SmsshError
 from .checks import Check, Finding, hint, ok, problem, unknown
 from .job import in_use
 from .pipeline import described
@@ -226,6 +227,9 @@ def job_groups(case: Case) -> Finding:
             who="the person who submits the job",
         )
     if rules:
+        closed = _closed(case, rules)
+        if closed is not None:
+            return closed
         return ok(f"HTTPS is let out by {', '.join(place.groups)}", *(_shown(each) for each in rules))
     return problem(
         f"no rule of {', '.join(place.groups)} lets HTTPS out (TCP {HTTPS})",
@@ -234,6 +238,61 @@ def job_groups(case: Case) -> Finding:
         who=ADMINISTRATOR,
         statement={"Effect": "Allow", "Action": "ec2:AuthorizeSecurityGroupEgress", "Resource": "*"},
     )
+
+
+def _closed(case: Case, rules: list[dict[str, Any]]) -> Finding | None:
+    """A service that rules for outgoing HTTPS surely do not lead to; None where there is none.
+
+    The addresses of endpoints are not looked up: a rule for addresses of the network may be for them.
+    """
+    groups = ", ".join(_place(case).groups)
+    try:
+        network = _network(case)
+    except SmsshError:  # another check's to say
+        return None
+    pairs = {str(each.get("GroupId")) for rule in rules for each in rule.get("UserIdGroupPairs") or ()}
+    ranges = [str(each.get("CidrIp")) for rule in rules for each in rule.get("IpRanges") or ()]
+    if any(rule.get("PrefixListIds") or rule.get("Ipv6Ranges") for rule in rules) or any(
+        map(_public, ranges)
+    ):
+        return None
+    for service in _services(case):
+        named = [each for each in _interfaces(network, service) if each.get("PrivateDnsEnabled")]
+        theirs = [str(group["GroupId"]) for each in named for group in each.get("Groups") or ()]
+        if named and (ranges or pairs & set(theirs)):
+            continue
+        if not named and (
+            network.unsure or not all(_serves(network, service, one) for one in network.inside)
+        ):
+            continue  # that it has no way at all is another check's to say
+        where = (
+            f"{named[0]['VpcEndpointId']} for {service}"
+            if named
+            else f"{service}, whose addresses are public"
+        )
+        return problem(
+            f"no rule of {groups} lets HTTPS out (TCP {HTTPS}) to {where}",
+            *(_shown(each) for each in rules),
+            fix=f"add a rule for outgoing TCP {HTTPS}: to "
+            + (
+                f"its security group {theirs[0]}"
+                if theirs
+                else f"the prefix list of S3, or to {EVERYWHERE}"
+                if service == "s3"
+                else EVERYWHERE
+            ),
+            who=ADMINISTRATOR,
+            statement={"Effect": "Allow", "Action": "ec2:AuthorizeSecurityGroupEgress", "Resource": "*"},
+        )
+    return None
+
+
+def _public(addresses: str) -> bool:
+    """Whether a range, as a rule has it, has addresses of the internet; a range that is not one may have."""
+    try:
+        return not ipaddress.ip_network(addresses, strict=False).is_private
+    except ValueError:
+        return True
 
 
 def endpoint_groups(case: Case) -> Finding:

@@ -84,7 +84,9 @@ def _conditions(conditions: Mapping[str, Any], partition: str, account: str, reg
         if kind not in _EQUAL | _LIKE or name not in ("aws:sourceaccount", "aws:sourcearn"):
             return Trust(None, f"it has a condition {operator} on {key}")
         if name == "aws:sourcearn":
-            held = any(_may_match(one, partition, region, account) for one in wanted)
+            # With StringEquals a `*` stands for itself, which no ARN of a node has.
+            possible = [one for one in wanted if kind in _LIKE or not set("*?") & set(one)]
+            held = any(_may_match(one, partition, region, account) for one in possible)
         else:
             held = any(fnmatchcase(account, one) if kind in _LIKE else account == one for one in wanted)
         if not held:

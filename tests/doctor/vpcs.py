@@ -69,6 +69,12 @@ class Vpc:
             rule["IpRanges"] = [{"CidrIp": cidr}]
         self.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
 
+    def out(self, group: str, **ends: list[dict[str, str]]) -> None:
+        """Let HTTPS out of a group to these ends, and nothing else."""
+        self.close(group)
+        rule: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, **ends}
+        self.ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[rule])
+
     def close(self, group: str) -> None:
         """Let nothing out of a group any more."""
         everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
