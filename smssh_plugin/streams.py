@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from . import terminal
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TextIO
 
-__all__ = ["Lines", "give_back", "input_aside", "output_aside", "own_stdin"]
+__all__ = ["Lines", "give_back", "input_aside", "open_outputs", "output_aside", "own_stdin"]
 
 LONGEST_LINE = 65536
 """Characters that are waited for a line's end for; see `Lines`."""
@@ -42,6 +43,14 @@ def input_aside() -> Iterator[None]:
             os.dup2(_own_stdin, 0)
             os.close(_own_stdin)
             _own_stdin = None
+
+
+def open_outputs() -> None:
+    """Let what is written to a closed stdout or stderr go nowhere: nothing else takes its descriptor then."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            _null_at(descriptor, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(descriptor, "w", encoding="utf-8", closefd=False))
 
 
 @contextlib.contextmanager

@@ -64,6 +64,7 @@ def group() -> None:
 
 def run(words: list[str]) -> int:
     """Run a command line; answers the exit status, prints errors once."""
+    streams.open_outputs()
     try:
         with streams.input_aside():
             status = group.main(words, prog_name="smssh", standalone_mode=False)

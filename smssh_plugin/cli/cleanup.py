@@ -18,6 +18,7 @@ from ..terminal import line, put
 from .app import aws_options, json_option
 from .fast_path import say
 from .parameters import Seconds
+from .terminated import Terminated
 
 if TYPE_CHECKING:
     from ..aws.session import AwsSession
@@ -82,14 +83,16 @@ def cleanup(
         return int(ExitStatus.FAILED)
     cleaner = Cleanup(aws, limits, time.time)
     interrupted = False
+    terminated = Terminated()
     try:
-        cleaner.run(stale, (lambda _: None) if as_json else _show_result)
+        with terminated:
+            cleaner.run(stale, (lambda _: None) if as_json else _show_result)
     except KeyboardInterrupt:
         interrupted = True
     if as_json:
         _print_json(overview, cleaner, aws, limits, applied=True)
     _show_end(cleaner, stale, aws, interrupted=interrupted, quiet=as_json)
-    return int(ExitStatus.INTERRUPTED) if interrupted else _status(overview, cleaner)
+    return terminated.status if interrupted else _status(overview, cleaner)
 
 
 def _check(apply: bool, yes: bool, older_than: float, owner: str | None, as_json: bool) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 import click
@@ -22,10 +20,10 @@ from ..live.steps import STEPS
 from ..setup.account import Account
 from ..terminal import block, line, put
 from .fast_path import say
+from .terminated import Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
     from ..aws.session import AwsSession
     from ..live.remains import Remains
@@ -105,7 +103,7 @@ def _run(steps: Sequence[Step], account: Account, *, as_json: bool) -> int:
     record = Record()
     redaction = Redaction(account.caller, account.alias, account.aws.profile.name)
     status, why, ended = 0, "", "ended"
-    with _Terminated() as terminated:
+    with Terminated() as terminated:
         try:
             run(steps, account, lambda text: put(line(text), error=True), record=record)
         except KeyboardInterrupt:
@@ -128,30 +126,6 @@ def _run(steps: Sequence[Step], account: Account, *, as_json: bool) -> int:
         place = f"{account.aws.region} ({account.caller.partition})"
         click.echo(block("\n".join(markdown(record.results, redaction, place))))
     return status
-
-
-class _Terminated:
-    """Within this block SIGTERM and SIGHUP interrupt as Ctrl-C does; `status` is what to end with then."""
-
-    def __init__(self) -> None:
-        self.status = int(ExitStatus.INTERRUPTED)
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> _Terminated:  # noqa: PYI034 - Python 3.9 has no Self
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGTERM", "SIGHUP"):
-                number = getattr(signal, name, None)
-                if number is not None:
-                    self._before[number] = signal.signal(number, self._interrupt)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
-        self.status = 128 + number
-        raise KeyboardInterrupt
 
 
 def _ask(own: str) -> None:

@@ -16,6 +16,7 @@ from ..setup.plan import Plan
 from ..setup.tier import Tier
 from ..terminal import line, put
 from .fast_path import say
+from .terminated import Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -123,13 +124,15 @@ def _act(run: Run, account: Account, yes: str | None, what: str, next_run: str) 
     """Ask, and do it; answers the exit status."""
     if yes is None:
         _ask(account, what)
+    terminated = Terminated()
     try:
-        run.act(_show_done)
+        with terminated:
+            run.act(_show_done)
     except BrokenPipeError:  # `| head`: stderr still has a reader
         put(line(f"nobody reads the output: did {len(run.done)} of {len(run.to_do)}; {next_run}"), error=True)
         raise
     except KeyboardInterrupt:
-        status, why = int(ExitStatus.INTERRUPTED), "interrupted"
+        status, why = terminated.status, "interrupted"
     except SmsshError as error:
         say(error)
         status, why = int(error.status), "ended"
