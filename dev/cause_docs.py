@@ -51,7 +51,7 @@ log holds.
 | said by SageMaker | the text of the job or the step |
 | `cause: ...` | the error itself names the cause (`certain` in report.json) |
 | `cause: probably: ...` | such an error most often means that, or another one may have ended the job: see `doubts` |
-| `the cause is not known` | no sign of the table fits; the error and the last lines are shown |
+| `not known` | no sign of the table fits; the error and the last lines are shown |
 
 A process that signal 9 ended was killed, "most often because the memory was full". It is called out of memory only if
 the kernel's counter in the container (`oom_kill` of its cgroup) says so. There is a report only of attempts that are

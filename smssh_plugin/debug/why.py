@@ -8,6 +8,7 @@ from ..client.job_state import described_job
 from ..errors import SmsshError
 from . import logs, validate
 from .causes.find import Facts, Finding, Log, find
+from .causes.table import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +89,10 @@ def _described(aws: AwsSession, step: Step) -> dict[str, Any]:
 
 def sentences(found: Finding) -> list[str]:
     """What to say of a finding, for a person: one line each."""
-    said = [f"cause: {found.line}" + (f" ({SURE[found.sure]})" if found.sure else "")]
+    source = SURE.get(found.sure, "")
+    if found.id == UNKNOWN.id and source:
+        source = f"the error is {source}"
+    said = [f"cause: {found.line}" + (f" ({source})" if source else "")]
     if found.advice:
         said.append("; ".join(part for part in (found.advice, _HOLDS.get(found.hold, "")) if part))
     return said

@@ -241,7 +241,7 @@ def job_groups(case: Case) -> Finding:
 
 
 def _closed(case: Case, rules: list[dict[str, Any]]) -> Finding | None:
-    """A service that rules for outgoing HTTPS surely do not lead to; None where there is none.
+    """A service that rules for outgoing HTTPS surely do not lead to; None if they let all of it out.
 
     The addresses of endpoints are not looked up: a rule for addresses of the network may be for them.
     """

@@ -240,7 +240,7 @@ def test_the_cause_of_a_failure_is_found_without_a_container(
             "service-fault",
             "cause: probably: SageMaker reports a fault of its own (said by SageMaker)",
         ),
-        ("fail", "unknown", "cause: the cause is not known (said by SageMaker)"),
+        ("fail", "unknown", "cause: not known (the error is said by SageMaker)"),
     ],
 )
 def test_what_sagemaker_says_is_enough_or_the_cause_is_unknown(

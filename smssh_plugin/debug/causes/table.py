@@ -759,6 +759,44 @@ CAUSES: tuple[Cause, ...] = (
         ),
     ),
     Cause(
+        "value",
+        "a value of the data is not of the kind that the script expects",
+        "print the rows that have such values; convert, fill or drop them where the data is read",
+        "y",
+        (
+            _error(
+                r"(?i)Input \w{0,20} ?contains (?P<what>NaN|infinity)|(?:array must not|should not|cannot) contain (?:infs or )?(?P<also>NaN|inf)",
+                3,
+                "the data has values that are not finite numbers",
+            ),
+            _error(
+                r"ValueError: could not convert string to float: (?P<value>.{1,100})",
+                2,
+                "a value is not a number: {value}",
+            ),
+            _error(
+                r"ValueError: invalid literal for int\(\) with base \d{1,2}: (?P<value>.{1,100})",
+                2,
+                "a value is not a whole number: {value}",
+            ),
+            _error(
+                r"ValueError: Unable to parse string (?P<value>.{1,100})",
+                2,
+                "a value is not a number: {value}",
+            ),
+            _error(
+                r"ValueError: cannot convert float (?:NaN|infinity) to integer|IntCastingNaNError",
+                2,
+                "a value that should be a whole number is missing",
+            ),
+            _error(
+                r"ValueError: time data (?P<value>.{1,100}) (?:does not|doesn't) match format",
+                2,
+                "a time is written otherwise than the script expects: {value}",
+            ),
+        ),
+    ),
+    Cause(
         "gated-model",
         "the model or data set may not be downloaded without a token",
         "give the job a token, accept the model's terms, or put the model into S3",
@@ -806,5 +844,5 @@ CAUSES: tuple[Cause, ...] = (
 )
 """What is looked for, first to last."""
 
-UNKNOWN = Cause("unknown", "the cause is not known", "", "", ())
+UNKNOWN = Cause("unknown", "not known", "", "", ())
 """Where nothing fits: the error stands alone."""
