@@ -28,7 +28,7 @@ from moto.sts.models import sts_backends
 from urllib3.connection import HTTPConnection
 from werkzeug.serving import ThreadedWSGIServer
 
-from . import aws_policies
+from . import aws_policies, log_filter
 from .keyring import Key
 from .lambda_functions import Function
 from .sagemaker.resources import ACCOUNT, REGION
@@ -87,6 +87,7 @@ class MotoBackend:
             app = DomainDispatcherApplication(create_backend_app)
             self._server = _Server(f"unix://{self.path}", 0, app, MotoRequestHandler, fd=listener.fileno())
         aws_policies.provide()
+        log_filter.provide()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK,), daemon=True)
         self._thread.start()
 
