@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 __all__ = [
     "describe_step",
     "execution_arn",
+    "iteration_of",
     "job_of_step",
+    "label_of",
     "no_pipeline",
     "steps_of",
 ]
 
+MOST_LABELS = 10
+"""Iterations that an error lists."""
 _METADATA_KINDS = {"TrainingJob": "training", "ProcessingJob": "processing", "TransformJob": "transform"}
+_CHECKS = ("QualityCheck", "ClarifyCheck")
 
 
 def no_pipeline(aws: AwsSession, pipeline: str) -> SmsshError:
@@ -55,6 +60,8 @@ def execution_arn(aws: AwsSession, pipeline: str, execution: str | None) -> str:
             MaxResults=1,
         )
     except ServiceRefused as error:
+        if error.passing:
+            raise
         raise no_pipeline(aws, pipeline) from error
     summaries = answer.get("PipelineExecutionSummaries", [])
     if not summaries:
@@ -87,6 +94,8 @@ def steps_of(aws: AwsSession, arn: str) -> list[dict[str, Any]]:
         ):
             found += page.get("PipelineExecutionSteps", [])
     except ServiceRefused as error:
+        if error.passing:
+            raise
         raise SmsshError(
             f"there is no pipeline execution {arn.rpartition('/')[2]!r} ({error.message})",
             reference="no-execution",
@@ -97,28 +106,40 @@ def steps_of(aws: AwsSession, arn: str) -> list[dict[str, Any]]:
 
 def describe_step(step: dict[str, Any]) -> StepJob | None:
     """The job that runs a step of `steps_of`; None where it has none (yet)."""
-    metadata = step.get("Metadata", {})
-    for name, kind in _METADATA_KINDS.items():
-        arn = metadata.get(name, {}).get("Arn")
-        if arn:
-            return StepJob(names_of(str(arn), step["StepName"]), kind, step["StepName"])
-    for name in ("QualityCheck", "ClarifyCheck"):
-        arn = metadata.get(name, {}).get("CheckJobArn")
-        if arn:
-            return StepJob(names_of(str(arn), step["StepName"]), "processing", step["StepName"])
-    return None
+    metadata, name = step.get("Metadata", {}), str(step["StepName"])
+    arns = [(metadata.get(key, {}).get("Arn"), kind) for key, kind in _METADATA_KINDS.items()]
+    arns += [(metadata.get(key, {}).get("CheckJobArn"), "processing") for key in _CHECKS]
+    arn, kind = next((one for one in arns if one[0]), ("", ""))
+    if not arn:
+        return None
+    inside = name.removesuffix(f"-{iteration_of(step)}")
+    return StepJob(names_of(str(arn), name), kind, name, inside if inside != name else "")
+
+
+def iteration_of(step: dict[str, Any]) -> int | None:
+    """The index of the iteration that a step of `steps_of` is of; None where no ForEach step is around it."""
+    index = (step.get("IterationContext") or {}).get("Index")
+    return index if isinstance(index, int) and not isinstance(index, bool) else None
+
+
+def label_of(step: dict[str, Any]) -> str:
+    """What tells a step of `steps_of` from all others of its execution: `Train`, or `Train-3` in a ForEach step.
+
+    The steps of a loop's iterations have one name. The service calls them `<name>-<index>`, and refuses a pipeline in
+    which another step has such a name (the SDK's documentation of ForEachStep).
+    """
+    index, name = iteration_of(step), str(step["StepName"])
+    return name if index is None else f"{name}-{index}"
 
 
 def job_of_step(address: StepAddress, aws: AwsSession) -> StepJob:
     """The job that runs the step of a pipeline address."""
     arn = execution_arn(aws, address.pipeline, address.execution)
     steps = steps_of(aws, arn)
-    step = next((one for one in steps if one["StepName"] == address.step), None) or _alike(
-        steps, address.step
-    )
+    step = _chosen(steps, address.step)
     execution = arn.rpartition("/")[2]
     if step is None:
-        names = ", ".join(one["StepName"] for one in steps) or "none"
+        names = ", ".join(label_of(one) for one in steps) or "none"
         error = SmsshError(
             f"no step {address.step!r} has started in execution {execution} of pipeline {address.pipeline!r}",
             hint=f"choose one that has: {names}",
@@ -161,15 +182,42 @@ def job_of_step(address: StepAddress, aws: AwsSession) -> StepJob:
     return job
 
 
-def _alike(steps: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
-    """The only step that has this name except for its capitals: programs around ssh take those out of host names."""
-    found = [one for one in steps if one["StepName"].lower() == name.lower()]
-    return found[0] if len(found) == 1 else None
+def _chosen(steps: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """The step that a person means by a name: by its label, its name, or either except for its capitals.
+
+    Programs around ssh take the capitals out of host names.
+
+    Raises:
+        SmsshError: several iterations of a ForEach step, of which more or fewer than one runs.
+    """
+    for same in (str, str.lower):
+        wanted = same(name)
+        found = [one for one in steps if same(label_of(one)) == wanted]
+        found = found or [one for one in steps if same(str(one["StepName"])) == wanted]
+        looped = [one for one in found if iteration_of(one) is not None]
+        if len(found) > 1 and looped == found:
+            found = [one for one in found if one.get("StepStatus") in ("Starting", "Executing")]
+            if len(found) != 1:
+                labels = [label_of(one) for one in found or looped]
+                raise SmsshError(
+                    f"{len(labels)} iterations of step {name!r} {'run' if found else 'have ended'}",
+                    hint=f"choose one: {', '.join(labels[:MOST_LABELS])}"
+                    + (", ..." if len(labels) > MOST_LABELS else ""),
+                    reference="several-iterations",
+                    status=ExitStatus.USAGE,
+                )
+        if found and (len(found) == 1 or same is str):
+            return found[0]
+    return None
 
 
 def _defined(aws: AwsSession, arn: str, step: str) -> bool:
     """Whether the definition that this execution runs knows a step of that name, in conditions and loops too."""
     answer = aws.call("sagemaker", "describe_pipeline_definition_for_execution", PipelineExecutionArn=arn)
+    names = {step.lower()}
+    loop, dash, index = step.lower().rpartition("-")
+    if dash and index.isdecimal():
+        names.add(loop)
     return any(
-        names[0].lower() == step.lower() for _, names in named_steps(json.loads(answer["PipelineDefinition"]))
+        found[0].lower() in names for _, found in named_steps(json.loads(answer["PipelineDefinition"]))
     )

@@ -43,11 +43,14 @@ class StepJob:
         names: the names the job can have; ARNs may be in lower case where the job's name is not.
         kind: training, processing or transform.
         step: the name of the step.
+        inside: the name of the step without the index of its iteration, where it ends in that; "" elsewhere. All
+            iterations of a ForEach step make one request, and so their nodes' tags have that name.
     """
 
     names: tuple[str, ...]
     kind: str
     step: str
+    inside: str = ""
 
 
 def names_of(arn: str, step: str) -> tuple[str, ...]:
@@ -83,9 +86,16 @@ def own_names(aws: AwsSession, jobs: list[StepJob]) -> set[str]:
 def nodes_of_steps(
     aws: AwsSession, jobs: list[StepJob], filters: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """The online nodes that carry the steps of these jobs, at most `NAMES_A_FILTER`, and are called as those are."""
+    """The online nodes that carry the steps of these jobs, and are called as those are.
+
+    Args:
+        aws: the AWS session.
+        jobs: the jobs, at most half of `NAMES_A_FILTER`.
+        filters: further filters of tags.
+    """
     names = {job.names[0].lower() for job in jobs}
-    steps = {"Key": "tag:SMSSHStep", "Values": sorted({job.step for job in jobs})}
+    carried = {name for job in jobs for name in (job.step, job.inside) if name}
+    steps = {"Key": "tag:SMSSHStep", "Values": sorted(carried)}
     for info in living_nodes(aws, [steps, *filters]):
         if str(info.get("Name", "")).lower() in names:
             yield info

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..aws.session import ServiceRefused
-from ..client.executions import describe_step, execution_arn, no_pipeline, steps_of
+from ..client.executions import describe_step, execution_arn, label_of, no_pipeline, steps_of
 from ..client.job_state import speaks_of_us
 from ..definitions import named_steps
 from ..errors import SmsshError
@@ -105,15 +105,15 @@ def execution(case: Case) -> Finding:
     running = [
         each for each in steps if each.get("StepStatus") == "Executing" and describe_step(each) is not None
     ]
-    details = [f"{each['StepName']}: {each.get('StepStatus')}" for each in steps]
+    details = [f"{label_of(each)}: {each.get('StepStatus')}" for each in steps]
     if running:
-        step = running[0]["StepName"]
+        step = label_of(running[0])
         return ok(
-            f"of execution {name}, {', '.join(each['StepName'] for each in running)} runs now",
+            f"of execution {name}, {', '.join(label_of(each) for each in running)} runs now",
             *details,
             f"more of it: `smssh doctor --job {step}.{case.pipeline_name}.pipeline.sagemaker`",
         )
-    failed = [each["StepName"] for each in steps if each.get("StepStatus") == "Failed"]
+    failed = [label_of(each) for each in steps if each.get("StepStatus") == "Failed"]
     return hint(
         f"no step of execution {name}, the newest one, runs now"
         + (f"; {', '.join(failed)} failed" if failed else "")

@@ -942,7 +942,7 @@ def test_a_step_is_found_without_its_capitals(
     monkeypatch.setattr(executions, "execution_arn", lambda *_: execution)
     monkeypatch.setattr(executions, "steps_of", lambda *_: steps)
     assert lookup.resolve("train.p.pipeline.sagemaker", session).target == target
-    assert executions._alike([*steps, {"StepName": "TRAIN"}], "train") is None
+    assert executions._chosen([*steps, {"StepName": "TRAIN"}], "train") is None
 
 
 def test_what_is_not_a_persons_login_goes_to_the_control_port(service: Service, session: AwsSession) -> None:
