@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
         help="end after this time, even if somebody is logged in",
     )
     hold = commands.add_parser("hold", help="hold at the next failure or at the end")
+    note = commands.add_parser("note", help="keep a text that `status --json` shows from now on")
     extend = commands.add_parser("extend", help="make the hold last longer")
     retry = commands.add_parser("retry", help="run the entry point again, and wait for it")
     release = commands.add_parser("release", help="end the hold: the job goes on")
@@ -102,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
         (status, _status),
         (report, _report),
         (hold, _hold),
+        (note, _note),
         (extend, _extend),
         (retry, _retry),
         (release, _release),
@@ -109,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
         if command is not placeholder:
             command.add_argument("--json", action="store_true", help="print the answer as JSON")
         command.set_defaults(function=function)
+    note.add_argument("text", help="the text, of at most 4000 characters; it takes the place of the last one")
     extend.add_argument("duration", help="from now, for example 30m")
     retry.add_argument("--no-wait", action="store_true", help="do not wait for the attempt to end")
     release.add_argument(
@@ -303,6 +306,13 @@ def _hold(options: argparse.Namespace) -> int:
         _print(answer)
     else:
         sys.stdout.write("The job will be held at its next failure, or at the end.\n")
+    return 0
+
+
+def _note(options: argparse.Namespace) -> int:
+    answer: protocol.Done = _ask({"op": "note", "text": options.text})
+    if options.json:
+        _print(answer)
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Callable
 
 from ..entrypoints.people import sessions
 from ..errors import ExitStatus, SmsshError
+from . import protocol
 from .attempts import Attempts
 from .clock import Clock
 from .hold import Holds, Outcome, Requester
@@ -20,7 +21,6 @@ from .status import Report, status
 if TYPE_CHECKING:
     from ..hookspecs import Context
     from ..plugins import Plugins
-    from . import protocol
 
 __all__ = ["Operations"]
 
@@ -74,6 +74,7 @@ class Operations:
             ends=ends,
         )
         self._report = Report(context, plugins, self.attempts, self._peers, clock)
+        self._note = ""
 
     # ---------------------------------------------------------------------------- the supervisor's own calls
 
@@ -132,12 +133,18 @@ class Operations:
             return self.lifecycle.wait_ready(float(request["seconds"]))
         if request["op"] == "end":
             return self.lifecycle.end(STOP_SECONDS)
+        return self._answer_person(request, requester)
+
+    def _answer_person(self, request: protocol.Request, requester: Requester) -> protocol.Answer:
+        """The answer to what `smssh-hook` sends for a person, or for a program that works for one; see `answer`."""
         if request["op"] == "status":
             return self._status()
         if request["op"] == "report":
             return self._report.read()
         if request["op"] == "hold":
             return self.holds.request()
+        if request["op"] == "note":
+            return self._take_note(request["text"])
         if request["op"] == "extend":
             return self.holds.extend(float(request["seconds"]))
         if request["op"] == "retry":
@@ -159,7 +166,23 @@ class Operations:
             self._peers,
             self._report,
             self._connected,
+            self._note,
         )
+
+    def _take_note(self, text: object) -> protocol.Done:
+        """Keep what somebody outside wants to know later of this job.
+
+        Raises:
+            SmsshError: it is too long, or no text.
+        """
+        if not isinstance(text, str) or len(text) > protocol.NOTE_LIMIT:
+            raise SmsshError(
+                f"a note is a text of at most {protocol.NOTE_LIMIT} characters",
+                reference="bad-note",
+                status=ExitStatus.USAGE,
+            )
+        self._note = text
+        return {"ok": True}
 
     def _point(self, request: protocol.Point, requester: Requester) -> Outcome:
         """Before the first attempt; held once."""

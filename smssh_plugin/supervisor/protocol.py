@@ -132,6 +132,16 @@ if TYPE_CHECKING:
 
         op: Literal["hold"]
 
+    class Note(TypedDict):
+        """Sent by `smssh-hook note`: keep a text until the job ends; the status shows it.
+
+        Answer: `Done`.
+        """
+
+        op: Literal["note"]
+        text: str
+        """At most `NOTE_LIMIT` characters."""
+
     class Extend(TypedDict):
         """Sent by `smssh-hook extend`.
 
@@ -173,6 +183,7 @@ if TYPE_CHECKING:
         AskStatus,
         AskReport,
         RequestHold,
+        Note,
         Extend,
         Retry,
         Release,
@@ -297,6 +308,8 @@ if TYPE_CHECKING:
         holds_end: float | None
         """When every hold must be over because of the job's own limit, in seconds since the epoch."""
         error: str | None
+        note: str
+        """What `smssh-hook note` was told last; "" before."""
         connect: str
         connected: int
         hosts: dict[str, dict[str, Any]]
@@ -359,6 +372,8 @@ LINE_LIMIT = 8000
 """Bytes of one line of a job's output in a message; 200 of them are 1.6 MB."""
 TEXT_LIMIT = 64 << 10
 """Bytes of any other text in a message."""
+NOTE_LIMIT = 4000
+"""Characters of a note."""
 CUT = "..."
 
 

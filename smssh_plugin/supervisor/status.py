@@ -42,6 +42,7 @@ def status(
     peers: Peers,
     report: Report,
     connected: Callable[[], int],
+    note: str,
 ) -> protocol.Status:
     """`smssh-hook status --json`; see the reference for its fields."""
     with lifecycle.changed:
@@ -73,6 +74,7 @@ def status(
             "report": None if report.path is None else str(report.path),
             "holds_end": holds.ends,
             "error": lifecycle.error,
+            "note": note,
             "connect": context.connect_command,
             "connected": connected(),
             "hosts": {host: asdict(state) for host, state in peers.others.items()},

@@ -172,6 +172,21 @@ def test_extend(container) -> None:
     assert process.wait(LIMIT) == 3
 
 
+def test_a_note_outlives_who_wrote_it_and_a_retry(container) -> None:
+    process = container.wrap("sh", "-c", "exit 3", SMSSH_HOLD="failure")
+    assert container.wait_for("held")["note"] == ""
+    container.hook("note", '{"attempt": 1}')
+    assert container.status()["note"] == '{"attempt": 1}'
+    refused = container.hook("note", "x" * 4001, check=False)
+    assert refused.returncode == 2
+    assert "at most 4000 characters" in refused.stderr
+    container.hook("retry", check=False)
+    status = container.wait_for("held")
+    assert (status["attempt"], status["note"]) == (2, '{"attempt": 1}')
+    container.hook("release")
+    assert process.wait(LIMIT) == 3
+
+
 def test_hold_at_the_end_and_at_the_start(container) -> None:
     process = container.wrap("sh", "-c", "echo ran", SMSSH_HOLD="start,end")
     assert container.wait_for("held")["point"] == "start"

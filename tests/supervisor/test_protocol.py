@@ -137,6 +137,8 @@ def test_all_that_is_sent_is_in_the_protocol_and_the_reverse(wire, monkeypatch) 
     simulated.operations.holds.say("a line for the job's log")
     assert command("extend", "30m") == 0
     until(lambda: {"beat": True} in sent, "a beat")
+    assert command("note", "a" * protocol.NOTE_LIMIT) == 0
+    assert command("note", "a" * (protocol.NOTE_LIMIT + 1)) == 2
     assert command("release") == 0
     thread.join(LIMIT)
     idle._connected()
