@@ -55,8 +55,9 @@ def debug(
     collects its container's report, applies the fix for the step, and runs its entry point again. If that
     succeeds, the pipeline goes on.
 
-    The exit status is 0 if the pipeline succeeded, 7 if it did not, 6 after --timeout, 130 after Ctrl-C, and
-    1 if AWS no longer answers. Steps that are held then stay held.
+    The exit status is 0 if the pipeline succeeded, 7 if it did not (nor with CompletedWithFailures), 6 after
+    --timeout, 130 after Ctrl-C, and 1 if AWS does not answer for 12 hours. Steps that are held then stay held.
+    Started again, smssh takes the execution up where it was, and tries nothing twice.
     """
     from ..aws.session import AwsSession
     from ..debug import report as reports

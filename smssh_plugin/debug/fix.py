@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import hashlib
 import posixpath
 import secrets
 import shlex
@@ -18,7 +19,7 @@ from .incidents import Action
 from .patch import Change, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
     from ..client.connection import Connection
 
@@ -44,23 +45,42 @@ class Fix:
     patch: Path | None
     script: Path | None
 
+    def digest(self) -> str:
+        """The same for the same fix only, by its contents; "" for a file that cannot be read."""
+        found = hashlib.sha256()
+        for path in (self.patch, self.script):
+            try:
+                content = b"" if path is None else path.read_bytes()
+            except OSError:  # the error is shown when it is used
+                return ""
+            found.update(f"{len(content)}:".encode() + content)
+        return found.hexdigest()
 
-def find(folder: Path | None, step: str) -> Fix | None:
-    """The fix for a step; None if there is no fix."""
+
+def find(folder: Path | None, *steps: str) -> Fix | None:
+    """The fix for a step, by the first of its names that has one; None if there is no fix.
+
+    Args:
+        folder: the folder of fixes.
+        steps: the names of the step: of its iteration first (`Train-3`), then the one of all iterations.
+    """
     if folder is None:
         return None
-    patch, script = (
-        path if path.is_file() else None for path in (folder / f"{step}.patch", folder / f"{step}.sh")
-    )
-    return Fix(patch, script) if patch or script else None
+    for step in steps:
+        patch, script = (
+            path if path.is_file() else None for path in (folder / f"{step}.patch", folder / f"{step}.sh")
+        )
+        if patch or script:
+            return Fix(patch, script)
+    return None
 
 
-def check(folder: Path, steps: Collection[str]) -> list[Path]:
+def check(folder: Path, steps: Mapping[str, bool]) -> list[Path]:
     """Look at the folder before anything runs. It may hold the fixes of other pipelines, too.
 
     Args:
         folder: the folder of fixes.
-        steps: the names of all steps of the pipeline; empty: unknown.
+        steps: all steps of the pipeline by their names, and whether each is inside of a ForEach step; empty: unknown.
 
     Returns:
         The fixes in it that are for no step of this pipeline.
@@ -72,7 +92,7 @@ def check(folder: Path, steps: Collection[str]) -> list[Path]:
     if not folder.is_dir():
         raise SmsshError(f"there is no folder {folder}", reference="no-fixes", status=ExitStatus.USAGE)
     found = [path for path in sorted(folder.iterdir()) if path.suffix in (".patch", ".sh")] if steps else []
-    others = [path for path in found if path.stem not in steps]
+    others = [path for path in found if path.stem not in steps and not _is_iteration(path.stem, steps)]
     if others and len(others) == len(found):
         for path in others:
             meant = difflib.get_close_matches(path.stem, steps, 1, ALIKE)
@@ -84,6 +104,12 @@ def check(folder: Path, steps: Collection[str]) -> list[Path]:
                     status=ExitStatus.NOT_FOUND,
                 )
     return others
+
+
+def _is_iteration(name: str, steps: Mapping[str, bool]) -> bool:
+    """Whether this is the name of an iteration of a step in a loop: `Train-3`."""
+    step, _, index = name.rpartition("-")
+    return steps.get(step, False) and index.isascii() and index.isdecimal()
 
 
 def apply_patch(connection: Connection, code_dir: str, patch: Path) -> Action:

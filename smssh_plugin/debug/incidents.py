@@ -12,10 +12,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .causes.find import Finding
 
-__all__ = ["EXECUTION_ENDED", "Action", "Attempt", "Event", "Incident", "Report", "Step"]
+__all__ = [
+    "EXECUTION_ENDED",
+    "EXECUTION_RUNS",
+    "STEP_ENDED",
+    "Action",
+    "Attempt",
+    "Event",
+    "Incident",
+    "Report",
+    "Step",
+]
 
 EXECUTION_ENDED = ("Succeeded", "Failed", "Stopped", "CompletedWithFailures")
 """The statuses of an execution that has ended. With the last one, steps ran that are for the failure of another."""
+EXECUTION_RUNS = ("Executing", "Stopping")
+"""All others; what is in neither is newer than this program."""
+STEP_ENDED = ("Succeeded", "Failed", "Stopped")
 VERSION = 1
 """Of report.json's schema; a new field does not change it, a changed or removed one does."""
 
@@ -101,16 +114,22 @@ class Step:
     """A step of the execution.
 
     Attributes:
-        name: its name.
+        name: its name, with the index of its iteration where a ForEach step is around it (`Train-3`): no other step of
+            the execution has it.
         kind: training, processing or transform; for others the type as the service calls it (Model,
             Condition, ...).
-        status: as the service says: Starting, Executing, Succeeded, Failed, Stopped, ...
+        status: as the service says: Starting, Executing, Stopping, Stopped, Failed, Succeeded, or one that is newer
+            than this program.
         job: the name of its job; "" where it has none.
         address: the address of its first host; "" where it has no job.
         started: when it started.
         ended: when it ended.
         failure_reason: as the service says; "" where it did not fail.
-        cached: whether the service took the result of an earlier execution.
+        cached: whether the service took the result of an earlier execution: its job, if any, ran in that one.
+        defined: its name in the definition of the pipeline, which all iterations share.
+        parent: the ForEach step around it; "" without one.
+        item: the item of its iteration, cut short.
+        attempt: which attempt of its retry policies this is, from 1; each has a job of its own.
         log_tail: the last lines of its log, of steps that failed or were repaired.
         cause: the chosen error and its cause, of steps that failed.
     """
@@ -124,6 +143,10 @@ class Step:
     ended: float | None = None
     failure_reason: str = ""
     cached: bool = False
+    defined: str = ""
+    parent: str = ""
+    item: str = ""
+    attempt: int = 1
     log_tail: list[str] = field(default_factory=list)
     cause: Finding | None = None
 
@@ -173,11 +196,13 @@ class Report:
         execution: the id of the execution (the last part of its ARN).
         arn: the ARN of the execution.
         region: the AWS region.
-        status: the execution's status: Executing, Succeeded, Failed, Stopping, Stopped.
+        status: the execution's status: Executing, Stopping, Stopped, Failed, Succeeded, CompletedWithFailures, or one
+            that is newer than this program.
         failure_reason: the execution's; "" where it did not fail.
         started: when the execution started.
         ended: when it ended; None while it runs.
-        stopped_because: why the debugger stopped watching: ended, interrupted, timeout or error.
+        stopped_because: why the debugger stopped watching: ended, interrupted, timeout, error, or unknown (no step
+            runs, and nobody knows whether the execution's status is a last one).
         steps: those that have started, in the order of their start.
         incidents: the holds that were found, in the order they were found.
         attempts: the attempts of steps that were held.

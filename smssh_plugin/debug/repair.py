@@ -10,7 +10,7 @@ import json
 import shlex
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..client.claims import confirmed
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..aws.session import AwsSession
     from ..client.connection import Connection
     from ..client.managed_nodes import Node
+    from .incidents import Step
     from .probes import Probe
 
 __all__ = ["Repair", "Shared"]
@@ -44,6 +45,9 @@ TRIES = 3
 """Logins of one hold that may be lost before it is left to a person."""
 
 
+NOTE_BY = "smssh debug"
+
+
 class _Cancelled(Exception):  # noqa: N818 - control flow inside Repair
     """The debugger ends."""
 
@@ -52,15 +56,40 @@ class _Cancelled(Exception):  # noqa: N818 - control flow inside Repair
 class Progress:
     """How far the repair of one hold has come; it outlives a login that is lost.
 
+    The container keeps it as its note, too, so that it outlives this process.
+
     Attributes:
         attempt: the attempt whose failure it repairs.
+        fix: the digest of the fix.
         patched: whether the patch is in.
         script: "", started or done.
+        retried: whether a retry was asked for.
     """
 
     attempt: int
+    fix: str
     patched: bool = False
     script: str = ""
+    retried: bool = False
+
+    @classmethod
+    def read(cls, note: str) -> Progress | None:
+        """What the note of a container says; None where it is another's, or there is no note."""
+        told = validate.plain(_json(note))
+        attempt = validate.whole(told.get("attempt"), 1, 1_000_000)
+        if attempt is None or told.get("by") != NOTE_BY:
+            return None
+        return cls(
+            attempt,
+            str(told.get("fix")),
+            told.get("patched") is True,
+            str(told.get("script") or ""),
+            told.get("retried") is True,
+        )
+
+    def note(self) -> str:
+        """The note that `read` understands."""
+        return json.dumps({"by": NOTE_BY, **asdict(self)})
 
 
 @dataclass
@@ -74,9 +103,11 @@ class Shared:
         say: takes lines of the event log, from any thread.
         found: takes a new incident, from any thread.
         ran: takes what is known of the attempts of a host (step, address, attempts), from any thread.
+        tail: answers the last lines of a job's log (kind, job), from any thread.
         progress: of the hosts whose fix was begun, by target.
         lost: holds whose login was lost in the middle, by target, attempt and point.
         probes: what looks at each step that failed, before it is fixed.
+        earlier: attempts that an earlier run of the debugger has started (step, address, number).
     """
 
     aws: AwsSession
@@ -85,9 +116,11 @@ class Shared:
     say: Callable[[Event], None]
     found: Callable[[Incident], None]
     ran: Callable[[str, str, list[tuple[int, int, float | None]]], None]
+    tail: Callable[[str, str], list[str]]
     progress: dict[str, Progress] = field(default_factory=dict)
     lost: dict[tuple[str, int, str], Incident] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
+    earlier: set[tuple[str, str, int]] = field(default_factory=set)
 
 
 class Repair:
@@ -96,16 +129,17 @@ class Repair:
     Args:
         shared: what all repairs share.
         node: the host.
-        step: the name of its step.
+        step: its step.
         address: an address of it that a person can type.
         known: (attempt, point) of holds of this job that were handled already.
     """
 
     def __init__(
-        self, shared: Shared, node: Node, step: str, address: str, known: set[tuple[int, str]]
+        self, shared: Shared, node: Node, step: Step, address: str, known: set[tuple[int, str]]
     ) -> None:
         self.node = node
-        self.step = step
+        self.step = step.name
+        self._defined = step.defined or step.name
         self.address = address
         self.incident: Incident | None = None
         self.looked = False
@@ -114,7 +148,7 @@ class Repair:
         self._known = known
         self._connections: list[Connection] = []
         self._cancelled = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=f"repair-{step}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"repair-{step.name}", daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -168,6 +202,9 @@ class Repair:
         state = validate.state(_hook(connection, "status"))
         self.looked = True
         point, attempt = state["point"], state["attempt"]
+        noted = Progress.read(state["note"])
+        if noted is not None and noted.retried:
+            self._shared.earlier.add((self.step, self.address, noted.attempt + 1))
         self._shared.ran(self.step, self.address, state["attempts"])
         if state["state"] != "held" or (attempt, point) in self._known:
             return
@@ -179,7 +216,7 @@ class Repair:
         self.incident = incident
         self._known.add((attempt, point))
         if point == "failure":
-            self._fix(connection, incident, state["code_dir"])
+            self._fix(connection, incident, state["code_dir"], noted)
         else:
             self._leave(f"is held at its {point}")
 
@@ -201,8 +238,8 @@ class Repair:
             incident.report = validate.report(_hook(connection, "report"))
         except SmsshError as error:
             self._say(f"there is no report: {error.message}", "warn")
-        incident.log_tail = incident.report.get("log_tail") or logs.tail(
-            self._shared.aws, self.node.kind, self.node.job
+        incident.log_tail = incident.report.get("log_tail") or self._shared.tail(
+            self.node.kind, self.node.job
         )
         more: list[Log] = []
         if not incident.report.get("traceback"):  # a few lines may not have the whole of an error
@@ -223,18 +260,27 @@ class Repair:
         incident.probes = look(self._shared.probes, connection, lambda text: self._say(text, "warn"))
         return incident
 
-    def _fix(self, connection: Connection, incident: Incident, code_dir: str) -> None:
-        found = fixes.find(self._shared.folder, self.step)
+    def _fix(self, connection: Connection, incident: Incident, code_dir: str, noted: Progress | None) -> None:
+        found = fixes.find(self._shared.folder, self.step, self._defined)
         if found is None:
             self._give_up(connection, "there is no fix for it")
             return
-        progress = self._shared.progress.setdefault(self.node.target, Progress(incident.attempt))
+        digest = found.digest()
+        progress = self._shared.progress.get(self.node.target)
+        if progress is None and noted is not None and noted.fix == digest:
+            progress = noted
+            if progress.attempt == incident.attempt:
+                self._say("an earlier smssh debug has begun to fix it, and this one goes on")
+        if progress is None or progress.fix != digest:
+            progress = Progress(incident.attempt, digest)
+        self._shared.progress[self.node.target] = progress
         if progress.attempt != incident.attempt:
             self._give_up(connection, "it fails with its fix, too")
             return
         if progress.script == "started":
             # It may have done half of its work, and may still run.
-            self._give_up(connection, f"the connection was lost while {self.step}.sh ran")
+            script = found.script.name if found.script is not None else "its script"
+            self._give_up(connection, f"the connection was lost while {script} ran")
             return
         if not code_dir:
             self._give_up(connection, "its container does not say where its code is")
@@ -245,12 +291,25 @@ class Repair:
                 if not self._put_in("patch", fixes.apply_patch, working, code_dir, found.patch):
                     return
                 progress.patched = True
+                self._remember(working, progress)
             if found.script is not None and not progress.script:
                 progress.script = "started"
+                self._remember(working, progress)
                 if not self._put_in("script", fixes.run_script, working, code_dir, found.script):
                     return
                 progress.script = "done"
+            progress.retried = True
+            self._remember(working, progress)
             self._retry(working, incident)
+
+    @staticmethod
+    def _remember(connection: Connection, progress: Progress) -> None:
+        """Have the container keep how far it is; one that is too old for notes does not.
+
+        Raises:
+            SmsshError: the connection was lost.
+        """
+        connection.run(["smssh-hook", "note", progress.note()], timeout=HOOK_SECONDS)
 
     @contextlib.contextmanager
     def _login(self, node: Node) -> Iterator[Connection]:

@@ -132,7 +132,11 @@ def _summary(report: Report) -> str:
         why = {"interrupted": "was interrupted", "timeout": "ran out of time"}.get(
             report.stopped_because, "stopped"
         )
-        parts.append(f"The debugger {why} while the pipeline was still running.")
+        parts.append(
+            f"The debugger does not know the pipeline's status {report.status}, and stopped when no step ran any more."
+            if report.stopped_because == "unknown"
+            else f"The debugger {why} while the pipeline was still running."
+        )
     return " ".join(parts)
 
 

@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from .._version import __version__
+from ..client.addresses import DEFAULT_HOST
 from ..client.executions import execution_arn
+from ..durations import format_duration
 from ..errors import ExitStatus, SmsshError
 from ..plugins import Plugins
 from . import fix as fixes
 from . import logs, why
-from .incidents import Attempt, Event, Incident, Report
+from .incidents import STEP_ENDED, Attempt, Event, Incident, Report
 from .repair import Repair, Shared
 from .watch import Snapshot, Watch, changes, step_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
     from types import FrameType
 
@@ -33,16 +35,21 @@ __all__ = ["Options", "View", "debug", "exit_status"]
 
 POLL_SECONDS = 2.0
 STOP_SECONDS = 10.0
-TROUBLE_SECONDS = 3600.0
-"""How long AWS may not be reached before the debugger stops watching."""
+FRESH_SECONDS = 60.0
+"""How long an execution that was just started may be unknown to the service."""
+TROUBLE_SECONDS = 12 * 3600.0
+"""How long AWS may not be reached before the debugger stops watching: a night, longer than any hold lasts."""
 LONGEST_PAUSE = 30.0
 """Seconds between two looks while AWS cannot be reached; shorter at first."""
 ASK_SECONDS = 15.0
 """How often a host that was left to a person is asked whether somebody has retried it."""
+UNKNOWN_SECONDS = 600.0
+"""How long an execution is watched of whose status nobody knows whether it is the last one, while no step runs."""
 _STOPPED = {
     "interrupted": ExitStatus.INTERRUPTED,
     "timeout": ExitStatus.TIMEOUT,
     "error": ExitStatus.FAILED,
+    "unknown": ExitStatus.FAILED,
 }
 """What it ends with where it stopped before the execution did, whose end it does not know then."""
 
@@ -113,7 +120,7 @@ def debug(options: Options, aws: AwsSession, view: View) -> Report:
         view.show(said[-1])
     else:
         arn = execution_arn(aws, options.pipeline, options.execution)
-    return _Debugger(options, aws, view, arn, said).run()
+    return _Debugger(options, aws, view, arn, names, said).run()
 
 
 def _start(aws: AwsSession, pipeline: str) -> str:
@@ -131,14 +138,24 @@ class _Debugger:
         aws: the AWS session.
         view: shows what happens.
         arn: the ARN of the execution.
+        names: of the steps in the pipeline's definition.
         said: the lines of the event log that the view was shown before.
     """
 
-    def __init__(self, options: Options, aws: AwsSession, view: View, arn: str, said: list[Event]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        aws: AwsSession,
+        view: View,
+        arn: str,
+        names: Collection[str],
+        said: list[Event],
+    ) -> None:
         self._options = options
         self._aws = aws
         self._view = view
-        self._watch = Watch(aws, options.pipeline, arn)
+        self._watch = Watch(aws, options.pipeline, arn, names)
+        self._logs = logs.Logs(aws, arn.rpartition("/")[2])
         self._report = Report(
             pipeline=options.pipeline,
             execution=arn.rpartition("/")[2],
@@ -148,7 +165,9 @@ class _Debugger:
             generator=f"smssh {__version__}",
         )
         self._lock = threading.Lock()
-        self._shared = Shared(aws, options.fixes, options.release, self._say, self._found, self._ran)
+        self._shared = Shared(
+            aws, options.fixes, options.release, self._say, self._found, self._ran, self._logs.tail
+        )
         self._shared.probes = Plugins().probes()
         self._hosts: dict[str, _Holds] = {}
         self._causes: dict[tuple[str, str], Finding] = {}
@@ -156,6 +175,8 @@ class _Debugger:
         self._before: Snapshot | None = None
         self._trouble: float | None = None
         """Since when AWS cannot be asked, of the monotonic clock."""
+        self._idle: float | None = None
+        """Since when no step runs while the execution's status is not known, of the monotonic clock."""
 
     def run(self) -> Report:
         report = self._report
@@ -190,16 +211,34 @@ class _Debugger:
                 if now.finished:
                     break
             self._view.update(self._report)
+            if now is not None and self._is_stuck(now):
+                self._report.stopped_because = "unknown"
+                text = (
+                    f"stopped watching: status {now.status} is not known, and may be the last one: "
+                    f"no step has run for {UNKNOWN_SECONDS:.0f} s"
+                )
+                self._say(Event(time.time(), text, "bad"))
+                break
             if self._options.timeout is not None and time.monotonic() - began > self._options.timeout:
                 self._report.stopped_because = "timeout"
                 self._say(Event(time.time(), f"stopped watching after {self._options.timeout:g} s", "warn"))
                 break
             time.sleep(pause)
 
+    def _is_stuck(self, now: Snapshot) -> bool:
+        """Whether an execution may have ended with a status that is newer than this program, and nothing tells."""
+        if not now.unknown or now.running:
+            self._idle = None
+            return False
+        if self._idle is None:
+            self._idle = time.monotonic()
+        return time.monotonic() - self._idle >= UNKNOWN_SECONDS
+
     def _look(self) -> Snapshot | None:
         """The execution as it is now; None where AWS cannot be asked for a while.
 
-        A network that is gone for a while, or throttling, must not end hours of watching.
+        A network that is gone for hours, credentials that are renewed late, or throttling must not end a night of
+        watching.
 
         Raises:
             SmsshError: it could not be asked for too long, or not once.
@@ -210,14 +249,22 @@ class _Debugger:
             first = self._trouble is None
             self._trouble = time.monotonic() if self._trouble is None else self._trouble
             lasts = time.monotonic() - self._trouble
-            if self._before is None or error.status is ExitStatus.NOT_FOUND or lasts >= TROUBLE_SECONDS:
+            if self._before is None:
+                # What was started a moment ago may not be known everywhere yet.
+                fresh = self._options.start and lasts < FRESH_SECONDS
+                hopeless = not error.passing and not (fresh and error.status is ExitStatus.NOT_FOUND)
+            else:
+                hopeless = error.status is ExitStatus.NOT_FOUND
+            if hopeless or lasts >= TROUBLE_SECONDS:
                 raise
             if first:
-                self._say(Event(time.time(), f"cannot look: {error.message}; trying again", "warn"))
+                most = format_duration(TROUBLE_SECONDS)
+                text = f"cannot look: {error.message}; trying again, for {most} at most"
+                self._say(Event(time.time(), text, "warn"))
             return None
         if self._trouble is not None:
-            away = time.monotonic() - self._trouble
-            self._say(Event(time.time(), f"can look again after {away:.0f} s", "good"))
+            away = format_duration(time.monotonic() - self._trouble)
+            self._say(Event(time.time(), f"can look again after {away}", "good"))
             self._trouble = None
         return now
 
@@ -231,6 +278,8 @@ class _Debugger:
         self._explain()
         self._before = now
         self._dispatch(now)
+        if not now.busy:
+            self._logs.look(step.kind for step in now.steps if step.job and step.status not in STEP_ENDED)
 
     def _take(self, now: Snapshot) -> None:
         """Put a look into the report; log lines that were fetched before stay."""
@@ -242,6 +291,12 @@ class _Debugger:
         for step in report.steps:
             step.log_tail = tails.get(step.name, [])
             step.cause = self._causes.get((step.name, step.job))
+        before = {step.name: step.status for step in self._before.steps} if self._before else {}
+        self._logs.forget(
+            step.job
+            for step in now.steps
+            if step.job and step.status == "Succeeded" and before.get(step.name) != step.status
+        )
 
     def _explain(self, *, again: bool = False) -> None:
         """Find out why steps failed, once each.
@@ -272,6 +327,8 @@ class _Debugger:
                 # After a retry the tag may lag; a host that could not be asked, or was left to a person, is not
                 # asked again at once.
                 calm = 2 * self._options.poll if repair.looked and self._acted(repair) else ASK_SECONDS
+                if not repair.looked:
+                    self._watch.forget(target)
                 holds.quiet_until = time.monotonic() + calm
             if target not in held and holds.repair is None:
                 holds.quiet_until = 0.0
@@ -281,11 +338,14 @@ class _Debugger:
             step = next((one for one in now.steps if one.job.lower() == node.job.lower()), None)
             if step is None:
                 continue
-            address = step.address if node.host == "algo-1" else f"{node.host}.{step.address}"
+            if step.attempt > 1:
+                address = node.address  # which none of the other attempts' jobs has
+            else:
+                address = step.address if node.host == DEFAULT_HOST else f"{node.host}.{step.address}"
             holds = self._hosts.setdefault(target, _Holds(step.name, address))
             if holds.repair is not None or time.monotonic() < holds.quiet_until:
                 continue
-            holds.repair = Repair(self._shared, node, step.name, address, holds.known)
+            holds.repair = Repair(self._shared, node, step, address, holds.known)
             holds.repair.start()
 
     @staticmethod
@@ -323,9 +383,14 @@ class _Debugger:
                 known = [one.attempt for one in report.attempts if (one.step, one.address) == key]
                 self._ran(*key, [(max(known, default=incident.attempt) + 1, 0, None)])
         wanted = {incident.step for incident in report.incidents}
-        for step in report.steps:
-            if step.job and (step.status == "Failed" or step.name in wanted):
-                step.log_tail = logs.tail(self._aws, step.kind, step.job)
+        shown = [
+            step
+            for step in report.steps
+            if step.job and not step.cached and (step.status == "Failed" or step.name in wanted)
+        ]
+        self._logs.refresh(step.kind for step in shown)
+        for step in shown:
+            step.log_tail = self._logs.last(step.kind, step.job)
         for incident in report.incidents:
             address = shlex.quote(incident.address)
             if (
@@ -373,7 +438,8 @@ class _Debugger:
             }
             for number, code, seconds in attempts:
                 if number not in known:
-                    by = "job" if number == 1 else "debugger" if number in retried else "somebody"
+                    ours = number in retried or (step, address, number) in self._shared.earlier
+                    by = "job" if number == 1 else "debugger" if ours else "somebody"
                     report.attempts.append(Attempt(step, address, number, code, seconds, by))
             report.attempts.sort(key=lambda one: (one.step, one.address, one.attempt))
 

@@ -52,7 +52,7 @@ def whole(value: Any, least: int, most: int) -> int | None:
 
 
 def state(told: dict[str, Any]) -> dict[str, Any]:
-    """What `smssh-hook status --json` said: state, point, attempt, hold and code_dir, each of its type."""
+    """What `smssh-hook status --json` said: state, point, attempt, hold, code_dir and note, each of its type."""
     hold = told.get("hold")
     hold = hold if isinstance(hold, dict) else {}
     return {
@@ -62,6 +62,7 @@ def state(told: dict[str, Any]) -> dict[str, Any]:
         "since": seconds(hold.get("since")),
         "deadline": seconds(hold.get("deadline")),
         "code_dir": _text(told.get("code_dir")),
+        "note": _text(told.get("note")),
         "attempts": attempts(told.get("attempts")),
     }
 

@@ -130,7 +130,13 @@ def _state(step: Step, report: Report | None, style: str) -> tuple[str, str]:
     if step.status == "Failed" and step.cause is not None:
         return f"{step.status}{_why(step.cause)}", style
     fixed = any(one.resolution == "fixed" for one in mine)
-    return (f"{step.status}, fixed" if fixed and step.status == "Succeeded" else step.status), style
+    parts = [
+        step.status,
+        "fixed" if fixed and step.status == "Succeeded" else "",
+        "from an earlier execution" if step.cached else "",
+        f"attempt {step.attempt}" if step.attempt > 1 else "",
+    ]
+    return ", ".join(filter(None, parts)), style
 
 
 def _why(cause: Finding | None) -> str:

@@ -582,6 +582,11 @@ def _debugging() -> list[Statement]:
                     ("describe_log_streams",),
                 ),
                 Grant(("logs:GetLogEvents",), "the same", ("get_log_events",)),
+                Grant(
+                    ("logs:FilterLogEvents",),
+                    "`smssh debug`: the last lines of all jobs of an execution in one call; optional",
+                    ("filter_log_events",),
+                ),
             ),
             (
                 "arn:{partition}:logs:*:{account}:log-group:/aws/sagemaker/*",

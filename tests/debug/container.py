@@ -35,6 +35,10 @@ elif verb == "report":
     if state.get("no_report"):
         sys.exit("error: there is no report")
     print(json.dumps(json.loads((folder / "report.json").read_text())))
+elif verb == "note":
+    if state.get("no_notes"):
+        sys.exit("smssh-hook: invalid choice: 'note'")
+    save(note=sys.argv[2])
 elif verb == "retry":
     save(state="running", attempt=state["attempt"] + 1)
     began = time.time()

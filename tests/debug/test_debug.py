@@ -150,7 +150,9 @@ def test_a_held_step_is_fixed_and_the_pipeline_goes_on(world: World, tmp_path: P
     assert incident.log_tail == ["read 600 customers"]
     assert "Train: failed and is held: ValueError: could not convert" in world.view.text
     assert world.view.events[-1].text == "pipeline Succeeded"
-    assert world.container.calls == ["status --json", "report --json", "retry --json"]
+    assert [call.partition(" ")[0] for call in world.container.calls] == [
+        *("status", "report", "note", "note", "retry")
+    ]
     json_path, html_path = report.write(found, tmp_path / "report")
     written = json.loads(json_path.read_text())
     assert written["version"] == 1

@@ -110,25 +110,46 @@ def test_a_script_that_fails(connection: Connection, container: Container) -> No
 
 def test_the_folder_is_looked_at_first(container: Container, tmp_path: Path) -> None:
     with pytest.raises(SmsshError, match="there is no folder"):
-        fix.check(tmp_path / "absent", {"Train"})
+        fix.check(tmp_path / "absent", {"Train": False})
     folder = container.fixes(Train_patch="", README_md="")
-    fix.check(folder, {"Train", "Score"})
+    fix.check(folder, {"Train": False, "Score": False})
     assert fix.find(folder, "Train") == fix.Fix(folder / "Train.patch", None)
     assert fix.find(folder, "Score") is None
     with pytest.raises(SmsshError, match="'Train', which the pipeline does not have") as caught:
-        fix.check(folder, {"Trian"})
+        fix.check(folder, {"Trian": False})
     assert caught.value.status is ExitStatus.NOT_FOUND
 
 
 def test_a_folder_may_hold_the_fixes_of_other_pipelines(tmp_path) -> None:
     (tmp_path / "Score.patch").write_text("")
     (tmp_path / "notes.txt").write_text("")
-    assert [path.name for path in fix.check(tmp_path, {"Train"})] == ["Score.patch"]
+    assert [path.name for path in fix.check(tmp_path, {"Train": False})] == ["Score.patch"]
     (tmp_path / "Train.sh").write_text("")
     (tmp_path / "Trian.patch").write_text("")  # beside one that is used, it is said and no more
-    assert [path.name for path in fix.check(tmp_path, {"Train"})] == ["Score.patch", "Trian.patch"]
-    assert fix.check(tmp_path, set()) == []
+    assert [path.name for path in fix.check(tmp_path, {"Train": False})] == ["Score.patch", "Trian.patch"]
+    assert fix.check(tmp_path, {}) == []
     (tmp_path / "Train.sh").unlink()
     with pytest.raises(SmsshError, match="a step 'Trian', which the pipeline does not have") as caught:
-        fix.check(tmp_path, {"Train"})
+        fix.check(tmp_path, {"Train": False})
     assert "'Train'" in str(caught.value.hint)
+
+
+def test_a_fix_for_one_iteration_of_a_loop(tmp_path) -> None:
+    for name in ("Train-1.patch", "Train.sh", "Train-x.sh", "Score-1.sh"):
+        (tmp_path / name).write_text("")
+    steps = {"Train": True, "Score": False}
+    assert [path.name for path in fix.check(tmp_path, steps)] == ["Score-1.sh", "Train-x.sh"]
+    assert fix.find(tmp_path, "Train-1", "Train") == fix.Fix(tmp_path / "Train-1.patch", None)
+    assert fix.find(tmp_path, "Train-2", "Train") == fix.Fix(None, tmp_path / "Train.sh")
+
+
+def test_the_digest_of_a_fix_is_that_of_its_contents(tmp_path) -> None:
+    patch, script = tmp_path / "a.patch", tmp_path / "a.sh"
+    patch.write_text("ab")
+    script.write_text("c")
+    digests = {fix.Fix(patch, script).digest(), fix.Fix(patch, None).digest(), fix.Fix(None, script).digest()}
+    patch.write_text("a")
+    script.write_text("bc")
+    digests.add(fix.Fix(patch, script).digest())
+    assert len(digests) == 4
+    assert fix.Fix(tmp_path / "absent.patch", None).digest() == ""

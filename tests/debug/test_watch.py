@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,17 @@ class Session(AwsSession):
         self.calls: list[str] = []
         self.forbidden = ""
 
-    def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+    def call_once(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        self._begin(operation)
+        return super().call_once(service, operation, **arguments)
+
+    def _begin(self, operation: str) -> None:
         self.calls.append(operation)
         if operation == self.forbidden:
             raise SmsshError("access denied", reference="access-denied", status=ExitStatus.REFUSED)
+
+    def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        self._begin(operation)
         answer = super().call(service, operation, **arguments)
         if operation == LOWER:
             for one in answer["PipelineExecutionSteps"]:
@@ -82,15 +90,25 @@ def test_a_job_whose_arn_is_in_lower_case_is_found_and_named(world: World, state
     target = world.node(State=state) if state else add_node(world.service, world.job, Step="Train")
     other = f"pipelines-another00000-Train-{world.job[-10:]}"
     world.node(other)
+    world.watch._next_names = 0.0
+    world.watch.look()
     world.watch._next_ask = 0.0
     look = world.watch.look()
     assert [node.target for node in (look.held if state else look.silent)] == [target]
     assert look.steps[0].job == world.job
     world.session.calls.clear()
+    world.watch._next_ask = math.inf
+    again = world.watch.look()
+    # Its name is known now, and what the tags of its node say.
+    assert (again.held, again.silent) == (look.held, look.silent)
+    assert world.session.calls == [
+        "describe_pipeline_execution",
+        "list_pipeline_execution_steps",
+        "describe_instance_information",
+    ]
+    world.watch.forget(target)
     world.watch.look()
-    # Its name is known now. The tags of the node that is held, if it says so, are read anew.
-    assert world.session.calls.count("describe_instance_information") == 1
-    assert len(world.session.calls) <= 4
+    assert world.session.calls[-1] == "list_tags_for_resource"
 
 
 def test_the_log_of_such_a_job_is_found_without_a_node(world: World) -> None:
