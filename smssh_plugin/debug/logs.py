@@ -1,8 +1,8 @@
 """The logs of an execution's jobs, from CloudWatch Logs.
 
 `Logs` follows all of them with one call for each log group, as the streams of jobs that a pipeline names begin with
-`pipelines-EXECUTION-`; `ends` and `tail` ask for the ends of one job's logs. A log is an extra: one that cannot be read is not a
-reason to fail.
+`pipelines-EXECUTION-`; `ends` and `tail` ask for the ends of one job's logs. A log is an extra: one that cannot be read
+is not a reason to fail.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def test_a_pipeline_goes_on_after_a_failed_step_that_others_wait_for(world: Worl
     failed = next(n for n, event in enumerate(world.view.events) if "Train: failed" in event.text)
     after = [event.text for event in world.view.events[failed:]]
     assert "Alarm: training step succeeded" in "\n".join(after)
-    assert after[-1] == "pipeline CompletedWithFailures"
+    assert "pipeline CompletedWithFailures" in after
     assert "The pipeline completed with failures." in page(found)
 
 
