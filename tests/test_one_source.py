@@ -36,6 +36,13 @@ ONE_SOURCE = {
             "smssh_plugin.entrypoints.retry",  # another name for what is there
         },
     ),
+    "the setting of the tier is named": (
+        r"""managed-instance/activation-tier""",
+        {
+            "smssh_plugin.aws.tier",
+            "smssh_plugin.local.sessions.session_service",  # the emulator shares no code with its clients
+        },
+    ),
     "errors of AWS are told apart": (
         r"""["'](?:ThrottlingException|RequestExpired|ExpiredToken)["']|us\|eu\|ap|AWS_SESSION_TOKEN["']\)""",
         {

@@ -101,10 +101,10 @@ def _left(account: Account) -> list[Remains]:
 
 def _run(steps: Sequence[Step], account: Account, *, as_json: bool) -> int:
     record = Record()
-    redaction = Redaction(account.caller, account.alias, account.aws.profile.name)
-    status, why, ended = 0, "", "ended"
+    alias, status, why, ended = "", 0, "", "ended"
     with Terminated() as terminated:
         try:
+            alias = account.alias
             run(steps, account, lambda text: put(line(text), error=True), record=record)
         except KeyboardInterrupt:
             status, why, ended = terminated.status, "the run was interrupted", "interrupted"
@@ -117,9 +117,10 @@ def _run(steps: Sequence[Step], account: Account, *, as_json: bool) -> int:
             "the next run with --yes removes what is left" if record.left else "nothing of this run is left"
         )
         put(line(f"{ended}: {count}; {left}"), error=True)
-        if not record.results:
+        if not record.results and not as_json:
             return status
     status = status or int(exit_status(record.results))
+    redaction = Redaction(account.caller, alias, account.aws.profile.name)
     if as_json:
         click.echo(json.dumps(results_as_json(record.results, redaction, status, why), indent=2))
     else:

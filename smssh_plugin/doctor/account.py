@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..aws.session import ServiceRefused
+from ..aws.tier import ADVANCED, TIER
 from ..errors import SmsshError
 from .checks import Check, Finding, hint, ok, problem, unknown
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKS"]
 
-TIER = "/ssm/managed-instance/activation-tier"
 PREFERENCES = "SSM-SessionManagerRunShell"
 """The session document that has the account's preferences; it is absent until they are saved for the first time."""
 SAFE_NODES = 2400
@@ -35,17 +35,18 @@ def tier(case: Case) -> Finding:
     setting = case.aws.call("ssm", "get_service_setting", SettingId=TIER)["ServiceSetting"]
     value, status = str(setting.get("SettingValue")), str(setting.get("Status"))
     region = case.aws.region
-    if value != "advanced" and _native(case):
+    if value != ADVANCED and _native(case):
         return hint(
             f"the tier of hybrid nodes in {region} is {value!r}, which this job, with SageMaker's remote debugging, "
             "does not need to be changed"
         )
-    if value != "advanced":
+    if value != ADVANCED:
         return problem(
             f"the tier of hybrid nodes in {region} is {value!r}: Session Manager enters none of them",
             "the tier makes every hybrid node of the account and region billable, those of others too",
             "training jobs with SageMaker's remote debugging (transport='native') are entered without it",
-            fix=f"run `aws ssm update-service-setting --region {region} --setting-id {TIER} --setting-value advanced`",
+            fix=f"run `aws ssm update-service-setting --region {region} --setting-id {TIER} "
+            f"--setting-value {ADVANCED}`",
             who=ADMINISTRATOR,
             statement={
                 "Effect": "Allow",

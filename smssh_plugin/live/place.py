@@ -76,14 +76,14 @@ class Place:
         return self.account.aws.region
 
     def call(
-        self, service: str, operation: str, *, session: AwsSession | None = None, **arguments: Any
+        self, service: str, operation: str, *, aws: AwsSession | None = None, **arguments: Any
     ) -> dict[str, Any]:
         """Make one call; its errors are those of `AwsSession.call`.
 
         Args:
             service: iam, sts or ssm.
             operation: as `create_role`.
-            session: whose call it is; by default the caller's.
+            aws: whose call it is; by default the caller's.
             arguments: of the call.
 
         Raises:
@@ -100,8 +100,8 @@ class Place:
             return self._register(arguments)
         if service == "sts":
             return self._sts.call(operation, **arguments)
-        if session is not None:
-            return session.call(service, operation, **arguments)
+        if aws is not None:
+            return aws.call(service, operation, **arguments)
         return self.account.call(service, operation, **arguments)
 
     # ------------------------------------------------------------------------------------------- what is made
@@ -138,18 +138,18 @@ class Place:
                 PolicyDocument=json.dumps(policy),
             )
 
-    def activate(self, *, session: AwsSession | None = None, role: str = "", tags: Any = None) -> str:
+    def activate(self, *, aws: AwsSession | None = None, role: str = "", tags: Any = None) -> str:
         """Make an activation for one node; answers its id.
 
         Args:
-            session: whose call it is; by default the caller's.
+            aws: whose call it is; by default the caller's.
             role: of its nodes, as CreateActivation takes it; by default the run's.
             tags: of the activation.
         """
         made = self._make(
             "ssm",
             "create_activation",
-            session=session,
+            aws=aws,
             IamRole=role or self.run.roles["node"],
             DefaultInstanceName=self.run.name,
             Description=self.run.name,
@@ -211,11 +211,11 @@ class Place:
 
     def _register(self, body: dict[str, Any]) -> dict[str, Any]:
         """RegisterManagedInstance, which agents call without credentials: the activation's code is what counts."""
-        session = self.account.aws
-        base = session.endpoint("ssm")
+        aws = self.account.aws
+        base = aws.endpoint("ssm")
         headers, data = json_request("AmazonSSM", "RegisterManagedInstance", body)
         try:
-            connection = transport.connect(base, CONNECT_SECONDS, READ_SECONDS, session.ca_bundle)
+            connection = transport.connect(base, CONNECT_SECONDS, READ_SECONDS, aws.ca_bundle)
             try:
                 connection.request("POST", "/", data, headers)
                 response = connection.getresponse()
@@ -223,9 +223,9 @@ class Place:
             finally:
                 connection.close()
         except OSError as error:
-            raise session.unreachable(base, error) from error
+            raise aws.unreachable(base, error) from error
         if response.status != 200:
-            raise session.refused("ssm", "RegisterManagedInstance", error_of(response.status, answer), "")
+            raise aws.refused("ssm", "RegisterManagedInstance", error_of(response.status, answer), "")
         return answer
 
     # ------------------------------------------------------------------------------------------- who asks
@@ -235,7 +235,7 @@ class Place:
         trust = self.policies.test_trust(self._external_id)
         self.create_role("test", trust, self.policies.test_policy)
 
-    def session(self, *statements: Mapping[str, Any]) -> AwsSession:
+    def assumed(self, *statements: Mapping[str, Any]) -> AwsSession:
         """A session of the role for trials that may do what these statements allow, and no more.
 
         Raises:

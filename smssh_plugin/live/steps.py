@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from ..at_once import at_once
 from ..aws.json_client import THROTTLED, denied
 from ..aws.session import ServiceRefused
+from ..aws.tier import ADVANCED, TIER
 from ..costs.prices import Prices
 from ..errors import SmsshError
 from ..setup import policies
 from ..setup.owners import TAG
-from ..setup.parts import SETTING
 from .names import PATH
 from .trials import Answer, judged, no, refused, tried, untried, yes
 
@@ -68,7 +68,7 @@ class Step:
 
 
 def _tier(place: Place) -> Answer:
-    setting = place.call("ssm", "get_service_setting", SettingId=SETTING["SettingId"])["ServiceSetting"]
+    setting = place.call("ssm", "get_service_setting", SettingId=TIER)["ServiceSetting"]
     value, status = str(setting.get("SettingValue")), str(setting.get("Status"))
     try:
         place.call("ssm", "get_document", Name=PREFERENCES)
@@ -78,7 +78,7 @@ def _tier(place: Place) -> Answer:
             raise
         preferences = "the account has no preferences of Session Manager"
     evidence = (f"SettingValue {value}, Status {status}", preferences)
-    if value != SETTING["SettingValue"]:
+    if value != ADVANCED:
         return no(f"the tier is {value}: Session Manager enters no hybrid node of this region", *evidence)
     return yes("the tier is advanced", *evidence)
 
@@ -128,7 +128,7 @@ def _accepted(place: Place, role: str, what: str) -> Answer:
 
 def _test_role(place: Place) -> Answer:
     place.create_test_role()
-    place.session(*place.policies.job("Activate"))
+    place.assumed(*place.policies.job("Activate"))
     return yes("the role for trials is there")
 
 
@@ -137,10 +137,10 @@ def _test_role(place: Place) -> Answer:
 
 def _activating(place: Place, statements: list[dict[str, Any]], **other: str) -> Callable[[], object]:
     """Makes an activation with some rights, and removes it."""
-    session = place.session(*statements)
+    aws = place.assumed(*statements)
 
     def call() -> None:
-        activation = place.activate(session=session, tags=place.run.host_tags(**other))
+        activation = place.activate(aws=aws, tags=place.run.host_tags(**other))
         with suppress(SmsshError):  # what the trial has shown stands; the end of the run removes it
             place.end_activation(activation)
 
@@ -211,9 +211,9 @@ def _tag_conditions(place: Place) -> Answer:
 
 
 def _registration(place: Place) -> Answer:
-    session = place.session(*place.policies.job("Activate", "Pass", "TagNew"))
+    aws = place.assumed(*place.policies.job("Activate", "Pass", "TagNew"))
     wanted = place.run.host_tags()
-    activation = place.patiently("access-denied", lambda: place.activate(session=session, tags=wanted))
+    activation = place.patiently("access-denied", lambda: place.activate(aws=aws, tags=wanted))
     node = place.register(activation)
     place.end_activation(activation)
     tags = place.tags_of(node)
@@ -247,18 +247,18 @@ def _node(place: Place) -> str:
 def _state_tags(place: Place) -> Answer:
     node = _node(place)
 
-    def tagging(session: AwsSession, key: str) -> Callable[[], object]:
+    def tagging(aws: AwsSession, key: str) -> Callable[[], object]:
         return lambda: place.call(
             "ssm",
             "add_tags_to_resource",
-            session=session,
+            aws=aws,
             ResourceType="ManagedInstance",
             ResourceId=node,
             Tags=[{"Key": key, "Value": "x"}],
         )
 
-    own = place.session(*place.policies.job("TagState"))
-    other = place.session(*place.policies.job("TagState", owner=STRANGER))
+    own = place.assumed(*place.policies.job("TagState"))
+    other = place.assumed(*place.policies.job("TagState", owner=STRANGER))
     state = policies.STATE_KEYS[0]
     action = "ssm:AddTagsToResource"
     trials = [
@@ -275,11 +275,11 @@ def _state_tags(place: Place) -> Answer:
 def _starting(place: Place, statements: list[dict[str, Any]], document: str = "") -> Callable[[], object]:
     """Starts a session with the node of the run, which is offline; one that comes about is ended."""
     node = _node(place)
-    session = place.session(*statements)
+    aws = place.assumed(*statements)
     named = {"DocumentName": document, "Parameters": {"portNumber": ["22"]}} if document else {}
 
     def call() -> None:
-        made = place.call("ssm", "start_session", session=session, Target=node, **named)
+        made = place.call("ssm", "start_session", aws=aws, Target=node, **named)
         with suppress(SmsshError):  # as above; a session with nobody at either end ends by itself
             place.call("ssm", "terminate_session", SessionId=str(made["SessionId"]))
 
@@ -338,12 +338,12 @@ def _no_document(place: Place) -> Answer:
 
 def _pacing(place: Place) -> Answer:
     node = _node(place)
-    session = place.session(*place.policies.people("Nodes", "Documents"))
+    aws = place.assumed(*place.policies.people("Nodes", "Documents"))
     named = {"DocumentName": policies.SSH_DOCUMENT, "Parameters": {"portNumber": ["22"]}}
 
     def start(_number: int) -> str:
         try:
-            made = session.call_once("ssm", "start_session", Target=node, **named)
+            made = aws.call_once("ssm", "start_session", Target=node, **named)
         except ServiceRefused as error:
             return error.code
         place.call("ssm", "terminate_session", SessionId=str(made["SessionId"]))
@@ -357,12 +357,12 @@ def _pacing(place: Place) -> Answer:
 
 
 def _session_resource(place: Place) -> Answer:
-    session = place.session(*place.policies.job("Activate"))
+    aws = place.assumed(*place.policies.job("Activate"))
     trial = refused(
         "ssm:TerminateSession",
         "TerminateSession of a session that does not exist, without permission",
         lambda: place.call(
-            "ssm", "terminate_session", session=session, SessionId=f"{place.run.name}-0123456789abcdef0"
+            "ssm", "terminate_session", aws=aws, SessionId=f"{place.run.name}-0123456789abcdef0"
         ),
     )
     if trial.allowed is not False:
@@ -377,12 +377,12 @@ def _session_resource(place: Place) -> Answer:
 def _deregister(place: Place) -> Answer:
     node = _node(place)
 
-    def ending(session: AwsSession) -> Callable[[], object]:
-        return lambda: place.call("ssm", "deregister_managed_instance", session=session, InstanceId=node)
+    def ending(aws: AwsSession) -> Callable[[], object]:
+        return lambda: place.call("ssm", "deregister_managed_instance", aws=aws, InstanceId=node)
 
     action = "ssm:DeregisterManagedInstance"
-    other = place.session(*place.policies.job("End", owner=STRANGER))
-    own = place.session(*place.policies.job("End"))
+    other = place.assumed(*place.policies.job("End", owner=STRANGER))
+    own = place.assumed(*place.policies.job("End"))
     trials = [refused(action, "ending a node of another owner", ending(other))]
     if trials[0].allowed is not True:
         trials.append(tried("ending a node of one's owner", _patient(place, ending(own))))

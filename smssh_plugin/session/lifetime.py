@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..aws.tier import ADVANCED, TIER
 from ..errors import ExitStatus, SmsshError
 from ..terminal import line
 
@@ -57,7 +58,7 @@ _PAUSE_LONGEST = 2.0
 _REASON = "smssh"
 _TIER = (
     "managed nodes need the advanced-instances tier of Systems Manager: aws ssm update-service-setting "
-    "--setting-id /ssm/managed-instance/activation-tier --setting-value advanced"
+    f"--setting-id {TIER} --setting-value {ADVANCED}"
 )
 
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..aws.tier import ADVANCED, TIER
 from ..errors import ExitStatus, SmsshError
 from . import policies
 from .model import Policy, Role, literal
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "SETTING", "Part", "Setup"]
 
-SETTING = {"SettingId": "/ssm/managed-instance/activation-tier", "SettingValue": "advanced"}
-"""The service setting of Systems Manager that lets Session Manager reach hybrid nodes (UpdateServiceSetting)."""
+SETTING = {"SettingId": TIER, "SettingValue": ADVANCED}
+"""The advanced tier, as UpdateServiceSetting takes it."""
 _IDLE_MINUTES, _SESSION_MINUTES = 60, 1440
 """The longest that Session Manager takes."""
 

@@ -12,18 +12,17 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from ..aws.tier import ADVANCED, TIER
 from ..errors import SmsshError
 from . import marks
 from .change import CHANGE, KEEP, LEAVE, MAKE, REFUSE, REMOVE, Change
 from .notes import hybrid_nodes
-from .parts import SETTING
 
 if TYPE_CHECKING:
     from .account import Account
 
 __all__ = ["Tier"]
 
-ID, ADVANCED = SETTING["SettingId"], SETTING["SettingValue"]
 _RECORDS = "/smssh/setup"
 _RECORD = re.compile(rf"{_RECORDS}/([^/]+)/tier")
 
@@ -50,7 +49,7 @@ class Tier:
         self._setting: dict[str, Any] = {}
 
     def _look(self) -> None:
-        self._setting = self._account.call("ssm", "get_service_setting", SettingId=ID)["ServiceSetting"]
+        self._setting = self._account.call("ssm", "get_service_setting", SettingId=TIER)["ServiceSetting"]
         found = self._account.find("ssm", "get_parameter", Name=self._parameter)
         self._record = None if found is None else _read(str(found["Parameter"]["Value"]), self._parameter)
         self._others = self._records()
@@ -140,14 +139,14 @@ class Tier:
             )
         if not self._on:
             try:
-                self._account.call("ssm", "update_service_setting", SettingId=ID, SettingValue=ADVANCED)
+                self._account.call("ssm", "update_service_setting", SettingId=TIER, SettingValue=ADVANCED)
             except SmsshError as error:
                 # Refused for certain: what somebody else switches on now is not for an undo.
                 if new and error.reference == "access-denied":
                     with contextlib.suppress(SmsshError):
                         self._account.call("ssm", "delete_parameter", Name=self._parameter)
                 raise
-            self._setting = self._account.call("ssm", "get_service_setting", SettingId=ID)["ServiceSetting"]
+            self._setting = self._account.call("ssm", "get_service_setting", SettingId=TIER)["ServiceSetting"]
         if self._user and self._record.get("by") != self._user:
             self._record["by"] = self._user
             self._account.call(
@@ -206,9 +205,9 @@ class Tier:
 
     def _go_back(self, record: dict[str, Any]) -> None:
         if record["status"] == "Default":
-            self._account.call("ssm", "reset_service_setting", SettingId=ID)
+            self._account.call("ssm", "reset_service_setting", SettingId=TIER)
         else:
-            self._account.call("ssm", "update_service_setting", SettingId=ID, SettingValue=record["before"])
+            self._account.call("ssm", "update_service_setting", SettingId=TIER, SettingValue=record["before"])
 
 
 def _read(text: str, parameter: str) -> dict[str, Any]:

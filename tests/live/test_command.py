@@ -190,6 +190,13 @@ def test_a_report_names_no_account_person_or_resource(text: str, shown: str) -> 
     assert Redaction(caller, "acme-prod", "work").text(text) == shown
 
 
+def test_a_short_name_is_taken_out_where_it_is_a_word_of_its_own() -> None:
+    caller = Caller("arn:aws:iam::111122223333:user/al", "111122223333", "AIDAEXAMPLEEXAMPLE")
+    text = "also allowed: al, the role al-admin, al_b and total of (al) by al."
+    shown = "also allowed: USER, the role al-admin, al_b and total of (USER) by USER."
+    assert Redaction(caller, "", "default").text(text) == shown
+
+
 def test_texts_of_aws_are_no_markdown(emulator: Service, capsys: pytest.CaptureFixture[str]) -> None:
     text = "a|b [x](http://y) <img> @team `c`\nd \x1b]52;c;eA==\x07"
     emulator.sessions.faults.add(Fault("ssm:GetServiceSetting", "Odd", text))

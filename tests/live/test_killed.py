@@ -163,6 +163,23 @@ def test_a_signal_ends_a_run_and_what_it_made_is_removed(
     assert made(emulator) == NOTHING
 
 
+@pytest.mark.parametrize(
+    "operation", ["iam:ListAccountAliases", "iam:ListRoles"], ids=["before the run", "before a step"]
+)
+def test_a_run_that_is_interrupted_before_its_first_step_has_json_with_no_results(
+    emulator: Service, operation: str
+) -> None:
+    fault = emulator.sessions.faults.add(Fault(operation, delay=LIMIT, hang_up=True, times=1))
+    process = start("tier", "--json")
+    until(lambda: fault.happened or process.poll() is not None, f"{operation} is called")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    found = json.loads(out)
+    assert (found["steps"], found["status"], found["error"]) == ([], 143, "the run was interrupted")
+    assert "0 of 1 steps ended; nothing of this run is left" in err
+
+
 def test_a_run_that_is_killed_is_shown_and_removed_where_it_ran_and_elsewhere_once_its_time_is_over(
     emulator: Service,
     account: Account,
