@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from smssh_plugin.durations import format_duration
-from smssh_plugin.live.names import RUN_SECONDS
+from smssh_plugin.live.job import HOLD_SECONDS, MAX_SECONDS
+from smssh_plugin.live.names import JOB_SECONDS, RUN_SECONDS
 from smssh_plugin.live.questions import SUBJECTS
-from smssh_plugin.live.show import cost
+from smssh_plugin.live.show import Bill, cost
 from smssh_plugin.live.steps import STEPS
+from smssh_plugin.live.wanted import INSTANCE_TYPE
 
 AWS = Path(__file__).resolve().parents[1] / "docs" / "aws.md"
 BEGIN = "<!-- Written by dev/docs.py from smssh_plugin/live/questions.py. -->\n"
@@ -25,6 +27,7 @@ The project's tests have no AWS account, and rely on what AWS documents, and on 
 $ smssh doctor --live                     # shows the steps, the time, the cost and the permissions
 $ smssh doctor --live --yes 123456789012  # tries it, in this account and no other
 $ smssh doctor --live owner --yes 123456789012 > answers.md
+$ smssh doctor --live --jobs --image URI  # the same with the steps that need a job, and what the job costs
 ```
 
 The first one changes nothing, unless you type the account id: at a terminal it asks for it.
@@ -49,20 +52,40 @@ The first one changes nothing, unless you type the account id: at a terminal it 
   removal that was denied, that of the [error](errors.md); the steps that ended are printed.
 - **The report** has no account id, no credential, and no name or ARN but those of the run and of AWS: words in capitals
   stand for the others. Read it before you post it.
+- **An interruption before the first step** leaves an empty list of steps in the JSON, and no table.
 - `--json` prints an object with `schema` (1), `smssh`, `applied`, `status` (the exit status), `error` and `steps`,
   each with `id`, `asks`, `answer`, `message`, `evidence` and `seconds`. Without `--yes` it has the plan: `seconds`,
-  `cost`, `actions`, `steps`, and `left`, what runs have in the account.
+  `cost`, `actions`, `steps` (`job`: whether it needs one), and `left`, what runs have in the account.
 - Progress is printed to stderr. `smssh doctor --live --list` lists the steps; a step brings those that it needs.
 
+### Steps that need a job
+
+They are tried with `--jobs` only, because a job costs something: one {instance} (`--instance-type`) for about ten
+minutes. The plan has the price, if the price list can be read. All steps share one processing job, whose entry point
+fails at once, and which is held then. So there is a host to log in to, for {hold} at most; SageMaker ends the job after
+{most}, whatever becomes of smssh. Such a run tries nothing after {job_limit}.
+
+- **The image** is yours to name (`--image URI`): one with Python 3.8 or later in a registry that jobs of the account
+  can read, for instance SageMaker's own image of scikit-learn. If it has no sshd, `--wheels 3.9` (its Python) brings a
+  server. The job runs without a VPC of yours, so that it reaches Session Manager and S3.
+- **The roles** are made by the run, from what `smssh setup` would write: the job gets the policy for jobs, and what
+  every job needs (to read its image, to write its log), and its node the five actions of the node role. So nothing of
+  yours is changed, and a denial is about these policies.
+- **What it makes besides**: a bucket `smssh-live-*` with the bundle, the job, and by the job an activation and a node.
+  At the end, after Ctrl-C and by the next run, the job is stopped first; then the rest is removed. A job may take some
+  minutes to stop. What stays is the job in SageMaker's list and its log, which you can delete.
+- **Logins** are those of the role for trials with the policy for people alone, by your own smssh key. They leave the
+  job's host key among those that smssh remembers.
+
 [The permissions](requests.md#who-runs-smssh-doctor---live) are those of an administrator, but only for roles named
-`smssh-live-*` and for nodes with the run's tag.
+`smssh-live-*` and for nodes with the run's tag, with `--jobs` for buckets and processing jobs of such names too.
 
 | step | asks | makes | needs |
 | --- | --- | --- | --- |
 {steps}
 
-No step starts a job. What needs a host that is online is not tried: sessions with Amazon's service, images of AWS,
-batch transform, SageMaker's remote debugging, source identity.
+Not tried are other kinds of jobs than processing, images of AWS one by one, batch transform, SageMaker's remote
+debugging, source identity, and what takes hours.
 """
 
 
@@ -70,10 +93,16 @@ def section() -> str:
     """The section of docs/doctor.md."""
     rows = []
     for step in STEPS.values():
-        after = ", ".join(f"`{each}`" for each in step.after) or "-"
+        after = ", ".join([*["`--jobs`"] * step.needs_job, *(f"`{each}`" for each in step.after)]) or "-"
         rows.append(f"| `{step.id}` | {step.asks or '-'} | {step.makes or '-'} | {after} |")
     return SECTION.format(
-        cost=cost(list(STEPS.values()), None).replace(" (the price is not known)", ""),
+        cost=cost([each for each in STEPS.values() if not each.needs_job], Bill()).replace(
+            " (the price is not known)", ""
+        ),
+        instance=INSTANCE_TYPE,
+        hold=format_duration(HOLD_SECONDS),
+        most=format_duration(MAX_SECONDS),
+        job_limit=format_duration(JOB_SECONDS),
         limit=format_duration(RUN_SECONDS),
         steps="\n".join(rows),
     )

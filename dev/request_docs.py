@@ -398,7 +398,7 @@ LIVE = (
     Permission(
         "iam:CreateRole, iam:TagRole, iam:PutRolePolicy",
         _LIVE_ROLES,
-        "a role for nodes, one with a path, one for trials",
+        "a role for nodes, one with a path, one for trials; with `--jobs` one for the job",
         ("create_role", "put_role_policy"),
     ),
     Permission(
@@ -409,8 +409,9 @@ LIVE = (
     ),
     Permission(
         "iam:PassRole",
-        f"{_LIVE_ROLES}, where `iam:PassedToService` is `ssm.amazonaws.com`",
-        "activations",
+        f"{_LIVE_ROLES}, where `iam:PassedToService` is `ssm.amazonaws.com`, with `--jobs` or "
+        "`sagemaker.amazonaws.com`",
+        "activations; with `--jobs` the job",
     ),
     Permission(
         "sts:AssumeRole",
@@ -435,14 +436,14 @@ LIVE = (
     ),
     Permission(
         "ssm:DeregisterManagedInstance",
-        "managed instances, where `ssm:resourceTag/SMSSH` is `live`",
-        "the removal of the node",
+        "managed instances, where `ssm:resourceTag/SMSSHJob` is like `smssh-live-*`",
+        "the removal of nodes",
         ("deregister_managed_instance",),
     ),
     Permission(
         "ssm:TerminateSession",
         "`*`",
-        "a session that comes about although the node is offline",
+        "a session that comes about although the node is offline; with `--jobs` those with the host",
         ("terminate_session",),
     ),
     Permission(
@@ -451,7 +452,26 @@ LIVE = (
         "`live.tier`",
         ("get_service_setting", "get_document"),
     ),
-    Permission("pricing:GetProducts", "`*`", "`live.prices`, and the price in the plan; optional"),
+    Permission("pricing:GetProducts", "`*`", "`live.prices`, and the prices in the plan; optional"),
+    Permission(
+        "s3:CreateBucket, s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject, s3:DeleteBucket",
+        "buckets `smssh-live-*`, and their objects",
+        "`--jobs`: the job's bundle, and its removal",
+        ("create_bucket", "list_objects_v2", "delete_objects", "delete_bucket"),
+    ),
+    Permission(
+        "sagemaker:CreateProcessingJob, sagemaker:AddTags, sagemaker:DescribeProcessingJob, "
+        "sagemaker:StopProcessingJob",
+        "processing jobs `smssh-live-*`",
+        "`--jobs`: the job, and its end",
+        ("create_processing_job", "describe_processing_job", "stop_processing_job"),
+    ),
+    Permission(
+        "logs:DescribeLogStreams, logs:GetLogEvents",
+        "the log group `/aws/sagemaker/ProcessingJobs`, and its streams",
+        "`--jobs`: what smssh says in the job's log, if its host does not come online; optional",
+        ("describe_log_streams", "get_log_events"),
+    ),
 )
 """What `smssh doctor --live` needs of who runs it."""
 LIVE_TRIALS = ("add_tags_to_resource", "start_session")
@@ -474,7 +494,7 @@ CALLS = re.compile(
 ON_LAPTOP = ("client", "session", "debug", "setup", "cli")
 """The rooms that call AWS by the names of operations: `aws.call("ssm", "start_session", ...)`."""
 OPERATION = re.compile(
-    r'"(?:ec2|iam|kms|logs|pricing|sagemaker|service-quotas|ssm|sts)",\s*"([a-z_]+)"'
+    r'(?:"(?:ec2|iam|kms|logs|pricing|sagemaker|service-quotas|ssm|sts)"|call\(\s*"s3"),\s*"([a-z0-9_]+)"'
     r'|\("((?:describe|list)_[a-z]+_jobs?)"'
 )
 

@@ -195,7 +195,7 @@ def test_every_call_of_aws_has_its_permission(generator) -> None:
     found = docs.operations(("live",)) - {"register_managed_instance"}  # agents call it without credentials
     assert {*(call for row in docs.LIVE for call in row.calls), *docs.LIVE_TRIALS} == found
     named = {action for row in docs.LIVE for action in row.action.split(", ")}
-    plan = show.plan_as_json(list(STEPS.values()), [], None)
+    plan = show.plan_as_json(list(STEPS.values()), [], show.Bill())
     assert set(plan["actions"]) == named
 
 

@@ -59,7 +59,7 @@ IMPORTS: dict[str, set[str]] = {
     "debug": {"aws", "client", "costs", "definitions", "plugins"},
     "setup": {"aws", "client", "setting_values"},
     "doctor": {"aws", "client", "debug", "definitions", "home", "keys", "plugins"},
-    "live": {"aws", "costs", "home", "setup"},
+    "live": {"aws", "client", "costs", "home", "session", "setup", "submit"},
     "cli": {
         "aws",
         "client",

@@ -46,6 +46,23 @@ SHOWN_UNDER_WAY = 3
     is_flag=True,
     help="Show what can be tried in the account for the questions that only AWS can settle; CHECK is a step then.",
 )
+@click.option(
+    "--jobs",
+    is_flag=True,
+    help="With --live: also the steps that need a job that runs, a small processing job; the plan says what it costs.",
+)
+@click.option(
+    "--image", metavar="URI", help="With --jobs: the image of the job, in a registry that it can read."
+)
+@click.option(
+    "--instance-type", metavar="TYPE", help="With --jobs: the job's one instance. [default: ml.t3.medium]"
+)
+@click.option(
+    "--wheels",
+    metavar="PYTHON",
+    multiple=True,
+    help="With --jobs: the Python of an image that has no sshd, such as 3.11; may be given more than once.",
+)
 @click.option("--yes", metavar="ACCOUNT_ID", help="With --live: try it, if the account is this one.")
 @json_option
 @aws_options
@@ -59,6 +76,10 @@ def doctor(
     verbose: bool,
     list_: bool,
     live: bool,
+    jobs: bool,
+    image: str | None,
+    instance_type: str | None,
+    wheels: tuple[str, ...],
     yes: str | None,
     as_json: bool,
     region: str | None,
@@ -75,7 +96,8 @@ def doctor(
 
     --live makes roles, activations and a node named smssh-live-* in the account, sees what AWS allows with them,
     removes them, and prints a Markdown table for an issue. Without --yes it shows what it would do, and at a
-    terminal asks for the account id.
+    terminal asks for the account id. With --jobs --image URI it starts a small processing job as well, which costs
+    something, logs in to it and ends it.
     """
     if groups and not subnets:
         raise click.UsageError("--security-group goes with --subnet")
@@ -87,15 +109,16 @@ def doctor(
 
     if live:
         if job or pipeline or subnets or verbose:
-            raise click.UsageError("--live goes with --list, --json and --yes only")
+            raise click.UsageError("--live goes with --list, --json, --yes and --jobs only")
         from . import live as live_command
 
         if list_:
             live_command.list_steps(as_json=as_json)
             return 0
-        return live_command.live(AwsSession(region, profile), checks, yes, as_json=as_json)
-    if yes is not None:
-        raise click.UsageError("--yes is for --live")
+        of_job = live_command.wanted_job(jobs=jobs, image=image, instance_type=instance_type, wheels=wheels)
+        return live_command.live(AwsSession(region, profile), checks, yes, as_json=as_json, wanted=of_job)
+    if yes is not None or jobs or image or instance_type or wheels:
+        raise click.UsageError("--yes, --jobs and the options of the job are for --live")
     from ..doctor.case import Case
     from ..doctor.catalogue import SUBJECTS, chosen
     from ..doctor.plugin_checks import plugin_checks

@@ -16,7 +16,6 @@ from ..durations import format_duration
 from ..errors import ExitStatus, SmsshError
 from ..setup.account import ATTEMPTS
 from ..setup.marks import listed, tags_of
-from .names import RUN_SECONDS
 from .policy import Policies, document
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from ..aws.signing import Keys
     from ..setup.account import Account
     from .names import Run
+    from .wanted import Wanted
 
 __all__ = ["PAUSE_SECONDS", "SETTLE_SECONDS", "Place"]
 
@@ -50,12 +50,20 @@ class Place:
         account: the account of the caller.
         run: the run.
         sleep: waits some seconds.
+        wanted: the job that it may start; None for no job.
     """
 
-    def __init__(self, account: Account, run: Run, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        account: Account,
+        run: Run,
+        sleep: Callable[[float], None] = time.sleep,
+        wanted: Wanted | None = None,
+    ) -> None:
         self.account = account
         self.run = run
-        self.policies = Policies(run, account.caller)
+        self.wanted = wanted
+        self.policies = Policies(run, account.caller, with_job=wanted is not None)
         self.sleep = sleep
         self.roles: list[str] = []
         """The roles that are there, or were about to be made."""
@@ -63,11 +71,13 @@ class Place:
         """The activations that are there: id, code."""
         self.nodes: list[str] = []
         """The nodes that are there, the one to try things with first."""
+        self.host = ""
+        """The node that the container of the job has become; the job removes it, or the end of the run does."""
         self.pending = False
         """Whether something was asked for, and no answer has come: it may be there."""
         self.ends = False
         """Whether things are being removed, which takes as long as it takes."""
-        self._sts = IdentityClient(account.aws, "sts", ATTEMPTS)
+        self._clients = {each: IdentityClient(account.aws, each, ATTEMPTS) for each in ("s3", "sts")}
         self._external_id = secrets.token_hex(16)
 
     @property
@@ -81,7 +91,7 @@ class Place:
         """Make one call; its errors are those of `AwsSession.call`.
 
         Args:
-            service: iam, sts or ssm.
+            service: iam, sts, s3, ssm, sagemaker or logs.
             operation: as `create_role`.
             aws: whose call it is; by default the caller's.
             arguments: of the call.
@@ -91,15 +101,15 @@ class Place:
         """
         if not self.ends and time.time() > self.run.until:
             raise SmsshError(
-                f"the run took longer than {format_duration(RUN_SECONDS)}",
+                f"the run took longer than {format_duration(self.run.seconds)}",
                 hint="run it again: what was made is removed",
                 reference="live-too-long",
                 status=ExitStatus.TIMEOUT,
             )
         if operation == "register_managed_instance":
             return self._register(arguments)
-        if service == "sts":
-            return self._sts.call(operation, **arguments)
+        if service in self._clients:
+            return self._clients[service].call(operation, **arguments)
         if aws is not None:
             return aws.call(service, operation, **arguments)
         return self.account.call(service, operation, **arguments)
@@ -112,7 +122,7 @@ class Place:
         """Make a role of the run.
 
         Args:
-            role: `node`, `test` or `path`.
+            role: `node`, `test`, `job` or `path`.
             trust: its trust policy.
             policy: its inline policy.
             path: its path.
@@ -146,7 +156,7 @@ class Place:
             role: of its nodes, as CreateActivation takes it; by default the run's.
             tags: of the activation.
         """
-        made = self._make(
+        made = self.make(
             "ssm",
             "create_activation",
             aws=aws,
@@ -154,7 +164,7 @@ class Place:
             DefaultInstanceName=self.run.name,
             Description=self.run.name,
             RegistrationLimit=1,
-            ExpirationDate=int(time.time()) + RUN_SECONDS,
+            ExpirationDate=int(time.time()) + self.run.seconds,
             **({"Tags": listed(tags)} if tags else {}),
         )
         found = str(made["ActivationId"])
@@ -185,7 +195,7 @@ class Place:
         Its public key belongs to nobody: the modulus is random, and nobody knows its factors. So the node never comes
         online, and nobody can get the credentials of its role.
         """
-        made = self._make(
+        made = self.make(
             "ssm",
             "register_managed_instance",
             ActivationId=activation,
@@ -198,14 +208,16 @@ class Place:
         self.nodes.append(found)
         return found
 
-    def _make(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
-        """Make a call that makes something whose name only its answer says."""
+    def make(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Make a call that makes something which may come about although no answer does."""
         self.pending = True
         try:
             answer = self.call(service, operation, **arguments)
         except SmsshError as error:
             self.pending = error.reference == "aws-unreachable"
             raise
+        self.host = ""
+        """The node that the container of the job has become; the job removes it, or the end of the run does."""
         self.pending = False
         return answer
 
@@ -235,8 +247,12 @@ class Place:
         trust = self.policies.test_trust(self._external_id)
         self.create_role("test", trust, self.policies.test_policy)
 
-    def assumed(self, *statements: Mapping[str, Any]) -> AwsSession:
+    def assumed(self, *statements: Mapping[str, Any], who: str = "") -> AwsSession:
         """A session of the role for trials that may do what these statements allow, and no more.
+
+        Args:
+            statements: what it may do.
+            who: what the name of the session ends with: another one is somebody else for `${aws:userid}`.
 
         Raises:
             SmsshError: the role cannot be assumed.
@@ -248,7 +264,7 @@ class Place:
             "sts",
             "assume_role",
             RoleArn=arn,
-            RoleSessionName=self.run.name,
+            RoleSessionName=f"{self.run.name}{who}",
             ExternalId=self._external_id,
             DurationSeconds=_SESSION_SECONDS,
             Policy=json.dumps(document(*statements), separators=(",", ":")),
@@ -282,11 +298,16 @@ class Place:
             self.sleep(PAUSE_SECONDS)
             waited += PAUSE_SECONDS
 
-    def until(self, look: Callable[[], bool]) -> bool:
-        """Look until something is so, for as long as AWS may take; whether it is."""
+    def until(self, look: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Look until something is so; whether it is.
+
+        Args:
+            look: whether it is so now.
+            seconds: how long it may take; by default as long as AWS may take to know what was made.
+        """
         waited = 0.0
         while not look():
-            if waited >= SETTLE_SECONDS:
+            if waited >= (SETTLE_SECONDS if seconds is None else seconds):
                 return False
             self.sleep(PAUSE_SECONDS)
             waited += PAUSE_SECONDS

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Policies", "document"]
 
 VERSION = "2012-10-17"
+_JOB_LOGS = "arn:{partition}:logs:*:{account}:log-group:/aws/sagemaker/ProcessingJobs"
 
 
 def document(*statements: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,10 +33,12 @@ class Policies:
     Args:
         run: the run.
         caller: whose account it is.
+        with_job: whether the run may start a job.
     """
 
-    def __init__(self, run: Run, caller: Caller) -> None:
+    def __init__(self, run: Run, caller: Caller, *, with_job: bool = False) -> None:
         self._run = run
+        self._with_job = with_job
         self._caller = caller
         self._form = literal(caller.partition, caller.account)
 
@@ -45,7 +48,13 @@ class Policies:
             account=self._caller.account,
             node_role=self._run.roles["node"],
             owner=owner_scheme("team", owner),
+            bundle_prefix=self.bundles,
         )
+
+    @property
+    def bundles(self) -> str:
+        """Where the bundle of the job is stored: in a bucket of the run."""
+        return f"s3://{self._run.name}/bundles"
 
     def job(self, *sids: str, owner: str = "") -> list[dict[str, Any]]:
         """Statements of the policy for jobs, by their names.
@@ -68,6 +77,54 @@ class Policies:
     def node_trust(self) -> dict[str, Any]:
         """The trust policy of the role of nodes."""
         return policies.node(self._plan(self._run.name)).trust(self._form)
+
+    @property
+    def node_policy(self) -> dict[str, Any] | None:
+        """What nodes may do, if one of them is to be online."""
+        if not self._with_job:
+            return None
+        found: dict[str, Any] = policies.node(self._plan(self._run.name)).policy.document(self._form)
+        return found
+
+    @property
+    def job_trust(self) -> dict[str, Any]:
+        """The trust policy of the role of the job."""
+        condition = {"StringEquals": {"aws:SourceAccount": self._caller.account}}
+        principal = {"Service": "sagemaker.amazonaws.com"}
+        return document(
+            {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole", "Condition": condition}
+        )
+
+    @property
+    def job_policy(self) -> dict[str, Any]:
+        """What the job may do: the policy for jobs, and what every job of SageMaker needs."""
+        made: dict[str, Any] = policies.job(self._plan(self._run.name)).document(self._form)
+        logs = self._form(_JOB_LOGS)
+        own = [
+            {
+                "Sid": "Logs",
+                "Effect": "Allow",
+                "Action": [
+                    "logs:CreateLogGroup",
+                    "logs:CreateLogStream",
+                    "logs:DescribeLogStreams",
+                    "logs:PutLogEvents",
+                ],
+                "Resource": [logs, f"{logs}:log-stream:*"],
+            },
+            {
+                "Sid": "Image",
+                "Effect": "Allow",
+                "Action": [
+                    "ecr:BatchCheckLayerAvailability",
+                    "ecr:BatchGetImage",
+                    "ecr:GetAuthorizationToken",
+                    "ecr:GetDownloadUrlForLayer",
+                ],
+                "Resource": "*",
+            },
+        ]
+        return document(*made["Statement"], *own)
 
     def test_trust(self, external_id: str) -> dict[str, Any]:
         """The trust policy of the role for trials: the caller alone, until the run is over.
@@ -96,7 +153,16 @@ class Policies:
             statement = {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource}
             return {**statement, "Condition": condition}
 
+        logs = self._form(_JOB_LOGS)
+        with_job = (
+            allow("Channel", "ssmmessages:OpenDataChannel", "*"),
+            allow("Sessions", ["ssm:TerminateSession", "ssm:ResumeSession"], "*"),
+            allow("Find", "ssm:DescribeInstanceInformation", "*"),
+            allow("HostKeys", "ssm:ListTagsForResource", nodes),
+            allow("JobLogs", ["logs:DescribeLogStreams", "logs:GetLogEvents"], f"{logs}*"),
+        )
         return document(
+            *(with_job if self._with_job else ()),
             allow("Activate", "ssm:CreateActivation", "*"),
             allow("TagNew", "ssm:AddTagsToResource", "*", "aws:RequestTag"),
             allow("TagNode", "ssm:AddTagsToResource", nodes, "aws:ResourceTag"),

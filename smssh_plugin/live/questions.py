@@ -10,9 +10,6 @@ from dataclasses import dataclass
 
 __all__ = ["SUBJECTS", "Question", "Subject"]
 
-_JOB = "it needs a job that runs"
-_HOST = "it needs a host that is online, and so a job that runs"
-
 
 @dataclass(frozen=True)
 class Question:
@@ -53,13 +50,18 @@ SUBJECTS = (
         "requests accepted by botocore's service model",
         True,
         False,
-        (Question("the service's own checks", why_not="it needs a job of each kind"),),
+        (
+            Question("the service's own checks of processing jobs", "live.job"),
+            Question("of the other kinds", why_not="it needs a job of each kind"),
+        ),
     ),
     Subject(
         "job containers, pipelines, batch transform",
         False,
         True,
         (
+            Question("whether a released job ends as its entry point did", "live.job-end"),
+            Question("smssh's lines in the job's log", "live.job-log"),
             Question("images of AWS", why_not="it needs a job with each image"),
             Question("AdditionalModelDataSources in batch transform", why_not="it needs a transform job"),
         ),
@@ -74,7 +76,13 @@ SUBJECTS = (
                 "whether nodes get the tags of their activation, and are found by them", "live.registration"
             ),
             Question("whether StartSession is throttled above 3 calls a second", "live.pacing"),
-            Question("sessions with Amazon's service; other limits", why_not=_HOST),
+            Question("whether a container comes online", "live.job-online"),
+            Question("whether its job can change its state tag", "live.host-tags"),
+            Question("whether ssh logs in to it", "live.login"),
+            Question(
+                "sizes of messages, idle time-outs, sessions that are cut",
+                why_not="it needs hours, or a setting of the account",
+            ),
         ),
     ),
     Subject(
@@ -83,7 +91,8 @@ SUBJECTS = (
         True,
         (
             Question(
-                "whether the documents for SSH and port forwarding are allowed for its targets", why_not=_JOB
+                "whether the documents for SSH and port forwarding are allowed for its targets",
+                why_not="it needs a training job with remote debugging",
             ),
         ),
     ),
@@ -122,8 +131,13 @@ SUBJECTS = (
             Question("on sessions without a document", "live.no-document"),
             Question("on the resource of TerminateSession", "live.session-resource"),
             Question("on the end of nodes", "live.deregister"),
-            Question("on the condition for ending one's own sessions", why_not=_HOST),
-            Question("whether source identity and session tags reach jobs", why_not=_JOB),
+            Question("on the owner's condition for a host that is online", "live.host-owner"),
+            Question("on opening data channels", "live.data-channel"),
+            Question("on the condition for ending one's own sessions", "live.own-sessions"),
+            Question(
+                "whether source identity and session tags reach jobs",
+                why_not="it needs jobs that are submitted with them, of each kind",
+            ),
         ),
     ),
     Subject(

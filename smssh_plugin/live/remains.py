@@ -1,7 +1,8 @@
 """What runs have made in the account: found by the names and tags of their roles, and removed.
 
-The same code ends a run and what a killed run left. Whatever a run makes has one of its roles, and a role is made
-before what has it and removed after that. So nothing is lost, whichever call a run is killed at.
+The same code ends a run and what a killed run left. Whatever a run makes has one of its roles, or stands for the one
+of its job, and a role is made before what has it and removed after that. So nothing is lost, whichever call a run is
+killed at.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SmsshError
 from ..setup.marks import tags_of
+from . import job
 from .names import END, PATH, PREFIX, Run, run_of_role
 from .place import PAUSE_SECONDS
 from .running import Mark, ended
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Remains", "left_by_others", "remove"]
 
 _SECONDS = re.compile(r"[0-9]{1,10}")
+_FOUND_BY = ("job", "node")
+"""The roles by which the rest is found."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,10 @@ def left_by_others(account: Account) -> list[Remains]:
 
 
 def remove(place: Place, roles: Sequence[str], progress: Callable[[str], None]) -> None:
-    """Remove what the run of a place has: activations, nodes, and then its roles, the role of nodes last.
+    """Remove what the run of a place has: its job, activations, nodes, its bucket, and then its roles.
 
-    The rest is removed even if one of them cannot be, except the role of nodes: the others are found by it.
+    The rest is removed even if one of them cannot be, except the roles of jobs and of nodes: the others are found by
+    them. The job is the first, because it may make activations as long as it runs.
 
     Args:
         place: the account and the run; what it knows is removed, too, though a listing does not show it yet.
@@ -102,13 +107,20 @@ def remove(place: Place, roles: Sequence[str], progress: Callable[[str], None]) 
 
     if place.pending:
         place.sleep(PAUSE_SECONDS)  # until a listing has what no answer has named
+    has_job = place.run.roles["job"] in roles
+    if has_job:
+        attempt("the job, if there was one", partial(job.end, place))
     if roles:
         for activation in dict.fromkeys([*place.activations, *_ids(place, roles, errors, nodes=False)]):
             attempt("an activation", partial(place.end_activation, activation))
-        for node in dict.fromkeys([*place.nodes, *_ids(place, roles, errors, nodes=True)]):
+        for node in dict.fromkeys(
+            [*place.nodes, *([place.host] if place.host else []), *_ids(place, roles, errors, nodes=True)]
+        ):
             attempt("the node", partial(place.end_node, node))
+    if has_job:
+        attempt("the bucket", partial(job.remove_bucket, place))
     for kind, name in place.run.roles.items():
-        if name in roles and not (kind == "node" and errors):
+        if name in roles and not (kind in _FOUND_BY and errors):
             attempt(f"the role {name}", partial(place.end_role, name))
     if errors:
         raise errors[0]

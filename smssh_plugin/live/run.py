@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._version import __version__
 from ..errors import ExitStatus, SmsshError
-from .names import Run
+from .names import JOB_SECONDS, RUN_SECONDS, Run
 from .place import Place
 from .remains import left_by_others, remove
 from .running import Mark
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ..setup.account import Account
-    from .steps import Step
+    from .step import Step
+    from .wanted import Wanted
 
 __all__ = ["Record", "Result", "chosen", "run"]
 
@@ -49,14 +50,15 @@ class Record:
     left: bool = False
 
 
-def chosen(names: Iterable[str]) -> list[Step]:
+def chosen(names: Iterable[str], *, with_job: bool = False) -> list[Step]:
     """The steps of some names, and those that they come after, in order; all for no names.
 
     Args:
         names: ids, with `live.` in front or without.
+        with_job: whether a job may be started.
 
     Raises:
-        SmsshError: there is no such step.
+        SmsshError: there is no such step, or it needs a job.
     """
     wanted: set[str] = set()
     todo = [name if name.startswith("live.") else f"live.{name}" for name in names if name != "live"]
@@ -68,10 +70,21 @@ def chosen(names: Iterable[str]) -> list[Step]:
                 reference="no-step",
                 status=ExitStatus.USAGE,
             )
+        if STEPS[name].needs_job and not with_job:
+            raise SmsshError(
+                f"{name} needs a job that runs",
+                hint="add --jobs --image IMAGE; the plan says what that costs",
+                reference="no-job",
+                status=ExitStatus.USAGE,
+            )
         if name not in wanted:
             wanted.add(name)
             todo += STEPS[name].after  # the list grows under way
-    return [step for name, step in STEPS.items() if name in wanted or not todo]
+    return [
+        step
+        for name, step in STEPS.items()
+        if name in wanted or (not todo and (with_job or not step.needs_job))
+    ]
 
 
 def run(
@@ -81,6 +94,7 @@ def run(
     *,
     sleep: Callable[[float], None] = time.sleep,
     record: Record,
+    wanted: Wanted | None = None,
 ) -> None:
     """Remove what ended runs left, run the steps, and remove what they made.
 
@@ -90,6 +104,7 @@ def run(
         progress: called with a line for each thing that is done.
         sleep: waits some seconds.
         record: gets what becomes of it.
+        wanted: the job that steps may start; None for no job.
 
     Raises:
         SmsshError: what runs left cannot be looked at or removed, and nothing was tried; or what this one made cannot
@@ -108,7 +123,10 @@ def run(
         record.left = True
         remove(Place(account, each.run, sleep), each.roles, lambda _: None)
         record.left = False
-    place = Place(account, Run.new(account.aws.region), sleep)
+    if any(each.needs_job for each in steps):
+        place = Place(account, Run.new(account.aws.region, JOB_SECONDS), sleep, wanted)
+    else:
+        place = Place(account, Run.new(account.aws.region, RUN_SECONDS), sleep)
     mark = Mark(place.run)
     with mark.held():
         record.left = True

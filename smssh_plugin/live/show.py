@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..durations import format_duration
 from ..errors import ExitStatus
 from ..terminal import line
+from .job import LOG_GROUP, MAX_SECONDS
 from .questions import SUBJECTS
+from .steps import STEPS
 from .trials import Verdict
 
 if TYPE_CHECKING:
@@ -20,14 +24,17 @@ if TYPE_CHECKING:
     from .redaction import Redaction
     from .remains import Remains
     from .run import Result
-    from .steps import Step
+    from .step import Step
+    from .wanted import Wanted
 
 __all__ = [
     "SCHEMA",
+    "Bill",
     "cost",
     "exit_status",
     "makes_node",
     "markdown",
+    "needs_job",
     "plan_as_json",
     "plan_lines",
     "results_as_json",
@@ -50,20 +57,37 @@ def exit_status(results: Sequence[Result]) -> ExitStatus:
 # --------------------------------------------------------------------------------------------------- the plan
 
 
-def plan_lines(steps: Sequence[Step], left: Sequence[Remains], price: Price | None) -> Iterator[str]:
+@dataclass(frozen=True)
+class Bill:
+    """What a run may cost.
+
+    Attributes:
+        node: the price of a managed node, an hour; None where it is not known.
+        instance: the same of the instance of the job.
+        wanted: the job; None for no job.
+    """
+
+    node: Price | None = None
+    instance: Price | None = None
+    wanted: Wanted | None = None
+
+
+def plan_lines(steps: Sequence[Step], left: Sequence[Remains], bill: Bill) -> Iterator[str]:
     """What a run would do.
 
     Args:
         steps: in order.
         left: what other runs have in the account.
-        price: of a managed node, an hour, if it is known.
+        bill: what it may cost.
     """
     for step in steps:
         yield f"  {step.id:22}  {step.asks or 'makes what the next steps need'}"
         if step.makes:
             yield f"{'':26}makes {step.makes}"
-    yield f"about {format_duration(_seconds(steps))}; {cost(steps, price)}"
+    yield f"about {format_duration(_seconds(steps))}; {cost(steps, bill)}"
     yield "what it makes is named smssh-live-*, and removed at the end, also after an error or Ctrl-C"
+    if needs_job(steps):
+        yield f"what stays: the job in SageMaker's list of jobs, and its log in {LOG_GROUP}, which AWS keeps"
     yield f"needs {', '.join(_actions(steps))}"
     for each in left:
         names = ", ".join(each.roles)
@@ -78,14 +102,14 @@ def plan_lines(steps: Sequence[Step], left: Sequence[Remains], price: Price | No
             )
 
 
-def plan_as_json(steps: Sequence[Step], left: Sequence[Remains], price: Price | None) -> dict[str, Any]:
+def plan_as_json(steps: Sequence[Step], left: Sequence[Remains], bill: Bill) -> dict[str, Any]:
     """The same for programs."""
     return {
         "schema": SCHEMA,
         "smssh": __version__,
         "applied": False,
         "seconds": _seconds(steps),
-        "cost": cost(steps, price),
+        "cost": cost(steps, bill),
         "actions": _actions(steps),
         "steps": [
             {
@@ -94,6 +118,7 @@ def plan_as_json(steps: Sequence[Step], left: Sequence[Remains], price: Price | 
                 "makes": step.makes or None,
                 "after": list(step.after),
                 "seconds": step.seconds,
+                "job": step.needs_job,
             }
             for step in steps
         ],
@@ -104,20 +129,43 @@ def plan_as_json(steps: Sequence[Step], left: Sequence[Remains], price: Price | 
     }
 
 
-def cost(steps: Sequence[Step], price: Price | None) -> str:
+def cost(steps: Sequence[Step], bill: Bill) -> str:
     """What a run costs, in one clause.
 
     Args:
         steps: its steps.
-        price: of a managed node, an hour, if it is known.
+        bill: the prices.
     """
     if not makes_node(steps):
         return "no charge: it makes nothing that AWS bills"
-    known = f"{price.amount:g} {price.currency}" if price is not None else "the price is not known"
+    nodes = sum("managed node" in each.makes for each in steps)
+    node = "one hour of a managed node" if nodes == 1 else f"one hour of each of {nodes} managed nodes"
+    if bill.wanted is None or not needs_job(steps):
+        return (
+            f"no job is started; with the advanced tier AWS may bill {node} ({_price(bill.node)}): there is one, "
+            "for about a minute, and it is never online"
+        )
+    seconds = sum(each.seconds for each in steps if each.needs_job)
     return (
-        f"no job is started; with the advanced tier AWS may bill one hour of a managed node ({known}): there is one, "
-        "for about a minute, and it is never online"
+        f"one {bill.wanted.instance_type} for about {format_duration(seconds)}, {format_duration(MAX_SECONDS)} at most "
+        f"({_price(bill.instance, seconds)}); with the advanced tier AWS may bill {node} ({_price(bill.node)})"
     )
+
+
+def _price(price: Price | None, seconds: int = 0) -> str:
+    """A price an hour, and what some seconds cost."""
+    if price is None:
+        return "the price is not known"
+    known = f"{price.amount:g} {price.currency}"
+    if not seconds:
+        return known
+    hours = timedelta(seconds=seconds) / timedelta(hours=1)
+    return f"{known} an hour, so about {price.amount * hours:.2g} {price.currency}"
+
+
+def needs_job(steps: Sequence[Step]) -> bool:
+    """Whether one of the steps starts a job."""
+    return any(each.needs_job for each in steps)
 
 
 def makes_node(steps: Sequence[Step]) -> bool:
@@ -141,6 +189,9 @@ def _actions(steps: Sequence[Step]) -> list[str]:
         "ssm:DeleteActivation",
         "ssm:DeregisterManagedInstance",
     ]
+    if needs_job(steps):
+        makes += ["s3:DeleteBucket", "s3:DeleteObject", "s3:ListBucket"]
+        makes += ["sagemaker:DescribeProcessingJob", "sagemaker:StopProcessingJob"]
     return sorted({*makes, *(action for step in steps for action in step.actions)})
 
 
@@ -198,7 +249,7 @@ def markdown(results: Sequence[Result], redaction: Redaction, place: str) -> Ite
             if answer is not None:
                 cells = (answer.verdict.value, _quoted(redaction.text(answer.message)))
             else:
-                cells = ("not tried", question.why_not or f"`{question.step}` was not run")
+                cells = ("not tried", question.why_not or _not_run(question.step))
             yield f"| {text} | {question.text} | {cells[0]} | {cells[1]} |"
             text = ""  # the next row is of the same
     yield ""
@@ -213,6 +264,11 @@ def markdown(results: Sequence[Result], redaction: Redaction, place: str) -> Ite
         "Words in capitals stand for account ids, ARNs, and the names of people, roles and nodes. Read it before you "
         "post it."
     )
+
+
+def _not_run(step: str) -> str:
+    """Why a step has no answer."""
+    return f"`{step}` was not run" + (": it needs `--jobs`" if STEPS[step].needs_job else "")
 
 
 def _quoted(text: str) -> str:

@@ -14,7 +14,24 @@ from ..errors import SmsshError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Answer", "Trial", "Verdict", "judged", "no", "refused", "tried", "untried", "yes"]
+    from .place import Place
+
+__all__ = [
+    "STRANGER",
+    "Answer",
+    "Trial",
+    "Verdict",
+    "judged",
+    "no",
+    "patient",
+    "refused",
+    "tried",
+    "untried",
+    "yes",
+]
+
+STRANGER = "smssh-live-nobody"
+"""An owner that is not the run's."""
 
 _BY_OTHERS = re.compile(
     r"(?:service|resource) control policy|permissions boundary|VPC endpoint policy|resource-based policy"
@@ -119,6 +136,11 @@ def refused(action: str, what: str, call: Callable[[], object]) -> Trial:
     named = denied(said)
     other = allowed is False and named is not None and named[0] != action
     return Trial(what, False, None if code or other else allowed, said)
+
+
+def patient(place: Place, call: Callable[[], object]) -> Callable[[], object]:
+    """Makes a call that should be allowed, again while it is denied: policies and tags take a moment."""
+    return lambda: place.patiently("access-denied", call)
 
 
 def _made(call: Callable[[], object]) -> tuple[bool | None, str, str]:

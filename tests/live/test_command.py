@@ -20,6 +20,7 @@ from tests.live.accounts import ACCOUNT, NOTHING, made
 from tests.waiting import LIMIT
 
 if TYPE_CHECKING:
+    from tests.costs.price_list import PriceList
     from tests.local.service_harness import Service
 
 READS = ("Get", "List", "Describe")
@@ -60,8 +61,10 @@ def test_the_plan_has_every_step_the_time_the_cost_and_the_permissions(
     assert emulator
     assert main(["doctor", "--live"]) == 0
     shown = capsys.readouterr().out
-    assert [line.split()[0] for line in shown.splitlines() if line.startswith("  live.")] == list(STEPS)
+    free = [each.id for each in STEPS.values() if not each.needs_job]
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith("  live.")] == free
     assert "may bill one hour of a managed node (0.007 USD)" in shown
+    assert "no job is started" in shown
     assert "makes a role that only you can assume, for 15 minutes" in shown
     assert f"nothing was tried: add --yes {ACCOUNT} to try it" in shown
     assert "sts:AssumeRole" in shown
@@ -70,6 +73,31 @@ def test_the_plan_has_every_step_the_time_the_cost_and_the_permissions(
     assert plan["applied"] is False
     assert [each["id"] for each in plan["steps"]] == ["live.tier"]
     assert plan["cost"] == "no charge: it makes nothing that AWS bills"
+
+
+def test_the_plan_of_a_run_with_a_job_says_what_the_job_costs(
+    emulator: Service, price_list: PriceList, capsys: pytest.CaptureFixture[str]
+) -> None:
+    price_list.instance("ml.t3.medium", "0.0600000000", component="Processing")
+    assert main(["doctor", "--live", "--jobs", "--image", "x"]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith("  live.")] == list(STEPS)
+    assert (
+        "one ml.t3.medium for about 9 min 40 s, 30 min at most (0.06 USD an hour, so about 0.0097 USD)"
+        in shown
+    )
+    assert "AWS may bill one hour of each of 2 managed nodes (0.007 USD)" in shown
+    assert "what stays: the job in SageMaker's list of jobs, and its log" in shown
+    assert "sagemaker:CreateProcessingJob" in shown
+    assert made(emulator) == NOTHING
+    words = ["--live", "--jobs", "--image", "x", "--instance-type", "ml.m5.xlarge"]
+    assert main(["doctor", *words, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert "one ml.m5.xlarge for about 9 min 40 s" in plan["cost"]
+    assert next(each["id"] for each in plan["steps"] if each["job"]) == "live.job"
+    # Steps that need no job start none.
+    assert main(["doctor", "owner", *words, "--json"]) == 0
+    assert "no job is started" in json.loads(capsys.readouterr().out)["cost"]
 
 
 def test_steps_are_listed_and_come_with_what_they_need(
@@ -89,8 +117,13 @@ def test_steps_are_listed_and_come_with_what_they_need(
     ("words", "said"),
     [
         (["--live", "nothing"], "there is no step 'live.nothing'"),
-        (["--live", "--job", "x"], "--live goes with --list, --json and --yes only"),
-        (["--yes", ACCOUNT], "--yes is for --live"),
+        (["--live", "--job", "x"], "--live goes with --list, --json, --yes and --jobs only"),
+        (["--yes", ACCOUNT], "--yes, --jobs and the options of the job are for --live"),
+        (["--jobs", "--image", "x"], "--yes, --jobs and the options of the job are for --live"),
+        (["--live", "--jobs"], "--jobs needs the image of the job"),
+        (["--live", "--image", "x"], "--image is for --jobs"),
+        (["--live", "--wheels", "3.11"], "--wheels is for --jobs"),
+        (["--live", "login"], "live.login needs a job that runs"),
         (
             ["--live", "--yes", "000000000000"],
             f"--yes is '000000000000', and the credentials are of {ACCOUNT}",

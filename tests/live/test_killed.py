@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,13 +15,16 @@ import pytest
 from smssh_plugin.aws.session import AwsSession
 from smssh_plugin.cli import main
 from smssh_plugin.errors import SmsshError
+from smssh_plugin.live import job, job_steps
 from smssh_plugin.live.names import END
 from smssh_plugin.live.place import Place
 from smssh_plugin.live.remains import left_by_others
 from smssh_plugin.live.run import Record, chosen, run
+from smssh_plugin.live.wanted import Wanted
 from smssh_plugin.local.faults import Fault
 from smssh_plugin.setup.account import Account
 from tests.live.accounts import ACCOUNT, NOTHING, made
+from tests.local.service_harness import IMAGE
 from tests.waiting import LIMIT, until
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ class Failing:
         self.after = False
         self.error = error
         self.made = 0
+        self.operations: list[str] = []
         self.changes = False
         self._dead = False
         plain: Callable[..., dict[str, Any]] = Place.call
@@ -57,6 +62,7 @@ class Failing:
             if self._dead:
                 raise self.error
             self.made += 1
+            self.operations.append(operation)
             fails = self.made == self.number
             if fails:
                 self.changes = not operation.startswith(READS)
@@ -71,14 +77,22 @@ class Failing:
 
         patch.setattr(Place, "call", call)
 
-    def every_call(self, action: Callable[[], object]) -> Iterator[str]:
-        """Do something that fails at each of its calls in turn, until it makes no further call."""
-        number = 0
+    def every_call(self, action: Callable[[], object], since: str = "") -> Iterator[str]:
+        """Do something that fails at each of its calls in turn, until it makes no further call.
+
+        Args:
+            action: does it.
+            since: the operation that is the first to fail; by default the first one that is made.
+        """
+        self.operations.clear()
+        if since:
+            self._fails(action, 0, after=False)
+        number = self.operations.index(since) if since else 0
         while self._fails(action, number := number + 1, after=False):
             changes = self.changes
             yield f"before call {number}"
-            if changes:
-                assert self._fails(action, number, after=True)
+            # A job takes its time to stop: the last calls are not as many each time.
+            if changes and self._fails(action, number, after=True):
                 yield f"after call {number}"
 
     def _fails(self, action: Callable[[], object], number: int, *, after: bool) -> bool:
@@ -96,7 +110,15 @@ class Failing:
 
 def live(account: Account, *steps: str) -> None:
     """A run; without steps it only removes what others left."""
-    run(chosen(steps) if steps else [], account, lambda _: None, record=Record())
+    found = chosen(steps, with_job=True) if steps else []
+    run(
+        found,
+        account,
+        lambda _: None,
+        sleep=lambda _: time.sleep(0.01),
+        record=Record(),
+        wanted=Wanted(IMAGE),
+    )
 
 
 @pytest.fixture
@@ -122,9 +144,47 @@ def test_what_a_run_leaves_that_is_ended_at_any_call_is_removed(
         live(account)
         assert made(emulator) == NOTHING, where
     if isinstance(error, Killed):
-        assert min(left.values()) > 1, left
+        assert min(left[each] for each in ("roles", "activations", "nodes")) > 1, left
     else:
         assert clean > 15
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Killed()], ids=["interrupted", "killed"])
+def test_the_job_of_a_run_that_is_ended_at_any_call_is_stopped_and_what_it_needs_is_removed(
+    emulator: Service, environment: pytest.MonkeyPatch, account: Account, error: BaseException
+) -> None:
+    environment.setattr(job_steps, "ONLINE_SECONDS", 0.0)  # the emulator's job runs, and never has a host
+    failing = Failing(environment, error)
+    left: dict[str, int] = dict.fromkeys(NOTHING, 0)
+    for where in failing.every_call(lambda: live(account, "job-online"), since="create_bucket"):
+        found = made(emulator)
+        for kind in found:
+            left[kind] += bool(found[kind])
+        live(account)
+        until(lambda: made(emulator) == NOTHING, f"nothing is left: {where}")
+    assert failing.operations.count("create_processing_job") > 1
+    if isinstance(error, Killed):
+        assert min(left["jobs"], left["buckets"]) > 1, left
+
+
+def test_a_job_that_does_not_stop_keeps_what_it_is_found_by(
+    emulator: Service, environment: pytest.MonkeyPatch, account: Account
+) -> None:
+
+    async def stop(_name: str, _kind: object = None) -> None:
+        """Takes its time."""
+
+    environment.setattr(emulator.runner, "stop", stop)
+    environment.setattr(job_steps, "ONLINE_SECONDS", 0.0)
+    environment.setattr(job, "END_SECONDS", 0.0)
+    with pytest.raises(SmsshError, match="has not stopped within"):
+        live(account, "job-online")
+    (name,) = made(emulator)["jobs"]
+    assert made(emulator)["roles"] == [f"{name}-job", f"{name}-node"]
+    emulator.release(name)
+    until(lambda: made(emulator)["jobs"] == [], "the job has ended")
+    live(account)
+    assert made(emulator) == NOTHING
 
 
 def start(*steps: str, **variables: str) -> subprocess.Popen[str]:
@@ -161,6 +221,20 @@ def test_a_signal_ends_a_run_and_what_it_made_is_removed(
     assert "Traceback" not in err
     assert "| on session documents | not tried | `live.documents` was not run |" in out
     assert made(emulator) == NOTHING
+
+
+@pytest.mark.parametrize("operation", ["sagemaker:CreateProcessingJob", "sagemaker:DescribeProcessingJob"])
+def test_a_signal_ends_a_run_with_a_job_and_the_job(emulator: Service, operation: str) -> None:
+    fault = emulator.sessions.faults.add(Fault(operation, delay=LIMIT, hang_up=True, times=1))
+    process = start("job-online", "--jobs", "--image", IMAGE)
+    until(lambda: fault.happened or process.poll() is not None, f"{operation} is called")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert "steps ended; nothing of this run is left" in err
+    assert "Traceback" not in err
+    assert "| whether ssh logs in to it | not tried | `live.login` was not run: it needs `--jobs` |" in out
+    until(lambda: made(emulator) == NOTHING, "nothing is left")
 
 
 @pytest.mark.parametrize(

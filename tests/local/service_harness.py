@@ -67,6 +67,8 @@ class SteeredRunner:
     most: int = 0
     stopped: set[str] = field(default_factory=set)
     debugged: list[tuple[str, bool]] = field(default_factory=list)
+    usual: str = "succeed"
+    """The outcome of jobs that say none."""
     released: dict[str, asyncio.Event] = field(default_factory=dict)
     line: Callable[[Job, str, str], None] | None = None
 
@@ -77,7 +79,7 @@ class SteeredRunner:
         self.most = max(self.most, len(self.running))
         gate = self.released.setdefault(job.name, asyncio.Event())
         environment = job.request.get("Environment", {})
-        outcomes = environment.get("OUTCOME", "succeed").split(",")
+        outcomes = environment.get("OUTCOME", self.usual).split(",")
         tags = job.request.get("Tags") or []
         earlier = sum(other.request.get("Tags") == tags for other in self.jobs[:-1]) if tags else 0
         what = outcomes[min(earlier, len(outcomes) - 1)]

@@ -25,7 +25,7 @@ from .sagemaker_requests import SageMakerRequests
 from .session_requests import Sessions, channel_action
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ..keyring import Keyring
     from ..sagemaker.resources import Store
@@ -110,15 +110,27 @@ class Enforcement:
         if kind == "client":
             return self._account.client(name)
         if kind == "job":
-            return self._account.job(key.role)
+            return self._job(key.role)
         if kind == "node":
-            node = self._service.nodes.nodes.get(name)
-            return self._account.node("" if node is None else node.activation.role, name)
+            return self._node(name)
         if kind == "function":
             return self._account.function(name)
         return issued.principal(key, self._account.guardrails) or self._account.unknown(
             name.rpartition("/")[2]
         )
+
+    def _job(self, role: str) -> Principal:
+        """A job, by the ARN of its role."""
+        name = role.rpartition("/")[2]
+        made = issued.service_principal("job", name, "SageMaker", self._account.guardrails)
+        return made or self._account.job(role)
+
+    def _node(self, name: str) -> Principal:
+        """A managed node, by its id."""
+        node = self._service.nodes.nodes.get(name)
+        role = "" if node is None else node.activation.role
+        made = issued.service_principal("node", role.rpartition("/")[2], name, self._account.guardrails)
+        return made or self._account.node(role, name)
 
     def ssm(self, key: Key | None, operation: str, members: Mapping[str, Any]) -> None:
         """Decide a call of SSM.
@@ -209,7 +221,7 @@ class Enforcement:
             s3: a boto3 client of its own.
             role: the ARN of the job's role.
         """
-        principal = self._account.job(role)
+        principal = self._job(role)
 
         def check(params: Mapping[str, Any], model: Any, **_: Any) -> None:
             try:
@@ -272,9 +284,11 @@ class Enforcement:
         self.entries.append(Entry(next(self._numbers), principal, question, decision, fatal))
         return decision
 
-    def labels(self) -> Collection[str]:
-        """The labels of all statements that somebody's rights consist of."""
-        return [each.label for policy in self._account.policies.values() for each in policy.statements]
+    def may_have(self, label: str) -> bool:
+        """Whether somebody's rights may have a statement of this label: of the folder, or of what is made later."""
+        own = [each.label for policy in self._account.policies.values() for each in policy.statements]
+        policy = label.partition("/")[0]
+        return label in own or not any(each.startswith(f"{policy}/") for each in own)
 
     def _node_tags(self, node: str) -> Mapping[str, str] | None:
         found = self._service.nodes.nodes.get(node)

@@ -1,8 +1,8 @@
 """Roles that are made in the emulator's IAM, and sessions of them: what each may do.
 
 `smssh local --iam FOLDER` knows the principals of `smssh setup` from the folder. A role that is made while it runs
-(CreateRole, PutRolePolicy) and assumed, with a session policy or without, may do what its policies allow. As a role of
-nodes it is accepted; its nodes may do nothing.
+(CreateRole, PutRolePolicy) and assumed, with a session policy or without, may do what its policies allow; so may
+jobs and managed nodes that have it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .known_keys import check_keys
 if TYPE_CHECKING:
     from ..keyring import Key
 
-__all__ = ["SESSION_POLICY", "passes_to_nodes", "principal"]
+__all__ = ["SESSION_POLICY", "passes_to_nodes", "principal", "service_principal"]
 
 SESSION_POLICY = "session"
 """What session policies are called here; for AWS they have no name."""
@@ -45,6 +45,27 @@ def principal(key: Key, guardrails: tuple[Policy, ...]) -> Principal | None:
     except SmsshError:  # a policy that is not evaluated may deny something
         rights = Rights()
     return Principal("", role.name, str(assumed.session_name), rights, path=role.path)
+
+
+def service_principal(
+    kind: str, role_name: str, session: str, guardrails: tuple[Policy, ...]
+) -> Principal | None:
+    """A job or a node with a role that was made here; None if there is no such role.
+
+    Args:
+        kind: `job` or `node`.
+        role_name: the name of the role, without its path.
+        session: the name of the role session.
+        guardrails: the organization's policies.
+    """
+    role = _role(role_name)
+    if role is None:
+        return None
+    try:
+        rights = _rights(role, None, guardrails)
+    except SmsshError:  # as above
+        rights = Rights()
+    return Principal(kind, role.name, session, rights, path=role.path)
 
 
 def passes_to_nodes(name: str) -> bool:

@@ -12,7 +12,7 @@ Below `/_smssh/`, which is not a bucket's name, in JSON:
 * `GET settings`, `POST settings`: `idle_seconds`, `max_seconds`, `signed_clients`, `tier`,
   `token_seconds`; `latency_seconds`, which holds for connections from then on.
 * `GET iam?after=NUMBER`, `POST iam`: with `--iam`, the decisions so far; and the statements, as `POLICY/SID`, that do
-  not count from now on: `{"without": ["smssh-people/Find"]}`.
+  not count from now on: `{"without": ["smssh-people/Find"]}`; those of session policies are `session/SID`.
 * `POST nodes/ID`: `{"rotate": true}` has its agent replace its key.
 """
 
@@ -209,7 +209,7 @@ class _Control:
         labels = body.get("without")
         if body.keys() != {"without"} or not isinstance(labels, list):
             raise _Refused("`without` is all that can be changed: a list of POLICY/SID")
-        unknown = [label for label in labels if label not in iam.labels()]
+        unknown = [label for label in labels if not iam.may_have(str(label))]
         if unknown:
             raise _Refused(f"there is no statement {unknown[0]}")
         iam.without = frozenset(labels)
