@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT = 30.0
 """Seconds for the answer to everything but a retry that is waited for."""
+LOGIN_LIMIT = 10.0
+"""Seconds that a login waits until the job's code is kept as it is."""
 START_LIMIT = 600.0
 """Seconds after which a placeholder that nobody could enter gives up."""
 REMINDER_SECONDS = 60.0
@@ -93,6 +95,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="TIME",
         help="end after this time, even if somebody is logged in",
     )
+    # For programs: no line in the help.
+    changes = commands.add_parser("changes")
+    logged_in = commands.add_parser("logged-in")
     hold = commands.add_parser("hold", help="hold at the next failure or at the end")
     note = commands.add_parser("note", help="keep a text that `status --json` shows from now on")
     extend = commands.add_parser("extend", help="make the hold last longer")
@@ -102,13 +107,15 @@ def parser() -> argparse.ArgumentParser:
         (placeholder, _placeholder),
         (status, _status),
         (report, _report),
+        (changes, _changes),
+        (logged_in, _logged_in),
         (hold, _hold),
         (note, _note),
         (extend, _extend),
         (retry, _retry),
         (release, _release),
     ):
-        if command is not placeholder:
+        if command not in (placeholder, changes, logged_in):
             command.add_argument("--json", action="store_true", help="print the answer as JSON")
         command.set_defaults(function=function)
     note.add_argument("text", help="the text, of at most 4000 characters; it takes the place of the last one")
@@ -297,6 +304,25 @@ def _report(options: argparse.Namespace) -> int:
     if report.get("gpu"):
         lines += ["", report["gpu"].rstrip()]
     put("\n".join(lines))
+    return 0
+
+
+def _changes(_: argparse.Namespace) -> int:
+    """What people have changed in the code, for `smssh diff`; see `code_answer`."""
+    from pathlib import Path
+
+    from ..supervisor.code_answer import send
+
+    status: protocol.Status = _ask({"op": "status"})
+    run = boot.run_dir()
+    assert run is not None  # the supervisor has just answered there
+    send(Path(run), status["code_dir"], sys.stdout.buffer)
+    return 0
+
+
+def _logged_in(_: argparse.Namespace) -> int:
+    """A login begins, and waits until the code is kept as it is now; see `code_changes`."""
+    _ask({"op": "logged_in"}, LOGIN_LIMIT, 0.0)
     return 0
 
 

@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "connect": ("connect", "connect", "Log in to a job's container, or run a command there."),
     "costs": ("costs", "costs", "Show what SSH in jobs took and cost: node hours, hold minutes, money."),
     "debug": ("debug", "debug", "Watch a pipeline, fix the step that fails while it is held, and report."),
+    "diff": ("diff", "diff", "Show what people have changed in a job's code, as a patch."),
     "doctor": ("doctor", "doctor", "Find out what keeps you from logging in, and who has to do what."),
     "extend": ("remote", "extend", "Give a held job more time."),
     "forward": ("forward", "forward", "Forward a port by Session Manager alone, without SSH."),

@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 import termios
 import time
 from functools import partial
@@ -29,6 +30,8 @@ from ..files import write_atomically
 from . import authorized_keys
 
 CHUNK = 65536
+KEEP_SECONDS = 12.0
+"""How long the first copy waits until the job's code is kept as it is."""
 TERMINAL_LINGER = 0.2
 """Seconds without output after which a terminal whose shell has ended is closed."""
 
@@ -58,7 +61,8 @@ async def _serve(folder: Path, port: int, control: int = 0) -> None:
         await Session(process, folder, user, shell).run()
 
     async def listen(port: int) -> Any:
-        return await _listen(port, key, partial(_Access, user, folder / "authorized_keys"), handle_process)
+        access = partial(_Access, user, folder / "authorized_keys")
+        return await _listen(port, key, access, handle_process, partial(_Files, folder.parent))
 
     servers = [await listen(port)]
     try:
@@ -78,7 +82,11 @@ async def _serve(folder: Path, port: int, control: int = 0) -> None:
 
 
 async def _listen(
-    port: int, key: Any, access: Callable[[], _Access], handle_process: Callable[[Any], Any]
+    port: int,
+    key: Any,
+    access: Callable[[], _Access],
+    handle_process: Callable[[Any], Any],
+    files: Callable[[Any], _Files],
 ) -> Any:
     # A socket of our own: it is not an error of asyncssh's that the port of a server that was killed is still
     # in use by the connections that it had.
@@ -92,7 +100,7 @@ async def _listen(
         # OpenSSH's client says only to what calls itself so that the reader of the output is gone; see _extend.
         server_version=f"OpenSSH-like_AsyncSSH_{asyncssh.__version__}",
         process_factory=handle_process,
-        sftp_factory=_Files,
+        sftp_factory=files,
         allow_scp=True,
         agent_forwarding=True,
         encoding=None,
@@ -103,9 +111,24 @@ async def _listen(
 
 
 class _Files(asyncssh.SFTPServer):  # type: ignore[misc]
-    """SFTP that says how it ended: without an exit status, OpenSSH's scp (9.0 on) fails after copying."""
+    """SFTP that says how it ended: without an exit status, OpenSSH's scp (9.0 on) fails after copying.
 
-    def __init__(self, channel: Any) -> None:
+    Args:
+        run: the container's private folder.
+        channel: asyncssh's channel.
+    """
+
+    def __init__(self, run: Path, channel: Any) -> None:
+        # As the session script does, which is not run for this: the code is kept before it may be changed.
+        if not (run / "code" / "kept").exists():
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(
+                    [str(run / "bin" / "smssh-hook"), "logged-in"],
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=KEEP_SECONDS,
+                    check=False,
+                )
         super().__init__(channel)
         self._smssh_channel = channel
 

@@ -82,6 +82,14 @@ smssh_set() {{
     if eval "[ -n \\"\\${{$1+x}}\\" ]"; then SMSSH_SENT="$SMSSH_SENT$1 "; else export "$1=$2"; fi
 }}
 [ ! -r {environment} ] || . {environment}
+# The job's code is kept as it is before somebody may change it; what only asks or decides does not.
+if [ ! -e {kept} ]; then
+    case ${{smssh_command-}} in
+        'smssh-hook '*[!A-Za-z0-9\\ =-]*) {hook} logged-in </dev/null >/dev/null 2>&1 ;;
+        'smssh-hook '*) ;;
+        *) {hook} logged-in </dev/null >/dev/null 2>&1 ;;
+    esac
+fi
 cd "$HOME" 2>/dev/null || cd /
 if [ -n "${{smssh_command+x}}" ]; then
     {sftp}
@@ -248,6 +256,8 @@ def write_files(context: Context, keys: Sequence[str], command: Sequence[str] = 
         "folder": quoted(str(folder)),
         "environment": quoted(str(folder / "environment")),
         "code": quoted(context.code_dir),
+        "kept": quoted(str(context.run_dir / "code" / "kept")),
+        "hook": quoted(str(context.run_dir / "bin" / "smssh-hook")),
         "sftp": '[ "$smssh_command" != {0} ] || exec {0}'.format(quoted(sftp)) if sftp else ":",
         "not_twice": _NOT_TWICE,
     }

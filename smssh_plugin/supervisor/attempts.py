@@ -58,6 +58,8 @@ class Attempts:
         self.command: list[str] = []
         self.began = 0.0
         """When it started, in seconds since the epoch."""
+        self.first_began = 0.0
+        """When the first one started; 0 before that."""
         self.results: dict[int, protocol.AttemptResult] = {}
         self.holder = holder
         self._context = context
@@ -105,6 +107,7 @@ class Attempts:
                 self.running = True
                 self.number += 1
                 self.began = began
+                self.first_began = self.first_began or began
             self._reached_start = True
             number = self.number
             self._context.attempt, self._context.exit_code = number, None
@@ -139,6 +142,7 @@ class Attempts:
             began = self.began
             if not self.number:  # over before the socket was there; init may still come to say that it runs
                 self.number, self.began = 1, self._clock.now()
+                self.first_began = self.first_began or self.began
         self._context.attempt, self._context.exit_code = self.number, exit_code
         return Failure(
             attempt=self.number,

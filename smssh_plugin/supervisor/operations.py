@@ -12,6 +12,7 @@ from ..errors import ExitStatus, SmsshError
 from . import protocol
 from .attempts import Attempts
 from .clock import Clock
+from .code_changes import CodeChanges
 from .hold import Holds, Outcome, Requester
 from .lifecycle import Lifecycle
 from .notifier import Notifier
@@ -75,6 +76,7 @@ class Operations:
         )
         self._report = Report(context, plugins, self.attempts, self._peers, clock)
         self._note = ""
+        self._code = CodeChanges(context, clock.now, self._connected)
 
     # ---------------------------------------------------------------------------- the supervisor's own calls
 
@@ -120,7 +122,9 @@ class Operations:
             ValueError, TypeError, AttributeError, KeyError, OverflowError: it is not understood.
         """
         if request["op"] == "attach":
-            return self.attempts.attach(request)
+            attached = self.attempts.attach(request)
+            self._code.moved()
+            return attached
         if request["op"] == "before":
             return self.attempts.begin(request)
         if request["op"] == "failed":
@@ -141,6 +145,9 @@ class Operations:
             return self._status()
         if request["op"] == "report":
             return self._report.read()
+        if request["op"] == "logged_in":
+            self._code.logged_in(running=self.attempts.running, began=self.attempts.first_began)
+            return {"ok": True}
         if request["op"] == "hold":
             return self.holds.request()
         if request["op"] == "note":
@@ -188,7 +195,9 @@ class Operations:
         """Before the first attempt; held once."""
         first = self.attempts.is_first_start()
         if first and request.get("point") == "start" and self._plugins.hold(self._context, "start", None):
-            return self.holds.keep("start", "before the entry point", requester)
+            outcome = self.holds.keep("start", "before the entry point", requester)
+            self._code.begins(1)
+            return outcome
         return Outcome()
 
     def _failed(self, request: protocol.Failed, requester: Requester) -> Outcome:
@@ -211,7 +220,7 @@ class Operations:
         why = f"the entry point ended with exit status {exit_code}" + (
             f"; {first} failed first" if first else ""
         )
-        return self.holds.keep("failure", why, requester)
+        return self._keep("failure", why, requester)
 
     def _succeeded(self, request: protocol.Succeeded, requester: Requester) -> Outcome:
         """An attempt succeeded; held when `end` is a point of it, or with other hosts of the job."""
@@ -219,11 +228,19 @@ class Operations:
         self.attempts.end_before_hooks()
         self.attempts.close(exit_code)
         if self._is_held("end", exit_code):
-            return self.holds.keep("end", "the entry point has succeeded", requester)
+            return self._keep("end", "the entry point has succeeded", requester)
         if self._peers.all and not self.holds.decided:
             why = "the entry point has succeeded here, and other hosts of the job have not ended"
-            return self.holds.keep("end", why, requester, with_others=True)
+            return self._keep("end", why, requester, with_others=True)
         return self.holds.take_decided()
+
+    def _keep(self, point: str, why: str, requester: Requester, *, with_others: bool = False) -> Outcome:
+        """Hold after an attempt; what changes in the code meanwhile is people's."""
+        self._code.held(self.attempts.first_began)
+        outcome = self.holds.keep(point, why, requester, with_others=with_others)
+        if outcome.action == "retry":
+            self._code.begins(self.attempts.number + 1)
+        return outcome
 
     def _is_held(self, point: str, exit_code: int) -> bool:
         return not self.holds.decided and (

@@ -124,6 +124,14 @@ if TYPE_CHECKING:
 
         op: Literal["report"]
 
+    class LoggedIn(TypedDict):
+        """Sent by `smssh-hook logged-in`, which a login runs before anything of its own: it may change the code.
+
+        Answer: `Done`.
+        """
+
+        op: Literal["logged_in"]
+
     class RequestHold(TypedDict):
         """Sent by `smssh-hook hold`: hold at the next failure or at the end.
 
@@ -182,6 +190,7 @@ if TYPE_CHECKING:
         End,
         AskStatus,
         AskReport,
+        LoggedIn,
         RequestHold,
         Note,
         Extend,
