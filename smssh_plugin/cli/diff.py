@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["diff"]
 
 
+# Long: a parameter for each option, and its help.
 @click.command("diff")
 @click.argument("address")
 @click.option(
@@ -91,26 +92,22 @@ def diff(
         prefix = b"" if repository is None else repository.prefix
         found = diffs.make(connection, source, prefix, everything=everything)
     _warn(found, source)
-    if not found.patch:
-        if as_json:
-            click.echo(json.dumps(_as_json(found, address, None, None), indent=1))
-        raise diffs.nothing(found, address)
     commit = None
-    if output is not None:
+    if found.patch and output is not None:
         output.write_bytes(found.patch)
-    if branch is not None:
-        assert repository is not None
-        commit = branches.commit(
-            repository, branch, found.patch, f"Change what failed in {address}", _trailers(address, node)
-        )
+    if found.patch and branch is not None and repository is not None:
+        subject = f"Change the code of {node.step or node.job} as it was changed in its job"
+        commit = branches.commit(repository, branch, found.patch, subject, _trailers(address, node))
     if as_json:
         click.echo(json.dumps(_as_json(found, address, branch, commit), indent=1))
-    elif stat:
+    if not found.patch:
+        raise diffs.nothing(found, address)
+    if stat and not as_json:
         put(found.stat.rstrip("\n"))
-    elif output is None and branch is None:
-        _show(found.patch)
-    else:
+    if output is not None or branch is not None:
         _say_what_next(output, branch, repository, found)
+    elif not as_json and not stat:
+        _show(found.patch)
     return 0
 
 

@@ -103,8 +103,7 @@ def commit(repository: Repository, name: str, patch: bytes, subject: str, traile
             said = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0].removeprefix("error: ")
             raise SmsshError(
                 f"the patch does not apply to HEAD: {line(said)}",
-                hint="the job's code is not what HEAD has; check out the commit that was submitted, or write the patch "
-                "with -o and use `git apply --3way`",
+                hint="check out the commit that was submitted, or write the patch with -o and use `git apply --3way`",
                 reference="patch-does-not-apply",
             )
         tree = _said(repository, ["write-tree"], index)
@@ -146,7 +145,7 @@ def _said(
 def _git(
     folder: Path, words: Sequence[str], environ: Mapping[str, str] | None = None, data: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git in a folder, with the user's configuration, but for that repository whatever the environment says."""
+    """Run git in a folder, with the user's configuration, and without variables that name another repository."""
     own = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     try:
         return subprocess.run(

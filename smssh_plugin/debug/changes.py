@@ -151,7 +151,7 @@ def parse(answer: IO[bytes]) -> Changes:
     if told.get("error"):
         raise SmsshError(
             f"the container cannot tell what was changed: {line(str(told['error'])[:500])}",
-            hint="the code has to be in a folder of its own, with at most 50,000 files",
+            hint="submit the code in a folder of its own, with at most 50,000 files",
             reference=NO_CODE,
         )
     if told.get("base") is not True:

@@ -26,9 +26,9 @@ def send(run_dir: Path, code_dir: str, out: BinaryIO) -> None:
     The line has `version`, `code_dir`, `base` (false before the first login or hold), `error`, `taken`, `why`,
     `changes` (path, before and after, each null or with kind, digest and size), `attempts` (the same for the start of
     each attempt after a hold, by its number), `unsure` (the same, of what changed while the entry point ran and
-    somebody was logged in, and counts as the entry point's), `files` (digests of the base's files, by path), `unread` and
-    `too_large` (paths that are left out), and `blobs` (digest and size of each content that follows). Paths are UTF-8,
-    with other bytes as surrogates (PEP 383).
+    somebody was logged in, and counts as the entry point's), `files` (digests of the base's files, by path), `unread`
+    and `too_large` (paths that are left out), and `blobs` (digest and size of each content that follows).
+    Paths are UTF-8, with other bytes as surrogates (PEP 383).
 
     Args:
         run_dir: the container's private folder.
@@ -54,7 +54,7 @@ def send(run_dir: Path, code_dir: str, out: BinaryIO) -> None:
         answer["error"] = state["error"]
     elif state:
         try:
-            contents = _compare(run_dir, state, answer)
+            answer, contents = _Answer(run_dir, state).made()
         except (TooLargeError, ValueError, OSError) as error:
             answer["error"] = str(error)
     out.write(json.dumps(answer).encode() + b"\n")
@@ -63,77 +63,94 @@ def send(run_dir: Path, code_dir: str, out: BinaryIO) -> None:
     out.flush()
 
 
-def _compare(run_dir: Path, state: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, str]:
-    """Fill the answer; where each content lies, by its digest.
+class _Answer:
+    """What is sent where there is a base.
 
-    Raises:
-        TooLargeError, ValueError, OSError: as `scan`.
+    Args:
+        run_dir: the container's private folder.
+        state: what state.json holds.
     """
-    code_dir = state["code_dir"]
-    base, last = tree_of(state["base"]), tree_of(state["last"])
-    now = scan(code_dir, run_dir, last)
-    objects = run_dir / FOLDER / "objects"
-    unsure = {path: _entry(before) for path, before in state["unsure"].items()}
-    if state["running"]:
-        kept = base
-        base, more = followed(kept, last, now, state)
-        unsure = {**{path: kept.get(path) for path in more}, **unsure}
-    contents: dict[str, str] = {}
-    left_out: dict[str, set[str]] = {"unread": set(), "too_large": set()}
-    sizes: dict[str, int] = {}
 
-    def described(path: str, entry: Entry | None, place: str) -> dict[str, Any] | None:
-        """An entry as it is sent; its content is sent too, if it can be."""
-        if entry is None:
-            return None
-        if entry.kind == "file" and entry.digest not in contents:
-            source = objects / entry.digest if entry.digest else objects / "none"
-            if source.exists():
-                contents[entry.digest] = str(source)
-            elif place and entry.digest and sum(sizes.values()) + entry.size <= SENT_LIMIT:
-                contents[entry.digest] = place
-            elif place:
-                left_out["unread" if entry.problem else "too_large"].add(path)
-            if entry.digest in contents:
-                sizes[entry.digest] = entry.size
-        told = _told(entry.digest) if entry.kind == "link" else entry.digest
-        return {"kind": entry.kind, "digest": told, "size": entry.size}
+    def __init__(self, run_dir: Path, state: Mapping[str, Any]) -> None:
+        self._run_dir = run_dir
+        self._state = state
+        self._code_dir = str(state["code_dir"])
+        self._contents: dict[str, str] = {}
+        """Where contents that are sent lie, by their digests."""
+        self._sizes: dict[str, int] = {}
+        self._unread: set[str] = set()
+        self._too_large: set[str] = set()
 
-    def listed(changes: Iterable[Change], place: str = "") -> list[dict[str, Any]]:
-        """Changes as they are sent; what is there now can be taken from `place`."""
+    def made(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The line of JSON, and where each content lies, by its digest.
+
+        Raises:
+            TooLargeError, ValueError, OSError: as `scan`.
+        """
+        state = self._state
+        base, last = tree_of(state["base"]), tree_of(state["last"])
+        now = scan(self._code_dir, self._run_dir, last)
+        unsure = {path: _entry(before) for path, before in state["unsure"].items()}
+        if state["running"]:
+            kept = base
+            base, more = followed(kept, last, now, state)
+            unsure = {**{path: kept.get(path) for path in more}, **unsure}
+        maybe = [
+            (path, unsure[path], now.get(path)) for path in sorted(unsure) if path in base or path in now
+        ]
+        answer = {
+            "version": 1,
+            "code_dir": self._code_dir,
+            "base": True,
+            "error": "",
+            "taken": state["taken"],
+            "why": state["why"],
+            "changes": self._listed(differing(base, now), present=True),
+            "attempts": {
+                number: self._listed((path, _entry(before), _entry(after)) for path, before, after in changes)
+                for number, changes in state["attempts"].items()
+            },
+            "unsure": self._listed(maybe, present=True),
+            "files": {_told(path): entry.digest for path, entry in base.items() if entry.kind == "file"},
+        }
+        answer["unread"] = sorted(map(_told, self._unread))
+        answer["too_large"] = sorted(map(_told, self._too_large))
+        answer["blobs"] = sorted(self._sizes.items())
+        return answer, self._contents
+
+    def _listed(self, changes: Iterable[Change], *, present: bool = False) -> list[dict[str, Any]]:
+        """Changes as they are sent; `present`: what they are now is what lies in the folder now."""
         return [
             {
                 "path": _told(path),
-                "before": described(path, before, ""),
-                "after": described(path, after, place and os.path.join(place, path)),
+                "before": self._described(path, before, present=False),
+                "after": self._described(path, after, present=present),
             }
             for path, before, after in changes
         ]
 
-    answer["changes"] = listed(differing(base, now), code_dir)
-    answer["attempts"] = {
-        number: listed((path, _entry(before), _entry(after)) for path, before, after in changes)
-        for number, changes in state["attempts"].items()
-    }
-    answer["unsure"] = listed(
-        (
-            (path, before, now.get(path))
-            for path, before in sorted(unsure.items())
-            if path in base or path in now
-        ),
-        code_dir,
-    )
-    answer.update(
-        code_dir=code_dir,
-        base=True,
-        taken=state["taken"],
-        why=state["why"],
-        files={_told(path): entry.digest for path, entry in base.items() if entry.kind == "file"},
-        unread=sorted(map(_told, left_out["unread"])),
-        too_large=sorted(map(_told, left_out["too_large"])),
-        blobs=sorted(sizes.items()),
-    )
-    return contents
+    def _described(self, path: str, entry: Entry | None, *, present: bool) -> dict[str, Any] | None:
+        """An entry as it is sent; its content is sent too, if it can be."""
+        if entry is None:
+            return None
+        if entry.kind == "file":
+            self._find(path, entry, present)
+        told = _told(entry.digest) if entry.kind == "link" else entry.digest
+        return {"kind": entry.kind, "digest": told, "size": entry.size}
+
+    def _find(self, path: str, entry: Entry, present: bool) -> None:
+        """Note where the content of a file lies."""
+        digest = entry.digest
+        if digest and digest not in self._contents:
+            kept = self._run_dir / FOLDER / "objects" / digest
+            if kept.exists():
+                self._contents[digest] = str(kept)
+            elif present and sum(self._sizes.values()) + entry.size <= SENT_LIMIT:
+                self._contents[digest] = os.path.join(self._code_dir, path)
+        if digest in self._contents:
+            self._sizes[digest] = entry.size
+        elif present:
+            (self._unread if entry.problem else self._too_large).add(path)
 
 
 def _told(path: str) -> str:

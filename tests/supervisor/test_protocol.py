@@ -91,7 +91,7 @@ def wire(tmp_path, monkeypatch):
 
 def command(*words: str) -> int:
     """Run smssh-hook, and forget what it prints."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
         return smssh_hook.main(list(words))
 
 
@@ -129,7 +129,14 @@ def test_all_that_is_sent_is_in_the_protocol_and_the_reverse(wire, monkeypatch) 
     )
     assert decision["action"] == "retry"
     reporter.before()
-    for words in (["status"], ["status", "--json"], ["report"], ["extend", "30m"]):
+    for words in (
+        ["status"],
+        ["status", "--json"],
+        ["report"],
+        ["logged-in"],
+        ["changes"],
+        ["extend", "30m"],
+    ):
         assert command(*words) == (1 if words[0] == "extend" else 0)  # nothing is held now
     thread = threading.Thread(target=lambda: reporter.succeeded(0), daemon=True)
     thread.start()
