@@ -104,8 +104,12 @@ class Changes:
     notes: list[str] = field(default_factory=list)
 
 
-def fetch(connection: Connection) -> Changes:
+def fetch(connection: Connection, timeout: float = FETCH_SECONDS) -> Changes:
     """Ask a container what has been changed.
+
+    Args:
+        connection: a login there.
+        timeout: seconds that it may take.
 
     Raises:
         SmsshError: it cannot tell, its folder of code is not known or too large, or its answer is not one.
@@ -119,7 +123,7 @@ def fetch(connection: Connection) -> Changes:
                     raise _bad(f"it has more than {limit} bytes")
                 answer.write(piece)
 
-        done = connection.run(["smssh-hook", "changes"], timeout=FETCH_SECONDS, on_output=take, limit=1 << 16)
+        done = connection.run(["smssh-hook", "changes"], timeout=timeout, on_output=take, limit=1 << 16)
         if done.status:
             raise _refused(done.status, done.error_text)
         answer.seek(0)

@@ -69,7 +69,12 @@ def make(
 
 
 def of_changes(
-    found: Changes, changes: list[Change], source: Path | None = None, prefix: bytes = b""
+    found: Changes,
+    changes: list[Change],
+    source: Path | None = None,
+    prefix: bytes = b"",
+    *,
+    named: bool = True,
 ) -> Diff:
     """The patch of some of what was found.
 
@@ -78,6 +83,7 @@ def of_changes(
         changes: which changes.
         source: see `make`.
         prefix: see `make`.
+        named: whether a note names what counts as the entry point's, but may be a person's.
 
     Raises:
         SmsshError: there is no git here, or it failed.
@@ -87,7 +93,7 @@ def of_changes(
     for one in changes:
         if not one.is_known and not any(note.startswith(f"{one.name} ") for note in notes):
             notes.append(f"{one.name} is left out: what it was before, or is now, was too large to be kept")
-    if found.unsure:
+    if found.unsure and named:
         names = ", ".join(one.name for one in found.unsure[:NAMES_SHOWN])
         more = f" and {len(found.unsure) - NAMES_SHOWN} more" if len(found.unsure) > NAMES_SHOWN else ""
         notes.append(f"changed while the entry point ran, and taken for its work: {names}{more}")

@@ -19,6 +19,7 @@ __all__ = [
     "Action",
     "Attempt",
     "Event",
+    "HostChanges",
     "Incident",
     "Report",
     "Step",
@@ -162,6 +163,8 @@ class Attempt:
         exit_code: how it ended.
         seconds: how long it ran; None where nobody could be asked any more.
         by: job (the first one), debugger (a retry of `smssh debug`), or somebody (anybody else's retry).
+        diff: what people had changed in the code when it began, of whatever origin: a fix of the debugger's, too; a
+            patch that may be cut; "" where nothing was, or where that is not known.
     """
 
     step: str
@@ -170,6 +173,32 @@ class Attempt:
     exit_code: int
     seconds: float | None
     by: str
+    diff: str = ""
+
+
+@dataclass
+class HostChanges:
+    """What people, and the debugger, have changed in the code of one host.
+
+    Attributes:
+        step: the name of the step.
+        address: the host's address.
+        code_dir: the folder of the code in the container.
+        seen: when that was looked at last.
+        files: the paths that were changed, relative to the folder.
+        diff: the patch, which may be cut.
+        notes: what is left out, and why.
+        patch_file: the name of the file in the report's folder that has all of it; "" if there is no such file.
+    """
+
+    step: str
+    address: str
+    code_dir: str
+    seen: float
+    files: list[str]
+    diff: str
+    notes: list[str]
+    patch_file: str
 
 
 @dataclass(frozen=True)
@@ -206,6 +235,8 @@ class Report:
         steps: those that have started, in the order of their start.
         incidents: the holds that were found, in the order they were found.
         attempts: the attempts of steps that were held.
+        changes: what was changed in the code of steps that were held.
+        patches: the patches that are written beside the report, by the names of their files; not in report.json.
         events: the event log.
         generated: when this was written.
         generator: the program and its version.
@@ -224,6 +255,8 @@ class Report:
     steps: list[Step] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
+    changes: list[HostChanges] = field(default_factory=list)
+    patches: dict[str, bytes] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     generated: float = field(default_factory=time.time)
     generator: str = "smssh"

@@ -20,6 +20,7 @@ from ..durations import format_duration
 from ..errors import SmsshError
 from . import fix as fixes
 from . import logs, validate, why
+from .captured import Captured
 from .causes.find import Log
 from .incidents import Action, Event, Incident
 from .probes import look
@@ -108,6 +109,7 @@ class Shared:
         lost: holds whose login was lost in the middle, by target, attempt and point.
         probes: what looks at each step that failed, before it is fixed.
         earlier: attempts that an earlier run of the debugger has started (step, address, number).
+        captured: what was changed in the code of the hosts.
     """
 
     aws: AwsSession
@@ -121,6 +123,7 @@ class Shared:
     lost: dict[tuple[str, int, str], Incident] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
     earlier: set[tuple[str, str, int]] = field(default_factory=set)
+    captured: Captured = field(default_factory=Captured)
 
 
 class Repair:
@@ -132,15 +135,24 @@ class Repair:
         step: its step.
         address: an address of it that a person can type.
         known: (attempt, point) of holds of this job that were handled already.
+        look: see what was changed, and nothing else; a host that cannot be asked is not worth a word.
     """
 
     def __init__(
-        self, shared: Shared, node: Node, step: Step, address: str, known: set[tuple[int, str]]
+        self,
+        shared: Shared,
+        node: Node,
+        step: Step,
+        address: str,
+        known: set[tuple[int, str]],
+        *,
+        look: bool = False,
     ) -> None:
         self.node = node
         self.step = step.name
         self._defined = step.defined or step.name
         self.address = address
+        self.look = look
         self.incident: Incident | None = None
         self.looked = False
         """Whether the host could be asked at all."""
@@ -174,7 +186,7 @@ class Repair:
         except _Cancelled:
             return
         except SmsshError as error:
-            if self._cancelled.is_set():
+            if self._cancelled.is_set() or self.look:
                 return
             if self.incident is None:
                 # The tag may be older than the end of the container; the next look tells.
@@ -206,7 +218,10 @@ class Repair:
         if noted is not None and noted.retried:
             self._shared.earlier.add((self.step, self.address, noted.attempt + 1))
         self._shared.ran(self.step, self.address, state["attempts"])
-        if state["state"] != "held" or (attempt, point) in self._known:
+        upcoming = attempt + 1 if state["state"] == "held" else 0
+        if self.look or state["state"] != "held" or (attempt, point) in self._known:
+            if state["state"] in ("held", "running"):
+                self._capture(connection, upcoming)
             return
         incident = self._shared.lost.pop((self.node.target, attempt, point), None)
         if incident is None:
@@ -215,6 +230,7 @@ class Repair:
             incident.resolution, incident.resolved = "open", None
         self.incident = incident
         self._known.add((attempt, point))
+        self._capture(connection, upcoming)
         if point == "failure":
             self._fix(connection, incident, state["code_dir"], noted)
         else:
@@ -360,7 +376,22 @@ class Repair:
         self._give_up(connection, "its fix could not be put in")
         return False
 
+    def _capture(self, connection: Connection, upcoming: int) -> None:
+        """See what was changed in the code; the work goes on if that cannot be told.
+
+        Raises:
+            SmsshError: the connection was lost.
+        """
+        try:
+            self._shared.captured.take(connection, self.step, self.address, self.node.host, upcoming)
+        except SmsshError as error:
+            if error.reference == "connection-lost":
+                raise
+            if self._shared.captured.is_new(self.step, self.address, error.message):
+                self._say(error.message, "warn")
+
     def _retry(self, connection: Connection, incident: Incident) -> None:
+        self._capture(connection, incident.attempt + 1)
         self._say("runs its entry point again")
         action = Action("retry", time.time())
         incident.actions.append(action)

@@ -1,4 +1,4 @@
-"""The report folder: report.json (schema version 1, the fields of `model.Report`) and report.html.
+"""The report folder: report.json (schema version 1, the fields of `incidents.Report`), report.html, and patches.
 
 In report.json times are UTC, ISO 8601 with milliseconds; spans are seconds. Environments are listed by name only, and
 the container has masked what a name gives away as a secret; both files are their owner's alone all the same.
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "check", "write"]
 
 _TIMES = frozenset(
-    {"began", "deadline", "ended", "found", "generated", "held_since", "resolved", "started", "time"}
+    {"began", "deadline", "ended", "found", "generated", "held_since", "resolved", "seen", "started", "time"}
 )
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """The report as report.json holds it."""
-    found: dict[str, Any] = _plain(dataclasses.asdict(report))
+    found: dict[str, Any] = _plain(dataclasses.asdict(dataclasses.replace(report, patches={})))
+    del found["patches"]
     for incident, plain in zip(report.incidents, found["incidents"], strict=True):
         plain["error"] = incident.error if incident.point == "failure" else None
     return {"version": found.pop("version"), **found}
@@ -73,6 +74,8 @@ def write(report: Report, folder: Path) -> tuple[Path, Path]:
             # Output of a job may hold halves of characters; they are shown as such, and must not stop the
             # report. Private: output may hold secrets, and the machine may be shared.
             write_atomically(path, text.encode("utf-8", "replace"))
+        for name, patch in report.patches.items():
+            write_atomically(folder / name, patch)
     except OSError as error:
         raise _unwritable(folder, str(error.strerror)) from error
     if failed:

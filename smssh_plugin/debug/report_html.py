@@ -20,7 +20,7 @@ from .why import SURE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .incidents import Incident, Report, Step
+    from .incidents import HostChanges, Incident, Report, Step
 
 __all__ = ["page"]
 
@@ -67,7 +67,7 @@ def page(report: Report) -> str:
         report=report,
         summary=_summary(report),
         timeline=_timeline(report),
-        held=[(one, list(_logs(one, report))) for one in report.incidents],
+        held=[(one, list(_logs(one, report)), *_changes(one, report)) for one in report.incidents],
         failed=[step for step in report.steps if step.status == "Failed" and step.name not in held],
     )
 
@@ -275,6 +275,13 @@ def _logs(incident: Incident, report: Report) -> Iterator[tuple[str, Sequence[st
     for name, found in incident.probes.items():
         shown = found if isinstance(found, str) else json.dumps(found, indent=2, ensure_ascii=False)
         yield f"Probe {name}", shown.splitlines(), False
+
+
+def _changes(incident: Incident, report: Report) -> tuple[bool, HostChanges | None]:
+    """Whether an incident is the last of its host, and what was changed there."""
+    mine = (incident.step, incident.address)
+    last = next(one for one in reversed(report.incidents) if (one.step, one.address) == mine)
+    return incident is last, next((one for one in report.changes if (one.step, one.address) == mine), None)
 
 
 def _join(names: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from ..aws.session import AwsSession
+    from ..client.managed_nodes import Node
     from .causes.find import Finding
 
 __all__ = ["Options", "View", "debug", "exit_status"]
@@ -91,11 +92,13 @@ class View(Protocol):
 class _Holds:
     """What is known of the holds of one host."""
 
-    step: str
+    step: Step
     address: str
     known: set[tuple[int, str]] = field(default_factory=set)
     quiet_until: float = 0.0
     repair: Repair | None = None
+    node: Node | None = None
+    """As it was when it was held; None once what came after that was seen."""
 
 
 def debug(options: Options, aws: AwsSession, view: View) -> Report:
@@ -324,6 +327,8 @@ class _Debugger:
             repair = holds.repair
             if repair is not None and not repair.running:
                 holds.repair = None
+                if self._acted(repair):
+                    holds.node = None
                 # After a retry the tag may lag; a host that could not be asked, or was left to a person, is not
                 # asked again at once.
                 calm = 2 * self._options.poll if repair.looked and self._acted(repair) else ASK_SECONDS
@@ -332,6 +337,13 @@ class _Debugger:
                 holds.quiet_until = time.monotonic() + calm
             if target not in held and holds.repair is None:
                 holds.quiet_until = 0.0
+                if holds.node is not None and not now.finished:
+                    # Somebody has retried it, or let it go: what it began with is still to be seen.
+                    holds.repair = Repair(
+                        self._shared, holds.node, holds.step, holds.address, holds.known, look=True
+                    )
+                    holds.repair.start()
+                holds.node = None
         if now.finished:
             return
         for target, node in held.items():
@@ -342,9 +354,10 @@ class _Debugger:
                 address = node.address  # which none of the other attempts' jobs has
             else:
                 address = step.address if node.host == DEFAULT_HOST else f"{node.host}.{step.address}"
-            holds = self._hosts.setdefault(target, _Holds(step.name, address))
+            holds = self._hosts.setdefault(target, _Holds(step, address))
             if holds.repair is not None or time.monotonic() < holds.quiet_until:
                 continue
+            holds.node = node
             holds.repair = Repair(self._shared, node, step, address, holds.known)
             holds.repair.start()
 
@@ -358,7 +371,10 @@ class _Debugger:
         deadline = time.monotonic() + STOP_SECONDS
         if self._options.timeout is not None:
             deadline = min(deadline, max(began + self._options.timeout, time.monotonic() + 1))
-        while any(repair.running for repair in self._repairs()) and time.monotonic() < deadline:
+        while (
+            any(repair.running and not repair.look for repair in self._repairs())
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
 
     def _repairs(self) -> Iterator[Repair]:
@@ -404,6 +420,7 @@ class _Debugger:
             elif incident.resolution == "running":
                 text = f"{incident.step}: its retry still runs; see how it ends with: smssh status {address}"
                 self._say(Event(time.time(), text, "warn"))
+        self._shared.captured.fill(report)
         report.generated = time.time()
 
     def _say(self, event: Event) -> None:

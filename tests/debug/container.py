@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 HOOK = """\
 #!{python}
-import json, os, subprocess, sys, time
+import hashlib, json, os, subprocess, sys, time
 from pathlib import Path
 
 folder = Path({folder!r})
@@ -27,6 +27,37 @@ def save(**changes):
     fresh.write_text(json.dumps(state))
     fresh.replace(folder / "state.json")
 
+def files(place):
+    return {{str(each.relative_to(place)): each.read_bytes() for each in sorted(place.rglob("*")) if each.is_file()}}
+
+def changed():
+    base, now = files(folder / "base"), files(Path(state["code_dir"]))
+    blobs = {{}}
+    def side(data):
+        if data is None:
+            return None
+        blobs[hashlib.sha256(data).hexdigest()] = data
+        return {{"kind": "file", "digest": hashlib.sha256(data).hexdigest(), "size": len(data)}}
+    changes = [{{"path": name, "before": side(base.get(name)), "after": side(now.get(name))}}
+               for name in sorted({{*base, *now}}) if base.get(name) != now.get(name)]
+    return changes, blobs
+
+def tell_changes():
+    changes, blobs = changed()
+    for begun in state.get("begun", {{}}).values():
+        blobs.update({{key: bytes.fromhex(data) for key, data in begun[1].items()}})
+    begun = {{number: each[0] for number, each in state.get("begun", {{}}).items()}}
+    told = {{"version": 1, "code_dir": state["code_dir"], "base": True, "taken": 1.0, "changes": changes,
+            "attempts": begun, "blobs": [[key, len(data)] for key, data in blobs.items()]}}
+    sys.stdout.flush()
+    sys.stdout.buffer.write(json.dumps(told).encode() + b"\\n" + b"".join(blobs.values()))
+
+def begin():
+    changes, blobs = changed()
+    begun = [changes, {{key: data.hex() for key, data in blobs.items()}}]
+    save(state="running", attempt=state["attempt"] + 1,
+         begun={{**state.get("begun", {{}}), str(state["attempt"] + 1): begun}})
+
 verb = sys.argv[1]
 print("Welcome to this container.")  # as a login shell may
 if verb == "status":
@@ -39,8 +70,12 @@ elif verb == "note":
     if state.get("no_notes"):
         sys.exit("smssh-hook: invalid choice: 'note'")
     save(note=sys.argv[2])
+elif verb == "changes":
+    tell_changes()
+elif verb == "begin":
+    begin()
 elif verb == "retry":
-    save(state="running", attempt=state["attempt"] + 1)
+    begin()
     began = time.time()
     done = subprocess.run([sys.executable, "train.py"], cwd=state["code_dir"], stdout=2)
     save(state="held" if done.returncode else "ended", exit_code=done.returncode)
@@ -82,6 +117,7 @@ class Container:
         self.code.mkdir(parents=True)
         (self.code / "train.py").write_text("import sys\nsys.exit(1)\n")
         (self.code / "train.py").chmod(0o640)
+        shutil.copytree(self.code, folder / "base")
         (folder / "report.json").write_text(json.dumps(REPORT))
         self.set(
             version=1,
@@ -91,7 +127,7 @@ class Container:
             hold={"since": 0.0, "deadline": 4e9, "max_deadline": 5e9, "connected": 0},
             code_dir=str(self.code),
         )
-        hook = programs / "smssh-hook"
+        hook = self.hook = programs / "smssh-hook"
         hook.write_text(HOOK.format(python=sys.executable, folder=str(folder)))
         hook.chmod(0o755)
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,7 @@ def test_a_held_step_is_fixed_and_the_pipeline_goes_on(world: World, tmp_path: P
     assert "Train: failed and is held: ValueError: could not convert" in world.view.text
     assert world.view.events[-1].text == "pipeline Succeeded"
     assert [call.partition(" ")[0] for call in world.container.calls] == [
-        *("status", "report", "note", "note", "retry")
+        *("status", "report", "changes", "note", "note", "changes", "retry")
     ]
     json_path, html_path = report.write(found, tmp_path / "report")
     written = json.loads(json_path.read_text())
@@ -496,7 +497,7 @@ def test_without_a_fix_it_is_left_held_for_a_person(world: World) -> None:
     assert incident.resolution == "held"
     execution = arn.rpartition("/")[2]
     assert f"smssh connect Train.{execution}.pipe.pipeline.sagemaker" in world.view.text
-    assert world.container.calls == ["status --json", "report --json"]
+    assert world.container.calls == ["status --json", "report --json", "changes"]
     assert world.container.state["state"] == "held"
 
 
@@ -551,6 +552,86 @@ def test_each_attempt_of_a_person_is_in_the_report(world: World, monkeypatch: py
         (4, 0, None, "somebody"),
     ]
     assert "Train succeeded on attempt 4" in page(found)
+
+
+def test_what_was_changed_is_in_the_report_and_fixes_a_fresh_run(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a person, who fixes one half by hand and retries, and by the debugger, whose fix is the other."""
+    (world.container.code / "train.py").write_text("import sys\nimport helper\nsys.exit(1)\n")
+    (world.container.folder / "base" / "train.py").write_text("import sys\nimport helper\nsys.exit(1)\n")
+    (world.container.code / "helper.py").write_text("x = 1\n")
+    patch = "--- a/train.py\n+++ b/train.py\n@@ -1,3 +1,3 @@\n import sys\n import helper\n-sys.exit(1)\n+print(1)\n"
+    world.start()
+    world.follow()
+    found = world.debug(fixes=world.container.fixes(Train_patch=patch))
+    assert found.status == "Succeeded"
+    (host,) = found.changes
+    assert (host.files, host.patch_file, host.notes) == (["helper.py", "train.py"], "Train.patch", [])
+    assert [(one.attempt, one.by) for one in found.attempts if one.diff] == [(2, "debugger")]
+    assert "+x = 1\n" in found.attempts[-1].diff
+    assert "+print(1)\n" in found.attempts[-1].diff
+    reports = tmp_path / "report"
+    report.write(found, reports)
+    html = (reports / "report.html").read_text()
+    assert "Before attempt 2" in html
+    assert '<span class="add">+x = 1</span>' in html
+    assert json.loads((reports / "report.json").read_text())["attempts"][-1]["diff"] == host.diff
+    assert "patches" not in json.loads((reports / "report.json").read_text())
+    assert (reports / "Train.patch").stat().st_mode & 0o777 == 0o600
+    # A fresh run of the same code, with what is beside the report.
+    fresh = Container(tmp_path / "fresh", world.container.hook.parent)
+    (fresh.code / "train.py").write_text("import sys\nimport helper\nsys.exit(1)\n")
+    world.container = fresh
+    world.start()
+    world.follow()
+    again = world.debug(fixes=reports)
+    assert again.status == "Succeeded"
+    assert (fresh.code / "helper.py").read_text() == "x = 1\n"
+
+
+def test_a_persons_retry_between_two_looks_has_its_diff(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start()
+    world.follow()
+
+    def by_hand(event: Event) -> None:
+        if "left held" in event.text:
+            (world.container.code / "train.py").write_text("print('by hand')\n")
+            subprocess.run([str(world.container.hook), "begin"], check=True, capture_output=True)
+            set_state(world.service, world.node, "running")
+        elif "pipeline Succeeded" not in event.text:
+            return
+
+    looked = threading.Event()
+    take = repair.Captured.take
+
+    def taken(*arguments: Any) -> None:
+        take(*arguments)
+        if world.container.state["attempt"] == 2 and not looked.is_set():
+            looked.set()
+            world.container.set(state="ended", exit_code=0)
+
+    monkeypatch.setattr(repair.Captured, "take", taken)
+    world.view.on_event = by_hand
+    found = world.debug(timeout=60)
+    assert found.status == "Succeeded"
+    assert looked.is_set()
+    (attempt,) = [one for one in found.attempts if one.attempt == 2]
+    assert attempt.by == "somebody"
+    assert "+print('by hand')\n" in attempt.diff
+
+
+def test_a_container_that_cannot_tell_what_was_changed_is_fixed_all_the_same(world: World) -> None:
+    hook = world.container.hook
+    hook.write_text(hook.read_text().replace('"changes":\n    tell_changes()', '"changes":\n    sys.exit(2)'))
+    world.start()
+    world.follow()
+    found = world.debug(fixes=world.container.fixes(Train_patch=GOOD_PATCH))
+    assert found.status == "Succeeded"
+    assert found.changes == []
+    assert world.view.text.count("the container cannot tell what was changed") == 1
 
 
 ODD: dict[str, list[Any]] = {
