@@ -28,7 +28,7 @@ __all__ = ["debug"]
     "--report",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for report.json and report.html.  [default: smssh-reports/PIPELINE-EXECUTION]",
+    help="Folder for report.json, report.html and patches.  [default: smssh-reports/PIPELINE-EXECUTION]",
 )
 @click.option(
     "--release/--keep",
@@ -54,6 +54,8 @@ def debug(
     The steps must have been submitted with a hold: with_ssh(step, hold="failure"). When a step fails, smssh
     collects its container's report, applies the fix for the step, and runs its entry point again. If that
     succeeds, the pipeline goes on.
+
+    What was changed is in the report for each attempt, and beside it as STEP.patch, which --fixes takes.
 
     The exit status is 0 if the pipeline succeeded, 7 if it did not (nor with CompletedWithFailures), 6 after
     --timeout, 130 after Ctrl-C, and 1 if AWS does not answer for 12 hours. Steps that are held then stay held.

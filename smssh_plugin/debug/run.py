@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..aws.session import AwsSession
     from ..client.managed_nodes import Node
     from .causes.find import Finding
+    from .incidents import Step
 
 __all__ = ["Options", "View", "debug", "exit_status"]
 

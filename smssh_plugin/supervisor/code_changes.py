@@ -67,6 +67,8 @@ class CodeChanges:
         self._now = now
         self._connected = connected
         self._lock = threading.Lock()
+        self._late: threading.Thread | None = None
+        """A look that nobody waits for any more."""
         self._store = _Store(context.run_dir / FOLDER)
         self._base: Tree = {}
         self._last: Tree = {}
@@ -117,10 +119,13 @@ class CodeChanges:
                 except Exception as error:  # noqa: BLE001 - the job goes on, whatever is wrong with us
                     self._fail(error)
 
+        if self._late is not None and self._late.is_alive():
+            return  # this one would only wait for that one
         thread = threading.Thread(target=locked, name="code-changes", daemon=True)
         thread.start()
         thread.join(SECONDS_LIMIT)
         if thread.is_alive():
+            self._late = thread
             _log.warning(
                 "a look at the job's code takes longer than %d s; nothing waits for it", SECONDS_LIMIT
             )

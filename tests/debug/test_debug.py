@@ -66,9 +66,12 @@ class World:
         """Start the pipeline and bring its training step to a hold."""
         first = step("Prepare", "Processing", processing())
         then = step("Train", "Training", training(Environment={"OUTCOME": "hold"}), DependsOn=["Prepare"])
-        self.service.pipeline(definition(first, then))
+        jobs = self.service.runner.jobs
+        before = len(jobs)
+        if not before:
+            self.service.pipeline(definition(first, then))
         arn = self.service.start_pipeline()
-        until(lambda: self.service.runner.running and len(self.service.runner.jobs) == 2, "Train runs")
+        until(lambda: self.service.runner.running and len(jobs) == before + 2, "Train runs")
         self.job = self.service.runner.jobs[-1].name
         state = {"State": "held"} if tagged else {}
         self.node = add_node(self.service, self.job, Step="Train", **state)

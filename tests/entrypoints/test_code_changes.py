@@ -4,10 +4,15 @@ import io
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from smssh_plugin.debug import changes
+from smssh_plugin.errors import SmsshError
+from smssh_plugin.supervisor import code_changes
+from smssh_plugin.supervisor.code_answer import send
+from tests.supervisor.simulated import Simulated
 from tests.waiting import LIMIT, until
 
 FAIL = "import sys\nopen('made.txt', 'a').write('x')\nsys.exit(3)\n"
@@ -241,3 +246,29 @@ def test_the_folder_is_private_and_an_old_one_is_forgotten(job) -> None:
     folder = job.container.run_dir / "code"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {each.stat().st_mode & 0o777 for each in (folder / "objects").iterdir()} == {0o600}
+
+
+def test_a_folder_that_does_not_answer_delays_a_hold_no_longer_than_said(tmp_path, monkeypatch) -> None:
+    """As a network file system whose server is gone: the look goes on, and nothing waits for it."""
+    simulated = Simulated(tmp_path)
+    simulated.context.code_dir = str(tmp_path)
+    let_go = threading.Event()
+    monkeypatch.setattr(code_changes, "SECONDS_LIMIT", 0.1)
+    monkeypatch.setattr(code_changes, "scan", lambda *_, **__: let_go.wait(LIMIT))
+    simulated.at(1.0, lambda: simulated.ask(op="release"))
+    try:
+        assert simulated.fail() == {"action": "release", "exit_code": None}
+        assert not let_go.is_set()
+    finally:
+        let_go.set()
+
+
+def test_a_folder_that_cannot_be_one_of_code_costs_no_hold(tmp_path) -> None:
+    simulated = Simulated(tmp_path)
+    simulated.context.code_dir = "/"
+    simulated.at(1.0, lambda: simulated.ask(op="release"))
+    assert simulated.fail() == {"action": "release", "exit_code": None}
+    out = io.BytesIO()
+    send(tmp_path, "/", out)
+    with pytest.raises(SmsshError, match="is not known"):
+        changes.parse(io.BytesIO(out.getvalue()))
