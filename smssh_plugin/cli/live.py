@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -29,6 +28,7 @@ from ..live.steps import STEPS
 from ..live.wanted import INSTANCE_TYPE, Wanted
 from ..setup.account import Account
 from ..terminal import block, line, put
+from .agreement import agree, place
 from .fast_path import say
 from .terminated import Terminated
 
@@ -131,13 +131,13 @@ def live(
         if as_json:
             click.echo(json.dumps(plan_as_json(steps, left, bill), indent=2))
             return 0
-        put(line(f"{_place(account)}, as {who.arn}"))
+        put(line(f"{place(account)}, as {who.arn}"))
         for each in plan_lines(steps, left, bill):
             put(line(each))
         if not os.isatty(streams.own_stdin()):
             put(line(f"nothing was tried: add --yes {who.account} to try it"))
             return 0
-        _ask(who.account)
+        agree(who.account, "try", "nothing was tried")
     return _run(steps, account, wanted, as_json=as_json)
 
 
@@ -186,29 +186,6 @@ def _run(steps: Sequence[Step], account: Account, wanted: Wanted | None, *, as_j
     if as_json:
         click.echo(json.dumps(results_as_json(record.results, redaction, status, why), indent=2))
     else:
-        place = f"{account.aws.region} ({account.caller.partition})"
-        click.echo(block("\n".join(markdown(record.results, redaction, place))))
+        where = f"{account.aws.region} ({account.caller.partition})"
+        click.echo(block("\n".join(markdown(record.results, redaction, where))))
     return status
-
-
-def _ask(own: str) -> None:
-    """Ask for the account's id on the terminal; stdin itself is /dev/null here, see `streams`.
-
-    Raises:
-        SmsshError: something else was typed.
-    """
-    print("type the account id to try this: ", end="", file=sys.stderr, flush=True)
-    answer = b""
-    while not answer.endswith(b"\n"):
-        piece = os.read(streams.own_stdin(), 1)
-        if not piece:  # the terminal is closed
-            break
-        answer += piece
-    if answer.strip() != own.encode():
-        raise SmsshError("that is not the account id: nothing was tried", reference="not-agreed")
-
-
-def _place(account: Account) -> str:
-    """The account as people know it, and the region."""
-    alias = account.alias
-    return f"account {account.caller.account}{f' ({alias})' if alias else ''}, {account.aws.region}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import streams
@@ -15,6 +14,7 @@ from ..setup.parts import Setup
 from ..setup.plan import Plan
 from ..setup.tier import Tier
 from ..terminal import line, put
+from .agreement import agree, place
 from .fast_path import say
 from .terminated import Terminated
 
@@ -63,7 +63,7 @@ def apply(
             reference="setup-refused",
         )
     if not run.to_do:
-        put(line(f"nothing to do in {_place(account)}"))
+        put(line(f"nothing to do in {place(account)}"))
         status = 0
     else:
         status = _act(run, account, named.yes, "apply", "the next run finishes it, and --undo removes it")
@@ -89,7 +89,7 @@ def undo(aws: AwsSession, named: Named, answers: dict[str, Any], parts: tuple[st
     run = Run(removals_of(plan, account, parts), undo=True)
     _show(run, account)
     if not run.to_do:
-        put(line(f"nothing to remove of the setup {plan.name!r} in {_place(account)}"))
+        put(line(f"nothing to remove of the setup {plan.name!r} in {place(account)}"))
         status = 0
     else:
         status = _act(run, account, named.yes, "undo", "the next --undo goes on")
@@ -138,7 +138,7 @@ def _act(run: Run, account: Account, yes: str | None, what: str, next_run: str) 
         status, why = int(error.status), "ended"
     else:
         count = len(run.done)
-        put(line(f"did {count} of {len(run.to_do)} in {_place(account)}"))
+        put(line(f"did {count} of {len(run.to_do)} in {place(account)}"))
         return 0
     at = f" at {run.current}" if run.current else ""
     put(line(f"{why}{at}: did {len(run.done)} of {len(run.to_do)}; {next_run}"), error=True)
@@ -147,7 +147,7 @@ def _act(run: Run, account: Account, yes: str | None, what: str, next_run: str) 
 
 def _show(run: Run, account: Account) -> None:
     """What is to be done, and where."""
-    put(line(f"{_place(account)}, as {account.caller.arn}"))
+    put(line(f"{place(account)}, as {account.caller.arn}"))
     for each in run.changes:
         put(line(f"{each.verb:7} {each.what}{f': {each.why}' if each.why else ''}"))
         for text in each.lines:
@@ -176,18 +176,4 @@ def _ask(account: Account, what: str) -> None:
             reference="nobody-to-ask",
             status=ExitStatus.USAGE,
         )
-    print(line(f"type the account id to {what} this: "), end="", file=sys.stderr, flush=True)
-    answer = b""
-    while not answer.endswith(b"\n"):
-        piece = os.read(streams.own_stdin(), 1)
-        if not piece:  # the terminal is closed
-            break
-        answer += piece
-    if answer.strip() != own.encode():
-        raise SmsshError("that is not the account id: nothing was changed", reference="not-agreed")
-
-
-def _place(account: Account) -> str:
-    """The account as people know it, and the region."""
-    alias = account.alias
-    return f"account {account.caller.account}{f' ({alias})' if alias else ''}, {account.aws.region}"
+    agree(own, what, "nothing was changed")
