@@ -90,7 +90,13 @@ def diff(
     node = resolve(address, aws)
     with control(address, aws, node=node) as connection:
         prefix = b"" if repository is None else repository.prefix
-        found = diffs.make(connection, source, prefix, everything=everything)
+        found = diffs.make(
+            connection,
+            source,
+            prefix,
+            everything=everything,
+            object_format="sha1" if repository is None else repository.object_format,
+        )
     _warn(found, source)
     commit = None
     if found.patch and output is not None:

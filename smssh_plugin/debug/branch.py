@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Repository", "check_name", "commit"]
 
-_NONE = "0" * 40
 _OURS = (
     "-c",
     "core.hooksPath=/dev/null",
@@ -44,23 +43,31 @@ class Repository:
     Attributes:
         top: its top folder.
         prefix: the path of the code's folder in it, with a `/` at its end; empty for the top itself.
+        object_format: sha1 or sha256, of which the ids of its objects are.
     """
 
     top: Path
     prefix: bytes
+    object_format: str = "sha1"
 
     @classmethod
     def of(cls, folder: Path) -> Repository | None:
         """The repository that a folder is in; None if it is in none.
 
         Raises:
-            SmsshError: there is no git here.
+            SmsshError: there is no git here, or it does not work in that repository.
         """
         done = _git(folder, ["rev-parse", "--show-toplevel", "--show-prefix"])
         lines = done.stdout.split(b"\n")
-        if done.returncode or len(lines) < 2:
+        if b"not a git repository" in done.stderr:
             return None
-        return cls(Path(os.fsdecode(lines[0])), lines[1])
+        if done.returncode or len(lines) < 2:
+            said = line(done.stderr.decode("utf-8", "replace").strip())
+            raise SmsshError(f"git rev-parse failed in {folder}: {said}", reference="git-failed")
+        # git before 2.29 does not know the question, and no other format; before 2.19, it repeats the question.
+        told = _git(folder, ["rev-parse", "--show-object-format"])
+        is_sha256 = not told.returncode and told.stdout.strip() == b"sha256"
+        return cls(Path(os.fsdecode(lines[0])), lines[1], "sha256" if is_sha256 else "sha1")
 
 
 def check_name(repository: Repository, name: str) -> None:
@@ -109,8 +116,8 @@ def commit(repository: Repository, name: str, patch: bytes, subject: str, traile
         tree = _said(repository, ["write-tree"], index)
     text = f"{line(subject)}\n\n" + "".join(f"{key}: {line(value)}\n" for key, value in trailers.items())
     made = _said(repository, ["commit-tree", tree, "-p", head, "-F", "-"], data=text.encode())
-    # With the old value: a branch that somebody has made meanwhile stays theirs.
-    if _git(repository.top, ["update-ref", f"refs/heads/{name}", made, _NONE]).returncode:
+    # With an empty old value: a branch that somebody has made meanwhile stays theirs.
+    if _git(repository.top, ["update-ref", f"refs/heads/{name}", made, ""]).returncode:
         raise _exists(name)
     return made
 

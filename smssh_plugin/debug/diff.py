@@ -45,7 +45,12 @@ class Diff:
 
 
 def make(
-    connection: Connection, source: Path | None = None, prefix: bytes = b"", *, everything: bool = False
+    connection: Connection,
+    source: Path | None = None,
+    prefix: bytes = b"",
+    *,
+    everything: bool = False,
+    object_format: str = "sha1",
 ) -> Diff:
     """Ask a container, and make the patch.
 
@@ -54,6 +59,7 @@ def make(
         source: the code as it was submitted, on this machine; None if that is not known.
         prefix: put in front of each path, with a `/` at its end.
         everything: also what changed while the entry point ran and somebody was logged in.
+        object_format: of the repository that takes the patch; see `git_patch.Git`.
 
     Raises:
         SmsshError: as `changes.fetch`; there is no git here, or it failed.
@@ -65,7 +71,7 @@ def make(
         found.unsure = []
     if source is not None:
         found = with_base_of(found, source)
-    return of_changes(found, found.changes, source, prefix)
+    return of_changes(found, found.changes, source, prefix, object_format=object_format)
 
 
 def of_changes(
@@ -75,6 +81,7 @@ def of_changes(
     prefix: bytes = b"",
     *,
     named: bool = True,
+    object_format: str = "sha1",
 ) -> Diff:
     """The patch of some of what was found.
 
@@ -84,6 +91,7 @@ def of_changes(
         source: see `make`.
         prefix: see `make`.
         named: whether a note names what counts as the entry point's, but may be a person's.
+        object_format: see `make`.
 
     Raises:
         SmsshError: there is no git here, or it failed.
@@ -99,7 +107,7 @@ def of_changes(
         notes.append(f"changed while the entry point ran, and taken for its work: {names}{more}")
     patch, stat = b"", ""
     if known:
-        with scratch() as git:
+        with scratch(object_format) as git:
             trees = Trees.of(git, known, prefix)
             patch, stat = trees.patch(), trees.stat()
     differs = [] if source is None else differing(found, source, known)

@@ -54,12 +54,13 @@ class Git:
 
     Args:
         folder: an empty folder.
+        object_format: sha1 or sha256; a repository of the other takes no patch of binary files.
 
     Raises:
         SmsshError: there is no git here, or it failed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, object_format: str = "sha1") -> None:
         self._program = program()
         self._folder = folder / "repository"
         # Nothing of the user's: no configuration, no repository that GIT_DIR names, no tracing into a file.
@@ -74,7 +75,9 @@ class Git:
             "GIT_TERMINAL_PROMPT": "0",
             "LC_ALL": "C",
         }
-        self.run(["init", "--quiet", "--bare", "--template=", str(self._folder)], repository=False)
+        # An older git has no word for what it makes anyway.
+        of = [] if object_format == "sha1" else [f"--object-format={object_format}"]
+        self.run(["init", "--quiet", "--bare", "--template=", *of, str(self._folder)], repository=False)
 
     def run(self, words: Sequence[str], data: bytes = b"", *, repository: bool = True) -> bytes:
         """What a git command writes.
@@ -138,14 +141,17 @@ def _quoted(path: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[Git]:
+def scratch(object_format: str = "sha1") -> Iterator[Git]:
     """A repository that is gone afterwards.
+
+    Args:
+        object_format: see `Git`.
 
     Raises:
         SmsshError: there is no git here.
     """
     with tempfile.TemporaryDirectory(prefix="smssh-diff-") as name:
-        yield Git(Path(name))
+        yield Git(Path(name), object_format)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def send(run_dir: Path, code_dir: str, out: BinaryIO) -> None:
             reference="no-base",
             status=ExitStatus.FAILED,
         ) from error
-    contents: dict[str, str] = {}
+    contents: dict[str, tuple[str, str]] = {}
     if state.get("error"):
         answer["error"] = state["error"]
     elif state:
@@ -59,7 +59,7 @@ def send(run_dir: Path, code_dir: str, out: BinaryIO) -> None:
             answer["error"] = str(error)
     out.write(json.dumps(answer).encode() + b"\n")
     for digest, size in answer["blobs"]:
-        _copy(contents[digest], size, out)
+        _copy(*contents[digest], size, out)
     out.flush()
 
 
@@ -75,13 +75,13 @@ class _Answer:
         self._run_dir = run_dir
         self._state = state
         self._code_dir = str(state["code_dir"])
-        self._contents: dict[str, str] = {}
-        """Where contents that are sent lie, by their digests."""
+        self._contents: dict[str, tuple[str, str]] = {}
+        """Where contents that are sent lie, by their digests: a folder, and the path in it."""
         self._sizes: dict[str, int] = {}
         self._unread: set[str] = set()
         self._too_large: set[str] = set()
 
-    def made(self) -> tuple[dict[str, Any], dict[str, str]]:
+    def made(self) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
         """The line of JSON, and where each content lies, by its digest.
 
         Raises:
@@ -142,11 +142,11 @@ class _Answer:
         """Note where the content of a file lies."""
         digest = entry.digest
         if digest and digest not in self._contents:
-            kept = self._run_dir / FOLDER / "objects" / digest
-            if kept.exists():
-                self._contents[digest] = str(kept)
+            objects = self._run_dir / FOLDER / "objects"
+            if (objects / digest).exists():
+                self._contents[digest] = (str(objects), digest)
             elif present and sum(self._sizes.values()) + entry.size <= SENT_LIMIT:
-                self._contents[digest] = os.path.join(self._code_dir, path)
+                self._contents[digest] = (self._code_dir, path)
         if digest in self._contents:
             self._sizes[digest] = entry.size
         elif present:
@@ -158,10 +158,10 @@ def _told(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
-def _copy(path: str, size: int, out: BinaryIO) -> None:
+def _copy(folder: str, path: str, size: int, out: BinaryIO) -> None:
     """Write exactly `size` bytes: of a file that has changed meanwhile too few or too many; its digest tells."""
     left = size
-    with contextlib.suppress(OSError), opened(path) as file:
+    with contextlib.suppress(OSError), opened(folder, path) as file:
         while left:
             piece = file.read(min(left, CHUNK))
             if not piece:

@@ -21,7 +21,6 @@ import dataclasses
 import errno
 import json
 import logging
-import os
 import shutil
 import threading
 import time
@@ -45,6 +44,8 @@ FILES_LIMIT = 5000
 """Files whose contents are kept; of larger trees the smallest."""
 BYTES_LIMIT = 50 << 20
 """Bytes of contents that are kept."""
+DISK_PART = 10
+"""At most a tenth of what is free on the disk is taken: the rest is the job's."""
 ATTEMPTS_KEPT = 20
 """Attempts of which the changes are kept; the newest."""
 
@@ -263,20 +264,23 @@ class _Store:
         objects = self.folder / "objects"
         objects.mkdir(mode=0o700, parents=True, exist_ok=True)
         deadline = time.monotonic() + SECONDS_LIMIT
+        left = min(BYTES_LIMIT, self._bytes + shutil.disk_usage(objects).free // DISK_PART)
         chosen = [path for path in (tree if paths is None else paths) if tree[path].kind == "file"]
         for path in sorted(chosen, key=lambda each: (tree[each].size, each)):
             entry = tree[path]
             if entry.digest and (objects / entry.digest).exists():
                 continue
-            full = self._count >= FILES_LIMIT or self._bytes + entry.size > BYTES_LIMIT
+            full = self._count >= FILES_LIMIT or self._bytes + entry.size > left
             if full or time.monotonic() > deadline:
                 break
             try:
                 with AtomicFile(objects / f"new-{self._count}") as file:
-                    size, digest = read(os.path.join(code_dir, path), file.write, BYTES_LIMIT - self._bytes)
+                    size, digest = read(code_dir, path, file.write, left - self._bytes)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    _log.warning("no more of the job's code is kept: %s", error.strerror)
+                    _log.warning("nothing of the job's code is kept: %s", error.strerror)
+                    shutil.rmtree(objects, ignore_errors=True)  # the job needs the room
+                    self._count = self._bytes = 0
                     break
                 tree[path] = dataclasses.replace(entry, problem=str(error.strerror or error))
                 continue

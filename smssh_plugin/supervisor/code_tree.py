@@ -24,7 +24,7 @@ __all__ = ["Change", "Entry", "TooLargeError", "Tree", "digests", "opened", "rea
 HASH_LIMIT = 1 << 30
 """Bytes that are read for digests; beyond, a file is compared by its size and times."""
 ENTRIES_LIMIT = 50_000
-"""Files and links; a folder with more is not looked at."""
+"""Files, links, folders and anything else; a folder with more is not looked at."""
 SECONDS_LIMIT = 15.0
 """For the reading of files; what is not read by then is compared by its size and times."""
 CHUNK = 1 << 20
@@ -121,11 +121,14 @@ def scan(code_dir: str, own: Path, known: Tree, *, hashed: bool = True) -> Tree:
         raise ValueError(f"the folder of the job's code is not known ({code_dir or 'none'})")
     tree: Tree = {}
     device, private = os.stat(code_dir).st_dev, os.stat(own)
-    folders = [""]
+    folders, count = [""], 0
     while folders:
         folder = folders.pop()
         for name, info in _listed(os.path.join(code_dir, folder), top=not folder):
             path = os.path.join(folder, name)
+            count += 1
+            if count > ENTRIES_LIMIT:
+                raise TooLargeError(f"{code_dir} has more than {ENTRIES_LIMIT} files")
             if stat.S_ISDIR(info.st_mode):
                 if info.st_dev == device and not os.path.samestat(info, private):
                     folders.append(path)
@@ -142,8 +145,6 @@ def scan(code_dir: str, own: Path, known: Tree, *, hashed: bool = True) -> Tree:
             if entry.kind == "file" and before is not None and untouched:
                 entry = before
             tree[path] = entry
-            if len(tree) > ENTRIES_LIMIT:
-                raise TooLargeError(f"{code_dir} has more than {ENTRIES_LIMIT} files")
     if hashed:
         digests(code_dir, tree)
     return tree
@@ -188,21 +189,29 @@ def digests(code_dir: str, tree: Tree) -> None:
         if left < 0 or time.monotonic() > deadline:
             break
         try:
-            _, digest = read(os.path.join(code_dir, path), None, HASH_LIMIT)
+            _, digest = read(code_dir, path, None, HASH_LIMIT)
         except OSError as error:
             tree[path] = dataclasses.replace(tree[path], problem=str(error.strerror or error))
         else:
             tree[path] = dataclasses.replace(tree[path], digest=digest)
 
 
-def read(path: str, write: Callable[[bytes], object] | None, limit: int) -> tuple[int, str]:
+def read(
+    folder: str, path: str, write: Callable[[bytes], object] | None, limit: int
+) -> tuple[int, str]:
     """Read a file, which is never a link: its size and SHA-256.
+
+    Args:
+        folder: the folder of the code.
+        path: the file, relative to it.
+        write: takes each piece.
+        limit: bytes that are read.
 
     Raises:
         OSError: it cannot be read, is not a file any more, or has more bytes than `limit` now.
     """
     digest, size = hashlib.sha256(), 0
-    with opened(path) as file:
+    with opened(folder, path) as file:
         for piece in iter(lambda: file.read(CHUNK), b""):
             size += len(piece)
             if size > limit:
@@ -213,13 +222,28 @@ def read(path: str, write: Callable[[bytes], object] | None, limit: int) -> tupl
     return size, digest.hexdigest()
 
 
-def opened(path: str) -> BinaryIO:
+def opened(folder: str, path: str) -> BinaryIO:
     """A file, opened without following a link or waiting for a pipe's other end.
 
+    A folder between may have become a link since it was looked at: each is opened in the one above it.
+
+    Args:
+        folder: a folder, which may be a link.
+        path: the file, relative to it.
+
     Raises:
-        OSError: it cannot be opened, or is not a file.
+        OSError: it cannot be opened, is not a file, or a folder above it is a link.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    *between, name = path.split("/")
+    above = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in between:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+            os.close(above)
+            above = below
+        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
+    finally:
+        os.close(above)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "not a file any more")

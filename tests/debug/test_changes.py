@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import random
+import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from smssh_plugin.debug import branch, changes, diff, git_patch
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Context, Job
 from smssh_plugin.settings import Settings
+from smssh_plugin.supervisor import code_changes, code_tree
 from smssh_plugin.supervisor.code_answer import send
 from smssh_plugin.supervisor.code_changes import CodeChanges
 
@@ -273,6 +276,64 @@ def test_what_is_too_large_to_be_sent_is_named(world: World, monkeypatch: pytest
     assert made.notes == ["model.bin is too large, and is left out"]
 
 
+def test_a_folder_that_becomes_a_link_while_it_is_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write(**{"train.py": b"one\n", "sub__secret": b"plain\n", "sub__deep__secret": b"plain\n"})
+    outside = world.run.parent / "outside"
+    (outside / "deep").mkdir(parents=True)
+    for secret in (outside / "secret", outside / "deep" / "secret"):
+        secret.write_bytes(b"of root\n")
+    real = code_changes.scan
+
+    def scan(*args: Any, **options: Any) -> Any:
+        found = real(*args, **options)
+        (world.code / "sub").rename(world.code / "was")
+        (world.code / "sub").symlink_to(outside)
+        return found
+
+    monkeypatch.setattr(code_changes, "scan", scan)
+    world.kept.held(0.0)
+    kept = {path.read_bytes() for path in (world.run / "code" / "objects").iterdir()}
+    assert kept == {b"one\n"}
+
+
+def test_folders_and_pipes_are_counted_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_tree, "ENTRIES_LIMIT", 10)
+    for number in range(6):
+        (world.code / f"folder-{number}").mkdir()
+        os.mkfifo(world.code / f"pipe-{number}")
+    with pytest.raises(code_tree.TooLargeError, match="more than 10 files"):
+        code_tree.scan(str(world.code), world.run, {})
+
+
+def test_a_disk_that_is_nearly_full_is_left_to_the_job(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(world.run)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=20_000))
+    world.write(**{"train.py": b"one\n", "weights.bin": BINARY})
+    world.kept.held(0.0)
+    kept = [path.read_bytes() for path in (world.run / "code" / "objects").iterdir()]
+    assert kept == [b"one\n"]
+
+
+def test_a_disk_that_becomes_full_gets_back_what_was_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = code_changes.read
+
+    def read(folder: str, path: str, *rest: Any) -> Any:
+        if path == "weights.bin":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(folder, path, *rest)
+
+    monkeypatch.setattr(code_changes, "read", read)
+    world.write(**{"train.py": b"one\n", "weights.bin": BINARY})
+    world.kept.held(0.0)
+    assert not (world.run / "code" / "objects").exists()
+    world.write(**{"train.py": b"two\n"})
+    assert [change.name for change in world.found().changes] == ["train.py"]
+
+
 def test_links_that_lead_out_are_left_out(world: World) -> None:
     world.write(**{"train.py": b"one\n"})
     world.submit()
@@ -453,6 +514,38 @@ def test_a_patch_that_head_does_not_take(world: World, committed: Callable[[str]
     with pytest.raises(SmsshError, match="does not apply to HEAD"):
         committed("fix")
     assert "fix" not in git(world.repository, "branch")
+
+
+def test_a_repository_of_sha256(world: World) -> None:
+    edit(world)
+    world.repository.joinpath(".git").rename(world.run.parent / "sha1")
+    git(world.repository, "init", "-q", "--object-format=sha256")
+    git(world.repository, "config", "user.name", "A Person")
+    git(world.repository, "config", "user.email", "a@example.com")
+    git(world.repository, "add", "-A")
+    git(world.repository, "commit", "-q", "-m", "one")
+    repository = branch.Repository.of(world.source)
+    assert repository is not None
+    found = world.found()
+    made = diff.of_changes(
+        found, found.changes, world.source, repository.prefix, object_format=repository.object_format
+    )
+    branch.commit(repository, "fix", made.patch, "Change it", {})
+    subprocess.run(["rm", "-r", str(world.source)], check=True)
+    git(world.repository, "checkout", "-q", "-f", "fix")
+    assert world.is_reproduced()
+
+
+def test_what_keeps_git_from_a_repository_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(world)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(SmsshError, match=r"(?s)git rev-parse failed in .*dubious ownership"):
+        branch.Repository.of(world.source)
+    monkeypatch.delenv("GIT_TEST_ASSUME_DIFFERENT_OWNER")
+    git(world.repository, "init", "-q", "--bare", "bare.git")
+    with pytest.raises(SmsshError, match="work tree"):
+        branch.Repository.of(world.repository / "bare.git")
+    assert branch.Repository.of(world.run) is None
 
 
 def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
