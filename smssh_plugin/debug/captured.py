@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from .diff import Diff
     from .incidents import Report
 
+    _Made = dict[tuple[object, ...], Diff]
+
 __all__ = ["Captured"]
 
 DIFF_LIMIT = 1 << 16
 """Characters of a diff that the report shows; the files beside it have all of it."""
+ATTEMPTS_KEPT = 200
+"""Attempts of a host whose diffs are kept; the newest."""
 FETCH_SECONDS = 120.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}\Z")
 """The names of steps that can be names of files."""
@@ -40,7 +44,7 @@ class _Host:
         current: what was changed then.
         upcoming: the number of the attempt that begins with that; 0 if one ran.
         attempts: with what each attempt began, by its number.
-        made: the diffs that were made, by their contents: they are the same at most looks.
+        made: the diffs of the last look, by their contents: they are the same at most looks.
     """
 
     name: str
@@ -48,7 +52,7 @@ class _Host:
     current: Diff | None = None
     upcoming: int = 0
     attempts: dict[int, Diff] = field(default_factory=dict)
-    made: dict[tuple[object, ...], Diff] = field(default_factory=dict)
+    made: _Made = field(default_factory=dict)
 
 
 class Captured:
@@ -77,11 +81,16 @@ class Captured:
             return
         with self._lock:
             known = self._hosts.setdefault((step, address), _Host(host))
-        current = _diff(known, found, found.changes)
-        attempts = {number: _diff(known, found, changes) for number, changes in found.attempts.items()}
+        before = known.made
+        made: _Made = {}
+        current = _diff(before, made, found, found.changes)
+        attempts = {number: _diff(before, made, found, changes) for number, changes in found.attempts.items()}
         with self._lock:
+            known.made = made
             known.seen, known.current, known.upcoming = time.time(), current, upcoming
             known.attempts.update(attempts)
+            for number in sorted(known.attempts)[:-ATTEMPTS_KEPT]:
+                del known.attempts[number]
 
     def is_new(self, step: str, address: str, trouble: str) -> bool:
         """Whether this trouble with a host has not been asked about before."""
@@ -108,12 +117,12 @@ class Captured:
             report.changes.append(_host_changes(report, step, address, host, host.current))
 
 
-def _diff(known: _Host, found: Changes, changes: Sequence[Change]) -> Diff:
-    """The diff of some changes; the one that was made before, if they are the same."""
+def _diff(before: _Made, made: _Made, found: Changes, changes: Sequence[Change]) -> Diff:
+    """The diff of some changes; the one that was made at this look or the one before, if they are the same."""
     key = (*found.notes, *((one.path, _key(one.before), _key(one.after)) for one in changes))
-    if key not in known.made:
-        known.made[key] = of_changes(found, list(changes), named=False)
-    return known.made[key]
+    if key not in made:
+        made[key] = before.get(key) or of_changes(found, list(changes), named=False)
+    return made[key]
 
 
 def _key(side: Content | None) -> tuple[object, ...]:

@@ -37,6 +37,8 @@ MEMORY = 8 << 20
 PATHS_LIMIT = 200_000
 """Paths in all lists of one answer."""
 PATH_LIMIT = 4096
+NOTES_LIMIT = 50
+"""Files that are left out, and named one by one."""
 NO_CODE = "no-code"
 
 
@@ -179,6 +181,9 @@ def parse(answer: IO[bytes]) -> Changes:
         paths = told.get(name)
         for path in paths if isinstance(paths, list) else ():
             found.notes.append(f"{line(str(path)[:PATH_LIMIT])} {why}, and is left out")
+    if len(found.notes) > NOTES_LIMIT:
+        more = len(found.notes) - NOTES_LIMIT
+        found.notes[NOTES_LIMIT:] = [f"{more} more files are left out, or were not read"]
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SmsshError
 from ..terminal import line
-from .changes import Change, differing, fetch, with_base_of
+from .changes import NOTES_LIMIT, Change, differing, fetch, with_base_of
 from .git_patch import Trees, scratch
 
 if TYPE_CHECKING:
@@ -98,9 +98,14 @@ def of_changes(
     """
     notes = list(found.notes)
     known = [one for one in changes if one.is_known]
-    for one in changes:
-        if not one.is_known and not any(note.startswith(f"{one.name} ") for note in notes):
-            notes.append(f"{one.name} is left out: what it was before, or is now, was too large to be kept")
+    unknown = [one.name for one in changes if not one.is_known]
+    unknown = [name for name in unknown if not any(note.startswith(f"{name} ") for note in found.notes)]
+    notes += (
+        f"{name} is left out: what it was before, or is now, was too large to be kept"
+        for name in unknown[:NOTES_LIMIT]
+    )
+    if len(unknown) > NOTES_LIMIT:
+        notes.append(f"{len(unknown) - NOTES_LIMIT} more files are left out for the same reason")
     if found.unsure and named:
         names = ", ".join(one.name for one in found.unsure[:NAMES_SHOWN])
         more = f" and {len(found.unsure) - NAMES_SHOWN} more" if len(found.unsure) > NAMES_SHOWN else ""

@@ -92,13 +92,16 @@ class CodeChanges:
         """
         self._bounded(lambda: self._logged_in(running, began))
 
-    def held(self, began: float) -> None:
+    def held(self, began: float, *, taken: bool = True) -> None:
         """An attempt has ended, and a hold begins: what changes from now on is people's.
 
         Args:
             began: when the first attempt began.
+            taken: whether a base is made if there is none. A host that only stays because others run may end as soon
+                as they do; there, the first login makes it.
         """
-        self._bounded(lambda: self._held(began))
+        if taken or self._state:
+            self._bounded(lambda: self._held(began))
 
     def begins(self, attempt: int) -> None:
         """A hold has ended, and an attempt begins.

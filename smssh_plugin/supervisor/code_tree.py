@@ -196,9 +196,7 @@ def digests(code_dir: str, tree: Tree) -> None:
             tree[path] = dataclasses.replace(tree[path], digest=digest)
 
 
-def read(
-    folder: str, path: str, write: Callable[[bytes], object] | None, limit: int
-) -> tuple[int, str]:
+def read(folder: str, path: str, write: Callable[[bytes], object] | None, limit: int) -> tuple[int, str]:
     """Read a file, which is never a link: its size and SHA-256.
 
     Args:

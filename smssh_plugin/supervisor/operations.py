@@ -236,7 +236,7 @@ class Operations:
 
     def _keep(self, point: str, why: str, requester: Requester, *, with_others: bool = False) -> Outcome:
         """Hold after an attempt; what changes in the code meanwhile is people's."""
-        self._code.held(self.attempts.first_began)
+        self._code.held(self.attempts.first_began, taken=not with_others)
         outcome = self.holds.keep(point, why, requester, with_others=with_others)
         if outcome.action == "retry":
             self._code.begins(self.attempts.number + 1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from smssh_plugin.debug import branch, changes, diff, git_patch
+from smssh_plugin.debug import branch, captured, changes, diff, git_patch
 from smssh_plugin.errors import SmsshError
 from smssh_plugin.hookspecs import Context, Job
 from smssh_plugin.settings import Settings
@@ -428,6 +428,39 @@ def test_a_content_that_is_not_its_digest_is_not_used() -> None:
     answer = told(changes=[added("a.py")], contents=[b"x"]).getvalue()[:-1] + b"y"
     (change,) = changes.parse(io.BytesIO(answer)).changes
     assert not change.is_known
+
+
+def test_a_flood_of_files_that_are_left_out_is_counted() -> None:
+    flood = [f"file-{number}" for number in range(1000)]
+    found = changes.parse(told(changes=[], unread=flood, too_large=flood))
+    assert len(found.notes) == 51
+    assert found.notes[-1] == "1950 more files are left out, or were not read"
+    lost = [added(name, digest="0" * 64) for name in flood]
+    found = changes.parse(told(changes=lost))
+    notes = diff.of_changes(found, found.changes).notes
+    assert len(notes) == 51
+    assert notes[-1] == "950 more files are left out for the same reason"
+
+
+def test_many_looks_keep_the_diffs_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter(range(1000))
+
+    def fetch(*_: object) -> changes.Changes:
+        number = next(looks)
+        data = b"%d" % number
+        now = [added("x.py", digest=hashlib.sha256(data).hexdigest())]
+        return changes.parse(told(changes=now, attempts={str(number): now}, contents=[data]))
+
+    monkeypatch.setattr(captured, "fetch", fetch)
+    monkeypatch.setattr(captured, "ATTEMPTS_KEPT", 3)
+    taken = captured.Captured()
+    for _ in range(6):
+        taken.take(None, "Train", "algo-1.Train", "algo-1", 0)  # type: ignore[arg-type]
+    (host,) = taken._hosts.values()
+    assert len(host.made) == 1
+    assert sorted(host.attempts) == [3, 4, 5]
+    assert host.current is not None
+    assert b"+5" in host.current.patch
 
 
 def test_a_hostile_name_is_nothing_but_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

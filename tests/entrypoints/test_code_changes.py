@@ -263,6 +263,17 @@ def test_a_folder_that_does_not_answer_delays_a_hold_no_longer_than_said(tmp_pat
         let_go.set()
 
 
+def test_a_host_that_only_stays_for_others_copies_nothing(tmp_path) -> None:
+    """It ends when they do, and nobody has asked for anything."""
+    simulated = Simulated(tmp_path)
+    code = tmp_path / "code-of-job"
+    code.mkdir()
+    simulated.context.code_dir = str(code)
+    simulated.at(1.0, lambda: simulated.ask(op="release"))
+    simulated.operations._keep("end", "others run", simulated, with_others=True)
+    assert not (tmp_path / "code").exists()
+
+
 def test_a_folder_that_cannot_be_one_of_code_costs_no_hold(tmp_path) -> None:
     simulated = Simulated(tmp_path)
     simulated.context.code_dir = "/"
