@@ -7,13 +7,15 @@ there can be: all of that is an error or left out here, and nothing is written a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import tempfile
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import ExitStatus, SmsshError
 from ..terminal import line
@@ -355,10 +357,11 @@ def with_base_of(found: Changes, source: Path) -> Changes:
         before = change.before
         if before is None or before.kind != "file" or before.data is not None or not before.digest:
             return change
-        data = _read(source, change.path)
-        if data is None or hashlib.sha256(data).hexdigest() != before.digest:
-            return change
-        return dataclasses.replace(change, before=dataclasses.replace(before, data=data))
+        with contextlib.suppress(OSError), _opened(source, change.path) as file:
+            data = file.read(CONTENT_LIMIT + 1)
+            if len(data) <= CONTENT_LIMIT and hashlib.sha256(data).hexdigest() == before.digest:
+                return dataclasses.replace(change, before=dataclasses.replace(before, data=data))
+        return change
 
     return dataclasses.replace(found, changes=[filled(one) for one in found.changes])
 
@@ -374,25 +377,35 @@ def differing(found: Changes, source: Path, changes: Iterable[Change]) -> list[s
     needed = {change.path for change in changes if change.before is not None}
     names = []
     for path, digest in sorted(found.files.items()):
-        data, name = _read(source, path), line(path.decode("utf-8", "backslashreplace"))
-        if data is None:
+        name = line(path.decode("utf-8", "backslashreplace"))
+        try:
+            with _opened(source, path) as file:
+                if digest and _sha256(file) != digest:
+                    names.append(name)
+        except OSError:
             if path in needed:
                 names.append(f"{name} (not there)")
-        elif digest and hashlib.sha256(data).hexdigest() != digest:
-            names.append(name)
     return names
 
 
-def _read(source: Path, path: bytes) -> bytes | None:
-    """A file below a folder here; None if there is no such file. Links are not followed."""
+def _opened(source: Path, path: bytes) -> BinaryIO:
+    """A file below a folder here. Links are not followed.
+
+    Raises:
+        OSError: there is no such file.
+    """
     place = os.path.join(os.fsencode(source), path)
-    try:
-        if not os.path.realpath(place).startswith(os.path.realpath(os.fsencode(source)) + b"/"):
-            return None
-        with open(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            return file.read()
-    except OSError:
-        return None
+    if not os.path.realpath(place).startswith(os.path.realpath(os.fsencode(source)) + b"/"):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return open(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+
+
+def _sha256(file: BinaryIO) -> str:
+    """The digest of a file, which may be larger than the memory here."""
+    digest = hashlib.sha256()
+    for piece in iter(lambda: file.read(1 << 20), b""):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _bad(why: str) -> SmsshError:

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import subprocess
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -428,6 +429,19 @@ def test_a_content_that_is_not_its_digest_is_not_used() -> None:
     answer = told(changes=[added("a.py")], contents=[b"x"]).getvalue()[:-1] + b"y"
     (change,) = changes.parse(io.BytesIO(answer)).changes
     assert not change.is_known
+
+
+def test_a_large_file_here_is_not_read_into_memory(tmp_path: Path) -> None:
+    size = 400 << 20
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.truncate(size)
+    found = changes.parse(told(changes=[], files={"weights.bin": "0" * 64}))
+    tracemalloc.start()
+    try:
+        assert changes.differing(found, tmp_path, []) == ["weights.bin"]
+        assert tracemalloc.get_traced_memory()[1] < size // 10
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_flood_of_files_that_are_left_out_is_counted() -> None:
