@@ -8,8 +8,8 @@ What the entry point writes is not a person's change. While it runs, files diffe
 wrote one. So the folder is compared when an attempt begins and when it has ended, and between the two:
 
 - nobody was logged in: all of it is the entry point's, and the base follows;
-- somebody was: a change of a file that is older than the job is a person's; all else is the entry point's, and is
-  named, because it may be wrong (`unsure`).
+- somebody was, or a look came too late or not at all, as on a slow network file system: a change of a file that is
+  older than the job is a person's; all else is the entry point's, and is named, because it may be wrong (`unsure`).
 
 A file that a person had changed before the attempt stays a person's.
 """
@@ -70,6 +70,8 @@ class CodeChanges:
         self._lock = threading.Lock()
         self._late: threading.Thread | None = None
         """A look that nobody waits for any more."""
+        self._missed = False
+        """Whether there was no look at a moment that parts people's changes from the entry point's."""
         self._store = _Store(context.run_dir / FOLDER)
         self._base: Tree = {}
         self._last: Tree = {}
@@ -124,6 +126,7 @@ class CodeChanges:
                     self._fail(error)
 
         if self._late is not None and self._late.is_alive():
+            self._missed = True
             return  # this one would only wait for that one
         thread = threading.Thread(target=locked, name="code-changes", daemon=True)
         thread.start()
@@ -156,9 +159,15 @@ class CodeChanges:
         self._store.mark()
 
     def _held(self, began: float) -> None:
+        missed, self._missed = self._missed, False
         if self._is_current():
-            if self._state["running"]:
-                self._follow(self._scan(self._last))
+            if self._state["running"] or missed:
+                now = self._scan(self._last)
+                if missed or self._is_late():
+                    self._state["people"] = (
+                        True  # who may have written before this look, or while it took so long
+                    )
+                self._follow(now)
                 self._state["running"] = False
                 self._save()
         else:
@@ -168,16 +177,32 @@ class CodeChanges:
     def _begins(self, attempt: int) -> None:
         if not self._is_current():
             return
-        self._last = self._scan(self._last)
+        missed, self._missed = self._missed, False
+        now = self._scan(self._last)
+        if self._is_late():
+            self._missed = True  # the attempt may have written by now: it is all compared once it has ended
+        else:
+            if missed:
+                self._state["people"] = True
+                self._follow(now)
+            self._last = now
+            self._note_attempt(attempt)
+        self._state.update(running=True, people=self._connected() > 0)
+        self._save()
+        self.moved()  # a login says that somebody may write in this attempt, too
+
+    def _note_attempt(self, attempt: int) -> None:
+        """Keep what is changed when an attempt begins."""
         changed = differing(self._base, self._last)
         self._store.keep(self._context.code_dir, self._last, {path for path, _, after in changed if after})
         attempts = self._state["attempts"]
         attempts[str(attempt)] = [_plain_change(change) for change in changed]
         for number in sorted(attempts, key=int)[:-ATTEMPTS_KEPT]:
             del attempts[number]
-        self._state.update(running=True, people=self._connected() > 0)
-        self._save()
-        self.moved()  # a login says that somebody may write in this attempt, too
+
+    def _is_late(self) -> bool:
+        """Whether nobody waits any more for the look that calls this."""
+        return threading.current_thread() is self._late
 
     def _take(self, why: str, running: bool, began: float) -> None:
         """Make the base.

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import subprocess
+import threading
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from smssh_plugin.settings import Settings
 from smssh_plugin.supervisor import code_changes, code_tree
 from smssh_plugin.supervisor.code_answer import send
 from smssh_plugin.supervisor.code_changes import CodeChanges
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -333,6 +335,50 @@ def test_a_disk_that_becomes_full_gets_back_what_was_kept(
     assert not (world.run / "code" / "objects").exists()
     world.write(**{"train.py": b"two\n"})
     assert [change.name for change in world.found().changes] == ["train.py"]
+
+
+@pytest.mark.parametrize("slow", ["held", "begins"])
+def test_what_an_attempt_writes_is_no_persons_change_where_a_look_was_late(
+    world: World, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """As on a network file system: the look at the end of attempt 1, or at the start of attempt 2, takes too long."""
+    world.write(**{"train.py": b"one\n"})
+    os.utime(world.code / "train.py", (0, 0))
+    world.kept.held(2.0)
+    world.kept.begins(1)
+    real, waits, let_go, done = code_changes.scan, threading.Event(), threading.Event(), threading.Event()
+
+    def scan(*arguments: Any, **options: Any) -> Any:
+        waits.set()
+        let_go.wait(60)
+        try:
+            return real(*arguments, **options)
+        finally:
+            done.set()
+
+    def late(call: Callable[..., None], *arguments: Any) -> None:
+        monkeypatch.setattr(code_changes, "SECONDS_LIMIT", 0.05)
+        monkeypatch.setattr(code_changes, "scan", scan)
+        call(*arguments)
+        monkeypatch.undo()
+        assert waits.is_set()
+
+    if slow == "held":
+        late(world.kept.held, 2.0)
+        world.write(**{"train.py": b"fixed\n"})
+        world.kept.begins(2)
+    else:
+        world.kept.held(2.0)
+        world.write(**{"train.py": b"fixed\n"})
+        late(world.kept.begins, 2)
+    world.write(**{"scores.csv": b"1,2\n"})
+    let_go.set()
+    assert done.wait(60)
+    until(lambda: not any(one.name == "code-changes" for one in threading.enumerate()), what="the late look")
+    world.kept.held(2.0)
+    found = world.found()
+    assert [change.name for change in found.changes] == ["train.py"]
+    assert [change.name for change in found.unsure] == ["scores.csv"]
 
 
 def test_links_that_lead_out_are_left_out(world: World) -> None:
