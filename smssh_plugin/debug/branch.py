@@ -9,7 +9,6 @@ pushed.
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import ExitStatus, SmsshError
 from ..terminal import line
-from .git_patch import GIT_SECONDS, program
+from .git_patch import run_git
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping, Sequence
 
 __all__ = ["Repository", "check_name", "commit"]
@@ -154,20 +154,8 @@ def _git(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git in a folder, with the user's configuration, and without variables that name another repository."""
     own = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
-    try:
-        return subprocess.run(
-            [program(), *_OURS, *words],
-            input=data,
-            capture_output=True,
-            env={**own, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(environ or {})},
-            cwd=folder,
-            timeout=GIT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SmsshError(
-            f"git {words[0]} took longer than {GIT_SECONDS:g} s", reference="git-failed"
-        ) from error
+    environ = {**own, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(environ or {})}
+    return run_git(folder, _OURS, words, environ, data)
 
 
 _ELSEWHERE = (

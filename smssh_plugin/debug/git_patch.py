@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 from ..errors import SmsshError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .changes import Change
 
-__all__ = ["Git", "Trees", "patch", "program", "scratch"]
+__all__ = ["Git", "Trees", "patch", "run_git", "scratch"]
 
 GIT_SECONDS = 300.0
 _QUIET = (
@@ -49,6 +49,37 @@ def program() -> str:
     return found
 
 
+def run_git(
+    folder: Path, options: Sequence[str], words: Sequence[str], environ: Mapping[str, str], data: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git to its end, whatever its status is.
+
+    Args:
+        folder: where.
+        options: git's own, before the command.
+        words: its command and arguments.
+        environ: the whole environment.
+        data: its input.
+
+    Raises:
+        SmsshError: there is no git here, or it takes longer than GIT_SECONDS.
+    """
+    try:
+        return subprocess.run(
+            [program(), *options, *words],
+            input=data,
+            capture_output=True,
+            env=environ,
+            cwd=folder,
+            timeout=GIT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SmsshError(
+            f"git {words[0]} took longer than {GIT_SECONDS:g} s", reference="git-failed"
+        ) from error
+
+
 class Git:
     """A bare repository in a scratch folder.
 
@@ -61,7 +92,6 @@ class Git:
     """
 
     def __init__(self, folder: Path, object_format: str = "sha1") -> None:
-        self._program = program()
         self._folder = folder / "repository"
         # Nothing of the user's: no configuration, no repository that GIT_DIR names, no tracing into a file.
         self._environ = {
@@ -91,20 +121,7 @@ class Git:
             SmsshError: it failed.
         """
         where = [f"--git-dir={self._folder}"] if repository else []
-        try:
-            done = subprocess.run(
-                [self._program, *_QUIET, *where, *words],
-                input=data,
-                capture_output=True,
-                env=self._environ,
-                cwd=self._folder.parent,
-                timeout=GIT_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise SmsshError(
-                f"git {words[0]} took longer than {GIT_SECONDS:g} s", reference="git-failed"
-            ) from error
+        done = run_git(self._folder.parent, [*_QUIET, *where], words, self._environ, data)
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip()
             raise SmsshError(f"git {words[0]} failed: {said}", reference="git-failed")
