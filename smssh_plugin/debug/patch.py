@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Change", "plan"]
 
 _NOWHERE = "/dev/null"
+_EMPTY = ("e69de29", "473a0f4")
+"""How git's ids of an empty file begin, in repositories of SHA-1 and SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,21 @@ def _path(file: PatchedFile, name: str) -> str:
     if old not in (_NOWHERE, new) and new != _NOWHERE and not copy:
         raise _bad(f"{name} renames {old} to {new}; renames cannot be applied")
     path = old if new == _NOWHERE else new
-    if not len(file):
+    if not len(file) and not _is_empty(file):
         raise _bad(f"{name} changes {path} in a way that is not text (binary, mode or rename)")
     parts = path.split("/")
     if path.startswith("/") or ".." in parts or not all(parts):
         raise _bad(f"{name} names a file outside of the code: {path}")
     return path
+
+
+def _is_empty(file: PatchedFile) -> bool:
+    """Whether it is an empty file that is added or removed, which git writes without any hunk."""
+    if _NOWHERE not in (file.source_file, file.target_file):
+        return False
+    words = [line.split() for line in str(file.patch_info or "").splitlines() if line.startswith("index ")]
+    sides = words[0][1].split("..") if words and len(words[0]) > 1 else []
+    return len(sides) == 2 and sides[file.source_file == _NOWHERE].startswith(_EMPTY)
 
 
 def _bare(path: str, name: str) -> str:

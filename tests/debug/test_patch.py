@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from smssh_plugin.debug.patch import Change, plan
 from smssh_plugin.errors import SmsshError
+from tests import needs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +63,44 @@ def test_files_are_added_and_removed() -> None:
     assert changes["lib/util.py"] == Change("lib/util.py", None, is_new=False)
 
 
+@pytest.mark.parametrize("object_format", ["sha1", "sha256"])
+def test_empty_files_are_added_and_removed(tmp_path: Path, object_format: str) -> None:
+    """As git writes them: without a hunk."""
+
+    def git(*words: str) -> bytes:
+        command = [
+            needs.program("git"),
+            "-C",
+            str(tmp_path),
+            "-c",
+            "user.name=x",
+            "-c",
+            "user.email=x@y",
+            *words,
+        ]
+        return subprocess.run(command, check=True, capture_output=True).stdout
+
+    git("init", "-q", f"--object-format={object_format}")
+    for name in ("gone", "train.py"):
+        (tmp_path / name).write_bytes(CODE.get(name, b""))
+    git("add", ".")
+    git("commit", "-qm", "one")
+    (tmp_path / "gone").unlink()
+    (tmp_path / "p\u00e4ck").mkdir()
+    (tmp_path / "p\u00e4ck" / "__init__.py").touch()
+    git("add", "-A")
+    changes = {
+        one.path: one
+        for one in plan(git("diff", "--no-renames", "--cached"), "x", ["gone", "train.py"], lambda _: b"")
+    }
+    assert changes == {
+        "gone": Change("gone", None, is_new=False),
+        "p\u00e4ck/__init__.py": Change("p\u00e4ck/__init__.py", b"", is_new=True),
+    }
+    with pytest.raises(SmsshError, match="removes gone, which has more lines"):
+        plan(git("diff", "--no-renames", "--cached"), "x", ["gone"], lambda _: b"grown\n")
+
+
 def test_a_line_that_looks_like_a_header_is_content() -> None:
     files = {"q.sql": b"-- old remark\nselect 1;\n"}
     patch = "--- a/q.sql\n+++ b/q.sql\n@@ -1,2 +1,2 @@\n--- old remark\n+++ new remark\n select 1;\n"
@@ -98,6 +137,11 @@ def test_bytes_of_any_encoding_go_through() -> None:
         ("--- a/src/train.py\n+++ b/lib/train.py\n@@ -1 +1 @@\n-import features\n+b\n", "renames"),
         ('--- "a/\\u1234.py"\n+++ "b/\\u1234.py"\n@@ -1 +1 @@\n-a\n+b\n', "in a way that git does not"),
         ("diff --git a/x b/x\nindex 1..2 100644\nBinary files a/x and b/x differ\n", "not text"),
+        (
+            "diff --git a/x b/x\nnew file mode 100644\nindex 0000000..12ab34c\nBinary files differ\n",
+            "not text",
+        ),
+        ("diff --git a/x b/x\nnew file mode 100644\nindex\n", "not text"),
         (
             "--- a/train.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-import features\n",
             "more lines than the patch knows",
