@@ -64,6 +64,7 @@ class Progress:
         fix: the digest of the fix.
         patched: whether the patch is in.
         script: "", started or done.
+        failed: whether the script was started and failed.
         retried: whether a retry was asked for.
     """
 
@@ -71,6 +72,7 @@ class Progress:
     fix: str
     patched: bool = False
     script: str = ""
+    failed: bool = False
     retried: bool = False
 
     @classmethod
@@ -85,6 +87,7 @@ class Progress:
             str(told.get("fix")),
             told.get("patched") is True,
             str(told.get("script") or ""),
+            told.get("failed") is True,
             told.get("retried") is True,
         )
 
@@ -294,9 +297,14 @@ class Repair:
             self._give_up(connection, "it fails with its fix, too")
             return
         if progress.script == "started":
-            # It may have done half of its work, and may still run.
+            # It may have done half of its work; if the connection was lost, it may still run.
             script = found.script.name if found.script is not None else "its script"
-            self._give_up(connection, f"the connection was lost while {script} ran")
+            self._give_up(
+                connection,
+                f"{script} failed, and is not run again until the fix is changed"
+                if progress.failed
+                else f"the connection was lost while {script} ran",
+            )
             return
         if not code_dir:
             self._give_up(connection, "its container does not say where its code is")
@@ -305,6 +313,7 @@ class Repair:
         with self._login(replace(self.node, control_port=0)) as working:
             if found.patch is not None and not progress.patched:
                 if not self._put_in("patch", fixes.apply_patch, working, code_dir, found.patch):
+                    self._give_up(working, "its fix could not be put in")
                     return
                 progress.patched = True
                 self._remember(working, progress)
@@ -312,6 +321,9 @@ class Repair:
                 progress.script = "started"
                 self._remember(working, progress)
                 if not self._put_in("script", fixes.run_script, working, code_dir, found.script):
+                    progress.failed = True
+                    self._remember(working, progress)
+                    self._give_up(working, "its fix could not be put in")
                     return
                 progress.script = "done"
             progress.retried = True
@@ -349,7 +361,7 @@ class Repair:
         code_dir: str,
         path: Path,
     ) -> bool:
-        """Put one part of the fix in; False: it cannot be, which is settled then.
+        """Put one part of the fix in; False: it could not be, which is said and noted.
 
         Raises:
             SmsshError: the connection was lost.
@@ -373,7 +385,6 @@ class Repair:
             Action(what, began, seconds, ok=False, summary=trouble.message, detail=hint)
         )
         self._say(f"{trouble.message}{f' ({hint})' if hint else ''}", "bad")
-        self._give_up(connection, "its fix could not be put in")
         return False
 
     def _capture(self, connection: Connection, upcoming: int) -> None:

@@ -47,11 +47,17 @@ class Killed:
     """A debugger in a process of its own."""
 
     def __init__(self, server: SshServer, fixes: Path) -> None:
+        self._log = fixes.with_name("debug.log")
         self._process = subprocess.Popen(
             [sys.executable, "-c", DEBUG, pickle.dumps(server.endpoint).hex(), str(fixes)],
-            stdout=subprocess.DEVNULL,
+            stdout=(log := self._log.open("w")),
             start_new_session=True,
         )
+        log.close()
+
+    def left(self) -> bool:
+        """Whether it has left a step to a person."""
+        return "left held" in self._log.read_text()
 
     def kill(self) -> None:
         """And the ssh programs that it has started, as a machine that is switched off does."""
@@ -114,6 +120,21 @@ def test_killed_while_the_script_runs(world: World, any_server: SshServer) -> No
     assert (world.container.code / "ran").read_text() == "once\n"
     assert retries(world) == 0
     assert "the connection was lost while Train.sh ran: released it" in world.view.text
+
+
+def test_the_script_failed_in_an_earlier_run(world: World, any_server: SshServer) -> None:  # noqa: F811
+    """It is not run again, and no connection was lost."""
+    world.start()
+    world.follow()
+    fixes = world.container.fixes(Train_sh="echo once >> ran; exit 4\n")
+    first = Killed(any_server, fixes)
+    until(first.left, "the step is left held")
+    first.kill()
+    world.debug(fixes=fixes, release=True, timeout=60)
+    assert (world.container.code / "ran").read_text() == "once\n"
+    assert retries(world) == 0
+    assert "Train.sh failed, and is not run again until the fix is changed: released it" in world.view.text
+    assert "the connection was lost" not in world.view.text
 
 
 def test_killed_between_the_patch_and_the_script(world: World, any_server: SshServer) -> None:  # noqa: F811
