@@ -53,9 +53,10 @@ log holds.
 | `cause: probably: ...` | such an error most often means that, or another one may have ended the job: see `doubts` |
 | `not known` | no sign of the table fits; the error and the last lines are shown |
 
-A process that signal 9 ended was killed, "most often because the memory was full". It is called out of memory only if
+A process that signal 9 ended was killed, "most often because the memory was full". That is certain only if
 the kernel's counter in the container (`oom_kill` of its cgroup) says so. There is a report only of attempts that are
-held, so only those have that evidence.
+held, so only those have that evidence. A `MemoryError` is certain without it: it may also be from a limit of
+the process (`ulimit -v`) on a host with free memory.
 
 ## In report.json
 

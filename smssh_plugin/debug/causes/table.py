@@ -508,8 +508,8 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "out-of-memory",
-        "the memory of the host is full",
-        "take an instance with more memory, fewer workers, or read the data in parts; in a hold the memory is free again",
+        "the memory of the host is full, or a process reached its own limit",
+        "take an instance with more memory, fewer workers, or read the data in parts; look for a limit with ulimit -a; in a hold the memory is free again",
         "part",
         (
             _error(
@@ -720,6 +720,11 @@ CAUSES: tuple[Cause, ...] = (
             ),
             _error(
                 r"KeyError: ['\"]SM_HP_(?P<name>\w{1,60})['\"]", 3, "the job has no hyperparameter {name}"
+            ),
+            _error(
+                r"InvalidParameterError: The '(?P<name>\w{1,60})' parameter of (?P<what>[\w.]{1,80}) must be",
+                2,
+                "{what} does not accept the value of its parameter {name}",
             ),
             _error(
                 r"TypeError: (?:'[<>=]{1,2}' not supported between instances of '(?:str' and '(?:int|float)|(?:int|float)' and 'str)'|unsupported operand type\(s\) for .{1,10}: '(?:str|int|float)' and '(?:str|int|float)')",
