@@ -99,7 +99,7 @@ class CodeChanges:
 
         Args:
             began: when the first attempt began.
-            taken: whether a base is made if there is none. A host that only stays because others run may end as soon
+            taken: whether a missing base is made. A host that only stays because others run may end as soon
                 as they do; there, the first login makes it.
         """
         if taken or self._state:
