@@ -16,7 +16,7 @@ in its output, in `report.json` and in `report.html`:
 
 ```text
 03:12:44  Train: failed and is held: ModuleNotFoundError: No module named 'polars'
-03:12:44  Train: cause: Python finds no module polars (recorded in the container)
+03:12:44  Train: cause: Python finds no module polars (recorded in the container; at fit.py:7)
 03:12:44  Train: add it to requirements.txt beside the entry point; a module of your own has to be in source_dir. ...
 ```
 

@@ -300,7 +300,8 @@ def _report(options: argparse.Namespace) -> int:
     if report.get("log_tail"):
         lines += ["", "last lines:", *("  " + line(each) for each in report["log_tail"][-20:])]
     for disk in report.get("disk") or ():
-        lines.append("disk {path}: {free_bytes} of {total_bytes} bytes free".format(**disk))
+        free, total = (disk[name] / (1 << 30) for name in ("free_bytes", "total_bytes"))
+        lines.append("disk {}: {:.1f} of {:.1f} GiB free".format(disk["path"], free, total))
     if report.get("gpu"):
         lines += ["", report["gpu"].rstrip()]
     put("\n".join(lines))

@@ -26,7 +26,7 @@ SURE = {
 """Where a chosen error is from, in words."""
 _HOLDS = {
     "y": "",
-    "part": "look there, and fix the request",
+    "part": "the request may have to change",
     "n": "a hold does not help",
 }
 _TIME_LIMITS = ("MaxRuntimeExceeded", "MaxWaitTimeExceeded")
@@ -89,10 +89,9 @@ def _described(aws: AwsSession, step: Step) -> dict[str, Any]:
 
 def sentences(found: Finding) -> list[str]:
     """What to say of a finding, for a person: one line each."""
-    source = SURE.get(found.sure, "")
-    if found.id == UNKNOWN.id and source:
-        source = f"the error is {source}"
-    said = [f"cause: {found.line}" + (f" ({source})" if source else "")]
+    known = SURE.get(found.sure, "") if found.id != UNKNOWN.id else ""
+    about = "; ".join(part for part in (known, found.place and f"at {found.place}") if part)
+    said = [f"cause: {found.line}" + (f" ({about})" if about else "")]
     if found.advice:
         said.append("; ".join(part for part in (found.advice, _HOLDS.get(found.hold, "")) if part))
     return said
