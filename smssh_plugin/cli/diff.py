@@ -81,19 +81,14 @@ def diff(
         raise click.UsageError("--stat goes with neither --output nor --branch")
     if branch is not None and source is None:
         raise click.UsageError("--branch needs --source: the folder that the code was submitted from")
-    repository = None if source is None else branches.Repository.of(source)
-    if branch is not None:
-        if repository is None:
-            raise click.UsageError(f"{source} is in no git repository")
-        branches.check_name(repository, branch)
+    repository = _repository(source, branch)
     aws = AwsSession(region, profile)
     node = resolve(address, aws)
     with control(address, aws, node=node) as connection:
-        prefix = b"" if repository is None else repository.prefix
         found = diffs.make(
             connection,
             source,
-            prefix,
+            b"" if repository is None else repository.prefix,
             everything=everything,
             object_format="sha1" if repository is None else repository.object_format,
         )
@@ -115,6 +110,18 @@ def diff(
     elif not as_json and not stat:
         _show(found.patch)
     return 0
+
+
+def _repository(source: Path | None, branch: str | None) -> Repository | None:
+    """The repository that the source is in; None if it is in none, or no source is named."""
+    from ..debug import branch as branches
+
+    repository = None if source is None else branches.Repository.of(source)
+    if branch is not None:
+        if repository is None:
+            raise click.UsageError(f"{source} is in no git repository")
+        branches.check_name(repository, branch)
+    return repository
 
 
 def _warn(found: Diff, source: Path | None) -> None:
