@@ -13,7 +13,17 @@ from dev import measure
 SOURCE = measure.working_tree()
 MODULES = measure.modules(SOURCE.texts)
 
-LEAVES = {"_version", "at_once", "durations", "errors", "files", "processes", "streams", "terminal"}
+LEAVES = {
+    "_version",
+    "at_once",
+    "durations",
+    "errors",
+    "files",
+    "processes",
+    "streams",
+    "terminal",
+    "terminated",
+}
 """May be imported from anywhere, and import nothing of ours."""
 IMPORTS: dict[str, set[str]] = {
     "__init__": {"client", "entrypoints", "hookspecs", "submit"},  # loaded when it is first used
@@ -26,6 +36,7 @@ IMPORTS: dict[str, set[str]] = {
     "processes": set(),
     "streams": set(),
     "terminal": set(),
+    "terminated": set(),
     "setting_values": set(),
     "settings": {"setting_values"},
     "agent_package": set(),

@@ -15,10 +15,10 @@ from .. import streams
 from ..durations import format_duration, parse_duration
 from ..errors import ExitStatus, SmsshError
 from ..terminal import line, put
+from ..terminated import Terminated
 from .app import aws_options, json_option
 from .fast_path import say
 from .parameters import Seconds
-from .terminated import Terminated
 
 if TYPE_CHECKING:
     from ..aws.session import AwsSession

@@ -28,9 +28,9 @@ from ..live.steps import STEPS
 from ..live.wanted import INSTANCE_TYPE, Wanted
 from ..setup.account import Account
 from ..terminal import block, line, put
+from ..terminated import Terminated
 from .agreement import agree, place
 from .fast_path import say
-from .terminated import Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ from ..setup.parts import Setup
 from ..setup.plan import Plan
 from ..setup.tier import Tier
 from ..terminal import line, put
+from ..terminated import Terminated
 from .agreement import agree, place
 from .fast_path import say
-from .terminated import Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -35,6 +35,18 @@ _OURS = (
     "core.quotePath=true",
 )
 
+_ELSEWHERE = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+)
+"""Variables with which git works on another repository: those of a hook that smssh is run by."""
+
 
 @dataclass(frozen=True)
 class Repository:
@@ -156,14 +168,3 @@ def _git(
     own = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     environ = {**own, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(environ or {})}
     return run_git(folder, _OURS, words, environ, data)
-
-
-_ELSEWHERE = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_PREFIX",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_NAMESPACE",
-)
-"""Variables with which git works on another repository: those of a hook that smssh is run by."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import signal
 import threading
 import time
 import uuid
@@ -17,6 +16,7 @@ from ..client.executions import execution_arn
 from ..durations import format_duration
 from ..errors import ExitStatus, SmsshError
 from ..plugins import Plugins
+from ..terminated import Terminated
 from . import fix as fixes
 from . import logs, why
 from .incidents import STEP_ENDED, Attempt, Event, Incident, Report
@@ -26,7 +26,6 @@ from .watch import Snapshot, Watch, changes, step_names
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
-    from types import FrameType
 
     from ..aws.session import AwsSession
     from ..client.managed_nodes import Node
@@ -105,7 +104,7 @@ class _Holds:
 def debug(options: Options, aws: AwsSession, view: View) -> Report:
     """Watch an execution until it ends, and repair what can be.
 
-    Ctrl-C and SIGTERM end it in order: logins closed, held steps left held. The report then tells so
+    Ctrl-C, SIGTERM and SIGHUP end it in order: logins closed, held steps left held. The report then tells so
     (`stopped_because`).
 
     Raises:
@@ -185,7 +184,7 @@ class _Debugger:
     def run(self) -> Report:
         report = self._report
         try:
-            with _interruptible():
+            with Terminated():
                 self._watch_to_the_end()
         except KeyboardInterrupt:
             report.stopped_because = "interrupted"
@@ -483,23 +482,6 @@ def _resolution(incident: Incident, status: str, last: bool) -> str:
     if runs or incident.resolution == "failed":
         return incident.resolution
     return "lost" if incident.resolution in ("open", "lost") else "over"
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM (a CI runner that gives up) ends things in the same order as Ctrl-C."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def exit_status(report: Report) -> ExitStatus:

@@ -702,7 +702,7 @@ def test_odd_answers_of_a_container_do_not_destroy_the_report(
     assert json_path.stat().st_size < 2_000_000
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_leaves_the_job_held_and_nothing_running(world: World, number: signal.Signals) -> None:
     """In the middle of a retry that would take minutes."""
     # Where the tests run in the background, a shell has SIGINT ignored.

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import boto3
 import pytest
 import typing_extensions
 
+from smssh_plugin.local.keyring import Key
 from tests import needs
+from tests.local.service_harness import signed
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,3 +119,14 @@ def node(machine, execution, step):
     nodes = json.loads(machine.smssh("list", "--json").stdout)["hosts"]
     name = execution.rpartition("/")[2]
     return next((one for one in nodes if one["step"] == step and name in one["job"]), {})
+
+
+def control(machine, method, path, said=None):
+    """What the local emulator answers to a request about itself: its record of decisions, its faults."""
+    key = Key(machine.environ["AWS_ACCESS_KEY_ID"], machine.environ["AWS_SECRET_ACCESS_KEY"])
+    url = f"{machine.environ['AWS_ENDPOINT_URL']}/_smssh/{path}"
+    body = b"" if said is None else json.dumps(said).encode()
+    headers = signed(method, url, body, {"Content-Type": "application/json"}, service="smssh", key=key)
+    asked = urllib.request.Request(url, body or None, headers, method=method)
+    with urllib.request.urlopen(asked) as answer:
+        return json.load(answer)

@@ -17,12 +17,10 @@ import pytest
 from dev import iam_uses
 from dev.iam_uses import BUCKET
 from smssh_plugin.local.iam.account import ACCOUNT
-from smssh_plugin.local.keyring import Key
-from tests.local.service_harness import signed
 from tests.waiting import until
 
 from .conftest import make, unmake
-from .machine import CHURN, IMAGE, PATIENCE, Machine, client, image_with_asyncssh
+from .machine import CHURN, IMAGE, PATIENCE, Machine, client, control, image_with_asyncssh
 
 pytestmark = [
     pytest.mark.e2e,
@@ -53,17 +51,9 @@ class Emulator:
         self.people = people
         self.recorded = []
         self.asked = []
-        self._key = Key(admin.environ["AWS_ACCESS_KEY_ID"], admin.environ["AWS_SECRET_ACCESS_KEY"])
 
     def control(self, method, path, said=None):
-        url = f"{self.admin.environ['AWS_ENDPOINT_URL']}/_smssh/{path}"
-        body = b"" if said is None else json.dumps(said).encode()
-        headers = signed(
-            method, url, body, {"Content-Type": "application/json"}, service="smssh", key=self._key
-        )
-        asked = urllib.request.Request(url, body or None, headers, method=method)
-        with urllib.request.urlopen(asked) as answer:
-            return json.load(answer)
+        return control(self.admin, method, path, said)
 
     def decisions(self, after=0):
         return self.control("GET", f"iam?after={after}")["decisions"]

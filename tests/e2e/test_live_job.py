@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import urllib.request
 from dataclasses import replace
 
 import pytest
@@ -12,11 +11,9 @@ import pytest
 from smssh_plugin.cli import main
 from smssh_plugin.live import job, job_steps, place
 from smssh_plugin.live.steps import STEPS
-from smssh_plugin.local.keyring import Key
-from tests.local.service_harness import signed
 
 from .conftest import make, unmake
-from .machine import PATIENCE, client, image_with_asyncssh
+from .machine import PATIENCE, client, control, image_with_asyncssh
 
 pytestmark = [
     pytest.mark.e2e,
@@ -33,17 +30,9 @@ class Emulator:
 
     def __init__(self, machine):
         self.machine = machine
-        self._key = Key(machine.environ["AWS_ACCESS_KEY_ID"], machine.environ["AWS_SECRET_ACCESS_KEY"])
 
     def control(self, method, path, said=None):
-        url = f"{self.machine.environ['AWS_ENDPOINT_URL']}/_smssh/{path}"
-        body = b"" if said is None else json.dumps(said).encode()
-        headers = signed(
-            method, url, body, {"Content-Type": "application/json"}, service="smssh", key=self._key
-        )
-        asked = urllib.request.Request(url, body or None, headers, method=method)
-        with urllib.request.urlopen(asked) as answer:
-            return json.load(answer)
+        return control(self.machine, method, path, said)
 
     @contextlib.contextmanager
     def wrong(self, *, without=(), **fault):

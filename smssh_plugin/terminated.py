@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP in the middle of a change: said as Ctrl-C is, so that nobody has to guess how far it came."""
+"""SIGTERM (a CI runner that gives up) and SIGHUP (a closed terminal) end work in the same order as Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from ..errors import ExitStatus
+from .errors import ExitStatus
 
 if TYPE_CHECKING:
     from types import FrameType
